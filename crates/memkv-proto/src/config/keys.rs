@@ -1,0 +1,383 @@
+//! The table of settings: one line each, from which the file's keys, the variables, the flags and
+//! the documentation all follow. Never the values in force: those are in [`super::RaftConfig`].
+
+use super::words::{Durability, LogFormat, LogLevel};
+use crate::limits::{DEFAULT_MAX_VALUE_BYTES, MAX_VALUE_BYTES_CEILING};
+
+/// What a setting's value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory: a non-empty string. Relative ones are relative to the working directory.
+    Path,
+    /// A whole number within these bounds, both included.
+    Integer {
+        /// The smallest value.
+        min: u64,
+        /// The largest value.
+        max: u64,
+    },
+    /// `true` or `false`.
+    Bool,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// `{"addr": "host:port", "id": "n1"}`; as text `n1@host:port`.
+    Node,
+    /// A list of nodes; as text separated by commas, and empty for none.
+    Nodes,
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its key in `raft_config.json`.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub kind: Kind,
+    /// Its default, as text.
+    pub default: &'static str,
+    /// The unit of a number; empty if it has none.
+    pub unit: &'static str,
+    /// What it does, in one sentence.
+    pub doc: &'static str,
+}
+
+/// Every setting, in the order of the documentation: the seed's seven first.
+pub const KEYS: &[Key] = &[
+    key(
+        "log_path",
+        Kind::Path,
+        "log/",
+        "",
+        "Directory of the log's segments.",
+    ),
+    key(
+        "snapshot_path",
+        Kind::Path,
+        "snapshot/",
+        "",
+        "Directory of the snapshots.",
+    ),
+    key(
+        "metadata_path",
+        Kind::Path,
+        "metadata/",
+        "",
+        "Directory of the term, the vote and the node's identity.",
+    ),
+    key(
+        "max_log_size",
+        // The ceiling keeps one segment's creation (it is zero-filled) below a few seconds.
+        Kind::Integer {
+            min: 1,
+            max: 4 << 30,
+        },
+        "67108864",
+        "bytes",
+        "Size of one log segment, rounded up to a multiple of 64 KiB.",
+    ),
+    key(
+        "max_log_count",
+        Kind::Integer {
+            min: 2,
+            max: 100_000,
+        },
+        "6",
+        "segments",
+        "With more segments than this, a snapshot is taken and the segments it covers are dropped.",
+    ),
+    key(
+        "peer_addrs",
+        Kind::Nodes,
+        "",
+        "",
+        "The other nodes of the cluster; none for a single node.",
+    ),
+    key(
+        "node_addr",
+        Kind::Node,
+        "11081@127.0.0.1:11081",
+        "",
+        "This node's id and address.",
+    ),
+    key(
+        "durability",
+        Kind::Word(Durability::WORDS),
+        "sync",
+        "",
+        "What an acknowledgement means: \"sync\" = fsynced on a majority; \"os\" = survives the \
+         death of processes only, not a power loss.",
+    ),
+    key(
+        "max_value_bytes",
+        Kind::Integer {
+            min: 1,
+            max: MAX_VALUE_BYTES_CEILING as u64,
+        },
+        "8388608",
+        "bytes",
+        "The largest value that is accepted.",
+    ),
+    key(
+        "max_connections",
+        Kind::Integer {
+            min: 1,
+            max: 1_000_000,
+        },
+        "10000",
+        "connections",
+        "Client connections that may be open at once; peers have connections of their own.",
+    ),
+    key(
+        "election_timeout_ms",
+        // Below 50 ms ordinary scheduling delays look like a dead leader.
+        Kind::Integer {
+            min: 50,
+            max: 60_000,
+        },
+        "500",
+        "ms",
+        "Without a word from the leader for this long, up to twice as long, a follower asks for \
+         votes; at least three times heartbeat_interval_ms.",
+    ),
+    key(
+        "heartbeat_interval_ms",
+        Kind::Integer {
+            min: 10,
+            max: 20_000,
+        },
+        "100",
+        "ms",
+        "How often the leader tells its followers that it is there.",
+    ),
+    key(
+        "hold_timeout_ms",
+        Kind::Integer {
+            min: 0,
+            max: 600_000,
+        },
+        "3000",
+        "ms",
+        "How long a command is held while there is no leader; at most request_timeout_ms.",
+    ),
+    key(
+        "request_timeout_ms",
+        Kind::Integer {
+            min: 10,
+            max: 600_000,
+        },
+        "5000",
+        "ms",
+        "After this long every command is answered, if need be with \"unknown\".",
+    ),
+    key(
+        "snapshot_growth_percent",
+        Kind::Integer { min: 0, max: 1000 },
+        "100",
+        "percent",
+        "A snapshot also waits until the log has grown by this much of the last snapshot's size.",
+    ),
+    key(
+        "insecure",
+        Kind::Bool,
+        "false",
+        "",
+        "Serve on addresses that other machines reach although nothing authenticates clients.",
+    ),
+    key(
+        "log_format",
+        Kind::Word(LogFormat::WORDS),
+        "text",
+        "",
+        "How log lines are written.",
+    ),
+    key(
+        "log_level",
+        Kind::Word(LogLevel::WORDS),
+        "info",
+        "",
+        "The least severe log line that is written.",
+    ),
+    key(
+        "report_writes",
+        Kind::Bool,
+        "false",
+        "",
+        "Print the writes per second, every second.",
+    ),
+];
+
+const _: () = assert!(
+    DEFAULT_MAX_VALUE_BYTES == 8_388_608,
+    "the default in KEYS is this limit"
+);
+
+const fn key(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    unit: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        unit,
+        doc,
+    }
+}
+
+impl Key {
+    /// The setting with this name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Its variable: `MEMKV_LOG_PATH`.
+    pub fn env_name(&self) -> String {
+        format!("MEMKV_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// Its flag, without dashes in front: `log-path`.
+    pub fn flag_name(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// What it accepts, in words.
+    pub fn expects(&self) -> String {
+        match self.kind {
+            Kind::Path => "a directory (a non-empty string)".to_owned(),
+            Kind::Integer { min, max } => {
+                let unit = if self.unit.is_empty() {
+                    String::new()
+                } else {
+                    format!(" {}", self.unit)
+                };
+                format!("a whole number from {min} to {max}{unit}")
+            }
+            Kind::Bool => "true or false".to_owned(),
+            Kind::Word(words) => {
+                let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+                format!("one of {}", quoted.join(", "))
+            }
+            Kind::Node => "a node: {\"addr\": \"host:port\", \"id\": \"n1\"}".to_owned(),
+            Kind::Nodes => {
+                "a list of nodes: [{\"addr\": \"host:port\", \"id\": \"n1\"}]".to_owned()
+            }
+        }
+    }
+}
+
+/// The settings as a Markdown table, for the documentation.
+pub fn markdown() -> String {
+    let mut table = String::from("| Key | Value | Default | Meaning |\n|---|---|---|---|\n");
+    for key in KEYS {
+        let default = if key.default.is_empty() {
+            "none"
+        } else {
+            key.default
+        };
+        let value = key.expects();
+        table.push_str(&format!(
+            "| `{}` | {value} | `{default}` | {} |\n",
+            key.name, key.doc
+        ));
+    }
+    table
+}
+
+/// The page of the documentation that describes the settings, `docs/configuration.md`.
+pub fn page() -> String {
+    format!(
+        "# Configuration\n\n\
+         `memkv_server` reads `raft_config.json` of the working directory, or the file given as \
+         `alone ADDR FILE` or\n`--config FILE`. The original's seven keys are enough; all others \
+         are optional. Each key is also a variable\n`MEMKV_<KEY>` and a flag `--<key>` with \
+         dashes; a flag wins over a variable, a variable over the file. An unknown\nkey is an \
+         error that names the line and the nearest key. Relative paths are relative to the working \
+         directory;\nmissing directories are created.\n\n{}\n\
+         This page is printed by `cargo run -p memkv-proto --example configuration`, and a test \
+         compares the two.\n",
+        markdown()
+    )
+}
+
+/// The candidate that `word` most probably was meant to be: within two slips, or one in three
+/// characters.
+pub(crate) fn nearest<'a>(
+    word: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    // Bounds the quadratic distance below; no key is half as long.
+    const LONGEST: usize = 64;
+    if word.len() > LONGEST {
+        return None;
+    }
+    let allowed = (word.chars().count() / 3).max(2);
+    let lower = word.to_ascii_lowercase().replace('-', "_");
+    candidates
+        .map(|candidate| (distance(&lower, candidate), candidate))
+        .filter(|&(distance, _)| distance <= allowed)
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_describes_these_settings() {
+        let written = include_str!("../../../../docs/configuration.md");
+        assert!(
+            written == page(),
+            "docs/configuration.md is out of date; write it again with \
+             `cargo run -p memkv-proto --example configuration > docs/configuration.md`"
+        );
+    }
+
+    #[test]
+    fn names_of_variables_and_flags_follow_from_the_key() {
+        let key = Key::find("max_log_size").unwrap();
+        assert_eq!(
+            (key.env_name().as_str(), key.flag_name().as_str()),
+            ("MEMKV_MAX_LOG_SIZE", "max-log-size")
+        );
+        assert!(
+            markdown().contains("| `max_log_size` | a whole number from 1 to 4294967296 bytes |")
+        );
+    }
+
+    #[test]
+    fn nearest_key() {
+        let near = |word| nearest(word, KEYS.iter().map(|key| key.name));
+        assert_eq!(near("max_log_sizee"), Some("max_log_size"));
+        assert_eq!(near("Max-Log-Count"), Some("max_log_count"));
+        assert_eq!(near("peers_addr"), Some("peer_addrs"));
+        assert_eq!(near("colour"), None);
+        assert_eq!(near(&"x".repeat(10_000)), None);
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", "abc"), 0);
+    }
+}

@@ -1,0 +1,69 @@
+//! Settings that are one word out of a few. Never free text.
+
+use serde::{Deserialize, Serialize};
+
+/// Writes an enum together with its words, so that neither can be forgotten.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)* }
+
+        impl $name {
+            /// All words, as in files, variables and flags.
+            pub const WORDS: &'static [&'static str] = &[$($word,)*];
+
+            /// The word.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            pub(crate) fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)* _ => None }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// What an acknowledgement means. The whole cluster agrees on one.
+    Durability {
+        /// The write is fsynced on the disks of a majority.
+        Sync "sync",
+        /// The write is in the operating systems of a majority: it survives the death of every
+        /// process, not a power loss.
+        Os "os",
+    }
+}
+
+words! {
+    /// How log lines are written.
+    LogFormat {
+        /// For people.
+        Text "text",
+        /// One JSON object per line.
+        Json "json",
+    }
+}
+
+words! {
+    /// The least severe log line that is written.
+    LogLevel {
+        /// What needs an operator.
+        Error "error",
+        /// What may need one.
+        Warn "warn",
+        /// What changes rarely: elections, members, snapshots.
+        Info "info",
+        /// For finding defects.
+        Debug "debug",
+        /// Everything.
+        Trace "trace",
+    }
+}

@@ -1,0 +1,37 @@
+//! What memkv's programs say to each other and read from files: the seed's JSON, the REST API's
+//! errors and status, the configuration, and the one error table.
+//!
+//! Everything here turns bytes into values or values into bytes. It never opens a file, a socket
+//! or a clock, and names no other crate of this workspace.
+//!
+//! Invariant: lengths and depths are bounded before anything is allocated for them.
+
+pub mod config;
+pub mod error;
+mod json;
+pub mod limits;
+pub mod path;
+pub mod seed;
+pub mod status;
+
+pub use config::{
+    ClusterConfig, ConfigError, Durability, LogFormat, LogLevel, NodeAddr, RaftConfig,
+};
+pub use error::{ErrorCode, ErrorInfo, Executed, Problem};
+pub use path::{KeyPathError, decode_key_path, encode_key_path};
+pub use status::{Member, Phase, Role, Status};
+
+/// Response header of every HTTP reply that knows it: the revision, in decimal.
+pub const HEADER_REVISION: &str = "x-memkv-revision";
+
+/// Response header of a failed seed request: `no` or `maybe`, see [`Executed`].
+pub const HEADER_EXECUTED: &str = "x-memkv-executed";
+
+/// Media type of [`Problem`] (RFC 9457, section 3).
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Where the REST API keeps keys: the rest of the path is the key, see [`decode_key_path`].
+pub const KV_PREFIX: &str = "/v1/kv/";
+
+/// Where a node tells its [`Status`].
+pub const STATUS_PATH: &str = "/v1/status";
