@@ -1,0 +1,403 @@
+//! Batches: what one log entry carries, encoded once and shared by disk, peers and `apply`.
+//!
+//! A batch is `version u8, stamp u64`, then parts up to the end. A part is a group of one
+//! session's commands, `1, session u64, first_seq u64, acked_through u64, count u64, bytes u64`,
+//! and in that many bytes each command with its length in front; or a system operation, `2` and
+//! its encoding. Fixed-width integers are little-endian. Nothing here executes anything.
+//! Invariant: what [`Batch::check`] accepts, the iterators read to the end.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::command::Operation;
+use crate::wire::{DecodeError, Reader, put_prefixed};
+use crate::{SessionId, SystemOp};
+
+/// Version of the batch format.
+const VERSION: u8 = 1;
+
+const GROUP: u8 = 1;
+const SYSTEM: u8 = 2;
+
+/// Builds the bytes of one log entry.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    out: BytesMut,
+    commands: usize,
+    parts: usize,
+}
+
+impl BatchBuilder {
+    /// Starts a batch that is stamped with log time `stamp_ms`, in milliseconds since the epoch.
+    pub fn new(stamp_ms: u64) -> BatchBuilder {
+        let mut out = BytesMut::new();
+        out.put_u8(VERSION);
+        out.put_u64_le(stamp_ms);
+        BatchBuilder {
+            out,
+            commands: 0,
+            parts: 0,
+        }
+    }
+
+    /// Adds commands of one session, each encoded by [`Command::encode`](crate::Command::encode),
+    /// numbered from `first_seq` on. The origin has the replies up to `acked_through`.
+    pub fn group<'a>(
+        &mut self,
+        session: SessionId,
+        first_seq: u64,
+        acked_through: u64,
+        commands: impl ExactSizeIterator<Item = &'a Bytes>,
+    ) {
+        self.commands += commands.len();
+        self.parts += 1;
+        put_group(&mut self.out, session, first_seq, acked_through, commands);
+    }
+
+    /// Adds a group that another node has encoded with [`encode_group`]. The caller has had it
+    /// checked by [`check_group`]: a malformed group would take the whole batch with it.
+    pub fn raw_group(&mut self, group: &[u8]) {
+        let commands = Group::read(&mut Reader::new(group)).map_or(0, |group| group.count);
+        self.commands += commands;
+        self.parts += 1;
+        self.out.put_slice(group);
+    }
+
+    /// Adds a system operation; its outcome comes back under its ordinal among these.
+    pub fn system(&mut self, op: &SystemOp) {
+        self.parts += 1;
+        self.out.put_u8(SYSTEM);
+        op.encode_into(&mut self.out);
+    }
+
+    /// The batch's size so far, in bytes.
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// The number of commands so far; system operations are not counted.
+    pub fn commands(&self) -> usize {
+        self.commands
+    }
+
+    /// Whether the batch holds neither a group nor a system operation.
+    pub fn is_empty(&self) -> bool {
+        self.parts == 0
+    }
+
+    /// The finished bytes.
+    pub fn finish(self) -> Bytes {
+        self.out.freeze()
+    }
+}
+
+/// Encodes a group for a node that will put it into its batch with [`BatchBuilder::raw_group`].
+pub fn encode_group<'a>(
+    session: SessionId,
+    first_seq: u64,
+    acked_through: u64,
+    commands: impl ExactSizeIterator<Item = &'a Bytes>,
+) -> Bytes {
+    let mut out = BytesMut::new();
+    put_group(&mut out, session, first_seq, acked_through, commands);
+    out.freeze()
+}
+
+/// What a checked group holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupInfo {
+    /// The session of all its commands.
+    pub session: SessionId,
+    /// The sequence number of the first command.
+    pub first_seq: u64,
+    /// How many commands there are.
+    pub count: u64,
+    /// The size of the whole encoded group, in bytes.
+    pub bytes: usize,
+}
+
+/// Checks everything about an encoded group that `apply` would find malformed.
+///
+/// # Errors
+///
+/// [`DecodeError`] if it is no group, has a command that is none, or is followed by more bytes.
+pub fn check_group(group: &[u8]) -> Result<GroupInfo, DecodeError> {
+    let mut reader = Reader::new(group);
+    let Group {
+        session,
+        first_seq,
+        count,
+        ..
+    } = Group::read(&mut reader)?.check()?;
+    reader.finish("group")?;
+    Ok(GroupInfo {
+        session,
+        first_seq,
+        count: count as u64,
+        bytes: group.len(),
+    })
+}
+
+fn put_group<'a>(
+    out: &mut BytesMut,
+    session: SessionId,
+    first_seq: u64,
+    acked_through: u64,
+    commands: impl ExactSizeIterator<Item = &'a Bytes>,
+) {
+    out.put_u8(GROUP);
+    for number in [session, first_seq, acked_through, commands.len() as u64] {
+        out.put_u64_le(number);
+    }
+    let length_at = out.len();
+    out.put_u64_le(0);
+    let start = out.len();
+    for command in commands {
+        put_prefixed(out, command);
+    }
+    let bytes = (out.len() - start) as u64;
+    out[length_at..start].copy_from_slice(&bytes.to_le_bytes());
+}
+
+/// A batch that was checked as a whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Batch<'a> {
+    pub(crate) stamp_ms: u64,
+    parts: Reader<'a>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Part<'a> {
+    Group(Group<'a>),
+    System(SystemOp),
+}
+
+impl<'a> Batch<'a> {
+    /// Reads the whole batch, executing nothing, so that a malformed one has no effect at all.
+    pub(crate) fn check(input: &'a [u8]) -> Result<Batch<'a>, DecodeError> {
+        let mut reader = Reader::new(input);
+        let found = reader.u8("batch version")?;
+        if found != VERSION {
+            return Err(DecodeError::Version {
+                what: "batch",
+                found,
+                supported: VERSION,
+            });
+        }
+        let stamp_ms = reader.u64("batch stamp")?;
+        let batch = Batch {
+            stamp_ms,
+            parts: reader.clone(),
+        };
+        while !reader.is_empty() {
+            if let Part::Group(group) = Part::read(&mut reader)? {
+                group.check()?;
+            }
+        }
+        Ok(batch)
+    }
+
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
+        let mut parts = self.parts.clone();
+        std::iter::from_fn(move || Part::read(&mut parts).ok())
+    }
+}
+
+impl<'a> Part<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Part<'a>, DecodeError> {
+        match reader.rest().first() {
+            Some(&SYSTEM) => {
+                reader.u8("part")?;
+                SystemOp::read(reader).map(Part::System)
+            }
+            _ => Group::read(reader).map(Part::Group),
+        }
+    }
+}
+
+/// One session's commands.
+#[derive(Debug, Clone)]
+pub(crate) struct Group<'a> {
+    pub(crate) session: SessionId,
+    pub(crate) first_seq: u64,
+    pub(crate) acked_through: u64,
+    pub(crate) count: usize,
+    commands: Reader<'a>,
+}
+
+impl<'a> Group<'a> {
+    /// Reads a group's header and steps over its commands.
+    fn read(reader: &mut Reader<'a>) -> Result<Group<'a>, DecodeError> {
+        match reader.u8("part")? {
+            GROUP => {}
+            tag => {
+                return Err(DecodeError::UnknownTag {
+                    what: "part of a batch",
+                    tag,
+                });
+            }
+        }
+        let session = reader.u64("group session")?;
+        let first_seq = reader.u64("group sequence")?;
+        let acked_through = reader.u64("group acknowledgement")?;
+        let count = reader.u64("group command count")?;
+        let bytes = reader.u64("group length")?;
+        // Numbers start at 1, and the one after the last must exist.
+        if first_seq == 0 || first_seq.checked_add(count).is_none() {
+            return Err(DecodeError::Invalid {
+                what: "group sequence",
+            });
+        }
+        let truncated = |_| DecodeError::Truncated { what: "group" };
+        let count = usize::try_from(count).map_err(truncated)?;
+        let commands = reader.take(usize::try_from(bytes).map_err(truncated)?, "group")?;
+        Ok(Group {
+            session,
+            first_seq,
+            acked_through,
+            count,
+            commands: Reader::new(commands),
+        })
+    }
+
+    /// Reads all commands: there must be as many as announced, and nothing else.
+    fn check(self) -> Result<Group<'a>, DecodeError> {
+        let mut commands = self.commands.clone();
+        for _ in 0..self.count {
+            Operation::decode(commands.prefixed("group command")?)?;
+        }
+        commands.finish("group")?;
+        Ok(self)
+    }
+
+    pub(crate) fn commands(&self) -> impl Iterator<Item = Operation<'a>> + use<'a> {
+        let mut commands = self.commands.clone();
+        std::iter::from_fn(move || Operation::decode(commands.prefixed("group command").ok()?).ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Command;
+
+    fn commands() -> Vec<Bytes> {
+        let key = Bytes::from_static(b"key");
+        let set = Command::Set {
+            key: key.clone(),
+            value: Bytes::from_static(b"value"),
+        };
+        [Command::Noop, set, Command::Del { keys: vec![key] }]
+            .map(|c| c.encode())
+            .to_vec()
+    }
+
+    #[test]
+    fn a_forwarded_group_makes_the_same_batch_as_a_local_one() {
+        let commands = commands();
+        let mut local = BatchBuilder::new(5);
+        assert!(local.is_empty());
+        local.group(7, 3, 1, commands.iter());
+        let group = encode_group(7, 3, 1, commands.iter());
+        let mut forwarded = BatchBuilder::new(5);
+        forwarded.raw_group(&group);
+        for builder in [&local, &forwarded] {
+            assert_eq!((builder.commands(), builder.is_empty()), (3, false));
+        }
+        let size = local.len();
+        let batch = local.finish();
+        assert_eq!(batch, forwarded.finish());
+        assert_eq!(batch.len(), size);
+        let info = GroupInfo {
+            session: 7,
+            first_seq: 3,
+            count: 3,
+            bytes: group.len(),
+        };
+        assert_eq!(check_group(&group), Ok(info));
+    }
+
+    #[test]
+    fn a_group_is_checked_as_strictly_as_a_batch() {
+        let whole = encode_group(7, 3, 1, commands().iter());
+        let in_batch = |group: &[u8]| {
+            let mut builder = BatchBuilder::new(0);
+            builder.raw_group(group);
+            Batch::check(&builder.finish()).map(drop)
+        };
+        for len in 0..whole.len() {
+            assert!(check_group(&whole[..len]).is_err(), "cut at {len}");
+        }
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut flipped = whole.to_vec();
+                flipped[at] ^= 1 << bit;
+                let alone = check_group(&flipped).map(drop);
+                let part_tag = at == 0;
+                assert!(
+                    part_tag || alone == in_batch(&flipped),
+                    "byte {at}, bit {bit}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn sequence_numbers_that_cannot_be_counted_are_refused() {
+        let commands = commands();
+        let invalid = Err(DecodeError::Invalid {
+            what: "group sequence",
+        });
+        assert_eq!(
+            check_group(&encode_group(1, 0, 0, commands.iter())),
+            invalid
+        );
+        assert_eq!(
+            check_group(&encode_group(1, u64::MAX - 2, 0, commands.iter())),
+            invalid
+        );
+        assert!(check_group(&encode_group(1, u64::MAX - 3, 0, commands.iter())).is_ok());
+        let unknown = Bytes::from_static(b"\xee");
+        let tag = DecodeError::UnknownTag {
+            what: "command",
+            tag: 0xee,
+        };
+        assert_eq!(
+            check_group(&encode_group(1, 1, 0, [&unknown].into_iter())),
+            Err(tag)
+        );
+    }
+
+    #[test]
+    fn an_announced_count_is_not_believed() {
+        let mut group = encode_group(1, 1, 0, commands().iter()).to_vec();
+        let count_at = 1 + 3 * 8;
+        group[count_at..count_at + 8].copy_from_slice(&(u64::MAX - 1).to_le_bytes());
+        assert_eq!(
+            check_group(&group),
+            Err(DecodeError::Truncated {
+                what: "group command"
+            })
+        );
+        group[count_at..count_at + 8].copy_from_slice(&2u64.to_le_bytes());
+        assert!(matches!(
+            check_group(&group),
+            Err(DecodeError::Trailing { .. })
+        ));
+    }
+
+    #[test]
+    fn the_log_format_is_pinned() {
+        let mut builder = BatchBuilder::new(0x0102);
+        builder.group(3, 4, 2, [Command::Noop.encode()].iter());
+        builder.system(&SystemOp::CloseSession { session: 9 });
+        let expected = [
+            &[1, 2, 1, 0, 0, 0, 0, 0, 0][..],
+            &[
+                1, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
+            ],
+            &[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0],
+            &[2, 3, 9],
+        ];
+        assert_eq!(builder.finish(), expected.concat());
+    }
+}

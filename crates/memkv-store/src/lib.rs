@@ -1,0 +1,63 @@
+//! The deterministic replicated state machine of memkv: keys, revisions, log time, sessions with
+//! exactly-once execution, the address book, and snapshots taken while writes go on.
+//!
+//! It never does I/O, reads a clock, draws a random number, starts a thread or takes a lock, and
+//! the order of a hash table never shows in an effect. Everything it knows came through
+//! [`Store::apply`], in log order, or through a [`Loader`]; so two stores that applied the same
+//! log are equal, and [`Store::digest`] says so.
+//!
+//! How the pieces are used, in call order:
+//!
+//! 1. A front door turns a request into a [`Command`] and encodes it.
+//! 2. The proposer puts encoded commands into a [`BatchBuilder`]; the bytes are what one log entry
+//!    carries, encoded once and shared by the disk, the peers and `apply`.
+//! 3. Every node calls [`Store::apply`] with the committed bytes; effects come out of a [`Sink`].
+//! 4. [`Store::begin_snapshot`] and [`Store::next_shard`] photograph the state at one revision
+//!    piece by piece; [`Loader`] puts it together again elsewhere.
+//!
+//! Where things are: a write command is one file in `command/`; what an administrator or the
+//! consensus layer changes is a [`SystemOp`]; `batch` is the log format; `keyspace` the data;
+//! `session` the exactly-once table; `book` the members and their addresses; `snapshot/` the walk,
+//! the block format and the loader.
+
+#![forbid(unsafe_code)]
+
+mod batch;
+mod book;
+#[cfg(memkv_bugs)]
+pub mod bugs;
+mod command;
+mod digest;
+mod keyspace;
+mod reply;
+mod session;
+mod sink;
+mod snapshot;
+mod store;
+mod system;
+mod wire;
+
+pub use batch::{BatchBuilder, GroupInfo, check_group, encode_group};
+pub use book::{Book, MAX_MEMBERS};
+pub use command::Command;
+pub use keyspace::Value;
+pub use reply::{Reply, ReplyError, ReplyValue};
+pub use session::{REPLY_CACHE_BYTES, Session};
+pub use sink::{Rejected, Sink};
+pub use snapshot::{BlockPlace, LoadError, Loader, ShardImage, SnapshotBusy, SnapshotHead};
+pub use store::Store;
+pub use system::{MAX_ADDR_BYTES, MAX_NAME_BYTES, Member, Refusal, SystemOp, SystemOutcome};
+pub use wire::DecodeError;
+
+/// Counts the write operations that the cluster has executed: the first one makes revision 1.
+pub type Revision = u64;
+
+/// Names a forwarding session: the index of the log entry that opened it; 0 is no session.
+pub type SessionId = u64;
+
+/// The longest key, in bytes. Keys are hashed and compared on every access, so they stay small.
+pub const MAX_KEY_BYTES: usize = 64 * 1024;
+
+/// The longest value that any configuration may allow, in bytes: one value is one log entry, and
+/// is held in memory several times while it travels.
+pub const MAX_VALUE_BYTES_CEILING: usize = 64 * 1024 * 1024;

@@ -1,0 +1,48 @@
+//! The way out of the state machine: what `apply` tells the node that runs it.
+//!
+//! A sink never feeds anything back: nothing that it does may influence the state, or nodes with
+//! different listeners would diverge.
+
+use crate::{DecodeError, Reply, SessionId, SystemOutcome};
+
+/// Receives the effects of one applied batch, in the order of the batch.
+pub trait Sink {
+    /// The command was executed just now.
+    fn reply(&mut self, session: SessionId, seq: u64, reply: &Reply);
+
+    /// The command had been executed before. `reply` is what it answered then, or `None` if the
+    /// origin had acknowledged that answer or the cache had no room to keep it.
+    fn duplicate(&mut self, session: SessionId, seq: u64, reply: Option<&Reply>);
+
+    /// None of the group's `count` commands was executed.
+    fn rejected(&mut self, session: SessionId, first_seq: u64, count: u64, why: Rejected);
+
+    /// The batch's system operation number `ordinal`, counted from 0, came out like this.
+    fn system(&mut self, ordinal: usize, outcome: &SystemOutcome);
+
+    /// The batch could not be read and changed nothing but the applied index.
+    fn malformed(&mut self, why: &DecodeError);
+}
+
+/// Drops every effect: for replaying a log that nobody waits for.
+impl Sink for () {
+    fn reply(&mut self, _: SessionId, _: u64, _: &Reply) {}
+    fn duplicate(&mut self, _: SessionId, _: u64, _: Option<&Reply>) {}
+    fn rejected(&mut self, _: SessionId, _: u64, _: u64, _: Rejected) {}
+    fn system(&mut self, _: usize, _: &SystemOutcome) {}
+    fn malformed(&mut self, _: &DecodeError) {}
+}
+
+/// Why a group of commands was not executed, now or ever under these sequence numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// The session was never opened, was closed, or was replaced by a later boot of its node.
+    #[error("the session is not open (never opened, closed or replaced); open a new one")]
+    UnknownSession,
+    /// Commands before this group are missing, so executing it would change their order.
+    #[error("the group does not follow the last executed command; {expected} is expected next")]
+    Gap {
+        /// The sequence number that the session executes next.
+        expected: u64,
+    },
+}

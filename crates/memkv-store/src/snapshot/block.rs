@@ -1,0 +1,356 @@
+//! The blocks of a snapshot: how its head and its pieces look as bytes.
+//!
+//! A snapshot is the head, then the replies of each session, then each shard, in order. A block
+//! starts with its kind and says which part of what it is, and whether it is the last part, so
+//! that a loader notices a block that is missing, repeated or out of place. Blocks never carry
+//! checksums: the files and streams that carry blocks do. Entries are sorted by key, so that nodes
+//! with the same state write the same bytes.
+
+use bytes::BufMut;
+
+use super::{Image, SessionHead, ShardImage, SnapshotHead};
+use crate::book::{Book, MAX_MEMBERS, Seat};
+use crate::keyspace::Entry;
+use crate::wire::{DecodeError, Reader, put_length, put_varint, varint_len};
+use crate::{Member, Reply};
+
+/// Version of the snapshot format: raised when the head gets a field or a new kind of block comes.
+const VERSION: u8 = 1;
+
+pub(super) const HEAD: u8 = 1;
+pub(super) const REPLIES: u8 = 2;
+pub(super) const ENTRIES: u8 = 3;
+
+/// Counters beyond this were never reached by counting: it keeps `+ 1` from overflowing.
+const HIGHEST_COUNTER: u64 = u64::MAX >> 1;
+
+/// More than any block's own fields take, in bytes: kind, last, and three varints.
+const BLOCK_OVERHEAD_BYTES: usize = 32;
+
+/// What a block of replies or entries is a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BlockHead {
+    /// The shard, or the session.
+    pub(super) of: u64,
+    /// Which part of it, from 0.
+    pub(super) part: u64,
+    pub(super) last: bool,
+}
+
+impl BlockHead {
+    fn write(self, kind: u8, out: &mut impl BufMut) {
+        out.put_u8(kind);
+        put_varint(out, self.of);
+        put_varint(out, self.part);
+        out.put_u8(u8::from(self.last));
+    }
+
+    /// Reads what follows the kind.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<BlockHead, DecodeError> {
+        Ok(BlockHead {
+            of: reader.varint("block owner")?,
+            part: reader.varint("block part")?,
+            last: reader.bool("last block mark")?,
+        })
+    }
+}
+
+impl ShardImage {
+    /// Encodes the piece as blocks of at most `max_block_bytes` and hands each to `f`. A single
+    /// value larger than that makes a larger block of its own. No lock is needed.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `f`, after which nothing more is encoded.
+    pub fn encode_blocks<E>(
+        &self,
+        max_block_bytes: usize,
+        f: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match &self.0 {
+            Image::Replies { session, replies } => {
+                let items = Items {
+                    kind: REPLIES,
+                    of: *session,
+                    max_block_bytes,
+                };
+                let replies: Vec<&Reply> = replies.iter().collect();
+                items.encode(&replies, reply_len, |reply, out| reply.write(out), f)
+            }
+            Image::Entries { shard, entries } => {
+                let items = Items {
+                    kind: ENTRIES,
+                    of: *shard as u64,
+                    max_block_bytes,
+                };
+                let mut entries: Vec<&Entry> = entries.iter().collect();
+                entries.sort_unstable_by_key(|entry| entry.key());
+                items.encode(&entries, entry_len, write_entry, f)
+            }
+        }
+    }
+}
+
+/// Packs items into blocks.
+struct Items {
+    kind: u8,
+    of: u64,
+    max_block_bytes: usize,
+}
+
+impl Items {
+    fn encode<T, E>(
+        &self,
+        mut items: &[&T],
+        len: impl Fn(&T) -> usize,
+        write: impl Fn(&T, &mut Vec<u8>),
+        f: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut out = Vec::new();
+        for part in 0.. {
+            let fitting = self.fitting(items, &len);
+            let (now, later) = items.split_at(fitting);
+            items = later;
+            out.clear();
+            let head = BlockHead {
+                of: self.of,
+                part,
+                last: later.is_empty(),
+            };
+            head.write(self.kind, &mut out);
+            put_length(&mut out, now.len());
+            now.iter().for_each(|item| write(item, &mut out));
+            f(&out)?;
+            if later.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many of the items go into the next block: as many as fit, and at least one if there are.
+    fn fitting<T>(&self, items: &[&T], len: impl Fn(&T) -> usize) -> usize {
+        let mut room = self.max_block_bytes.saturating_sub(BLOCK_OVERHEAD_BYTES);
+        let fits = |item: &&&T| match room.checked_sub(len(item)) {
+            Some(left) => {
+                room = left;
+                true
+            }
+            None => false,
+        };
+        items
+            .iter()
+            .take_while(fits)
+            .count()
+            .max(items.len().min(1))
+    }
+}
+
+/// Upper bound of a reply's encoding: two varints, a kind, and the value.
+fn reply_len(reply: &Reply) -> usize {
+    21 + reply.bulk_len()
+}
+
+fn entry_len(entry: &Entry) -> usize {
+    let numbers = [
+        entry.key().len() as u64,
+        entry.value().len() as u64,
+        entry.create_revision,
+        entry.mod_revision - entry.create_revision,
+    ];
+    numbers.map(varint_len).iter().sum::<usize>() + entry.record().len()
+}
+
+fn write_entry(entry: &Entry, out: &mut Vec<u8>) {
+    put_length(out, entry.key().len());
+    put_length(out, entry.value().len());
+    put_varint(out, entry.create_revision);
+    put_varint(out, entry.mod_revision - entry.create_revision);
+    out.put_slice(entry.record());
+}
+
+/// An entry as it is read from a block.
+pub(crate) struct EntryView<'a> {
+    /// The key of `key_len` bytes and, directly after it, the value.
+    pub(crate) record: &'a [u8],
+    pub(crate) key_len: usize,
+    pub(crate) create_revision: u64,
+    pub(crate) mod_revision: u64,
+}
+
+impl<'a> EntryView<'a> {
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<EntryView<'a>, DecodeError> {
+        let invalid = DecodeError::Invalid {
+            what: "entry length",
+        };
+        let key_len = reader.length("entry key")?;
+        let value_len = reader.length("entry value")?;
+        if key_len > crate::MAX_KEY_BYTES || value_len > crate::MAX_VALUE_BYTES_CEILING {
+            return Err(invalid);
+        }
+        let create_revision = reader.varint("entry creation")?;
+        let age = reader.varint("entry modification")?;
+        let mod_revision = create_revision
+            .checked_add(age)
+            .ok_or(DecodeError::Invalid {
+                what: "entry modification",
+            })?;
+        let record = reader.take(key_len + value_len, "entry")?;
+        Ok(EntryView {
+            record,
+            key_len,
+            create_revision,
+            mod_revision,
+        })
+    }
+}
+
+impl SnapshotHead {
+    /// The head as the first block of the snapshot.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![HEAD, VERSION];
+        put_varint(&mut out, self.revision);
+        put_varint(&mut out, self.stamp_ms);
+        put_varint(&mut out, self.applied_index);
+        put_varint(&mut out, self.keys);
+        write_book(&self.book, &mut out);
+        put_length(&mut out, self.sessions.len());
+        for session in &self.sessions {
+            let SessionHead {
+                id,
+                node,
+                boot,
+                last_seq,
+                cached,
+            } = *session;
+            for number in [id, node, boot, last_seq, cached] {
+                put_varint(&mut out, number);
+            }
+        }
+        out
+    }
+
+    /// Reads the first block of a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if it is no head, or one of another version.
+    pub fn decode(block: &[u8]) -> Result<SnapshotHead, DecodeError> {
+        let mut reader = Reader::new(block);
+        match reader.u8("block kind")? {
+            HEAD => {}
+            tag => {
+                return Err(DecodeError::UnknownTag {
+                    what: "first block of a snapshot",
+                    tag,
+                });
+            }
+        }
+        let found = reader.u8("snapshot version")?;
+        if found != VERSION {
+            return Err(DecodeError::Version {
+                what: "snapshot",
+                found,
+                supported: VERSION,
+            });
+        }
+        let head = SnapshotHead {
+            revision: counter(&mut reader, "snapshot revision")?,
+            stamp_ms: reader.varint("snapshot stamp")?,
+            applied_index: counter(&mut reader, "snapshot index")?,
+            keys: reader.varint("number of keys")?,
+            book: read_book(&mut reader)?,
+            sessions: read_sessions(&mut reader)?,
+        };
+        reader.finish("snapshot head")?;
+        Ok(head)
+    }
+}
+
+fn counter(reader: &mut Reader<'_>, what: &'static str) -> Result<u64, DecodeError> {
+    let value = reader.varint(what)?;
+    if value > HIGHEST_COUNTER {
+        Err(DecodeError::Invalid { what })
+    } else {
+        Ok(value)
+    }
+}
+
+fn read_sessions(reader: &mut Reader<'_>) -> Result<Vec<SessionHead>, DecodeError> {
+    let count = reader.length("number of sessions")?;
+    let mut sessions = Vec::new();
+    for _ in 0..count {
+        let session = SessionHead {
+            id: reader.varint("session id")?,
+            node: reader.varint("session node")?,
+            boot: reader.varint("session boot")?,
+            last_seq: counter(reader, "session sequence")?,
+            cached: reader.varint("number of replies")?,
+        };
+        if session.cached > session.last_seq {
+            return Err(DecodeError::Invalid {
+                what: "number of replies",
+            });
+        }
+        sessions.push(session);
+    }
+    Ok(sessions)
+}
+
+fn write_book(book: &Book, out: &mut Vec<u8>) {
+    let Some(cluster) = book.cluster else {
+        out.put_u8(0);
+        return;
+    };
+    out.put_u8(1);
+    out.put_slice(&cluster);
+    out.put_u8(u8::from(book.durability_sync));
+    put_varint(out, book.highest_id);
+    put_length(out, book.seats.len());
+    for seat in book.seats.values() {
+        seat.member.write(out);
+        out.put_u8(u8::from(seat.nonce.is_some()));
+        seat.nonce
+            .into_iter()
+            .for_each(|nonce| put_varint(out, nonce));
+    }
+}
+
+fn read_book(reader: &mut Reader<'_>) -> Result<Book, DecodeError> {
+    if !reader.bool("whether a book follows")? {
+        return Ok(Book::default());
+    }
+    let cluster = reader.array("cluster id")?;
+    let durability_sync = reader.bool("durability")?;
+    let highest_id = reader.varint("highest node id")?;
+    let count = reader.length("number of members")?;
+    if count > MAX_MEMBERS {
+        return Err(DecodeError::Invalid {
+            what: "number of members",
+        });
+    }
+    let mut seats = Vec::with_capacity(count);
+    for _ in 0..count {
+        let member = Member::read(reader)?;
+        let has_nonce = reader.bool("whether a nonce follows")?;
+        let nonce = has_nonce.then(|| reader.varint("nonce")).transpose()?;
+        seats.push(Seat { member, nonce });
+    }
+    let mut book = Book::with_seats(cluster, durability_sync, seats.into_iter())
+        .map_err(|what| DecodeError::Invalid { what })?;
+    // Members with the highest ids may be gone.
+    book.highest_id = book.highest_id.max(highest_id);
+    Ok(book)
+}
+
+/// Reads the replies of one block.
+pub(super) fn read_replies(
+    reader: &mut Reader<'_>,
+    mut keep: impl FnMut(Reply),
+) -> Result<(), DecodeError> {
+    let count = reader.length("number of replies")?;
+    for _ in 0..count {
+        keep(Reply::read(reader, bytes::Bytes::copy_from_slice)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,287 @@
+//! The loader: puts a store together from the blocks of a snapshot.
+//!
+//! It trusts nothing: blocks must come whole, once and in order, every key must belong to its
+//! shard, and the counts of the head must be met. It never hands out a store that lacks anything.
+//! `expects` always names the only block that may come next.
+
+use std::collections::VecDeque;
+
+use super::block::{BlockHead, ENTRIES, EntryView, HEAD, REPLIES, read_replies};
+use super::{SessionHead, SnapshotHead};
+use crate::keyspace::SHARDS;
+use crate::session::Session;
+use crate::store::seed_of;
+use crate::wire::{DecodeError, Reader};
+use crate::{SessionId, Store};
+
+/// Why a snapshot cannot be loaded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A block cannot be read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A block is missing, repeated or out of place.
+    #[error("{found} came where {expected} belongs: a block is missing or repeated; fetch again")]
+    OutOfPlace {
+        /// What belongs there.
+        expected: BlockPlace,
+        /// What came.
+        found: BlockPlace,
+    },
+    /// A key is in the wrong shard, or twice in the snapshot.
+    #[error("shard {shard} holds a key that is not its own or was there before; fetch again")]
+    Misplaced {
+        /// The shard.
+        shard: u64,
+    },
+    /// Two sessions have the same id or node.
+    #[error("session {session} is there twice or belongs to a node that has another")]
+    RepeatedSession {
+        /// The session.
+        session: SessionId,
+    },
+    /// The head announced another number.
+    #[error("the snapshot's head announces {announced} {what}, {found} came; fetch it again")]
+    Count {
+        /// What was counted.
+        what: &'static str,
+        /// The number in the head.
+        announced: u64,
+        /// The number that came.
+        found: u64,
+    },
+    /// An entry was changed after the snapshot.
+    #[error("shard {shard} holds an entry of revision {found}, above the snapshot's {revision}")]
+    FromTheFuture {
+        /// The shard.
+        shard: u64,
+        /// The entry's revision.
+        found: u64,
+        /// The snapshot's revision.
+        revision: u64,
+    },
+}
+
+/// A place in the order of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockPlace {
+    /// The head.
+    Head,
+    /// Part `part` of a session's replies.
+    Replies {
+        /// The session.
+        session: SessionId,
+        /// The part, from 0.
+        part: u64,
+    },
+    /// Part `part` of a shard.
+    Shard {
+        /// The shard.
+        shard: u64,
+        /// The part, from 0.
+        part: u64,
+    },
+    /// The end.
+    End,
+}
+
+impl std::fmt::Display for BlockPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BlockPlace::Head => write!(f, "the head"),
+            BlockPlace::Replies { session, part } => write!(f, "part {part} of session {session}"),
+            BlockPlace::Shard { shard, part } => write!(f, "part {part} of shard {shard}"),
+            BlockPlace::End => write!(f, "the end"),
+        }
+    }
+}
+
+/// Loads a snapshot. Call order: `block` for every block, the head first; then `finish`.
+#[derive(Debug)]
+pub struct Loader {
+    store: Store,
+    announced_keys: u64,
+    /// The sessions whose replies have not all come, in order.
+    waiting: VecDeque<SessionHead>,
+    /// The only block that may come next.
+    expects: BlockPlace,
+}
+
+impl Default for Loader {
+    fn default() -> Loader {
+        Loader::new()
+    }
+}
+
+impl Loader {
+    /// A loader that waits for the head.
+    pub fn new() -> Loader {
+        Loader {
+            store: Store::new(),
+            announced_keys: 0,
+            waiting: VecDeque::new(),
+            expects: BlockPlace::Head,
+        }
+    }
+
+    /// Takes the next block, exactly as it was handed out.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] if it is not the block that belongs here; the load must then be given up.
+    pub fn block(&mut self, block: &[u8]) -> Result<(), LoadError> {
+        let mut reader = Reader::new(block);
+        let kind = reader.u8("block kind")?;
+        if kind == HEAD {
+            self.check_place(BlockPlace::Head)?;
+            return self.head(SnapshotHead::decode(block)?);
+        }
+        let head = BlockHead::read(&mut reader)?;
+        let BlockHead { of, part, last } = head;
+        match kind {
+            REPLIES => {
+                self.check_place(BlockPlace::Replies { session: of, part })?;
+                self.replies(&mut reader, last)?;
+            }
+            ENTRIES => {
+                self.check_place(BlockPlace::Shard { shard: of, part })?;
+                self.entries(&mut reader, of)?;
+            }
+            tag => {
+                return Err(DecodeError::UnknownTag {
+                    what: "block of a snapshot",
+                    tag,
+                }
+                .into());
+            }
+        }
+        reader.finish("block of a snapshot")?;
+        self.expects = self.after(head);
+        Ok(())
+    }
+
+    /// The loaded store.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] if blocks are missing or the number of keys is not the announced one.
+    pub fn finish(self) -> Result<Store, LoadError> {
+        self.check_place(BlockPlace::End)?;
+        let found = self.store.len() as u64;
+        if found != self.announced_keys {
+            return Err(LoadError::Count {
+                what: "keys",
+                announced: self.announced_keys,
+                found,
+            });
+        }
+        Ok(self.store)
+    }
+
+    fn check_place(&self, found: BlockPlace) -> Result<(), LoadError> {
+        if found == self.expects {
+            Ok(())
+        } else {
+            Err(LoadError::OutOfPlace {
+                expected: self.expects,
+                found,
+            })
+        }
+    }
+
+    fn head(&mut self, head: SnapshotHead) -> Result<(), LoadError> {
+        for session in head.sessions {
+            let state = Session::new(session.node, session.boot, session.last_seq);
+            if !self.store.sessions.restore(session.id, state) {
+                return Err(LoadError::RepeatedSession {
+                    session: session.id,
+                });
+            }
+            if session.cached > 0 {
+                self.waiting.push_back(session);
+            }
+        }
+        if let Some(cluster) = head.book.cluster() {
+            self.store.keys.reseed(seed_of(&cluster));
+        }
+        self.store.book = head.book;
+        self.store.revision = head.revision;
+        self.store.stamp_ms = head.stamp_ms;
+        self.store.applied_index = head.applied_index;
+        self.announced_keys = head.keys;
+        self.expects = self.next_owner(0);
+        Ok(())
+    }
+
+    /// Takes cached replies of the first waiting session.
+    fn replies(&mut self, reader: &mut Reader<'_>, last: bool) -> Result<(), LoadError> {
+        let Some(SessionHead { id, cached, .. }) = self.waiting.front().cloned() else {
+            return Ok(());
+        };
+        let Some(session) = self.store.sessions.get_mut(id) else {
+            return Ok(());
+        };
+        read_replies(reader, |reply| session.cache(reply))?;
+        let found = session.replies().len() as u64;
+        if found > cached || (last && found < cached) {
+            return Err(LoadError::Count {
+                what: "cached replies",
+                announced: cached,
+                found,
+            });
+        }
+        if last {
+            self.waiting.pop_front();
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self, reader: &mut Reader<'_>, shard: u64) -> Result<(), LoadError> {
+        let count = reader.length("number of entries")?;
+        for _ in 0..count {
+            let entry = EntryView::read(reader)?;
+            let revision = self.store.revision;
+            if entry.mod_revision > revision {
+                return Err(LoadError::FromTheFuture {
+                    shard,
+                    found: entry.mod_revision,
+                    revision,
+                });
+            }
+            // The place was checked, so the shard is below SHARDS.
+            if !self.store.keys.restore(shard as usize, &entry) {
+                return Err(LoadError::Misplaced { shard });
+            }
+        }
+        Ok(())
+    }
+
+    /// What must come after a block.
+    fn after(&self, head: BlockHead) -> BlockPlace {
+        match self.expects {
+            BlockPlace::Replies { session, part } if !head.last => BlockPlace::Replies {
+                session,
+                part: part + 1,
+            },
+            BlockPlace::Shard { shard, part } if !head.last => BlockPlace::Shard {
+                shard,
+                part: part + 1,
+            },
+            BlockPlace::Shard { shard, .. } => self.next_owner(shard + 1),
+            _ => self.next_owner(0),
+        }
+    }
+
+    /// The first part of the next waiting session, of `shard`, or the end.
+    fn next_owner(&self, shard: u64) -> BlockPlace {
+        match self.waiting.front() {
+            Some(session) => BlockPlace::Replies {
+                session: session.id,
+                part: 0,
+            },
+            None if shard < SHARDS as u64 => BlockPlace::Shard { shard, part: 0 },
+            None => BlockPlace::End,
+        }
+    }
+}

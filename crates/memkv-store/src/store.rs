@@ -1,0 +1,293 @@
+//! The store: the whole replicated state, and `apply`, the only way to change it.
+//!
+//! `apply` is total: whatever the bytes, it neither fails nor panics, and what it does depends on
+//! nothing but the state, the index and the bytes. Invariants: the stamp and the revision never
+//! go back; a malformed batch changes nothing but the applied index.
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::batch::{Batch, Group, Part};
+use crate::book::Book;
+use crate::command::{Context, Operation};
+use crate::keyspace::{Keyspace, Value};
+use crate::session::{Session, Sessions};
+use crate::snapshot::{ShardImage, SnapshotBusy, SnapshotHead};
+use crate::{
+    Refusal, Rejected, Reply, ReplyValue, Revision, SessionId, Sink, SystemOp, SystemOutcome,
+};
+
+/// The replicated state machine. See the crate's documentation for how it is used.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) keys: Keyspace,
+    pub(crate) sessions: Sessions,
+    pub(crate) book: Book,
+    pub(crate) revision: Revision,
+    pub(crate) stamp_ms: u64,
+    pub(crate) applied_index: u64,
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store::new()
+    }
+}
+
+/// Reading.
+impl Store {
+    /// An empty store that belongs to no cluster yet.
+    pub fn new() -> Store {
+        Store {
+            keys: Keyspace::new(0),
+            sessions: Sessions::default(),
+            book: Book::default(),
+            revision: 0,
+            stamp_ms: 0,
+            applied_index: 0,
+        }
+    }
+
+    /// What `key` holds.
+    pub fn get(&self, key: &[u8]) -> Option<Value<'_>> {
+        self.keys.get(key)
+    }
+
+    /// Whether `key` is there.
+    pub fn exists(&self, key: &[u8]) -> bool {
+        self.keys.get(key).is_some()
+    }
+
+    /// The number of keys.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.keys.len() == 0
+    }
+
+    /// Estimated memory in bytes: keys, values and their bookkeeping, cached replies, and what a
+    /// snapshot in progress holds back. An account for this node, not part of the state.
+    pub fn memory_bytes(&self) -> u64 {
+        self.keys.memory_bytes() + self.sessions.memory_bytes()
+    }
+
+    /// The revision of the last executed write; 0 before the first.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Log time: the highest stamp applied, in milliseconds since the epoch.
+    pub fn stamp_ms(&self) -> u64 {
+        self.stamp_ms
+    }
+
+    /// The index of the last log entry applied or marked as applied; 0 before the first.
+    pub fn applied_index(&self) -> u64 {
+        self.applied_index
+    }
+
+    /// An open session.
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(id)
+    }
+
+    /// The id of the session that `node` has open.
+    pub fn session_of_node(&self, node: u64) -> Option<SessionId> {
+        self.sessions.of_node(node)
+    }
+
+    /// The address book.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+}
+
+/// Applying.
+impl Store {
+    /// Applies the batch of the log entry at `index`; effects go to `sink` in the batch's order.
+    ///
+    /// An entry at or below [`applied_index`](Store::applied_index) is in the state already: it is
+    /// skipped without effects, because executing it twice would be a divergence.
+    pub fn apply(&mut self, index: u64, batch: &Bytes, sink: &mut dyn Sink) {
+        if index <= self.applied_index {
+            return;
+        }
+        self.applied_index = index;
+        let batch = match Batch::check(batch) {
+            Ok(batch) => batch,
+            Err(why) => return sink.malformed(&why),
+        };
+        self.stamp_ms = self.stamp_ms.max(batch.stamp_ms);
+        let mut ordinal = 0;
+        for part in batch.parts() {
+            match part {
+                Part::Group(group) => self.apply_group(&group, sink),
+                Part::System(op) => {
+                    let outcome = self.apply_system(index, op);
+                    sink.system(ordinal, &outcome);
+                    ordinal += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes note of an entry that carries no batch, such as the engine's own.
+    pub fn mark_applied(&mut self, index: u64) {
+        self.applied_index = self.applied_index.max(index);
+    }
+
+    /// Executes what a session has not executed yet, answers what it has. Checked once per group.
+    fn apply_group(&mut self, group: &Group<'_>, sink: &mut dyn Sink) {
+        let Group {
+            session: id,
+            first_seq,
+            count,
+            ..
+        } = *group;
+        let Some(session) = self.sessions.get_mut(id) else {
+            return sink.rejected(id, first_seq, count as u64, Rejected::UnknownSession);
+        };
+        let last_seq = session.last_seq();
+        if first_seq > last_seq + 1 {
+            let why = Rejected::Gap {
+                expected: last_seq + 1,
+            };
+            return sink.rejected(id, first_seq, count as u64, why);
+        }
+        session.acknowledge(group.acked_through);
+        for (seq, operation) in (first_seq..).zip(group.commands()) {
+            if seq > last_seq {
+                let reply = execute(&mut self.keys, &mut self.revision, &operation);
+                sink.reply(id, seq, &reply);
+                session.record(reply);
+                continue;
+            }
+            #[cfg(memkv_bugs)]
+            if crate::bugs::active(crate::bugs::Bug::DropDedup) {
+                let reply = execute(&mut self.keys, &mut self.revision, &operation);
+                sink.reply(id, seq, &reply);
+                continue;
+            }
+            sink.duplicate(id, seq, session.reply(seq));
+        }
+    }
+
+    fn apply_system(&mut self, index: u64, op: SystemOp) -> SystemOutcome {
+        let result = match op {
+            SystemOp::Form {
+                cluster,
+                durability_sync,
+                members,
+            } => self.form(cluster, durability_sync, members),
+            SystemOp::OpenSession { node, boot } => return self.open_session(index, node, boot),
+            SystemOp::CloseSession { session } => self.sessions.close(session),
+            SystemOp::AdmitNode { name, addr, nonce } => {
+                return self.admit(index, name, addr, nonce);
+            }
+            SystemOp::ReplaceNode { old, new } => self
+                .book
+                .replace(old, new)
+                .map(|()| self.sessions.close_node(old)),
+            SystemOp::RemoveNode { node } => self
+                .book
+                .remove(node)
+                .map(|()| self.sessions.close_node(node)),
+            SystemOp::SetAddress { node, addr } => self.book.set_address(node, addr),
+        };
+        outcome(result.map(|()| SystemOutcome::Done))
+    }
+
+    /// The hash seed comes from the UUID, which is random: every node has the same, and who picks
+    /// the keys does not know it.
+    fn form(
+        &mut self,
+        cluster: [u8; 16],
+        durability_sync: bool,
+        members: Vec<crate::Member>,
+    ) -> Result<(), Refusal> {
+        if !self.is_empty() || !self.sessions.is_empty() {
+            return Err(Refusal::AlreadyFormed);
+        }
+        self.book.form(cluster, durability_sync, members)?;
+        self.keys.reseed(seed_of(&cluster));
+        Ok(())
+    }
+
+    /// Once there is a book, only who is in it may have a session: a removed node gets none.
+    fn open_session(&mut self, index: u64, node: u64, boot: u64) -> SystemOutcome {
+        if self.book.cluster().is_some() && self.book.member(node).is_none() {
+            return SystemOutcome::Refused {
+                why: Refusal::UnknownNode { node },
+            };
+        }
+        let result = self.sessions.open(index, node, boot);
+        outcome(result.map(|()| SystemOutcome::SessionOpened { id: index }))
+    }
+
+    fn admit(&mut self, index: u64, name: String, addr: String, nonce: u64) -> SystemOutcome {
+        let result = self.book.admit(index, name, addr, nonce);
+        outcome(result.map(|(id, replaced)| {
+            replaced
+                .into_iter()
+                .for_each(|node| self.sessions.close_node(node));
+            SystemOutcome::NodeAdmitted { id }
+        }))
+    }
+}
+
+/// Snapshots. Call order: `begin_snapshot`, then `next_shard` until it returns `None`; batches may
+/// be applied in between.
+impl Store {
+    /// Starts a snapshot of the state as it is now. Until it ends, writes save what they change.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotBusy`] if one has been started and neither finished nor aborted.
+    pub fn begin_snapshot(&mut self) -> Result<SnapshotHead, SnapshotBusy> {
+        SnapshotHead::begin(self)
+    }
+
+    /// The next piece of the snapshot: references only, to be encoded outside of any lock. `None`
+    /// when all pieces are out, or no snapshot is being taken.
+    pub fn next_shard(&mut self) -> Option<ShardImage> {
+        ShardImage::next(&mut self.keys)
+    }
+
+    /// Gives the snapshot up and releases what was saved for it. No effect if there is none.
+    pub fn abort_snapshot(&mut self) {
+        self.keys.walk = None;
+    }
+}
+
+/// The hash seed of a cluster's keyspace.
+pub(crate) fn seed_of(cluster: &[u8; 16]) -> u64 {
+    xxh3_64(cluster)
+}
+
+/// Executes one command: +1 for a write that succeeds, nothing at all for one that fails.
+fn execute(keys: &mut Keyspace, revision: &mut Revision, operation: &Operation<'_>) -> Reply {
+    let next = *revision + 1;
+    let value = match operation.execute(&mut Context {
+        keys,
+        revision: next,
+    }) {
+        Ok(value) => {
+            if operation.is_write() {
+                *revision = next;
+            }
+            value
+        }
+        Err(error) => ReplyValue::Error(error),
+    };
+    Reply {
+        revision: *revision,
+        value,
+    }
+}
+
+fn outcome(result: Result<SystemOutcome, Refusal>) -> SystemOutcome {
+    result.unwrap_or_else(|why| SystemOutcome::Refused { why })
+}

@@ -1,0 +1,411 @@
+//! System operations: log entries that change the cluster's own records instead of keys, such as
+//! sessions and the address book.
+//!
+//! This file holds their encoding and what they can answer; `book` and `session` execute them.
+//! They take no revision. Invariant: the tag of an operation is never reused for another meaning.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::SessionId;
+use crate::book::MAX_MEMBERS;
+use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint};
+
+/// The longest node name, in bytes.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// The longest address, in bytes: a DNS name (RFC 1035: 255), a colon and a port.
+pub const MAX_ADDR_BYTES: usize = 261;
+
+/// A node in the address book.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The node id, never reused.
+    pub id: u64,
+    /// The node's name: the seed's `id`.
+    pub name: String,
+    /// The address that its peers reach it under, `host:port`.
+    pub addr: String,
+    /// Whether it was admitted but is not a member of record yet.
+    pub pending: bool,
+}
+
+/// A change of the cluster's own records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SystemOp {
+    /// Makes an empty store that of a cluster: the first entry of its log.
+    Form {
+        /// The cluster's UUID.
+        cluster: [u8; 16],
+        /// Whether an acknowledged write is on the disks (`sync`) or in the page caches (`os`).
+        durability_sync: bool,
+        /// The members at formation; none of them is pending.
+        members: Vec<Member>,
+    },
+    /// Opens a session whose id is the entry's index, in place of the one that an earlier boot of
+    /// the same node has. One entry opens at most one.
+    OpenSession {
+        /// The node that will send the commands.
+        node: u64,
+        /// Its boot counter, higher than that of its open session.
+        boot: u64,
+    },
+    /// Ends a session: its commands are no longer executed, its replies are forgotten.
+    CloseSession {
+        /// The session to end.
+        session: SessionId,
+    },
+    /// Admits a newcomer as pending, under a node id that is the entry's index. The same name and
+    /// nonce get the same id again; another nonce replaces the pending newcomer of that name.
+    AdmitNode {
+        /// The newcomer's name.
+        name: String,
+        /// Its address.
+        addr: String,
+        /// Drawn by the newcomer once per data directory, to recognise its own request.
+        nonce: u64,
+    },
+    /// Takes a member out, with its session, and makes a pending one a member of record.
+    ReplaceNode {
+        /// The member of record that goes.
+        old: u64,
+        /// The pending one that comes.
+        new: u64,
+    },
+    /// Takes a node out of the book, with its session.
+    RemoveNode {
+        /// The node that goes.
+        node: u64,
+    },
+    /// Records a node's new address.
+    SetAddress {
+        /// The node that moved.
+        node: u64,
+        /// Where it is now.
+        addr: String,
+    },
+}
+
+/// How a system operation came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SystemOutcome {
+    /// The session is open.
+    SessionOpened {
+        /// Its id.
+        id: SessionId,
+    },
+    /// The newcomer is in the book.
+    NodeAdmitted {
+        /// Its node id.
+        id: u64,
+    },
+    /// Done.
+    Done,
+    /// Nothing was changed.
+    Refused {
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// Why a system operation changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Form came to a store that is not empty.
+    #[error("the cluster is formed already or holds data; form a new one on empty directories")]
+    AlreadyFormed,
+    /// The operation needs a cluster.
+    #[error("the cluster is not formed yet; form it first")]
+    NotFormed,
+    /// The members given to Form are not a valid book.
+    #[error("the members are not valid: {why}; correct the configured list of nodes")]
+    InvalidMembers {
+        /// What is wrong with them.
+        why: &'static str,
+    },
+    /// The node has a session of this boot or a later one.
+    #[error("the node has session {session} of boot {boot}, which is not lower; was it copied?")]
+    BootNotHigher {
+        /// The session that stays.
+        session: SessionId,
+        /// The boot that opened it.
+        boot: u64,
+    },
+    /// There is no such session.
+    #[error("session {session} is not open; it may have been closed or replaced")]
+    UnknownSession {
+        /// The session asked for.
+        session: SessionId,
+    },
+    /// There is no such node in the book.
+    #[error("node {node} is not in the address book; it was never admitted or was removed")]
+    UnknownNode {
+        /// The node asked for.
+        node: u64,
+    },
+    /// The node that should go is pending, or the one that should come is not.
+    #[error(
+        "node {node} does not have the standing for this; only a pending node replaces a member"
+    )]
+    WrongStanding {
+        /// The node.
+        node: u64,
+    },
+    /// Another member of record has the name.
+    #[error("the name is taken by node {by}; remove that one first or use another name")]
+    NameTaken {
+        /// Who has it.
+        by: u64,
+    },
+    /// The book has no room.
+    #[error("the address book holds {MAX_MEMBERS} nodes already; remove abandoned ones first")]
+    BookFull,
+    /// The last member of record cannot go.
+    #[error("node {node} is the last member; a cluster without members cannot exist")]
+    LastMember {
+        /// The node.
+        node: u64,
+    },
+    /// The entry's index is not free as an id; another entry's will be.
+    #[error("the entry's index cannot serve as an id for this; propose it again")]
+    Retry,
+}
+
+const FORM: u8 = 1;
+const OPEN_SESSION: u8 = 2;
+const CLOSE_SESSION: u8 = 3;
+const ADMIT_NODE: u8 = 4;
+const REPLACE_NODE: u8 = 5;
+const REMOVE_NODE: u8 = 6;
+const SET_ADDRESS: u8 = 7;
+
+impl SystemOp {
+    /// The operation's bytes, as a node sends them to the one that proposes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.encode_into(&mut out);
+        out.freeze()
+    }
+
+    /// Reads one operation, which must fill `input`.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the bytes are no operation, or a name or address is too long: such an
+    /// operation must not be proposed, since it would make its batch malformed.
+    pub fn decode(input: &[u8]) -> Result<SystemOp, DecodeError> {
+        let mut reader = Reader::new(input);
+        let op = SystemOp::read(&mut reader)?;
+        reader.finish("system operation")?;
+        Ok(op)
+    }
+
+    /// Appends the encoding to `out`.
+    pub(crate) fn encode_into(&self, out: &mut BytesMut) {
+        match self {
+            SystemOp::Form {
+                cluster,
+                durability_sync,
+                members,
+            } => {
+                out.put_u8(FORM);
+                out.put_slice(cluster);
+                out.put_u8(u8::from(*durability_sync));
+                put_length(out, members.len());
+                members.iter().for_each(|member| member.write(out));
+            }
+            SystemOp::OpenSession { node, boot } => put_numbers(out, OPEN_SESSION, &[*node, *boot]),
+            SystemOp::CloseSession { session } => put_numbers(out, CLOSE_SESSION, &[*session]),
+            SystemOp::AdmitNode { name, addr, nonce } => {
+                put_numbers(out, ADMIT_NODE, &[*nonce]);
+                put_prefixed(out, name.as_bytes());
+                put_prefixed(out, addr.as_bytes());
+            }
+            SystemOp::ReplaceNode { old, new } => put_numbers(out, REPLACE_NODE, &[*old, *new]),
+            SystemOp::RemoveNode { node } => put_numbers(out, REMOVE_NODE, &[*node]),
+            SystemOp::SetAddress { node, addr } => {
+                put_numbers(out, SET_ADDRESS, &[*node]);
+                put_prefixed(out, addr.as_bytes());
+            }
+        }
+    }
+
+    /// Reads one operation.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<SystemOp, DecodeError> {
+        Ok(match reader.u8("system operation")? {
+            FORM => SystemOp::Form {
+                cluster: reader.array("cluster id")?,
+                durability_sync: reader.bool("durability")?,
+                members: read_members(reader)?,
+            },
+            OPEN_SESSION => SystemOp::OpenSession {
+                node: reader.varint("node id")?,
+                boot: reader.varint("boot counter")?,
+            },
+            CLOSE_SESSION => SystemOp::CloseSession {
+                session: reader.varint("session")?,
+            },
+            ADMIT_NODE => {
+                let nonce = reader.varint("nonce")?;
+                SystemOp::AdmitNode {
+                    name: read_name(reader)?,
+                    addr: read_addr(reader)?,
+                    nonce,
+                }
+            }
+            REPLACE_NODE => SystemOp::ReplaceNode {
+                old: reader.varint("node id")?,
+                new: reader.varint("node id")?,
+            },
+            REMOVE_NODE => SystemOp::RemoveNode {
+                node: reader.varint("node id")?,
+            },
+            SET_ADDRESS => SystemOp::SetAddress {
+                node: reader.varint("node id")?,
+                addr: read_addr(reader)?,
+            },
+            tag => {
+                return Err(DecodeError::UnknownTag {
+                    what: "system operation",
+                    tag,
+                });
+            }
+        })
+    }
+}
+
+impl Member {
+    pub(crate) fn write(&self, out: &mut impl BufMut) {
+        put_varint(out, self.id);
+        put_prefixed(out, self.name.as_bytes());
+        put_prefixed(out, self.addr.as_bytes());
+        out.put_u8(u8::from(self.pending));
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Member, DecodeError> {
+        Ok(Member {
+            id: reader.varint("node id")?,
+            name: read_name(reader)?,
+            addr: read_addr(reader)?,
+            pending: reader.bool("pending")?,
+        })
+    }
+}
+
+fn read_members(reader: &mut Reader<'_>) -> Result<Vec<Member>, DecodeError> {
+    let count = reader.length("members")?;
+    if count > MAX_MEMBERS {
+        return Err(DecodeError::Invalid {
+            what: "number of members",
+        });
+    }
+    (0..count).map(|_| Member::read(reader)).collect()
+}
+
+fn read_name(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
+    reader.text(MAX_NAME_BYTES, "node name").map(str::to_owned)
+}
+
+fn read_addr(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
+    reader
+        .text(MAX_ADDR_BYTES, "node address")
+        .map(str::to_owned)
+}
+
+fn put_numbers(out: &mut BytesMut, tag: u8, numbers: &[u64]) {
+    out.put_u8(tag);
+    numbers.iter().for_each(|number| put_varint(out, *number));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Vec<SystemOp> {
+        let member = |id, name: &str, pending| Member {
+            id,
+            name: name.to_owned(),
+            addr: format!("host-{name}:1"),
+            pending,
+        };
+        let text = |len| "x".repeat(len);
+        vec![
+            SystemOp::Form {
+                cluster: *b"0123456789abcdef",
+                durability_sync: true,
+                members: vec![member(1, "a", false), member(u64::MAX, "ä", true)],
+            },
+            SystemOp::Form {
+                cluster: [0; 16],
+                durability_sync: false,
+                members: vec![],
+            },
+            SystemOp::OpenSession {
+                node: 1,
+                boot: u64::MAX,
+            },
+            SystemOp::CloseSession { session: 300 },
+            SystemOp::AdmitNode {
+                name: text(MAX_NAME_BYTES),
+                addr: text(MAX_ADDR_BYTES),
+                nonce: 7,
+            },
+            SystemOp::ReplaceNode {
+                old: 1,
+                new: 1 << 40,
+            },
+            SystemOp::RemoveNode { node: 0 },
+            SystemOp::SetAddress {
+                node: 2,
+                addr: String::new(),
+            },
+        ]
+    }
+
+    #[test]
+    fn operations_round_trip_and_a_cut_one_is_refused() {
+        for op in samples() {
+            let encoded = op.encode();
+            for len in 0..encoded.len() {
+                assert!(
+                    SystemOp::decode(&encoded[..len]).is_err(),
+                    "{op:?} cut at {len}"
+                );
+            }
+            assert_eq!(SystemOp::decode(&encoded), Ok(op));
+        }
+    }
+
+    #[test]
+    fn names_addresses_and_member_lists_are_bounded() {
+        let decode = |op: SystemOp| SystemOp::decode(&op.encode()).map(drop);
+        let name = "x".repeat(MAX_NAME_BYTES + 1);
+        let admit = SystemOp::AdmitNode {
+            name,
+            addr: String::new(),
+            nonce: 0,
+        };
+        assert!(matches!(decode(admit), Err(DecodeError::TooLong { .. })));
+        let addr = "x".repeat(MAX_ADDR_BYTES + 1);
+        let moved = SystemOp::SetAddress { node: 1, addr };
+        assert!(matches!(decode(moved), Err(DecodeError::TooLong { .. })));
+        let member = |id| Member {
+            id,
+            name: String::new(),
+            addr: String::new(),
+            pending: false,
+        };
+        let members = (0..=MAX_MEMBERS as u64).map(member).collect();
+        let form = SystemOp::Form {
+            cluster: [0; 16],
+            durability_sync: true,
+            members,
+        };
+        assert_eq!(
+            decode(form),
+            Err(DecodeError::Invalid {
+                what: "number of members"
+            })
+        );
+    }
+}

@@ -1,0 +1,36 @@
+//! The deliberate bugs do what they say. Alone in this file, because a bug is switched on for the
+//! whole process, and empty in a build without them.
+#![cfg(memkv_bugs)]
+
+use bytes::Bytes;
+use memkv_store::bugs::{Bug, active, set};
+use memkv_store::{BatchBuilder, Command, Store, SystemOp};
+
+/// The revision after a command that was sent twice.
+fn revision_after_resending() -> u64 {
+    let mut store = Store::new();
+    let mut builder = BatchBuilder::new(0);
+    builder.system(&SystemOp::OpenSession { node: 1, boot: 1 });
+    let key = Bytes::from_static(b"key");
+    let command = Command::Set {
+        key: key.clone(),
+        value: key,
+    }
+    .encode();
+    for _ in 0..2 {
+        builder.group(1, 1, 0, [&command].into_iter());
+    }
+    store.apply(1, &builder.finish(), &mut ());
+    assert_eq!(store.session(1).map(|session| session.last_seq()), Some(1));
+    store.revision()
+}
+
+#[test]
+fn dropping_dedup_executes_again() {
+    assert_eq!(revision_after_resending(), 1);
+    set(Some(Bug::DropDedup));
+    assert!(active(Bug::DropDedup));
+    assert_eq!(revision_after_resending(), 2);
+    set(None);
+    assert_eq!(revision_after_resending(), 1);
+}

@@ -1,0 +1,7 @@
+//! The store through its public interface: what applying does, against a naive model, and what
+//! snapshots hold. Deterministic: every test says its seed or is a plain script.
+
+mod apply;
+mod model;
+mod snapshot;
+mod support;

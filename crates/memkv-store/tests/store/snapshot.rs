@@ -1,0 +1,333 @@
+//! Snapshots: one revision however many writes come in between, and a loader that accepts
+//! nothing else than a whole one.
+
+use memkv_store::{
+    Command, DecodeError, LoadError, Loader, Member, SnapshotBusy, SnapshotHead, Store, SystemOp,
+};
+
+use crate::support::{apply, del, encode, group, load, open, set, snapshot, store_with, system};
+
+/// A store of `keys` keys, with sessions that have cached replies.
+fn filled(keys: u64) -> Store {
+    let commands: Vec<_> = (0..keys).map(|n| set(&n.to_le_bytes(), &[7; 50])).collect();
+    let (mut store, s) = store_with(&commands);
+    apply(
+        &mut store,
+        &group(s, keys + 1, keys / 2, &[del(&[b"none"])]),
+    );
+    let other = open(&mut store, 2, 1);
+    apply(&mut store, &group(other, 1, 0, &[set(b"other", b"x")]));
+    open(&mut store, 3, 1);
+    store
+}
+
+#[test]
+fn a_loaded_snapshot_is_the_store() {
+    let mut store = filled(3000);
+    for max in [0, 100, 4096, 1 << 20] {
+        let blocks = snapshot(&mut store, max);
+        let loaded = load(&blocks).unwrap();
+        assert_eq!(loaded.digest(), store.digest());
+        assert_eq!(loaded.memory_bytes(), store.memory_bytes());
+        assert_eq!(loaded.applied_index(), store.applied_index());
+        assert_eq!(loaded.session_of_node(2), store.session_of_node(2));
+    }
+}
+
+#[test]
+fn equal_states_write_equal_bytes() {
+    let keys: Vec<_> = (0..500u64).map(|n| n.to_le_bytes()).collect();
+    let commands: Vec<_> = keys.iter().map(|key| set(key, b"v")).collect();
+    let (mut one, _) = store_with(&commands);
+    let mut two = load(&snapshot(&mut one, 200)).unwrap();
+    assert_eq!(snapshot(&mut one, 4096), snapshot(&mut two, 4096));
+}
+
+#[test]
+fn blocks_are_bounded_but_for_one_large_value() {
+    let (mut store, s) = store_with(&[set(b"large", &[1; 5000])]);
+    let small: Vec<_> = (0..4000u64)
+        .map(|n| set(&n.to_le_bytes(), &[2; 60]))
+        .collect();
+    apply(&mut store, &group(s, 2, 0, &small));
+    let blocks = snapshot(&mut store, 256);
+    let large = blocks.iter().filter(|block| block.len() > 256).count();
+    assert_eq!(large, 1);
+    assert_eq!(load(&blocks).unwrap().digest(), store.digest());
+}
+
+#[test]
+fn writes_go_on_while_a_snapshot_is_taken() {
+    for shards_before_writing in [0, 1, 500, 1023, 1024] {
+        let mut store = filled(2000);
+        let s = store.session_of_node(1).unwrap();
+        let digest = store.digest();
+        let head = store.begin_snapshot().unwrap();
+        let replies = 2;
+        let mut images: Vec<_> = (0..shards_before_writing + replies)
+            .map(|_| store.next_shard().unwrap())
+            .collect();
+        let key = |n: u64| n.to_le_bytes();
+        let mut writes: Vec<_> = (0..1000).map(|n| set(&key(n), b"changed")).collect();
+        writes.extend((500..1500).map(|n| del(&[&key(n)])));
+        writes.extend((900..1100).map(|n| set(&key(n), b"again")));
+        writes.extend((5000..6000).map(|n| set(&key(n), b"new")));
+        let first = store.session(s).unwrap().last_seq() + 1;
+        apply(&mut store, &group(s, first, first - 1, &writes));
+        images.extend(std::iter::from_fn(|| store.next_shard()));
+        assert_eq!(images.len(), 1024 + replies);
+        assert_eq!(
+            load(&encode(&head, &images, 1000)).unwrap().digest(),
+            digest
+        );
+        assert_ne!(store.digest(), digest);
+    }
+}
+
+#[test]
+fn what_is_saved_for_a_snapshot_is_released() {
+    for finish in [true, false] {
+        let (mut store, s) = store_with(&[set(b"k", &[1; 100_000])]);
+        let before = store.memory_bytes();
+        store.begin_snapshot().unwrap();
+        apply(&mut store, &group(s, 2, 1, &[set(b"k", &[2; 100_000])]));
+        apply(&mut store, &group(s, 3, 2, &[set(b"k", &[3; 100_000])]));
+        let during = store.memory_bytes();
+        assert!(
+            (before + 100_000..before + 101_000).contains(&during),
+            "saved once: {during}"
+        );
+        if finish {
+            // One piece of cached replies, then the shards: with the last one all is released.
+            (0..=1024).for_each(|_| drop(store.next_shard()));
+            assert_eq!(store.memory_bytes(), before);
+        } else {
+            store.abort_snapshot();
+        }
+        assert_eq!(store.memory_bytes(), before);
+        assert!(store.next_shard().is_none());
+    }
+}
+
+#[test]
+fn one_snapshot_at_a_time() {
+    let mut store = filled(10);
+    assert!(store.next_shard().is_none());
+    store.begin_snapshot().unwrap();
+    assert_eq!(store.begin_snapshot().map(drop), Err(SnapshotBusy));
+    store.abort_snapshot();
+    store.abort_snapshot();
+    let blocks = snapshot(&mut store, 1000);
+    assert_eq!(load(&blocks).unwrap().digest(), store.digest());
+}
+
+#[test]
+fn the_head_says_where_the_snapshot_was_taken() {
+    let mut store = filled(10);
+    let head = store.begin_snapshot().unwrap();
+    let read = SnapshotHead::decode(&head.encode()).unwrap();
+    assert_eq!(read, head);
+    assert_eq!(
+        (read.revision(), read.keys()),
+        (store.revision(), store.len() as u64)
+    );
+    assert_eq!(read.applied_index(), store.applied_index());
+    assert_eq!(read.book(), store.book());
+}
+
+#[test]
+fn a_missing_repeated_or_displaced_block_is_noticed() {
+    let mut store = filled(2000);
+    let blocks = snapshot(&mut store, 100);
+    assert!(blocks.len() > 1100, "shards and replies have several parts");
+    let blocks: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+    for at in (0..blocks.len())
+        .step_by(61)
+        .chain(0..30)
+        .chain([blocks.len() - 1])
+    {
+        let mut missing = blocks.clone();
+        missing.remove(at);
+        assert!(
+            matches!(load(&missing), Err(LoadError::OutOfPlace { .. })),
+            "without {at}"
+        );
+        let mut repeated = blocks.clone();
+        repeated.insert(at, blocks[at]);
+        assert!(
+            matches!(load(&repeated), Err(LoadError::OutOfPlace { .. })),
+            "{at} twice"
+        );
+        let mut swapped = blocks.clone();
+        swapped.swap(at, (at + 1) % blocks.len());
+        assert!(
+            matches!(load(&swapped), Err(LoadError::OutOfPlace { .. })),
+            "{at} swapped"
+        );
+    }
+    assert!(matches!(
+        Loader::new().finish(),
+        Err(LoadError::OutOfPlace { .. })
+    ));
+}
+
+#[test]
+fn blocks_of_different_snapshots_do_not_mix() {
+    let mut store = filled(2000);
+    let s = store.session_of_node(1).unwrap();
+    let before = snapshot(&mut store, 1 << 20);
+    apply(&mut store, &group(s, 2002, 2001, &[set(b"one more", b"x")]));
+    apply(
+        &mut store,
+        &group(s, 2003, 2001, &[del(&[b"one more", b"other"])]),
+    );
+    let after = snapshot(&mut store, 1 << 20);
+    assert_eq!(before.len(), after.len());
+    let changed: Vec<_> = (0..before.len())
+        .filter(|at| before[*at] != after[*at])
+        .collect();
+    for at in changed {
+        let mut mixed = before.clone();
+        mixed[at] = after[at].clone();
+        assert!(load(&mixed).is_err(), "block {at}");
+    }
+}
+
+#[test]
+fn damaged_blocks_are_errors_or_other_states_but_never_panics() {
+    let (mut store, _) = store_with(&[set(b"key", b"value"), del(&[b"x"])]);
+    let blocks = snapshot(&mut store, 1000);
+    let filled = blocks.iter().filter(|block| block.len() > 6);
+    let state = (store.digest(), store.applied_index());
+    let interesting: Vec<_> = filled.map(Vec::as_slice).collect();
+    assert!(interesting.len() >= 3, "head, replies, and the key's shard");
+    for (at, block) in blocks
+        .iter()
+        .enumerate()
+        .filter(|(_, b)| interesting.contains(&&b[..]))
+    {
+        let mut damaged = blocks.clone();
+        for len in 0..block.len() {
+            damaged[at] = block[..len].to_vec();
+            assert!(load(&damaged).is_err(), "block {at} cut at {len}");
+        }
+        for byte in 0..block.len() {
+            for bit in 0..8 {
+                damaged[at] = block.clone();
+                damaged[at][byte] ^= 1 << bit;
+                if let Ok(loaded) = load(&damaged) {
+                    let other = (loaded.digest(), loaded.applied_index());
+                    assert_ne!(other, state, "block {at}, byte {byte}");
+                }
+            }
+        }
+        damaged[at] = [&block[..], &[0]].concat();
+        assert!(load(&damaged).is_err(), "block {at} with a byte more");
+    }
+}
+
+#[test]
+fn a_formed_cluster_comes_back_with_its_seed_and_its_used_ids() {
+    let member = |id, name: &str| Member {
+        id,
+        name: name.to_owned(),
+        addr: format!("{name}:1"),
+        pending: false,
+    };
+    let members = vec![member(1, "a"), member(2, "b")];
+    let form = SystemOp::Form {
+        cluster: [5; 16],
+        durability_sync: false,
+        members,
+    };
+    let admit = |name: &str| SystemOp::AdmitNode {
+        name: name.to_owned(),
+        addr: "new:1".to_owned(),
+        nonce: 3,
+    };
+    let mut store = Store::new();
+    apply(&mut store, &system(&[form]));
+    store.mark_applied(9);
+    apply(&mut store, &system(&[admit("c")]));
+    apply(&mut store, &system(&[admit("d")]));
+    apply(&mut store, &system(&[SystemOp::RemoveNode { node: 11 }]));
+    let s = open(&mut store, 10, 1);
+    let keys: Vec<_> = (0..100u64).map(|n| set(&n.to_le_bytes(), b"x")).collect();
+    apply(&mut store, &group(s, 1, 0, &keys));
+    let loaded = load(&snapshot(&mut store, 1000)).unwrap();
+    assert_eq!(loaded.digest(), store.digest());
+    assert_eq!(loaded.book(), store.book());
+    assert!((0..100u64).all(|n| loaded.exists(&n.to_le_bytes())));
+}
+
+#[test]
+fn an_entry_from_after_the_snapshot_is_noticed() {
+    let (mut store, s) = store_with(&[set(b"k", b"1")]);
+    let mut blocks = snapshot(&mut store, 1000);
+    apply(&mut store, &group(s, 2, 1, &[set(b"k", b"2")]));
+    let later = snapshot(&mut store, 1000);
+    let at = blocks.len() - 1 - differs_at(&blocks, &later);
+    blocks[at] = later[at].clone();
+    assert!(matches!(
+        load(&blocks),
+        Err(LoadError::FromTheFuture {
+            found: 2,
+            revision: 1,
+            ..
+        })
+    ));
+}
+
+/// How far from the end the last block is that differs.
+fn differs_at(one: &[Vec<u8>], two: &[Vec<u8>]) -> usize {
+    let mut pairs = one.iter().rev().zip(two.iter().rev());
+    pairs
+        .position(|(one, two)| one != two)
+        .expect("they differ")
+}
+
+#[test]
+fn replies_that_the_head_does_not_announce_are_noticed() {
+    let noops = |count| vec![Command::Noop.encode(); count];
+    let (mut store, s) = store_with(&noops(5));
+    let mut blocks = snapshot(&mut store, 1000);
+    apply(&mut store, &group(s, 6, 0, &noops(3)));
+    let mut later = snapshot(&mut store, 1000);
+    std::mem::swap(&mut blocks[1], &mut later[1]);
+    let count = |announced, found| LoadError::Count {
+        what: "cached replies",
+        announced,
+        found,
+    };
+    assert_eq!(load(&blocks).map(drop), Err(count(5, 8)));
+    assert_eq!(load(&later).map(drop), Err(count(8, 5)));
+}
+
+#[test]
+fn a_key_in_the_wrong_shard_is_noticed() {
+    let mut store = filled(3000);
+    let mut blocks = snapshot(&mut store, 1 << 20);
+    // A block is its kind, its shard (one byte while small), part, last and count, then entries.
+    let holds_keys = |block: &Vec<u8>| block[0] == 3 && block[1] < 0x80 && block[4] > 0;
+    let neighbours = |pair: &[Vec<u8>]| pair.iter().all(holds_keys);
+    let first = blocks.windows(2).position(neighbours).unwrap();
+    let shard = blocks[first][1];
+    blocks.swap(first, first + 1);
+    (blocks[first][1], blocks[first + 1][1]) = (shard, shard + 1);
+    let misplaced = LoadError::Misplaced {
+        shard: shard.into(),
+    };
+    assert_eq!(load(&blocks).map(drop), Err(misplaced));
+}
+
+#[test]
+fn a_snapshot_of_another_version_says_so() {
+    let mut blocks = snapshot(&mut Store::new(), 1000);
+    blocks[0][1] = 2;
+    let version = DecodeError::Version {
+        what: "snapshot",
+        found: 2,
+        supported: 1,
+    };
+    assert_eq!(load(&blocks).map(drop), Err(LoadError::Decode(version)));
+}
