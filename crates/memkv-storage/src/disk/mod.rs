@@ -1,0 +1,124 @@
+//! The seam between this crate and the operating system: every byte goes through [`Disk`].
+//! Never knows what the bytes mean; formats live in the modules above.
+//! Invariant: nothing is durable before `sync_data` (contents) and `sync_dir` (names) returned.
+
+pub mod real;
+pub mod sim;
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A file system, real or simulated. All paths are taken as they are given.
+pub trait Disk: Send + Sync + 'static {
+    /// Creates an empty file for reading and writing, replacing any file of that name.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens an existing file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Creates a directory and its missing parents; durable when it returns.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Names of all entries in a directory, sorted; names that are not UTF-8 are left out, since
+    /// none of ours are.
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Renames atomically, replacing `to`; durable after `sync_dir` of the directory of `to`
+    /// (and, between directories, of both).
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a name; durable after `sync_dir`. Handles that are open go on working.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the creations, renames and removals in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive lock of a directory; it ends when the guard is dropped or the process
+    /// dies.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when another process (or another handle) holds it; the text
+    /// names the holder where that is known.
+    fn lock(&self, dir: &Path) -> io::Result<Box<dyn DirLock>>;
+
+    /// Bytes that an unprivileged process can still write below this directory.
+    fn free_space(&self, dir: &Path) -> io::Result<u64>;
+
+    /// A number that nobody outside can guess. It salts checksums; it is not a key.
+    fn random(&self) -> u64;
+}
+
+/// An exclusive hold on a directory, released on drop.
+pub trait DirLock: Send + Sync {}
+
+/// An open file. Offsets and lengths are in bytes.
+#[allow(
+    clippy::len_without_is_empty,
+    reason = "emptiness of a file is of no interest here"
+)]
+pub trait DiskFile: Send + Sync {
+    /// Fills `buf` from `offset`; fewer bytes are returned only at the end of the file.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes all buffers one after the other at `offset`. After an error, any part of them may
+    /// have been written.
+    fn write_at(&self, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// Reserves space up to `len` without writing it, growing the file.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// Makes the contents and the length durable (fdatasync). After an error nothing is known
+    /// about what was written since the last success, and calling it again proves nothing.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Forgets clean cached pages, so that the next read shows what the disk really holds. Only
+    /// a hint on a real disk.
+    fn drop_cache(&self);
+
+    /// Length of the file.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Cuts or extends the file.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+}
+
+/// Zeros for filling files; 64 KiB because that is the smallest segment.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Overwrites `from..to` with zeros, so that later writes into it change no file system metadata
+/// and their fdatasync is 1.4 times faster than after `fallocate` (measured).
+pub fn zero_fill(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let mut left = to.saturating_sub(from);
+    let mut offset = from;
+    while left > 0 {
+        // At most 1 MiB of slices at once: far below IOV_MAX, and one system call per MiB.
+        let mut slices = Vec::with_capacity(16);
+        let mut bytes = 0;
+        while slices.len() < 16 && left > 0 {
+            let piece = left.min(ZEROS.len() as u64) as usize;
+            slices.push(IoSlice::new(&ZEROS[..piece]));
+            bytes += piece as u64;
+            left -= piece as u64;
+        }
+        file.write_at(offset, &slices)?;
+        offset += bytes;
+    }
+    Ok(())
+}
+
+/// Reads exactly `buf.len()` bytes.
+///
+/// # Errors
+/// [`io::ErrorKind::UnexpectedEof`] when the file is shorter.
+pub fn read_exact_at(file: &dyn DiskFile, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+    let got = file.read_at(offset, buf)?;
+    if got == buf.len() {
+        return Ok(());
+    }
+    let wanted = buf.len();
+    Err(io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        format!("file ends after {got} of {wanted} bytes at offset {offset}"),
+    ))
+}

@@ -1,0 +1,166 @@
+//! Where everything lies in the data directory, and what may be torn when.
+//! Never touches a file.
+//!
+//! ```text
+//! log_path/
+//!   00000000000000000000-0000000000000001.log   segment: first index, generation (hex)
+//!   spare-0000000000000002                      zero-filled or recycled file for a next segment
+//!   reserve                                     space kept for a full disk, no content
+//! metadata_path/
+//!   metadata-a  metadata-b                      term and vote, identity, boot counter, frontier
+//! snapshot_path/
+//!   00000000000000000500-...-....snap           index, term (hex), leader (hex): the newest two
+//!   incoming-1.part  building-2.part            unfinished; removed at the next start
+//! each of the three: memkv.lock, quarantine-1/ (contents set aside, never deleted by memkv)
+//! ```
+//!
+//! All three paths may be the same directory. What a crash may leave, and what recovery does:
+//!
+//! | where | may be torn | reaction |
+//! |---|---|---|
+//! | last segment, records above the durable frontier | any subset of their sectors | cut; a new segment with a new generation goes on from there |
+//! | segment header | never: it is synced under the name `spare-*` before the rename | refuse to start |
+//! | any other record | never | refuse to start |
+//! | `metadata-a` | yes, while being overwritten | `metadata-b` holds the last acknowledged value |
+//! | `metadata-b` | yes, while being overwritten | `metadata-a` is complete and at least as new |
+//! | snapshot | never: synced and re-read before the rename | the older one, if the log covers the gap; else refuse |
+//! | `*.part`, `spare-*`, `reserve` | always | removed or overwritten |
+//!
+//! With `durability: "os"` records are not synced, so a power cut (not a crash of the process) may
+//! tear any segment written so; recovery cuts the log there.
+
+use std::path::{Path, PathBuf};
+
+/// Holder of the lock of each directory; its content is a process id, for messages only.
+pub(crate) const LOCK_FILE: &str = "memkv.lock";
+
+/// Name of the reserve for a full disk.
+pub(crate) const RESERVE_FILE: &str = "reserve";
+
+/// Names of the two metadata copies, in the order in which they are written.
+pub(crate) const METADATA_FILES: [&str; 2] = ["metadata-a", "metadata-b"];
+
+/// Directories with contents set aside start with this.
+pub(crate) const QUARANTINE_PREFIX: &str = "quarantine-";
+
+/// Segments are multiples of this, as in the original.
+pub(crate) const SEGMENT_UNIT: u64 = 64 << 10;
+
+/// The three directories of a node, as its configuration names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Log segments.
+    pub log: PathBuf,
+    /// Term, vote, identity.
+    pub metadata: PathBuf,
+    /// Snapshots.
+    pub snapshot: PathBuf,
+}
+
+impl Layout {
+    /// The seed's three names below one directory.
+    pub fn under(root: &Path) -> Self {
+        Self {
+            log: root.join("log"),
+            metadata: root.join("metadata"),
+            snapshot: root.join("snapshot"),
+        }
+    }
+
+    /// The directories, each once, in an order that is always the same.
+    pub(crate) fn directories(&self) -> Vec<&Path> {
+        let mut all: Vec<&Path> = vec![&self.log, &self.snapshot, &self.metadata];
+        let mut seen = Vec::new();
+        all.retain(|path| {
+            let new = !seen.contains(path);
+            seen.push(*path);
+            new
+        });
+        all
+    }
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes per segment, rounded up to 64 KiB. A record larger than that gets a segment of its
+    /// own, and no new segment is smaller than 1/64 of the log, which bounds open files.
+    pub max_log_size: u64,
+    /// Whether a record is acknowledged only after fdatasync (`durability: "sync"`). Without it
+    /// (`"os"`) acknowledged records survive the death of the process, not of the machine.
+    /// Votes and everything else are synced in both.
+    pub sync: bool,
+    /// Bytes of recent records kept in memory for replication.
+    pub cache_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_log_size: SEGMENT_UNIT,
+            sync: true,
+            cache_bytes: 64 << 20,
+        }
+    }
+}
+
+pub(crate) fn segment_name(first: u64, generation: u64) -> String {
+    format!("{first:020}-{generation:016x}.log")
+}
+
+/// First index and generation in a segment's name; `None` for any other name.
+pub(crate) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
+    let (first, generation) = name.strip_suffix(".log")?.split_once('-')?;
+    let first = first.parse().ok()?;
+    let generation = u64::from_str_radix(generation, 16).ok()?;
+    (segment_name(first, generation) == name).then_some((first, generation))
+}
+
+pub(crate) fn spare_name(generation: u64) -> String {
+    format!("spare-{generation:016x}")
+}
+
+pub(crate) fn is_spare_name(name: &str) -> bool {
+    name.starts_with("spare-")
+}
+
+/// Whether a name is one of those in the picture above that carry data.
+pub(crate) fn is_data_name(name: &str) -> bool {
+    let ends = [".snap", ".snap.bad", ".part"];
+    parse_segment_name(name).is_some()
+        || is_spare_name(name)
+        || METADATA_FILES.iter().any(|file| name.starts_with(file))
+        || ends.iter().any(|end| name.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segment_names_parse_back_and_nothing_else_does() {
+        let name = segment_name(12, 0xab);
+        assert_eq!(name, "00000000000000000012-00000000000000ab.log");
+        assert_eq!(parse_segment_name(&name), Some((12, 0xab)));
+        for bad in [
+            "",
+            "1-2.log",
+            "spare-1",
+            "00000000000000000012-00000000000000AB.log",
+        ] {
+            assert_eq!(parse_segment_name(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_directory_for_all_three_is_listed_once() {
+        let same = PathBuf::from("data");
+        let layout = Layout {
+            log: same.clone(),
+            metadata: same.clone(),
+            snapshot: same,
+        };
+        assert_eq!(layout.directories().len(), 1);
+        assert_eq!(Layout::under(Path::new("d")).directories().len(), 3);
+    }
+}

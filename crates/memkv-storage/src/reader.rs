@@ -1,0 +1,86 @@
+//! Reading the log: from memory where it is recent, else from the segments.
+//! Never waits for the writer's disk operations; the shared lock is held for moments only.
+//! Invariant: what is returned was appended and not truncated or purged when the call began.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::record::{LogId, Record};
+use crate::shared::Shared;
+
+/// A view of the log that follows every append at once. Cheap to clone.
+#[derive(Clone)]
+pub struct LogReader {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl LogReader {
+    /// Identity of the first record that is not purged; `None` if there is no record.
+    pub fn first(&self) -> Option<LogId> {
+        let inner = self.shared.inner.lock();
+        inner.log.id_at(inner.log.first)
+    }
+
+    /// Identity of the last record, or of the last purged one where no record is left; `None`
+    /// for a log that never had any.
+    pub fn last(&self) -> Option<LogId> {
+        self.shared.inner.lock().log.last()
+    }
+
+    /// Up to where the log was purged.
+    pub fn purged(&self) -> Option<LogId> {
+        self.shared.inner.lock().log.purged
+    }
+
+    /// Identity of a record; also of the last purged one.
+    pub fn id_at(&self, index: u64) -> Option<LogId> {
+        self.shared.inner.lock().log.id_at(index)
+    }
+
+    /// The records of a range, in order and without gaps: from the first one that still exists,
+    /// up to `max_records` records and `max_bytes` bytes on disk, but always one if there is one.
+    ///
+    /// # Errors
+    /// Of the disk, or [`io::ErrorKind::InvalidData`] for a record that was damaged after it was
+    /// written. Blocks on the disk for records that are no longer in memory.
+    pub fn read(
+        &self,
+        range: Range<u64>,
+        max_bytes: u64,
+        max_records: usize,
+    ) -> io::Result<Vec<Record>> {
+        let (extents, recent) = self
+            .shared
+            .inner
+            .lock()
+            .log
+            .plan(range, max_bytes, max_records);
+        if extents.is_empty() {
+            return Ok(recent);
+        }
+        let mut records = Vec::new();
+        for extent in &extents {
+            extent.read(&mut records)?;
+        }
+        records.extend(recent);
+        Ok(records)
+    }
+
+    /// Number of live segments.
+    pub fn segment_count(&self) -> usize {
+        self.shared.inner.lock().log.segments.len()
+    }
+
+    /// Bytes of records in live segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.shared
+            .inner
+            .lock()
+            .log
+            .segments
+            .iter()
+            .map(|segment| segment.end)
+            .sum()
+    }
+}

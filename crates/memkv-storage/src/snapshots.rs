@@ -1,0 +1,433 @@
+//! The snapshot directory: building, receiving, keeping the newest two.
+//! Never shows a snapshot that was not synced and read back; never removes one that may be needed.
+//!
+//! A snapshot is written as a `.part` file, synced, read back from the disk and verified, and only
+//! then renamed; after the directory is synced, all but the newest two go.
+//!
+//! Invariant: a file under a snapshot's name was complete and verified once.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::OpenError;
+use crate::disk::{DirLock, Disk, DiskFile};
+use crate::record::LogId;
+use crate::snapshot_format::{Encoder, MAX_BLOCK, MAX_EXTRA, SnapshotMeta, SnapshotReader, append};
+use crate::space::{Reserve, Space};
+
+/// Snapshots kept: the newest, and the one before it for the day the newest is damaged.
+const KEPT: usize = 2;
+
+/// Dirty bytes after which a growing snapshot is synced. One sync at the end of a large file would
+/// hold up the log's for as long as the disk takes to write it all.
+const SYNC_EVERY: u64 = 8 << 20;
+
+struct Inner {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    reserve: Arc<Reserve>,
+    /// Newest first, with their lengths.
+    known: Mutex<Vec<(SnapshotMeta, u64)>>,
+    counter: AtomicU64,
+    /// Held by the worker; only an unfinished snapshot prolongs it.
+    locks: Weak<Vec<Box<dyn DirLock>>>,
+}
+
+/// The snapshots of a node. Cheap to clone.
+#[derive(Clone)]
+pub struct SnapshotStore(Arc<Inner>);
+
+/// What is in the directory, before anything is changed.
+pub(crate) struct FoundSnapshots {
+    /// Newest first.
+    good: Vec<(SnapshotMeta, u64)>,
+    /// Damaged ones that are newer than every good one.
+    pub(crate) bad: Vec<PathBuf>,
+    leftovers: Vec<PathBuf>,
+}
+
+impl FoundSnapshots {
+    pub(crate) fn len(&self) -> u64 {
+        self.good.first().map_or(0, |(_, len)| *len)
+    }
+}
+
+fn name(id: LogId) -> String {
+    format!("{:020}-{:016x}-{:016x}.snap", id.index, id.term, id.leader)
+}
+
+fn parse_name(file: &str) -> Option<LogId> {
+    let mut parts = file.strip_suffix(".snap")?.splitn(3, '-');
+    let index = parts.next()?.parse().ok()?;
+    let mut hex = || u64::from_str_radix(parts.next()?, 16).ok();
+    let id = LogId {
+        index,
+        term: hex()?,
+        leader: hex()?,
+    };
+    (name(id) == file).then_some(id)
+}
+
+/// Whether the directory holds any snapshot, valid or not.
+pub(crate) fn any(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    Ok(disk
+        .read_dir(dir)?
+        .iter()
+        .any(|file| parse_name(file).is_some()))
+}
+
+/// Finds the newest valid snapshot. A damaged one is passed over only if the log reaches back to
+/// the next older one.
+pub(crate) fn find(
+    disk: &dyn Disk,
+    dir: &Path,
+    purged: Option<LogId>,
+) -> Result<FoundSnapshots, OpenError> {
+    let io = |error| OpenError::io("read the snapshots in", dir, error);
+    let mut found = FoundSnapshots {
+        good: Vec::new(),
+        bad: Vec::new(),
+        leftovers: Vec::new(),
+    };
+    let mut ids = Vec::new();
+    for file in disk.read_dir(dir).map_err(io)? {
+        ids.extend(parse_name(&file));
+        if file.ends_with(".part") {
+            found.leftovers.push(dir.join(file));
+        }
+    }
+    ids.sort_unstable_by_key(|id| std::cmp::Reverse((id.index, *id)));
+    let mut damage = None;
+    for id in ids {
+        let path = dir.join(name(id));
+        match read(disk, &path, id, found.good.is_empty()) {
+            Ok(meta) => found.good.push(meta),
+            Err(error) if is_damage(&error) && found.good.is_empty() => {
+                damage.get_or_insert(error);
+                found.bad.push(path);
+            }
+            // An older one is not needed; leave it to be looked at.
+            Err(error) if is_damage(&error) => {}
+            Err(error) => return Err(OpenError::io("read snapshot", &path, error)),
+        }
+    }
+    let covered = found.good.first().map(|(meta, _)| meta.last.index);
+    if purged.is_some_and(|purged| covered.is_none_or(|covered| covered < purged.index)) {
+        let start = purged.map_or(0, |purged| purged.index + 1);
+        let what = match (damage, found.bad.first()) {
+            (Some(error), Some(_)) => {
+                format!("{error}, and the log starts at {start}, behind any older snapshot")
+            }
+            _ => format!("the log starts at {start}, and the snapshot before it is missing"),
+        };
+        let path = found.bad.first().map_or(dir, PathBuf::as_path);
+        return Err(OpenError::corrupt(path, 0, what));
+    }
+    Ok(found)
+}
+
+fn read(disk: &dyn Disk, path: &Path, id: LogId, whole: bool) -> io::Result<(SnapshotMeta, u64)> {
+    let mut reader = SnapshotReader::open(disk.open(path)?)?;
+    if reader.meta().last != id {
+        let what = "the snapshot is not the one that its name says";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    if whole {
+        reader.verify()?;
+    }
+    Ok((reader.meta().clone(), reader.raw_len()))
+}
+
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
+}
+
+impl SnapshotStore {
+    /// Takes the directory over: removes unfinished files, sets damaged ones aside.
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        reserve: Arc<Reserve>,
+        locks: &Arc<Vec<Box<dyn DirLock>>>,
+        found: FoundSnapshots,
+    ) -> io::Result<Self> {
+        for path in &found.leftovers {
+            disk.remove_file(path)?;
+        }
+        for path in &found.bad {
+            let mut aside = path.clone().into_os_string();
+            aside.push(".bad");
+            disk.rename(path, Path::new(&aside))?;
+        }
+        if !found.leftovers.is_empty() || !found.bad.is_empty() {
+            disk.sync_dir(dir)?;
+        }
+        let store = Self(Arc::new(Inner {
+            disk,
+            dir: dir.to_path_buf(),
+            reserve,
+            known: Mutex::new(found.good),
+            counter: AtomicU64::new(0),
+            locks: Arc::downgrade(locks),
+        }));
+        store.remove_old();
+        Ok(store)
+    }
+
+    /// What the newest snapshot is of.
+    pub fn latest(&self) -> Option<SnapshotMeta> {
+        self.0.known.lock().first().map(|(meta, _)| meta.clone())
+    }
+
+    /// Length of the newest snapshot's file in bytes; 0 if there is none.
+    pub fn file_len(&self) -> u64 {
+        self.0.known.lock().first().map_or(0, |(_, len)| *len)
+    }
+
+    /// Opens the newest snapshot. The reader goes on working when the snapshot is superseded.
+    pub fn open_latest(&self) -> io::Result<Option<SnapshotReader>> {
+        // Under the lock, so that the file is not removed between the look and the opening.
+        let known = self.0.known.lock();
+        let Some((meta, _)) = known.first() else {
+            return Ok(None);
+        };
+        let file = self.0.disk.open(&self.0.dir.join(name(meta.last)))?;
+        SnapshotReader::open(file).map(Some)
+    }
+
+    /// Starts a snapshot. Nothing is on disk before the first block.
+    pub fn create(&self, meta: SnapshotMeta) -> SnapshotWriter {
+        SnapshotWriter {
+            part: self.part("building"),
+            meta,
+            encoder: None,
+        }
+    }
+
+    /// Starts receiving the bytes of another node's snapshot.
+    pub fn receive(&self) -> SnapshotReceiver {
+        SnapshotReceiver {
+            part: self.part("incoming"),
+        }
+    }
+
+    /// What is left on the disks. Takes the reserve again where there is room for it.
+    pub fn space(&self) -> io::Result<Space> {
+        self.0.reserve.space()
+    }
+
+    fn part(&self, kind: &str) -> Part {
+        let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
+        let path = self.0.dir.join(format!("{kind}-{number}.part"));
+        let locks = self.0.locks.upgrade();
+        Part {
+            store: self.clone(),
+            path,
+            file: None,
+            len: 0,
+            unsynced: 0,
+            locks,
+        }
+    }
+
+    /// Shows a verified file under its name.
+    fn adopt(&self, part: &Path, meta: &SnapshotMeta, len: u64) -> io::Result<()> {
+        let Inner {
+            disk,
+            dir,
+            known,
+            reserve,
+            ..
+        } = &*self.0;
+        {
+            let mut known = known.lock();
+            disk.rename(part, &dir.join(name(meta.last)))?;
+            disk.sync_dir(dir)?;
+            known.retain(|(other, _)| other.last != meta.last);
+            known.push((meta.clone(), len));
+            known.sort_unstable_by_key(|(meta, _)| std::cmp::Reverse((meta.last.index, meta.last)));
+        }
+        self.remove_old();
+        reserve.set_snapshot_len(self.file_len());
+        Ok(())
+    }
+
+    /// Removes all but the newest. What cannot be removed now is removed at the next start.
+    fn remove_old(&self) {
+        let Inner {
+            disk, dir, known, ..
+        } = &*self.0;
+        let mut known = known.lock();
+        if known.len() <= KEPT {
+            return;
+        }
+        for (old, _) in known.drain(KEPT..) {
+            if let Err(error) = disk.remove_file(&dir.join(name(old.last))) {
+                tracing::warn!("cannot remove old snapshot {}: {error}", name(old.last));
+            }
+        }
+        if let Err(error) = disk.sync_dir(dir) {
+            tracing::warn!("cannot sync `{}`: {error}", dir.display());
+        }
+    }
+}
+
+/// An unfinished file, removed when dropped.
+struct Part {
+    store: SnapshotStore,
+    path: PathBuf,
+    file: Option<Arc<dyn DiskFile>>,
+    len: u64,
+    unsynced: u64,
+    /// None once the worker has ended: the directory may be another's by then.
+    locks: Option<Arc<Vec<Box<dyn DirLock>>>>,
+}
+
+impl Part {
+    fn write(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        if self.locks.is_none() {
+            return Err(io::Error::other("the data directory is closed"));
+        }
+        let Inner { disk, reserve, .. } = &*self.store.0;
+        let file = match &self.file {
+            Some(file) => file,
+            None => self.file.insert(reserve.write(|| disk.create(&self.path))?),
+        };
+        let offset = self.len;
+        let written = reserve
+            .write(|| append(&**file, offset, pieces))
+            .map_err(|error| {
+                let path = self.path.display();
+                io::Error::new(
+                    error.kind(),
+                    format!("cannot write snapshot `{path}`: {error}"),
+                )
+            })?;
+        self.len += written;
+        self.unsynced += written;
+        if self.unsynced >= SYNC_EVERY {
+            file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+
+    /// Syncs, reads back, verifies, and shows the snapshot.
+    fn commit(mut self) -> io::Result<SnapshotMeta> {
+        let Some(file) = self.file.take() else {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the snapshot is empty",
+            ));
+        };
+        let result = file.sync_data().and_then(|()| {
+            file.drop_cache();
+            let mut reader = SnapshotReader::open(file.clone())?;
+            reader.verify()?;
+            let meta = reader.meta().clone();
+            self.store.adopt(&self.path, &meta, self.len)?;
+            Ok(meta)
+        });
+        if result.is_err() {
+            self.file = Some(file);
+        }
+        result
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // If it stays, the next start removes it.
+            let _ = self.store.0.disk.remove_file(&self.path);
+        }
+    }
+}
+
+/// Writes a snapshot. Dropping it without `finish` leaves nothing behind.
+pub struct SnapshotWriter {
+    part: Part,
+    meta: SnapshotMeta,
+    encoder: Option<Encoder>,
+}
+
+impl SnapshotWriter {
+    /// Writes a block of at most [`MAX_BLOCK`] bytes. Blocks of 64 KiB and more are efficient.
+    ///
+    /// # Errors
+    /// Of the disk, or [`io::ErrorKind::InvalidInput`] if a length is above its limit.
+    pub fn block(&mut self, content: &[u8]) -> io::Result<()> {
+        if content.len() > MAX_BLOCK {
+            let what = format!(
+                "a block has {} bytes; at most {MAX_BLOCK} fit",
+                content.len()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let header = self.encoder()?.block(content);
+        self.part.write(&[&header, content])
+    }
+
+    /// Makes the snapshot durable: when this returns, it is the one that a restart finds (unless
+    /// there is a newer one).
+    pub fn finish(mut self) -> io::Result<()> {
+        self.encoder()?;
+        let end = self.encoder.take().map(Encoder::finish).unwrap_or_default();
+        self.part.write(&[&end])?;
+        self.part.commit().map(|_| ())
+    }
+
+    fn encoder(&mut self) -> io::Result<&mut Encoder> {
+        if self.meta.extra.len() > MAX_EXTRA {
+            let what = format!(
+                "extra has {} bytes; at most {MAX_EXTRA}",
+                self.meta.extra.len()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        if self.encoder.is_none() {
+            let (encoder, start) = Encoder::new(&self.meta);
+            self.part.write(&[&start])?;
+            return Ok(self.encoder.insert(encoder));
+        }
+        self.encoder
+            .as_mut()
+            .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    }
+}
+
+/// Takes a snapshot from another node. Dropping it without `finish` leaves nothing behind.
+pub struct SnapshotReceiver {
+    part: Part,
+}
+
+impl SnapshotReceiver {
+    /// Writes the next piece; `offset` must be where the last one ended.
+    ///
+    /// # Errors
+    /// Of the disk, or [`io::ErrorKind::InvalidInput`] for a gap or an overlap.
+    pub fn write_raw(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let expected = self.part.len;
+        if offset != expected {
+            let what = format!("snapshot piece at {offset}, but {expected} is next");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        self.part.write(&[bytes])
+    }
+
+    /// Verifies everything that was received and makes it durable.
+    ///
+    /// # Errors
+    /// Of the disk, or [`io::ErrorKind::InvalidData`] or [`io::ErrorKind::UnexpectedEof`] if what
+    /// was received is not a complete snapshot; then nothing is kept.
+    pub fn finish(self) -> io::Result<SnapshotMeta> {
+        self.part.commit()
+    }
+}
