@@ -1,0 +1,301 @@
+//! The leader's batcher: everything that waits goes into the next entry.
+//!
+//! An entry is proposed whenever a slot is free; nothing ever waits on a timer, so one command
+//! alone is proposed at once and a thousand share an entry and an fsync. What is refused here was
+//! never appended.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memkv_store::{BatchBuilder, SystemOp, SystemOutcome};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::ClientWriteError;
+use openraft::raft::ClientWriteResult;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::Env;
+use crate::clock::LogClock;
+use crate::engine::{Batch, Raft, TypeConfig};
+use crate::replica::Replica;
+use crate::session::GroupOutcome;
+use crate::space::SpaceWatch;
+
+/// Entries proposed and not yet applied. Enough to keep the disk busy while the last entry is on
+/// its way through the followers; more would only make smaller entries.
+const ENTRIES_IN_FLIGHT: usize = 4;
+/// Bytes after which an entry takes no further group; a single larger group still goes whole.
+const ENTRY_BYTES: usize = 1024 * 1024;
+/// Most bytes of groups that wait for a slot, from all nodes together.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Why a system operation has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ProposeError {
+    /// Certainly not appended.
+    #[error("not appended: {0}")]
+    NotAppended(String),
+    /// Perhaps appended.
+    #[error("outcome unknown")]
+    Unknown,
+}
+
+type SystemAnswer = oneshot::Sender<Result<SystemOutcome, ProposeError>>;
+
+enum Work {
+    Group {
+        encoded: Bytes,
+        answer: oneshot::Sender<GroupOutcome>,
+    },
+    System {
+        op: SystemOp,
+        answer: SystemAnswer,
+    },
+}
+
+impl Work {
+    fn refuse(self, outcome: GroupOutcome) {
+        match self {
+            // Whoever asked may be gone; then nobody needs the answer. The same below.
+            Work::Group { answer, .. } => drop(answer.send(outcome)),
+            Work::System { answer, .. } => drop(answer.send(Err(ProposeError::NotAppended(
+                "this node does not lead".to_owned(),
+            )))),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    work: VecDeque<Work>,
+    bytes: usize,
+    in_flight: usize,
+}
+
+/// Collects what the leader proposes.
+pub(crate) struct Batcher {
+    queue: Mutex<Queue>,
+    wakeup: Notify,
+    replica: Arc<Replica>,
+    env: Env,
+    space: Arc<SpaceWatch>,
+}
+
+impl Batcher {
+    pub(crate) fn new(replica: Arc<Replica>, env: Env, space: Arc<SpaceWatch>) -> Self {
+        Self {
+            queue: Mutex::default(),
+            wakeup: Notify::new(),
+            replica,
+            env,
+            space,
+        }
+    }
+
+    fn is_majority_low(&self, raft: &Raft) -> bool {
+        let metrics = raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let voters = metrics.membership_config.voter_ids();
+        self.space.majority_is_low(*raft.node_id(), voters)
+    }
+
+    /// Queues a group of a session's commands, in order of the calls.
+    pub(crate) fn propose(&self, encoded: Bytes) -> oneshot::Receiver<GroupOutcome> {
+        let (answer, receiver) = oneshot::channel();
+        let mut queue = self.queue.lock();
+        if queue.bytes + encoded.len() > QUEUE_BYTES && !queue.work.is_empty() {
+            drop(queue);
+            let _ = answer.send(GroupOutcome::NotAppended);
+            return receiver;
+        }
+        queue.bytes += encoded.len();
+        queue.work.push_back(Work::Group { encoded, answer });
+        drop(queue);
+        self.wakeup.notify_one();
+        receiver
+    }
+
+    /// Queues a system operation.
+    pub(crate) fn propose_system(
+        &self,
+        op: SystemOp,
+    ) -> oneshot::Receiver<Result<SystemOutcome, ProposeError>> {
+        let (answer, receiver) = oneshot::channel();
+        self.queue
+            .lock()
+            .work
+            .push_back(Work::System { op, answer });
+        self.wakeup.notify_one();
+        receiver
+    }
+
+    /// Proposes until the engine stops.
+    pub(crate) async fn run(self: Arc<Self>, raft: Raft) {
+        let mut clock: Option<(u64, LogClock)> = None;
+        loop {
+            self.wakeup.notified().await;
+            while let Some((work, stamp)) = self.next_entry(&raft, &mut clock) {
+                if self
+                    .clone()
+                    .propose_entry(&raft, work, stamp)
+                    .await
+                    .is_err()
+                {
+                    self.refuse_all(GroupOutcome::NotAppended);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn refuse_all(&self, outcome: GroupOutcome) {
+        let work = std::mem::take(&mut self.queue.lock().work);
+        self.queue.lock().bytes = 0;
+        work.into_iter().for_each(|work| work.refuse(outcome));
+    }
+
+    /// What goes into the next entry, if there is a free slot and this node leads.
+    fn next_entry(
+        &self,
+        raft: &Raft,
+        clock: &mut Option<(u64, LogClock)>,
+    ) -> Option<(Vec<Work>, u64)> {
+        {
+            let queue = self.queue.lock();
+            if queue.work.is_empty() || queue.in_flight >= ENTRIES_IN_FLIGHT {
+                return None;
+            }
+        }
+        let metrics = raft.server_metrics();
+        let (leads, term) = {
+            let metrics = metrics.borrow_watched();
+            (metrics.state.is_leader(), metrics.vote.leader_id.term)
+        };
+        if !leads {
+            *clock = None;
+            self.refuse_all(GroupOutcome::NotAppended);
+            return None;
+        }
+        if self.is_majority_low(raft) {
+            self.refuse_all(GroupOutcome::DiskLow);
+            return None;
+        }
+        let wall = (self.env.wall_clock_ms)();
+        if clock.as_ref().is_none_or(|(of, _)| *of != term) {
+            let last = self.replica.machine.read().store.stamp_ms();
+            *clock = Some((term, LogClock::resume(last, wall)));
+        }
+        let stamp = clock.as_mut().map_or(wall, |(_, clock)| clock.stamp(wall));
+
+        let mut queue = self.queue.lock();
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while let Some(work) = queue.work.front() {
+            let len = match work {
+                Work::Group { encoded, .. } => encoded.len(),
+                Work::System { .. } => 0,
+            };
+            if !taken.is_empty() && bytes + len > ENTRY_BYTES {
+                break;
+            }
+            bytes += len;
+            taken.extend(queue.work.pop_front());
+        }
+        queue.bytes -= bytes;
+        queue.in_flight += 1;
+        Some((taken, stamp))
+    }
+
+    async fn propose_entry(
+        self: Arc<Self>,
+        raft: &Raft,
+        work: Vec<Work>,
+        stamp: u64,
+    ) -> Result<(), ()> {
+        let mut builder = BatchBuilder::new(stamp);
+        for item in &work {
+            match item {
+                Work::Group { encoded, .. } => builder.raw_group(encoded),
+                Work::System { op, .. } => builder.system(op),
+            }
+        }
+        let batch = Batch(builder.finish());
+        let leader = raft.server_metrics().borrow_watched().vote.leader_id;
+        let batcher = self.clone();
+        let responder = ProposalResponder::new(move |result| {
+            batcher.queue.lock().in_flight -= 1;
+            batcher.wakeup.notify_one();
+            settle(work, result);
+        });
+        // `with_leader`: a batch that was stamped in an older term must not be appended in this
+        // one.
+        raft.write(batch)
+            .with_leader(leader)
+            .responder(responder)
+            .await
+            .map_err(|_| ())
+    }
+}
+
+/// Tells everyone in an entry what became of it. The variants are told apart here and nowhere
+/// merged: only "forward to leader" means that nothing was appended.
+fn settle(work: Vec<Work>, result: Option<ClientWriteResult<TypeConfig>>) {
+    let mut outcomes = Vec::new();
+    let outcome = match result {
+        Some(Ok(response)) => {
+            outcomes = response.data.system;
+            GroupOutcome::Applied
+        }
+        Some(Err(ClientWriteError::ForwardToLeader(_))) => GroupOutcome::NotAppended,
+        Some(Err(
+            ClientWriteError::LogEntryDiscarded(_)
+            | ClientWriteError::ChangeMembershipError(_)
+            | ClientWriteError::PreconditionFailed(_),
+        ))
+        | None => GroupOutcome::Unknown,
+    };
+    let mut outcomes = outcomes.into_iter();
+    for item in work {
+        match item {
+            Work::Group { answer, .. } => drop(answer.send(outcome)),
+            Work::System { answer, .. } => {
+                let result = match outcome {
+                    GroupOutcome::Applied => outcomes.next().ok_or(ProposeError::Unknown),
+                    GroupOutcome::NotAppended | GroupOutcome::DiskLow => Err(
+                        ProposeError::NotAppended("this node does not lead".to_owned()),
+                    ),
+                    GroupOutcome::Unknown => Err(ProposeError::Unknown),
+                };
+                let _ = answer.send(result);
+            }
+        }
+    }
+}
+
+/// Hands the engine's answer to a closure; `None` if the engine died without one.
+pub(crate) struct ProposalResponder<T: Send + 'static>(Option<Box<dyn FnOnce(Option<T>) + Send>>);
+
+impl<T: Send + 'static> ProposalResponder<T> {
+    fn new(answer: impl FnOnce(Option<T>) + Send + 'static) -> Self {
+        Self(Some(Box::new(answer)))
+    }
+}
+
+impl<T: Send + 'static> openraft::raft::responder::Responder<TypeConfig, T>
+    for ProposalResponder<T>
+{
+    fn on_complete(mut self, result: T) {
+        if let Some(answer) = self.0.take() {
+            answer(Some(result));
+        }
+    }
+}
+
+impl<T: Send + 'static> Drop for ProposalResponder<T> {
+    fn drop(&mut self) {
+        if let Some(answer) = self.0.take() {
+            answer(None);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Deliberate bugs, compiled in only by the simulator's build: each breaks a promise that the
+//! simulator must then find broken. Marker for the test that shows their absence elsewhere:
+//! `memkv-deliberate-bug`.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// A bug of this crate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Bug {
+    /// Answers a write when it is sent, not when it is applied.
+    AcknowledgeBeforeCommit = 1,
+    /// Answers a read without asking a quorum.
+    ReadWithoutQuorum = 2,
+    /// A node with an empty directory takes its old id and votes.
+    WipedNodeVotes = 3,
+}
+
+static ACTIVE: AtomicU8 = AtomicU8::new(0);
+
+/// Turns a bug on, or all off.
+pub fn set(bug: Option<Bug>) {
+    ACTIVE.store(bug.map_or(0, |bug| bug as u8), Ordering::SeqCst);
+}
+
+/// Whether a bug is on.
+pub fn active(bug: Bug) -> bool {
+    std::hint::black_box("memkv-deliberate-bug");
+    ACTIVE.load(Ordering::SeqCst) == bug as u8
+}

@@ -1,0 +1,67 @@
+//! What a node must be told before it starts. Never read from a file here: `memkv-server` and the
+//! simulator fill it in.
+
+use std::time::Duration;
+
+use memkv_storage::Layout;
+
+/// A node as the configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer {
+    /// The seed's `id`: unique in the cluster, chosen by the operator.
+    pub name: String,
+    /// Where the node's peers reach it, `host:port`.
+    pub addr: String,
+}
+
+/// Everything that a node must know to start.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// This node.
+    pub me: Peer,
+    /// All the others. Empty: a cluster of one.
+    pub peers: Vec<Peer>,
+    /// Where the node's files are.
+    pub layout: Layout,
+    /// Bytes of one log segment, as the seed's `max_log_size` (rounded up to 64 KiB).
+    pub max_log_size: u64,
+    /// More segments than this start a snapshot, as the seed's `max_log_count`.
+    pub max_log_count: usize,
+    /// `true`: an acknowledged write is fsynced on a majority. `false`: it survives the death of
+    /// processes only. Agreed on at formation; a node that disagrees is refused.
+    pub sync: bool,
+    /// A follower that heard nothing for this long, up to twice this, starts an election.
+    pub election_timeout: Duration,
+    /// How often a leader proves that it lives.
+    pub heartbeat_interval: Duration,
+    /// How long a command waits for a leader before it is answered with "no leader" or "unknown".
+    pub hold: Duration,
+    /// A snapshot also waits until the log has grown by this share of the last snapshot's size, so
+    /// that small `max_log_*` settings cannot turn every megabyte of writes into a rewrite of the
+    /// data set.
+    pub snapshot_growth_percent: u32,
+    /// Largest value that a command may carry, in bytes.
+    pub max_value_bytes: usize,
+    /// How long a member must have been silent before a wiped node of its name may replace it.
+    pub replace_after: Duration,
+}
+
+impl NodeConfig {
+    /// A configuration with the defaults of the product and nothing but `me` in the cluster.
+    pub fn new(me: Peer, layout: Layout) -> Self {
+        Self {
+            me,
+            peers: Vec::new(),
+            layout,
+            max_log_size: 64 * 1024 * 1024,
+            max_log_count: 6,
+            sync: true,
+            election_timeout: Duration::from_millis(500),
+            heartbeat_interval: Duration::from_millis(100),
+            hold: Duration::from_secs(3),
+            snapshot_growth_percent: 50,
+            max_value_bytes: 8 * 1024 * 1024,
+            replace_after: Duration::from_secs(10),
+        }
+    }
+}

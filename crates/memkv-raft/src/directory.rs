@@ -1,0 +1,174 @@
+//! What a start finds in the data directory: opens it, checks whose it is, loads the newest snapshot.
+//! Refuses with words whatever would mix two nodes or lose entries.
+
+use std::sync::Arc;
+
+use memkv_storage::disk::Disk;
+use memkv_storage::{HardState, LogReader, Metadata, OpenError, SnapshotStore};
+
+use crate::engine::state_machine::load_latest;
+use crate::env::blocking;
+use crate::identity::{Identity, uuid_text};
+use crate::replica::Replica;
+use crate::{Env, NodeConfig, StartError};
+
+/// Opens the directory, or sets a corrupt one aside so that the node can be replaced.
+pub(crate) fn open_directory(
+    config: &NodeConfig,
+    disk: Arc<dyn Disk>,
+) -> Result<memkv_storage::Opened, StartError> {
+    let options = memkv_storage::Options {
+        max_log_size: config.max_log_size,
+        sync: config.sync,
+        ..memkv_storage::Options::default()
+    };
+    match memkv_storage::open(disk.clone(), &config.layout, options.clone()) {
+        Err(error @ OpenError::Corrupt { .. }) if !config.peers.is_empty() => {
+            let aside = memkv_storage::quarantine(disk.clone(), &config.layout)?;
+            tracing::error!(
+                %error,
+                moved_to = %aside.display(),
+                "the directory is quarantined; this node asks the cluster to be replaced"
+            );
+            Ok(memkv_storage::open(disk, &config.layout, options)?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+pub(crate) fn check_identity(
+    config: &NodeConfig,
+    metadata: &Metadata,
+) -> Result<Option<Identity>, StartError> {
+    let identity = Identity::decode(metadata.identity.clone())
+        .map_err(|error| StartError::Load(format!("the identity is unreadable: {error}")))?;
+    let Some(identity) = identity else {
+        return Ok(None);
+    };
+    let cluster = uuid_text(&identity.cluster);
+    if identity.name != config.me.name {
+        return Err(StartError::Identity(format!(
+            "the data directory belongs to node {} of cluster {cluster}, the configuration says \
+             {}: give each node a directory of its own, or correct its id",
+            identity.name, config.me.name,
+        )));
+    }
+    if identity.sync != config.sync {
+        return Err(StartError::Identity(format!(
+            "cluster {cluster} was formed with another durability than this configuration has: \
+             all nodes of a cluster share it, and it cannot change while it exists",
+        )));
+    }
+    Ok(Some(identity))
+}
+
+pub(crate) async fn load_snapshot(
+    replica: &Replica,
+    snapshots: &SnapshotStore,
+    env: &Env,
+) -> Result<(), StartError> {
+    let snapshots = snapshots.clone();
+    let loaded = blocking(env, move || load_latest(&snapshots)).await;
+    let loaded = loaded
+        .and_then(|loaded| loaded)
+        .map_err(|error| StartError::Load(format!("cannot load the snapshot: {error}")))?;
+    if let Some((meta, store)) = loaded {
+        let mut machine = replica.machine.write();
+        machine.store = store;
+        machine.last_applied = meta.last_log_id;
+        machine.membership = meta.last_membership;
+        drop(machine);
+        if let Some(last) = meta.last_log_id {
+            replica.announce(last.index);
+        }
+    }
+    Ok(())
+}
+
+/// The vote to start with.
+///
+/// A crash inside `initialize` can leave the proposer's vote for itself without the first entry,
+/// because the WAL makes a round's vote durable before its entries. The engine would then count as
+/// initialized, and without an entry nobody could ever stand for election. Nobody has been asked
+/// for a vote yet (the engine does so when the whole round is durable), so the vote is forgotten,
+/// and `initialize` draws the same one again.
+pub(crate) fn vote_to_start_with(
+    identity: Option<&Identity>,
+    metadata: &Metadata,
+    log_is_empty: bool,
+) -> Option<HardState> {
+    let vote = metadata.hard_state?;
+    let proposes = identity.is_some_and(|identity| identity.founder && identity.node_id == 1);
+    let interrupted = vote.term == 1 && vote.voted_for == 1 && !vote.committed;
+    (!(proposes && interrupted && log_is_empty)).then_some(vote)
+}
+
+/// The snapshot must reach as far as the log was purged: what is between them is nowhere.
+pub(crate) fn check_gap(replica: &Replica, log: &LogReader) -> Result<(), StartError> {
+    let applied = replica
+        .machine
+        .read()
+        .last_applied
+        .as_ref()
+        .map(|id| id.index);
+    match log.purged() {
+        Some(purged) if applied.is_none_or(|applied| applied < purged.index) => {
+            Err(StartError::Load(format!(
+                "the log begins after index {}, the snapshot ends at {}: a snapshot is missing. \
+                 Restore it, or move the directory away so that the cluster replaces this node",
+                purged.index,
+                applied.map_or("nothing".to_owned(), |index| index.to_string()),
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_vote_of_an_interrupted_initialize_is_forgotten() {
+        let own = HardState {
+            term: 1,
+            voted_for: 1,
+            committed: false,
+        };
+        let founder = |node_id| Identity {
+            cluster: [1; 16],
+            node_id,
+            name: "n".to_owned(),
+            sync: true,
+            members: Vec::new(),
+            founder: true,
+        };
+        let start = |vote, node_id, log_is_empty| {
+            let metadata = Metadata {
+                hard_state: Some(vote),
+                ..Metadata::default()
+            };
+            vote_to_start_with(Some(&founder(node_id)), &metadata, log_is_empty)
+        };
+        assert_eq!(start(own, 1, true), None);
+        assert_eq!(start(own, 1, false), Some(own), "the entry is there");
+        assert_eq!(
+            start(own, 2, true),
+            Some(own),
+            "a vote given to the proposer counts"
+        );
+        for vote in [
+            HardState { term: 2, ..own },
+            HardState {
+                voted_for: 2,
+                ..own
+            },
+            HardState {
+                committed: true,
+                ..own
+            },
+        ] {
+            assert_eq!(start(vote, 1, true), Some(vote));
+        }
+    }
+}

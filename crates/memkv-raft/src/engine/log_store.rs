@@ -1,0 +1,246 @@
+//! The engine's log and vote on `memkv-storage`.
+//!
+//! Never waits for the disk where the engine does not need it: an append returns when its entries
+//! are readable and reports durability through the callback; a purge returns after its logical mark
+//! (the engine's core awaits purges, `raft_core.rs:2433` of alpha.37). A vote returns only when it
+//! is durable. All of them share one FIFO, so no entry is durable before the vote it depends on.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt, stream};
+use memkv_storage::{HardState, LogReader, Record, WalHandle};
+use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::codec;
+use super::{EngineLogId, Entry, TypeConfig, Vote};
+
+/// Most bytes of entries that one read for replication returns (at least one entry always comes).
+/// A frame of this size takes about 10 ms on a gigabit link: far less than a heartbeat interval.
+const READ_BYTES: u64 = 1024 * 1024;
+/// Most entries in one read.
+const READ_RECORDS: usize = 1024;
+
+/// The log as the engine sees it; clones share it.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    wal: WalHandle,
+    reader: LogReader,
+    volatile: Arc<Mutex<Volatile>>,
+}
+
+/// What the engine asks back and the disk holds already.
+struct Volatile {
+    vote: Option<Vote>,
+    committed: Option<EngineLogId>,
+}
+
+impl LogStore {
+    pub(crate) fn new(
+        wal: WalHandle,
+        reader: LogReader,
+        hard_state: Option<HardState>,
+        committed: Option<memkv_storage::LogId>,
+    ) -> Self {
+        let volatile = Volatile {
+            vote: hard_state.map(codec::engine_vote),
+            committed: committed.map(codec::engine_id),
+        };
+        Self {
+            wal,
+            reader,
+            volatile: Arc::new(Mutex::new(volatile)),
+        }
+    }
+
+    fn read(&self, start: u64, end: u64, max_bytes: u64, max: usize) -> io::Result<Vec<Entry>> {
+        let records = self.reader.read(start..end, max_bytes, max)?;
+        records.into_iter().map(to_entry).collect()
+    }
+
+    /// Index after the last entry, 0 for an empty log.
+    fn end(&self) -> u64 {
+        self.reader.last().map_or(0, |id| id.index + 1)
+    }
+
+    fn bounds(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(before) => before + 1,
+            Bound::Unbounded => self.reader.first().map_or(0, |id| id.index),
+        };
+        let end = match range.end_bound() {
+            Bound::Included(last) => last + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => self.end(),
+        };
+        (start, end.min(self.end()))
+    }
+}
+
+fn to_entry(record: Record) -> io::Result<Entry> {
+    let index = record.id.index;
+    codec::entry(record).map_err(|error| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("log entry {index}: {error}"),
+        )
+    })
+}
+
+/// A pair to wait for the WAL with.
+fn done() -> (memkv_storage::Done, oneshot::Receiver<io::Result<()>>) {
+    let (tx, rx) = oneshot::channel();
+    // The waiter may be gone: the node is stopping.
+    (Box::new(move |result| drop(tx.send(result))), rx)
+}
+
+async fn durable(rx: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
+    rx.await
+        .unwrap_or_else(|_| Err(io::Error::other("the WAL stopped")))
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (mut start, end) = self.bounds(&range);
+        let mut entries = Vec::new();
+        while start < end {
+            let read = self.read(start, end, u64::MAX, usize::MAX)?;
+            // The range may begin before the first entry that is left.
+            let Some(last) = read.last() else { break };
+            start = last.log_id.index + 1;
+            entries.extend(read);
+        }
+        Ok(entries)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end.min(self.end()), READ_BYTES, READ_RECORDS)
+    }
+
+    /// Reads ahead by bytes, not by the whole range, as the default would: the range may be the
+    /// entire log.
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = self.bounds(&range);
+        let store = self.clone();
+        stream::unfold(start, move |next| {
+            let store = store.clone();
+            async move {
+                if next >= end {
+                    return None;
+                }
+                match store.read(next, end, READ_BYTES, READ_RECORDS) {
+                    Ok(entries) => {
+                        let after = entries.last()?.log_id.index + 1;
+                        Some((entries.into_iter().map(Ok).collect::<Vec<_>>(), after))
+                    }
+                    Err(error) => Some((vec![Err(error)], end)),
+                }
+            }
+        })
+        .flat_map(stream::iter)
+        .boxed()
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.volatile.lock().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let purged = self.reader.purged().map(codec::engine_id);
+        let last = self.reader.last().map(codec::engine_id);
+        Ok(LogState {
+            last_purged_log_id: purged,
+            last_log_id: last.or(purged),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (done, rx) = done();
+        self.wal.save_hard_state(codec::hard_state(vote), done);
+        durable(rx).await?;
+        self.volatile.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<EngineLogId>) -> Result<(), io::Error> {
+        if let Some(id) = &committed {
+            self.wal.save_committed(codec::storage_id(id));
+        }
+        self.volatile.lock().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<EngineLogId>, io::Error> {
+        // The hint is written lazily; the log may have lost what it points beyond, and the engine
+        // would then wait for entries that are not there.
+        let committed = self.volatile.lock().committed;
+        Ok(committed.filter(|id| id.index < self.end()))
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let records: Vec<Record> = entries
+            .into_iter()
+            .map(|entry| codec::record(&entry))
+            .collect();
+        let end = records.last().map(|record| record.id);
+        self.wal.append(
+            records,
+            Box::new(move |result| callback.io_completed(result)),
+        );
+        // A WAL that has failed takes nothing. The engine must stop here, because it would next
+        // apply entries that are not there, and reading them would end early without an error.
+        if end.is_some() && self.reader.last() != end {
+            return Err(io::Error::other("the WAL takes no more entries"));
+        }
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<EngineLogId>) -> Result<(), io::Error> {
+        // The core awaits this (`raft_core.rs:2450` of alpha.37). The FIFO already makes the
+        // truncation durable before anything that is appended after it, and a failure reaches
+        // every later completion.
+        self.wal
+            .truncate_after(last.map(|id| id.index), Box::new(drop));
+        Ok(())
+    }
+
+    async fn purge(&mut self, id: EngineLogId) -> Result<(), io::Error> {
+        self.wal.purge_through(codec::storage_id(&id));
+        Ok(())
+    }
+}

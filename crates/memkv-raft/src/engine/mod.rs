@@ -1,0 +1,84 @@
+//! The adapter to openraft: the only module that names its types.
+//!
+//! What goes to disk and over the wire is this crate's own encoding ([`codec`]), never the engine's
+//! serde, so an upgrade or a change of engine touches this folder alone. Rules that the engine
+//! expects of an adapter and the traps it sets are cited where they are met.
+
+pub(crate) mod codec;
+pub(crate) mod log_store;
+pub(crate) mod network;
+pub(crate) mod runtime;
+pub(crate) mod settings;
+pub(crate) mod state_machine;
+#[cfg(test)]
+mod suite;
+
+use std::fmt;
+
+use bytes::Bytes;
+use memkv_store::SystemOutcome;
+use openraft::impls::{EmptyNode, leader_id_adv};
+use openraft::{EntryPayload, OptionalSend, RaftTypeConfig};
+
+/// A batch of commands as `memkv-store` encodes it: the application data of one entry. Cloning
+/// shares the bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Batch(pub(crate) Bytes);
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "batch of {} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What applying an entry gives back to its proposer. Replies to commands are not here: they reach
+/// the session where the command began through its own node's apply.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Applied {
+    /// One outcome per system operation of the batch, in order.
+    pub(crate) system: Vec<SystemOutcome>,
+}
+
+/// The engine's types, as memkv uses them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TypeConfig;
+
+impl RaftTypeConfig for TypeConfig {
+    type D = Batch;
+    type R = Applied;
+    type NodeId = u64;
+    /// Addresses are not kept here: `SetNodes` carries a split-brain risk, so they live in the
+    /// replicated address book.
+    type Node = EmptyNode;
+    type Term = u64;
+    type LeaderId = leader_id_adv::LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = EntryPayload<Batch, u64, EmptyNode>;
+    type Entry = openraft::Entry<leader_id_adv::LeaderId<u64, u64>, Self::Payload>;
+    type AsyncRuntime = runtime::Runtime;
+    type Responder<T>
+        = crate::batch::ProposalResponder<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, state_machine::StateMachine>;
+pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
+pub(crate) type EngineLogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
+pub(crate) type Snapshot =
+    openraft::type_config::alias::SnapshotOf<TypeConfig, state_machine::SnapshotData>;
+pub(crate) type Membership = openraft::Membership<u64, EmptyNode>;

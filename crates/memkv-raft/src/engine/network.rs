@@ -1,0 +1,407 @@
+//! The engine's requests to peers, over [`Transport`](crate::Transport).
+//!
+//! Appends are pipelined: the next request goes out before the answer to the last one is in, and
+//! the lane keeps their order. Heartbeats and votes have a lane of their own. Snapshots go in
+//! chunks, each of which waits for the one before, so a slow peer slows the reading of the file and
+//! nothing else.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, FuturesOrdered};
+use futures_util::{Stream, StreamExt};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::impls::EmptyNode;
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use parking_lot::Mutex;
+
+use super::state_machine::SnapshotData;
+use super::{Snapshot, TypeConfig, Vote, codec};
+use crate::bytes_io::{DecodeError, Reader, put_blob, put_option};
+use crate::env::blocking;
+use crate::peers::{PeerError, Peers};
+use crate::space::SpaceWatch;
+use crate::wire::Kind;
+use crate::{Env, Frame, Lane};
+
+/// Append requests to one peer that have no answer yet. A request holds up to a megabyte; this many
+/// cover a round trip of 10 ms at gigabytes per second.
+const PIPELINE: usize = 8;
+/// Shortest wait for the answer to entries. The engine offers one heartbeat interval, but a
+/// follower answers only after its fsync, and a disk may stall for longer; a link that breaks is
+/// noticed at once without any timeout.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of one snapshot chunk: large enough for disk and network to stream, small enough that it
+/// is sent in a few milliseconds.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// A peer that does not take a chunk for this long gets the snapshot again from the start.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Installing reads the whole file and fills the store: bounded by disk speed, so generous.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Snapshots on their way to peers, by peer: the log behind them must stay.
+#[derive(Default)]
+pub(crate) struct Transfers(Mutex<BTreeMap<u64, Transfer>>);
+
+/// A snapshot on its way.
+#[derive(Clone, Copy)]
+pub(crate) struct Transfer {
+    /// Last index that the snapshot covers.
+    pub(crate) index: u64,
+    /// Its size.
+    pub(crate) bytes: u64,
+}
+
+impl Transfers {
+    /// All transfers that go on.
+    pub(crate) fn active(&self) -> Vec<Transfer> {
+        self.0.lock().values().copied().collect()
+    }
+}
+
+/// Ends a transfer's entry, however the transfer ends.
+struct TransferGuard<'a>(&'a Transfers, u64);
+
+impl Drop for TransferGuard<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().remove(&self.1);
+    }
+}
+
+/// Makes the engine's links to peers.
+pub(crate) struct Network {
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) env: Env,
+    pub(crate) transfers: Arc<Transfers>,
+    pub(crate) space: Arc<SpaceWatch>,
+}
+
+/// One link of the engine to one peer.
+pub(crate) struct Link {
+    to: u64,
+    /// Where append requests go: heartbeats must not stand behind entries.
+    append_lane: Lane,
+    peers: Arc<Peers>,
+    env: Env,
+    transfers: Arc<Transfers>,
+    space: Arc<SpaceWatch>,
+}
+
+impl Network {
+    fn link(&self, to: u64, append_lane: Lane) -> Link {
+        Link {
+            to,
+            append_lane,
+            peers: self.peers.clone(),
+            env: self.env.clone(),
+            transfers: self.transfers.clone(),
+            space: self.space.clone(),
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Link {
+        self.link(target, Lane::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &EmptyNode) -> Link {
+        self.link(target, Lane::Control)
+    }
+}
+
+fn rpc_error(error: &PeerError) -> RPCError<TypeConfig> {
+    match error {
+        PeerError::Unreachable(_) | PeerError::Refused(_) => {
+            RPCError::Unreachable(Unreachable::new(error))
+        }
+        PeerError::Lost(_) => RPCError::Network(NetworkError::new(error)),
+    }
+}
+
+fn bad_answer(error: &DecodeError) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(error))
+}
+
+impl Link {
+    fn append(
+        &self,
+        request: &AppendEntriesRequest<TypeConfig>,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>>> {
+        let frame = codec::encode_append(request, self.peers.envelope(Kind::Append, self.to));
+        let call = self.peers.call(self.to, self.append_lane, frame, timeout);
+        let (space, to) = (self.space.clone(), self.to);
+        Box::pin(async move {
+            let mut body = call.await.map_err(|error| rpc_error(&error))?;
+            let read =
+                |body: &mut Reader| Ok((codec::read_append_response(body)?, body.bool("space")?));
+            let (response, low) = read(&mut body).map_err(|error| bad_answer(&error))?;
+            space.note(to, low);
+            Ok(response)
+        })
+    }
+
+    async fn control(
+        &self,
+        kind: Kind,
+        timeout: Duration,
+        put: impl FnOnce(&mut BytesMut),
+    ) -> Result<Reader, RPCError<TypeConfig>> {
+        let mut request = self.peers.envelope(kind, self.to);
+        put(&mut request);
+        self.peers
+            .call(
+                self.to,
+                Lane::Control,
+                Frame(vec![request.freeze()]),
+                timeout,
+            )
+            .await
+            .map_err(|error| rpc_error(&error))
+    }
+
+    async fn ask_vote(
+        &self,
+        kind: Kind,
+        request: &VoteRequest<TypeConfig>,
+        timeout: Duration,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut body = self
+            .control(kind, timeout, |out| codec::put_vote_request(out, request))
+            .await?;
+        codec::read_vote_response(&mut body).map_err(|error| bad_answer(&error))
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+    ) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let SnapshotData::Stored(reader) = snapshot.snapshot else {
+            return Err(RPCError::Unreachable(Unreachable::from_string(
+                "not a stored snapshot",
+            )));
+        };
+        let total = reader.raw_len();
+        let index = snapshot.meta.last_log_id.as_ref().map_or(0, |id| id.index);
+        self.transfers.0.lock().insert(
+            self.to,
+            Transfer {
+                index,
+                bytes: total,
+            },
+        );
+        let _guard = TransferGuard(&self.transfers, self.to);
+        let reader = Arc::new(reader);
+        let mut offset = 0;
+        while offset < total {
+            let source = reader.clone();
+            let chunk = blocking(&self.env, move || {
+                let len = usize::try_from(total - offset)
+                    .unwrap_or(CHUNK_BYTES)
+                    .min(CHUNK_BYTES);
+                let mut chunk = vec![0; len];
+                source.read_raw(offset, &mut chunk).map(|read| {
+                    chunk.truncate(read);
+                    chunk
+                })
+            })
+            .await
+            .and_then(|read| read)
+            .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
+            if chunk.is_empty() {
+                return Err(RPCError::Unreachable(Unreachable::from_string(
+                    "the snapshot is cut",
+                )));
+            }
+            let next = offset + chunk.len() as u64;
+            self.snapshot_call(Kind::SnapshotChunk, CHUNK_TIMEOUT, |out| {
+                out.put_u64_le(index);
+                out.put_u64_le(offset);
+                put_blob(out, &chunk);
+            })
+            .await?;
+            offset = next;
+        }
+        let mut body = self
+            .snapshot_call(Kind::SnapshotInstall, INSTALL_TIMEOUT, |out| {
+                codec::put_vote(out, &vote);
+                put_option(out, snapshot.meta.last_log_id.as_ref(), codec::put_log_id);
+                put_blob(
+                    out,
+                    &codec::encode_stored_membership(&snapshot.meta.last_membership),
+                );
+                out.put_u64_le(total);
+            })
+            .await?;
+        let vote = codec::read_vote(&mut body).map_err(|error| bad_answer(&error))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+
+    async fn snapshot_call(
+        &self,
+        kind: Kind,
+        timeout: Duration,
+        put: impl FnOnce(&mut BytesMut),
+    ) -> Result<Reader, RPCError<TypeConfig>> {
+        let mut request = self.peers.envelope(kind, self.to);
+        put(&mut request);
+        self.peers
+            .call(
+                self.to,
+                Lane::Snapshot,
+                Frame(vec![request.freeze()]),
+                timeout,
+            )
+            .await
+            .map_err(|error| rpc_error(&error))
+    }
+}
+
+/// An append request that was sent: what it covers, to tell what its success means.
+type InFlight = BoxFuture<'static, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
+
+impl RaftNetworkV2<TypeConfig> for Link {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.append(&request, option.hard_ttl()).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let timeout = option.hard_ttl().max(APPEND_TIMEOUT);
+        let link: &'s Self = self;
+        let state = (Some(input), FuturesOrdered::<InFlight>::new(), false);
+        let answers = futures_util::stream::unfold(state, move |(mut input, mut sent, failed)| {
+            async move {
+                if failed {
+                    return None;
+                }
+                loop {
+                    let room = input.is_some() && sent.len() < PIPELINE;
+                    if !room && sent.is_empty() {
+                        return None;
+                    }
+                    tokio::select! {
+                        biased;
+                        Some(answer) = sent.next(), if !sent.is_empty() => {
+                            // After anything but success the engine starts a new stream; what is
+                            // still on its way is answered to nobody.
+                            let failed = !matches!(&answer, Ok(Ok(_)));
+                            return Some((answer, (input, sent, failed)));
+                        }
+                        request = next_request(&mut input), if room => match request {
+                            Some(request) => sent.push_back(link.pipelined(request, timeout)),
+                            None => input = None,
+                        },
+                    }
+                }
+            }
+        });
+        Box::pin(async move { Ok(answers.boxed()) })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_vote(Kind::Vote, &request, option.hard_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_vote(Kind::PreVote, &request, option.hard_ttl())
+            .await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let to = self.peers.name_of(self.to);
+        tracing::info!(%to, meta = %snapshot.meta, "sending a snapshot: the peer is behind the log");
+        tokio::select! {
+            biased;
+            closed = cancel => Err(closed.into()),
+            sent = self.send_snapshot(vote, snapshot) => sent.map_err(StreamingError::from),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let mut body = self
+            .control(Kind::TransferLeader, option.hard_ttl(), |out| {
+                codec::put_transfer_request(out, &request);
+            })
+            .await?;
+        codec::read_transfer_response(&mut body).map_err(|error| bad_answer(&error))
+    }
+}
+
+/// The next request of the engine's stream; never resolves once there is no stream.
+async fn next_request<S>(input: &mut Option<S>) -> Option<AppendEntriesRequest<TypeConfig>>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    match input {
+        Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Link {
+    fn pipelined(&self, request: AppendEntriesRequest<TypeConfig>, timeout: Duration) -> InFlight {
+        let prev = request.prev_log_id;
+        let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+        let answer = self.append(&request, timeout);
+        Box::pin(async move {
+            match answer.await? {
+                AppendEntriesResponse::Conflict if prev.is_none() => {
+                    // Nothing can conflict with the start of the log.
+                    Err(RPCError::Network(NetworkError::from_string(
+                        "conflict at the log's start",
+                    )))
+                }
+                response => Ok(response.into_stream_result(prev, last)),
+            }
+        })
+    }
+}

@@ -1,0 +1,365 @@
+//! The engine's state machine on `memkv-store`: apply, build a snapshot, install one.
+//!
+//! Apply never fails and never waits. Snapshots are built beside it: the store keeps pre-images, so
+//! a builder that is slow, or waits for disk space, delays no write.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use memkv_storage::{SnapshotReader, SnapshotReceiver, SnapshotStore, SnapshotWriter};
+use memkv_store::{Loader, Rejected, Reply, SessionId, Sink, Store, SystemOutcome};
+use openraft::entry::RaftEntry;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+
+use super::{Applied, EngineLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, codec};
+use crate::env::blocking;
+use crate::replica::{Machine, Replica};
+use crate::{Env, session};
+
+/// Entries that are applied under one lock. Each is bounded by the batcher to about a megabyte, so
+/// readers wait some milliseconds at worst.
+const APPLY_CHUNK: usize = 16;
+/// Shards that are written to a snapshot in one piece of blocking work.
+const SHARDS_PER_PIECE: usize = 16;
+/// Largest block of a snapshot, in bytes, before a value that is larger by itself.
+pub(crate) const SNAPSHOT_BLOCK_BYTES: usize = 256 * 1024;
+/// How long a snapshot that met a full disk waits before the next try.
+const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// A snapshot in the engine's hands.
+pub(crate) enum SnapshotData {
+    /// One of ours, verified and durable.
+    Stored(SnapshotReader),
+    /// One that a leader sent, complete and not yet installed.
+    Received(SnapshotReceiver),
+    /// That of a machine to which nothing was applied. It has no file.
+    Nothing,
+}
+
+/// The engine's handle on the replica.
+pub(crate) struct StateMachine {
+    replica: Arc<Replica>,
+    snapshots: SnapshotStore,
+    env: Env,
+}
+
+impl StateMachine {
+    pub(crate) fn new(replica: Arc<Replica>, snapshots: SnapshotStore, env: Env) -> Self {
+        Self {
+            replica,
+            snapshots,
+            env,
+        }
+    }
+}
+
+/// Collects what applying gives back, for this node's session and for proposers.
+#[derive(Default)]
+struct Outcomes {
+    session: Option<SessionId>,
+    events: Vec<session::Event>,
+    system: Vec<SystemOutcome>,
+}
+
+impl Sink for Outcomes {
+    fn reply(&mut self, session: SessionId, seq: u64, reply: &Reply) {
+        if self.session == Some(session) {
+            self.events.push(session::Event::Executed {
+                seq,
+                reply: reply.clone(),
+            });
+        }
+    }
+
+    fn duplicate(&mut self, _session: SessionId, _seq: u64, _reply: Option<&Reply>) {
+        // The first execution was applied here too and has answered already.
+    }
+
+    fn rejected(&mut self, session: SessionId, _first_seq: u64, _count: u64, why: Rejected) {
+        if self.session == Some(session) {
+            self.events.push(session::Event::Rejected(why));
+        }
+    }
+
+    fn system(&mut self, _ordinal: usize, outcome: &SystemOutcome) {
+        self.system.push(outcome.clone());
+    }
+
+    fn malformed(&mut self, why: &memkv_store::DecodeError) {
+        tracing::error!(%why, "a log entry is not a batch; it has no effect on any node");
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<EngineLogId>, StoredMembership), io::Error> {
+        let machine = self.replica.machine.read();
+        Ok((machine.last_applied, machine.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut chunks = entries.ready_chunks(APPLY_CHUNK);
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.apply_chunk(chunk);
+            // Heartbeats and votes run on the same thread: let them in between chunks.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            replica: self.replica.clone(),
+            snapshots: self.snapshots.clone(),
+            env: self.env.clone(),
+        }
+    }
+
+    /// The file becomes durable and the newest one before the state changes, so a crash in between
+    /// leaves the old state with its log or the new one.
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let snapshots = self.snapshots.clone();
+        let store = blocking(&self.env, move || make_current(&snapshots, snapshot)).await??;
+        let mut machine = self.replica.machine.write();
+        machine.store = store;
+        machine.installs += 1;
+        machine.last_applied = meta.last_log_id;
+        machine.membership = meta.last_membership.clone();
+        self.replica.session.on_snapshot(&machine.store);
+        drop(machine);
+        if let Some(last) = &meta.last_log_id {
+            self.replica.announce(last.index);
+        }
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let snapshots = self.snapshots.clone();
+        let reader = blocking(&self.env, move || snapshots.open_latest()).await??;
+        reader.map(stored_snapshot).transpose()
+    }
+}
+
+impl StateMachine {
+    fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) {
+        let mut outcomes = Outcomes {
+            session: self.replica.session.id(),
+            ..Outcomes::default()
+        };
+        let mut responders = Vec::with_capacity(chunk.len());
+        let mut last = None;
+        let mut machine = self.replica.machine.write();
+        for (entry, responder) in chunk {
+            last = Some(entry.log_id().index);
+            apply_entry(&mut machine, entry, &mut outcomes);
+            let system = std::mem::take(&mut outcomes.system);
+            if !system.is_empty() {
+                self.replica
+                    .session
+                    .on_system(&machine.store, &mut outcomes.events);
+            }
+            if let Some(responder) = responder {
+                responders.push((responder, Applied { system }));
+            }
+        }
+        drop(machine);
+        if let Some(index) = last {
+            self.replica.announce(index);
+        }
+        self.replica.session.on_applied(outcomes.events);
+        for (responder, applied) in responders {
+            responder.send(applied);
+        }
+    }
+}
+
+fn apply_entry(machine: &mut Machine, entry: super::Entry, outcomes: &mut Outcomes) {
+    let id = entry.log_id();
+    match &entry.payload {
+        EntryPayload::Blank => machine.store.mark_applied(id.index),
+        EntryPayload::Normal(batch) => machine.store.apply(id.index, &batch.0, outcomes),
+        EntryPayload::Membership(membership) => {
+            machine.store.mark_applied(id.index);
+            machine.membership = StoredMembership::new(Some(id), membership.clone());
+        }
+    }
+    machine.last_applied = Some(id);
+}
+
+/// The newest snapshot as the engine wants it.
+fn stored_snapshot(reader: SnapshotReader) -> Result<Snapshot, io::Error> {
+    let meta = engine_meta(reader.meta())?;
+    Ok(Snapshot {
+        meta,
+        snapshot: SnapshotData::Stored(reader),
+    })
+}
+
+fn engine_meta(meta: &memkv_storage::SnapshotMeta) -> Result<SnapshotMeta, io::Error> {
+    let membership =
+        codec::decode_stored_membership(meta.extra.clone()).map_err(io::Error::other)?;
+    Ok(SnapshotMeta {
+        last_log_id: Some(codec::engine_id(meta.last)),
+        last_membership: membership,
+    })
+}
+
+/// Makes a snapshot the newest one of this directory, durably, and reads it.
+fn make_current(snapshots: &SnapshotStore, snapshot: SnapshotData) -> io::Result<Store> {
+    match snapshot {
+        SnapshotData::Nothing => return Ok(Store::new()),
+        SnapshotData::Received(receiver) => {
+            receiver.finish()?;
+        }
+        SnapshotData::Stored(reader) => {
+            let ours = snapshots
+                .latest()
+                .is_some_and(|latest| latest.last == reader.meta().last);
+            if !ours {
+                copy(&reader, snapshots)?;
+            }
+        }
+    }
+    let loaded = load_latest(snapshots)?;
+    loaded
+        .map(|(_, store)| store)
+        .ok_or_else(|| io::Error::other("the snapshot that was installed is gone"))
+}
+
+/// Takes over a snapshot of another directory.
+fn copy(reader: &SnapshotReader, snapshots: &SnapshotStore) -> io::Result<()> {
+    let mut receiver = snapshots.receive();
+    let mut offset = 0;
+    let mut chunk = vec![0; SNAPSHOT_BLOCK_BYTES];
+    loop {
+        let read = reader.read_raw(offset, &mut chunk)?;
+        if read == 0 {
+            return receiver.finish().map(drop);
+        }
+        receiver.write_raw(offset, &chunk[..read])?;
+        offset += read as u64;
+    }
+}
+
+/// Reads the newest snapshot into a store.
+pub(crate) fn load_latest(snapshots: &SnapshotStore) -> io::Result<Option<(SnapshotMeta, Store)>> {
+    let Some(mut reader) = snapshots.open_latest()? else {
+        return Ok(None);
+    };
+    let meta = engine_meta(reader.meta())?;
+    let mut loader = Loader::new();
+    while let Some(block) = reader.next_block()? {
+        loader.block(&block).map_err(io::Error::other)?;
+    }
+    let store = loader.finish().map_err(io::Error::other)?;
+    Ok(Some((meta, store)))
+}
+
+/// Builds snapshots of the replica, each of the moment when it is begun.
+pub(crate) struct SnapshotBuilder {
+    replica: Arc<Replica>,
+    snapshots: SnapshotStore,
+    env: Env,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        loop {
+            match self.build_once().await {
+                // An error here would stop the engine for good (`raft_core.rs:2030` of alpha.37);
+                // a full disk must heal by itself.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    tracing::warn!(%error, "no space for a snapshot; trying again in a second");
+                    self.replica.machine.write().store.abort_snapshot();
+                    tokio::time::sleep(FULL_DISK_RETRY).await;
+                }
+                // A leader's snapshot replaced the store; this one goes on from the new state.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                built => return built,
+            }
+        }
+    }
+}
+
+impl SnapshotBuilder {
+    async fn build_once(&mut self) -> Result<Snapshot, io::Error> {
+        let (meta, head, installs) = {
+            let mut machine = self.replica.machine.write();
+            let Some(last) = &machine.last_applied else {
+                let meta = SnapshotMeta::default();
+                return Ok(Snapshot {
+                    meta,
+                    snapshot: SnapshotData::Nothing,
+                });
+            };
+            let meta = memkv_storage::SnapshotMeta {
+                last: codec::storage_id(last),
+                extra: codec::encode_stored_membership(&machine.membership),
+            };
+            let head = machine.store.begin_snapshot().map_err(io::Error::other)?;
+            (meta, head, machine.installs)
+        };
+        let snapshots = self.snapshots.clone();
+        let mut writer = blocking(&self.env, move || {
+            let mut writer = snapshots.create(meta);
+            writer.block(&head.encode())?;
+            Ok::<_, io::Error>(writer)
+        })
+        .await??;
+        loop {
+            let replica = self.replica.clone();
+            let (returned, more) =
+                blocking(&self.env, move || write_shards(&replica, installs, writer)).await??;
+            writer = returned;
+            if !more {
+                break;
+            }
+        }
+        let snapshots = self.snapshots.clone();
+        let reader = blocking(&self.env, move || {
+            writer.finish()?;
+            snapshots.open_latest()
+        })
+        .await??;
+        stored_snapshot(reader.ok_or_else(|| io::Error::other("the new snapshot is gone"))?)
+    }
+}
+
+/// Writes the next shards; the lock is held for one shard at a time, to share its references.
+fn write_shards(
+    replica: &Replica,
+    installs: u64,
+    mut writer: SnapshotWriter,
+) -> io::Result<(SnapshotWriter, bool)> {
+    for _ in 0..SHARDS_PER_PIECE {
+        let shard = {
+            let mut machine = replica.machine.write();
+            if machine.installs != installs {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            machine.store.next_shard()
+        };
+        let Some(shard) = shard else {
+            return Ok((writer, false));
+        };
+        shard.encode_blocks(SNAPSHOT_BLOCK_BYTES, &mut |block| writer.block(block))?;
+    }
+    Ok((writer, true))
+}

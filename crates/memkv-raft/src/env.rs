@@ -1,0 +1,66 @@
+//! Where a node gets what a simulation must control and tokio does not provide: the wall clock,
+//! randomness, and a place for work that blocks. Never a monotonic clock: that is tokio's, which
+//! the simulator pauses.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+/// Work that may block on the disk.
+pub type BlockingWork = Box<dyn FnOnce() + Send>;
+
+/// A node's surroundings. Real in `memkv-server`, seeded in the simulator.
+#[derive(Clone)]
+pub struct Env {
+    /// Milliseconds since the Unix epoch. May jump.
+    pub wall_clock_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// 128 random bits, for cluster and request identities.
+    pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
+    /// Runs work that blocks, away from the consensus thread, and resolves when it is done.
+    pub blocking: Arc<dyn Fn(BlockingWork) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// Starts what drives the WAL: a thread of its own in production, a task in the simulator.
+    pub drive_wal: Arc<dyn Fn(memkv_storage::WalWorker, memkv_storage::WalHandle) + Send + Sync>,
+}
+
+impl Env {
+    /// The real surroundings of a process. Must be called, and used, inside a tokio runtime.
+    pub fn real() -> Self {
+        Self {
+            wall_clock_ms: Arc::new(|| {
+                std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .map_or(0, |since| {
+                        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+                    })
+            }),
+            random: Arc::new(rand::random),
+            blocking: Arc::new(|work| {
+                Box::pin(async move {
+                    // A panic in the work has already been reported by the panic hook.
+                    let _ = tokio::task::spawn_blocking(work).await;
+                })
+            }),
+            drive_wal: Arc::new(|worker, _handle| {
+                // The thread ends by itself when the WAL is shut down; the name is for `top -H`.
+                let spawned = std::thread::Builder::new()
+                    .name("memkv-wal".to_owned())
+                    .spawn(move || worker.run());
+                if let Err(error) = spawned {
+                    tracing::error!(%error, "cannot start the WAL thread");
+                }
+            }),
+        }
+    }
+}
+
+/// Runs `work` where it may block and gives back its result. Fails only if the surroundings are
+/// being torn down.
+pub(crate) async fn blocking<T: Send + 'static>(
+    env: &Env,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    let (tx, rx) = tokio::sync::oneshot::channel();
+    (env.blocking)(Box::new(move || drop(tx.send(work())))).await;
+    rx.await
+        .map_err(|_| std::io::Error::other("the work was dropped: the node is stopping"))
+}

@@ -1,0 +1,84 @@
+//! What can go wrong, as callers need to tell it apart: whether a command was executed, and
+//! whether the node can go on. `memkv-proto`'s table maps these to HTTP, RESP and exit codes.
+
+use memkv_storage::OpenError;
+
+/// Why a command or a read got no answer from the state machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Certainly not executed, now or later.
+    #[error("no leader: {detail}; nothing was executed")]
+    NoLeader {
+        /// Who was reached and who was not.
+        detail: String,
+    },
+    /// Certainly not executed: the queue in front of the log is full.
+    #[error(
+        "overloaded: {queued} bytes of commands wait for the log; nothing was executed, try again"
+    )]
+    Overloaded {
+        /// Bytes that wait.
+        queued: usize,
+    },
+    /// Executed, or to be executed, or not: a leader may have appended it.
+    #[error("the outcome is not known: {detail}; read before you try again")]
+    Unknown {
+        /// What happened.
+        detail: String,
+    },
+    /// Certainly not executed: the disks of a majority are nearly full.
+    #[error(
+        "disk space is low on a majority of the nodes: writes are refused until there is more; nothing was executed"
+    )]
+    DiskFull,
+    /// Certainly not executed: too large for this cluster's limits.
+    #[error("{what} is {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// `key` or `value`.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The largest size allowed.
+        limit: usize,
+    },
+    /// Certainly not executed: the node is stopping.
+    #[error("the node is stopping; nothing was executed")]
+    Stopping,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used. The text says what to do.
+    #[error(transparent)]
+    Storage(#[from] OpenError),
+    /// The snapshot or the log holds something that this version cannot read.
+    #[error("cannot load the data directory: {0}")]
+    Load(String),
+    /// The directory belongs to another node or cluster.
+    #[error("{0}")]
+    Identity(String),
+    /// A setting is out of range.
+    #[error("bad configuration: {0}")]
+    Config(String),
+    /// The engine did not start.
+    #[error("the consensus engine did not start: {0}")]
+    Engine(String),
+}
+
+/// Why a running node must stop at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FatalError {
+    /// A write or an fsync failed: what is on the disk is no longer known (fsync must not be
+    /// retried: Rebello et al., ATC'20).
+    #[error(
+        "disk failure: {0}; the node stops at once, because after a failed fsync nobody knows what is on the disk"
+    )]
+    Disk(String),
+    /// The cluster gave this node's place to another.
+    #[error("{0}")]
+    Replaced(String),
+    /// The engine stopped.
+    #[error("the consensus engine stopped: {0}")]
+    Engine(String),
+}

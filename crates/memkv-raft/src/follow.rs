@@ -1,0 +1,87 @@
+//! Watches the engine: who leads, and whether it still runs.
+
+use std::sync::Arc;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::time::Instant;
+
+use crate::engine::{Raft, TypeConfig};
+use crate::node::{Inner, Leader};
+use crate::{FatalError, Phase};
+
+/// Passes on what the engine says of itself: who leads, and whether it still runs.
+pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
+    let mut metrics = raft.metrics();
+    loop {
+        let (mut leader, leads, running) = {
+            let now = metrics.borrow_watched();
+            let term = now.vote.leader_id.term;
+            let leader = now.current_leader.map(|id| Leader { term, id });
+            (leader, now.state.is_leader(), now.running_state.clone())
+        };
+        if let Err(error) = running {
+            return inner.fail(fatal(&error));
+        }
+        {
+            let mut since = inner.led_since.lock();
+            *since = leads.then(|| since.unwrap_or_else(Instant::now));
+        }
+        // The engine names a leader until there is another, and after a restart the one that it
+        // had voted for; clients need to know that it is there.
+        let mut lost_at = None;
+        if !leads && leader.is_some() {
+            lost_at = inner.leader_lost_at().filter(|at| *at > Instant::now());
+            leader = leader.filter(|_| lost_at.is_some());
+        }
+        let changed = inner.leader.send_if_modified(|current| {
+            let changed = *current != leader;
+            *current = leader;
+            changed
+        });
+        if changed {
+            announce(&inner, leader);
+        }
+        if leader.is_some() && inner.is_formed() {
+            inner.set_phase(Phase::Serving, String::new());
+        }
+        let heard_or_lost = async {
+            match lost_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => inner.heard.notified().await,
+            }
+        };
+        let changed = tokio::select! {
+            biased;
+            changed = metrics.changed() => changed,
+            () = heard_or_lost => Ok(()),
+        };
+        if changed.is_err() {
+            let running = metrics.borrow_watched().running_state.clone();
+            if let Err(error) = running {
+                inner.fail(fatal(&error));
+            }
+            return;
+        }
+    }
+}
+
+/// One line per change, for whoever reads the log later.
+fn announce(inner: &Inner, leader: Option<Leader>) {
+    let node = &inner.peers.me.name;
+    match leader {
+        Some(Leader { term, id }) if id == inner.peers.my_id() => {
+            tracing::info!(%node, term, "leads");
+        }
+        Some(Leader { term, id }) => {
+            tracing::info!(%node, term, leader = %inner.peers.name_of(id), "follows");
+        }
+        None => tracing::info!(%node, "has no leader"),
+    }
+}
+
+fn fatal(error: &openraft::errors::Fatal<TypeConfig>) -> FatalError {
+    match error {
+        openraft::errors::Fatal::StorageError(error) => FatalError::Disk(error.to_string()),
+        other => FatalError::Engine(other.to_string()),
+    }
+}

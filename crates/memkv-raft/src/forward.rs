@@ -1,0 +1,152 @@
+//! Takes the session's commands to the leader, wherever it is, and sends them again after doubt.
+//!
+//! One hop at most: what arrives at a node that does not lead is refused there, never passed on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use memkv_store::{SessionId, SystemOp};
+use tokio::time::Instant;
+
+use crate::node::Inner;
+use crate::peers::PeerError;
+use crate::session::GroupOutcome;
+use crate::wire::Kind;
+use crate::{Frame, Lane};
+
+/// Groups on their way at once.
+const GROUPS_IN_FLIGHT: usize = 16;
+/// A leader that does not answer for this long is answered for with "unknown". The session sends
+/// again much earlier, when its window makes no progress.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a leader refused a group: it is about to learn that it is none, or waits for its
+/// first quorum (the engine's `LeaseExpired`, which comes without a hint).
+const REFUSED_PAUSE: Duration = Duration::from_millis(5);
+/// Pause before the session is asked for again.
+const OPEN_PAUSE: Duration = Duration::from_millis(500);
+
+type Sent = BoxFuture<'static, (SessionId, u64, u64, GroupOutcome)>;
+
+/// Sends until the node stops.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut leader_changed = inner.leader.subscribe();
+    let mut sent: FuturesUnordered<Sent> = FuturesUnordered::new();
+    let mut not_before = Instant::now();
+    let mut open_not_before = Instant::now();
+    loop {
+        let expiry = inner.session.expire(&inner.no_leader());
+        let now = Instant::now();
+        let mut wake_at = expiry;
+        if let Some(leader) = inner.leader_id() {
+            if inner.session.id().is_none() {
+                if now >= open_not_before {
+                    // Nothing but the cluster's first entry can be first in its log.
+                    let formed = inner.is_formed();
+                    if formed {
+                        open_session(&inner, leader);
+                    }
+                    open_not_before = now + if formed { OPEN_PAUSE } else { REFUSED_PAUSE };
+                }
+                wake_at = Some(wake_at.map_or(open_not_before, |at| at.min(open_not_before)));
+            } else if now >= not_before {
+                while sent.len() < GROUPS_IN_FLIGHT
+                    && let Some(group) = inner.session.next_group()
+                {
+                    sent.push(send(&inner, leader, group));
+                }
+            } else {
+                wake_at = Some(wake_at.map_or(not_before, |at| at.min(not_before)));
+            }
+        }
+        tokio::select! {
+            biased;
+            changed = leader_changed.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                inner.session.rewind();
+                not_before = Instant::now();
+                open_not_before = not_before;
+            }
+            Some((session, first_seq, count, outcome)) = sent.next(), if !sent.is_empty() => {
+                inner.session.settle(session, first_seq, count, outcome);
+                if outcome != GroupOutcome::Applied {
+                    not_before = Instant::now() + REFUSED_PAUSE;
+                }
+            }
+            () = inner.session.wakeup.notified() => {}
+            () = sleep_until(wake_at) => {}
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn send(inner: &Arc<Inner>, leader: u64, group: crate::session::Group) -> Sent {
+    let (session, first_seq, count) = (group.session, group.first_seq, group.count);
+    if leader == inner.peers.my_id() {
+        let outcome = inner.batcher.propose(group.encoded);
+        return Box::pin(async move {
+            let outcome = outcome.await.unwrap_or(GroupOutcome::Unknown);
+            (session, first_seq, count, outcome)
+        });
+    }
+    let header = inner.peers.envelope(Kind::Propose, leader).freeze();
+    let request = Frame(vec![header, group.encoded]);
+    let call = inner
+        .peers
+        .call(leader, Lane::Forward, request, FORWARD_TIMEOUT);
+    Box::pin(async move {
+        let outcome = match call.await {
+            Ok(mut body) => match body.u8("outcome") {
+                Ok(0) => GroupOutcome::Applied,
+                Ok(1) => GroupOutcome::NotAppended,
+                Ok(3) => GroupOutcome::DiskLow,
+                _ => GroupOutcome::Unknown,
+            },
+            Err(PeerError::Unreachable(_) | PeerError::Refused(_)) => GroupOutcome::NotAppended,
+            Err(PeerError::Lost(_)) => GroupOutcome::Unknown,
+        };
+        (session, first_seq, count, outcome)
+    })
+}
+
+/// The byte that stands for an outcome in the answer to [`Kind::Propose`].
+pub(crate) fn outcome_byte(outcome: GroupOutcome) -> u8 {
+    match outcome {
+        GroupOutcome::Applied => 0,
+        GroupOutcome::NotAppended => 1,
+        GroupOutcome::Unknown => 2,
+        GroupOutcome::DiskLow => 3,
+    }
+}
+
+/// Asks for this process's session. Its id comes back through apply, so nobody waits here; asking
+/// twice is harmless, since a boot opens one session only.
+fn open_session(inner: &Arc<Inner>, leader: u64) {
+    let op = SystemOp::OpenSession {
+        node: inner.peers.my_id(),
+        boot: inner.session.boot(),
+    };
+    if leader == inner.peers.my_id() {
+        drop(inner.batcher.propose_system(op));
+        return;
+    }
+    let request = inner.peers.envelope(Kind::OpenSession, leader).freeze();
+    let call = inner
+        .peers
+        .call(leader, Lane::Forward, Frame(vec![request]), FORWARD_TIMEOUT);
+    tokio::spawn(async move {
+        if let Err(error) = call.await {
+            tracing::debug!(%error, "the leader did not open a session");
+        }
+    });
+}

@@ -1,0 +1,274 @@
+//! Answers to peers' requests.
+//!
+//! Whatever is not meant for this node, cluster or version is refused with words before it reaches
+//! the engine. What must keep its order on a lane is queued before the returned future is polled.
+
+use std::future::ready;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use memkv_store::SystemOp;
+use openraft::raft::{AppendEntriesResponse, SnapshotResponse};
+
+use crate::Frame;
+use crate::bytes_io::{DecodeError, Reader};
+use crate::engine::state_machine::SnapshotData;
+use crate::engine::{Raft, Snapshot, SnapshotMeta, codec};
+use crate::env::blocking;
+use crate::identity::uuid_text;
+use crate::node::Inner;
+use crate::wire::{self, Envelope, Kind, WIRE_VERSION};
+use crate::{formation, forward};
+
+/// A snapshot that a leader is sending.
+pub(crate) struct Incoming {
+    from: u64,
+    index: u64,
+    written: u64,
+    receiver: memkv_storage::SnapshotReceiver,
+}
+
+type Answer = BoxFuture<'static, Frame>;
+
+fn answer(frame: Frame) -> Answer {
+    Box::pin(ready(frame))
+}
+
+fn bad(error: &DecodeError) -> Frame {
+    wire::refused(&format!(
+        "unreadable request ({error}); this node speaks peer protocol {WIRE_VERSION}: run the same \
+         memkv version on all nodes"
+    ))
+}
+
+/// Answers one request.
+pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
+    let (envelope, body) = match Envelope::decode(request) {
+        Ok(decoded) => decoded,
+        Err(error) => return answer(bad(&error)),
+    };
+    if envelope.kind.is_introduction() {
+        return formation::introduction(inner, envelope, body);
+    }
+    if let Err(why) = meant_for_us(inner, &envelope) {
+        return answer(wire::refused(&why));
+    }
+    let Some(raft) = inner.raft.get().cloned() else {
+        return answer(wire::refused("this node has not joined its cluster yet"));
+    };
+    match envelope.kind {
+        Kind::Append => append(inner.clone(), raft, body),
+        Kind::Vote | Kind::PreVote => vote(raft, envelope.kind, body),
+        Kind::TransferLeader => transfer(raft, body),
+        Kind::SnapshotChunk => snapshot_chunk(inner.clone(), &envelope, body),
+        Kind::SnapshotInstall => snapshot_install(inner.clone(), raft, &envelope, body),
+        Kind::Propose => propose(inner, body.0),
+        Kind::OpenSession => open_session(inner, &envelope),
+        Kind::ReadIndex => read_index(inner),
+        Kind::Hello | Kind::Prepare | Kind::Join => formation::introduction(inner, envelope, body),
+    }
+}
+
+/// Refuses what belongs to another cluster, or to another life of this address.
+fn meant_for_us(inner: &Inner, envelope: &Envelope) -> Result<(), String> {
+    let Some(identity) = inner.peers.identity() else {
+        return Err("this node is empty: it belongs to no cluster yet".to_owned());
+    };
+    if envelope.cluster != identity.cluster {
+        return Err(format!(
+            "this is node {} of cluster {}, the request is for cluster {}: two clusters are mixed \
+             in a configuration, or a data directory was copied",
+            inner.peers.me.name,
+            uuid_text(&identity.cluster),
+            uuid_text(&envelope.cluster),
+        ));
+    }
+    if envelope.to != identity.node_id {
+        return Err(format!(
+            "this is node id {}, the request is for node id {}: the node that had that id here is \
+             gone",
+            identity.node_id, envelope.to,
+        ));
+    }
+    Ok(())
+}
+
+fn append(inner: Arc<Inner>, raft: Raft, body: Reader) -> Answer {
+    let request = match codec::decode_append(body) {
+        Ok(request) => request,
+        Err(error) => return answer(bad(&error)),
+    };
+    Box::pin(async move {
+        match raft.append_entries(request).await {
+            Ok(response) => {
+                if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                    inner.hear();
+                }
+                wire::ok(|out| {
+                    codec::put_append_response(out, &response);
+                    out.put_u8(u8::from(inner.space.is_low()));
+                })
+            }
+            Err(error) => wire::refused(&error.to_string()),
+        }
+    })
+}
+
+fn vote(raft: Raft, kind: Kind, mut body: Reader) -> Answer {
+    let request = match codec::read_vote_request(&mut body) {
+        Ok(request) => request,
+        Err(error) => return answer(bad(&error)),
+    };
+    Box::pin(async move {
+        let response = if kind == Kind::Vote {
+            raft.vote(request).await
+        } else {
+            raft.pre_vote(request).await
+        };
+        match response {
+            Ok(response) => wire::ok(|out| codec::put_vote_response(out, &response)),
+            Err(error) => wire::refused(&error.to_string()),
+        }
+    })
+}
+
+fn transfer(raft: Raft, mut body: Reader) -> Answer {
+    let request = match codec::read_transfer_request(&mut body) {
+        Ok(request) => request,
+        Err(error) => return answer(bad(&error)),
+    };
+    Box::pin(async move {
+        match raft.handle_transfer_leader(request).await {
+            Ok(response) => wire::ok(|out| codec::put_transfer_response(out, &response)),
+            Err(error) => wire::refused(&error.to_string()),
+        }
+    })
+}
+
+fn propose(inner: &Arc<Inner>, group: Bytes) -> Answer {
+    if let Err(error) = memkv_store::check_group(&group) {
+        return answer(wire::refused(&format!("unreadable commands: {error}")));
+    }
+    // Queued here, in the order of arrival.
+    let outcome = inner.batcher.propose(group);
+    Box::pin(outcome.map(|outcome| {
+        let outcome = outcome.unwrap_or(crate::session::GroupOutcome::Unknown);
+        wire::ok(|out| out.put_u8(forward::outcome_byte(outcome)))
+    }))
+}
+
+fn open_session(inner: &Arc<Inner>, envelope: &Envelope) -> Answer {
+    let op = SystemOp::OpenSession {
+        node: envelope.from,
+        boot: envelope.boot,
+    };
+    let outcome = inner.batcher.propose_system(op);
+    Box::pin(async move {
+        match outcome.await {
+            Ok(Ok(_)) => wire::ok(|_| {}),
+            Ok(Err(error)) => wire::refused(&error.to_string()),
+            Err(_) => wire::refused("the node is stopping"),
+        }
+    })
+}
+
+fn read_index(inner: &Arc<Inner>) -> Answer {
+    let index = inner.led_reads.join();
+    Box::pin(async move {
+        match index.await {
+            Ok(Ok(index)) => wire::ok(|out| out.put_u64_le(index)),
+            Ok(Err(failed)) => wire::refused(&failed.0),
+            Err(_) => wire::refused("the node is stopping"),
+        }
+    })
+}
+
+fn snapshot_chunk(inner: Arc<Inner>, envelope: &Envelope, mut body: Reader) -> Answer {
+    let from = envelope.from;
+    let fields = (|| Ok((body.u64("index")?, body.u64("offset")?, body.blob("chunk")?)))();
+    let (index, offset, chunk) = match fields {
+        Ok(fields) => fields,
+        Err(error) => return answer(bad(&error)),
+    };
+    Box::pin(async move {
+        let mut slot = inner.incoming.lock().await;
+        if offset == 0 {
+            let receiver = inner.storage.snapshots.receive();
+            *slot = Some(Incoming {
+                from,
+                index,
+                written: 0,
+                receiver,
+            });
+        }
+        let expected = slot.take_if(|incoming| {
+            (incoming.from, incoming.index, incoming.written) == (from, index, offset)
+        });
+        let Some(mut incoming) = expected else {
+            return wire::refused("this chunk does not follow the last one; start again");
+        };
+        let written = offset + chunk.len() as u64;
+        let result = blocking(&inner.env, move || {
+            let result = incoming.receiver.write_raw(offset, &chunk);
+            result.map(|()| incoming)
+        })
+        .await
+        .and_then(|result| result);
+        match result {
+            Ok(mut incoming) => {
+                incoming.written = written;
+                *slot = Some(incoming);
+                wire::ok(|_| {})
+            }
+            Err(error) => wire::refused(&format!("cannot write a snapshot: {error}")),
+        }
+    })
+}
+
+fn snapshot_install(
+    inner: Arc<Inner>,
+    raft: Raft,
+    envelope: &Envelope,
+    mut body: Reader,
+) -> Answer {
+    let from = envelope.from;
+    let fields = (|| {
+        let vote = codec::read_vote(&mut body)?;
+        let last_log_id = body.option("last log id", codec::read_log_id)?;
+        let last_membership = codec::decode_stored_membership(body.blob("membership")?)?;
+        Ok((
+            vote,
+            SnapshotMeta {
+                last_log_id,
+                last_membership,
+            },
+            body.u64("size")?,
+        ))
+    })();
+    let (vote, meta, size) = match fields {
+        Ok(fields) => fields,
+        Err(error) => return answer(bad(&error)),
+    };
+    Box::pin(async move {
+        let index = meta.last_log_id.as_ref().map_or(0, |id| id.index);
+        let incoming = inner.incoming.lock().await.take_if(|incoming| {
+            (incoming.from, incoming.index, incoming.written) == (from, index, size)
+        });
+        let Some(incoming) = incoming else {
+            return wire::refused("this snapshot is not complete here; start again");
+        };
+        tracing::info!(index, bytes = size, "installing the leader's snapshot");
+        let snapshot = Snapshot {
+            meta,
+            snapshot: SnapshotData::Received(incoming.receiver),
+        };
+        match raft.install_full_snapshot(vote, snapshot).await {
+            Ok(SnapshotResponse { vote }) => wire::ok(|out: &mut BytesMut| {
+                codec::put_vote(out, &vote);
+            }),
+            Err(error) => wire::refused(&error.to_string()),
+        }
+    })
+}

@@ -1,0 +1,105 @@
+//! A look behind the node's interface for the simulator's invariants. Never used by the product,
+//! and never changes anything.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use memkv_storage::{LogId, LogReader};
+use openraft::async_runtime::watch::WatchReceiver;
+
+use crate::Node;
+use crate::engine::codec;
+
+/// What a node holds and believes, at one moment.
+#[doc(hidden)]
+#[derive(Clone)]
+pub struct Inspection {
+    /// This node's id.
+    pub node_id: u64,
+    /// Term and node id of the vote that it leads under.
+    pub leads: Option<(u64, u64)>,
+    /// Last entry that it knows to be committed.
+    pub committed: Option<LogId>,
+    /// Voters of the membership in force; two sets while it is joint.
+    pub voters: Vec<BTreeSet<u64>>,
+    /// Last entry that is durable here, in the log or in a snapshot.
+    pub durable: Option<LogId>,
+    /// Its log.
+    pub log: LogReader,
+}
+
+impl Node {
+    /// `None` while the node has no identity, and so no engine.
+    #[doc(hidden)]
+    pub fn inspect(&self) -> Option<Inspection> {
+        let inner = &self.inner;
+        let raft = inner.raft.get()?;
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leads = metrics.state.is_leader();
+        let leader_id = metrics.vote.leader_id;
+        Some(Inspection {
+            node_id: inner.peers.my_id(),
+            leads: leads.then_some((leader_id.term, leader_id.node_id)),
+            committed: metrics.local_committed.as_ref().map(codec::storage_id),
+            voters: metrics
+                .membership_config
+                .membership()
+                .get_joint_config()
+                .clone(),
+            durable: self.durable(),
+            log: inner.storage.log.clone(),
+        })
+    }
+
+    /// Last entry that is durable here, in the log or in a snapshot.
+    #[doc(hidden)]
+    pub fn durable(&self) -> Option<LogId> {
+        let storage = &self.inner.storage;
+        storage
+            .wal
+            .durable()
+            .into_iter()
+            .chain(storage.snapshots.latest().map(|meta| meta.last))
+            .max_by_key(|id| id.index)
+    }
+}
+
+/// Names of requests by their number on the wire.
+const KINDS: [&str; 13] = [
+    "?",
+    "Append",
+    "Vote",
+    "PreVote",
+    "TransferLeader",
+    "SnapshotChunk",
+    "SnapshotInstall",
+    "Propose",
+    "OpenSession",
+    "ReadIndex",
+    "Hello",
+    "Prepare",
+    "Join",
+];
+
+/// Name of a request's kind.
+#[doc(hidden)]
+pub fn kind_of(request: &Bytes) -> &'static str {
+    let number = request.get(1).copied().unwrap_or(0);
+    KINDS.get(usize::from(number)).copied().unwrap_or(KINDS[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Kind;
+
+    #[test]
+    fn kinds_have_their_names() {
+        for kind in [Kind::Append, Kind::SnapshotInstall, Kind::Hello, Kind::Join] {
+            let request = Bytes::from(vec![1, kind as u8]);
+            assert_eq!(kind_of(&request), format!("{kind:?}"));
+        }
+        assert_eq!(kind_of(&Bytes::new()), "?");
+    }
+}

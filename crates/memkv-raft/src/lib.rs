@@ -1,0 +1,58 @@
+//! The replicated state machine: a node's log, its peers and its store, behind [`Node`].
+//!
+//! A listener (HTTP, RESP, the simulator's clients) hands a [`Node`] commands and reads; the node
+//! takes each to the leader, wherever that is, and answers when the command was applied *here*.
+//! This is the only crate that names the consensus engine, and it does no I/O of its own: files are
+//! `memkv-storage`'s, the network is whatever implements [`Transport`], and clocks and randomness
+//! come from tokio (paused in the simulator) and [`Env`].
+//!
+//! The way of a write: [`Node::write`] -> [`session`] (sequence number) -> the leader's
+//! [`batcher`](batch) -> engine -> WAL and followers -> commit -> [`apply`](engine) on every node
+//! -> the session of the node where it began. The way of a read: [`Node::read`] -> [`read`]
+//! (one ReadIndex for everything that waits) -> store.
+
+#![forbid(unsafe_code)]
+
+mod batch;
+#[cfg(memkv_bugs)]
+pub mod bugs;
+mod bytes_io;
+mod clock;
+mod compaction;
+mod config;
+mod diagnose;
+mod directory;
+mod engine;
+mod env;
+mod error;
+mod follow;
+mod formation;
+mod forward;
+mod handle;
+mod identity;
+mod inspect;
+mod node;
+mod peers;
+mod read;
+mod replica;
+mod rounds;
+mod session;
+mod space;
+mod status;
+mod stop;
+mod supervise;
+mod transport;
+mod wire;
+
+pub use config::{NodeConfig, Peer};
+pub use engine::runtime::seed_engine_randomness;
+pub use env::{BlockingWork, Env};
+pub use error::{FatalError, RequestError, StartError};
+#[doc(hidden)]
+pub use inspect::{Inspection, kind_of};
+pub use node::Node;
+pub use status::{MemberStatus, NodeStatus, Phase, Role};
+pub use transport::{CallError, Frame, Lane, Transport};
+
+pub use memkv_storage as storage;
+pub use memkv_store as store;

@@ -1,0 +1,475 @@
+//! A node of the cluster: puts the parts together, starts and stops them, and is the handle that
+//! listeners and the simulator hold.
+//!
+//! A start ends when the node can answer peers; everything after that (forming or joining a
+//! cluster, replaying the log, following a leader) goes on in tasks on the runtime that started it.
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use memkv_storage::disk::Disk;
+use memkv_storage::{LogReader, SnapshotStore, WalHandle};
+use memkv_store::{Command, MAX_KEY_BYTES, Reply, Store};
+use openraft::async_runtime::watch::WatchReceiver;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::batch::Batcher;
+use crate::engine::Raft;
+use crate::engine::log_store::LogStore;
+use crate::engine::network::{Network, Transfers};
+use crate::engine::settings::settings;
+use crate::engine::state_machine::StateMachine;
+use crate::formation::{self, Prepare};
+use crate::handle::{self, Incoming};
+use crate::identity::Identity;
+use crate::peers::Peers;
+use crate::replica::Replica;
+use crate::rounds::Rounds;
+use crate::session::Session;
+use crate::space::SpaceWatch;
+use crate::{
+    Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
+    Transport, compaction, diagnose, directory, follow, forward, read, space, stop, supervise,
+};
+
+/// The parts of the data directory that live as long as the node.
+pub(crate) struct Storage {
+    pub(crate) wal: WalHandle,
+    pub(crate) log: LogReader,
+    pub(crate) snapshots: SnapshotStore,
+}
+
+/// The leader that this node follows or is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leader {
+    pub(crate) term: u64,
+    pub(crate) id: u64,
+}
+
+/// What all of a node's tasks share.
+pub(crate) struct Inner {
+    pub(crate) config: NodeConfig,
+    pub(crate) env: Env,
+    pub(crate) storage: Storage,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) batcher: Arc<Batcher>,
+    /// Reads that this node confirms as the leader, for itself and for others.
+    pub(crate) led_reads: Rounds,
+    /// Reads that another leader confirms for this node.
+    pub(crate) sent_reads: Rounds,
+    /// The engine, once the node has an identity.
+    pub(crate) raft: OnceLock<Raft>,
+    pub(crate) leader: watch::Sender<Option<Leader>>,
+    /// When this node last accepted something from the leader that it follows.
+    heard_at: Mutex<Option<Instant>>,
+    /// Since when this node leads without interruption.
+    pub(crate) led_since: Mutex<Option<Instant>>,
+    phase: Mutex<(Phase, String)>,
+    /// Why there is no leader; empty while there is one.
+    pub(crate) diagnosis: Mutex<String>,
+    fatal: watch::Sender<Option<FatalError>>,
+    pub(crate) prepares: mpsc::UnboundedSender<Prepare>,
+    pub(crate) transfers: Arc<Transfers>,
+    pub(crate) space: Arc<SpaceWatch>,
+    /// Where damaged data of this node lies. Such a node may join a cluster that exists, but never
+    /// found one: others may wait for the data that it can no longer read.
+    pub(crate) quarantined: Option<std::path::PathBuf>,
+    /// Rings when the leader is heard after a silence.
+    pub(crate) heard: tokio::sync::Notify,
+    pub(crate) incoming: tokio::sync::Mutex<Option<Incoming>>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Inner {
+    /// Starts a task that ends with the node.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.lock().push(tokio::spawn(task).abort_handle());
+    }
+
+    pub(crate) fn leader_id(&self) -> Option<u64> {
+        self.leader.borrow().map(|leader| leader.id)
+    }
+
+    /// Whether this node leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.raft
+            .get()
+            .is_some_and(|raft| raft.server_metrics().borrow_watched().state.is_leader())
+    }
+
+    /// Whether the cluster's first entry is applied here.
+    pub(crate) fn is_formed(&self) -> bool {
+        self.replica.machine.read().store.book().cluster().is_some()
+    }
+
+    /// Whether this node has a vote or a log: its cluster may exist.
+    pub(crate) async fn is_initialized(&self) -> bool {
+        match self.raft.get() {
+            Some(raft) => raft.is_initialized().await.unwrap_or(true),
+            None => false,
+        }
+    }
+
+    /// How long a node has not answered this leader; zero for itself and while this node does not
+    /// lead.
+    pub(crate) fn silent_for(&self, id: u64) -> Duration {
+        let (Some(raft), Some(since)) = (self.raft.get(), *self.led_since.lock()) else {
+            return Duration::ZERO;
+        };
+        if id == self.peers.my_id() {
+            return Duration::ZERO;
+        }
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let acked = metrics
+            .heartbeat
+            .as_ref()
+            .and_then(|all| all.get(&id)?.as_ref());
+        let silent = acked.map(|at| openraft::Instant::elapsed(&**at));
+        silent.map_or(since.elapsed(), |silent| silent.min(since.elapsed()))
+    }
+
+    /// When a leader that stays silent counts as lost: an election by another node would have begun
+    /// at the latest then. `None`: this process has not heard any.
+    pub(crate) fn leader_lost_at(&self) -> Option<Instant> {
+        let heard_at = *self.heard_at.lock();
+        heard_at.map(|at| at + self.config.election_timeout * 2)
+    }
+
+    /// Notes that the leader was heard.
+    pub(crate) fn hear(&self) {
+        *self.heard_at.lock() = Some(Instant::now());
+        if self.leader.borrow().is_none() {
+            self.heard.notify_one();
+        }
+    }
+
+    /// Why there is no leader to take a command, in words.
+    pub(crate) fn no_leader(&self) -> String {
+        let phase = self.phase.lock();
+        if !phase.1.is_empty() {
+            return phase.1.clone();
+        }
+        drop(phase);
+        let diagnosis = self.diagnosis.lock().clone();
+        match self.leader_id() {
+            Some(id) => format!(
+                "{} leads and cannot reach a majority",
+                self.peers.name_of(id)
+            ),
+            None if diagnosis.is_empty() => "an election is under way".to_owned(),
+            None => diagnosis,
+        }
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase, message: String) {
+        let mut current = self.phase.lock();
+        if current.1 != message && !message.is_empty() {
+            tracing::info!(node = %self.peers.me.name, "{message}");
+        }
+        *current = (phase, message);
+    }
+
+    pub(crate) fn phase(&self) -> (Phase, String) {
+        self.phase.lock().clone()
+    }
+
+    /// Ends the node's life.
+    pub(crate) fn fail(&self, error: FatalError) {
+        tracing::error!(node = %self.peers.me.name, %error, "fatal");
+        self.set_phase(Phase::Stopped, error.to_string());
+        self.session.close();
+        self.fatal.send_if_modified(|fatal| {
+            let first = fatal.is_none();
+            fatal.get_or_insert(error);
+            first
+        });
+    }
+
+    /// Makes an identity durable and this node's own.
+    pub(crate) async fn save_identity(&self, identity: &Identity) -> Result<(), StartError> {
+        let (tx, rx) = oneshot::channel();
+        let done = Box::new(move |result| drop(tx.send(result)));
+        self.storage
+            .wal
+            .save_identity(identity.encode(), self.peers.boot, done);
+        let saved = rx
+            .await
+            .unwrap_or_else(|_| Err(std::io::Error::other("the WAL stopped")));
+        saved.map_err(|error| StartError::Load(format!("cannot save the identity: {error}")))?;
+        self.peers.set_identity(identity.clone());
+        self.session.identify(identity.node_id);
+        Ok(())
+    }
+}
+
+/// A node of the cluster: a cheap handle to tasks on the runtime that [`Node::start`] ran in.
+/// Every method may be called from any runtime and any thread.
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Node {
+    /// Opens the data directory and starts the node's tasks on the current tokio runtime. Returns
+    /// as soon as the node answers [`Node::handle`] and [`Node::status`]; it need not have a
+    /// leader, nor a cluster.
+    ///
+    /// A directory with a corrupt log or snapshot is set aside if the node has peers that can
+    /// replace it; alone, the node refuses to start.
+    pub async fn start(
+        config: NodeConfig,
+        disk: Arc<dyn Disk>,
+        transport: Arc<dyn Transport>,
+        env: Env,
+    ) -> Result<Node, StartError> {
+        let opened = directory::open_directory(&config, disk.clone())?;
+        let quarantined = memkv_storage::quarantined(&*disk, &config.layout)?;
+        let identity = directory::check_identity(&config, &opened.metadata)?;
+        let boot = opened.metadata.boot + 1;
+        let session = Arc::new(Session::new(boot));
+        let replica = Arc::new(Replica::new(session.clone()));
+        directory::load_snapshot(&replica, &opened.snapshots, &env).await?;
+        directory::check_gap(&replica, &opened.log)?;
+        let me = config.me.clone();
+        let peers = Arc::new(Peers::new(me, boot, transport, replica.clone()));
+        let (prepares, prepare_requests) = mpsc::unbounded_channel();
+        (env.drive_wal)(opened.worker, opened.wal.clone());
+        let space = Arc::<SpaceWatch>::default();
+        let inner = Arc::new(Inner {
+            storage: Storage {
+                wal: opened.wal,
+                log: opened.log,
+                snapshots: opened.snapshots,
+            },
+            batcher: Arc::new(Batcher::new(replica.clone(), env.clone(), space.clone())),
+            config,
+            env,
+            replica,
+            session,
+            peers,
+            led_reads: Rounds::default(),
+            sent_reads: Rounds::default(),
+            raft: OnceLock::new(),
+            leader: watch::Sender::new(None),
+            heard_at: Mutex::default(),
+            led_since: Mutex::default(),
+            phase: Mutex::new((Phase::Forming, String::new())),
+            diagnosis: Mutex::default(),
+            fatal: watch::Sender::new(None),
+            prepares,
+            transfers: Arc::default(),
+            space,
+            quarantined,
+            heard: tokio::sync::Notify::new(),
+            incoming: tokio::sync::Mutex::default(),
+            tasks: Mutex::default(),
+        });
+        if let Some(identity) = &identity {
+            // The new boot must be durable before anyone hears of it.
+            inner.save_identity(identity).await?;
+        }
+        let log_is_empty =
+            inner.storage.log.last().is_none() && inner.storage.snapshots.latest().is_none();
+        let vote = directory::vote_to_start_with(identity.as_ref(), &opened.metadata, log_is_empty);
+        let log_store = LogStore::new(
+            inner.storage.wal.clone(),
+            inner.storage.log.clone(),
+            vote,
+            opened.metadata.committed_hint,
+        );
+        inner.spawn(live(inner.clone(), log_store, prepare_requests));
+        Ok(Node { inner })
+    }
+
+    /// Answers a peer's request. Must be called in the order of arrival on each lane, and the
+    /// returned futures must be spawned in that order on the node's own runtime.
+    pub fn handle(&self, _lane: Lane, request: Bytes) -> BoxFuture<'static, Frame> {
+        handle::handle(&self.inner, request)
+    }
+
+    /// Executes a command exactly once, wherever the leader is, and resolves when it has been
+    /// applied on this node. Commands of one caller that are issued in order execute in order.
+    pub fn write(
+        &self,
+        command: &Command,
+    ) -> impl Future<Output = Result<Reply, RequestError>> + Send + use<> {
+        let submitted = self.check_size(command).and_then(|()| {
+            self.inner
+                .session
+                .submit(command.encode(), self.inner.config.hold)
+        });
+        async move {
+            submitted?.await.unwrap_or_else(|_| {
+                Err(RequestError::Unknown {
+                    detail: "the node stopped".to_owned(),
+                })
+            })
+        }
+    }
+
+    fn check_size(&self, command: &Command) -> Result<(), RequestError> {
+        let too_large = |what, bytes, limit| RequestError::TooLarge { what, bytes, limit };
+        let key = match command {
+            Command::Set { key, .. } => key.len(),
+            Command::Del { keys } => keys.iter().map(Bytes::len).max().unwrap_or(0),
+            _ => 0,
+        };
+        if key > MAX_KEY_BYTES {
+            return Err(too_large("key", key, MAX_KEY_BYTES));
+        }
+        if let Command::Set { value, .. } = command
+            && value.len() > self.inner.config.max_value_bytes
+        {
+            return Err(too_large(
+                "value",
+                value.len(),
+                self.inner.config.max_value_bytes,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Reads linearizably: `read` sees every write that was acknowledged anywhere before this call.
+    pub fn read<T, F>(
+        &self,
+        read: F,
+    ) -> impl Future<Output = Result<T, RequestError>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Store) -> T + Send + 'static,
+    {
+        let inner = self.inner.clone();
+        async move {
+            read::barrier(&inner).await?;
+            Ok(read(&inner.replica.machine.read().store))
+        }
+    }
+
+    /// Reads what is here now, however old.
+    pub fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
+        read(&self.inner.replica.machine.read().store)
+    }
+
+    /// The node's view of itself. Never blocks for long, never asks a peer.
+    pub fn status(&self) -> NodeStatus {
+        self.inner.status()
+    }
+
+    /// Resolves when the node has failed for good; the process must then end.
+    pub fn failed(&self) -> impl Future<Output = FatalError> + Send + use<> {
+        let mut fatal = self.inner.fatal.subscribe();
+        async move {
+            match fatal
+                .wait_for(Option::is_some)
+                .await
+                .map(|fatal| fatal.clone())
+            {
+                Ok(Some(error)) => error,
+                // The node was dropped without having failed.
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Hands leadership over if this node leads and a caught-up peer exists, then stops
+    /// everything and closes the directory. Commands that wait are answered first.
+    pub async fn shutdown(&self) {
+        stop::gracefully(&self.inner).await;
+        self.kill();
+    }
+
+    /// Stops everything at once, as the death of the process would, but for the memory.
+    pub fn kill(&self) {
+        self.inner.session.close();
+        for task in std::mem::take(&mut *self.inner.tasks.lock()) {
+            task.abort();
+        }
+        if let Some(raft) = self.inner.raft.get().cloned() {
+            tokio::spawn(async move {
+                // It fails only if the engine has stopped already.
+                let _ = raft.shutdown().await;
+            });
+        }
+        self.inner.storage.wal.shutdown();
+    }
+}
+
+/// A node's life from its start to its end.
+async fn live(
+    inner: Arc<Inner>,
+    log_store: LogStore,
+    mut prepares: mpsc::UnboundedReceiver<Prepare>,
+) {
+    let identity = match inner.peers.identity() {
+        Some(identity) => identity,
+        None => match formation::obtain_identity(&inner, &mut prepares).await {
+            Ok(Some(identity)) => identity,
+            Ok(None) => return,
+            Err(error) => return inner.fail(FatalError::Disk(error.to_string())),
+        },
+    };
+    let raft = match start_engine(&inner, &identity, log_store).await {
+        Ok(raft) => raft,
+        Err(error) => return inner.fail(FatalError::Engine(error.to_string())),
+    };
+    inner.spawn(formation::serve_prepares(inner.clone(), prepares));
+    inner.spawn(follow::run(inner.clone(), raft.clone()));
+    inner.spawn(inner.batcher.clone().run(raft.clone()));
+    inner.spawn(forward::run(inner.clone()));
+    inner.spawn(read::run_led(inner.clone()));
+    inner.spawn(read::run_sent(inner.clone()));
+    inner.spawn(supervise::run(inner.clone(), raft.clone()));
+    inner.spawn(compaction::run(inner.clone(), raft.clone()));
+    inner.spawn(space::run(inner.clone(), raft.clone()));
+    inner.spawn(diagnose::run(inner.clone()));
+    let waiting = if identity.founder {
+        Phase::Forming
+    } else {
+        Phase::Joining
+    };
+    inner.set_phase(waiting, "waiting for the cluster's first leader".to_owned());
+    let proposer = identity.founder && identity.node_id == 1;
+    if proposer && !inner.is_initialized().await {
+        formation::prepare_all(&inner, &identity).await;
+        let ids: std::collections::BTreeSet<u64> =
+            identity.members.iter().map(|member| member.id).collect();
+        if let Err(error) = raft.initialize(ids).await {
+            // A peer's vote request can come first; then the cluster exists already.
+            tracing::info!(%error, "the engine is initialized already");
+        }
+    }
+}
+
+async fn start_engine(
+    inner: &Arc<Inner>,
+    identity: &Identity,
+    log_store: LogStore,
+) -> Result<Raft, StartError> {
+    let network = Network {
+        peers: inner.peers.clone(),
+        env: inner.env.clone(),
+        transfers: inner.transfers.clone(),
+        space: inner.space.clone(),
+    };
+    let machine = StateMachine::new(
+        inner.replica.clone(),
+        inner.storage.snapshots.clone(),
+        inner.env.clone(),
+    );
+    let settings = Arc::new(settings(&inner.config)?);
+    let raft = Raft::new(identity.node_id, settings, network, log_store, machine)
+        .await
+        .map_err(|error| StartError::Engine(error.to_string()))?;
+    // Only this task sets it, once.
+    let _ = inner.raft.set(raft.clone());
+    Ok(raft)
+}

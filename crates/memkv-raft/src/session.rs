@@ -1,0 +1,389 @@
+//! This node's forwarding session: its clients' commands on their way into the log, exactly once.
+//!
+//! Every command gets the next sequence number when it is first sent to a leader, and stays in the
+//! window until its effect is known. Replies come from this node's own apply, which sees every
+//! entry, so nothing but "not appended" ever travels back from the leader, and a command can be
+//! sent again after any doubt: `memkv-store` executes a sequence number once.
+//!
+//! Invariants: numbers in the window are contiguous; what is answered "not executed" was never in
+//! any leader's hands, or every leader said that it appended nothing; a number once sent is always
+//! filled, if need be by a `Noop`, because the ones behind it can only execute after it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use memkv_store::{Rejected, Reply, SessionId, Store};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::RequestError;
+
+/// Most bytes of commands that wait for a sequence number, unless one alone is larger. Beyond it
+/// commands are refused.
+const PENDING_BYTES: usize = 64 * 1024 * 1024;
+/// Most bytes of commands in the window: sent and not yet applied here.
+const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+/// Most commands in the window.
+const WINDOW_COMMANDS: usize = 65_536;
+/// Most bytes of commands in one group on its way to the leader, unless one command is larger.
+const GROUP_BYTES: usize = 512 * 1024;
+/// Most commands in one group.
+const GROUP_COMMANDS: usize = 4_096;
+/// A window whose head made no progress for this long is sent again: a request or its effect got
+/// lost without a word. Twice the time that a slow disk may take, to not double its work.
+const RESEND_AFTER: Duration = Duration::from_secs(1);
+
+/// How much longer a client waits whose command is in a leader's hands when its time is over: the
+/// answer "not appended" is worth more than "unknown".
+const OUTCOME_GRACE: Duration = Duration::from_millis(500);
+
+mod window;
+
+use window::{Pending, Window};
+
+type Answer = oneshot::Sender<Result<Reply, RequestError>>;
+
+/// What apply reports about this session.
+pub(crate) enum Event {
+    /// The command was executed, now.
+    Executed {
+        /// Its sequence number.
+        seq: u64,
+        /// Its reply.
+        reply: Reply,
+    },
+    /// A group was fenced; nothing of it was executed.
+    Rejected(Rejected),
+    /// The session was opened.
+    Opened(SessionId),
+}
+
+/// A piece of the window for the leader.
+pub(crate) struct Group {
+    pub(crate) session: SessionId,
+    pub(crate) first_seq: u64,
+    pub(crate) count: u64,
+    /// As `memkv-store` encodes it.
+    pub(crate) encoded: Bytes,
+}
+
+/// What became of a group that was given to a leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupOutcome {
+    /// It was appended, and applied there.
+    Applied,
+    /// Certainly not appended.
+    NotAppended,
+    /// Nobody knows.
+    Unknown,
+    /// Certainly not appended: a majority is low on disk space.
+    DiskLow,
+}
+
+impl GroupOutcome {
+    fn is_refusal(self) -> bool {
+        matches!(self, Self::NotAppended | Self::DiskLow)
+    }
+}
+
+/// The session of this process.
+pub(crate) struct Session {
+    /// This node's id once it has one, and the boot that tells this process from earlier ones.
+    boot: u64,
+    node_id: std::sync::atomic::AtomicU64,
+    window: Mutex<Window>,
+    /// Wakes the task that sends.
+    pub(crate) wakeup: Notify,
+}
+
+impl Session {
+    pub(crate) fn new(boot: u64) -> Self {
+        let window = Window {
+            first_seq: 1,
+            ..Window::default()
+        };
+        Self {
+            boot,
+            node_id: std::sync::atomic::AtomicU64::new(0),
+            window: Mutex::new(window),
+            wakeup: Notify::new(),
+        }
+    }
+
+    /// Tells the session who this node is. Happens once, before anything is applied.
+    pub(crate) fn identify(&self, node_id: u64) {
+        self.node_id
+            .store(node_id, std::sync::atomic::Ordering::Release);
+    }
+
+    fn node_id(&self) -> u64 {
+        self.node_id.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    pub(crate) fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// The session's id, once the log has opened it.
+    pub(crate) fn id(&self) -> Option<SessionId> {
+        self.window.lock().id
+    }
+
+    // For clients, from any thread.
+
+    /// Queues a command; the receiver gets its reply, or why there is none.
+    pub(crate) fn submit(
+        &self,
+        command: Bytes,
+        hold: Duration,
+    ) -> Result<oneshot::Receiver<Result<Reply, RequestError>>, RequestError> {
+        let (answer, receiver) = oneshot::channel();
+        let mut window = self.window.lock();
+        if window.closed {
+            return Err(RequestError::Stopping);
+        }
+        // An empty queue takes any command: the largest value alone may be as large as the bound.
+        let full = window.pending_bytes + command.len() > PENDING_BYTES;
+        if full && !window.pending.is_empty() {
+            return Err(RequestError::Overloaded {
+                queued: window.pending_bytes,
+            });
+        }
+        window.pending_bytes += command.len();
+        window.pending.push_back(Pending {
+            command,
+            answer,
+            deadline: Instant::now() + hold,
+        });
+        drop(window);
+        self.wakeup.notify_one();
+        Ok(receiver)
+    }
+
+    // For the task that sends, see `forward`.
+
+    /// The next group for the leader, if there is one and the window has room.
+    pub(crate) fn next_group(&self) -> Option<Group> {
+        let mut window = self.window.lock();
+        let id = window.id?;
+        window.admit();
+        let unsent = window.slots.len() - window.sent;
+        if unsent == 0 {
+            return None;
+        }
+        let start = window.sent;
+        let mut bytes = 0;
+        let mut count = 0;
+        while count < unsent.min(GROUP_COMMANDS) {
+            let len = window.slots[start + count].command.len();
+            if count > 0 && bytes + len > GROUP_BYTES {
+                break;
+            }
+            bytes += len;
+            count += 1;
+        }
+        let first_seq = window.first_seq + start as u64;
+        let acked_through = window.first_seq - 1;
+        let commands: Vec<&Bytes> = window
+            .slots
+            .range(start..start + count)
+            .map(|slot| &slot.command)
+            .collect();
+        let encoded = memkv_store::encode_group(id, first_seq, acked_through, commands.into_iter());
+        for slot in window.slots.range_mut(start..start + count) {
+            slot.in_flight += 1;
+            #[cfg(memkv_bugs)]
+            slot.acknowledge_early();
+        }
+        window.sent += count;
+        window.progress_at = Some(Instant::now());
+        Some(Group {
+            session: id,
+            first_seq,
+            count: count as u64,
+            encoded,
+        })
+    }
+
+    /// What became of a group. A group that is not known to be applied must be sent again.
+    pub(crate) fn settle(
+        &self,
+        session: SessionId,
+        first_seq: u64,
+        count: u64,
+        outcome: GroupOutcome,
+    ) {
+        let mut window = self.window.lock();
+        if window.id != Some(session) {
+            return;
+        }
+        for seq in first_seq..first_seq + count {
+            let Some(position) = window.position(seq) else {
+                continue;
+            };
+            let slot = &mut window.slots[position];
+            slot.in_flight = slot.in_flight.saturating_sub(1);
+            slot.exposed |= !outcome.is_refusal();
+        }
+        if outcome == GroupOutcome::DiskLow {
+            window.refuse_unexposed(&RequestError::DiskFull);
+        }
+        if outcome != GroupOutcome::Applied {
+            window.rewind_to(first_seq);
+            window.trim();
+        }
+    }
+
+    /// The leader is another one, or another term: everything in doubt is sent again.
+    pub(crate) fn rewind(&self) {
+        let mut window = self.window.lock();
+        let first = window.first_seq;
+        window.rewind_to(first);
+    }
+
+    /// Answers what waited too long, and rewinds a window that makes no progress. Returns when to
+    /// call again.
+    pub(crate) fn expire(&self, no_leader: &str) -> Option<Instant> {
+        let now = Instant::now();
+        let mut window = self.window.lock();
+        while window
+            .pending
+            .front()
+            .is_some_and(|pending| pending.deadline <= now)
+        {
+            let Some(pending) = window.pending.pop_front() else {
+                break;
+            };
+            window.pending_bytes -= pending.command.len();
+            let error = RequestError::NoLeader {
+                detail: no_leader.to_owned(),
+            };
+            // A client that has gone needs no answer; the same holds wherever one is sent below.
+            let _ = pending.answer.send(Err(error));
+        }
+        window.expire_slots(now, no_leader);
+        let stalled = window
+            .progress_at
+            .filter(|_| window.sent > 0)
+            .map(|at| at + RESEND_AFTER);
+        if stalled.is_some_and(|at| at <= now) {
+            let first = window.first_seq;
+            window.rewind_to(first);
+        }
+        let waiting = window.slots.iter().find(|slot| slot.answer.is_some());
+        let next = waiting.map(|slot| {
+            if slot.deadline > now {
+                slot.deadline
+            } else {
+                slot.deadline + OUTCOME_GRACE
+            }
+        });
+        [
+            next,
+            window.pending.front().map(|pending| pending.deadline),
+            stalled.filter(|at| *at > now),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Refuses everything from now on and answers everything that waits.
+    pub(crate) fn close(&self) {
+        let mut window = self.window.lock();
+        window.closed = true;
+        window.pending_bytes = 0;
+        for pending in std::mem::take(&mut window.pending) {
+            let _ = pending.answer.send(Err(RequestError::Stopping));
+        }
+        for slot in &mut window.slots {
+            let exposed = slot.exposed || slot.in_flight > 0;
+            if let Some(answer) = slot.answer.take() {
+                let _ = answer.send(Err(if exposed {
+                    RequestError::Unknown {
+                        detail: "the node stopped".to_owned(),
+                    }
+                } else {
+                    RequestError::Stopping
+                }));
+            }
+        }
+    }
+
+    /// Whether any client waits for an answer.
+    pub(crate) fn is_idle(&self) -> bool {
+        let window = self.window.lock();
+        window.pending.is_empty() && window.slots.iter().all(|slot| slot.answer.is_none())
+    }
+
+    // For apply.
+
+    /// Called after a system operation was applied, with the store's lock held: notes whether the
+    /// log has just opened this process's session.
+    pub(crate) fn on_system(&self, store: &Store, events: &mut Vec<Event>) {
+        let node = self.node_id();
+        let Some(id) = store.session_of_node(node) else {
+            return;
+        };
+        let ours = store
+            .session(id)
+            .is_some_and(|session| session.boot() == self.boot);
+        if ours && self.id() != Some(id) {
+            events.push(Event::Opened(id));
+        }
+    }
+
+    /// Takes in what a chunk of entries did, in log order.
+    pub(crate) fn on_applied(&self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut window = self.window.lock();
+        for event in events {
+            match event {
+                Event::Executed { seq, reply } => window.executed(seq, Ok(reply)),
+                Event::Rejected(Rejected::Gap { expected }) => window.rewind_to(expected),
+                Event::Rejected(Rejected::UnknownSession) => window.fenced(),
+                Event::Opened(id) => window.opened(id),
+            }
+        }
+        drop(window);
+        self.wakeup.notify_one();
+    }
+
+    /// A snapshot replaced the store: what it executed of this session is in its cached replies.
+    pub(crate) fn on_snapshot(&self, store: &Store) {
+        let node = self.node_id();
+        let mut window = self.window.lock();
+        let id = store.session_of_node(node);
+        let session = id
+            .and_then(|id| store.session(id))
+            .filter(|s| s.boot() == self.boot);
+        match (id, session) {
+            (Some(id), Some(session)) => {
+                if window.id.is_none() {
+                    window.opened(id);
+                }
+                while window.first_seq <= session.last_seq() && !window.slots.is_empty() {
+                    let seq = window.first_seq;
+                    let answer = session.reply(seq).cloned().ok_or_else(lost_reply);
+                    window.executed(seq, answer);
+                }
+            }
+            _ if window.id.is_some() => window.fenced(),
+            _ => {}
+        }
+        drop(window);
+        self.wakeup.notify_one();
+    }
+}
+
+fn lost_reply() -> RequestError {
+    RequestError::Unknown {
+        detail: "it was executed, but this node was too far behind to keep its reply".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

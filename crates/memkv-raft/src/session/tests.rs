@@ -1,0 +1,269 @@
+//! The session's promises, one by one: what is answered, when, and what may be sent again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use memkv_store::{Command, Rejected, Reply, ReplyValue, check_group};
+
+use super::{Event, GroupOutcome, OUTCOME_GRACE, RESEND_AFTER, Session};
+use crate::RequestError;
+
+const HOLD: Duration = Duration::from_secs(3);
+const ID: u64 = 7;
+
+type Waiting = tokio::sync::oneshot::Receiver<Result<Reply, RequestError>>;
+
+fn open() -> Session {
+    let session = Session::new(1);
+    session.on_applied(vec![Event::Opened(ID)]);
+    session
+}
+
+fn submit(session: &Session, key: &'static str) -> Waiting {
+    let command = Command::Set {
+        key: Bytes::from(key),
+        value: Bytes::from_static(b"v"),
+    };
+    session.submit(command.encode(), HOLD).unwrap()
+}
+
+fn executed(seq: u64) -> Event {
+    Event::Executed {
+        seq,
+        reply: Reply {
+            revision: seq,
+            value: ReplyValue::Ok,
+        },
+    }
+}
+
+fn answer(waiting: &mut Waiting) -> Option<Result<Reply, RequestError>> {
+    waiting.try_recv().ok()
+}
+
+fn is_not_executed(answer: Option<Result<Reply, RequestError>>) -> bool {
+    matches!(answer, Some(Err(RequestError::NoLeader { .. })))
+}
+
+fn is_unknown(answer: Option<Result<Reply, RequestError>>) -> bool {
+    matches!(answer, Some(Err(RequestError::Unknown { .. })))
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_come_from_apply_in_order() {
+    let session = open();
+    let (mut first, mut second) = (submit(&session, "a"), submit(&session, "b"));
+    let group = session.next_group().unwrap();
+    assert_eq!((group.first_seq, group.count), (1, 2));
+    assert!(
+        session.next_group().is_none(),
+        "nothing is sent twice without a reason"
+    );
+    session.on_applied(vec![executed(1)]);
+    assert_eq!(answer(&mut first).unwrap().unwrap().revision, 1);
+    assert!(answer(&mut second).is_none());
+    session.on_applied(vec![executed(2)]);
+    assert_eq!(answer(&mut second).unwrap().unwrap().revision, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_before_the_session_is_open() {
+    let session = Session::new(1);
+    let _waiting = submit(&session, "a");
+    assert!(session.next_group().is_none());
+    session.on_applied(vec![Event::Opened(ID)]);
+    assert!(session.next_group().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_sent_was_not_executed() {
+    let session = open();
+    let mut waiting = submit(&session, "a");
+    tokio::time::advance(HOLD).await;
+    session.expire("no leader");
+    assert!(is_not_executed(answer(&mut waiting)));
+    assert!(session.next_group().is_none(), "and never will be");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_every_leader_refused_was_not_executed() {
+    let session = open();
+    let mut waiting = submit(&session, "a");
+    for _ in 0..3 {
+        let group = session.next_group().unwrap();
+        session.settle(ID, group.first_seq, group.count, GroupOutcome::NotAppended);
+    }
+    tokio::time::advance(HOLD).await;
+    session.expire("no leader");
+    assert!(is_not_executed(answer(&mut waiting)));
+    assert!(session.next_group().is_none(), "its number is given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_attempt_in_doubt_makes_the_outcome_unknown_for_good() {
+    let session = open();
+    let mut waiting = submit(&session, "a");
+    let group = session.next_group().unwrap();
+    session.settle(ID, group.first_seq, group.count, GroupOutcome::Unknown);
+    let again = session.next_group().unwrap();
+    session.settle(ID, again.first_seq, again.count, GroupOutcome::NotAppended);
+    tokio::time::advance(HOLD).await;
+    session.expire("no leader");
+    assert!(is_unknown(answer(&mut waiting)));
+    let filler = session.next_group().unwrap();
+    assert_eq!(
+        (filler.first_seq, filler.count),
+        (1, 1),
+        "its number must still be filled"
+    );
+    let noop_bytes = Command::Noop.encode().len();
+    assert!(
+        filler.encoded.len() < group.encoded.len() + noop_bytes,
+        "but not with the command"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_in_a_leaders_hands_waits_a_little_for_a_better_answer() {
+    let session = open();
+    let mut waiting = submit(&session, "a");
+    let group = session.next_group().unwrap();
+    tokio::time::advance(HOLD).await;
+    session.expire("no leader");
+    assert!(answer(&mut waiting).is_none());
+    session.settle(ID, group.first_seq, group.count, GroupOutcome::NotAppended);
+    session.expire("no leader");
+    assert!(is_not_executed(answer(&mut waiting)));
+
+    let mut waiting = submit(&session, "b");
+    session.next_group().unwrap();
+    tokio::time::advance(HOLD + OUTCOME_GRACE).await;
+    session.expire("no leader");
+    assert!(is_unknown(answer(&mut waiting)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_leader_sends_everything_in_doubt_again_and_keeps_the_numbers() {
+    let session = open();
+    let _waiting = [submit(&session, "a"), submit(&session, "b")];
+    session.next_group().unwrap();
+    session.on_applied(vec![executed(1)]);
+    session.rewind();
+    let again = session.next_group().unwrap();
+    assert_eq!((again.first_seq, again.count), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_closed_from_where_it_begins() {
+    let session = open();
+    let _waiting = [submit(&session, "a"), submit(&session, "b")];
+    session.next_group().unwrap();
+    let _third = submit(&session, "c");
+    session.next_group().unwrap();
+    session.on_applied(vec![Event::Rejected(Rejected::Gap { expected: 2 })]);
+    let again = session.next_group().unwrap();
+    assert_eq!((again.first_seq, again.count), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_without_progress_is_sent_again() {
+    let session = open();
+    let _waiting = submit(&session, "a");
+    session.next_group().unwrap();
+    tokio::time::advance(RESEND_AFTER).await;
+    session.expire("lost");
+    assert_eq!(session.next_group().unwrap().first_seq, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_session_executes_nothing_more_and_says_so() {
+    let session = open();
+    let mut waiting = submit(&session, "a");
+    let group = session.next_group().unwrap();
+    session.on_applied(vec![Event::Rejected(Rejected::UnknownSession)]);
+    assert!(is_not_executed(answer(&mut waiting)));
+    session.on_applied(vec![Event::Opened(ID + 1)]);
+    let _next = submit(&session, "b");
+    assert_eq!(
+        session.next_group().unwrap().first_seq,
+        1,
+        "numbers begin anew"
+    );
+    // The old group's outcome must not touch the new window.
+    session.settle(ID, group.first_seq, group.count, GroupOutcome::NotAppended);
+    assert!(session.next_group().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn low_disks_refuse_at_once_and_leave_nothing_behind() {
+    let session = open();
+    let mut waiting = submit(&session, "a");
+    let group = session.next_group().unwrap();
+    session.settle(ID, group.first_seq, group.count, GroupOutcome::DiskLow);
+    assert_eq!(answer(&mut waiting), Some(Err(RequestError::DiskFull)));
+    assert!(session.next_group().is_none());
+    let _later = submit(&session, "b");
+    assert_eq!(
+        session.next_group().unwrap().first_seq,
+        1,
+        "the number was never used"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_answers_everybody() {
+    let session = open();
+    let mut sent = submit(&session, "a");
+    session.next_group().unwrap();
+    let mut unsent = submit(&session, "b");
+    session.close();
+    assert!(is_unknown(answer(&mut sent)));
+    assert_eq!(answer(&mut unsent), Some(Err(RequestError::Stopping)));
+    let late = session.submit(Command::Noop.encode(), HOLD);
+    assert!(matches!(late, Err(RequestError::Stopping)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_much_waiting_is_refused_before_it_is_taken() {
+    let session = Session::new(1);
+    let value = Bytes::from(vec![0; 8 << 20]);
+    let command = Command::Set {
+        key: Bytes::from_static(b"k"),
+        value,
+    }
+    .encode();
+    let mut waiting = Vec::new();
+    let refused = loop {
+        match session.submit(command.clone(), HOLD) {
+            Ok(receiver) => waiting.push(receiver),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, RequestError::Overloaded { .. }));
+    assert_eq!(
+        waiting.len(),
+        7,
+        "64 MiB of commands a little over 8 MiB each"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_value_alone_is_taken() {
+    let session = Session::new(1);
+    let value = Bytes::from(vec![0; memkv_store::MAX_VALUE_BYTES_CEILING]);
+    let key = Bytes::from(vec![0; memkv_store::MAX_KEY_BYTES]);
+    let command = Command::Set { key, value }.encode();
+    assert!(session.submit(command, HOLD).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_are_what_the_store_reads() {
+    let session = open();
+    let _waiting = [submit(&session, "a"), submit(&session, "b")];
+    session.next_group().unwrap();
+    session.on_applied(vec![executed(1)]);
+    session.rewind();
+    let group = session.next_group().unwrap();
+    let info = check_group(&group.encoded).unwrap();
+    assert_eq!((info.session, info.first_seq, info.count), (ID, 2, 1));
+}

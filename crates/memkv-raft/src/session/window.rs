@@ -1,0 +1,210 @@
+//! The window: commands with sequence numbers, and the queue of those that wait for one.
+//! Never talks to anyone; [`Session`](super::Session) locks it and calls it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+#[cfg(memkv_bugs)]
+use memkv_store::ReplyValue;
+use memkv_store::{Command, Reply, SessionId};
+use tokio::time::Instant;
+
+use super::{Answer, OUTCOME_GRACE, WINDOW_BYTES, WINDOW_COMMANDS};
+use crate::RequestError;
+
+/// A command that has not been sent to any leader.
+pub(super) struct Pending {
+    pub(super) command: Bytes,
+    pub(super) answer: Answer,
+    pub(super) deadline: Instant,
+}
+
+/// A command that has a sequence number.
+pub(super) struct Slot {
+    pub(super) command: Bytes,
+    /// `None` once the client has its answer.
+    pub(super) answer: Option<Answer>,
+    pub(super) deadline: Instant,
+    /// Requests that carry it and have no outcome yet.
+    pub(super) in_flight: u32,
+    /// Some leader may have appended it.
+    pub(super) exposed: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Window {
+    pub(super) id: Option<SessionId>,
+    /// Sequence number of `slots[0]`.
+    pub(super) first_seq: u64,
+    pub(super) slots: VecDeque<Slot>,
+    pub(super) slot_bytes: usize,
+    /// Slots before this one are in the current leader's hands.
+    pub(super) sent: usize,
+    /// When the head of the window last changed or was last sent.
+    pub(super) progress_at: Option<Instant>,
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) pending_bytes: usize,
+    /// Nothing more is accepted: the node stops.
+    pub(super) closed: bool,
+}
+
+impl Slot {
+    /// Takes the command out and leaves its number filled. Returns the bytes that this saves.
+    pub(super) fn become_noop(&mut self) -> usize {
+        let noop = Command::Noop.encode();
+        let saved = self.command.len().saturating_sub(noop.len());
+        self.command = noop;
+        saved
+    }
+}
+
+#[cfg(memkv_bugs)]
+impl Slot {
+    /// Answers before anything was committed, if that bug is on.
+    pub(super) fn acknowledge_early(&mut self) {
+        if crate::bugs::active(crate::bugs::Bug::AcknowledgeBeforeCommit)
+            && let Some(answer) = self.answer.take()
+        {
+            let reply = Reply {
+                revision: 0,
+                value: ReplyValue::Ok,
+            };
+            let _ = answer.send(Ok(reply));
+        }
+    }
+}
+
+impl Window {
+    pub(super) fn position(&self, seq: u64) -> Option<usize> {
+        let position = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
+        (position < self.slots.len()).then_some(position)
+    }
+
+    /// Gives sequence numbers to commands that wait, while there is room.
+    pub(super) fn admit(&mut self) {
+        while self.slots.len() < WINDOW_COMMANDS
+            && (self.slot_bytes < WINDOW_BYTES || self.slots.is_empty())
+        {
+            let Some(pending) = self.pending.pop_front() else {
+                return;
+            };
+            self.pending_bytes -= pending.command.len();
+            self.slot_bytes += pending.command.len();
+            self.slots.push_back(Slot {
+                command: pending.command,
+                answer: Some(pending.answer),
+                deadline: pending.deadline,
+                in_flight: 0,
+                exposed: false,
+            });
+        }
+    }
+
+    pub(super) fn rewind_to(&mut self, seq: u64) {
+        let position = seq.saturating_sub(self.first_seq);
+        self.sent = self
+            .sent
+            .min(usize::try_from(position).unwrap_or(usize::MAX));
+    }
+
+    /// Answers the slots that waited too long. They stay in the window, as a `Noop`: the original
+    /// and the `Noop` share a number, so at most one of them takes effect.
+    pub(super) fn expire_slots(&mut self, now: Instant, no_leader: &str) {
+        for slot in &mut self.slots {
+            // Deadlines are in order but for slots that are answered.
+            if slot.deadline > now {
+                break;
+            }
+            let in_doubt = slot.in_flight > 0 && !slot.exposed;
+            if in_doubt && slot.deadline + OUTCOME_GRACE > now {
+                continue;
+            }
+            let Some(answer) = slot.answer.take() else {
+                continue;
+            };
+            let error = if slot.exposed || slot.in_flight > 0 {
+                RequestError::Unknown {
+                    detail: format!("no majority confirmed it in time ({no_leader})"),
+                }
+            } else {
+                RequestError::NoLeader {
+                    detail: no_leader.to_owned(),
+                }
+            };
+            let _ = answer.send(Err(error));
+            self.slot_bytes -= slot.become_noop();
+        }
+        self.trim();
+    }
+
+    /// Answers everything that no leader can have appended with `error`.
+    pub(super) fn refuse_unexposed(&mut self, error: &RequestError) {
+        for slot in &mut self.slots {
+            if slot.exposed || slot.in_flight > 0 {
+                continue;
+            }
+            let Some(answer) = slot.answer.take() else {
+                continue;
+            };
+            let _ = answer.send(Err(error.clone()));
+            self.slot_bytes -= slot.become_noop();
+        }
+    }
+
+    /// Gives back the numbers at the window's end that nobody waits for and no leader ever took, so
+    /// that a cluster which refuses everything does not fill the window.
+    pub(super) fn trim(&mut self) {
+        while self
+            .slots
+            .back()
+            .is_some_and(|slot| slot.answer.is_none() && slot.in_flight == 0 && !slot.exposed)
+        {
+            let Some(slot) = self.slots.pop_back() else {
+                break;
+            };
+            self.slot_bytes -= slot.command.len();
+        }
+        self.sent = self.sent.min(self.slots.len());
+    }
+
+    pub(super) fn executed(&mut self, seq: u64, answer: Result<Reply, RequestError>) {
+        debug_assert!(
+            seq <= self.first_seq,
+            "the log executes a session's numbers in order"
+        );
+        if seq != self.first_seq {
+            return;
+        }
+        let Some(slot) = self.slots.pop_front() else {
+            return;
+        };
+        self.slot_bytes -= slot.command.len();
+        self.first_seq += 1;
+        self.sent = self.sent.saturating_sub(1);
+        self.progress_at = Some(Instant::now());
+        if let Some(client) = slot.answer {
+            let _ = client.send(answer);
+        }
+    }
+
+    pub(super) fn opened(&mut self, id: SessionId) {
+        tracing::debug!(session = id, "session open");
+        self.id = Some(id);
+        self.sent = 0;
+    }
+
+    /// The log closed the session. Everything that it executed has been applied here before, so
+    /// what is left in the window was not executed and never will be.
+    pub(super) fn fenced(&mut self) {
+        self.id = None;
+        self.sent = 0;
+        self.first_seq = 1;
+        self.slot_bytes = 0;
+        for slot in std::mem::take(&mut self.slots) {
+            if let Some(answer) = slot.answer {
+                let detail = "the cluster closed this node's session".to_owned();
+                let _ = answer.send(Err(RequestError::NoLeader { detail }));
+            }
+        }
+    }
+}

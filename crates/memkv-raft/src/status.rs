@@ -1,0 +1,169 @@
+//! What a node says of itself. Never blocks and never asks a peer, so that it answers without a
+//! leader.
+
+use memkv_storage::LogId;
+
+/// Raft role, as the paper names it, with learners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Orders commands.
+    Leader,
+    /// Follows a leader and votes.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Follows a leader and does not vote; also a node that has no cluster yet.
+    Learner,
+}
+
+/// How far a node has come in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Waits until all nodes of its list agree to form a cluster.
+    Forming,
+    /// Asks an existing cluster for a place, or catches up in it.
+    Joining,
+    /// Serves.
+    Serving,
+    /// Was stopped by a fatal error.
+    Stopped,
+}
+
+/// A member of the cluster, as this node knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Node id; 0 when it is not known yet.
+    pub id: u64,
+    /// Operator's name for it.
+    pub name: String,
+    /// Where it listens.
+    pub addr: String,
+    /// Leader, follower or learner, as far as this node knows.
+    pub role: Role,
+}
+
+/// A node's view of itself and of its cluster.
+#[derive(Debug, Clone)]
+pub struct NodeStatus {
+    /// This node's name.
+    pub name: String,
+    /// Its id; 0 before it has one.
+    pub node_id: u64,
+    /// Cluster's UUID.
+    pub cluster: Option<[u8; 16]>,
+    /// Life phase.
+    pub phase: Phase,
+    /// What the node waits for, in words; empty while it serves.
+    pub message: String,
+    /// Raft role.
+    pub role: Role,
+    /// Name of the leader that this node follows or is.
+    pub leader: Option<String>,
+    /// Raft term.
+    pub term: u64,
+    /// Highest index known to be committed; 0 when none is.
+    pub commit_index: u64,
+    /// Highest index applied here; 0 when none is.
+    pub applied_index: u64,
+    /// Last entry that the newest snapshot covers.
+    pub snapshot: Option<LogId>,
+    /// Segment files of the log.
+    pub log_segments: usize,
+    /// Last cluster-wide revision applied here.
+    pub revision: u64,
+    /// Keys.
+    pub keys: usize,
+    /// `true`: fsync before every acknowledgement.
+    pub sync: bool,
+    /// All members, in the order of their names.
+    pub members: Vec<MemberStatus>,
+}
+
+impl crate::node::Inner {
+    /// See [`crate::Node::status`].
+    pub(crate) fn status(&self) -> NodeStatus {
+        use openraft::ServerState;
+        use openraft::async_runtime::watch::WatchReceiver;
+
+        let (phase, mut message) = self.phase();
+        if message.is_empty() {
+            message = self.space.detail();
+        }
+        if message.is_empty() && self.leader_id().is_none() {
+            message = format!("no leader: {}", self.no_leader());
+        }
+        let (role, term, commit, voters) = match self.raft.get() {
+            None => (Role::Learner, 0, 0, Vec::new()),
+            Some(raft) => {
+                let metrics = raft.metrics();
+                let metrics = metrics.borrow_watched();
+                let role = match metrics.state {
+                    ServerState::Leader => Role::Leader,
+                    ServerState::Follower => Role::Follower,
+                    ServerState::Candidate => Role::Candidate,
+                    ServerState::Learner | ServerState::Shutdown => Role::Learner,
+                };
+                let commit = metrics.local_committed.as_ref().map_or(0, |id| id.index);
+                let voters = metrics.membership_config.voter_ids().collect();
+                (role, metrics.vote.leader_id.term, commit, voters)
+            }
+        };
+        let leader_id = self.leader_id();
+        let mut members: Vec<MemberStatus> = self
+            .peers
+            .members()
+            .into_iter()
+            .map(|member| MemberStatus {
+                role: if Some(member.id) == leader_id {
+                    Role::Leader
+                } else if voters.contains(&member.id) {
+                    Role::Follower
+                } else {
+                    Role::Learner
+                },
+                id: member.id,
+                name: member.name,
+                addr: member.addr,
+            })
+            .collect();
+        if members.is_empty() {
+            // No agreement yet: what the configuration says.
+            members = self
+                .config
+                .peers
+                .iter()
+                .chain([&self.config.me])
+                .map(|peer| MemberStatus {
+                    id: 0,
+                    name: peer.name.clone(),
+                    addr: peer.addr.clone(),
+                    role: Role::Learner,
+                })
+                .collect();
+        }
+        members.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        let leader = leader_id.map(|id| self.peers.name_of(id));
+        let (revision, keys) = {
+            let machine = self.replica.machine.read();
+            (machine.store.revision(), machine.store.len())
+        };
+        NodeStatus {
+            name: self.peers.me.name.clone(),
+            node_id: self.peers.my_id(),
+            cluster: self.peers.cluster(),
+            phase,
+            message,
+            role,
+            leader,
+            term,
+            commit_index: commit,
+            applied_index: self.replica.applied_index(),
+            snapshot: self.storage.snapshots.latest().map(|meta| meta.last),
+            log_segments: self.storage.log.segment_count(),
+            revision,
+            keys,
+            sync: self.config.sync,
+            members,
+        }
+    }
+}
