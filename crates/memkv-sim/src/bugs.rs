@@ -1,0 +1,54 @@
+//! The deliberate bugs by name, to show that the simulator finds them. In a build without
+//! `--cfg memkv_bugs` there are none.
+
+/// A bug's name on the command line, and how it is switched on.
+#[cfg(memkv_bugs)]
+const BUGS: [(&str, fn()); 6] = {
+    use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
+    [
+        ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
+        ("truncate-at-bad-checksum", || {
+            storage::set(Some(storage::Bug::TruncateAtBadChecksum))
+        }),
+        ("drop-dedup", || store::set(Some(store::Bug::DropDedup))),
+        ("acknowledge-before-commit", || {
+            raft::set(Some(raft::Bug::AcknowledgeBeforeCommit))
+        }),
+        ("read-without-quorum", || {
+            raft::set(Some(raft::Bug::ReadWithoutQuorum))
+        }),
+        ("wiped-node-votes", || {
+            raft::set(Some(raft::Bug::WipedNodeVotes))
+        }),
+    ]
+};
+#[cfg(not(memkv_bugs))]
+const BUGS: [(&str, fn()); 0] = [];
+
+/// All names.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    BUGS.iter().map(|(name, _)| *name)
+}
+
+/// Switches a bug on for the whole process.
+///
+/// # Errors
+/// If there is no such bug in this build; the text lists those that there are.
+pub fn switch_on(name: &str) -> Result<(), String> {
+    match BUGS.iter().find(|(known, _)| *known == name) {
+        Some((_, switch)) => {
+            switch();
+            Ok(())
+        }
+        None if BUGS.is_empty() => {
+            Err("this build has no deliberate bugs: use `cargo xtask sim --bug NAME`".to_owned())
+        }
+        None => {
+            let known: Vec<&str> = names().collect();
+            Err(format!(
+                "there is no bug {name}; there are {}",
+                known.join(", ")
+            ))
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The clients: tasks that read and write a few keys through whatever node they happen to talk to,
+//! and record what they saw.
+//!
+//! They never retry: every attempt is an operation of its own with a value of its own, so that the
+//! history says exactly what was asked. They never spin: an error is followed by a pause, or paused
+//! time would stand still.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memkv_check::{InFlight, Op, Recorder, Reply, Value};
+use memkv_raft::store::{self, Command, ReplyValue, Store};
+use memkv_raft::{Node, RequestError};
+use tokio::sync::watch;
+
+use crate::cluster::{Cluster, name};
+use crate::dice::Dice;
+
+/// How long a client waits for an answer, in milliseconds; nodes hold commands for 3 s.
+const GIVE_UP_MS: (u64, u64) = (200, 6_000);
+/// Pause after an error, in milliseconds.
+const BACK_OFF_MS: (u64, u64) = (10, 200);
+/// Most writes that a client sends without waiting for the answers.
+const BURST: u64 = 4;
+
+/// What the clients share.
+pub(crate) struct Workload {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) recorder: Recorder,
+    dice: Dice,
+    /// Values are named by numbers that are never used twice.
+    next_value: Dice,
+    stop: watch::Sender<bool>,
+}
+
+/// A key's name.
+pub(crate) fn key_name(number: usize) -> String {
+    format!("k{number}")
+}
+
+/// A value: its id in decimal, padded with dots.
+fn value_bytes(id: u64, len: u64) -> Bytes {
+    let mut text = id.to_string().into_bytes();
+    text.resize(text.len().max(usize::try_from(len).unwrap_or(0)), b'.');
+    text.into()
+}
+
+/// The id that a value names; `None` for bytes that no client wrote.
+pub(crate) fn value_id(bytes: &[u8]) -> Option<u64> {
+    let digits = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let rest_is_padding = bytes[digits..].iter().all(|byte| *byte == b'.');
+    let id = std::str::from_utf8(&bytes[..digits]).ok()?.parse().ok()?;
+    rest_is_padding.then_some(id)
+}
+
+impl Workload {
+    /// No client runs yet. Stamps of the history are simulated nanoseconds.
+    pub(crate) fn new(cluster: Arc<Cluster>) -> Arc<Self> {
+        let clock = cluster.trace.clone();
+        let seed = cluster.seed();
+        Arc::new(Self {
+            cluster,
+            recorder: Recorder::with_clock(move || clock.micros() * 1000),
+            dice: Dice::new(seed, "clients"),
+            next_value: Dice::new(seed, "values"),
+            stop: watch::Sender::new(false),
+        })
+    }
+
+    /// Starts all clients of the run.
+    pub(crate) fn start(self: &Arc<Self>) -> Vec<tokio::task::JoinHandle<()>> {
+        let client = |process| tokio::spawn(self.clone().client(process));
+        (1..=self.cluster.swarm.clients as u64)
+            .map(client)
+            .collect()
+    }
+
+    /// Tells all clients to end after their current operation.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    async fn client(self: Arc<Self>, process: u64) {
+        let mut stop = self.stop.subscribe();
+        let mut home = self.dice.index(self.cluster.nodes());
+        loop {
+            let pause = self.dice.wait(self.cluster.swarm.think);
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            if self.dice.chance(100_000) {
+                home = self.dice.index(self.cluster.nodes());
+            }
+            let done = match self.cluster.node(home) {
+                Some(node) => self.clone().operate(process, home, node).await,
+                None => false,
+            };
+            if !done {
+                home = self.dice.index(self.cluster.nodes());
+                tokio::time::sleep(self.dice.millis(BACK_OFF_MS.0, BACK_OFF_MS.1)).await;
+            }
+        }
+    }
+
+    /// One operation, or a burst of writes; whether it was answered.
+    async fn operate(self: Arc<Self>, process: u64, home: usize, node: Node) -> bool {
+        let swarm = &self.cluster.swarm;
+        if self.dice.below(100) < swarm.reads_percent {
+            let op = if self.dice.below(4) == 0 {
+                Op::Exist
+            } else {
+                Op::Get
+            };
+            let key = key_name(self.dice.index(swarm.keys));
+            return self.read(process, home, &node, key, op).await;
+        }
+        let count = if self.dice.below(8) == 0 {
+            self.dice.between(2, BURST)
+        } else {
+            1
+        };
+        let key = key_name(self.dice.index(swarm.keys));
+        let writes: Vec<_> = (0..count)
+            .map(|_| self.write(process, home, &node, key.clone()))
+            .collect();
+        let mut answered = false;
+        let mut last_revision = 0;
+        for write in writes {
+            let Some((changed, revision)) = write.await else {
+                continue;
+            };
+            answered = true;
+            if revision < last_revision || (changed && revision == last_revision) {
+                let seen = format!(
+                    "client {process} sent writes one after the other, and they got revisions \
+                     {last_revision} and {revision}"
+                );
+                self.cluster
+                    .violated("a client's writes keep their order", seen);
+            }
+            last_revision = revision;
+        }
+        answered
+    }
+
+    /// Sends a write at once; resolves to whether it changed anything, and its revision.
+    pub(crate) fn write(
+        &self,
+        process: u64,
+        home: usize,
+        node: &Node,
+        key: String,
+    ) -> impl Future<Output = Option<(bool, u64)>> + use<> {
+        let swarm = &self.cluster.swarm;
+        let bytes = Bytes::from(key.clone());
+        let (op, command) = if self.dice.below(6) == 0 {
+            (Op::Del, Command::Del { keys: vec![bytes] })
+        } else {
+            // 32 bits are few enough to be readable and enough not to meet in one run.
+            let id = self.next_value.next() >> 32;
+            let value = value_bytes(id, self.dice.below(swarm.value_bytes + 1));
+            (Op::Set(id), Command::Set { key: bytes, value })
+        };
+        let cluster = self.cluster.clone();
+        let in_flight = self.recorder.invoke(process, key.clone(), op);
+        let patience = self.dice.millis(GIVE_UP_MS.0, GIVE_UP_MS.1);
+        let answer = node.write(&command);
+        let answer = tokio::spawn(async move {
+            let answer = tokio::time::timeout(patience, answer)
+                .await
+                .unwrap_or_else(|_| {
+                    Err(RequestError::Unknown {
+                        detail: "the client gave up".to_owned(),
+                    })
+                });
+            settle_write(&cluster, process, home, &key, op, in_flight, answer)
+        });
+        async move { answer.await.ok().flatten() }
+    }
+
+    /// Reads linearizably; whether it was answered.
+    pub(crate) async fn read(
+        &self,
+        process: u64,
+        home: usize,
+        node: &Node,
+        key: String,
+        op: Op,
+    ) -> bool {
+        let in_flight = self.recorder.invoke(process, key.clone(), op);
+        let patience = self.dice.millis(GIVE_UP_MS.0, GIVE_UP_MS.1);
+        let wanted = key.clone();
+        let read = node.read(move |store: &Store| {
+            let held = store
+                .get(wanted.as_bytes())
+                .map(|held| value_id(held.value));
+            (held, store.revision())
+        });
+        let answer = tokio::time::timeout(patience, read).await;
+        let home = name(home);
+        let Ok(Ok((held, revision))) = answer else {
+            self.cluster.trace.count("reads without an answer");
+            self.cluster.trace.line(format_args!(
+                "client {process} {home} {op:?} {key}: no answer"
+            ));
+            in_flight.unknown();
+            return false;
+        };
+        if held == Some(None) {
+            let seen = format!("{home} answered {op:?} {key} with bytes that no client wrote");
+            self.cluster.violated("a value is what was written", seen);
+        }
+        let reply = match op {
+            Op::Exist => Reply::Exists(held.is_some()),
+            _ => Reply::Value(held.flatten().map(Value::new)),
+        };
+        self.cluster.trace.count("reads");
+        self.cluster.trace.line(format_args!(
+            "client {process} {home} {op:?} {key}: {reply:?} at {revision}"
+        ));
+        in_flight.ok(reply, Some(revision));
+        true
+    }
+}
+
+fn settle_write(
+    cluster: &Cluster,
+    process: u64,
+    home: usize,
+    key: &str,
+    op: Op,
+    in_flight: InFlight,
+    answer: Result<store::Reply, RequestError>,
+) -> Option<(bool, u64)> {
+    let home = name(home);
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            cluster.trace.line(format_args!(
+                "client {process} {home} {op:?} {key}: {error}"
+            ));
+            if error == RequestError::DiskFull {
+                cluster.trace.count("writes refused for lack of space");
+            }
+            if let RequestError::Unknown { .. } = error {
+                cluster.trace.count("writes of unknown outcome");
+                in_flight.unknown();
+            } else {
+                cluster.trace.count("writes not executed");
+                in_flight.not_executed();
+            }
+            return None;
+        }
+    };
+    let revision = answer.revision;
+    let (reply, changed) = match answer.value {
+        ReplyValue::Ok => (Reply::Done, true),
+        ReplyValue::Integer(removed) => (Reply::Removed(removed > 0), removed > 0),
+        other => {
+            let seen = format!("{home} answered {op:?} {key} with {other:?}");
+            cluster.violated("a write answers what it should", seen);
+            return None;
+        }
+    };
+    cluster.trace.count("writes");
+    cluster.trace.line(format_args!(
+        "client {process} {home} {op:?} {key}: {reply:?} at {revision}"
+    ));
+    in_flight.ok(reply, Some(revision));
+    Some((changed, revision))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_names_its_id() {
+        assert_eq!(value_id(&value_bytes(17, 9)), Some(17));
+        assert_eq!(value_bytes(17, 9).len(), 9);
+        assert_eq!(value_id(&value_bytes(17, 0)), Some(17));
+        assert_eq!(value_id(b"17.x"), None);
+        assert_eq!(value_id(b""), None);
+    }
+}

@@ -1,0 +1,230 @@
+//! One run's cluster: its hosts, its network, and whether anything went wrong so far.
+//!
+//! Holds state and answers questions; processes live and die in `host`, faults come from `nemesis`.
+//! Invariant: of several violations the first is kept, because the others may follow from it.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use memkv_raft::storage::Layout;
+use memkv_raft::storage::disk::sim::SimDisk;
+use memkv_raft::{Node, NodeConfig, Peer};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::dice::Dice;
+use crate::host::Life;
+use crate::invariants::Invariants;
+use crate::net::Net;
+use crate::swarm::Swarm;
+use crate::trace::Trace;
+
+/// A broken promise, or something that the simulator does not understand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which promise.
+    pub promise: &'static str,
+    /// What was seen.
+    pub seen: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.promise, self.seen)
+    }
+}
+
+/// A machine: its disk and, while it lives, its process.
+pub(crate) struct Host {
+    pub(crate) disk: Arc<SimDisk>,
+    /// Counts the processes on this host.
+    pub(crate) generation: u64,
+    pub(crate) life: Option<Life>,
+    /// Distance of its wall clock from the simulated time.
+    pub(crate) skew_ms: i64,
+    /// Disk operations take longer by this factor.
+    pub(crate) disk_slowness: u64,
+    /// The disk does nothing before this moment.
+    pub(crate) disk_stalled_until: Option<Instant>,
+    /// The current process has met a disk error on purpose, and may die of it.
+    pub(crate) excused: bool,
+    /// Its directory was emptied or damaged, and the cluster has not given it a new place yet.
+    pub(crate) loss: Option<Loss>,
+    /// How often a directory of this host has been set aside.
+    pub(crate) quarantines: usize,
+}
+
+/// What somebody did to a directory. Hosts with a loss count against the minority that may be lost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Loss {
+    /// Id that the directory belonged to.
+    pub(crate) node_id: u64,
+    /// Emptied or set aside. A damage that the next start does not find did not matter, or was
+    /// repaired.
+    pub(crate) gone: bool,
+}
+
+/// Everything in a run.
+pub struct Cluster {
+    /// What the seed decided.
+    pub swarm: Swarm,
+    /// All links.
+    pub net: Net,
+    /// What happened.
+    pub trace: Arc<Trace>,
+    pub(crate) dice: Dice,
+    pub(crate) hosts: Vec<Mutex<Host>>,
+    pub(crate) invariants: Invariants,
+    violation: watch::Sender<Option<Violation>>,
+    seed: u64,
+}
+
+/// Simulated time starts here: an arbitrary moment in the past.
+pub(crate) const WALL_CLOCK_START_MS: u64 = 1_750_000_000_000;
+
+/// A node's name. They sort as their numbers do.
+pub(crate) fn name(slot: usize) -> String {
+    format!("n{}", slot + 1)
+}
+
+fn addr(slot: usize) -> String {
+    format!("10.0.0.{}:7000", slot + 1)
+}
+
+impl Cluster {
+    /// Hosts with empty disks, nothing running. Must be called inside the run's runtime.
+    pub fn new(seed: u64, swarm: Swarm, trace: Arc<Trace>) -> Arc<Self> {
+        let addresses: Vec<String> = (0..swarm.nodes).map(addr).collect();
+        let net_dice = Dice::new(seed, "net");
+        let net = Net::new(&addresses, swarm.weather.clone(), net_dice, trace.clone());
+        let dice = Dice::new(seed, "cluster");
+        let hosts = (0..swarm.nodes)
+            .map(|_| {
+                Mutex::new(Host {
+                    disk: Arc::new(SimDisk::new(dice.next())),
+                    generation: 0,
+                    life: None,
+                    skew_ms: 0,
+                    disk_slowness: 1,
+                    disk_stalled_until: None,
+                    excused: false,
+                    loss: None,
+                    quarantines: 0,
+                })
+            })
+            .collect();
+        Arc::new(Self {
+            invariants: Invariants::new(swarm.nodes),
+            swarm,
+            net,
+            trace,
+            dice,
+            hosts,
+            violation: watch::Sender::new(None),
+            seed,
+        })
+    }
+
+    /// What the run is called.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Number of hosts.
+    pub fn nodes(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Nodes that may be lost for good: less than half.
+    pub(crate) fn minority(&self) -> usize {
+        (self.nodes() - 1) / 2
+    }
+
+    /// Notes that a promise was broken.
+    pub(crate) fn violated(&self, promise: &'static str, seen: String) {
+        self.trace.line(format_args!("VIOLATION {promise}: {seen}"));
+        self.violation.send_if_modified(|violation| {
+            let first = violation.is_none();
+            violation.get_or_insert(Violation { promise, seen });
+            first
+        });
+    }
+
+    /// The first broken promise.
+    pub fn violation(&self) -> Option<Violation> {
+        self.violation.borrow().clone()
+    }
+
+    /// Resolves when a promise is broken.
+    pub(crate) async fn broken(&self) {
+        let mut violation = self.violation.subscribe();
+        // The sender lives as long as `self`.
+        let _ = violation.wait_for(Option::is_some).await;
+    }
+
+    /// The node of a host, if its process has started.
+    pub(crate) fn node(&self, slot: usize) -> Option<Node> {
+        self.hosts[slot]
+            .lock()
+            .life
+            .as_ref()
+            .and_then(|life| life.node.clone())
+    }
+
+    /// All nodes that run.
+    pub(crate) fn live(&self) -> Vec<(usize, Node)> {
+        (0..self.nodes())
+            .filter_map(|slot| Some((slot, self.node(slot)?)))
+            .collect()
+    }
+
+    /// The host whose node leads under the newest vote.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        let leads = |(slot, node): (usize, Node)| Some((node.inspect()?.leads?, slot));
+        self.live()
+            .into_iter()
+            .filter_map(leads)
+            .max()
+            .map(|(_, slot)| slot)
+    }
+
+    pub(crate) fn config(&self, slot: usize) -> NodeConfig {
+        let peer = |slot| Peer {
+            name: name(slot),
+            addr: addr(slot),
+        };
+        let mut config = NodeConfig::new(peer(slot), Layout::under(Path::new("/memkv")));
+        config.peers = (0..self.nodes())
+            .filter(|other| *other != slot)
+            .map(peer)
+            .collect();
+        config.max_log_size = self.swarm.max_log_size;
+        config.max_log_count = self.swarm.max_log_count;
+        config.snapshot_growth_percent = self.swarm.snapshot_growth_percent;
+        config.replace_after = self.swarm.replace_after;
+        config
+    }
+
+    /// How long the next operation on a host's disk takes.
+    pub(crate) fn disk_delay(&self, slot: usize) -> Duration {
+        let host = self.hosts[slot].lock();
+        let mean = Duration::from_micros(self.swarm.disk_us * host.disk_slowness);
+        let stall = host
+            .disk_stalled_until
+            .map(|until| until - Instant::now().min(until));
+        drop(host);
+        stall.unwrap_or_default() + self.dice.rounded(self.dice.wait(mean))
+    }
+
+    /// Breaks the circle of nodes that hold the network that holds the nodes.
+    pub fn tear_down(&self) {
+        self.net.ignore_all();
+        for slot in 0..self.nodes() {
+            self.net.close(slot);
+            self.hosts[slot].lock().life = None;
+        }
+    }
+}

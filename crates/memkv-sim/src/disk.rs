@@ -1,0 +1,113 @@
+//! What the simulator does to disks: power losses, errors, flipped bits.
+//! Never touches the bytes for which memkv promises nothing (see [`flip`]).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memkv_raft::storage::disk::Disk;
+use memkv_raft::storage::disk::sim::Op;
+pub(crate) use memkv_raft::storage::disk::sim::SimDisk;
+
+use crate::dice::Dice;
+use crate::host::Death;
+use crate::trace::Trace;
+
+/// Directories of a node, below `/memkv`.
+const DIRECTORIES: [&str; 3] = ["/memkv/log", "/memkv/metadata", "/memkv/snapshot"];
+
+/// The disk as the next process finds it.
+pub(crate) fn after(disk: &SimDisk, death: Death, dice: &Dice, trace: &Trace) -> Arc<SimDisk> {
+    // A disk that stopped in the middle of an operation has lost its power already.
+    if death == Death::Process && disk.is_powered() {
+        return Arc::new(disk.kill());
+    }
+    if !disk.is_powered() {
+        trace.count("processes ended inside a disk operation");
+    }
+    let before = disk.stats();
+    let next = disk.crash(dice.next());
+    let after = disk.stats();
+    trace.count("power losses");
+    if after.sectors_lost > before.sectors_lost {
+        trace.count("power losses that lost sectors");
+        if after.sectors_kept > before.sectors_kept {
+            trace.count("power losses that tore writes");
+        }
+    }
+    if after.names_lost > before.names_lost {
+        trace.count("power losses that lost names");
+    }
+    Arc::new(next)
+}
+
+/// Lets the disk fail soon: with an error of one operation, or by stopping in the middle of one.
+pub(crate) fn fail_soon(disk: &SimDisk, operations: u64, with_error: bool, dice: &Dice) {
+    if with_error {
+        let op = *dice.pick(&[Op::Sync, Op::Sync, Op::Write, Op::Read]);
+        disk.fail_next(op, io::ErrorKind::Other);
+    } else {
+        disk.crash_at_op(disk.op_count() + operations);
+    }
+}
+
+/// Leaves this many bytes of free space, besides the reserve that the process holds. Without a
+/// reserve the disk stays as it is: nothing is promised to a node whose last bytes are taken.
+pub(crate) fn fill(disk: &SimDisk, free: u64) {
+    let unbounded = disk.free_space(Path::new(DIRECTORIES[0])).unwrap_or(0);
+    let reserve = Path::new(DIRECTORIES[0]).join("reserve");
+    let holds_reserve = disk.files().iter().any(|(path, _)| *path == reserve);
+    // Less than half of everything is free: this disk is full already.
+    if holds_reserve && unbounded > u64::MAX / 2 {
+        disk.set_capacity(Some(u64::MAX - unbounded + free));
+    }
+}
+
+/// Gives a full disk its space back.
+pub(crate) fn empty(disk: &SimDisk) {
+    disk.set_capacity(None);
+}
+
+/// Takes back what [`fail_soon`] and [`fill`] have set and what has not struck yet.
+pub(crate) fn mend(disk: &SimDisk) {
+    // Operations are counted from 1.
+    disk.crash_at_op(0);
+    empty(disk);
+}
+
+/// How many directories were set aside on this disk.
+pub(crate) fn quarantines(disk: &SimDisk) -> usize {
+    DIRECTORIES
+        .iter()
+        .filter_map(|dir| disk.read_dir(Path::new(dir)).ok())
+        .flatten()
+        .filter(|name| name.starts_with("quarantine-"))
+        .count()
+}
+
+/// Flips a bit where memkv promises to notice, and says in which file.
+///
+/// Not in the two newest segments: a bit flipped in the last batch looks like a torn write, which
+/// DESIGN excludes from the promise.
+pub(crate) fn flip(disk: &SimDisk, dice: &Dice) -> Option<String> {
+    let files = disk.files();
+    let with = |end: &'static str| {
+        let live = |path: &Path| !path.to_string_lossy().contains("quarantine-");
+        files.iter().filter(move |(path, len)| {
+            *len > 0 && live(path) && path.to_string_lossy().ends_with(end)
+        })
+    };
+    let mut segments: Vec<&(PathBuf, u64)> = with(".log").collect();
+    // Names sort by first index, which is the order in the log.
+    segments.truncate(segments.len().saturating_sub(2));
+    let others = with(".snap")
+        .chain(with("metadata-a"))
+        .chain(with("metadata-b"));
+    let candidates: Vec<&(PathBuf, u64)> = segments.into_iter().chain(others).collect();
+    if candidates.is_empty() {
+        return None;
+    }
+    let (path, len) = dice.pick(&candidates);
+    let flipped = disk.flip_bit(path, dice.below(*len), (dice.next() % 8) as u32);
+    flipped.then(|| path.display().to_string())
+}

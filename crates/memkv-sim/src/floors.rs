@@ -1,0 +1,93 @@
+//! What a run of many seeds must have done at least, so that it cannot pass by doing nothing.
+//! Never judges a single seed, nor short ones.
+
+use crate::trace::Counts;
+
+/// Simulated seconds under faults per seed, from which on floors are held.
+pub const SECONDS: u64 = 30;
+
+/// Seeds from which on floors are held: fewer may miss something by chance.
+pub const SEEDS: u64 = 50;
+
+/// Counter, and its least value per 1,000 seeds: about a third of what they do. In proportion for
+/// fewer, so that what is rare is demanded of long runs only.
+const FLOORS: &[(&str, u64)] = &[
+    ("clock jumps", 280),
+    ("crashes", 1_300),
+    ("crashes at Append", 75),
+    ("crashes at Hello", 140),
+    ("crashes at Join", 30),
+    ("crashes at OpenSession", 25),
+    ("crashes at Prepare", 50),
+    ("crashes at SnapshotChunk", 10),
+    ("crashes at SnapshotInstall", 6),
+    ("crashes at TransferLeader", 20),
+    ("crashes at Vote", 40),
+    ("crashes inside disk operations", 630),
+    ("disk errors", 290),
+    ("disk stalls", 270),
+    ("elections", 1_600),
+    ("flapping links", 200),
+    ("flipped bits", 100),
+    ("full disks", 260),
+    ("leader crashes", 310),
+    ("logs compacted", 8_800),
+    ("orderly stops", 290),
+    ("partition asymmetric", 130),
+    ("partition bridge", 120),
+    ("partition deaf", 120),
+    ("partition isolated", 110),
+    ("partition mute", 120),
+    ("partition random", 120),
+    ("partition ring", 120),
+    ("partition symmetric", 120),
+    ("partitions", 1_000),
+    ("power losses at the end", 130),
+    ("power losses of all", 300),
+    ("power losses that lost names", 95),
+    ("power losses that lost sectors", 260),
+    ("power losses that tore writes", 130),
+    ("processes ended by their disk", 510),
+    ("processes ended inside a disk operation", 400),
+    ("quarantines", 8),
+    ("reads", 110_000),
+    ("reads without an answer", 2_200),
+    ("replacements", 270),
+    ("slow disks", 290),
+    ("snapshots installed", 240),
+    ("storms", 430),
+    ("wipes", 260),
+    ("writes", 130_000),
+    ("writes not executed", 3_900),
+    ("writes of unknown outcome", 2_700),
+    ("writes refused for lack of space", 2_600),
+];
+
+/// The counters that are below their floor.
+pub fn missed(counts: &Counts, seeds: u64) -> Vec<String> {
+    if seeds < SEEDS {
+        return Vec::new();
+    }
+    let missed = |(name, least): &(&str, u64)| {
+        let (count, least) = (
+            counts.get(name).copied().unwrap_or(0),
+            least * seeds / 1_000,
+        );
+        (count < least).then(|| format!("{name}: {count}, at least {least} expected"))
+    };
+    FLOORS.iter().filter_map(missed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doing_nothing_is_too_little() {
+        assert_eq!(missed(&Counts::new(), 1_000).len(), FLOORS.len());
+        assert!(
+            missed(&Counts::new(), 1).is_empty(),
+            "one seed is no sample"
+        );
+    }
+}

@@ -1,0 +1,303 @@
+//! The life of a process on a host: start, death in all its forms, orderly stop.
+//!
+//! A death cuts the process off from network and disk before anything else happens, so that what is
+//! left of its tasks can reach nothing; then the disk loses what a death of that kind loses.
+//! Invariant: at most one process per host is connected to its disk and to the network.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use memkv_raft::storage::{WalHandle, WalWorker};
+use memkv_raft::{Env, FatalError, Node, StartError};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use crate::cluster::{Cluster, Loss, WALL_CLOCK_START_MS, name};
+use crate::disk;
+use crate::net::Port;
+
+/// Pause before a process that failed is started again, in milliseconds.
+const RESTART_MS: (u64, u64) = (10, 2_000);
+
+/// A process.
+pub(crate) struct Life {
+    generation: u64,
+    dead: watch::Sender<bool>,
+    /// An orderly stop: the WAL's driver ends when it has nothing left to do.
+    stopping: Arc<AtomicBool>,
+    tasks: Vec<AbortHandle>,
+    pub(crate) node: Option<Node>,
+}
+
+/// How a process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// Only the process: what was written stays.
+    Process,
+    /// The host: what was not synced is gone, torn, or there.
+    Power,
+}
+
+impl Cluster {
+    /// Starts a process on a host that has none.
+    pub(crate) fn start(self: &Arc<Self>, slot: usize) {
+        let mut host = self.hosts[slot].lock();
+        if host.life.is_some() {
+            return;
+        }
+        host.generation += 1;
+        let generation = host.generation;
+        let (dead, death) = watch::channel(false);
+        self.net.begin(slot, generation);
+        self.trace.line(format_args!(
+            "{} starts as process {generation}",
+            name(slot)
+        ));
+        let task = tokio::spawn(run_process(self.clone(), slot, generation, death));
+        host.life = Some(Life {
+            generation,
+            dead,
+            stopping: Arc::default(),
+            tasks: vec![task.abort_handle()],
+            node: None,
+        });
+    }
+
+    /// Starts a host's process after a while, unless something else has.
+    pub(crate) fn start_after(self: &Arc<Self>, slot: usize, pause: Duration) {
+        let cluster = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            cluster.start(slot);
+        });
+    }
+
+    /// Ends a host's process. Nothing starts it again by itself.
+    pub(crate) fn kill(&self, slot: usize, death: Death, why: &str) {
+        let mut host = self.hosts[slot].lock();
+        let Some(life) = host.life.take() else { return };
+        self.net.close(slot);
+        life.dead.send_replace(true);
+        life.tasks.iter().for_each(AbortHandle::abort);
+        self.trace
+            .line(format_args!("{} dies ({death:?}): {why}", name(slot)));
+        if let Some(node) = &life.node {
+            self.invariants.note_death(slot, node);
+        }
+        host.excused = false;
+        host.disk = disk::after(&host.disk, death, &self.dice, &self.trace);
+        drop(host);
+        if let Some(node) = life.node {
+            node.kill();
+        }
+    }
+
+    /// Kills and starts again after a while.
+    pub(crate) fn restart(self: &Arc<Self>, slot: usize, death: Death, why: &str) {
+        self.kill(slot, death, why);
+        self.start_after(slot, self.dice.millis(RESTART_MS.0, RESTART_MS.1));
+    }
+
+    /// Stops a host's process in order; it starts again after a while.
+    pub(crate) async fn stop(self: &Arc<Self>, slot: usize) {
+        let (node, generation, stopping) = {
+            let host = self.hosts[slot].lock();
+            let Some(life) = &host.life else { return };
+            let Some(node) = life.node.clone() else {
+                return;
+            };
+            (node, life.generation, life.stopping.clone())
+        };
+        self.trace.line(format_args!("{} stops", name(slot)));
+        node.shutdown().await;
+        stopping.store(true, Ordering::Relaxed);
+        // Long enough for the WAL to finish, unless its disk stalls.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if self.is_life(slot, generation) {
+            self.restart(slot, Death::Process, "stopped");
+        }
+    }
+
+    fn is_life(&self, slot: usize, generation: u64) -> bool {
+        let host = self.hosts[slot].lock();
+        host.life
+            .as_ref()
+            .is_some_and(|life| life.generation == generation)
+    }
+
+    fn env(self: &Arc<Self>, slot: usize, death: watch::Receiver<bool>) -> Env {
+        let (clock, random, pacer, driver) =
+            (self.clone(), self.dice.clone(), self.clone(), self.clone());
+        let blocked = death;
+        Env {
+            wall_clock_ms: Arc::new(move || {
+                let now = WALL_CLOCK_START_MS + clock.trace.micros() / 1000;
+                now.saturating_add_signed(clock.hosts[slot].lock().skew_ms)
+            }),
+            random: Arc::new(move || u128::from(random.next()) << 64 | u128::from(random.next())),
+            blocking: Arc::new(move |work| {
+                let (delay, dead) = (pacer.disk_delay(slot), blocked.clone());
+                Box::pin(async move {
+                    tokio::time::sleep(delay).await;
+                    // A dead process's work never reaches the disk.
+                    if !*dead.borrow() {
+                        work();
+                    }
+                })
+            }),
+            drive_wal: Arc::new(move |worker, handle| driver.drive_wal(slot, worker, &handle)),
+        }
+    }
+
+    fn drive_wal(self: &Arc<Self>, slot: usize, worker: WalWorker, handle: &WalHandle) {
+        let wakeup = Arc::new(Notify::new());
+        let notify = wakeup.clone();
+        handle.set_wakeup(Arc::new(move || notify.notify_one()));
+        let mut host = self.hosts[slot].lock();
+        let Some(life) = &mut host.life else { return };
+        let task = drive_wal(self.clone(), slot, worker, wakeup, life.stopping.clone());
+        life.tasks.push(tokio::spawn(task).abort_handle());
+    }
+}
+
+/// The WAL's thread, as a task: the disk takes its time, then does a round's work at once, and the
+/// answers take theirs.
+async fn drive_wal(
+    cluster: Arc<Cluster>,
+    slot: usize,
+    mut worker: WalWorker,
+    wakeup: Arc<Notify>,
+    stopping: Arc<AtomicBool>,
+) {
+    loop {
+        wakeup.notified().await;
+        loop {
+            tokio::time::sleep(cluster.disk_delay(slot)).await;
+            let Some(answers) = worker.poll() else { break };
+            // A thread's switch: the disk has the data, and nobody knows it yet.
+            if cluster.dice.coin() {
+                tokio::time::sleep(cluster.disk_delay(slot)).await;
+            }
+            answers.fire();
+        }
+        if stopping.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+}
+
+/// A process from its start to its end.
+async fn run_process(
+    cluster: Arc<Cluster>,
+    slot: usize,
+    generation: u64,
+    dead: watch::Receiver<bool>,
+) {
+    let disk = cluster.hosts[slot].lock().disk.clone();
+    let link = Arc::new(cluster.net.link(slot, generation, dead.clone()));
+    let env = cluster.env(slot, dead.clone());
+    match Node::start(cluster.config(slot), disk, link, env).await {
+        Err(error) => cluster.did_not_start(slot, &error),
+        Ok(node) => {
+            cluster.started(slot, generation, &node, dead);
+            let error = node.failed().await;
+            cluster.failed(slot, error);
+        }
+    }
+}
+
+impl Cluster {
+    fn started(&self, slot: usize, generation: u64, node: &Node, dead: watch::Receiver<bool>) {
+        let mut host = self.hosts[slot].lock();
+        let Some(life) = &mut host.life else { return };
+        life.node = Some(node.clone());
+        self.trace.count("processes started");
+        self.net.open(
+            slot,
+            Port {
+                generation,
+                node: node.clone(),
+                dead,
+            },
+        );
+        let quarantines = disk::quarantines(&host.disk);
+        let set_aside = quarantines > host.quarantines;
+        host.quarantines = quarantines;
+        let loss = host.loss;
+        if let Some(known) = host.loss.take_if(|loss| !loss.gone)
+            && set_aside
+        {
+            host.loss = Some(Loss {
+                gone: true,
+                ..known
+            });
+        }
+        drop(host);
+        if set_aside {
+            self.trace.count("quarantines");
+            self.trace
+                .line(format_args!("{} set its directory aside", name(slot)));
+            if loss.is_none() {
+                let seen = format!(
+                    "{} found its directory corrupt, and nobody touched it",
+                    name(slot)
+                );
+                self.violated("a crash never looks like corruption", seen);
+            }
+        }
+        if let Err(seen) = self.invariants.check_recovery(slot, node, set_aside) {
+            self.violated("what was durable survives", seen);
+        }
+    }
+
+    fn did_not_start(self: &Arc<Self>, slot: usize, error: &StartError) {
+        let excused = self.hosts[slot].lock().excused;
+        self.trace
+            .line(format_args!("{} did not start: {error}", name(slot)));
+        if excused {
+            return self.restart(slot, Death::Power, "it met a disk error at its start");
+        }
+        let seen = format!("{} does not start: {error}", name(slot));
+        self.violated("a node starts from whatever a crash leaves", seen);
+    }
+
+    fn failed(self: &Arc<Self>, slot: usize, error: FatalError) {
+        self.trace
+            .line(format_args!("{} failed: {error}", name(slot)));
+        if let FatalError::Replaced(_) = error {
+            // As the message says: the operator moves the directory away.
+            self.trace.count("told that it was replaced");
+            self.wipe(slot);
+            return;
+        }
+        if !self.hosts[slot].lock().excused {
+            let seen = format!("{} failed, and its disk had not: {error}", name(slot));
+            return self.violated("a node fails only with its disk", seen);
+        }
+        self.trace.count("processes ended by their disk");
+        // The kernel may have dropped what it could not write, or still show it.
+        let death = if self.dice.coin() {
+            Death::Power
+        } else {
+            Death::Process
+        };
+        self.restart(slot, death, "its disk failed");
+    }
+
+    /// Kills a host's process, empties its directory, and starts it again after a while.
+    pub(crate) fn wipe(self: &Arc<Self>, slot: usize) {
+        self.kill(slot, Death::Power, "to be wiped");
+        {
+            let mut host = self.hosts[slot].lock();
+            host.disk = Arc::new(disk::SimDisk::new(self.dice.next()));
+            host.loss = Some(Loss {
+                node_id: self.invariants.node_id(slot),
+                gone: true,
+            });
+            host.quarantines = 0;
+        }
+        self.invariants.note_wipe(slot);
+        self.start_after(slot, self.dice.millis(RESTART_MS.0, RESTART_MS.1));
+    }
+}

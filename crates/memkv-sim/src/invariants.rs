@@ -1,0 +1,396 @@
+//! What must hold at every moment, whatever has failed: Raft's safety properties (Raft paper,
+//! figure 3) and memkv's promise that what is committed is on the disks of a majority.
+//!
+//! Only looks; what it remembers is what it has seen with its own eyes.
+//! Invariants of its own: an entry's identity is `(index, term, leader)`, since the engine lets a
+//! later candidate of the same term take over; memory grows with the run and is never pruned.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use memkv_raft::storage::LogId;
+use memkv_raft::{Inspection, Node};
+use parking_lot::Mutex;
+
+use crate::cluster::{Cluster, name};
+
+/// Entries that are looked at again after a log was cut; more than a leader has in flight.
+const TAIL: u64 = 64;
+
+/// Everything that was seen so far.
+pub(crate) struct Invariants(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    /// Host and process that led under a vote.
+    leaders: BTreeMap<(u64, u64), (usize, u64)>,
+    /// By index.
+    committed: BTreeMap<u64, LogId>,
+    /// Identity of the entry before, and checksum of the payload.
+    entries: BTreeMap<LogId, (Option<LogId>, u32)>,
+    /// Digest of the state and its revision, by applied index.
+    states: BTreeMap<u64, (u64, u64)>,
+    /// By node id: the highest committed entry that was seen durable there.
+    acknowledged: BTreeMap<u64, LogId>,
+    /// By node id: what was durable when its last process died.
+    at_death: BTreeMap<u64, LogId>,
+    hosts: Vec<SeenHost>,
+}
+
+#[derive(Default, Clone)]
+struct SeenHost {
+    /// What was durable when the last process died; `None` after a wipe.
+    durable_at_death: Option<LogId>,
+    node_id: u64,
+    /// Process that the following belongs to.
+    process: u64,
+    /// The log was compared up to here.
+    compared: Option<LogId>,
+    /// Commits were compared up to here.
+    committed_to: u64,
+    applied: u64,
+    revision: u64,
+    stamp_ms: u64,
+    purged: u64,
+}
+
+type Verdict = Result<(), (&'static str, String)>;
+
+fn fail(promise: &'static str, seen: String) -> Verdict {
+    Err((promise, seen))
+}
+
+/// Whether a log that ends at `end` holds a committed entry: it reaches as far, and its last entry
+/// comes from no older leader (so its leader had the entry, by leader completeness).
+fn covers(end: Option<LogId>, entry: LogId) -> bool {
+    end.is_some_and(|end| {
+        end.index >= entry.index && (end.term, end.leader) >= (entry.term, entry.leader)
+    })
+}
+
+impl Invariants {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self(Mutex::new(Seen {
+            hosts: vec![SeenHost::default(); nodes],
+            ..Seen::default()
+        }))
+    }
+
+    /// A process dies: what it says is durable must be there when the next one starts.
+    pub(crate) fn note_death(&self, slot: usize, node: &Node) {
+        let mut seen = self.0.lock();
+        let durable = node.durable();
+        seen.hosts[slot].durable_at_death = durable;
+        if let (Some(now), Some(durable)) = (node.inspect(), durable) {
+            seen.at_death.insert(now.node_id, durable);
+        }
+    }
+
+    /// A directory was emptied on purpose.
+    pub(crate) fn note_wipe(&self, slot: usize) {
+        self.0.lock().hosts[slot].durable_at_death = None;
+    }
+
+    /// A process has started from its directory; `set_aside`: it found it corrupt and has put it
+    /// away.
+    pub(crate) fn check_recovery(
+        &self,
+        slot: usize,
+        node: &Node,
+        set_aside: bool,
+    ) -> Result<(), String> {
+        let mut seen = self.0.lock();
+        if set_aside {
+            seen.hosts[slot].durable_at_death = None;
+        }
+        let promised = seen.hosts[slot].durable_at_death;
+        let found = node.durable();
+        match promised {
+            Some(promised) if !covers(found, promised) => Err(format!(
+                "{} said that {promised:?} is durable, died, and came back with {found:?}",
+                name(slot)
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at every node that runs.
+    pub(crate) fn check(&self, cluster: &Cluster) {
+        let mut seen = self.0.lock();
+        let mut verdict = Ok(());
+        for (slot, node) in cluster.live() {
+            let process = cluster.hosts[slot].lock().generation;
+            if let Some(now) = node.inspect() {
+                verdict = verdict
+                    .and_then(|()| seen.node(slot, process, &now, cluster))
+                    .and_then(|()| seen.machine(slot, &node, cluster));
+            }
+        }
+        if let Err((promise, what)) = verdict {
+            cluster.violated(promise, what);
+        }
+    }
+
+    /// The id under which a host was last seen; 0 before it had one.
+    pub(crate) fn node_id(&self, slot: usize) -> u64 {
+        self.0.lock().hosts[slot].node_id
+    }
+}
+
+impl Seen {
+    fn last_committed(&self) -> Option<LogId> {
+        self.committed.last_key_value().map(|(_, id)| *id)
+    }
+
+    fn node(&mut self, slot: usize, process: u64, now: &Inspection, cluster: &Cluster) -> Verdict {
+        let host = &mut self.hosts[slot];
+        if host.process != process {
+            *host = SeenHost {
+                process,
+                node_id: host.node_id,
+                ..SeenHost::default()
+            };
+        }
+        if host.node_id != now.node_id {
+            host.node_id = now.node_id;
+            cluster.trace.count("identities taken");
+        }
+        let purged = now.log.purged().map_or(0, |id| id.index);
+        if purged > host.purged {
+            host.purged = purged;
+            cluster.trace.count("logs compacted");
+        }
+        if now.voters.len() > 1 {
+            cluster.trace.count("looks at a joint configuration");
+        }
+        self.log(slot, now)?;
+        self.commit(slot, now)?;
+        self.acknowledgement(slot, now)?;
+        self.leader(slot, process, now, cluster)?;
+        replaced(slot, now, cluster);
+        Ok(())
+    }
+
+    /// Log matching: an entry has one content and one entry before it, in every log.
+    fn log(&mut self, slot: usize, now: &Inspection) -> Verdict {
+        let (Some(first), Some(last)) = (now.log.first(), now.log.last()) else {
+            return Ok(());
+        };
+        let from = match self.hosts[slot].compared {
+            Some(id) if now.log.id_at(id.index) == Some(id) => id.index + 1,
+            Some(id) => id.index.saturating_sub(TAIL),
+            None => 0,
+        };
+        let from = from.max(first.index);
+        if from > last.index {
+            return Ok(());
+        }
+        let Ok(records) = now.log.read(from..last.index + 1, u64::MAX, usize::MAX) else {
+            return Ok(());
+        };
+        let mut previous = from.checked_sub(1).and_then(|before| now.log.id_at(before));
+        for record in records {
+            let this = (previous, crc32fast::hash(&record.payload));
+            let known = *self.entries.entry(record.id).or_insert(this);
+            let agrees = known.1 == this.1 && (known.0 == this.0 || this.0.is_none());
+            if !agrees && known.0.is_some() {
+                let node = name(slot);
+                let seen = format!(
+                    "{node} has {:?} after {previous:?}, not {:?}",
+                    record.id, known.0
+                );
+                return fail("log matching", seen);
+            }
+            if known.0.is_none() && this.0.is_some() {
+                self.entries.insert(record.id, this);
+            }
+            previous = Some(record.id);
+        }
+        self.hosts[slot].compared = Some(last);
+        Ok(())
+    }
+
+    /// What is committed at an index is committed for ever, and everywhere.
+    fn commit(&mut self, slot: usize, now: &Inspection) -> Verdict {
+        // While a snapshot is being installed, the log below it may hold what never was committed;
+        // a log that has the committed entry itself also has what is committed before it.
+        let has = |id: &LogId| now.log.id_at(id.index) == Some(*id);
+        let Some(last) = now.committed.filter(has) else {
+            return Ok(());
+        };
+        let first = now.log.first().map_or(last.index, |id| id.index);
+        for index in self.hosts[slot].committed_to.max(first)..=last.index {
+            let Some(id) = now.log.id_at(index) else {
+                continue;
+            };
+            let known = *self.committed.entry(index).or_insert(id);
+            if known != id {
+                let node = name(slot);
+                let seen = format!("{node} committed {id:?} where {known:?} had been committed");
+                return fail("state machine safety", seen);
+            }
+        }
+        self.hosts[slot].committed_to = last.index;
+        Ok(())
+    }
+
+    /// A node id keeps what it has acknowledged, in all its lives.
+    fn acknowledgement(&mut self, slot: usize, now: &Inspection) -> Verdict {
+        let known = self.acknowledged.get(&now.node_id).copied();
+        if let Some(known) = known
+            && !covers(now.durable, known)
+        {
+            let (node, id) = (name(slot), now.node_id);
+            let seen = format!(
+                "{node} (node id {id}) had {known:?} on its disk, committed, and now has {:?}",
+                now.durable
+            );
+            return fail(
+                "an acknowledged entry stays where it was acknowledged",
+                seen,
+            );
+        }
+        let Some(durable) = now.durable else {
+            return Ok(());
+        };
+        let held = self
+            .committed
+            .range(..=durable.index)
+            .next_back()
+            .map(|(_, id)| *id);
+        if let Some(held) = held.filter(|held| covers(Some(durable), *held))
+            && known.is_none_or(|known| known.index < held.index)
+        {
+            self.acknowledged.insert(now.node_id, held);
+        }
+        Ok(())
+    }
+
+    /// Election safety, leader completeness, and that what a leader commits is durable.
+    fn leader(
+        &mut self,
+        slot: usize,
+        process: u64,
+        now: &Inspection,
+        cluster: &Cluster,
+    ) -> Verdict {
+        let Some(vote) = now.leads else { return Ok(()) };
+        let node = name(slot);
+        let me = (slot, process);
+        if !self.leaders.contains_key(&vote) {
+            cluster.trace.count("elections");
+            cluster
+                .trace
+                .line(format_args!("{node} leads in term {}", vote.0));
+            self.complete(slot, vote, now)?;
+        }
+        let leader = *self.leaders.entry(vote).or_insert(me);
+        if leader != me {
+            let seen = format!("{node} leads under {vote:?} as process {me:?}, after {leader:?}");
+            return fail("election safety", seen);
+        }
+        let Some(committed) = now.committed else {
+            return Ok(());
+        };
+        for voters in &now.voters {
+            let holders = self.holders(voters, committed, cluster);
+            if holders.len() <= voters.len() / 2 {
+                let seen = format!(
+                    "{node} leads in term {} and committed {committed:?}, which is durable on \
+                     {holders:?} of {voters:?} only",
+                    vote.0
+                );
+                return fail("committed implies durable on a majority", seen);
+            }
+        }
+        Ok(())
+    }
+
+    /// A new leader has everything that was committed before.
+    fn complete(&self, slot: usize, vote: (u64, u64), now: &Inspection) -> Verdict {
+        let Some(committed) = self.last_committed() else {
+            return Ok(());
+        };
+        let has = now.log.id_at(committed.index) == Some(committed)
+            || now
+                .log
+                .purged()
+                .is_some_and(|purged| purged.index >= committed.index);
+        if has || vote <= (committed.term, committed.leader) {
+            return Ok(());
+        }
+        let node = name(slot);
+        let seen = format!(
+            "{node} was elected in term {} without the committed {committed:?}; its log ends at {:?}",
+            vote.0,
+            now.log.last()
+        );
+        fail("leader completeness", seen)
+    }
+
+    /// The voters on whose disks an entry is, or was before somebody took the disk away.
+    fn holders(&self, voters: &BTreeSet<u64>, entry: LogId, cluster: &Cluster) -> BTreeSet<u64> {
+        let held = |ends: &BTreeMap<u64, LogId>, id: &u64| covers(ends.get(id).copied(), entry);
+        let mut holders: BTreeSet<u64> = voters
+            .iter()
+            .copied()
+            .filter(|id| held(&self.acknowledged, id) || held(&self.at_death, id))
+            .collect();
+        for (_, node) in cluster.live() {
+            if let Some(other) = node.inspect()
+                && voters.contains(&other.node_id)
+                && covers(other.durable, entry)
+            {
+                holders.insert(other.node_id);
+            }
+        }
+        holders
+    }
+
+    /// State machine safety: equal logs make equal states, and a state only goes forward.
+    fn machine(&mut self, slot: usize, node: &Node, cluster: &Cluster) -> Verdict {
+        let applied = node.read_stale(memkv_raft::store::Store::applied_index);
+        let host = &mut self.hosts[slot];
+        if applied == host.applied {
+            return Ok(());
+        }
+        let (digest, revision, stamp) =
+            node.read_stale(|store| (store.digest(), store.revision(), store.stamp_ms()));
+        let name = name(slot);
+        if applied < host.applied || revision < host.revision || stamp < host.stamp_ms {
+            let seen = format!(
+                "{name} went from index {}, revision {}, stamp {} to {applied}, {revision}, {stamp}",
+                host.applied, host.revision, host.stamp_ms
+            );
+            return fail("a state only goes forward", seen);
+        }
+        (host.applied, host.revision, host.stamp_ms) = (applied, revision, stamp);
+        let known = *self.states.entry(applied).or_insert((digest, revision));
+        cluster.trace.line(format_args!(
+            "{name} applied {applied}: state {digest:016x}"
+        ));
+        if known != (digest, revision) {
+            let seen = format!(
+                "{name} at index {applied} has digest {digest:016x} and revision {revision}, \
+                 another had {:016x} and {}",
+                known.0, known.1
+            );
+            return fail("equal logs make equal states", seen);
+        }
+        Ok(())
+    }
+}
+
+/// Notes that the cluster has given a lost host a new place.
+fn replaced(slot: usize, now: &Inspection, cluster: &Cluster) {
+    let votes = now.voters.len() == 1 && now.voters[0].contains(&now.node_id);
+    let mut host = cluster.hosts[slot].lock();
+    if votes && host.loss.is_some_and(|loss| loss.node_id != now.node_id) {
+        host.loss = None;
+        cluster.trace.count("replacements");
+        cluster.trace.line(format_args!(
+            "{} has a vote again, as {}",
+            name(slot),
+            now.node_id
+        ));
+    }
+}

@@ -1,0 +1,29 @@
+//! Whole clusters on simulated network, disks and time, from one seed.
+//!
+//! A run is 1 to 5 real nodes (`memkv-raft` on `memkv-storage` and `memkv-store`, unchanged) in one
+//! tokio runtime with paused time. [`swarm`] says what a seed means, `nemesis` inflicts its faults,
+//! `client` records what clients see, `invariants` looks at all nodes every 10 simulated
+//! milliseconds, and `settle` and [`run`] judge the end. Tests only: no product depends on this.
+//!
+//! Invariant: a run is a function of its seed (with `--cfg tokio_unstable`); nothing here reads a
+//! real clock, real randomness or the order of a hash table.
+
+#![forbid(unsafe_code)]
+
+pub mod bugs;
+mod client;
+pub mod cluster;
+mod dice;
+mod disk;
+pub mod floors;
+mod host;
+mod invariants;
+mod nemesis;
+pub mod net;
+pub mod run;
+mod settle;
+pub mod swarm;
+pub mod trace;
+
+pub use cluster::Violation;
+pub use run::{Options, Report, run};

@@ -1,0 +1,286 @@
+//! `memkv-sim`: runs seeds, prints what they found, and fails if anything did.
+//! Never decides what a run is; see the library.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line program"
+)]
+
+use std::collections::BTreeMap;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::Parser;
+use memkv_sim::trace::Counts;
+use memkv_sim::{Options, Report, bugs, floors, run};
+use mimalloc::MiMalloc;
+use parking_lot::Mutex;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// What a seed's run takes if nothing else is said.
+const DEFAULT_SECONDS: u64 = 30;
+
+/// A seed allocates millions of times.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Whole memkv clusters in simulated time, from one seed each.
+#[derive(Parser)]
+#[command(name = "memkv-sim")]
+struct Arguments {
+    /// Runs this seed only.
+    #[arg(long, conflicts_with_all = ["seeds", "from"])]
+    seed: Option<u64>,
+    /// Number of seeds to run.
+    #[arg(long, default_value_t = 50)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Simulated seconds under faults, for each seed.
+    #[arg(long, default_value_t = DEFAULT_SECONDS)]
+    seconds: u64,
+    /// Switches a deliberate bug on, stops at the first seed that finds it, and fails.
+    #[arg(long)]
+    bug: Option<String>,
+    /// Writes the trace of `--seed` to this file.
+    #[arg(long, requires = "seed")]
+    trace: Option<std::path::PathBuf>,
+    /// Seeds that run at the same time, each on a thread of its own.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Runs every seed again in a process of its own, and fails if its trace differs.
+    #[arg(long)]
+    twice: bool,
+    /// Prints a line for every seed.
+    #[arg(long)]
+    verbose: bool,
+}
+
+thread_local! {
+    /// The seed that this thread runs, for the words of a panic.
+    static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// What all threads have found so far.
+#[derive(Default)]
+struct Total {
+    counts: Counts,
+    failures: BTreeMap<u64, String>,
+    simulated: Duration,
+    busy: Duration,
+    slowest_recovery: (Duration, u64),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(bug) = &arguments.bug
+        && let Err(why) = bugs::switch_on(bug)
+    {
+        eprintln!("memkv-sim: {why}");
+        return ExitCode::from(2);
+    }
+    explain_panics();
+    // Without a filter in `RUST_LOG` nothing is logged. Wall clock times would only confuse.
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::builder()
+                .with_default_directive(LevelFilter::OFF.into())
+                .from_env_lossy(),
+        )
+        .without_time()
+        .with_writer(std::io::stderr)
+        .init();
+    let seeds = match arguments.seed {
+        Some(seed) => seed..seed + 1,
+        None => arguments.from..arguments.from.saturating_add(arguments.seeds),
+    };
+    let total = run_all(&arguments, seeds.clone());
+    conclude(&arguments, seeds.end - seeds.start, &total)
+}
+
+/// A panic in a node ends the whole process; it must say which seed it was.
+fn explain_panics() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        default(panic);
+        let seed = SEED.get();
+        eprintln!(
+            "VIOLATION seed {seed}: nothing ever panics\nreplay: cargo xtask sim --seed {seed}"
+        );
+    }));
+}
+
+fn run_all(arguments: &Arguments, seeds: std::ops::Range<u64>) -> Total {
+    let total = Mutex::new(Total::default());
+    let next = AtomicU64::new(seeds.start);
+    let enough = AtomicBool::new(false);
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = arguments.jobs.unwrap_or(available).max(1);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while !enough.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let failed = run_one(arguments, seed, &total);
+                    if failed && arguments.bug.is_some() {
+                        enough.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    total.into_inner()
+}
+
+/// Runs a seed and adds it up; whether it failed.
+fn run_one(arguments: &Arguments, seed: u64, total: &Mutex<Total>) -> bool {
+    SEED.set(seed);
+    let began = cpu_time();
+    let duration = Duration::from_secs(arguments.seconds);
+    let outcome = open_trace(arguments).and_then(|trace| run(seed, Options { duration, trace }));
+    let took = cpu_time().saturating_sub(began);
+    let report = match outcome {
+        Ok(report) => report,
+        Err(error) => {
+            let failure = format!("seed {seed} did not run: {error}");
+            println!("{failure}");
+            total.lock().failures.insert(seed, failure);
+            return true;
+        }
+    };
+    if arguments.verbose || arguments.seed.is_some() {
+        describe(&report, took);
+    }
+    let twin = || {
+        arguments
+            .twice
+            .then(|| compare_twin(arguments, &report))
+            .flatten()
+    };
+    let broken = report
+        .violation
+        .as_ref()
+        .map(ToString::to_string)
+        .or_else(twin);
+    let mut total = total.lock();
+    total.add(&report, took);
+    let Some(broken) = broken else { return false };
+    let mut replay = format!("cargo xtask sim --seed {seed}");
+    if arguments.seconds != DEFAULT_SECONDS {
+        replay.push_str(&format!(" --seconds {}", arguments.seconds));
+    }
+    if let Some(bug) = &arguments.bug {
+        replay.push_str(&format!(" --bug {bug}"));
+    }
+    let failure = format!("VIOLATION seed {seed}: {broken}\nreplay: {replay}");
+    println!("{failure}");
+    total.failures.insert(seed, failure);
+    true
+}
+
+impl Total {
+    fn add(&mut self, report: &Report, took: Duration) {
+        self.busy += took;
+        self.simulated += report.simulated;
+        for (name, count) in &report.counts {
+            *self.counts.entry(name).or_default() += count;
+        }
+        let recovery = report.recovery.unwrap_or_default();
+        self.slowest_recovery = self.slowest_recovery.max((recovery, report.seed));
+    }
+}
+
+/// Runs a seed in another process; what differs.
+fn compare_twin(arguments: &Arguments, report: &Report) -> Option<String> {
+    let run = || {
+        let (seed, seconds) = (report.seed.to_string(), arguments.seconds.to_string());
+        Command::new(std::env::current_exe()?)
+            .args(["--seed", &seed, "--seconds", &seconds])
+            .output()
+    };
+    let there = match run() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => return Some(format!("a second process did not run: {error}")),
+    };
+    let here = digest(report);
+    (!there.contains(&here)).then(|| format!("a seed is one run: {here} here, there {there}"))
+}
+
+/// The trace in a few words.
+fn digest(report: &Report) -> String {
+    let (digest, lines) = report.digest;
+    format!("trace {digest:08x} of {lines} lines")
+}
+
+/// Processor time of this thread; 0 where the kernel does not tell.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stat.split(' ').next().and_then(|field| field.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
+}
+
+fn open_trace(arguments: &Arguments) -> std::io::Result<Option<std::fs::File>> {
+    arguments
+        .trace
+        .as_ref()
+        .map(std::fs::File::create)
+        .transpose()
+}
+
+fn describe(report: &Report, took: Duration) {
+    println!(
+        "seed {} nodes {} {}, {:.1} s simulated in {:.3} s",
+        report.seed,
+        report.swarm.nodes,
+        digest(report),
+        report.simulated.as_secs_f64(),
+        took.as_secs_f64()
+    );
+}
+
+fn conclude(arguments: &Arguments, seeds: u64, total: &Total) -> ExitCode {
+    for (name, count) in &total.counts {
+        println!("{count:>12} {name}");
+    }
+    let speed = total.simulated.as_secs_f64() / total.busy.as_secs_f64().max(f64::EPSILON);
+    println!(
+        "{seeds} seeds, {:.0} s simulated, {speed:.0} times real time per core; slowest recovery \
+         {:.1} s (seed {})",
+        total.simulated.as_secs_f64(),
+        total.slowest_recovery.0.as_secs_f64(),
+        total.slowest_recovery.1,
+    );
+    if let Some(bug) = &arguments.bug {
+        return match total.failures.keys().next() {
+            Some(seed) => {
+                println!("{bug}: found by seed {seed}");
+                ExitCode::FAILURE
+            }
+            None => {
+                println!("{bug}: NOT found by {seeds} seeds");
+                ExitCode::SUCCESS
+            }
+        };
+    }
+    let missed = if arguments.seconds >= floors::SECONDS {
+        floors::missed(&total.counts, seeds)
+    } else {
+        Vec::new()
+    };
+    for floor in &missed {
+        println!("TOO LITTLE PROOF: {floor}");
+    }
+    println!("{} violations", total.failures.len());
+    if total.failures.is_empty() && missed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

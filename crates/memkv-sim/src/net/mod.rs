@@ -1,0 +1,260 @@
+//! The simulated network: every peer link as connections that keep their order, lose, delay,
+//! break, and deliver late what their sender has given up.
+//!
+//! Never looks into a request except for its kind, and promises what TCP promises: on one
+//! connection, requests arrive in order, once, or not at all. What breaks a connection (a loss, a
+//! partition that lasts, the death of either side) is answered with "lost", and what was on it may
+//! still arrive later, beside the next connection's requests: late, and in the wrong order.
+//! Invariant: "unreachable" is answered only for a request that never arrives.
+
+mod partition;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use memkv_raft::{CallError, Frame, Lane, Node, Transport};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+pub use partition::{Cuts, Shape};
+
+use crate::dice::Dice;
+use crate::trace::Trace;
+use wire::{Message, Wire};
+
+/// What the network does to messages. Chances are per million messages.
+#[derive(Debug, Clone)]
+pub struct Weather {
+    /// Shortest time on the way, in microseconds.
+    pub latency_us: u64,
+    /// Up to this much is added, in microseconds.
+    pub jitter_us: u64,
+    /// A message takes up to [`Weather::spike_ms`] longer, and so do those behind it.
+    pub spike: u64,
+    /// Longest extra delay.
+    pub spike_ms: u64,
+    /// A message breaks its connection.
+    pub loss: u64,
+    /// A message arrives a second time, late; not on the lane of forwarded requests.
+    pub duplicate: u64,
+    /// What was on a broken connection arrives all the same, late.
+    pub ghost: u64,
+}
+
+/// Who listens on an address.
+#[derive(Clone)]
+pub struct Port {
+    /// Counts the processes of this host, from 1.
+    pub generation: u64,
+    /// Takes the requests.
+    pub node: Node,
+    /// Becomes true when the process dies.
+    pub dead: watch::Receiver<bool>,
+}
+
+/// Told of every delivery: sender, receiver and kind of request. Whether it wants more.
+pub type Observer = Box<dyn FnMut(usize, usize, &'static str) -> bool + Send>;
+
+/// The network of one run.
+pub struct Net {
+    shared: Arc<Shared>,
+}
+
+/// What the connections' tasks share.
+pub(crate) struct Shared {
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) dice: Dice,
+    state: Mutex<State>,
+    /// Changes whenever links do.
+    links: watch::Sender<u64>,
+    observers: Mutex<Vec<Observer>>,
+}
+
+struct State {
+    addresses: BTreeMap<String, usize>,
+    ports: Vec<Option<Port>>,
+    generations: Vec<u64>,
+    cuts: Cuts,
+    weather: Weather,
+    wires: BTreeMap<(usize, usize, Lane), mpsc::UnboundedSender<Message>>,
+}
+
+impl Net {
+    /// A network of hosts with these addresses, all links up, nobody listening.
+    pub fn new(addresses: &[String], weather: Weather, dice: Dice, trace: Arc<Trace>) -> Self {
+        let nodes = addresses.len();
+        let state = State {
+            addresses: addresses.iter().cloned().zip(0..).collect(),
+            ports: vec![None; nodes],
+            generations: vec![0; nodes],
+            cuts: Cuts::none(nodes),
+            weather,
+            wires: BTreeMap::new(),
+        };
+        let shared = Shared {
+            trace,
+            dice,
+            state: Mutex::new(state),
+            links: watch::Sender::new(0),
+            observers: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Watches deliveries.
+    pub fn observe(&self, observer: Observer) {
+        self.shared.observers.lock().push(observer);
+    }
+
+    /// Nobody watches any more.
+    pub fn ignore_all(&self) {
+        self.shared.observers.lock().clear();
+    }
+
+    /// The network as a process of host `from` sees it.
+    pub fn link(&self, from: usize, generation: u64, dead: watch::Receiver<bool>) -> Link {
+        Link {
+            shared: self.shared.clone(),
+            from,
+            generation,
+            dead,
+        }
+    }
+
+    /// A process of this host begins: what earlier ones sent is no longer its own.
+    pub fn begin(&self, slot: usize, generation: u64) {
+        self.shared.state.lock().generations[slot] = generation;
+    }
+
+    /// A process listens.
+    pub fn open(&self, slot: usize, port: Port) {
+        self.shared.state.lock().ports[slot] = Some(port);
+    }
+
+    /// Nobody listens on this host any more.
+    pub fn close(&self, slot: usize) {
+        self.shared.state.lock().ports[slot] = None;
+    }
+
+    /// Replaces all cuts.
+    pub fn cut(&self, cuts: Cuts) {
+        self.shared.state.lock().cuts = cuts;
+        self.shared.links.send_modify(|version| *version += 1);
+    }
+
+    /// Heals all links.
+    pub fn heal(&self) {
+        let nodes = self.shared.state.lock().ports.len();
+        self.cut(Cuts::none(nodes));
+    }
+
+    /// Changes the weather.
+    pub fn set_weather(&self, weather: Weather) {
+        self.shared.state.lock().weather = weather;
+    }
+}
+
+impl Shared {
+    pub(crate) fn port(&self, slot: usize) -> Option<Port> {
+        self.state.lock().ports[slot].clone()
+    }
+
+    pub(crate) fn weather(&self) -> Weather {
+        self.state.lock().weather.clone()
+    }
+
+    fn generation(&self, slot: usize) -> u64 {
+        self.state.lock().generations[slot]
+    }
+
+    pub(crate) fn observe(&self, from: usize, to: usize, kind: &'static str) {
+        self.observers
+            .lock()
+            .retain_mut(|observer| observer(from, to, kind));
+    }
+
+    /// Time on the way for a message of this size.
+    pub(crate) fn latency(&self, bytes: usize) -> Duration {
+        /// Bytes per microsecond: a gigabit link.
+        const BANDWIDTH: u64 = 125;
+        let weather = self.weather();
+        let transfer = bytes as u64 / BANDWIDTH;
+        let mut micros = weather.latency_us + self.dice.below(weather.jitter_us + 1) + transfer;
+        if self.dice.chance(weather.spike) {
+            micros += 1000 * self.dice.below(weather.spike_ms + 1);
+        }
+        self.dice.rounded(Duration::from_micros(micros))
+    }
+
+    /// Waits until the link works; `false` if it does not for as long as `patience`.
+    pub(crate) async fn wait_open(&self, from: usize, to: usize, patience: Duration) -> bool {
+        if !self.state.lock().cuts.is_cut(from, to) {
+            return true;
+        }
+        let mut links = self.links.subscribe();
+        let healed = async {
+            // The sender lives as long as `self`.
+            while self.state.lock().cuts.is_cut(from, to) && links.changed().await.is_ok() {}
+        };
+        tokio::time::timeout(patience, healed).await.is_ok()
+    }
+
+    fn send(self: &Arc<Self>, from: usize, to: usize, lane: Lane, message: Message) {
+        let mut state = self.state.lock();
+        let wire = state.wires.entry((from, to, lane)).or_insert_with(|| {
+            let (sender, queue) = mpsc::unbounded_channel();
+            tokio::spawn(Wire::new(self.clone(), from, to, lane).run(queue));
+            sender
+        });
+        // The task lives as long as the run.
+        let _ = wire.send(message);
+    }
+}
+
+/// One process's way into the network.
+pub struct Link {
+    shared: Arc<Shared>,
+    from: usize,
+    generation: u64,
+    dead: watch::Receiver<bool>,
+}
+
+impl Transport for Link {
+    fn call(
+        &self,
+        _name: &str,
+        addr: &str,
+        lane: Lane,
+        request: Frame,
+    ) -> BoxFuture<'static, Result<Bytes, CallError>> {
+        if *self.dead.borrow() {
+            // A dead process learns nothing any more.
+            return Box::pin(std::future::pending());
+        }
+        let Some(to) = self.shared.state.lock().addresses.get(addr).copied() else {
+            let why = format!("nobody has the address {addr}");
+            return Box::pin(async move { Err(CallError::Unreachable(why)) });
+        };
+        let request = request.into_bytes();
+        let (answer, response) = oneshot::channel();
+        let message = Message {
+            generation: self.generation,
+            arrives_at: Instant::now() + self.shared.latency(request.len()),
+            request,
+            answer: Some(answer),
+        };
+        self.shared.send(self.from, to, lane, message);
+        Box::pin(async move {
+            response
+                .await
+                .unwrap_or_else(|_| Err(CallError::Lost("the run is over".to_owned())))
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! Shapes of partitions: which node reaches which, as directed links.
+//! Never draws anything by itself except from the dice that it is given.
+
+use crate::dice::Dice;
+
+/// Which directed links are cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cuts {
+    nodes: usize,
+    cut: Vec<bool>,
+}
+
+impl Cuts {
+    /// Everybody reaches everybody.
+    pub fn none(nodes: usize) -> Self {
+        Self {
+            nodes,
+            cut: vec![false; nodes * nodes],
+        }
+    }
+
+    /// Whether what `from` sends does not arrive at `to`.
+    pub fn is_cut(&self, from: usize, to: usize) -> bool {
+        from != to && self.cut[from * self.nodes + to]
+    }
+
+    /// Cuts or heals one directed link.
+    pub fn set(&mut self, from: usize, to: usize, cut: bool) {
+        self.cut[from * self.nodes + to] = cut;
+    }
+
+    fn cut_both(&mut self, a: usize, b: usize) {
+        self.set(a, b, true);
+        self.set(b, a, true);
+    }
+}
+
+/// A shape of partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Two groups, nothing between them.
+    Symmetric,
+    /// Two groups; only one direction is cut.
+    Asymmetric,
+    /// Two groups that share exactly one node: reachability is not transitive.
+    Bridge,
+    /// Each node reaches its two neighbours on a ring.
+    Ring,
+    /// One node alone.
+    Isolated,
+    /// One node that hears everybody and is heard by nobody.
+    Mute,
+    /// One node that is heard by everybody and hears nobody.
+    Deaf,
+    /// Every link is cut or not as a coin falls.
+    Random,
+}
+
+impl Shape {
+    /// All shapes.
+    pub const ALL: [Shape; 8] = [
+        Shape::Symmetric,
+        Shape::Asymmetric,
+        Shape::Bridge,
+        Shape::Ring,
+        Shape::Isolated,
+        Shape::Mute,
+        Shape::Deaf,
+        Shape::Random,
+    ];
+
+    /// Name in counters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Shape::Symmetric => "partition symmetric",
+            Shape::Asymmetric => "partition asymmetric",
+            Shape::Bridge => "partition bridge",
+            Shape::Ring => "partition ring",
+            Shape::Isolated => "partition isolated",
+            Shape::Mute => "partition mute",
+            Shape::Deaf => "partition deaf",
+            Shape::Random => "partition random",
+        }
+    }
+
+    /// Draws the cuts of this shape; `victim` is the node of the shapes that have one.
+    pub fn draw(self, nodes: usize, victim: usize, dice: &Dice) -> Cuts {
+        let mut cuts = Cuts::none(nodes);
+        let others = || (0..nodes).filter(move |node| *node != victim);
+        match self {
+            Shape::Symmetric | Shape::Asymmetric => {
+                let left = halves(nodes, dice);
+                for (a, b) in pairs(nodes).filter(|(a, b)| left[*a] && !left[*b]) {
+                    cuts.set(a, b, true);
+                    cuts.set(b, a, self == Shape::Symmetric);
+                }
+            }
+            Shape::Bridge => {
+                let left = halves(nodes, dice);
+                let apart = |a: usize, b: usize| left[a] != left[b] && a != victim && b != victim;
+                pairs(nodes)
+                    .filter(|(a, b)| apart(*a, *b))
+                    .for_each(|(a, b)| cuts.cut_both(a, b));
+            }
+            Shape::Ring => {
+                let gap = |a: usize, b: usize| a.abs_diff(b).min(nodes - a.abs_diff(b));
+                pairs(nodes)
+                    .filter(|(a, b)| gap(*a, *b) > 1)
+                    .for_each(|(a, b)| cuts.cut_both(a, b));
+            }
+            Shape::Isolated => others().for_each(|other| cuts.cut_both(victim, other)),
+            Shape::Mute => others().for_each(|other| cuts.set(victim, other, true)),
+            Shape::Deaf => others().for_each(|other| cuts.set(other, victim, true)),
+            Shape::Random => pairs(nodes).for_each(|(a, b)| cuts.set(a, b, dice.coin())),
+        }
+        cuts
+    }
+}
+
+/// All ordered pairs of different nodes.
+fn pairs(nodes: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..nodes).flat_map(move |a| (0..nodes).filter(move |b| a != *b).map(move |b| (a, b)))
+}
+
+/// Who stands on the left; neither side is empty if there are two nodes or more.
+fn halves(nodes: usize, dice: &Dice) -> Vec<bool> {
+    let mut left: Vec<bool> = (0..nodes).map(|_| dice.coin()).collect();
+    let (first, second) = (
+        dice.index(nodes),
+        dice.index(nodes.saturating_sub(1).max(1)),
+    );
+    left[first] = true;
+    if nodes > 1 {
+        left[if second >= first { second + 1 } else { second }] = false;
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(cuts: &Cuts) -> usize {
+        pairs(cuts.nodes)
+            .filter(|(a, b)| cuts.is_cut(*a, *b))
+            .count()
+    }
+
+    #[test]
+    fn shapes_cut_what_they_say() {
+        let dice = Dice::new(1, "test");
+        for nodes in 2..=5 {
+            for victim in 0..nodes {
+                let draw = |shape: Shape| shape.draw(nodes, victim, &dice);
+                let halves = draw(Shape::Symmetric);
+                assert!(pairs(nodes).all(|(a, b)| halves.is_cut(a, b) == halves.is_cut(b, a)));
+                assert!(count(&halves) >= 2);
+                let one_way = draw(Shape::Asymmetric);
+                assert!(pairs(nodes).all(|(a, b)| !one_way.is_cut(a, b) || !one_way.is_cut(b, a)));
+                assert!(count(&one_way) >= 1);
+                let bridge = draw(Shape::Bridge);
+                assert!((0..nodes).all(|b| !bridge.is_cut(victim, b) && !bridge.is_cut(b, victim)));
+                assert_eq!(count(&draw(Shape::Isolated)), 2 * (nodes - 1));
+                assert_eq!(count(&draw(Shape::Mute)), nodes - 1);
+                assert!((0..nodes).all(|b| !draw(Shape::Mute).is_cut(b, victim)));
+                assert!((0..nodes).all(|b| !draw(Shape::Deaf).is_cut(victim, b)));
+            }
+        }
+        assert_eq!(count(&Shape::Ring.draw(5, 0, &dice)), 10);
+        assert_eq!(count(&Cuts::none(5)), 0);
+    }
+}

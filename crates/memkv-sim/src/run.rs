@@ -1,0 +1,165 @@
+//! One seed from its first to its last simulated moment: safety phase, liveness phase, judgement.
+//!
+//! Everything runs on one thread, in a runtime of its own with paused time, so that a seed means
+//! the same run everywhere; with `--cfg tokio_unstable` that includes the scheduler's choices.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use memkv_check::ledger::Ledger;
+use memkv_check::{Budget, KeyValue, Operation, Reply, revision, wgl};
+
+use crate::client::Workload;
+use crate::cluster::{Cluster, Violation};
+use crate::nemesis::Nemesis;
+use crate::settle::{Rest, settle};
+use crate::swarm::Swarm;
+use crate::trace::{Counts, Trace};
+
+/// How often the invariants are looked at, in simulated time.
+const STEP: Duration = Duration::from_millis(20);
+/// Longest time that a client waits for an answer, and a little.
+const CLIENTS_END: Duration = Duration::from_secs(10);
+
+/// With faults during formation, nodes start within this time, in milliseconds, so that formation
+/// has a duration.
+const START_WITHIN_MS: u64 = 2_000;
+
+/// What a run must know besides its seed.
+#[derive(Debug)]
+pub struct Options {
+    /// Simulated time under faults.
+    pub duration: Duration,
+    /// Where the trace's lines go.
+    pub trace: Option<std::fs::File>,
+}
+
+/// What a run was.
+#[derive(Debug)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// What the seed decided.
+    pub swarm: Swarm,
+    /// The first broken promise.
+    pub violation: Option<Violation>,
+    /// Checksum over all lines of the trace, and their number.
+    pub digest: (u32, u64),
+    /// What happened how often.
+    pub counts: Counts,
+    /// Simulated time of the whole run.
+    pub simulated: Duration,
+    /// Simulated time from the end of the faults until all nodes served.
+    pub recovery: Option<Duration>,
+}
+
+/// Runs a seed.
+///
+/// # Errors
+/// If the runtime cannot be built.
+pub fn run(seed: u64, options: Options) -> std::io::Result<Report> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    let runtime = builder.build()?;
+    memkv_raft::seed_engine_randomness(seed);
+    Ok(runtime.block_on(whole_run(seed, options)))
+}
+
+async fn whole_run(seed: u64, options: Options) -> Report {
+    let trace = Arc::new(Trace::new(options.trace));
+    let swarm = Swarm::new(seed);
+    trace.line(format_args!("seed {seed}: {swarm:?}"));
+    let cluster = Cluster::new(seed, swarm.clone(), trace.clone());
+    let workload = Workload::new(cluster.clone());
+    let looker = tokio::spawn(look(cluster.clone()));
+    let rest = tokio::select! {
+        biased;
+        () = cluster.broken() => None,
+        rest = phases(&cluster, &workload, options.duration) => rest,
+    };
+    looker.abort();
+    let simulated = Duration::from_micros(trace.micros());
+    if let Some(rest) = &rest
+        && cluster.violation().is_none()
+    {
+        judge(&cluster, &workload.recorder.history(), rest);
+    }
+    cluster.tear_down();
+    Report {
+        seed,
+        swarm,
+        violation: cluster.violation(),
+        digest: trace.digest(),
+        counts: trace.counts(),
+        simulated,
+        recovery: rest.map(|rest| rest.recovery),
+    }
+}
+
+/// Looks at the invariants for ever.
+async fn look(cluster: Arc<Cluster>) {
+    loop {
+        tokio::time::sleep(STEP).await;
+        cluster.invariants.check(&cluster);
+        cluster.trace.count("looks at the invariants");
+    }
+}
+
+async fn phases(
+    cluster: &Arc<Cluster>,
+    workload: &Arc<Workload>,
+    duration: Duration,
+) -> Option<Rest> {
+    let swarm = &cluster.swarm;
+    for slot in 0..cluster.nodes() {
+        let late = if swarm.early_faults {
+            START_WITHIN_MS
+        } else {
+            0
+        };
+        cluster.start_after(slot, cluster.dice.millis(0, late));
+    }
+    let clients = workload.start();
+    let nemesis = tokio::spawn(Nemesis::new(cluster.clone()).run());
+    tokio::time::sleep(duration).await;
+    nemesis.abort();
+    Nemesis::relent(cluster);
+    workload.stop();
+    for client in clients {
+        if tokio::time::timeout(CLIENTS_END, client).await.is_err() {
+            cluster.violated(
+                "every call ends",
+                "a client still waits for an answer".to_owned(),
+            );
+            return None;
+        }
+    }
+    settle(cluster, workload).await
+}
+
+/// The judges' verdicts on what clients saw.
+fn judge(cluster: &Cluster, history: &[Operation], rest: &Rest) {
+    let budget = Budget::default();
+    if let Err(failure) = wgl::check(&KeyValue, history, &budget) {
+        return cluster.violated("linearizable", failure.to_string());
+    }
+    if let Err(failure) = revision::check(&KeyValue, history, &budget) {
+        return cluster.violated(
+            "linearizable in the order of revisions",
+            failure.to_string(),
+        );
+    }
+    let mut ledger = Ledger::new();
+    history
+        .iter()
+        .for_each(|operation| ledger.record(operation));
+    // A deletion that removes nothing takes a revision too, but is no write in the account.
+    let removed_nothing =
+        |operation: &&Operation| operation.reply() == Some(&Reply::Removed(false));
+    let counted = rest.revision - history.iter().filter(removed_nothing).count() as u64;
+    if let Err(discrepancy) = ledger.audit(rest.content.iter().cloned(), Some(counted)) {
+        cluster.violated("no acknowledged write is lost", discrepancy.to_string());
+    }
+}

@@ -1,0 +1,226 @@
+//! The end of a run: faults stop, and the cluster must come to rest in one state that holds
+//! everything it ever promised.
+//!
+//! Liveness is judged here only: before, a cluster may be too broken to answer. All time limits are
+//! simulated.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use memkv_check::Op;
+use memkv_check::ledger::Final;
+use memkv_raft::store::Store;
+use memkv_raft::{Node, Phase};
+use tokio::time::Instant;
+
+use crate::client::{Workload, key_name, value_id};
+use crate::cluster::{Cluster, name};
+use crate::host::Death;
+
+/// How long a healed cluster may take to serve on every node: a few elections, a replacement (whose
+/// predecessor must have been silent for up to 3 s, one after the other in a cluster of five), and
+/// the transfer of a snapshot.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How often it is looked at.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Clients of the last phase; the others count from 1.
+const PROCESS: u64 = 1_000;
+
+/// What every node held in the end.
+pub(crate) struct Rest {
+    pub(crate) content: Vec<Final>,
+    pub(crate) revision: u64,
+    /// Simulated time from the end of the faults until all nodes served.
+    pub(crate) recovery: Duration,
+}
+
+/// Waits for rest; `None` if a promise was broken on the way.
+pub(crate) async fn settle(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<Rest> {
+    let healed_at = Instant::now();
+    let mut rest = one_state(cluster, workload).await?;
+    let recovery = healed_at.elapsed();
+    cluster
+        .trace
+        .line(format_args!("settled after {recovery:?}"));
+    if cluster.swarm.final_power_loss {
+        cluster.trace.count("power losses at the end");
+        for slot in 0..cluster.nodes() {
+            cluster.kill(slot, Death::Power, "power loss at the end");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        (0..cluster.nodes()).for_each(|slot| cluster.start(slot));
+        rest = one_state(cluster, workload).await?;
+    }
+    Some(Rest { recovery, ..rest })
+}
+
+async fn one_state(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<Rest> {
+    let deadline = Instant::now() + LIMIT;
+    within(
+        cluster,
+        deadline,
+        "all nodes serve, each with a vote",
+        || serving(cluster),
+    )
+    .await?;
+    for slot in 0..cluster.nodes() {
+        answers(cluster, workload, slot, deadline).await?;
+    }
+    // Reads on every node of everything: they enter the history and are judged there.
+    for slot in 0..cluster.nodes() {
+        for key in 0..cluster.swarm.keys {
+            if let Some(node) = cluster.node(slot) {
+                let process = PROCESS + slot as u64;
+                workload
+                    .read(process, slot, &node, key_name(key), Op::Get)
+                    .await;
+            }
+        }
+    }
+    within(cluster, deadline, "all nodes have applied the same", || {
+        same_state(cluster)
+    })
+    .await?;
+    let (_, node) = cluster.live().into_iter().next()?;
+    let keys = cluster.swarm.keys;
+    Some(node.read_stale(|store| Rest {
+        content: content(store, keys),
+        revision: store.revision(),
+        recovery: Duration::ZERO,
+    }))
+}
+
+fn content(store: &Store, keys: usize) -> Vec<Final> {
+    let names = (0..keys).map(key_name);
+    let held = names.filter_map(|key| {
+        let held = store.get(key.as_bytes())?;
+        // A value that nobody wrote has no id; the largest one is never drawn.
+        let value = value_id(held.value).unwrap_or(u64::MAX);
+        Some(Final {
+            key,
+            value,
+            revision: held.mod_revision,
+        })
+    });
+    held.collect()
+}
+
+/// A write and a read through this node.
+async fn answers(
+    cluster: &Arc<Cluster>,
+    workload: &Arc<Workload>,
+    slot: usize,
+    deadline: Instant,
+) -> Option<()> {
+    let process = PROCESS + slot as u64;
+    let key = key_name(0);
+    loop {
+        // Asked for each time: a fault that was set before may still end the process.
+        if let Some(node) = cluster.node(slot) {
+            let written = workload.write(process, slot, &node, key.clone()).await;
+            let read = workload.read(process, slot, &node, key.clone(), Op::Get);
+            if written.is_some() && read.await {
+                return Some(());
+            }
+        }
+        if cluster.violation().is_some() {
+            return None;
+        }
+        if Instant::now() >= deadline {
+            let seen = format!(
+                "{} answers no write and read: {}",
+                name(slot),
+                describe(cluster)
+            );
+            cluster.violated("a healed cluster serves", seen);
+            return None;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Waits until `done`.
+async fn within(
+    cluster: &Arc<Cluster>,
+    deadline: Instant,
+    what: &str,
+    done: impl Fn() -> bool,
+) -> Option<()> {
+    while !done() {
+        if cluster.violation().is_some() {
+            return None;
+        }
+        if Instant::now() >= deadline {
+            let seen = format!(
+                "{LIMIT:?} after the last fault not: {what}: {}",
+                describe(cluster)
+            );
+            cluster.violated("a healed cluster converges", seen);
+            return None;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Some(())
+}
+
+/// Whether every host runs a node that serves and votes, and nothing is pending.
+fn serving(cluster: &Cluster) -> bool {
+    let nodes = cluster.live();
+    nodes.len() == cluster.nodes()
+        && nodes.iter().all(|(slot, node)| {
+            let Some(now) = node.inspect() else {
+                return false;
+            };
+            node.status().phase == Phase::Serving
+                && now.voters.len() == 1
+                && now.voters[0].len() == cluster.nodes()
+                && now.voters[0].contains(&now.node_id)
+                && cluster.hosts[*slot].lock().loss.is_none()
+        })
+}
+
+/// Whether all nodes have applied everything that is committed, and to the same effect.
+fn same_state(cluster: &Cluster) -> bool {
+    let state = |node: &Node| {
+        let committed = node.inspect()?.committed?;
+        let applied = node.read_stale(Store::applied_index);
+        let digest = node.read_stale(Store::digest);
+        (committed.index == applied).then_some((applied, digest))
+    };
+    let states: Vec<_> = cluster.live().iter().map(|(_, node)| state(node)).collect();
+    states.len() == cluster.nodes()
+        && states[0].is_some()
+        && states.iter().all(|state| *state == states[0])
+}
+
+/// Every node in a few words.
+fn describe(cluster: &Cluster) -> String {
+    let node = |slot: usize| {
+        let Some(node) = cluster.node(slot) else {
+            return format!("{} is down", name(slot));
+        };
+        let status = node.status();
+        let inspection = node.inspect();
+        format!(
+            "{} (id {}) {:?} {:?} \"{}\" term {} leader {:?} commit {} applied {} last {:?} voters {:?}",
+            status.name,
+            status.node_id,
+            status.phase,
+            status.role,
+            status.message,
+            status.term,
+            status.leader,
+            status.commit_index,
+            status.applied_index,
+            inspection
+                .as_ref()
+                .and_then(|now| now.log.last())
+                .map(|id| id.index),
+            inspection.map(|now| now.voters),
+        )
+    };
+    (0..cluster.nodes())
+        .map(node)
+        .collect::<Vec<_>>()
+        .join("; ")
+}

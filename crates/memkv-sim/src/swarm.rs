@@ -1,0 +1,195 @@
+//! What kind of run a seed is: size, settings, workload and which faults happen how often.
+//!
+//! Each seed switches most things off and a few on (swarm testing: Groce et al., ISSTA 2012), so
+//! that faults which hide each other also occur alone. Never looks at anything but the seed.
+
+use std::time::Duration;
+
+use crate::dice::Dice;
+use crate::net::Weather;
+
+/// A kind of fault that the nemesis inflicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// One process dies; what it had not synced is lost with probability one half.
+    Crash,
+    /// The leader's process dies.
+    CrashLeader,
+    /// All hosts lose power at once.
+    PowerLoss,
+    /// A process dies somewhere inside a sequence of disk operations.
+    CrashInWrite,
+    /// A process dies when it receives a certain kind of request.
+    CrashOnRequest,
+    /// An orderly stop, with a hand-over of leadership.
+    Stop,
+    /// Some links are cut, in one of the shapes.
+    Partition,
+    /// Links flap.
+    Flap,
+    /// The network gets much worse for a while.
+    Storm,
+    /// A disk is slow, or stalls.
+    SlowDisk,
+    /// A write or an fsync fails.
+    DiskError,
+    /// A directory is emptied while its process is down.
+    Wipe,
+    /// A bit of a directory flips while its process is down.
+    Corrupt,
+    /// A wall clock jumps.
+    Clock,
+    /// A disk has hardly any space left, for a while.
+    FullDisk,
+}
+
+impl Fault {
+    /// All faults, with their weight against each other.
+    const ALL: [(Fault, u64); 15] = [
+        (Fault::Crash, 4),
+        (Fault::CrashLeader, 3),
+        (Fault::PowerLoss, 1),
+        (Fault::CrashInWrite, 3),
+        (Fault::CrashOnRequest, 3),
+        (Fault::Stop, 1),
+        (Fault::Partition, 6),
+        (Fault::Flap, 2),
+        (Fault::Storm, 2),
+        (Fault::SlowDisk, 2),
+        (Fault::DiskError, 1),
+        (Fault::Wipe, 2),
+        (Fault::Corrupt, 1),
+        (Fault::Clock, 1),
+        (Fault::FullDisk, 1),
+    ];
+
+    /// Whether it makes sense in a cluster of one.
+    fn fits_one(self) -> bool {
+        !matches!(
+            self,
+            Fault::Partition | Fault::Flap | Fault::Storm | Fault::CrashOnRequest
+        )
+    }
+}
+
+/// Everything that a seed decides before the run begins.
+#[derive(Debug, Clone)]
+pub struct Swarm {
+    /// Nodes, 1 to 5.
+    pub nodes: usize,
+    /// Faults of this run with their weights; may be empty.
+    pub faults: Vec<(Fault, u64)>,
+    /// Mean time between two faults.
+    pub fault_every: Duration,
+    /// Faults begin before the cluster is formed.
+    pub early_faults: bool,
+    /// The network when nothing special happens.
+    pub weather: Weather,
+    /// A disk operation's usual time, in microseconds.
+    pub disk_us: u64,
+    /// Client tasks.
+    pub clients: usize,
+    /// Keys that they use.
+    pub keys: usize,
+    /// Mean pause of a client between two operations.
+    pub think: Duration,
+    /// Operations out of 100 that read.
+    pub reads_percent: u64,
+    /// Largest value, in bytes.
+    pub value_bytes: u64,
+    /// See `NodeConfig`.
+    pub max_log_size: u64,
+    /// See `NodeConfig`.
+    pub max_log_count: usize,
+    /// See `NodeConfig`.
+    pub snapshot_growth_percent: u32,
+    /// See `NodeConfig`.
+    pub replace_after: Duration,
+    /// After the run has converged, everything loses power once more and must come back the same.
+    pub final_power_loss: bool,
+}
+
+/// Chances per million.
+const PERCENT: u64 = 10_000;
+
+impl Swarm {
+    /// The run that `seed` means.
+    pub fn new(seed: u64) -> Self {
+        let dice = Dice::new(seed, "swarm");
+        // Three and five are what people run, and what most faults need.
+        let nodes = *dice.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5]);
+        let mut faults: Vec<(Fault, u64)> = Fault::ALL
+            .into_iter()
+            .filter(|(fault, _)| nodes > 1 || fault.fits_one())
+            .filter(|_| dice.chance(40 * PERCENT))
+            .collect();
+        if dice.chance(3 * PERCENT) {
+            faults.clear();
+        }
+        let value_bytes = *dice.pick(&[16, 16, 256, 256, 4_096, 4_096, 16_384, 65_536]);
+        // Much data costs much time; a few large values show as much as many.
+        let is_bulky = value_bytes > 4_096;
+        Self {
+            nodes,
+            faults,
+            fault_every: dice.millis(300, 3_000),
+            early_faults: dice.chance(30 * PERCENT),
+            weather: weather(&dice),
+            disk_us: *dice.pick(&[100, 500, 2_000, 8_000]),
+            clients: *dice.pick(&[2, 4, 8]),
+            keys: *dice.pick(&[1, 3, 3, 8, 8, 24]),
+            think: dice.millis(20, 200) * if is_bulky { 5 } else { 1 },
+            reads_percent: *dice.pick(&[20, 50, 80]),
+            value_bytes,
+            max_log_size: 64 * 1024,
+            max_log_count: *dice.pick(&[1, 2, 4]),
+            snapshot_growth_percent: *dice.pick(if is_bulky { &[50] } else { &[0, 50] }),
+            replace_after: dice.millis(2_000, 3_000),
+            final_power_loss: dice.chance(40 * PERCENT),
+        }
+    }
+}
+
+fn weather(dice: &Dice) -> Weather {
+    let fair = dice.chance(40 * PERCENT);
+    let per_mille = |most: u64| {
+        if fair {
+            0
+        } else {
+            dice.below(most * 1_000 + 1)
+        }
+    };
+    Weather {
+        latency_us: *dice.pick(&[0, 200, 1_000, 5_000]),
+        jitter_us: *dice.pick(&[100, 1_000, 10_000]),
+        spike: per_mille(10),
+        spike_ms: *dice.pick(&[20, 200, 1_000]),
+        loss: per_mille(20),
+        duplicate: per_mille(10),
+        ghost: *dice.pick(&[0, 200_000, 1_000_000]),
+    }
+}
+
+impl Weather {
+    /// The same network in a storm.
+    pub fn stormy(&self, dice: &Dice) -> Self {
+        Self {
+            jitter_us: self.jitter_us.max(5_000),
+            spike: dice.between(PERCENT, 10 * PERCENT),
+            loss: dice.between(PERCENT, 30 * PERCENT),
+            duplicate: dice.between(0, 10 * PERCENT),
+            ..self.clone()
+        }
+    }
+
+    /// A network that does nothing wrong, for the end.
+    pub fn calm(&self) -> Self {
+        Self {
+            spike: 0,
+            loss: 0,
+            duplicate: 0,
+            ghost: 0,
+            ..self.clone()
+        }
+    }
+}

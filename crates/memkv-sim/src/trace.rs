@@ -1,0 +1,92 @@
+//! What happened in a run, as lines: hashed always, written to a file on demand, and counted by
+//! kind. Never influences the run.
+//! Invariant: two runs of one seed give the same lines, so equal digests prove determinism.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// How often things happened, by name.
+pub type Counts = BTreeMap<&'static str, u64>;
+
+/// The record of one run.
+pub struct Trace {
+    start: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    crc: crc32fast::Hasher,
+    lines: u64,
+    line: String,
+    file: Option<std::io::BufWriter<std::fs::File>>,
+    counts: Counts,
+}
+
+impl Trace {
+    /// Starts the clock. Must be called inside the run's runtime.
+    pub fn new(file: Option<std::fs::File>) -> Self {
+        let state = State {
+            crc: crc32fast::Hasher::new(),
+            lines: 0,
+            line: String::new(),
+            file: file.map(std::io::BufWriter::new),
+            counts: Counts::new(),
+        };
+        Self {
+            start: Instant::now(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Simulated time since the start, in microseconds.
+    pub fn micros(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Adds a line.
+    pub fn line(&self, event: fmt::Arguments<'_>) {
+        let micros = self.micros();
+        let mut state = self.state.lock();
+        let State {
+            crc,
+            lines,
+            line,
+            file,
+            ..
+        } = &mut *state;
+        line.clear();
+        // Writing to a string cannot fail.
+        let _ = writeln!(line, "{:>6}.{:03} {event}", micros / 1000, micros % 1000);
+        crc.update(line.as_bytes());
+        *lines += 1;
+        if let Some(out) = file
+            && out.write_all(line.as_bytes()).is_err()
+        {
+            *file = None;
+        }
+    }
+
+    /// Counts an event of this kind.
+    pub fn count(&self, kind: &'static str) {
+        *self.state.lock().counts.entry(kind).or_default() += 1;
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> Counts {
+        self.state.lock().counts.clone()
+    }
+
+    /// The digest over all lines so far, and their number.
+    pub fn digest(&self) -> (u32, u64) {
+        let mut state = self.state.lock();
+        if let Some(file) = &mut state.file {
+            // The file is an aid for people; the digest does not depend on it.
+            let _ = file.flush();
+        }
+        (state.crc.clone().finalize(), state.lines)
+    }
+}
