@@ -1,0 +1,182 @@
+//! The cluster as a table that fits a terminal of 80 columns.
+//! Never wraps a line: what is too long loses its middle.
+
+use memkv_client::proto::Phase;
+use memkv_client::{ClusterView, NodeView};
+
+const WIDTH: usize = 80;
+
+/// Columns are this far apart.
+const GAP: usize = 2;
+
+/// Columns that may be shortened keep at least this much.
+const MIN_COLUMN: usize = 8;
+
+const HEADING: [&str; 7] = ["NODE", "ADDR", "ROLE", "STATE", "TERM", "COMMIT", "APPLIED"];
+
+/// A heading and one line per node; the leader is marked with `*`.
+pub(crate) fn table(view: &ClusterView) -> String {
+    let mut rows = vec![HEADING.map(|word| word.to_owned())];
+    rows[0][0] = format!("  {}", HEADING[0]);
+    for node in &view.nodes {
+        let mut row = cells(node);
+        row[0] = format!("{} {}", if view.leads(node) { '*' } else { ' ' }, row[0]);
+        rows.push(row);
+    }
+    let widths = fit(&rows);
+    let mut text = String::new();
+    for row in &rows {
+        let line: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{:<width$}", shorten(cell, width)))
+            .collect();
+        text.push_str(line.join(&" ".repeat(GAP)).trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// The same for programs: no heading, one tab between columns, nothing shortened.
+pub(crate) fn tabs(view: &ClusterView) -> String {
+    view.nodes
+        .iter()
+        .map(|node| cells(node).join("\t") + "\n")
+        .collect()
+}
+
+fn cells(node: &NodeView) -> [String; 7] {
+    let name = if node.name.is_empty() {
+        "-"
+    } else {
+        &node.name
+    };
+    let (name, addr) = (printable(name), printable(&node.addr));
+    match &node.status {
+        Err(_) => {
+            let none = || "-".to_owned();
+            [
+                name,
+                addr,
+                none(),
+                "unreachable".to_owned(),
+                none(),
+                none(),
+                none(),
+            ]
+        }
+        Ok(status) => {
+            let state = if status.phase == Phase::Serving {
+                "ok"
+            } else {
+                status.phase.as_str()
+            };
+            let numbers = [status.term, status.commit_index, status.applied_index];
+            let [term, commit, applied] = numbers.map(|number| number.to_string());
+            [
+                name,
+                addr,
+                status.role.to_string(),
+                state.to_owned(),
+                term,
+                commit,
+                applied,
+            ]
+        }
+    }
+}
+
+/// What came from the network must not control a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}
+
+/// Column widths: what the cells need, and less for addresses, then names, if that is too much.
+fn fit(rows: &[[String; 7]]) -> [usize; 7] {
+    let mut widths = [0; 7];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for column in [1, 0] {
+        let total: usize = widths.iter().sum::<usize>() + GAP * (widths.len() - 1);
+        let less = total
+            .saturating_sub(WIDTH)
+            .min(widths[column].saturating_sub(MIN_COLUMN));
+        widths[column] -= less;
+    }
+    widths
+}
+
+/// At most `width` characters: the beginning and the end, which tell addresses apart.
+fn shorten(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    let tail = (width - 1) / 2;
+    let head = width - 1 - tail;
+    text.chars()
+        .take(head)
+        .chain(['~'])
+        .chain(text.chars().skip(length - tail))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use memkv_client::proto::Status;
+
+    use super::*;
+
+    fn view(addr: &str) -> ClusterView {
+        let status: Status = serde_json::from_str(
+            r#"{"name":"n2","role":"leader","leader":"n2","term":7,"commit_index":88412,
+            "applied_index":88412,"members":[],"durability":"sync","version":"0"}"#,
+        )
+        .unwrap();
+        let node = |name: &str, status| NodeView {
+            name: name.to_owned(),
+            addr: addr.to_owned(),
+            status,
+            votes: true,
+        };
+        ClusterView {
+            nodes: vec![
+                node("n2", Ok(status)),
+                node("n3", Err("refused".to_owned())),
+            ],
+            leader: Some("n2".to_owned()),
+        }
+    }
+
+    #[test]
+    fn columns_line_up_and_the_leader_is_marked() {
+        let expected = concat!(
+            "  NODE  ADDR            ROLE    STATE        TERM  COMMIT  APPLIED\n",
+            "* n2    10.0.0.2:11081  leader  ok           7     88412   88412\n",
+            "  n3    10.0.0.2:11081  -       unreachable  -     -       -\n",
+        );
+        assert_eq!(table(&view("10.0.0.2:11081")), expected);
+        assert_eq!(
+            tabs(&view("h:1")),
+            "n2\th:1\tleader\tok\t7\t88412\t88412\nn3\th:1\t-\tunreachable\t-\t-\t-\n"
+        );
+    }
+
+    #[test]
+    fn long_addresses_lose_their_middle() {
+        let long = format!("{}.example.org:11081", "x".repeat(100));
+        let text = table(&view(&long));
+        assert!(
+            text.lines().all(|line| line.chars().count() <= WIDTH),
+            "{text}"
+        );
+        assert!(text.contains("xx~") && text.contains(":11081"), "{text}");
+        assert_eq!(shorten("abcdefgh", 5), "ab~gh");
+        assert_eq!(printable("a\x1b[2J"), "a?[2J");
+    }
+}

@@ -1,0 +1,419 @@
+//! The whole cluster at a glance: every node's status, and one sentence on its health.
+//!
+//! Never more than what the nodes said when they were asked: a node that is unreachable from here
+//! may be fine for the others. Invariant: each member occurs once.
+
+use std::collections::BTreeMap;
+
+use memkv_proto::{Durability, Member, Phase, Role, Status};
+use tokio::task::JoinSet;
+
+use crate::Client;
+
+/// One node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// Its name; empty if only its address is known.
+    pub name: String,
+    /// `host:port`: the address in the member list, else the endpoint that was asked.
+    pub addr: String,
+    /// What it said, or why it said nothing.
+    pub status: Result<Status, String>,
+    /// Whether it is a member with a vote, as far as the others say.
+    pub votes: bool,
+}
+
+impl NodeView {
+    /// Its name, or its address if that is all that is known.
+    pub fn label(&self) -> &str {
+        if self.name.is_empty() {
+            &self.addr
+        } else {
+            &self.name
+        }
+    }
+
+    /// Whether it answers and takes part.
+    pub fn serves(&self) -> bool {
+        self.status
+            .as_ref()
+            .is_ok_and(|status| status.phase == Phase::Serving)
+    }
+}
+
+/// How well the cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// All nodes serve.
+    Healthy,
+    /// It serves, with fewer nodes than it has.
+    Degraded,
+    /// It does not serve yet: its nodes are still gathering.
+    Forming,
+    /// It does not serve writes or linearizable reads.
+    Unavailable,
+}
+
+impl Health {
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Forming => "forming",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// All nodes that are known, in the order of their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterView {
+    /// The nodes.
+    pub nodes: Vec<NodeView>,
+    /// Name of the leader that the nodes of the highest term know.
+    pub leader: Option<String>,
+}
+
+/// Asks the endpoints, then the members that they name and that have not answered yet.
+pub(crate) async fn gather(client: &Client) -> ClusterView {
+    let first = ask(client, client.endpoints().addrs().iter().cloned()).await;
+    let members = best(first.iter().filter_map(|(_, status)| status.as_ref().ok()))
+        .map(|status| status.members.clone())
+        .unwrap_or_default();
+    let answered = |member: &&Member| {
+        let named = |(_, status): &(String, Result<Status, String>)| {
+            status
+                .as_ref()
+                .is_ok_and(|status| status.name == member.name)
+        };
+        !first
+            .iter()
+            .any(|asked| named(asked) || asked.0 == member.addr)
+    };
+    let missing: Vec<_> = members
+        .iter()
+        .filter(answered)
+        .map(|m| m.addr.clone())
+        .collect();
+    let second = ask(client, missing.into_iter()).await;
+    merge(members, first.into_iter().chain(second))
+}
+
+/// Asks all addresses at the same time.
+async fn ask(
+    client: &Client,
+    addrs: impl Iterator<Item = String>,
+) -> Vec<(String, Result<Status, String>)> {
+    let mut asked = JoinSet::new();
+    for (place, addr) in addrs.enumerate() {
+        let ask = client.ask_status(addr.clone());
+        asked.spawn(async move { (place, addr, ask.await) });
+    }
+    let mut answers = BTreeMap::new();
+    while let Some(answer) = asked.join_next().await {
+        // A task can only fail when the runtime shuts down.
+        let Ok((place, addr, status)) = answer else {
+            continue;
+        };
+        answers.insert(place, (addr, status));
+    }
+    answers.into_values().collect()
+}
+
+/// Who knows most: the highest term, and among those whoever has applied most.
+fn best<'a>(statuses: impl Iterator<Item = &'a Status>) -> Option<&'a Status> {
+    statuses.max_by_key(|status| (status.term, status.leader.is_some(), status.applied_index))
+}
+
+/// One row per member, then one per node that answered or was asked and is no member.
+fn merge(
+    members: Vec<Member>,
+    asked: impl Iterator<Item = (String, Result<Status, String>)>,
+) -> ClusterView {
+    let mut nodes: Vec<NodeView> = members
+        .into_iter()
+        .map(|member| NodeView {
+            name: member.name,
+            addr: member.addr,
+            status: Err("not asked".to_owned()),
+            votes: member.role.votes(),
+        })
+        .collect();
+    for (addr, status) in asked {
+        let known = nodes.iter_mut().find(|node| match &status {
+            Ok(status) => node.name == status.name,
+            Err(_) => node.addr == addr,
+        });
+        match known {
+            // Two endpoints may be the same node; an answer is worth more than none.
+            Some(node) if node.status.is_err() => node.status = status,
+            Some(_) => {}
+            None => {
+                let name = status
+                    .as_ref()
+                    .map_or(String::new(), |status| status.name.clone());
+                nodes.push(NodeView {
+                    name,
+                    addr,
+                    status,
+                    votes: false,
+                });
+            }
+        }
+    }
+    nodes.sort_by(|a, b| (a.name.is_empty(), &a.name).cmp(&(b.name.is_empty(), &b.name)));
+    let statuses = || nodes.iter().filter_map(|node| node.status.as_ref().ok());
+    let term = statuses().map(|status| status.term).max();
+    let mut newest = statuses().filter(|status| Some(status.term) == term);
+    let leader = newest.find_map(|status| status.leader.clone());
+    ClusterView { nodes, leader }
+}
+
+impl ClusterView {
+    /// How well the cluster is, and a sentence that says so, why, and what to do.
+    pub fn health(&self) -> (Health, String) {
+        let answering = self.nodes.iter().filter(|node| node.status.is_ok()).count();
+        if answering == 0 {
+            return (
+                Health::Unavailable,
+                "no node answers: start the nodes".to_owned(),
+            );
+        }
+        let voters: Vec<_> = self.nodes.iter().filter(|node| node.votes).collect();
+        let serving = voters.iter().filter(|node| node.serves()).count();
+        let (total, needed) = (voters.len(), voters.len() / 2 + 1);
+        let start = self.start(&voters);
+        if self.leader.is_none() {
+            if let Some(message) = self.forming() {
+                return (Health::Forming, format!("forming: {message}"));
+            }
+            let sentence = if serving >= needed {
+                format!("no leader: {serving} of {total} nodes serve, an election is under way")
+            } else {
+                format!(
+                    "no leader: {serving} of {total} nodes reachable, {needed} are needed{start}"
+                )
+            };
+            return (Health::Unavailable, sentence);
+        }
+        let counted = format!(
+            "{serving} of {total} {}",
+            if total == 1 { "node" } else { "nodes" }
+        );
+        if serving < needed {
+            let sentence = format!("degraded: only {counted} reachable from here{start}");
+            return (Health::Degraded, sentence);
+        }
+        let spare = match serving - needed {
+            0 => "can lose none".to_owned(),
+            spare => format!("can lose {spare} more and keep serving"),
+        };
+        if serving == total {
+            (Health::Healthy, format!("healthy: {counted}; {spare}"))
+        } else {
+            (
+                Health::Degraded,
+                format!("degraded: {counted}; {spare}{start}"),
+            )
+        }
+    }
+
+    /// What an operator should know besides, a line each.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for node in &self.nodes {
+            match &node.status {
+                Err(reason) => notes.push(format!("{}: {reason}", node.label())),
+                Ok(status) if !status.message.is_empty() => {
+                    notes.push(format!(
+                        "{}: {}: {}",
+                        node.label(),
+                        status.phase,
+                        status.message
+                    ));
+                }
+                Ok(_) => {}
+            }
+        }
+        let mut statuses = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.status.as_ref().ok());
+        if statuses.any(|status| status.durability == Durability::Os) {
+            notes.push("durability \"os\": a power loss can lose acknowledged writes".to_owned());
+        }
+        notes
+    }
+
+    /// Whether this node is the leader that the others know.
+    pub fn leads(&self, node: &NodeView) -> bool {
+        let itself = node
+            .status
+            .as_ref()
+            .is_ok_and(|status| status.role == Role::Leader);
+        itself && self.leader.as_deref() == Some(&node.name)
+    }
+
+    /// `; start n2 or n3`, or nothing if all are there.
+    fn start(&self, voters: &[&NodeView]) -> String {
+        let down: Vec<_> = voters
+            .iter()
+            .filter(|node| node.status.is_err())
+            .map(|node| node.label())
+            .collect();
+        if down.is_empty() {
+            String::new()
+        } else {
+            format!("; start {}", down.join(" or "))
+        }
+    }
+
+    /// What the cluster waits for before it exists, if it does.
+    fn forming(&self) -> Option<String> {
+        let mut statuses = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.status.as_ref().ok());
+        let waiting = statuses.find(|status| status.phase == Phase::Forming)?;
+        if waiting.message.is_empty() {
+            return Some("the nodes wait for each other".to_owned());
+        }
+        Some(waiting.message.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(name: &str, role: Role) -> Member {
+        Member {
+            name: name.into(),
+            addr: format!("{name}:1"),
+            role,
+        }
+    }
+
+    fn status(name: &str, leader: Option<&str>, term: u64) -> Status {
+        let role = if leader == Some(name) {
+            Role::Leader
+        } else {
+            Role::Follower
+        };
+        let json = format!(
+            r#"{{"name":"{name}","role":"{role}","leader":null,"term":{term},"commit_index":5,
+            "applied_index":5,"members":[],"durability":"sync","version":"0"}}"#
+        );
+        let status: Status = serde_json::from_str(&json).unwrap();
+        Status {
+            leader: leader.map(str::to_owned),
+            ..status
+        }
+    }
+
+    fn view(asked: &[(&str, Option<Status>)]) -> ClusterView {
+        let members = ["n1", "n2", "n3"].map(|name| member(name, Role::Follower));
+        let asked = asked.iter().map(|(name, status)| {
+            (
+                format!("{name}:1"),
+                status
+                    .clone()
+                    .ok_or_else(|| "connection refused".to_owned()),
+            )
+        });
+        merge(members.to_vec(), asked)
+    }
+
+    fn up(name: &'static str, leader: Option<&str>) -> (&'static str, Option<Status>) {
+        (name, Some(status(name, leader, 3)))
+    }
+
+    #[test]
+    fn sentences() {
+        let n2 = Some("n2");
+        for (asked, health, sentence) in [
+            (
+                vec![up("n1", n2), up("n2", n2), up("n3", n2)],
+                Health::Healthy,
+                "healthy: 3 of 3 nodes; can lose 1 more and keep serving",
+            ),
+            (
+                vec![up("n1", n2), up("n2", n2), ("n3", None)],
+                Health::Degraded,
+                "degraded: 2 of 3 nodes; can lose none; start n3",
+            ),
+            (
+                vec![up("n1", n2), ("n2", None), ("n3", None)],
+                Health::Degraded,
+                "degraded: only 1 of 3 nodes reachable from here; start n2 or n3",
+            ),
+            (
+                vec![up("n1", None), ("n2", None), ("n3", None)],
+                Health::Unavailable,
+                "no leader: 1 of 3 nodes reachable, 2 are needed; start n2 or n3",
+            ),
+            (
+                vec![up("n1", None), up("n2", None), ("n3", None)],
+                Health::Unavailable,
+                "no leader: 2 of 3 nodes serve, an election is under way",
+            ),
+            (
+                vec![("n1", None), ("n2", None), ("n3", None)],
+                Health::Unavailable,
+                "no node answers: start the nodes",
+            ),
+        ] {
+            assert_eq!(view(&asked).health(), (health, sentence.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_is_not_formed_says_for_whom_it_waits() {
+        let mut waiting = status("n1", None, 0);
+        waiting.phase = Phase::Forming;
+        waiting.message = "n3 has not answered".into();
+        let view = view(&[("n1", Some(waiting)), ("n2", None)]);
+        assert_eq!(
+            view.health(),
+            (Health::Forming, "forming: n3 has not answered".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_highest_term_names_the_leader() {
+        let old = status("n1", Some("n1"), 3);
+        let view = view(&[("n1", Some(old)), ("n2", Some(status("n2", Some("n2"), 4)))]);
+        assert_eq!(view.leader.as_deref(), Some("n2"));
+        let leads: Vec<_> = view.nodes.iter().map(|node| view.leads(node)).collect();
+        assert_eq!(leads, [false, true, false]);
+    }
+
+    #[test]
+    fn a_node_that_was_asked_under_another_address_occurs_once() {
+        let asked = [
+            ("localhost:1".to_owned(), Ok(status("n1", None, 1))),
+            ("n1:1".to_owned(), Err("refused".to_owned())),
+            ("other:1".to_owned(), Err("refused".to_owned())),
+        ];
+        let view = merge(vec![member("n1", Role::Follower)], asked.into_iter());
+        let labels: Vec<_> = view.nodes.iter().map(NodeView::label).collect();
+        assert_eq!(labels, ["n1", "other:1"]);
+        assert!(view.nodes[0].status.is_ok());
+    }
+
+    #[test]
+    fn learners_do_not_count_and_os_durability_is_noted() {
+        let asked = [(
+            "n1:1".to_owned(),
+            Ok(Status {
+                durability: Durability::Os,
+                ..status("n1", Some("n1"), 1)
+            }),
+        )];
+        let members = vec![member("n1", Role::Leader), member("n2", Role::Learner)];
+        let view = merge(members, asked.into_iter());
+        assert_eq!(view.health().1, "healthy: 1 of 1 node; can lose none");
+        assert_eq!(view.notes().len(), 2, "{:?}", view.notes());
+    }
+}

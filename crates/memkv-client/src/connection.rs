@@ -1,0 +1,240 @@
+//! Kept-alive HTTP/1.1 connections, and one exchange over one of them.
+//!
+//! Never decides whether a request may be repeated: it reports whether any byte of it may have
+//! left this machine. Invariant: a connection is in the pool only while no request is on it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use memkv_proto::limits::MAX_VALUE_BYTES_CEILING;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+/// A connection that idled longer is not used again: the original closes after 30 s, and a request
+/// that crosses the close on the wire would have an unknown outcome.
+const MAX_IDLE: Duration = Duration::from_secs(10);
+
+/// Idle connections kept per endpoint; more only cost file descriptors.
+const MAX_IDLE_CONNECTIONS: usize = 64;
+
+/// A host that does not answer within this is taken for dead while others can be tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A request, independent of the endpoint it goes to.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) body: Bytes,
+}
+
+/// A complete response.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// An exchange that brought no response.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// Whether a part of the request may have reached the endpoint.
+    pub(crate) sent: bool,
+    /// Why, in words.
+    pub(crate) reason: String,
+}
+
+impl Failed {
+    fn unsent(reason: impl fmt::Display) -> Self {
+        Self {
+            sent: false,
+            reason: reason.to_string(),
+        }
+    }
+
+    fn sent(reason: impl fmt::Display) -> Self {
+        Self {
+            sent: true,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+
+struct Idle {
+    sender: Sender,
+    since: Instant,
+}
+
+/// The idle connections of one client, by endpoint.
+#[derive(Default)]
+pub(crate) struct Pool {
+    idle: Mutex<HashMap<String, Vec<Idle>>>,
+}
+
+impl Pool {
+    /// Sends `call` to `addr` and reads the whole response, until `deadline`.
+    pub(crate) async fn exchange(
+        &self,
+        addr: &str,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Reply, Failed> {
+        let started = Instant::now();
+        while let Some(mut sender) = self.take(addr) {
+            match send(&mut sender, addr, call, started, deadline).await {
+                Ok(reply) => return Ok(self.put(addr, sender, reply)),
+                // It was closed while it idled: nothing was sent, so another one may.
+                Err(failed) if !failed.sent => {}
+                Err(failed) => return Err(failed),
+            }
+        }
+        let mut sender = connect(addr, started, deadline).await?;
+        let reply = send(&mut sender, addr, call, started, deadline).await?;
+        Ok(self.put(addr, sender, reply))
+    }
+
+    /// Makes sure that `addr` accepts connections, and keeps one.
+    pub(crate) async fn probe(&self, addr: &str, deadline: Instant) -> Result<(), Failed> {
+        let sender = connect(addr, Instant::now(), deadline).await?;
+        self.keep(addr, sender);
+        Ok(())
+    }
+
+    /// An idle connection that is still open; older ones are dropped.
+    fn take(&self, addr: &str) -> Option<Sender> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let connections = idle.get_mut(addr)?;
+        while let Some(Idle { sender, since }) = connections.pop() {
+            if since.elapsed() < MAX_IDLE && !sender.is_closed() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn put(&self, addr: &str, sender: Sender, reply: Reply) -> Reply {
+        self.keep(addr, sender);
+        reply
+    }
+
+    fn keep(&self, addr: &str, sender: Sender) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let connections = idle.entry(addr.to_owned()).or_default();
+        if connections.len() < MAX_IDLE_CONNECTIONS {
+            connections.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
+        }
+    }
+}
+
+/// Opens a connection. Nothing of any request is sent.
+async fn connect(addr: &str, started: Instant, deadline: Instant) -> Result<Sender, Failed> {
+    let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
+    let connecting = async {
+        let stream = TcpStream::connect(addr)
+            .await
+            .map_err(|err| Failed::unsent(words(&err)))?;
+        // A request is one write and waits for its answer: delaying it gains nothing.
+        stream.set_nodelay(true).map_err(Failed::unsent)?;
+        http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(Failed::unsent)
+    };
+    let (sender, connection) = timeout_at(deadline, connecting)
+        .await
+        .map_err(|_| Failed::unsent(format!("no connection within {}", since(started))))??;
+    // Ends when the sender is dropped or the peer closes; each request hears of failures itself.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+async fn send(
+    sender: &mut Sender,
+    addr: &str,
+    call: &Call,
+    started: Instant,
+    deadline: Instant,
+) -> Result<Reply, Failed> {
+    let late = || Failed::sent(format!("no answer within {}", since(started)));
+    let mut request = Request::builder()
+        .method(&call.method)
+        .uri(&call.path)
+        .header(HOST, addr);
+    if call.method == Method::PUT {
+        request = request.header(CONTENT_TYPE, "application/octet-stream");
+    }
+    let request = request
+        .body(Full::new(call.body.clone()))
+        .map_err(Failed::unsent)?;
+    match timeout_at(deadline, sender.ready()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(err)) => return Err(Failed::unsent(lost(&err))),
+        Err(_) => return Err(Failed::unsent(late().reason)),
+    }
+    let response = match timeout_at(deadline, sender.try_send_request(request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(mut err)) => {
+            let sent = err.take_message().is_none();
+            return Err(Failed {
+                sent,
+                reason: lost(err.error()),
+            });
+        }
+        Err(_) => return Err(late()),
+    };
+    let (head, body) = response.into_parts();
+    // Room for the largest value; problems and statuses are far smaller.
+    let body = Limited::new(body, MAX_VALUE_BYTES_CEILING).collect();
+    let body = match timeout_at(deadline, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(err)) => return Err(Failed::sent(format!("the answer broke off: {err}"))),
+        Err(_) => return Err(late()),
+    };
+    Ok(Reply {
+        status: head.status,
+        headers: head.headers,
+        body,
+    })
+}
+
+/// What became of a connection, in words for an operator.
+fn lost(err: &hyper::Error) -> String {
+    if err.is_parse() {
+        return "the answer is not HTTP".to_owned();
+    }
+    let source =
+        std::error::Error::source(err).and_then(|err| err.downcast_ref::<std::io::Error>());
+    match source {
+        Some(err) => words(err),
+        None => "the connection was closed without an answer".to_owned(),
+    }
+}
+
+fn words(err: &std::io::Error) -> String {
+    match err.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        std::io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        _ => err.to_string(),
+    }
+}
+
+/// How long ago, in tenths of a second.
+fn since(started: Instant) -> String {
+    format!("{:.1} s", started.elapsed().as_secs_f64())
+}

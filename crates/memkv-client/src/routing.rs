@@ -1,0 +1,239 @@
+//! Which endpoint gets a request, and what happens after a failure.
+//!
+//! A write goes to one endpoint at a time, and to the next one only if it certainly was not
+//! executed. A read may go to several: whoever does not answer soon gets company.
+//!
+//! Never exceeds the deadline of the call. Invariant: after a write that may have been executed
+//! nothing more is sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::Endpoints;
+use crate::answer::{self, Answer, Success};
+use crate::connection::{Call, Failed, Pool, Reply};
+use crate::error::{Attempt, Error, Operation};
+
+/// A read that is not answered after this is sent to the next endpoint too: longer than an answer
+/// takes in a healthy cluster, short enough to ask three nodes within the default deadline.
+const COMPANY_AFTER: Duration = Duration::from_secs(1);
+
+/// Pause before all endpoints are asked again, unless a node names another one.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause that a node may ask for.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// The endpoints of a client and the connections to them.
+pub(crate) struct Router {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) endpoints: Endpoints,
+    /// Place of the endpoint that answered last.
+    preferred: AtomicUsize,
+}
+
+/// A failed attempt, and how its request may go on.
+enum Outcome {
+    Done(Option<Success>),
+    Refused(Error),
+    /// Not executed: another endpoint may be asked. The pause is set if the node asks for one.
+    Next(Attempt, Option<Duration>),
+    Lost(Attempt),
+}
+
+/// The failures of one call.
+struct Failures {
+    attempts: Vec<Attempt>,
+    /// Set while asking everybody again makes sense.
+    pause: Option<Duration>,
+}
+
+impl Failures {
+    fn next(&mut self, attempt: Attempt, pause: Option<Duration>) {
+        self.pause = self.pause.max(pause);
+        // Rounds repeat themselves: the last word of each endpoint is enough.
+        self.attempts
+            .retain(|earlier| earlier.endpoint != attempt.endpoint);
+        self.attempts.push(attempt);
+    }
+}
+
+impl Router {
+    pub(crate) fn new(endpoints: Endpoints) -> Self {
+        Self {
+            pool: Arc::default(),
+            endpoints,
+            preferred: AtomicUsize::new(0),
+        }
+    }
+
+    /// Gets `call` answered: the response, or None for an absent key.
+    pub(crate) async fn run(
+        &self,
+        operation: &Operation,
+        call: Call,
+        deadline: Instant,
+    ) -> Result<Option<Success>, Error> {
+        let mut failures = Failures {
+            attempts: Vec::new(),
+            pause: None,
+        };
+        loop {
+            let started = Instant::now();
+            let done = if operation.is_write() {
+                self.write_round(operation, &call, deadline, &mut failures)
+                    .await?
+            } else {
+                self.read_round(operation, &call, deadline, &mut failures)
+                    .await?
+            };
+            if let Some(answer) = done {
+                return Ok(answer);
+            }
+            match failures.pause.take() {
+                Some(pause) if is_time(started, pause, deadline) => sleep(pause).await,
+                _ => break,
+            }
+        }
+        Err(Error::Unavailable {
+            operation: operation.clone(),
+            attempts: failures.attempts,
+        })
+    }
+
+    /// The endpoints, beginning with the preferred one.
+    fn order(&self) -> impl Iterator<Item = (usize, String)> + use<> {
+        let addrs = self.endpoints.addrs();
+        let first = self.preferred.load(Ordering::Relaxed);
+        let places = (0..addrs.len()).map(|at| (first + at) % addrs.len());
+        let order: Vec<_> = places.map(|place| (place, addrs[place].clone())).collect();
+        order.into_iter()
+    }
+
+    async fn write_round(
+        &self,
+        operation: &Operation,
+        call: &Call,
+        deadline: Instant,
+        failures: &mut Failures,
+    ) -> Result<Option<Option<Success>>, Error> {
+        for (place, addr) in self.order() {
+            let started = Instant::now();
+            let result = self.pool.exchange(&addr, call, deadline).await;
+            match judge(operation, &addr, result) {
+                Outcome::Done(answer) => {
+                    self.preferred.store(place, Ordering::Relaxed);
+                    return Ok(Some(answer));
+                }
+                Outcome::Refused(error) => return Err(error),
+                Outcome::Next(attempt, pause) => {
+                    failures.next(attempt, pause);
+                    if pause.is_some() && !is_time(started, Duration::ZERO, deadline) {
+                        break;
+                    }
+                }
+                Outcome::Lost(attempt) => {
+                    failures.next(attempt, None);
+                    let attempts = std::mem::take(&mut failures.attempts);
+                    return Err(Error::Unknown {
+                        operation: operation.clone(),
+                        attempts,
+                    });
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn read_round(
+        &self,
+        operation: &Operation,
+        call: &Call,
+        deadline: Instant,
+        failures: &mut Failures,
+    ) -> Result<Option<Option<Success>>, Error> {
+        let mut order = self.order();
+        let mut asked = JoinSet::new();
+        let mut ask = |asked: &mut JoinSet<_>| {
+            let Some((place, addr)) = order.next() else {
+                return false;
+            };
+            let (pool, call, operation) = (self.pool.clone(), call.clone(), operation.clone());
+            asked.spawn(async move {
+                let result = pool.exchange(&addr, &call, deadline).await;
+                (place, judge(&operation, &addr, result))
+            });
+            true
+        };
+        let mut more = ask(&mut asked);
+        let mut company = Instant::now() + COMPANY_AFTER;
+        loop {
+            tokio::select! {
+                answered = asked.join_next() => match answered {
+                    Some(Ok((place, Outcome::Done(answer)))) => {
+                        self.preferred.store(place, Ordering::Relaxed);
+                        return Ok(Some(answer));
+                    }
+                    Some(Ok((_, Outcome::Refused(error)))) => return Err(error),
+                    Some(Ok((_, Outcome::Next(attempt, pause)))) => failures.next(attempt, pause),
+                    Some(Ok((_, Outcome::Lost(attempt)))) => failures.next(attempt, None),
+                    // The task was cancelled by a runtime that shuts down.
+                    Some(Err(_)) => {}
+                    None => return Ok(None),
+                },
+                () = sleep_until(company), if more => {}
+            }
+            // Somebody failed or is slow: the next endpoint is asked.
+            more = more && ask(&mut asked);
+            company = Instant::now() + COMPANY_AFTER;
+        }
+    }
+}
+
+/// Whether what took from `started` until now fits once more before `deadline`, after a pause. Who
+/// asks again without that time only turns a known outcome into an unknown one.
+fn is_time(started: Instant, pause: Duration, deadline: Instant) -> bool {
+    Instant::now() + pause + started.elapsed() < deadline
+}
+
+/// What the result of an exchange means for this operation.
+fn judge(operation: &Operation, addr: &str, result: Result<Reply, Failed>) -> Outcome {
+    let attempt = |reason: String, problem| Attempt {
+        endpoint: addr.to_owned(),
+        reason,
+        problem,
+    };
+    let reply = match result {
+        Ok(reply) => reply,
+        Err(Failed { sent: true, reason }) => return Outcome::Lost(attempt(reason, None)),
+        Err(Failed {
+            sent: false,
+            reason,
+        }) => return Outcome::Next(attempt(reason, None), None),
+    };
+    match answer::read(reply) {
+        Answer::Done(success) => Outcome::Done(Some(success)),
+        Answer::Absent => Outcome::Done(None),
+        Answer::Refused(problem) => Outcome::Refused(Error::Refused {
+            operation: operation.clone(),
+            endpoint: addr.to_owned(),
+            problem: Box::new(problem),
+        }),
+        Answer::Later(problem) => {
+            let asked = problem.retry_after_ms.map_or(PAUSE, Duration::from_millis);
+            let reason = format!("{}: {}", problem.title, problem.detail);
+            Outcome::Next(
+                attempt(reason, Some(Box::new(problem))),
+                Some(asked.min(MAX_PAUSE)),
+            )
+        }
+        Answer::Maybe(problem) => {
+            let reason = format!("{}: {}", problem.title, problem.detail);
+            Outcome::Lost(attempt(reason, Some(Box::new(problem))))
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The client against nodes that are played by this test: what it sends, to whom, how often, and
+//! what it makes of the answers.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod cli;
+mod fake;
+mod routing;

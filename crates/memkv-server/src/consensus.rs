@@ -1,0 +1,46 @@
+//! The consensus runtime: one thread for the node, its peers and its state machine, so that a
+//! request crosses no thread on its way to the log. Never runs a client's connection.
+
+use std::io;
+use std::sync::Arc;
+
+use memkv_raft::storage::disk::real::RealDisk;
+use memkv_raft::{Env, Node, NodeConfig, StartError};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use crate::peer::Links;
+
+/// The thread and its runtime; both end with the process.
+pub struct Consensus {
+    /// The runtime.
+    pub handle: Handle,
+    /// The node, as soon as it answers.
+    pub node: oneshot::Receiver<Result<Node, StartError>>,
+}
+
+impl Consensus {
+    /// Starts the thread and, on it, the node.
+    ///
+    /// # Errors
+    /// If the operating system has no thread or no event queue to give.
+    pub fn start(config: NodeConfig) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (sender, node) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("memkv-consensus".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    let links = Links::new(config.me.name.clone(), Handle::current());
+                    let disk = Arc::new(RealDisk);
+                    let started = Node::start(config, disk, Arc::new(links), Env::real()).await;
+                    // Nobody waits any more if the process is ending.
+                    let _ = sender.send(started);
+                    // The node's tasks live on this runtime until the process ends.
+                    std::future::pending::<()>().await;
+                });
+            })?;
+        Ok(Self { handle, node })
+    }
+}

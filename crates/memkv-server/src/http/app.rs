@@ -1,0 +1,307 @@
+//! What a request is: path and method to a route, and what each route demands of a body.
+//! Never looks at a body itself.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use memkv_proto::limits::MAX_KEY_BYTES;
+use memkv_proto::seed::SeedOp;
+use memkv_proto::{ErrorCode, KV_PREFIX, STATUS_PATH};
+use memkv_raft::Lane;
+use memkv_raft::RequestError;
+use memkv_raft::store::{Command, Reply, Store};
+
+use super::conn::{Admission, App};
+use super::head::{Head, Method, Refusal};
+use super::response::Response;
+use super::{kv, seed, status};
+use crate::backend::Backend;
+use crate::peer;
+
+/// A JSON string may escape each byte as six (`\u0041`), and the object around it is short.
+const JSON_GROWTH: usize = 6;
+const JSON_AROUND_BYTES: usize = 4 * 1024;
+
+/// What the API must know of the configuration.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    /// This node's name.
+    pub name: String,
+    /// Names of all nodes in the configuration: any of them is accepted in the seed's paths.
+    pub names: Vec<String>,
+    /// Largest value in bytes.
+    pub max_value_bytes: usize,
+    /// After this every command is answered.
+    pub request_timeout: Duration,
+}
+
+/// The HTTP API of a node.
+pub struct Api<B> {
+    /// The node; empty while it loads its data.
+    backend: OnceLock<B>,
+    settings: ApiSettings,
+    active: AtomicUsize,
+    stopping: AtomicBool,
+}
+
+/// A connection that a peer has asked to upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerUpgrade {
+    /// What it will carry.
+    pub lane: Lane,
+    /// The peer's name, for the log only: who it is the node's own handshake says.
+    pub peer: String,
+}
+
+/// What a path means.
+enum Route<'a> {
+    Key(&'a str),
+    Seed(SeedOp),
+    Status,
+    Live,
+    Ready,
+}
+
+impl<B: Backend> Api<B> {
+    /// An API that answers "loading" until it gets its node.
+    pub fn new(settings: ApiSettings) -> Self {
+        Self {
+            backend: OnceLock::new(),
+            settings,
+            active: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on requests are served. A second call has no effect.
+    pub fn serve_with(&self, backend: B) {
+        let _ = self.backend.set(backend);
+    }
+
+    /// From now on the node says that it is not ready, so that balancers look elsewhere.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Requests that are being executed.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn settings(&self) -> &ApiSettings {
+        &self.settings
+    }
+
+    /// The node, once there is one.
+    pub fn backend(&self) -> Option<&B> {
+        self.backend.get()
+    }
+
+    /// Writes, and answers within the time that the configuration promises.
+    pub(super) async fn write(&self, backend: &B, command: Command) -> Result<Reply, RequestError> {
+        match tokio::time::timeout(self.answer_within(), backend.write(command)).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(RequestError::Unknown {
+                detail: format!("no outcome within {:?}", self.answer_within()),
+            }),
+        }
+    }
+
+    /// Reads. Whatever went wrong, a read has changed nothing.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        backend: &B,
+        within: Duration,
+        read: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Result<T, RequestError> {
+        match tokio::time::timeout(within, backend.read(read)).await {
+            Ok(Err(RequestError::Unknown { detail })) => Err(RequestError::NoLeader { detail }),
+            Ok(result) => result,
+            Err(_elapsed) => Err(RequestError::NoLeader {
+                detail: format!("no leader confirmed the read within {within:?}"),
+            }),
+        }
+    }
+
+    /// A tenth of the promised time is left for the way back.
+    pub(super) fn answer_within(&self) -> Duration {
+        self.settings.request_timeout * 9 / 10
+    }
+
+    fn route<'a>(&self, path: &'a str) -> Result<Route<'a>, String> {
+        if let Some(rest) = path.strip_prefix(KV_PREFIX) {
+            return Ok(Route::Key(rest));
+        }
+        match path {
+            STATUS_PATH => return Ok(Route::Status),
+            "/livez" => return Ok(Route::Live),
+            "/readyz" => return Ok(Route::Ready),
+            _ => {}
+        }
+        let Some((id, op)) = SeedOp::from_path(single_slash(path)) else {
+            return Err(format!(
+                "no such path; there are {KV_PREFIX}{{key}}, {STATUS_PATH}, /livez, /readyz and \
+                 /memkv{}/store/{{get,set,del,exist}}",
+                self.settings.name
+            ));
+        };
+        if path.ends_with("/store/") || !self.knows(id, path) {
+            return Err(format!(
+                "no node of this cluster has the id {id:?}; this one is {:?}",
+                self.settings.name
+            ));
+        }
+        Ok(Route::Seed(op))
+    }
+
+    /// Whether `id` names a node, or the path is the short form without one.
+    fn knows(&self, id: &str, path: &str) -> bool {
+        if id.is_empty() {
+            return single_slash(path).starts_with("/store/");
+        }
+        let is_member = |backend: &B| backend.status().members.iter().any(|m| m.name == id);
+        self.settings.names.iter().any(|name| name == id) || self.backend().is_some_and(is_member)
+    }
+
+    fn admit_peer(&self, head: &Head) -> Option<Admission<PeerUpgrade>> {
+        let rest = head.path.strip_prefix("/memkv")?;
+        let (id, lane) = rest.split_once("/raft/")?;
+        let refuse = |status, line: String| Some(Admission::Refuse(Response::text(status, line)));
+        if id != self.settings.name {
+            let me = &self.settings.name;
+            return refuse(
+                421,
+                format!(
+                    "this node is {me:?}, not {id:?}: the address of {id:?} in the peer's \
+                     configuration, or in the cluster's address book, leads here; correct it"
+                ),
+            );
+        }
+        let Some(lane) = peer::lane_from_name(lane) else {
+            return refuse(404, format!("this version of memkv has no lane {lane:?}"));
+        };
+        if head.upgrade.as_deref() != Some(peer::PROTOCOL) {
+            let protocol = peer::PROTOCOL;
+            let line = format!("this path is for peers; they upgrade to {protocol}");
+            let response = Response::text(426, line).with("Upgrade", protocol);
+            return Some(Admission::Refuse(response));
+        }
+        if self.backend().is_none() {
+            return refuse(503, "this node is loading its data; try again".to_owned());
+        }
+        let peer = head.from.clone().unwrap_or_default();
+        Some(Admission::Upgrade(
+            peer::PROTOCOL,
+            PeerUpgrade { lane, peer },
+        ))
+    }
+}
+
+/// The original server accepts several slashes in front.
+fn single_slash(path: &str) -> &str {
+    let extra = path
+        .bytes()
+        .take_while(|&byte| byte == b'/')
+        .count()
+        .saturating_sub(1);
+    &path[extra..]
+}
+
+fn method_not_allowed(head: &Head, route: &Route<'_>, allow: &'static str) -> Response {
+    let detail = format!("{} does not have this method; it has {allow}", head.path);
+    let response = match route {
+        Route::Seed(_) => seed::refused(ErrorCode::MethodNotAllowed, &detail),
+        _ => Response::error(ErrorCode::MethodNotAllowed, detail),
+    };
+    response.with("Allow", allow)
+}
+
+/// Counts a request while it is executed.
+struct Active<'a>(&'a AtomicUsize);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<B: Backend> App for Api<B> {
+    type Upgrade = PeerUpgrade;
+
+    fn admit(&self, head: &Head) -> Admission<PeerUpgrade> {
+        let route = match self.route(&head.path) {
+            Ok(route) => route,
+            Err(detail) => {
+                let no_path = || Admission::Refuse(Response::error(ErrorCode::BadPath, detail));
+                return self.admit_peer(head).unwrap_or_else(no_path);
+            }
+        };
+        let allow = match route {
+            Route::Key(_) => "GET, HEAD, PUT, DELETE",
+            Route::Seed(_) => "GET, POST",
+            Route::Status | Route::Live | Route::Ready => "GET, HEAD",
+        };
+        match (&route, head.method) {
+            (Route::Key(_), Method::Put) => Admission::Body(self.settings.max_value_bytes),
+            (Route::Seed(_), Method::Post | Method::Get) => match seed::check_type(head) {
+                Ok(()) => {
+                    let strings = MAX_KEY_BYTES + self.settings.max_value_bytes;
+                    Admission::Body(JSON_GROWTH * strings + JSON_AROUND_BYTES)
+                }
+                Err(response) => Admission::Refuse(response),
+            },
+            (Route::Key(_), Method::Get | Method::Head | Method::Delete)
+            | (Route::Status | Route::Live | Route::Ready, Method::Get | Method::Head) => {
+                Admission::Body(super::limits::MAX_IGNORED_BODY_BYTES)
+            }
+            _ => Admission::Refuse(method_not_allowed(head, &route, allow)),
+        }
+    }
+
+    async fn call(&self, head: Head, body: Bytes) -> Response {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        let _active = Active(&self.active);
+        match self.route(&head.path) {
+            Ok(Route::Key(rest)) => kv::answer(self, head.method, rest, body).await,
+            Ok(Route::Seed(op)) => seed::answer(self, op, &body).await,
+            Ok(Route::Status) => status::status(self),
+            Ok(Route::Live) => Response::text(200, "alive"),
+            Ok(Route::Ready) => status::ready(self).await,
+            // Only if a member left between the two looks at the path.
+            Err(detail) => Response::error(ErrorCode::BadPath, detail),
+        }
+    }
+
+    fn refuse(&self, head: Option<&Head>, refusal: Refusal) -> Response {
+        match head.map(|head| self.route(&head.path)) {
+            Some(Ok(Route::Seed(_))) => seed::refused(refusal.code, &refusal.detail),
+            _ => Response::error(refusal.code, refusal.detail),
+        }
+    }
+
+    fn too_large(&self, head: &Head, limit: usize) -> Refusal {
+        let max_value_bytes = self.settings.max_value_bytes;
+        let detail = match self.route(&head.path) {
+            Ok(Route::Key(_)) if head.method == Method::Put => format!(
+                "the value is longer than {max_value_bytes} bytes, the limit; raise \
+                 max_value_bytes on every node"
+            ),
+            Ok(Route::Seed(_)) => format!(
+                "the body is longer than {limit} bytes, so its value is longer than \
+                 {max_value_bytes} bytes, the limit; raise max_value_bytes on every node"
+            ),
+            _ => {
+                let detail =
+                    format!("the body is longer than {limit} bytes, and this path needs none");
+                return Refusal::new(ErrorCode::BadRequest, detail);
+            }
+        };
+        Refusal::new(ErrorCode::ValueTooLarge, detail)
+    }
+}

@@ -1,0 +1,325 @@
+//! One HTTP/1.1 connection: head, body, response, again, in order, until one side ends it.
+//! Never reads ahead of what it answers by more than one buffer, and never waits without a limit:
+//! for a head, a body or a reader that is too slow, or for nothing at all.
+//!
+//! Generic over the stream and the application, so that both can be replaced in tests.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use memkv_proto::ErrorCode;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::head::{self, BodyLength, Head, HeadScanner, Method, Refusal};
+use super::limits::{Limits, MAX_IGNORED_BODY_BYTES};
+use super::response::{Connection, Framing, Response};
+
+/// First buffer of a connection: most requests fit, and ten thousand idle ones are 40 MB.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+
+/// Responses to pipelined requests are collected up to this size before they are written.
+const OUTPUT_BYTES: usize = 64 * 1024;
+
+/// What answers requests.
+pub trait App: Send + Sync {
+    /// Where an upgraded connection goes.
+    type Upgrade: Send;
+
+    /// Decides by the head alone, before a body is read.
+    fn admit(&self, head: &Head) -> Admission<Self::Upgrade>;
+
+    /// Answers a request whose body has arrived.
+    fn call(&self, head: Head, body: Bytes) -> impl Future<Output = Response> + Send;
+
+    /// Words for a request that was refused while it was read; `head` is there if it was read.
+    fn refuse(&self, head: Option<&Head>, refusal: Refusal) -> Response;
+
+    /// Words for a body longer than the `limit` that [`App::admit`] gave.
+    fn too_large(&self, head: &Head, limit: usize) -> Refusal;
+}
+
+/// What [`App::admit`] decides.
+pub enum Admission<U> {
+    /// Read a body of at most so many bytes, then call.
+    Body(usize),
+    /// Answer without the body.
+    Refuse(Response),
+    /// The same, and end the connection.
+    Close(Response),
+    /// Change to another protocol: the value of the `Upgrade` header field, and what takes over.
+    Upgrade(&'static str, U),
+}
+
+/// How a connection ended.
+pub enum End<S, U> {
+    /// Nothing more to do.
+    Closed,
+    /// The stream, what was read behind the head, and what takes over.
+    Upgraded(S, BytesMut, U),
+}
+
+/// Why reading ended.
+pub(super) enum Stop {
+    /// The client is gone, or was idle for too long: nothing to say.
+    Gone,
+    /// The client gets a reason, and then the connection ends.
+    Refuse(Refusal),
+    /// It was too slow; the caller knows what for.
+    Slow,
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
+    }
+}
+
+enum Next<U> {
+    Request,
+    Close,
+    Discard,
+    Upgrade(U),
+}
+
+/// A connection and its buffers.
+pub(super) struct Conn<S> {
+    stream: S,
+    pub(super) input: BytesMut,
+    output: BytesMut,
+    pub(super) limits: Arc<Limits>,
+}
+
+/// Serves a connection until it ends. `input` is what has already been read.
+pub async fn serve<S, A>(
+    stream: S,
+    input: BytesMut,
+    app: &A,
+    limits: Arc<Limits>,
+) -> End<S, A::Upgrade>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    A: App,
+{
+    let mut conn = Conn {
+        stream,
+        input,
+        output: BytesMut::new(),
+        limits,
+    };
+    loop {
+        match conn.one_request(app).await {
+            Ok(Next::Request) => {}
+            Ok(Next::Close) | Err(_) => {
+                // Whoever closes has nothing more to say and cannot be told of a failure.
+                let _ = conn.stream.shutdown().await;
+                return End::Closed;
+            }
+            Ok(Next::Discard) => {
+                conn.discard().await;
+                return End::Closed;
+            }
+            Ok(Next::Upgrade(upgrade)) => return End::Upgraded(conn.stream, conn.input, upgrade),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
+    async fn one_request<A: App>(&mut self, app: &A) -> io::Result<Next<A::Upgrade>> {
+        let head = match self.read_head().await {
+            Ok(head) => head,
+            Err(Stop::Refuse(refusal)) => {
+                return self.finish(app.refuse(None, refusal), false).await;
+            }
+            Err(Stop::Gone | Stop::Slow) => return Ok(Next::Close),
+        };
+        match app.admit(&head) {
+            Admission::Upgrade(protocol, upgrade) => {
+                let answer = format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                     Upgrade: {protocol}\r\n\r\n"
+                );
+                self.output.extend_from_slice(answer.as_bytes());
+                self.flush().await?;
+                Ok(Next::Upgrade(upgrade))
+            }
+            Admission::Refuse(response) => self.answer_without_body(&head, response).await,
+            Admission::Close(response) => self.finish(response, head.method == Method::Head).await,
+            Admission::Body(limit) => {
+                let body = match self.read_body(app, &head, limit).await {
+                    Ok(body) => body,
+                    Err(Stop::Refuse(refusal)) => {
+                        let without_body = head.method == Method::Head;
+                        return self
+                            .finish(app.refuse(Some(&head), refusal), without_body)
+                            .await;
+                    }
+                    Err(Stop::Gone | Stop::Slow) => return Ok(Next::Close),
+                };
+                let framing = framing(&head);
+                let response = app.call(head, body.bytes).await;
+                // What the body held is free once it was executed, not only once it was answered.
+                drop(body.held);
+                self.respond(response, framing).await
+            }
+        }
+    }
+
+    async fn read_head(&mut self) -> Result<Head, Stop> {
+        self.skip_empty_lines();
+        if self.input.is_empty() {
+            // A connection that once carried a big value must not hold its memory while idle.
+            if self.input.capacity() > OUTPUT_BYTES {
+                self.input = BytesMut::new();
+            }
+            self.fill(Instant::now() + self.limits.idle_time).await?;
+        }
+        let deadline = Instant::now() + self.limits.header_time;
+        let mut scanner = HeadScanner::default();
+        loop {
+            self.skip_empty_lines();
+            if let Some(length) = scanner.scan(&self.input, &self.limits)? {
+                let head = head::parse(&self.input[..length]);
+                self.input.advance(length);
+                return Ok(head?);
+            }
+            match self.fill(deadline).await {
+                Err(Stop::Slow) => {
+                    let detail = format!(
+                        "the request head did not arrive within {:?}, the limit",
+                        self.limits.header_time
+                    );
+                    return Err(Refusal::new(ErrorCode::RequestTimeout, detail).into());
+                }
+                other => other?,
+            }
+        }
+    }
+
+    /// Some clients send an empty line behind a body (RFC 9112, section 2.2).
+    fn skip_empty_lines(&mut self) {
+        while self.input.starts_with(b"\r\n") {
+            self.input.advance(2);
+        }
+    }
+
+    /// Answers a request whose body nobody wants. A short one is skipped and the connection goes
+    /// on; otherwise the connection ends.
+    async fn answer_without_body<U>(
+        &mut self,
+        head: &Head,
+        response: Response,
+    ) -> io::Result<Next<U>> {
+        let without_body = head.method == Method::Head;
+        match head.body {
+            BodyLength::Known(length) if length <= MAX_IGNORED_BODY_BYTES as u64 => {
+                if length > 0 && head.expects_continue {
+                    return self.finish(response, without_body).await;
+                }
+                match self.read_known(length as usize).await {
+                    Ok(_ignored) => self.respond(response, framing(head)).await,
+                    Err(_) => Ok(Next::Close),
+                }
+            }
+            _ => self.finish(response, without_body).await,
+        }
+    }
+
+    async fn respond<U>(&mut self, response: Response, framing: Framing) -> io::Result<Next<U>> {
+        let separate_body = response.encode(framing, &mut self.output);
+        let closes = framing.connection == Connection::Close;
+        if let Some(body) = separate_body {
+            self.flush_with(body).await?;
+        } else if closes || self.output.len() >= OUTPUT_BYTES {
+            self.flush().await?;
+        }
+        Ok(if closes { Next::Close } else { Next::Request })
+    }
+
+    /// The last response of a connection whose request was not read to its end.
+    async fn finish<U>(&mut self, response: Response, without_body: bool) -> io::Result<Next<U>> {
+        let framing = Framing {
+            connection: Connection::Close,
+            without_body,
+        };
+        self.respond::<U>(response, framing).await?;
+        Ok(Next::Discard)
+    }
+
+    /// Reads what still comes: closing a socket with unread bytes resets the connection, and the
+    /// client would not see the response (RFC 9112, section 9.6).
+    async fn discard(&mut self) {
+        let linger = self.limits.linger;
+        let _ = timeout(linger, async {
+            self.stream.shutdown().await?;
+            loop {
+                self.input.clear();
+                self.input.reserve(FIRST_READ_BYTES);
+                if self.stream.read_buf(&mut self.input).await? == 0 {
+                    return io::Result::Ok(());
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Reads at least one byte; first writes what the client may be waiting for.
+    pub(super) async fn fill(&mut self, deadline: Instant) -> Result<(), Stop> {
+        if !self.output.is_empty() {
+            self.flush().await.map_err(|_| Stop::Gone)?;
+        }
+        self.input.reserve(FIRST_READ_BYTES);
+        match timeout_at(deadline, self.stream.read_buf(&mut self.input)).await {
+            Err(_elapsed) => Err(Stop::Slow),
+            Ok(Ok(0) | Err(_)) => Err(Stop::Gone),
+            Ok(Ok(_)) => Ok(()),
+        }
+    }
+
+    /// Tells the client that its body is wanted.
+    pub(super) fn queue_continue(&mut self) {
+        self.output
+            .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        self.flush_with(Bytes::new()).await
+    }
+
+    async fn flush_with(&mut self, mut body: Bytes) -> io::Result<()> {
+        while self.output.has_remaining() || body.has_remaining() {
+            let slices = [IoSlice::new(&self.output), IoSlice::new(&body)];
+            let write = self.stream.write_vectored(&slices);
+            let mut written = within(self.limits.write_stall, write).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let of_output = written.min(self.output.len());
+            self.output.advance(of_output);
+            written -= of_output;
+            body.advance(written);
+        }
+        within(self.limits.write_stall, self.stream.flush()).await
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn framing(head: &Head) -> Framing {
+    let connection = match (head.keep_alive, head.keep_alive_asked) {
+        (false, _) => Connection::Close,
+        (true, true) => Connection::KeepAlive,
+        (true, false) => Connection::Implied,
+    };
+    Framing {
+        connection,
+        without_body: head.method == Method::Head,
+    }
+}

@@ -1,0 +1,72 @@
+//! From why a command got no answer to the error table, once for all interfaces.
+//! Never softens an outcome: what may have been executed stays "maybe".
+
+use memkv_proto::{ErrorCode, Problem};
+use memkv_raft::RequestError;
+use memkv_raft::store::ReplyError;
+
+/// A client that is told to come back should find the new leader: elections take about this long.
+const RETRY_AFTER_MS: u64 = 1000;
+
+/// Line of the error table for a failed command or read.
+pub(super) fn code(error: &RequestError) -> ErrorCode {
+    match error {
+        RequestError::NoLeader { .. } => ErrorCode::NoLeader,
+        RequestError::Overloaded { .. } => ErrorCode::Overloaded,
+        RequestError::Unknown { .. } => ErrorCode::Unknown,
+        RequestError::TooLarge { what: "key", .. } => ErrorCode::KeyTooLarge,
+        RequestError::TooLarge { .. } => ErrorCode::ValueTooLarge,
+        // Another node can serve it, or this one after its restart.
+        RequestError::Stopping => ErrorCode::Loading,
+        RequestError::DiskFull => ErrorCode::DiskFull,
+    }
+}
+
+/// Words for people: what, why, what next.
+pub(super) fn detail(error: &RequestError) -> String {
+    match error {
+        RequestError::TooLarge { what, bytes, limit } if *what != "key" => {
+            too_large_value(*bytes, *limit)
+        }
+        RequestError::TooLarge { bytes, limit, .. } => too_large_key(*bytes, *limit),
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn too_large_key(bytes: usize, limit: usize) -> String {
+    format!("the key is {bytes} bytes, the limit is {limit} bytes; use a shorter key")
+}
+
+pub(super) fn too_large_value(bytes: usize, limit: usize) -> String {
+    format!(
+        "the value is {bytes} bytes, the limit is {limit} bytes; raise max_value_bytes on every \
+         node, or split the value"
+    )
+}
+
+/// Problem details of a failed command or read.
+pub(super) fn problem(error: &RequestError) -> Problem {
+    let code = code(error);
+    let problem = Problem::new(code, detail(error));
+    if code.info().retryable {
+        problem.with_retry_after_ms(RETRY_AFTER_MS)
+    } else {
+        problem
+    }
+}
+
+/// Line of the error table for a command that was executed and failed.
+pub(super) fn reply_code(error: ReplyError) -> ErrorCode {
+    match error {
+        ReplyError::KeyTooLong => ErrorCode::KeyTooLarge,
+        ReplyError::ValueTooLong => ErrorCode::ValueTooLarge,
+        _ => ErrorCode::BadRequest,
+    }
+}
+
+/// Problem details while the node has no data yet.
+pub(super) fn loading() -> Problem {
+    let detail =
+        "this node is loading its data; nothing was executed; try again, or ask another node";
+    Problem::new(ErrorCode::Loading, detail).with_retry_after_ms(RETRY_AFTER_MS)
+}

@@ -1,0 +1,432 @@
+//! Request heads: from bytes to what the routes need (RFC 9112). Strict where leniency has been
+//! used to smuggle requests: bare line feeds, folded lines, ambiguous lengths are refused.
+//! Never allocates more than the limits in [`limits`](super::limits).
+//!
+//! The parser is ours, on top of `httparse`, because the usual server's URI type ends at 65,534
+//! bytes and a percent-encoded key may be three times as long.
+
+use memkv_proto::{ErrorCode, KV_PREFIX, limits::MAX_KEY_BYTES};
+
+use super::limits::{Limits, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES};
+
+/// Request method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// `GET`
+    Get,
+    /// `HEAD`
+    Head,
+    /// `POST`
+    Post,
+    /// `PUT`
+    Put,
+    /// `DELETE`
+    Delete,
+    /// Anything else: no route has it.
+    Other,
+}
+
+/// How long the body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyLength {
+    /// `Content-Length`, or 0 without one.
+    Known(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+}
+
+/// A request without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Method.
+    pub method: Method,
+    /// Path as it was sent: percent-encoded, without the query.
+    pub path: String,
+    /// Length of the body.
+    pub body: BodyLength,
+    /// Whether the connection goes on after the response.
+    pub keep_alive: bool,
+    /// Whether the client asked for that in words, and expects to be answered in words.
+    pub keep_alive_asked: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// Media type of the body, as it was sent.
+    pub content_type: Option<String>,
+    /// Protocol that the client wants to change to.
+    pub upgrade: Option<String>,
+    /// `X-Memkv-From`: name of the peer that asks for an upgrade.
+    pub from: Option<String>,
+}
+
+/// Why a request is not served; the connection ends with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Line of the error table.
+    pub code: ErrorCode,
+    /// What happened and what to do.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal with its line of the error table.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+        }
+    }
+
+    fn bad(detail: impl Into<String>) -> Self {
+        Self::new(ErrorCode::BadRequest, detail)
+    }
+}
+
+/// Finds the end of a head in a buffer that grows; looks at each byte once.
+#[derive(Debug, Default)]
+pub(super) struct HeadScanner {
+    at: usize,
+    line_start: usize,
+    request_line: Option<usize>,
+}
+
+impl HeadScanner {
+    /// Length of the head, or `None` if more bytes are needed. `buffer` must start with the same
+    /// bytes on each call.
+    pub(super) fn scan(
+        &mut self,
+        buffer: &[u8],
+        limits: &Limits,
+    ) -> Result<Option<usize>, Refusal> {
+        while let Some(found) = buffer[self.at..].iter().position(|&byte| byte == b'\n') {
+            let end = self.at + found;
+            if end == self.line_start || buffer[end - 1] != b'\r' {
+                return Err(Refusal::bad(
+                    "a line of the request head does not end with CR LF",
+                ));
+            }
+            let is_empty = end - 1 == self.line_start;
+            self.at = end + 1;
+            self.line_start = end + 1;
+            self.check_lengths(buffer, limits)?;
+            match self.request_line {
+                Some(_) if is_empty => return Ok(Some(end + 1)),
+                Some(_) => {}
+                None => self.request_line = Some(end + 1),
+            }
+        }
+        self.at = buffer.len();
+        self.check_lengths(buffer, limits)?;
+        Ok(None)
+    }
+
+    fn check_lengths(&self, buffer: &[u8], limits: &Limits) -> Result<(), Refusal> {
+        let Some(request_line) = self.request_line else {
+            return if self.at > MAX_REQUEST_LINE_BYTES {
+                Err(line_too_long(buffer))
+            } else {
+                Ok(())
+            };
+        };
+        if self.at - request_line > limits.header_bytes {
+            let detail = format!(
+                "the header fields are more than {} bytes, the limit; send fewer or shorter ones",
+                limits.header_bytes
+            );
+            return Err(Refusal::new(ErrorCode::HeaderTooLarge, detail));
+        }
+        Ok(())
+    }
+}
+
+fn line_too_long(buffer: &[u8]) -> Refusal {
+    let is_key = buffer.split(|&byte| byte == b' ').nth(1);
+    if is_key.is_some_and(|target| target.starts_with(KV_PREFIX.as_bytes())) {
+        let detail = format!("the key is longer than {MAX_KEY_BYTES} bytes, the limit");
+        return Refusal::new(ErrorCode::KeyTooLarge, detail);
+    }
+    let detail =
+        format!("the request line is longer than {MAX_REQUEST_LINE_BYTES} bytes, the limit");
+    Refusal::new(ErrorCode::HeaderTooLarge, detail)
+}
+
+/// Parses a complete head, as [`HeadScanner`] found it.
+pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADER_FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(Refusal::bad("the request head is cut short")),
+        Err(httparse::Error::TooManyHeaders) => {
+            let detail = format!("more than {MAX_HEADER_FIELDS} header fields, the limit");
+            return Err(Refusal::new(ErrorCode::HeaderTooLarge, detail));
+        }
+        Err(error) => return Err(Refusal::bad(format!("not an HTTP/1.1 request: {error}"))),
+    }
+    let minor = request.version.unwrap_or(1);
+    let mut facts = Facts::default();
+    for field in request.headers.iter() {
+        facts.note(field.name, field.value)?;
+    }
+    if minor == 1 && !facts.host {
+        return Err(Refusal::bad(
+            "HTTP/1.1 needs a Host header field (RFC 9112, section 3.2)",
+        ));
+    }
+    Ok(Head {
+        method: method(request.method.unwrap_or_default()),
+        path: path(request.path.unwrap_or_default()).to_owned(),
+        body: facts.body_length(minor)?,
+        keep_alive: !facts.close && (minor == 1 || facts.keep_alive),
+        keep_alive_asked: facts.keep_alive,
+        // An HTTP/1.0 client does not know the interim response (RFC 9110, section 10.1.1).
+        expects_continue: facts.expects_continue && minor == 1,
+        content_type: facts.content_type,
+        upgrade: facts.upgrade.filter(|_| facts.connection_upgrade),
+        from: facts.from,
+    })
+}
+
+fn method(name: &str) -> Method {
+    match name {
+        "GET" => Method::Get,
+        "HEAD" => Method::Head,
+        "POST" => Method::Post,
+        "PUT" => Method::Put,
+        "DELETE" => Method::Delete,
+        _ => Method::Other,
+    }
+}
+
+/// The path of a request target in origin form or absolute form (RFC 9112, section 3.2).
+fn path(target: &str) -> &str {
+    let origin = match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => {
+            rest.find('/').map_or("/", |slash| &rest[slash..])
+        }
+        _ => target,
+    };
+    origin.split_once('?').map_or(origin, |(path, _query)| path)
+}
+
+/// What the header fields say.
+#[derive(Default)]
+struct Facts {
+    host: bool,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    connection_upgrade: bool,
+    expects_continue: bool,
+    content_type: Option<String>,
+    upgrade: Option<String>,
+    from: Option<String>,
+}
+
+impl Facts {
+    fn note(&mut self, name: &str, value: &[u8]) -> Result<(), Refusal> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        if is("host") {
+            if std::mem::replace(&mut self.host, true) {
+                return Err(Refusal::bad("the Host header field occurs twice"));
+            }
+        } else if is("content-length") {
+            let length = content_length(text(name, value)?)?;
+            if self.length.is_some_and(|first| first != length) {
+                return Err(Refusal::bad("two Content-Length header fields that differ"));
+            }
+            self.length = Some(length);
+        } else if is("transfer-encoding") {
+            let coding = text(name, value)?;
+            if self.chunked || !coding.trim().eq_ignore_ascii_case("chunked") {
+                return Err(Refusal::bad(
+                    "the only Transfer-Encoding known here is one 'chunked'",
+                ));
+            }
+            self.chunked = true;
+        } else if is("connection") {
+            for token in text(name, value)?.split(',').map(str::trim) {
+                self.close |= token.eq_ignore_ascii_case("close");
+                self.keep_alive |= token.eq_ignore_ascii_case("keep-alive");
+                self.connection_upgrade |= token.eq_ignore_ascii_case("upgrade");
+            }
+        } else if is("expect") {
+            if !text(name, value)?
+                .trim()
+                .eq_ignore_ascii_case("100-continue")
+            {
+                return Err(Refusal::bad(
+                    "the only expectation known here is 100-continue",
+                ));
+            }
+            self.expects_continue = true;
+        } else if is("content-type") {
+            self.content_type = Some(text(name, value)?.to_owned());
+        } else if is("upgrade") {
+            self.upgrade = Some(text(name, value)?.to_owned());
+        } else if is("x-memkv-from") {
+            self.from = Some(text(name, value)?.to_owned());
+        }
+        Ok(())
+    }
+
+    fn body_length(&self, minor: u8) -> Result<BodyLength, Refusal> {
+        match (self.chunked, self.length) {
+            (true, Some(_)) => {
+                // The classic of request smuggling (RFC 9112, section 6.3).
+                Err(Refusal::bad(
+                    "both Content-Length and Transfer-Encoding; send one of them",
+                ))
+            }
+            (true, None) if minor == 0 => Err(Refusal::bad("Transfer-Encoding needs HTTP/1.1")),
+            (true, None) => Ok(BodyLength::Chunked),
+            (false, length) => Ok(BodyLength::Known(length.unwrap_or(0))),
+        }
+    }
+}
+
+fn text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
+    std::str::from_utf8(value)
+        .map_err(|_| Refusal::bad(format!("the header field {name} is not UTF-8")))
+}
+
+/// Digits only: `parse` alone would take a sign.
+fn content_length(value: &str) -> Result<u64, Refusal> {
+    let digits = value.trim();
+    let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits
+        .then(|| digits.parse().ok())
+        .flatten()
+        .ok_or_else(|| Refusal::bad("Content-Length is not a number of bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Result<Head, Refusal> {
+        let length = HeadScanner::default().scan(text.as_bytes(), &Limits::default())?;
+        parse(&text.as_bytes()[..length.expect("the head is complete")])
+    }
+
+    fn refused(text: &str) -> ErrorCode {
+        head(text).expect_err(text).code
+    }
+
+    #[test]
+    fn the_original_clients_request_is_understood() {
+        let head = head(
+            "POST /memkvx1/store/get HTTP/1.1\r\nAccept-Encoding: gzip\r\nHost: 127.0.0.1:12081\r\n\
+             Content-Type: application/json\r\nContent-Length: 12\r\nConnection: Keep-Alive\r\n\r\n",
+        )
+        .unwrap();
+        assert_eq!(
+            (head.method, head.path.as_str()),
+            (Method::Post, "/memkvx1/store/get")
+        );
+        assert_eq!(head.body, BodyLength::Known(12));
+        assert!(head.keep_alive && head.keep_alive_asked && !head.expects_continue);
+        assert_eq!(head.content_type.as_deref(), Some("application/json"));
+    }
+
+    #[test]
+    fn paths_lose_query_and_authority_and_nothing_else() {
+        let path_of = |target: &str| {
+            head(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"))
+                .unwrap()
+                .path
+        };
+        assert_eq!(path_of("/v1/kv/a%2Fb?x=1?y"), "/v1/kv/a%2Fb");
+        assert_eq!(path_of("http://h:1/v1/kv/k"), "/v1/kv/k");
+        assert_eq!(path_of("http://h"), "/");
+        assert_eq!(path_of("//memkv1/store/get"), "//memkv1/store/get");
+        assert_eq!(path_of("/v1/kv/http://x"), "/v1/kv/http://x");
+    }
+
+    #[test]
+    fn connections_live_as_the_version_says() {
+        let keeps = |line: &str, connection: &str| {
+            head(&format!("GET / {line}\r\nHost: h\r\n{connection}\r\n"))
+                .unwrap()
+                .keep_alive
+        };
+        assert!(keeps("HTTP/1.1", ""));
+        assert!(!keeps("HTTP/1.1", "Connection: close\r\n"));
+        assert!(!keeps("HTTP/1.0", ""));
+        assert!(keeps("HTTP/1.0", "Connection: Keep-Alive\r\n"));
+    }
+
+    #[test]
+    fn ambiguous_and_malformed_heads_are_refused() {
+        let with = |fields: &str| format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+        for fields in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 1\r\nContent-Length: 2\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length: 1,1\r\n",
+            "Content-Length: -1\r\n",
+            "Content-Length: 99999999999999999999\r\n",
+            "Content-Length:\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding : chunked\r\n",
+            "X: a\r\n folded\r\n",
+            "Host: other\r\n",
+            "X: a\nY: b\r\n",
+            "X: a\0b\r\n",
+            "Expect: tea\r\n",
+        ] {
+            assert_eq!(refused(&with(fields)), ErrorCode::BadRequest, "{fields:?}");
+        }
+        assert_eq!(
+            refused("GET / HTTP/1.1\r\n\r\n"),
+            ErrorCode::BadRequest,
+            "no Host"
+        );
+        assert_eq!(
+            refused("GET / HTTP/2.0\r\nHost: h\r\n\r\n"),
+            ErrorCode::BadRequest
+        );
+        assert_eq!(
+            refused("GET  / HTTP/1.1\r\nHost: h\r\n\r\n"),
+            ErrorCode::BadRequest
+        );
+        assert_eq!(refused("\0\0\r\nHost: h\r\n\r\n"), ErrorCode::BadRequest);
+        assert!(head(&with("Content-Length: 5\r\nContent-Length: 5\r\n")).is_ok());
+    }
+
+    #[test]
+    fn each_length_has_its_own_limit() {
+        let fits = "k".repeat(3 * MAX_KEY_BYTES);
+        assert!(head(&format!("GET /v1/kv/{fits} HTTP/1.1\r\nHost: h\r\n\r\n")).is_ok());
+        let long = "k".repeat(MAX_REQUEST_LINE_BYTES);
+        assert_eq!(
+            refused(&format!("GET /v1/kv/{long}")),
+            ErrorCode::KeyTooLarge
+        );
+        assert_eq!(refused(&format!("GET /{long}")), ErrorCode::HeaderTooLarge);
+        let field = "x".repeat(Limits::default().header_bytes);
+        let head = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {field}");
+        assert_eq!(refused(&head), ErrorCode::HeaderTooLarge);
+        let many = "X: y\r\n".repeat(MAX_HEADER_FIELDS);
+        let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{many}\r\n");
+        assert_eq!(refused(&head), ErrorCode::HeaderTooLarge);
+    }
+
+    #[test]
+    fn a_head_may_arrive_in_any_pieces() {
+        let text = b"GET / HTTP/1.1\r\nHost: h\r\n\r\nnext";
+        let mut scanner = HeadScanner::default();
+        for length in 0..text.len() - 4 {
+            assert_eq!(
+                scanner.scan(&text[..length], &Limits::default()),
+                Ok(None),
+                "{length}"
+            );
+        }
+        assert_eq!(
+            scanner.scan(text, &Limits::default()),
+            Ok(Some(text.len() - 4))
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! What a client may cost before it has been answered. Each limit is named in the error that
+//! refuses what exceeds it. Never read from a file: what an operator may change is in the
+//! configuration.
+
+use std::time::Duration;
+
+use super::budget::Budget;
+
+use memkv_proto::limits::{MAX_HTTP_HEADER_BYTES, MAX_KEY_BYTES};
+
+/// Longest request line in bytes: the longest key with every byte percent-encoded, and 4 KiB for
+/// method, prefix and query.
+pub(super) const MAX_REQUEST_LINE_BYTES: usize = 3 * MAX_KEY_BYTES + 4096;
+
+/// Most header fields of a request; a browser sends about twenty.
+pub(super) const MAX_HEADER_FIELDS: usize = 64;
+
+/// Body of a request that needs none, such as a GET with a JSON body for the wrong path.
+pub(super) const MAX_IGNORED_BODY_BYTES: usize = 64 * 1024;
+
+/// Bodies of all connections together: two of the largest that JSON can make of a 64 MiB value, or
+/// a hundred ordinary large ones.
+const BODIES_BYTES: usize = 1024 * 1024 * 1024;
+
+/// Times and sizes that tests shorten.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Header fields of a request, together, in bytes; the request line is bounded by
+    /// `MAX_REQUEST_LINE_BYTES`.
+    pub header_bytes: usize,
+    /// From a request's first byte to the end of its head.
+    pub header_time: Duration,
+    /// A connection without a request is closed after this.
+    pub idle_time: Duration,
+    /// A body may take this long, and one second more for each [`Limits::body_bytes_per_second`].
+    pub body_grace: Duration,
+    /// Slowest body, after the grace.
+    pub body_bytes_per_second: u64,
+    /// A client that takes nothing of its response for this long is gone.
+    pub write_stall: Duration,
+    /// Bodies of all connections that use these limits, together.
+    pub(super) bodies: Budget,
+    /// After a refusal, what the client still sends is discarded for at most this long, so that it
+    /// reads the refusal and not a connection reset.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: MAX_HTTP_HEADER_BYTES,
+            header_time: Duration::from_secs(5),
+            // Longer than common clients' pools keep a connection, so that a client, not the
+            // server, is the one to close.
+            idle_time: Duration::from_secs(300),
+            body_grace: Duration::from_secs(10),
+            body_bytes_per_second: 1024,
+            write_stall: Duration::from_secs(10),
+            bodies: Budget::new(BODIES_BYTES),
+            linger: Duration::from_secs(2),
+        }
+    }
+}

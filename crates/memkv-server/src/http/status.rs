@@ -1,0 +1,121 @@
+//! `/v1/status`: what the node believes, answered without a leader. `/readyz`: whether it can
+//! serve, found out by serving. Neither ever changes anything.
+
+use std::time::Duration;
+
+use memkv_proto::{Durability, Member, Phase, Role, Status};
+use memkv_raft as raft;
+
+use super::app::Api;
+use super::failure;
+use super::response::Response;
+use crate::backend::Backend;
+
+/// A linearizable read takes one round trip; a balancer asks about once a second.
+const READY_WITHIN: Duration = Duration::from_secs(1);
+
+/// `GET /v1/status`.
+pub(super) fn status<B: Backend>(api: &Api<B>) -> Response {
+    match api.backend() {
+        Some(backend) => Response::json(200, document(backend.status()).to_json()),
+        None => Response::problem(&failure::loading()),
+    }
+}
+
+/// `GET /readyz`.
+pub(super) async fn ready<B: Backend>(api: &Api<B>) -> Response {
+    let Some(backend) = api.backend() else {
+        return Response::text(503, "not ready: this node is loading its data");
+    };
+    if api.is_stopping() {
+        return Response::text(503, "not ready: this node is stopping");
+    }
+    match api.read(backend, READY_WITHIN, |_store| ()).await {
+        Ok(()) => Response::text(200, "ready"),
+        Err(error) => {
+            let status = backend.status();
+            let mut line = format!("not ready: {}", failure::detail(&error));
+            if !status.message.is_empty() {
+                line = format!("{line} ({})", status.message);
+            }
+            Response::text(503, line)
+        }
+    }
+}
+
+fn document(status: raft::NodeStatus) -> Status {
+    let raft::NodeStatus { snapshot, .. } = &status;
+    Status {
+        snapshot_index: snapshot.as_ref().map_or(0, |log_id| log_id.index),
+        name: status.name,
+        role: role(status.role),
+        leader: status.leader,
+        term: status.term,
+        commit_index: status.commit_index,
+        applied_index: status.applied_index,
+        members: status.members.into_iter().map(member).collect(),
+        durability: if status.sync {
+            Durability::Sync
+        } else {
+            Durability::Os
+        },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cluster: status.cluster.map(uuid),
+        node_id: status.node_id,
+        revision: status.revision,
+        keys: status.keys as u64,
+        phase: phase(status.phase),
+        message: status.message,
+        log_segments: status.log_segments as u64,
+    }
+}
+
+fn member(member: raft::MemberStatus) -> Member {
+    Member {
+        name: member.name,
+        addr: member.addr,
+        role: role(member.role),
+    }
+}
+
+fn role(role: raft::Role) -> Role {
+    match role {
+        raft::Role::Leader => Role::Leader,
+        raft::Role::Follower => Role::Follower,
+        raft::Role::Candidate => Role::Candidate,
+        raft::Role::Learner => Role::Learner,
+    }
+}
+
+fn phase(phase: raft::Phase) -> Phase {
+    match phase {
+        raft::Phase::Forming => Phase::Forming,
+        raft::Phase::Joining => Phase::Joining,
+        raft::Phase::Serving => Phase::Serving,
+        // It neither votes nor acknowledges, and its message says why.
+        raft::Phase::Stopped => Phase::Quarantined,
+    }
+}
+
+/// The usual text of a UUID (RFC 9562, section 4).
+pub(crate) fn uuid(bytes: [u8; 16]) -> String {
+    let mut text = String::with_capacity(36);
+    for (at, byte) in bytes.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuid_has_its_usual_form() {
+        let bytes = std::array::from_fn(|at| at as u8 * 0x11);
+        assert_eq!(uuid(bytes), "00112233-4455-6677-8899-aabbccddeeff");
+    }
+}

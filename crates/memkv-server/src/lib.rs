@@ -1,0 +1,24 @@
+//! The memkv server: one address for clients and peers, one process for one node, and `demo` for
+//! several. `args` and `settings` say what to run, `run` wires and ends it, `listener` tells the
+//! protocols of the address apart, `http` and `peer` speak them.
+//!
+//! Two runtimes: consensus, peers and the state machine share one thread, so that a request
+//! crosses none on its way to the log; clients' connections live on the other cores.
+
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod backend;
+pub mod consensus;
+pub mod demo;
+pub mod http;
+pub mod listener;
+pub mod logging;
+pub mod peer;
+pub mod process;
+pub mod run;
+pub mod say;
+pub mod settings;
+pub mod signals;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,283 @@
+//! The node's one address: accepts connections, bounds their number, and tells by the first byte
+//! what a connection speaks. Peers' connections move to the consensus runtime.
+//!
+//! Clients can never take the places of peers: beyond `max_connections` a few connections are
+//! still read far enough to see whether they are peers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use memkv_proto::ErrorCode;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::backend::Backend;
+use crate::http::{self, Admission, Api, App, End, Head, Limits, PeerUpgrade, Refusal, Response};
+use crate::peer::{self, PeerHandler};
+
+/// Connections beyond `max_connections` that are read to see whether they are peers: four lanes of
+/// dozens of peers, all at once.
+const RESERVED: usize = 256;
+
+/// After a failed accept, such as for lack of file descriptors, some connections may end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// First read: enough for most requests.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+
+/// What every connection shares.
+pub struct Listener<B> {
+    api: Arc<Api<B>>,
+    limits: Arc<Limits>,
+    /// Limits of a connection that may only turn out to be a peer.
+    crowded_limits: Arc<Limits>,
+    clients: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
+    /// The consensus runtime, where peers are served.
+    consensus: Handle,
+}
+
+/// What a connection speaks, by its first byte.
+#[derive(Debug, PartialEq, Eq)]
+enum Protocol {
+    Http,
+    /// An array, as every RESP client starts. Not served by this version.
+    Resp,
+    Tls,
+}
+
+impl Protocol {
+    fn of(first: u8) -> Self {
+        match first {
+            b'*' => Self::Resp,
+            0x16 => Self::Tls,
+            _ => Self::Http,
+        }
+    }
+}
+
+impl<B: Backend> Listener<B> {
+    /// A listener for at most `max_connections` clients; peers are served on `consensus`.
+    pub fn new(
+        api: Arc<Api<B>>,
+        limits: Limits,
+        max_connections: usize,
+        consensus: Handle,
+    ) -> Self {
+        // Idle time is for clients; who may only be a peer has to say so at once.
+        let mut crowded_limits = limits.clone();
+        crowded_limits.idle_time = limits.header_time;
+        Self {
+            api,
+            limits: Arc::new(limits),
+            crowded_limits: Arc::new(crowded_limits),
+            clients: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
+            reserved: Arc::new(Semaphore::new(RESERVED)),
+            consensus,
+        }
+    }
+
+    /// Accepts until it is dropped.
+    pub async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _addr)) => {
+                    tokio::spawn(self.clone().connection(stream));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream) {
+        // Fails only if the connection is already gone.
+        let _ = stream.set_nodelay(true);
+        match self.clients.clone().try_acquire_owned() {
+            Ok(place) => self.serve(stream, &*self.api, &self.limits, place).await,
+            Err(_full) => match self.reserved.clone().try_acquire_owned() {
+                Ok(place) => {
+                    let app = PeersOnly(&self.api);
+                    self.serve(stream, &app, &self.crowded_limits, place).await;
+                }
+                Err(_full) => tracing::debug!("no place for another connection"),
+            },
+        }
+    }
+
+    async fn serve<A: App<Upgrade = PeerUpgrade>>(
+        &self,
+        mut stream: TcpStream,
+        app: &A,
+        limits: &Arc<Limits>,
+        place: OwnedSemaphorePermit,
+    ) {
+        let mut input = BytesMut::with_capacity(FIRST_READ_BYTES);
+        // Silence shows no protocol, so no protocol's time limit applies yet.
+        let read = timeout(limits.idle_time, stream.read_buf(&mut input)).await;
+        if !matches!(read, Ok(Ok(1..))) {
+            return;
+        }
+        match Protocol::of(input[0]) {
+            Protocol::Http => {}
+            other => {
+                tracing::debug!(protocol = ?other, "closed a connection: not spoken here");
+                return;
+            }
+        }
+        match http::serve(stream, input, app, limits.clone()).await {
+            End::Closed => {}
+            End::Upgraded(stream, leftover, upgrade) => {
+                drop(place);
+                self.serve_peer(stream, leftover, upgrade);
+            }
+        }
+    }
+
+    /// Moves a connection to the consensus runtime.
+    fn serve_peer(&self, stream: TcpStream, leftover: BytesMut, upgrade: PeerUpgrade) {
+        // Upgrades are admitted only while there is a node.
+        let Some(backend) = self.api.backend().cloned() else {
+            return;
+        };
+        let handler: PeerHandler = Arc::new(move |lane, request| backend.handle(lane, request));
+        let moved = stream.into_std();
+        self.consensus.spawn(async move {
+            match moved.and_then(TcpStream::from_std) {
+                Ok(stream) => {
+                    peer::serve(stream, leftover, upgrade.lane, upgrade.peer, handler).await;
+                }
+                Err(error) => tracing::warn!(%error, "cannot take over a peer's connection"),
+            }
+        });
+    }
+}
+
+/// The API for connections beyond the limit: peers only.
+struct PeersOnly<'a, B>(&'a Api<B>);
+
+impl<B: Backend> App for PeersOnly<'_, B> {
+    type Upgrade = PeerUpgrade;
+
+    fn admit(&self, head: &Head) -> Admission<PeerUpgrade> {
+        match self.0.admit(head) {
+            upgrade @ Admission::Upgrade(..) => upgrade,
+            _ => {
+                let detail = "max_connections are open; close idle ones, try again later, ask \
+                              another node, or raise max_connections";
+                let refusal = Refusal::new(ErrorCode::TooManyConnections, detail);
+                Admission::Close(self.0.refuse(Some(head), refusal))
+            }
+        }
+    }
+
+    async fn call(&self, head: Head, body: Bytes) -> Response {
+        self.0.call(head, body).await
+    }
+
+    fn refuse(&self, head: Option<&Head>, refusal: Refusal) -> Response {
+        self.0.refuse(head, refusal)
+    }
+
+    fn too_large(&self, head: &Head, limit: usize) -> Refusal {
+        self.0.too_large(head, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memkv_raft::{Frame, Lane, Transport};
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::http::ApiSettings;
+    use crate::peer::Links;
+    use crate::testing::Fake;
+
+    async fn start(max_connections: usize) -> String {
+        let api = Api::new(ApiSettings {
+            name: "n1".to_owned(),
+            names: vec!["n1".to_owned()],
+            max_value_bytes: 1000,
+            request_timeout: Duration::from_secs(5),
+        });
+        api.serve_with(Fake::working());
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = socket.local_addr().unwrap().to_string();
+        let limits = Limits::default();
+        let listener = Listener::new(Arc::new(api), limits, max_connections, Handle::current());
+        tokio::spawn(Arc::new(listener).accept(socket));
+        addr
+    }
+
+    async fn ask(stream: &mut TcpStream, request: &str) -> String {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let read = stream.read(&mut answer).await.unwrap();
+        answer.truncate(read);
+        String::from_utf8(answer).unwrap()
+    }
+
+    const ALIVE: &str = "GET /livez HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    #[tokio::test]
+    async fn clients_beyond_the_limit_are_told_and_peers_still_get_in() {
+        let addr = start(1).await;
+        let mut first = TcpStream::connect(&addr).await.unwrap();
+        assert!(ask(&mut first, ALIVE).await.starts_with("HTTP/1.1 200"));
+        let mut second = TcpStream::connect(&addr).await.unwrap();
+        let refusal = ask(&mut second, ALIVE).await;
+        assert!(refusal.starts_with("HTTP/1.1 503"), "{refusal}");
+        assert!(refusal.contains("max_connections"), "{refusal}");
+
+        let links = Links::new("n2".to_owned(), Handle::current());
+        let request = Frame(vec![Bytes::from_static(b"vote")]);
+        assert_eq!(
+            links
+                .call("n1", &addr, Lane::Control, request)
+                .await
+                .unwrap(),
+            "vote"
+        );
+        assert!(
+            ask(&mut first, ALIVE).await.starts_with("HTTP/1.1 200"),
+            "still served"
+        );
+    }
+
+    #[tokio::test]
+    async fn other_protocols_are_closed_without_an_answer() {
+        let addr = start(10).await;
+        for first in ["*1\r\n$4\r\nPING\r\n", "\x16\x03\x01"] {
+            let mut stream = TcpStream::connect(&addr).await.unwrap();
+            stream.write_all(first.as_bytes()).await.unwrap();
+            // Closed with unread bytes it may be a reset; in no case an answer.
+            assert!(
+                matches!(stream.read(&mut [0; 16]).await, Ok(0) | Err(_)),
+                "{first:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_not_let_in_under_another_nodes_name() {
+        let addr = start(10).await;
+        let links = Links::new("n2".to_owned(), Handle::current());
+        let error = links
+            .call("n3", &addr, Lane::Append, Frame::default())
+            .await
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("this node is \"n1\", not \"n3\""),
+            "{error}"
+        );
+    }
+}

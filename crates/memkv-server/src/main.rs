@@ -1,0 +1,49 @@
+//! The memkv server's program: one node, or several as a demo. All else is in the library.
+
+use std::process::exit;
+
+use memkv_server::args::{Args, Mode, parse};
+use memkv_server::settings::Settings;
+use memkv_server::{demo, process, run, say};
+
+/// Fewer locks between threads than the system's, and memory goes back to it after a big value.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit code for a wrong command line or configuration.
+const EXIT_CONFIG: u8 = 2;
+
+fn main() {
+    let args = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let code = start(args);
+    // Not a return: threads that still run must not delay the end.
+    exit(code.into());
+}
+
+fn start(args: Args) -> u8 {
+    if let Some(parent) = args.parent
+        && !process::end_with(parent)
+    {
+        say::error("the process that started this node has ended");
+        return EXIT_CONFIG;
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    match args.mode {
+        Mode::Demo(demo) => demo::run(demo, &args.overrides),
+        Mode::Node { config, bind } => {
+            let settings = Settings::load(
+                config.as_deref(),
+                bind.as_deref(),
+                &args.overrides,
+                variable,
+            );
+            match settings {
+                Ok(settings) => run::node(settings),
+                Err(error) => {
+                    say::error(error);
+                    EXIT_CONFIG
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The answering side of the peer link: hands each request to the node in the order of arrival and
+//! writes the responses as they complete, in any order.
+//! Never closes a healthy connection by itself.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use memkv_raft::{Frame, Lane};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::frame::{self, FrameError, FrameReader};
+use super::{lane_name, socket};
+
+/// What answers peers' requests: [`memkv_raft::Node::handle`].
+pub type PeerHandler = Arc<dyn Fn(Lane, Bytes) -> BoxFuture<'static, Frame> + Send + Sync>;
+
+/// Responses that one `writev` round takes.
+const BATCH: usize = 64;
+
+type Response = (u64, Frame);
+
+/// Serves a connection that has just been upgraded, until it ends. `leftover` is what was read
+/// behind the upgrade. Must run on the consensus runtime.
+pub async fn serve(
+    mut stream: TcpStream,
+    leftover: BytesMut,
+    lane: Lane,
+    peer: String,
+    handler: PeerHandler,
+) {
+    socket::tune(&stream);
+    let (read_half, write_half) = stream.split();
+    let (responses, to_write) = mpsc::unbounded_channel();
+    let end = tokio::select! {
+        end = read(FrameReader::new(read_half, leftover), lane, handler, responses) => end,
+        end = write(write_half, to_write) => end,
+    };
+    match end {
+        Ok(()) => tracing::debug!(peer, lane = lane_name(lane), "peer disconnected"),
+        Err(FrameError::Io(error)) => {
+            tracing::debug!(peer, lane = lane_name(lane), %error, "peer connection lost");
+        }
+        Err(error) => {
+            tracing::warn!(peer, lane = lane_name(lane), %error, "peer connection closed");
+        }
+    }
+}
+
+async fn read(
+    mut reader: FrameReader<impl AsyncRead + Unpin>,
+    lane: Lane,
+    handler: PeerHandler,
+    responses: mpsc::UnboundedSender<Response>,
+) -> Result<(), FrameError> {
+    while let Some((id, request)) = reader.next().await? {
+        // Called here and spawned at once: both in the order of arrival, as the node demands.
+        let answer = handler(lane, request);
+        let responses = responses.clone();
+        tokio::spawn(async move {
+            let _ = responses.send((id, answer.await));
+        });
+    }
+    Ok(())
+}
+
+async fn write(
+    mut writer: impl AsyncWrite + Unpin,
+    mut responses: mpsc::UnboundedReceiver<Response>,
+) -> Result<(), FrameError> {
+    let mut batch = Vec::new();
+    let mut out = VecDeque::new();
+    while responses.recv_many(&mut batch, BATCH).await > 0 {
+        for (id, response) in batch.drain(..) {
+            frame::push(&mut out, id, response)?;
+        }
+        frame::write_all(&mut writer, &mut out).await?;
+    }
+    Ok(())
+}

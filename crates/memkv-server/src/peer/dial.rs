@@ -1,0 +1,106 @@
+//! Opens a peer connection: TCP, then the HTTP/1.1 upgrade (RFC 9110, section 7.8).
+//! Never sends a frame.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use memkv_raft::Lane;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{PROTOCOL, lane_name, socket};
+
+/// TCP and upgrade together. A lost SYN is sent again after one second; a second one is a cut-off
+/// peer, and the next attempt comes soon enough.
+const DIAL_MAX: Duration = Duration::from_secs(2);
+
+/// Longest answer to the upgrade: a status line, a few headers and an explanation.
+const ANSWER_MAX: usize = 8 * 1024;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("no answer within {} s", DIAL_MAX.as_secs())]
+    Timeout,
+    #[error("it is not a memkv node, or of another version: it answered {0:?}")]
+    NotAPeer(String),
+    #[error("it refused with HTTP status {status}: {detail}")]
+    Refused { status: u16, detail: String },
+}
+
+/// A connection and what has been read behind the upgrade's answer.
+pub(super) type Dialled = (TcpStream, BytesMut);
+
+/// Connects to the node named `name` at `addr`.
+pub(super) async fn dial(
+    me: &str,
+    name: &str,
+    addr: &str,
+    lane: Lane,
+) -> Result<Dialled, DialError> {
+    tokio::time::timeout(DIAL_MAX, async {
+        let mut stream = TcpStream::connect(addr).await?;
+        socket::tune(&stream);
+        let request = format!(
+            "GET /memkv{name}/raft/{lane} HTTP/1.1\r\nHost: {addr}\r\nConnection: Upgrade\r\n\
+             Upgrade: {PROTOCOL}\r\nX-Memkv-From: {me}\r\n\r\n",
+            name = memkv_proto::encode_key_path(name.as_bytes()),
+            me = memkv_proto::encode_key_path(me.as_bytes()),
+            lane = lane_name(lane),
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let leftover = read_answer(&mut stream).await?;
+        Ok((stream, leftover))
+    })
+    .await
+    .unwrap_or(Err(DialError::Timeout))
+}
+
+async fn read_answer(stream: &mut TcpStream) -> Result<BytesMut, DialError> {
+    let mut buffer = BytesMut::with_capacity(1024);
+    loop {
+        let open = stream.read_buf(&mut buffer).await? > 0;
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut response = httparse::Response::new(&mut headers);
+        let head = match response.parse(&buffer) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) if open && buffer.len() < ANSWER_MAX => continue,
+            Ok(httparse::Status::Partial) if buffer.is_empty() => {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            _ => return Err(DialError::NotAPeer(start(&buffer))),
+        };
+        let status = response.code.unwrap_or_default();
+        let length = content_length(response.headers).min(ANSWER_MAX);
+        let mut rest = buffer.split_off(head);
+        if status == 101 {
+            return Ok(rest);
+        }
+        // The words are worth waiting for, but not their end: what has come will do.
+        while rest.len() < length && stream.read_buf(&mut rest).await.is_ok_and(|read| read > 0) {}
+        return Err(DialError::Refused {
+            status,
+            detail: start(&rest),
+        });
+    }
+}
+
+/// Without a length the body ends with the connection.
+fn content_length(headers: &[httparse::Header<'_>]) -> usize {
+    let field = headers
+        .iter()
+        .find(|field| field.name.eq_ignore_ascii_case("content-length"));
+    field
+        .and_then(|field| std::str::from_utf8(field.value).ok()?.trim().parse().ok())
+        .unwrap_or(usize::MAX)
+}
+
+/// Enough of an unexpected answer to recognise what sent it.
+fn start(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(512)])
+        .trim()
+        .to_owned()
+}

@@ -1,0 +1,36 @@
+//! The peer link: an HTTP/1.1 upgrade on the node's one address, then frames in both directions.
+//! Each lane to each peer is a connection of its own, dialled by the side that asks; the other side
+//! only answers. Never retries a request and never looks into one.
+//!
+//! Everything here runs on the consensus runtime, next to the node: a request crosses no thread.
+
+mod accept;
+mod dial;
+mod frame;
+mod link;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use accept::{PeerHandler, serve};
+pub use link::Links;
+
+use memkv_raft::Lane;
+
+/// The protocol's name in the `Upgrade` header; another number is another protocol.
+pub const PROTOCOL: &str = "memkv-peer/1";
+
+/// The lane's name in paths and logs.
+pub fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Append => "append",
+        Lane::Control => "control",
+        Lane::Forward => "forward",
+        Lane::Snapshot => "snapshot",
+    }
+}
+
+/// The lane of a path `/memkv{id}/raft/{lane}`.
+pub fn lane_from_name(name: &str) -> Option<Lane> {
+    Lane::ALL.into_iter().find(|lane| lane_name(*lane) == name)
+}

@@ -1,0 +1,290 @@
+//! One node from start to end: check, listen, start consensus, serve, hand over, stop.
+//! Never returns while the node serves; whatever goes wrong is said once, with what to do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use memkv_proto::Durability;
+use memkv_raft::{Node, NodeStatus, Phase, StartError};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::consensus::Consensus;
+use crate::http::{Api, ApiSettings, Limits};
+use crate::listener::Listener;
+use crate::settings::Settings;
+use crate::signals::StopSignals;
+use crate::{logging, process, say};
+
+/// Exit codes: documented in `--help` and the operator's guide.
+mod exit {
+    pub(super) const OK: u8 = 0;
+    /// It cannot run, or cannot go on; the text says why.
+    pub(super) const FAILED: u8 = 1;
+    /// The command line or the configuration is wrong.
+    pub(super) const CONFIG: u8 = 2;
+}
+
+/// Handing over leadership and closing the log takes well below this; then the process ends
+/// anyway: the log is safe at any moment.
+const SHUTDOWN_MAX: Duration = Duration::from_millis(2500);
+
+/// After the node has answered, responses get this long to leave.
+const DRAIN_MAX: Duration = Duration::from_millis(300);
+
+/// How often a node that is not ready yet looks whether it is.
+const READY_POLL: Duration = Duration::from_millis(10);
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(
+        "{addr} is not a loopback address: everybody who reaches it could read and write; \
+         listen on 127.0.0.1 or ::1, or say --insecure if the network is trusted"
+    )]
+    Insecure { addr: SocketAddr },
+    #[error("cannot listen on {bind}: {source}; {next}")]
+    Listen {
+        bind: String,
+        source: io::Error,
+        next: &'static str,
+    },
+    #[error("the operating system refuses {what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+impl RunError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Insecure { .. } => exit::CONFIG,
+            Self::Listen { .. } | Self::System { .. } => exit::FAILED,
+        }
+    }
+}
+
+/// Runs a node until a signal or a failure; returns the exit code.
+pub fn node(settings: Settings) -> u8 {
+    logging::start(settings.config.log_level, settings.config.log_format);
+    // One core is for consensus; a second thread there would only take turns with it.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.saturating_sub(1).max(1))
+        .thread_name("memkv-http")
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::System {
+            what: "threads",
+            source,
+        });
+    let result = runtime.and_then(|runtime| {
+        let result = runtime.block_on(serve(&settings));
+        // Connections that are still open do not keep the process.
+        runtime.shutdown_background();
+        result
+    });
+    result.unwrap_or_else(|error| {
+        say::error(&error);
+        error.exit_code()
+    })
+}
+
+async fn serve(settings: &Settings) -> Result<u8, RunError> {
+    let started = Instant::now();
+    let system = |what| move |source| RunError::System { what, source };
+    let mut signals = StopSignals::listen().map_err(system("signal handlers"))?;
+    let socket = listen(settings).await?;
+    let consensus =
+        Consensus::start(settings.node_config()).map_err(system("the consensus thread"))?;
+    let api = Arc::new(Api::new(api_settings(settings)));
+    let places = process::fit_connections(settings.config.max_connections);
+    let listener = Listener::new(
+        api.clone(),
+        Limits::default(),
+        usize::try_from(places).unwrap_or(usize::MAX),
+        consensus.handle.clone(),
+    );
+    let accepting = tokio::spawn(Arc::new(listener).accept(socket));
+    introduce(settings);
+
+    let node = match start(consensus.node, &mut signals).await {
+        Ok(node) => node,
+        Err(code) => return Ok(code),
+    };
+    api.serve_with(node.clone());
+    tokio::spawn(announce(node.clone(), started));
+    if settings.config.report_writes {
+        tokio::spawn(report_writes(node.clone()));
+    }
+    tokio::select! {
+        failure = node.failed() => {
+            tracing::error!(%failure, "the node has failed");
+            say::error(&failure);
+            Ok(exit::FAILED)
+        }
+        (name, _) = signals.next() => {
+            tracing::info!(signal = name, "stopping");
+            // Still accepting: the next leader may have to connect to this node to take over.
+            api.stop();
+            let code = stop(&node, &api, &mut signals).await;
+            accepting.abort();
+            Ok(code)
+        }
+    }
+}
+
+/// Waits until the node answers; an exit code if it never will.
+async fn start(
+    node: oneshot::Receiver<Result<Node, StartError>>,
+    signals: &mut StopSignals,
+) -> Result<Node, u8> {
+    tokio::select! {
+        node = node => match node {
+            Ok(Ok(node)) => Ok(node),
+            Ok(Err(error)) => {
+                say::error(&error);
+                let is_config = matches!(error, StartError::Config(_));
+                Err(if is_config { exit::CONFIG } else { exit::FAILED })
+            }
+            Err(_ended) => {
+                say::error("the consensus thread ended before the node started");
+                Err(exit::FAILED)
+            }
+        },
+        // Nothing was acknowledged yet, so there is nothing to hand over.
+        _signal = signals.next() => Err(exit::OK),
+    }
+}
+
+async fn listen(settings: &Settings) -> Result<TcpListener, RunError> {
+    let bind = &settings.bind;
+    let failed = |source: io::Error| {
+        let next = match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another process listens there; stop it (ss -ltnp shows it) or choose another port"
+            }
+            io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
+            io::ErrorKind::PermissionDenied => "choose a port above 1023",
+            _ => "check the address",
+        };
+        RunError::Listen {
+            bind: bind.clone(),
+            source,
+            next,
+        }
+    };
+    let addrs: Vec<_> = tokio::net::lookup_host(bind)
+        .await
+        .map_err(failed)?
+        .collect();
+    let open = addrs.iter().find(|addr| !addr.ip().is_loopback());
+    match open {
+        Some(&addr) if !settings.config.insecure => return Err(RunError::Insecure { addr }),
+        Some(addr) => {
+            tracing::warn!(%addr, "insecure: everybody who reaches this address can read and write");
+        }
+        None => {}
+    }
+    TcpListener::bind(&addrs[..]).await.map_err(failed)
+}
+
+fn api_settings(settings: &Settings) -> ApiSettings {
+    let config = &settings.config;
+    ApiSettings {
+        name: config.node_addr.id.clone(),
+        names: config
+            .nodes()
+            .into_iter()
+            .map(|node| node.id.clone())
+            .collect(),
+        max_value_bytes: usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX),
+        request_timeout: Duration::from_millis(config.request_timeout_ms),
+    }
+}
+
+/// The first lines: who this is, where, and what an acknowledgement means.
+fn introduce(settings: &Settings) {
+    let (config, bind) = (&settings.config, &settings.bind);
+    let peers: Vec<_> = config.peer_addrs.iter().map(ToString::to_string).collect();
+    let cluster = if peers.is_empty() {
+        "single node".to_owned()
+    } else {
+        peers.join(", ")
+    };
+    let durability = match config.durability {
+        Durability::Sync => "sync: fsynced on a majority before every OK",
+        Durability::Os => "os: NO fsync; survives the death of processes, not a power loss",
+    };
+    say::out(format!(
+        "memkv {version}  node {id}  ({source})\n  \
+           http    http://{bind}     curl -T- http://{bind}/v1/kv/hello <<< world\n  \
+           addr    {addr} (told to peers)\n  \
+           peers   {cluster}\n  \
+           data    {log} {snapshot} {metadata}\n  \
+           durability  {durability}",
+        version = env!("CARGO_PKG_VERSION"),
+        id = config.node_addr.id,
+        addr = config.node_addr.addr,
+        source = settings.source,
+        log = config.log_path,
+        snapshot = config.snapshot_path,
+        metadata = config.metadata_path,
+    ));
+}
+
+/// Says `ready` once the node leads or follows. What it waits for meanwhile, the node logs.
+async fn announce(node: Node, started: Instant) {
+    let status = loop {
+        let status = node.status();
+        if is_ready(&status) {
+            break status;
+        }
+        tokio::time::sleep(READY_POLL).await;
+    };
+    let leader = status.leader.unwrap_or_default();
+    say::out(format!(
+        "ready in {} ms  leader {leader}",
+        started.elapsed().as_millis()
+    ));
+}
+
+fn is_ready(status: &NodeStatus) -> bool {
+    status.phase == Phase::Serving && status.leader.is_some()
+}
+
+/// The seed's line, once a second: writes that were executed, wherever they came in.
+async fn report_writes(node: Node) {
+    let mut last = node.status().revision;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let revision = node.status().revision;
+        say::out(format!("writes/second ({})", revision.saturating_sub(last)));
+        last = revision;
+    }
+}
+
+/// Hands over and stops. A second signal ends the process at once.
+async fn stop(node: &Node, api: &Api<Node>, signals: &mut StopSignals) -> u8 {
+    let orderly = async {
+        if tokio::time::timeout(SHUTDOWN_MAX, node.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the node took too long to stop; what was acknowledged is safe");
+        }
+        let drain = Instant::now();
+        while api.active() > 0 && drain.elapsed() < DRAIN_MAX {
+            tokio::time::sleep(READY_POLL).await;
+        }
+    };
+    tokio::select! {
+        () = orderly => exit::OK,
+        (_, code) = signals.next() => code,
+    }
+}

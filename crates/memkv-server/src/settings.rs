@@ -1,0 +1,278 @@
+//! From a command line to one node's settings: defaults, file, variables, flags, in this order.
+//! Never creates anything; the one thing that it reads is the configuration file.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use memkv_proto::config::{NodeAddr, check_addr, split_addr};
+use memkv_proto::limits::MAX_CONFIG_BYTES;
+use memkv_proto::{ConfigError, Durability, RaftConfig};
+use memkv_raft::storage::Layout;
+use memkv_raft::{NodeConfig, Peer};
+
+/// The original's configuration file, in the working directory.
+const CONFIG_FILE: &str = "raft_config.json";
+
+/// Where a node keeps its data that nobody has configured.
+const EMBEDDED_DIR: &str = "memkv-data";
+
+/// How to run one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// All settings in force.
+    pub config: RaftConfig,
+    /// Where to listen; peers are told `config.node_addr`.
+    pub bind: String,
+    /// Where the settings come from, for people.
+    pub source: String,
+}
+
+/// Why a node cannot be run as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {source}; {next}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+        /// What to do.
+        next: &'static str,
+    },
+    /// Its content, a variable or a flag is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address to listen on is none.
+    #[error("{0}")]
+    Bind(String),
+}
+
+impl Settings {
+    /// Puts the layers together.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; nothing was changed.
+    pub fn load(
+        file: Option<&Path>,
+        bind: Option<&str>,
+        overrides: &[(&'static str, String, String)],
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, SettingsError> {
+        if let Some(bind) = bind {
+            check_addr(bind).map_err(|error| SettingsError::Bind(error.to_string()))?;
+        }
+        let (mut config, source) = base(file, bind)?;
+        config.apply_env(variable)?;
+        for (key, value, flag) in overrides {
+            config.apply_override(key, value, flag)?;
+        }
+        config.validate()?;
+        let bind = bind.map_or_else(|| config.node_addr.addr.clone(), str::to_owned);
+        Ok(Self {
+            config,
+            bind,
+            source,
+        })
+    }
+
+    /// What the node must be told.
+    pub fn node_config(&self) -> NodeConfig {
+        let config = &self.config;
+        let layout = Layout {
+            log: PathBuf::from(&config.log_path),
+            metadata: PathBuf::from(&config.metadata_path),
+            snapshot: PathBuf::from(&config.snapshot_path),
+        };
+        let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        NodeConfig {
+            peers: config.peer_addrs.iter().map(peer).collect(),
+            max_log_size: config.max_log_size,
+            max_log_count: whole(config.max_log_count),
+            sync: config.durability == Durability::Sync,
+            election_timeout: Duration::from_millis(config.election_timeout_ms),
+            heartbeat_interval: Duration::from_millis(config.heartbeat_interval_ms),
+            hold: Duration::from_millis(config.hold_timeout_ms),
+            snapshot_growth_percent: u32::try_from(config.snapshot_growth_percent)
+                .unwrap_or(u32::MAX),
+            max_value_bytes: whole(config.max_value_bytes),
+            ..NodeConfig::new(peer(&config.node_addr), layout)
+        }
+    }
+}
+
+/// The file's settings, or those of a node without a file; and in words which.
+fn base(file: Option<&Path>, bind: Option<&str>) -> Result<(RaftConfig, String), SettingsError> {
+    let path = file.unwrap_or(Path::new(CONFIG_FILE));
+    match (read(path), file) {
+        (Err(error), None) if error.kind() == io::ErrorKind::NotFound => Ok((
+            embedded(bind)?,
+            format!("no {CONFIG_FILE} here: a single node"),
+        )),
+        (text, _) => Ok((parse(path, text)?, path.display().to_string())),
+    }
+}
+
+fn peer(node: &NodeAddr) -> Peer {
+    Peer {
+        name: node.id.clone(),
+        addr: node.addr.clone(),
+    }
+}
+
+/// A file's text; one byte more than the limit at most, for the parser to refuse.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?
+        .take(MAX_CONFIG_BYTES as u64 + 1)
+        .read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn parse(path: &Path, text: io::Result<String>) -> Result<RaftConfig, SettingsError> {
+    let text = text.map_err(|source| SettingsError::Read {
+        path: path.to_owned(),
+        next: match source.kind() {
+            io::ErrorKind::NotFound => "name an existing file, or none for a single node",
+            io::ErrorKind::InvalidData => "it must be UTF-8 text",
+            _ => "make it readable for this user",
+        },
+        source,
+    })?;
+    Ok(RaftConfig::from_json(&text, &path.display().to_string())?)
+}
+
+/// A single node that nobody has configured, listening where it was told to.
+fn embedded(bind: Option<&str>) -> Result<RaftConfig, ConfigError> {
+    let mut config = RaftConfig::default();
+    for (key, directory) in [
+        ("log_path", "log"),
+        ("snapshot_path", "snapshot"),
+        ("metadata_path", "metadata"),
+    ] {
+        config.apply_override(key, &format!("{EMBEDDED_DIR}/{directory}/"), "default")?;
+    }
+    if let Some(bind) = bind {
+        // As in the seed's examples, the port is the id.
+        let port = split_addr(bind).map_or(0, |(_host, port)| port);
+        config.apply_override(
+            "node_addr",
+            &format!("{port}@{bind}"),
+            "the listening address",
+        )?;
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tests run in the crate's directory, which has no `raft_config.json`.
+    fn load(file: Option<&Path>, bind: Option<&str>) -> Result<Settings, SettingsError> {
+        Settings::load(file, bind, &[], |_| None)
+    }
+
+    fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.json");
+        std::fs::write(&file, text).unwrap();
+        (dir, file)
+    }
+
+    const SEED: &str = r#"{
+        "log_path": "log/", "snapshot_path": "snapshot/", "metadata_path": "metadata/",
+        "max_log_size": 1024, "max_log_count": 6,
+        "peer_addrs": [ { "addr": "127.0.0.1:11082", "id": "11082" } ],
+        "node_addr": { "addr": "127.0.0.1:11081", "id": "11081" }
+    }"#;
+
+    #[test]
+    fn the_seeds_file_and_an_address_to_listen_on() {
+        let (_dir, file) = written(SEED);
+        let settings = load(Some(&file), Some("0.0.0.0:9")).unwrap();
+        assert_eq!(settings.bind, "0.0.0.0:9");
+        let node = settings.node_config();
+        assert_eq!(
+            (node.me.name.as_str(), node.me.addr.as_str()),
+            ("11081", "127.0.0.1:11081")
+        );
+        assert_eq!(
+            node.peers,
+            [Peer {
+                name: "11082".into(),
+                addr: "127.0.0.1:11082".into()
+            }]
+        );
+        assert_eq!(
+            (node.max_log_size, node.max_log_count, node.sync),
+            (1024, 6, true)
+        );
+        assert_eq!(node.layout.log, Path::new("log/"));
+        assert_eq!(load(Some(&file), None).unwrap().bind, "127.0.0.1:11081");
+    }
+
+    #[test]
+    fn without_a_file_a_single_node() {
+        let settings = load(None, None).unwrap();
+        assert_eq!(settings.bind, "127.0.0.1:11081");
+        assert!(settings.config.is_single());
+        assert_eq!(
+            settings.node_config().layout.log,
+            Path::new("memkv-data/log/")
+        );
+        let settings = load(None, Some("127.0.0.1:7")).unwrap();
+        assert_eq!(settings.config.node_addr.to_string(), "7@127.0.0.1:7");
+    }
+
+    #[test]
+    fn flags_go_over_variables_and_variables_over_the_file() {
+        let (_dir, file) = written(SEED);
+        let variables = |name: &str| match name {
+            "MEMKV_MAX_LOG_COUNT" => Some("7".to_owned()),
+            "MEMKV_DURABILITY" => Some("os".to_owned()),
+            _ => None,
+        };
+        let flags = [(
+            "max_log_count",
+            "8".to_owned(),
+            "--max-log-count".to_owned(),
+        )];
+        let node = Settings::load(Some(&file), None, &flags, variables)
+            .unwrap()
+            .node_config();
+        assert_eq!(
+            (node.max_log_size, node.max_log_count, node.sync),
+            (1024, 8, false)
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let missing = load(Some(Path::new("/nonexistent/x.json")), None)
+            .unwrap_err()
+            .to_string();
+        assert!(missing.contains("/nonexistent/x.json") && missing.contains("name an existing"));
+        let (_dir, file) = written(&SEED.replace("max_log_size", "max_log_sizee"));
+        let error = load(Some(&file), None).unwrap_err().to_string();
+        assert!(
+            error.contains(":3:") && error.contains("did you mean \"max_log_size\""),
+            "{error}"
+        );
+        let (_dir, file) = written(&" ".repeat(MAX_CONFIG_BYTES + 1));
+        let error = load(Some(&file), None).unwrap_err().to_string();
+        assert!(error.contains("more than"), "{error}");
+        let error = load(None, Some("nowhere")).unwrap_err().to_string();
+        assert!(error.contains("host:port"), "{error}");
+        let flags = [("durability", "yes".to_owned(), "--durability".to_owned())];
+        let error = Settings::load(None, None, &flags, |_| None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("--durability") && error.contains("\"os\""),
+            "{error}"
+        );
+    }
+}

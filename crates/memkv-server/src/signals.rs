@@ -1,0 +1,29 @@
+//! SIGTERM and SIGINT. Never does the work itself: whoever waits decides what a signal means.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Requests to stop, from an operator or a supervisor.
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// From now on the signals do not end the process by themselves.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next signal's name and its exit code (128 and its number, as shells say it).
+    pub async fn next(&mut self) -> (&'static str, u8) {
+        tokio::select! {
+            _ = self.terminate.recv() => ("SIGTERM", 128 + 15),
+            _ = self.interrupt.recv() => ("SIGINT", 128 + 2),
+        }
+    }
+}

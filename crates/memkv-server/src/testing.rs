@@ -1,0 +1,131 @@
+//! For tests: a backend that is a real store without a cluster, and can be told to fail.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use memkv_raft::store::{
+    BatchBuilder, Command, Rejected, Reply, SessionId, Sink, Store, SystemOp, SystemOutcome,
+};
+use memkv_raft::{Frame, Lane, MemberStatus, NodeStatus, Phase, RequestError, Role};
+use parking_lot::Mutex;
+
+use crate::backend::Backend;
+
+/// Session of every command; the first log entry opens it.
+const SESSION: SessionId = 1;
+
+/// A store that answers, or fails every request in the same way.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    /// The store, and the last sequence number.
+    store: Arc<Mutex<(Store, u64)>>,
+    fails_with: Option<RequestError>,
+    hangs: bool,
+}
+
+impl Fake {
+    pub(crate) fn working() -> Self {
+        let mut store = Store::new();
+        let mut open = BatchBuilder::new(1);
+        open.system(&SystemOp::OpenSession { node: 1, boot: 1 });
+        store.apply(SESSION, &open.finish(), &mut ());
+        Self {
+            store: Arc::new(Mutex::new((store, 0))),
+            fails_with: None,
+            hangs: false,
+        }
+    }
+
+    pub(crate) fn failing(error: RequestError) -> Self {
+        Self {
+            fails_with: Some(error),
+            ..Self::working()
+        }
+    }
+
+    pub(crate) fn hanging() -> Self {
+        Self {
+            hangs: true,
+            ..Self::working()
+        }
+    }
+
+    async fn turn(&self) -> Result<(), RequestError> {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        self.fails_with.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Backend for Fake {
+    async fn write(&self, command: Command) -> Result<Reply, RequestError> {
+        self.turn().await?;
+        let mut guard = self.store.lock();
+        let (store, last) = &mut *guard;
+        *last += 1;
+        let seq = *last;
+        let mut batch = BatchBuilder::new(seq);
+        batch.group(SESSION, seq, seq - 1, [&command.encode()].into_iter());
+        let mut answer = Answer(None);
+        store.apply(SESSION + seq, &batch.finish(), &mut answer);
+        Ok(answer
+            .0
+            .expect("the session is open and the sequence has no gap"))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Result<T, RequestError> {
+        self.turn().await?;
+        Ok(read(&self.store.lock().0))
+    }
+
+    fn status(&self) -> NodeStatus {
+        let store = &self.store.lock().0;
+        let name = "n1".to_owned();
+        NodeStatus {
+            name: name.clone(),
+            node_id: 1,
+            cluster: Some([7; 16]),
+            phase: Phase::Serving,
+            message: String::new(),
+            role: Role::Leader,
+            leader: Some(name.clone()),
+            term: 1,
+            commit_index: store.applied_index(),
+            applied_index: store.applied_index(),
+            snapshot: None,
+            log_segments: 1,
+            revision: store.revision(),
+            keys: store.len(),
+            sync: true,
+            members: vec![MemberStatus {
+                id: 1,
+                name,
+                addr: "127.0.0.1:11081".to_owned(),
+                role: Role::Leader,
+            }],
+        }
+    }
+
+    /// Answers a peer with its request.
+    fn handle(&self, _: Lane, request: Bytes) -> BoxFuture<'static, Frame> {
+        Box::pin(async move { Frame(vec![request]) })
+    }
+}
+
+struct Answer(Option<Reply>);
+
+impl Sink for Answer {
+    fn reply(&mut self, _: SessionId, _: u64, reply: &Reply) {
+        self.0 = Some(reply.clone());
+    }
+
+    fn duplicate(&mut self, _: SessionId, _: u64, _: Option<&Reply>) {}
+    fn rejected(&mut self, _: SessionId, _: u64, _: u64, _: Rejected) {}
+    fn system(&mut self, _: usize, _: &SystemOutcome) {}
+    fn malformed(&mut self, _: &memkv_raft::store::DecodeError) {}
+}
