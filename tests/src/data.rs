@@ -1,0 +1,42 @@
+//! Looking into and damaging data directories, as disks and operators do. Knows only what the
+//! seed's layout says: which directory holds what.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// All files below a directory, in the order of their names; none if it does not exist.
+pub fn files_in(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut files = Vec::new();
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(files_in(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The finished snapshot below a directory that was written last.
+pub fn newest_snapshot(dir: &Path) -> PathBuf {
+    let modified = |path: &PathBuf| path.metadata().unwrap().modified().unwrap();
+    // A node that was killed may have left an unfinished one, which a start removes unread.
+    let is_finished = |path: &PathBuf| path.extension().is_some_and(|end| end == "snap");
+    files_in(dir)
+        .into_iter()
+        .filter(is_finished)
+        .max_by_key(modified)
+        .unwrap_or_else(|| panic!("no snapshot in {}", dir.display()))
+}
+
+/// Flips the lowest bit of one byte.
+pub fn flip_bit(file: &Path, offset: usize) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[offset] ^= 1;
+    fs::write(file, bytes).unwrap();
+}

@@ -1,0 +1,36 @@
+//! Black-box tests of the real binaries: clusters of `memkv_server` processes on free ports and in
+//! temporary directories, driven over sockets and signals.
+//!
+//! Nothing here links the product's crates: what these tests see is what an operator and a client
+//! see. Nothing sleeps to let something happen; every wait is for a condition, with a deadline, and
+//! says what it waited for when the deadline passes.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test harness: what fails here must fail the test, loudly"
+)]
+
+mod cluster;
+mod data;
+mod http;
+mod load;
+mod machine;
+mod ports;
+mod process;
+mod random;
+mod seed;
+mod wait;
+
+pub use cluster::{Cluster, Node};
+pub use data::{files_in, flip_bit, newest_snapshot};
+pub use http::{Http, Response};
+pub use load::{Load, Verdict};
+pub use machine::{Tmpfs, skip};
+pub use ports::free_port;
+pub use process::{Process, binary, children_of, cpu_ticks, exists, rss_bytes};
+pub use random::Random;
+pub use rustix::process::Signal;
+pub use seed::{Seed, SeedReply};
+pub use wait::{eventually, within};

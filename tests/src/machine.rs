@@ -1,0 +1,49 @@
+//! What a test needs from the machine and may not get: root's rights, a small file system.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Says that the running test cannot run on this machine. The test then returns; `cargo xtask test`
+/// counts it as skipped, not as passed.
+pub fn skip(test: &str, reason: &str) {
+    eprintln!("skipped {test}: {reason}");
+    if let Some(path) = std::env::var_os("MEMKV_SKIP_FILE") {
+        let mut file = File::options()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap();
+        writeln!(file, "skipped {test}: {reason}").unwrap();
+    }
+}
+
+/// A file system of a fixed size in memory, unmounted on drop.
+pub struct Tmpfs {
+    dir: PathBuf,
+}
+
+impl Tmpfs {
+    /// Mounts `megabytes` at `dir`; `None` where this process may not mount.
+    pub fn mount(dir: &Path, megabytes: u32) -> Option<Tmpfs> {
+        fs::create_dir_all(dir).unwrap();
+        let size = format!("size={megabytes}m");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "memkv"])
+            .arg(dir)
+            .output();
+        mount
+            .is_ok_and(|done| done.status.success())
+            .then(|| Tmpfs {
+                dir: dir.to_path_buf(),
+            })
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Lazy, because a node that is still running keeps files open.
+        drop(Command::new("umount").arg("--lazy").arg(&self.dir).status());
+    }
+}

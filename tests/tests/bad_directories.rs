@@ -1,0 +1,448 @@
+//! Data directories that are torn, damaged, full, shared or someone else's, and configurations that
+//! are wrong: each has its outcome and a message that says what to do.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use memkv_tests::{
+    Cluster, Node, Process, Seed, Tmpfs, eventually, files_in, flip_bit, newest_snapshot, skip,
+};
+use serde_json::json;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A member is replaced once it was silent for 10 s; then it must catch up.
+const REPLACED_LIMIT: Duration = Duration::from_secs(60);
+
+/// A node that refuses to start says so at once.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Starts a node that must end by itself, with a failure and with all these words in its output.
+#[track_caller]
+fn refuses_to_start(node: &Node, words: &[&str]) -> String {
+    let mut process = Process::start(&mut node.command(), &node.log);
+    let status = process.wait_end(REFUSAL_LIMIT);
+    let output = process.output();
+    assert!(!status.success(), "{status}:\n{output}");
+    for word in words {
+        assert!(output.contains(word), "says `{word}`:\n{output}");
+    }
+    output
+}
+
+fn set(client: &mut Seed, key: &str, value: &str) {
+    assert_eq!(client.set(key, value).unwrap().status, "ok");
+}
+
+#[track_caller]
+fn holds(node: &Node, key: &str, value: &str) {
+    assert_eq!(node.seed().get(key).unwrap().value.as_deref(), Some(value));
+}
+
+/// Segments of a node's log, the oldest first.
+fn segments(node: &Node) -> Vec<std::path::PathBuf> {
+    let mut files = files_in(&node.dir.join("log"));
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    files
+}
+
+/// Place after the last byte that is not zero: where the log ends in a zero-filled segment.
+fn end_of_data(file: &Path) -> usize {
+    fs::read(file)
+        .unwrap()
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .unwrap()
+        + 1
+}
+
+/// Three nodes with data, all killed.
+fn killed_cluster() -> Cluster {
+    let mut cluster = Cluster::start(3);
+    let mut client = cluster.nodes[0].seed();
+    for number in 0..100 {
+        set(&mut client, &format!("key-{number}"), "kept");
+    }
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_nothing_acknowledged_is_lost() {
+    let mut cluster = killed_cluster();
+    for node in &cluster.nodes {
+        let last = segments(node).pop().unwrap();
+        let mut bytes = fs::read(&last).unwrap();
+        // A record that was being written when the power failed: some of its sectors are there.
+        let start = (end_of_data(&last) + 64).next_multiple_of(8);
+        for (place, byte) in bytes[start..start + 200].iter_mut().enumerate() {
+            *byte = u8::try_from(place % 251).unwrap() | 1;
+        }
+        fs::write(&last, bytes).unwrap();
+    }
+    cluster.start_all();
+    for number in 0..100 {
+        holds(&cluster.nodes[number % 3], &format!("key-{number}"), "kept");
+    }
+}
+
+/// Flips a bit in the middle of a node's log and returns the segment's name.
+fn damage_log(node: &Node) -> String {
+    let damaged = segments(node).remove(0);
+    flip_bit(&damaged, end_of_data(&damaged) / 2);
+    damaged.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_flipped_bit_in_the_log_is_named_and_the_node_is_replaced_under_a_new_id() {
+    let mut cluster = killed_cluster();
+    let name = damage_log(&cluster.nodes[0]);
+    let evidence = fs::read(segments(&cluster.nodes[0]).remove(0)).unwrap();
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    cluster.nodes[1].wait_serving();
+    holds(&cluster.nodes[1], "key-7", "kept");
+    let new_id = eventually("the damaged node was replaced", REPLACED_LIMIT, || {
+        let status = cluster.nodes[0].status()?;
+        (status["phase"] == "serving").then(|| status["node_id"].as_u64().unwrap())
+    });
+    assert!(new_id > 3, "an id that was never used: {new_id}");
+    let output = cluster.nodes[0].process().output();
+    assert!(
+        output.contains(&name) && output.contains("offset"),
+        "{output}"
+    );
+    let kept = files_in(&cluster.nodes[0].dir)
+        .iter()
+        .any(|file| fs::read(file).unwrap() == evidence);
+    assert!(kept, "what is damaged is evidence, and is not deleted");
+    holds(&cluster.nodes[0], "key-7", "kept");
+}
+
+#[test]
+fn when_every_log_is_damaged_nothing_is_started_anew() {
+    let mut cluster = killed_cluster();
+    for node in &mut cluster.nodes {
+        damage_log(node);
+        node.start();
+    }
+    // Each says what is wrong with it; together they must not become a new, empty cluster.
+    for node in &mut cluster.nodes {
+        node.process().wait_output("is corrupt at offset", LIMIT);
+    }
+    for node in &cluster.nodes {
+        let reply = eventually("an answer", LIMIT, || node.seed().get("key-7").ok());
+        assert_eq!(reply.status, "no leader", "neither served nor forgotten");
+    }
+}
+
+#[test]
+fn one_bad_copy_of_the_metadata_is_survived_and_two_are_refused() {
+    let mut cluster = killed_cluster();
+    let copies = files_in(&cluster.nodes[0].dir.join("metadata"));
+    let copies: Vec<_> = copies
+        .into_iter()
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("metadata-")
+        })
+        .collect();
+    assert_eq!(copies.len(), 2, "{copies:?}");
+    flip_bit(&copies[0], 40);
+    cluster.start_all();
+    holds(&cluster.nodes[0], "key-7", "kept");
+
+    cluster.nodes[0].kill();
+    flip_bit(&copies[0], 40);
+    flip_bit(&copies[1], 40);
+    refuses_to_start(&cluster.nodes[0], &["metadata"]);
+    holds(&cluster.nodes[1], "key-7", "kept");
+}
+
+#[test]
+fn a_bad_snapshot_is_never_served() {
+    let mut cluster = Cluster::start(3);
+    set(&mut cluster.nodes[0].seed(), "early", "kept");
+    let value = "v".repeat(1024);
+    let mut client = cluster.nodes[0].seed();
+    for number in 0..1500 {
+        set(&mut client, &format!("fill-{}", number % 20), &value);
+    }
+    eventually("a snapshot", LIMIT, || {
+        (cluster.nodes[0].status()?["snapshot_index"].as_u64()? > 0).then_some(())
+    });
+    cluster.nodes[0].kill();
+    let snapshot = newest_snapshot(&cluster.nodes[0].dir.join("snapshot"));
+    flip_bit(&snapshot, end_of_data(&snapshot) / 2);
+    let name = snapshot.file_name().unwrap().to_str().unwrap().to_owned();
+
+    // Either the older snapshot and the log fill the gap, or the node refuses to start.
+    cluster.nodes[0].start();
+    let refused = eventually("the node serves or ends", LIMIT, || {
+        let process = cluster.nodes[0].process();
+        if let Some(status) = process.ended() {
+            assert!(!status.success(), "{status}");
+            return Some(true);
+        }
+        let reply = cluster.nodes[0].seed().get("early").ok()?;
+        (reply.status == "ok").then_some(false)
+    });
+    let output = cluster.nodes[0].process().output();
+    assert!(
+        output.contains(&name),
+        "the damaged file is named:\n{output}"
+    );
+    if !refused {
+        holds(&cluster.nodes[0], "early", "kept");
+    }
+    holds(&cluster.nodes[1], "early", "kept");
+}
+
+#[test]
+fn a_full_disk_on_one_node_stops_neither_the_cluster_nor_loses_a_write() {
+    let mut cluster = Cluster::configured(3);
+    let Some(_disk) = Tmpfs::mount(&cluster.nodes[2].dir, 24) else {
+        return skip("a full disk", "this process may not mount a file system");
+    };
+    let others = [0, 1].map(|place: usize| {
+        (
+            cluster.nodes[place].addr.clone(),
+            cluster.nodes[place].id.clone(),
+        )
+    });
+    cluster.nodes[2].write_config(&cluster.nodes[2].seed_config(&others));
+    cluster.start_all();
+    set(&mut cluster.nodes[0].seed(), "before", "kept");
+    let ballast = cluster.nodes[2].dir.join("ballast");
+    fill_disk(&ballast);
+    let mut client = cluster.nodes[0].seed();
+    let value = "v".repeat(4096);
+    for number in 0..1000 {
+        let reply = client
+            .set(&format!("during-{}", number % 50), &value)
+            .unwrap();
+        assert_eq!(reply.status, "ok", "two of three have room: {reply:?}");
+    }
+    holds(&cluster.nodes[0], "before", "kept");
+
+    // With room again the node serves again, if need be after a restart.
+    fs::remove_file(&ballast).unwrap();
+    if cluster.nodes[2].process().ended().is_some() {
+        let output = cluster.nodes[2].process().output();
+        assert!(
+            output.contains("space") || output.contains("full"),
+            "says why:\n{output}"
+        );
+        cluster.nodes[2].kill();
+        cluster.nodes[2].start();
+    }
+    cluster.nodes[2].wait_serving();
+    holds(&cluster.nodes[2], "during-7", &value);
+    cluster.nodes.iter_mut().for_each(Node::kill);
+}
+
+/// Writes to a file until the file system has no room left.
+fn fill_disk(path: &Path) {
+    use std::io::Write;
+    let mut file = fs::File::create(path).unwrap();
+    for size in [1 << 20, 4096] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+}
+
+#[test]
+fn a_failing_fsync_stops_the_node_at_once_and_the_others_go_on() {
+    let mut cluster = Cluster::start(3);
+    set(&mut cluster.nodes[0].seed(), "before", "kept");
+    cluster.nodes[2].terminate();
+    // The first syncs are those of the start; a later one fails, and none is tried again.
+    let inject = "inject=fdatasync,fsync:error=EIO:when=40+";
+    let strace = [
+        "strace",
+        "-f",
+        "-D",
+        "-qq",
+        "-o",
+        "strace.log",
+        "-e",
+        "trace=fdatasync,fsync",
+        "-e",
+        inject,
+    ];
+    let command = cluster.nodes[2].command_under(&strace);
+    cluster.nodes[2].start_with(command);
+    let mut client = cluster.nodes[0].seed();
+    let mut number = 0;
+    let status = eventually("the node ends by itself", LIMIT, || {
+        number += 1;
+        set(&mut client, &format!("key-{}", number % 50), "written");
+        cluster.nodes[2].process().ended()
+    });
+    let output = cluster.nodes[2].process().output();
+    assert!(!status.success(), "{status}:\n{output}");
+    assert!(output.contains("sync"), "says what failed:\n{output}");
+    set(&mut client, "after", "kept");
+
+    cluster.nodes[2].kill();
+    cluster.nodes[2].start();
+    cluster.nodes[2].wait_serving();
+    holds(&cluster.nodes[2], "before", "kept");
+    holds(&cluster.nodes[2], "after", "kept");
+}
+
+#[test]
+fn a_second_process_on_the_same_directory_refuses_to_start() {
+    let mut cluster = Cluster::start(2);
+    let second = Node::new(cluster.root());
+    let mut config = second.seed_config(&[]);
+    for key in ["log_path", "metadata_path", "snapshot_path"] {
+        let below = cluster.nodes[0].read_config()[key]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        config[key] = json!(cluster.nodes[0].dir.join(below).to_str().unwrap());
+    }
+    second.write_config(&config);
+    let holder = cluster.nodes[0].process().id().to_string();
+    refuses_to_start(&second, &["in use", &holder]);
+    set(&mut cluster.nodes[0].seed(), "key", "value");
+}
+
+/// Replaces a node's files by those of another.
+fn copy_data(from: &Node, to: &Node) {
+    to.wipe();
+    for dir in ["log", "metadata", "snapshot"] {
+        fs::create_dir_all(to.dir.join(dir)).unwrap();
+        for file in files_in(&from.dir.join(dir)) {
+            fs::copy(&file, to.dir.join(dir).join(file.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn another_nodes_directory_is_refused_with_both_names() {
+    let mut cluster = killed_cluster();
+    copy_data(&cluster.nodes[1], &cluster.nodes[0]);
+    let (own, other) = (cluster.nodes[0].id.clone(), cluster.nodes[1].id.clone());
+    refuses_to_start(&cluster.nodes[0], &[&own, &other]);
+    for place in [1, 2] {
+        cluster.nodes[place].start();
+    }
+    cluster.nodes[1].wait_serving();
+    holds(&cluster.nodes[1], "key-7", "kept");
+}
+
+#[test]
+fn a_directory_of_another_cluster_is_refused_with_both_clusters() {
+    let mut cluster = killed_cluster();
+    let ours: Vec<_> = cluster
+        .nodes
+        .iter()
+        .map(|n| (n.addr.clone(), n.id.clone()))
+        .collect();
+    // Another cluster whose first node has the same name and address.
+    let mut stranger = Node::new(cluster.root());
+    let mut other_first = Node::new(cluster.root());
+    other_first.id.clone_from(&ours[0].1);
+    other_first.addr.clone_from(&ours[0].0);
+    other_first
+        .write_config(&other_first.seed_config(&[(stranger.addr.clone(), stranger.id.clone())]));
+    stranger.write_config(&stranger.seed_config(&ours[..1]));
+    other_first.start();
+    stranger.start();
+    other_first.wait_serving();
+    let strange_cluster = other_first.status().unwrap()["cluster"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    other_first.kill();
+    stranger.kill();
+
+    copy_data(&other_first, &cluster.nodes[0]);
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    cluster.nodes[1].wait_serving();
+    let our_cluster = cluster.nodes[1].status().unwrap()["cluster"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    eventually("both clusters are named", LIMIT, || {
+        let mut outputs = cluster.nodes.iter_mut().map(|node| node.process().output());
+        let both =
+            |output: String| output.contains(&strange_cluster) && output.contains(&our_cluster);
+        outputs.any(both).then_some(())
+    });
+    let reply = cluster.nodes[0].seed().get("key-7");
+    assert!(
+        reply.is_err() || reply.unwrap().status == "no leader",
+        "it must not serve"
+    );
+    holds(&cluster.nodes[1], "key-7", "kept");
+}
+
+#[test]
+fn wrong_configurations_are_refused_with_the_place_and_the_remedy() {
+    let cluster = Cluster::configured(2);
+    let node = &cluster.nodes[0];
+    let good = node.read_config();
+    let refused = |change: &dyn Fn(&mut serde_json::Value), words: &[&str]| {
+        let mut config = good.clone();
+        change(&mut config);
+        node.write_config(&config);
+        refuses_to_start(node, words);
+        assert!(
+            files_in(&node.dir.join("log")).is_empty(),
+            "nothing was created"
+        );
+    };
+    refused(
+        &|config| config["max_log_sizee"] = json!(1),
+        &["max_log_sizee", "did you mean \"max_log_size\""],
+    );
+    refused(
+        &|config| config["colour"] = json!(1),
+        &["colour", "raft_config.json:"],
+    );
+    refused(
+        &|config| config["max_log_size"] = json!("big"),
+        &["max_log_size", "whole number"],
+    );
+    refused(
+        &|config| config["max_log_count"] = json!(1),
+        &["max_log_count", "2"],
+    );
+    refused(
+        &|config| config["node_addr"]["addr"] = json!("nowhere"),
+        &["nowhere", "host:port"],
+    );
+    fs::write(node.dir.join("raft_config.json"), "{ \"log_path\": ").unwrap();
+    refuses_to_start(node, &["raft_config.json"]);
+
+    // A file that was asked for and is not there is not a wish for the defaults.
+    let mut command = node.command();
+    command.arg("missing.json");
+    let mut process = Process::start(&mut command, &node.log);
+    assert!(!process.wait_end(REFUSAL_LIMIT).success());
+    assert!(
+        process.output().contains("missing.json"),
+        "{}",
+        process.output()
+    );
+}
+
+#[test]
+fn a_busy_port_is_named() {
+    let cluster = Cluster::configured(2);
+    let node = &cluster.nodes[0];
+    let _holder = TcpListener::bind(&node.addr).unwrap();
+    refuses_to_start(node, &[&node.addr]);
+}

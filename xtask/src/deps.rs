@@ -1,0 +1,128 @@
+//! The layers, as an allow-list of dependencies between the crates of the workspace.
+//!
+//! Computed from `cargo metadata`, not from `cargo tree -i NAME`, which also passes when the name
+//! is misspelt.
+
+use serde_json::Value;
+
+use crate::cargo::cargo;
+
+/// Crate, and the crates of ours that it may name. A crate that is not here may not exist.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("memkv-proto", &[]),
+    ("memkv-resp", &[]),
+    ("memkv-store", &[]),
+    ("memkv-storage", &[]),
+    ("memkv-check", &[]),
+    ("memkv-raft", &["memkv-store", "memkv-storage"]),
+    (
+        "memkv-server",
+        &[
+            "memkv-proto",
+            "memkv-resp",
+            "memkv-raft",
+            "memkv-store",
+            "memkv-storage",
+        ],
+    ),
+    ("memkv-client", &["memkv-proto", "memkv-resp"]),
+    (
+        "memkv-sim",
+        &["memkv-raft", "memkv-store", "memkv-storage", "memkv-check"],
+    ),
+    (
+        "memkv-bench",
+        &["memkv-client", "memkv-resp", "memkv-tests"],
+    ),
+    ("memkv-tests", &["memkv-check"]),
+    ("xtask", &[]),
+];
+
+/// The only crate that may name the consensus engine, so that changing it touches one crate.
+const ENGINE_USER: &str = "memkv-raft";
+
+/// Every way in which the workspace breaks its layers.
+pub(crate) fn check() -> Result<(), String> {
+    let output = cargo(["metadata", "--format-version", "1", "--no-deps", "--locked"])
+        .output()
+        .map_err(|error| format!("cargo metadata: {error}"))?;
+    if !output.status.success() {
+        return Err(format!(
+            "cargo metadata: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
+    }
+    let metadata: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("cargo metadata: {error}"))?;
+    let faults = faults(&metadata);
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n  "))
+    }
+}
+
+fn faults(metadata: &Value) -> Vec<String> {
+    let packages = metadata["packages"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    let mut faults = Vec::new();
+    if packages.is_empty() {
+        faults.push("cargo metadata lists no package".to_owned());
+    }
+    for package in packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| *layer == name) else {
+            faults.push(format!(
+                "{name} is not in the list of layers; add it where it belongs"
+            ));
+            continue;
+        };
+        for dependency in package["dependencies"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice)
+        {
+            let target = dependency["name"].as_str().unwrap_or_default();
+            let ours = LAYERS.iter().any(|(layer, _)| *layer == target);
+            if ours && !allowed.contains(&target) {
+                faults.push(format!("{name} must not depend on {target}"));
+            }
+            if target.starts_with("openraft") && name != ENGINE_USER {
+                faults.push(format!(
+                    "{name} must not name {target}: only {ENGINE_USER} does"
+                ));
+            }
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::faults;
+    use serde_json::json;
+
+    #[test]
+    fn allowed_dependencies_pass() {
+        let metadata = json!({"packages": [
+            {"name": "memkv-raft", "dependencies": [{"name": "memkv-store"}, {"name": "openraft"}]},
+            {"name": "memkv-store", "dependencies": [{"name": "bytes"}]},
+        ]});
+        assert_eq!(faults(&metadata), Vec::<String>::new());
+    }
+
+    #[test]
+    fn upward_dependencies_the_engine_and_unknown_crates_are_faults() {
+        let metadata = json!({"packages": [
+            {"name": "memkv-store", "dependencies": [{"name": "memkv-raft"}]},
+            {"name": "memkv-server", "dependencies": [{"name": "openraft-rt"}]},
+            {"name": "memkv-extra", "dependencies": []},
+        ]});
+        assert_eq!(faults(&metadata).len(), 3);
+    }
+
+    #[test]
+    fn an_empty_workspace_is_a_fault() {
+        assert_eq!(faults(&json!({"packages": []})).len(), 1);
+    }
+}

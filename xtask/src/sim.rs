@@ -1,0 +1,43 @@
+//! `cargo xtask sim`: builds the simulator and hands it the arguments.
+//!
+//! Its build differs from a plain one in two flags: `tokio_unstable`, which lets a seed decide the
+//! scheduler's choices, and `memkv_bugs`, which compiles the deliberate bugs in. It therefore has a
+//! target directory of its own, and a plain build contains neither.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::cargo;
+
+/// Text that every deliberate bug carries into the binary it is compiled into.
+pub(crate) const BUG_MARKER: &[u8] = b"memkv-deliberate-bug";
+
+/// Builds and runs the simulator with `arguments`.
+pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+    cargo::run(Command::new(build()?).args(arguments))
+}
+
+/// Builds the simulator and returns its path.
+pub(crate) fn build() -> Result<PathBuf, String> {
+    let target = cargo::target_dir().join("sim");
+    let mut build = cargo::cargo([
+        "build",
+        "--release",
+        "--locked",
+        "-p",
+        "memkv-sim",
+        "--bins",
+        // The engine's state is wrapped in a type that checks it at every access; that alone takes
+        // a third of the time, and what it checks the simulator's invariants see from outside.
+        "--config",
+        "profile.release.package.validit.debug-assertions=false",
+    ]);
+    build.env("CARGO_TARGET_DIR", &target);
+    build.env("RUSTFLAGS", "--cfg tokio_unstable --cfg memkv_bugs");
+    // Assertions are the simulator's eyes; link-time optimisation only makes its build slower.
+    build.env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true");
+    build.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    build.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    cargo::run(&mut build).map_err(|error| format!("the simulator did not build: {error}"))?;
+    Ok(target.join("release").join("memkv-sim"))
+}

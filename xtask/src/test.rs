@@ -1,0 +1,112 @@
+//! `cargo xtask test`: everything that must pass, in the order in which a failure is cheapest to
+//! find. Later steps run even if earlier ones failed, so that one run tells everything.
+
+use std::fs;
+use std::path::Path;
+
+use crate::cargo::{self, cargo, release_binaries, run_lines, target_dir};
+use crate::tally::Tally;
+use crate::{deps, links, packages, sim, tidy};
+
+/// Seeds per run: enough that each kind of fault occurs many times, few enough for every commit.
+const SIM_SEEDS: &str = "50";
+
+/// Rounds of the crash test per run; `cargo xtask crash` runs more.
+const CRASH_ROUNDS: &str = "20";
+
+/// Black-box tests that run at the same time. Each starts a cluster; with more, two cores starve
+/// the clusters until their own time limits speak.
+const BLACK_BOX_THREADS: &str = "2";
+
+/// Format, lints and tidy.
+pub(crate) fn check() -> Result<(), String> {
+    let mut tally = Tally::default();
+    checks(&mut tally);
+    tally.finish()
+}
+
+/// Everything.
+pub(crate) fn run() -> Result<(), String> {
+    let mut tally = Tally::default();
+    tally.step("programs that the tests call", packages::ensure);
+    checks(&mut tally);
+    tally.tests("unit tests", |counts| {
+        let mut tests = cargo([
+            "test",
+            "--workspace",
+            "--exclude",
+            "memkv-tests",
+            "--locked",
+        ]);
+        run_lines(tests.arg("--no-fail-fast"), |line| counts.line(line))
+    });
+    tally.step("simulator", || {
+        sim::run(&["--seeds".to_owned(), SIM_SEEDS.to_owned()])
+    });
+    tally.step("release binaries", || release_binaries().map(drop));
+    tally.step(
+        "deliberate bugs are in the simulator only",
+        no_bugs_in_release,
+    );
+    tally.tests("tests of the binaries", |counts| {
+        let skips = target_dir().join("skipped-tests");
+        fs::write(&skips, "").map_err(|error| format!("{}: {error}", skips.display()))?;
+        let mut tests = cargo(["test", "-p", "memkv-tests", "--locked", "--no-fail-fast"]);
+        tests.env("MEMKV_BIN_DIR", target_dir().join("release"));
+        tests.env("MEMKV_CRASH_ROUNDS", CRASH_ROUNDS);
+        tests.env("MEMKV_SKIP_FILE", &skips);
+        tests.env("RUST_TEST_THREADS", BLACK_BOX_THREADS);
+        let outcome = run_lines(&mut tests, |line| counts.line(line));
+        let skipped = fs::read_to_string(&skips).unwrap_or_default();
+        print!("{skipped}");
+        counts.skip(skipped.lines().count());
+        outcome
+    });
+    tally.finish()
+}
+
+fn checks(tally: &mut Tally) {
+    tally.step("format", || {
+        cargo::run(&mut cargo(["fmt", "--all", "--", "--check"]))
+    });
+    tally.step("lints", || {
+        let lints = [
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ];
+        cargo::run(&mut cargo(lints))
+    });
+    tally.step("layers", deps::check);
+    tally.step("tidy", tidy::check);
+    tally.step("links", links::check);
+}
+
+/// The binary that people run holds no deliberate bug, and the simulator's holds them: if the
+/// marker were missing from both, this test would show nothing.
+fn no_bugs_in_release() -> Result<(), String> {
+    let plain = target_dir().join("release").join("memkv_server");
+    if contains(&plain, sim::BUG_MARKER)? {
+        return Err(format!(
+            "{} was built with the deliberate bugs",
+            plain.display()
+        ));
+    }
+    let simulator = sim::build()?;
+    if !contains(&simulator, sim::BUG_MARKER)? {
+        return Err(format!(
+            "{} does not hold the deliberate bugs",
+            simulator.display()
+        ));
+    }
+    Ok(())
+}
+
+fn contains(file: &Path, needle: &[u8]) -> Result<bool, String> {
+    let bytes = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(bytes.windows(needle.len()).any(|window| window == needle))
+}
