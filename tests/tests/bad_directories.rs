@@ -159,6 +159,11 @@ fn one_bad_copy_of_the_metadata_is_survived_and_two_are_refused() {
     flip_bit(&copies[0], 40);
     cluster.start_all();
     holds(&cluster.nodes[0], "key-7", "kept");
+    let output = cluster.nodes[0].process().output();
+    assert!(
+        output.contains("one of the two copies of the metadata"),
+        "the repair is told:\n{output}"
+    );
 
     cluster.nodes[0].kill();
     flip_bit(&copies[0], 40);

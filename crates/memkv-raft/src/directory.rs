@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use memkv_storage::disk::Disk;
-use memkv_storage::{HardState, LogReader, Metadata, OpenError, SnapshotStore};
+use memkv_storage::{
+    HardState, LogReader, Metadata, OpenError, RecoveryReport, SnapshotStore,
+};
 
 use crate::engine::state_machine::load_latest;
 use crate::env::blocking;
@@ -22,7 +24,7 @@ pub(crate) fn open_directory(
         sync: config.sync,
         ..memkv_storage::Options::default()
     };
-    match memkv_storage::open(disk.clone(), &config.layout, options.clone()) {
+    let opened = match memkv_storage::open(disk.clone(), &config.layout, options.clone()) {
         Err(error @ OpenError::Corrupt { .. }) if !config.peers.is_empty() => {
             let aside = memkv_storage::quarantine(disk.clone(), &config.layout)?;
             tracing::error!(
@@ -30,9 +32,35 @@ pub(crate) fn open_directory(
                 moved_to = %aside.display(),
                 "the directory is quarantined; this node asks the cluster to be replaced"
             );
-            Ok(memkv_storage::open(disk, &config.layout, options)?)
+            memkv_storage::open(disk, &config.layout, options)?
         }
-        opened => Ok(opened?),
+        opened => opened?,
+    };
+    tell(&opened.recovery);
+    Ok(opened)
+}
+
+/// Tells the operator what recovery mended: a disk that damages one file will damage another.
+fn tell(recovery: &RecoveryReport) {
+    for snapshot in &recovery.bad_snapshots {
+        tracing::warn!(
+            snapshot = %snapshot.display(),
+            "a damaged snapshot is set aside as .bad; an older one and the log hold the same data. \
+             Check this disk"
+        );
+    }
+    if recovery.metadata_repaired {
+        tracing::warn!(
+            "one of the two copies of the metadata was damaged or missing and was written anew. \
+             If the machine did not lose power, check this disk"
+        );
+    }
+    if let Some(tail) = &recovery.torn_tail {
+        tracing::info!(
+            segment = %tail.path.display(),
+            offset = tail.offset,
+            "a write that the last stop cut short is removed; it was never acknowledged"
+        );
     }
 }
 
