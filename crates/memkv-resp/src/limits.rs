@@ -1,0 +1,78 @@
+//! How much one request may be. The server changes the limits when a connection authenticates;
+//! nothing here is a configuration by itself.
+
+/// Most arguments of one request, the command's name included (1,048,576): what Redis allowed up to
+/// 6.2, and enough for an `MSET` of half a million keys.
+pub const MAX_ARGS: usize = 1024 * 1024;
+
+/// The largest argument that any configuration may allow (512 MiB): the default of Redis's
+/// `proto-max-bulk-len`.
+pub const MAX_BULK_BYTES: usize = 512 * 1024 * 1024;
+
+/// Longest inline request, and longest line with a count, once authenticated (1 MiB): Redis has 64
+/// KiB, and an operator's pasted `SET` with a long value should not be refused for it.
+const MAX_INLINE_BYTES: usize = 1024 * 1024;
+
+/// The same before authentication (64 KiB), as Redis has it for everyone.
+const UNAUTHENTICATED_INLINE_BYTES: usize = 64 * 1024;
+
+/// Most arguments before authentication, as in Redis: `HELLO 3 AUTH u p SETNAME n` has 7.
+const UNAUTHENTICATED_ARGS: usize = 10;
+
+/// Longest argument before authentication (16 KiB), as in Redis.
+const UNAUTHENTICATED_BULK_BYTES: usize = 16 * 1024;
+
+/// What a request may have beside its largest argument (64 MiB): the most arguments that there can
+/// be, of 64 bytes each with their own header. That is an `MGET` of a million ordinary keys.
+const BESIDE_LARGEST_BYTES: usize = MAX_ARGS * 64;
+
+/// What one argument's header and line end add at most: `$`, 20 digits, and twice CR LF.
+const ARG_OVERHEAD_BYTES: usize = 25;
+
+/// The limits of one connection. A field above its ceiling ([`MAX_ARGS`], [`MAX_BULK_BYTES`])
+/// counts as the ceiling.
+///
+/// As in Redis, only `max_inline` holds for inline requests: an argument of one may be longer than
+/// `max_bulk` where that is smaller, and whoever stores it checks it anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest inline request in bytes, without its line end. A line that declares a count or a
+    /// length may be as long.
+    pub max_inline: usize,
+    /// Longest argument of a multibulk request in bytes.
+    pub max_bulk: usize,
+    /// Most arguments of a multibulk request, the command's name included.
+    pub max_args: usize,
+    /// Most bytes of one multibulk request as it is on the wire.
+    pub max_request: usize,
+    /// Whether the connection may do anything but authenticate. It only chooses the text of the
+    /// error that refuses too many or too long arguments.
+    pub authenticated: bool,
+}
+
+impl Limits {
+    /// The limits of an authenticated connection whose arguments may have `max_bulk` bytes.
+    #[must_use]
+    pub const fn new(max_bulk: usize) -> Self {
+        Self {
+            max_inline: MAX_INLINE_BYTES,
+            max_bulk,
+            max_args: MAX_ARGS,
+            max_request: max_bulk.saturating_add(BESIDE_LARGEST_BYTES),
+            authenticated: true,
+        }
+    }
+
+    /// The limits of a connection that must authenticate first: 10 arguments of 16 KiB.
+    #[must_use]
+    pub const fn unauthenticated() -> Self {
+        Self {
+            max_inline: UNAUTHENTICATED_INLINE_BYTES,
+            max_bulk: UNAUTHENTICATED_BULK_BYTES,
+            max_args: UNAUTHENTICATED_ARGS,
+            max_request: (UNAUTHENTICATED_ARGS + 1)
+                * (UNAUTHENTICATED_BULK_BYTES + ARG_OVERHEAD_BYTES),
+            authenticated: false,
+        }
+    }
+}

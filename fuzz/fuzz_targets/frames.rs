@@ -1,0 +1,13 @@
+//! Any bytes as a stream of frames. The first byte is the size of the pieces in which it arrives.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../crates/memkv-resp/tests/properties/frames.rs"]
+mod properties;
+
+fuzz_target!(|data: &[u8]| {
+    if let Some((piece, stream)) = data.split_first() {
+        properties::check_frames(stream, usize::from(*piece));
+    }
+});
