@@ -15,10 +15,8 @@ use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::Env;
 use crate::clock::LogClock;
 use crate::engine::{Batch, Raft, TypeConfig};
-use crate::replica::Replica;
 use crate::session::GroupOutcome;
 use crate::space::SpaceWatch;
 
@@ -77,18 +75,16 @@ struct Queue {
 pub(crate) struct Batcher {
     queue: Mutex<Queue>,
     wakeup: Notify,
-    replica: Arc<Replica>,
-    env: Env,
+    clock: Arc<LogClock>,
     space: Arc<SpaceWatch>,
 }
 
 impl Batcher {
-    pub(crate) fn new(replica: Arc<Replica>, env: Env, space: Arc<SpaceWatch>) -> Self {
+    pub(crate) fn new(clock: Arc<LogClock>, space: Arc<SpaceWatch>) -> Self {
         Self {
             queue: Mutex::default(),
             wakeup: Notify::new(),
-            replica,
-            env,
+            clock,
             space,
         }
     }
@@ -132,10 +128,9 @@ impl Batcher {
 
     /// Proposes until the engine stops.
     pub(crate) async fn run(self: Arc<Self>, raft: Raft) {
-        let mut clock: Option<(u64, LogClock)> = None;
         loop {
             self.wakeup.notified().await;
-            while let Some((work, stamp)) = self.next_entry(&raft, &mut clock) {
+            while let Some((work, stamp)) = self.next_entry(&raft) {
                 if self
                     .clone()
                     .propose_entry(&raft, work, stamp)
@@ -156,24 +151,14 @@ impl Batcher {
     }
 
     /// What goes into the next entry, if there is a free slot and this node leads.
-    fn next_entry(
-        &self,
-        raft: &Raft,
-        clock: &mut Option<(u64, LogClock)>,
-    ) -> Option<(Vec<Work>, u64)> {
+    fn next_entry(&self, raft: &Raft) -> Option<(Vec<Work>, u64)> {
         {
             let queue = self.queue.lock();
             if queue.work.is_empty() || queue.in_flight >= ENTRIES_IN_FLIGHT {
                 return None;
             }
         }
-        let metrics = raft.server_metrics();
-        let (leads, term) = {
-            let metrics = metrics.borrow_watched();
-            (metrics.state.is_leader(), metrics.vote.leader_id.term)
-        };
-        if !leads {
-            *clock = None;
+        if !raft.server_metrics().borrow_watched().state.is_leader() {
             self.refuse_all(GroupOutcome::NotAppended);
             return None;
         }
@@ -181,13 +166,7 @@ impl Batcher {
             self.refuse_all(GroupOutcome::DiskLow);
             return None;
         }
-        let wall = (self.env.wall_clock_ms)();
-        if clock.as_ref().is_none_or(|(of, _)| *of != term) {
-            let last = self.replica.machine.read().store.stamp_ms();
-            *clock = Some((term, LogClock::resume(last, wall)));
-        }
-        let stamp = clock.as_mut().map_or(wall, |(_, clock)| clock.stamp(wall));
-
+        let stamp = self.clock.stamp();
         let mut queue = self.queue.lock();
         let mut taken = Vec::new();
         let mut bytes = 0;

@@ -1,64 +1,201 @@
 //! The log clock: the time that the leader stamps on entries, the only time the store knows.
 //!
-//! Invariant: a stamp is never smaller than the one before it in the log. It starts at the wall
-//! clock and then runs on the monotonic clock, slewed towards the wall clock and never stepped, so
-//! a wall clock that jumps changes nothing at once and little per second.
+//! It runs on the monotonic clock and is slewed towards the wall clock by the leader alone, never
+//! stepped, so a wall clock that jumps changes nothing at once and little per second. Every message
+//! carries its sender's reading: a follower's clock shows what its leader's shows, so that the next
+//! leader goes on where the last one was.
+//!
+//! A clock is *sure* if its reading comes from the cluster: from a leader, from a sure peer, or
+//! from this node's own past on a machine that has stayed up (`memkv_storage::ClockFile`). Only a
+//! node whose machine was rebooted and that has heard nobody starts from the wall clock.
+//!
+//! Invariants: a stamp is never smaller than the highest one applied here; a sure clock is stepped
+//! by nobody but the leader that this node follows.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use memkv_storage::{ClockFile, ClockReading};
+use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::Env;
+use crate::env::blocking;
+use crate::node::Inner;
 
 /// Most milliseconds of correction per second of running: 0.5 %, ten times what `adjtime` allows,
 /// so that an hour of error is gone in a week and no deadline is off by more than that share.
 const SLEW_PER_SECOND_MS: i64 = 5;
 
-/// The log clock of one leadership.
+/// How often the reading is written down. However old, it is exact on a machine that has stayed up,
+/// but for the slew since.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
+
+/// What a node says of its clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// Log time in milliseconds since the Unix epoch.
+    pub(crate) log_ms: u64,
+    /// Whether it comes from the cluster.
+    pub(crate) sure: bool,
+}
+
 #[derive(Debug)]
-pub(crate) struct LogClock {
-    stamp_ms: u64,
+struct State {
+    reading: Reading,
+    /// When `reading` was that.
     at: Instant,
+    /// The highest stamp applied here.
+    floor: u64,
+}
+
+impl State {
+    /// Moves on to now; how many milliseconds that took.
+    fn run(&mut self) -> u64 {
+        let elapsed = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // What is below a millisecond stays for the next time.
+        self.at += Duration::from_millis(elapsed);
+        self.reading.log_ms = self.reading.log_ms.saturating_add(elapsed);
+        elapsed
+    }
+
+    /// Takes over a sure reading.
+    fn set(&mut self, log_ms: u64) {
+        self.reading = Reading {
+            log_ms: log_ms.max(self.floor),
+            sure: true,
+        };
+        self.at = Instant::now();
+    }
+}
+
+/// A node's log clock.
+pub(crate) struct LogClock {
+    env: Env,
+    state: Mutex<State>,
 }
 
 impl LogClock {
-    /// Goes on from `last_stamp_ms`, the last stamp in the log; in an empty log, or one that stood
-    /// still while nobody led, from the wall clock.
-    pub(crate) fn resume(last_stamp_ms: u64, wall_ms: u64) -> Self {
-        Self {
-            stamp_ms: last_stamp_ms.max(wall_ms),
+    /// Goes on from what this node wrote down on the same run of the machine, else from the wall
+    /// clock.
+    pub(crate) fn resume(env: Env, saved: Option<ClockReading>) -> Self {
+        let own = saved
+            .zip((env.boot_clock)())
+            .filter(|(saved, (boot_id, _))| saved.boot_id == *boot_id)
+            .map(|(saved, (_, now))| saved.log_ms + now.saturating_sub(saved.boot_ms));
+        let reading = Reading {
+            log_ms: own.unwrap_or_else(|| (env.wall_clock_ms)()),
+            sure: own.is_some(),
+        };
+        let state = State {
+            reading,
             at: Instant::now(),
+            floor: 0,
+        };
+        Self {
+            env,
+            state: Mutex::new(state),
         }
     }
 
-    /// The time now.
-    pub(crate) fn stamp(&mut self, wall_ms: u64) -> u64 {
-        let now = Instant::now();
-        let elapsed = u64::try_from((now - self.at).as_millis()).unwrap_or(u64::MAX);
-        if elapsed == 0 {
-            return self.stamp_ms;
+    /// What the clock shows.
+    pub(crate) fn read(&self) -> Reading {
+        let mut state = self.state.lock();
+        state.run();
+        state.reading
+    }
+
+    /// The leader's time for the next entry.
+    pub(crate) fn stamp(&self) -> u64 {
+        let wall = (self.env.wall_clock_ms)();
+        let mut state = self.state.lock();
+        let elapsed = i64::try_from(state.run()).unwrap_or(i64::MAX);
+        let most = elapsed / (1000 / SLEW_PER_SECOND_MS);
+        let error = i128::from(wall) - i128::from(state.reading.log_ms);
+        let error = i64::try_from(error).unwrap_or(0).clamp(-most, most);
+        state.reading.log_ms = state.reading.log_ms.saturating_add_signed(error);
+        state.reading.sure = true;
+        state.reading.log_ms
+    }
+
+    /// Takes note of a stamp that was applied here: time is not before it.
+    pub(crate) fn applied(&self, stamp_ms: u64) {
+        let mut state = self.state.lock();
+        state.floor = state.floor.max(stamp_ms);
+        state.run();
+        state.reading.log_ms = state.reading.log_ms.max(stamp_ms);
+    }
+
+    /// Takes over the reading of the leader that this node follows, once it has one: a new leader
+    /// is sure from its first stamp on.
+    pub(crate) fn follow(&self, leader: Reading) {
+        if leader.sure {
+            self.state.lock().set(leader.log_ms);
         }
-        // What is below a millisecond stays for the next stamp.
-        self.at += std::time::Duration::from_millis(elapsed);
-        let running = self.stamp_ms.saturating_add(elapsed);
-        let most = i64::try_from(elapsed).unwrap_or(i64::MAX) / (1000 / SLEW_PER_SECOND_MS);
-        let error = i64::try_from(i128::from(wall_ms) - i128::from(running)).unwrap_or(0);
-        self.stamp_ms = running.saturating_add_signed(error.clamp(-most, most));
-        self.stamp_ms
+    }
+
+    /// Takes over a peer's reading if this node has none that is sure.
+    pub(crate) fn learn(&self, peer: Reading) {
+        let mut state = self.state.lock();
+        if peer.sure && !state.reading.sure {
+            state.set(peer.log_ms);
+        }
+    }
+}
+
+/// Writes the reading down from time to time.
+pub(crate) async fn save(inner: Arc<Inner>, file: ClockFile) {
+    let file = Arc::new(file);
+    loop {
+        let reading = inner.clock.read();
+        if let (true, Some((boot_id, boot_ms))) = (reading.sure, (inner.env.boot_clock)()) {
+            let reading = ClockReading {
+                boot_id,
+                boot_ms,
+                log_ms: reading.log_ms,
+            };
+            let file = file.clone();
+            let saved = blocking(&inner.env, move || file.save(&reading)).await;
+            if let Err(error) = saved.and_then(|saved| saved) {
+                tracing::debug!(%error, "cannot write the clock down; a restart will ask the peers");
+            }
+        }
+        tokio::time::sleep(SAVE_EVERY).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
-    use std::time::Duration;
+
+    /// A clock on a machine with this wall clock, and a boot clock of 500 ms.
+    fn clock(wall: &Arc<AtomicU64>, saved: Option<ClockReading>) -> LogClock {
+        let wall = wall.clone();
+        let env = Env {
+            wall_clock_ms: Arc::new(move || wall.load(Ordering::Relaxed)),
+            boot_clock: Arc::new(|| Some((7, 500))),
+            ..Env::real()
+        };
+        LogClock::resume(env, saved)
+    }
+
+    const START: u64 = 10_000_000;
+    const HOUR: i64 = 3_600_000;
 
     #[tokio::test(start_paused = true)]
     async fn a_wall_clock_that_jumps_an_hour_moves_stamps_by_the_slew_only() {
-        for jump in [3_600_000i64, -3_600_000] {
-            let mut clock = LogClock::resume(0, 10_000_000);
-            let mut last = 10_000_000;
+        for jump in [HOUR, -HOUR] {
+            let wall = Arc::new(AtomicU64::new(START));
+            let clock = clock(&wall, None);
+            let mut last = clock.stamp();
+            assert_eq!(last, START);
             for second in 1..=10u64 {
                 tokio::time::advance(Duration::from_secs(1)).await;
-                let wall = (10_000_000 + second * 1000).saturating_add_signed(jump);
-                let stamp = clock.stamp(wall);
-                assert!(stamp > last, "stamps go forward");
+                let now = (START + second * 1000).saturating_add_signed(jump);
+                wall.store(now, Ordering::Relaxed);
+                let stamp = clock.stamp();
                 let step = stamp - last;
                 assert!((995..=1005).contains(&step), "a second took {step} ms");
                 last = stamp;
@@ -67,8 +204,59 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_leader_never_goes_back() {
-        let mut clock = LogClock::resume(5_000, 1_000);
-        assert_eq!(clock.stamp(1_000), 5_000);
+    async fn time_is_never_before_an_applied_stamp() {
+        let wall = Arc::new(AtomicU64::new(1_000));
+        let clock = clock(&wall, None);
+        clock.applied(5_000);
+        assert_eq!(clock.stamp(), 5_000);
+        let late = Reading {
+            log_ms: 2_000,
+            sure: true,
+        };
+        clock.follow(late);
+        assert_eq!(clock.stamp(), 5_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restarted_process_goes_on_and_a_rebooted_machine_asks_its_peers() {
+        let wall = Arc::new(AtomicU64::new(START));
+        let saved = |boot_id| {
+            Some(ClockReading {
+                boot_id,
+                boot_ms: 200,
+                log_ms: 1_000,
+            })
+        };
+        let sure = |log_ms| Reading { log_ms, sure: true };
+        let same = clock(&wall, saved(7));
+        assert_eq!(same.read(), sure(1_300));
+        same.learn(sure(9));
+        assert_eq!(
+            same.read(),
+            sure(1_300),
+            "a peer does not step a sure clock"
+        );
+
+        let rebooted = clock(&wall, saved(8));
+        let unsure = Reading {
+            log_ms: START,
+            sure: false,
+        };
+        assert_eq!(rebooted.read(), unsure);
+        rebooted.learn(unsure);
+        assert_eq!(rebooted.read(), unsure);
+        rebooted.learn(sure(1_300));
+        assert_eq!(rebooted.read(), sure(1_300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_shows_what_its_leader_shows() {
+        let walls = [START, START + 3_600_000].map(|wall| Arc::new(AtomicU64::new(wall)));
+        let [leader, follower] = walls.each_ref().map(|wall| clock(wall, None));
+        leader.stamp();
+        follower.follow(leader.read());
+        tokio::time::advance(Duration::from_secs(100)).await;
+        let (old, new) = (leader.read().log_ms, follower.stamp());
+        assert!(new.abs_diff(old) <= 500, "{new} after {old}");
     }
 }

@@ -1,5 +1,5 @@
-//! Where a node gets what a simulation must control and tokio does not provide: the wall clock,
-//! randomness, and a place for work that blocks. Never a monotonic clock: that is tokio's, which
+//! Where a node gets what a simulation must control and tokio does not provide: wall and boot
+//! clock, randomness, and a place for work that blocks. Never a monotonic clock: that is tokio's, which
 //! the simulator pauses.
 
 use std::sync::Arc;
@@ -14,6 +14,9 @@ pub type BlockingWork = Box<dyn FnOnce() + Send>;
 pub struct Env {
     /// Milliseconds since the Unix epoch. May jump.
     pub wall_clock_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// The machine's boot id and the milliseconds since that boot, suspension included; `None`
+    /// where the operating system does not tell. It carries log time over a restart.
+    pub boot_clock: Arc<dyn Fn() -> Option<(u128, u64)> + Send + Sync>,
     /// 128 random bits, for cluster and request identities.
     pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
     /// Runs work that blocks, away from the consensus thread, and resolves when it is done.
@@ -33,6 +36,7 @@ impl Env {
                         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
                     })
             }),
+            boot_clock: Arc::new(memkv_storage::boot_clock),
             random: Arc::new(rand::random),
             blocking: Arc::new(|work| {
                 Box::pin(async move {

@@ -58,9 +58,10 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
     let Some(raft) = inner.raft.get().cloned() else {
         return answer(wire::refused("this node has not joined its cluster yet"));
     };
+    inner.clock.learn(envelope.clock);
     match envelope.kind {
-        Kind::Append => append(inner.clone(), raft, body),
-        Kind::Vote | Kind::PreVote => vote(raft, envelope.kind, body),
+        Kind::Append => append(inner.clone(), raft, &envelope, body),
+        Kind::Vote | Kind::PreVote => vote(inner.clone(), raft, envelope.kind, body),
         Kind::TransferLeader => transfer(raft, body),
         Kind::SnapshotChunk => snapshot_chunk(inner.clone(), &envelope, body),
         Kind::SnapshotInstall => snapshot_install(inner.clone(), raft, &envelope, body),
@@ -95,7 +96,8 @@ fn meant_for_us(inner: &Inner, envelope: &Envelope) -> Result<(), String> {
     Ok(())
 }
 
-fn append(inner: Arc<Inner>, raft: Raft, body: Reader) -> Answer {
+fn append(inner: Arc<Inner>, raft: Raft, envelope: &Envelope, body: Reader) -> Answer {
+    let clock = envelope.clock;
     let request = match codec::decode_append(body) {
         Ok(request) => request,
         Err(error) => return answer(bad(&error)),
@@ -105,6 +107,7 @@ fn append(inner: Arc<Inner>, raft: Raft, body: Reader) -> Answer {
             Ok(response) => {
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
                     inner.hear();
+                    inner.clock.follow(clock);
                 }
                 wire::ok(|out| {
                     codec::put_append_response(out, &response);
@@ -116,7 +119,7 @@ fn append(inner: Arc<Inner>, raft: Raft, body: Reader) -> Answer {
     })
 }
 
-fn vote(raft: Raft, kind: Kind, mut body: Reader) -> Answer {
+fn vote(inner: Arc<Inner>, raft: Raft, kind: Kind, mut body: Reader) -> Answer {
     let request = match codec::read_vote_request(&mut body) {
         Ok(request) => request,
         Err(error) => return answer(bad(&error)),
@@ -128,7 +131,10 @@ fn vote(raft: Raft, kind: Kind, mut body: Reader) -> Answer {
             raft.pre_vote(request).await
         };
         match response {
-            Ok(response) => wire::ok(|out| codec::put_vote_response(out, &response)),
+            Ok(response) => wire::ok(|out| {
+                codec::put_vote_response(out, &response);
+                wire::put_clock(out, inner.clock.read());
+            }),
             Err(error) => wire::refused(&error.to_string()),
         }
     })

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::batch::Batcher;
+use crate::clock::LogClock;
 use crate::engine::Raft;
 use crate::engine::log_store::LogStore;
 use crate::engine::network::{Network, Transfers};
@@ -35,7 +36,8 @@ use crate::session::Session;
 use crate::space::SpaceWatch;
 use crate::{
     Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
-    Transport, compaction, diagnose, directory, follow, forward, read, space, stop, supervise,
+    Transport, clock, compaction, diagnose, directory, follow, forward, read, space, stop,
+    supervise,
 };
 
 /// The parts of the data directory that live as long as the node.
@@ -58,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) env: Env,
     pub(crate) storage: Storage,
     pub(crate) replica: Arc<Replica>,
+    pub(crate) clock: Arc<LogClock>,
     pub(crate) session: Arc<Session>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) batcher: Arc<Batcher>,
@@ -239,8 +242,17 @@ impl Node {
         let replica = Arc::new(Replica::new(session.clone()));
         directory::load_snapshot(&replica, &opened.snapshots, &env).await?;
         directory::check_gap(&replica, &opened.log)?;
+        let (clock_file, saved) = memkv_storage::ClockFile::open(&*disk, &config.layout)?;
+        let clock = Arc::new(LogClock::resume(env.clone(), saved));
+        clock.applied(replica.machine.read().store.stamp_ms());
         let me = config.me.clone();
-        let peers = Arc::new(Peers::new(me, boot, transport, replica.clone()));
+        let peers = Arc::new(Peers::new(
+            me,
+            boot,
+            transport,
+            replica.clone(),
+            clock.clone(),
+        ));
         let (prepares, prepare_requests) = mpsc::unbounded_channel();
         (env.drive_wal)(opened.worker, opened.wal.clone());
         let space = Arc::<SpaceWatch>::default();
@@ -250,10 +262,11 @@ impl Node {
                 log: opened.log,
                 snapshots: opened.snapshots,
             },
-            batcher: Arc::new(Batcher::new(replica.clone(), env.clone(), space.clone())),
+            batcher: Arc::new(Batcher::new(clock.clone(), space.clone())),
             config,
             env,
             replica,
+            clock,
             session,
             peers,
             led_reads: Rounds::default(),
@@ -286,6 +299,7 @@ impl Node {
             vote,
             opened.metadata.committed_hint,
         );
+        inner.spawn(clock::save(inner.clone(), clock_file));
         inner.spawn(live(inner.clone(), log_store, prepare_requests));
         Ok(Node { inner })
     }
@@ -357,6 +371,12 @@ impl Node {
     /// Reads what is here now, however old.
     pub fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.inner.replica.machine.read().store)
+    }
+
+    /// Log time now, in milliseconds since the Unix epoch, as far as this node knows it: what the
+    /// leader would stamp on an entry, but for the time that its messages need.
+    pub fn log_time_ms(&self) -> u64 {
+        self.inner.clock.read().log_ms
     }
 
     /// The node's view of itself. Never blocks for long, never asks a peer.
@@ -458,11 +478,13 @@ async fn start_engine(
         peers: inner.peers.clone(),
         env: inner.env.clone(),
         transfers: inner.transfers.clone(),
+        clock: inner.clock.clone(),
         space: inner.space.clone(),
     };
     let machine = StateMachine::new(
         inner.replica.clone(),
         inner.storage.snapshots.clone(),
+        inner.clock.clone(),
         inner.env.clone(),
     );
     let settings = Arc::new(settings(&inner.config)?);

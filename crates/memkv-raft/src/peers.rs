@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 
 use crate::bytes_io::Reader;
+use crate::clock::LogClock;
 use crate::identity::Identity;
 use crate::replica::Replica;
 use crate::wire::{self, Envelope, Kind, MemberInfo};
@@ -33,6 +34,7 @@ pub(crate) struct Peers {
     pub(crate) boot: u64,
     transport: Arc<dyn Transport>,
     replica: Arc<Replica>,
+    clock: Arc<LogClock>,
     identity: RwLock<Option<Identity>>,
 }
 
@@ -42,12 +44,14 @@ impl Peers {
         boot: u64,
         transport: Arc<dyn Transport>,
         replica: Arc<Replica>,
+        clock: Arc<LogClock>,
     ) -> Self {
         Self {
             me,
             boot,
             transport,
             replica,
+            clock,
             identity: RwLock::new(None),
         }
     }
@@ -132,6 +136,7 @@ impl Peers {
             from: identity.as_ref().map_or(0, |identity| identity.node_id),
             boot: self.boot,
             to,
+            clock: self.clock.read(),
             name: self.me.name.clone(),
         }
         .encode()

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::Frame;
 use crate::bytes_io::{DecodeError, Reader, put_blob, put_option};
+use crate::clock::Reading;
 
 /// Version of everything that nodes say to each other. A node refuses any other.
 pub(crate) const WIRE_VERSION: u8 = 1;
@@ -85,6 +86,8 @@ pub(crate) struct Envelope {
     pub(crate) boot: u64,
     /// Whom it is meant for, 0 for whoever listens there.
     pub(crate) to: u64,
+    /// What the sender's log clock shows.
+    pub(crate) clock: Reading,
     /// Sender's name.
     pub(crate) name: String,
 }
@@ -99,6 +102,7 @@ impl Envelope {
         out.put_u64_le(self.from);
         out.put_u64_le(self.boot);
         out.put_u64_le(self.to);
+        put_clock(&mut out, self.clock);
         put_blob(&mut out, self.name.as_bytes());
         out
     }
@@ -119,10 +123,23 @@ impl Envelope {
             from: reader.u64("sender")?,
             boot: reader.u64("boot")?,
             to: reader.u64("recipient")?,
+            clock: read_clock(&mut reader)?,
             name: reader.text("sender's name")?,
         };
         Ok((envelope, reader))
     }
+}
+
+pub(crate) fn put_clock(out: &mut BytesMut, clock: Reading) {
+    out.put_u64_le(clock.log_ms);
+    out.put_u8(u8::from(clock.sure));
+}
+
+pub(crate) fn read_clock(reader: &mut Reader) -> Result<Reading, DecodeError> {
+    Ok(Reading {
+        log_ms: reader.u64("log time")?,
+        sure: reader.bool("log time is sure")?,
+    })
 }
 
 /// A response that carries `body`.
@@ -230,6 +247,10 @@ mod tests {
             from: 3,
             boot: 2,
             to: 1,
+            clock: Reading {
+                log_ms: 12,
+                sure: true,
+            },
             name: "n3".to_owned(),
         };
         let whole = envelope.encode().freeze();

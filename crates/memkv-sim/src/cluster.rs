@@ -43,6 +43,8 @@ pub(crate) struct Host {
     /// Counts the processes on this host.
     pub(crate) generation: u64,
     pub(crate) life: Option<Life>,
+    /// Names the machine's run since it last had power.
+    pub(crate) boot_id: u128,
     /// Distance of its wall clock from the simulated time.
     pub(crate) skew_ms: i64,
     /// Disk operations take longer by this factor.
@@ -107,6 +109,7 @@ impl Cluster {
                     disk: Arc::new(SimDisk::new(dice.next())),
                     generation: 0,
                     life: None,
+                    boot_id: 0,
                     skew_ms: 0,
                     disk_slowness: 1,
                     disk_stalled_until: None,

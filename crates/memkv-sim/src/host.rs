@@ -86,6 +86,9 @@ impl Cluster {
             self.invariants.note_death(slot, node);
         }
         host.excused = false;
+        if matches!(death, Death::Power) {
+            host.boot_id += 1;
+        }
         host.disk = disk::after(&host.disk, death, &self.dice, &self.trace);
         drop(host);
         if let Some(node) = life.node {
@@ -127,13 +130,18 @@ impl Cluster {
     }
 
     fn env(self: &Arc<Self>, slot: usize, death: watch::Receiver<bool>) -> Env {
-        let (clock, random, pacer, driver) =
-            (self.clone(), self.dice.clone(), self.clone(), self.clone());
+        let (clock, machine, random) = (self.clone(), self.clone(), self.dice.clone());
+        let (pacer, driver) = (self.clone(), self.clone());
         let blocked = death;
         Env {
             wall_clock_ms: Arc::new(move || {
                 let now = WALL_CLOCK_START_MS + clock.trace.micros() / 1000;
                 now.saturating_add_signed(clock.hosts[slot].lock().skew_ms)
+            }),
+            // It counts from the same moment on every machine; only differences matter.
+            boot_clock: Arc::new(move || {
+                let boot_id = machine.hosts[slot].lock().boot_id;
+                Some((boot_id, machine.trace.micros() / 1000))
             }),
             random: Arc::new(move || u128::from(random.next()) << 64 | u128::from(random.next())),
             blocking: Arc::new(move |work| {

@@ -8,6 +8,7 @@
 //!   reserve                                     space kept for a full disk, no content
 //! metadata_path/
 //!   metadata-a  metadata-b                      term and vote, identity, boot counter, frontier
+//!   clock                                       log time and the machine's; never synced
 //! snapshot_path/
 //!   00000000000000000500-...-....snap           index, term (hex), leader (hex): the newest two
 //!   incoming-1.part  building-2.part            unfinished; removed at the next start
@@ -23,6 +24,7 @@
 //! | any other record | never | refuse to start |
 //! | `metadata-a` | yes, while being overwritten | `metadata-b` holds the last acknowledged value |
 //! | `metadata-b` | yes, while being overwritten | `metadata-a` is complete and at least as new |
+//! | `clock` | yes | it says nothing; the wall clock or the peers do |
 //! | snapshot | never: synced and re-read before the rename | the older one, if the log covers the gap; else refuse |
 //! | `*.part`, `spare-*`, `reserve` | always | removed or overwritten |
 //!
@@ -39,6 +41,9 @@ pub(crate) const RESERVE_FILE: &str = "reserve";
 
 /// Names of the two metadata copies, in the order in which they are written.
 pub(crate) const METADATA_FILES: [&str; 2] = ["metadata-a", "metadata-b"];
+
+/// Name of the file that carries the log clock over a restart of the process.
+pub(crate) const CLOCK_FILE: &str = "clock";
 
 /// Directories with contents set aside start with this.
 pub(crate) const QUARANTINE_PREFIX: &str = "quarantine-";

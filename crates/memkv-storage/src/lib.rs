@@ -9,6 +9,7 @@
 
 #[cfg(memkv_bugs)]
 pub mod bugs;
+mod clock_file;
 pub mod disk;
 pub mod layout;
 mod metadata;
@@ -24,6 +25,7 @@ mod space;
 mod wal;
 mod writer;
 
+pub use clock_file::{ClockFile, ClockReading, boot_clock};
 pub use layout::{Layout, Options};
 pub use metadata::{MAX_IDENTITY, Metadata};
 pub use open::{OpenError, Opened, RecoveryReport, open, quarantine, quarantined};

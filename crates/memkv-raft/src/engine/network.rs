@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use super::state_machine::SnapshotData;
 use super::{Snapshot, TypeConfig, Vote, codec};
 use crate::bytes_io::{DecodeError, Reader, put_blob, put_option};
+use crate::clock::LogClock;
 use crate::env::blocking;
 use crate::peers::{PeerError, Peers};
 use crate::space::SpaceWatch;
@@ -81,6 +82,7 @@ pub(crate) struct Network {
     pub(crate) peers: Arc<Peers>,
     pub(crate) env: Env,
     pub(crate) transfers: Arc<Transfers>,
+    pub(crate) clock: Arc<LogClock>,
     pub(crate) space: Arc<SpaceWatch>,
 }
 
@@ -92,6 +94,7 @@ pub(crate) struct Link {
     peers: Arc<Peers>,
     env: Env,
     transfers: Arc<Transfers>,
+    clock: Arc<LogClock>,
     space: Arc<SpaceWatch>,
 }
 
@@ -103,6 +106,7 @@ impl Network {
             peers: self.peers.clone(),
             env: self.env.clone(),
             transfers: self.transfers.clone(),
+            clock: self.clock.clone(),
             space: self.space.clone(),
         }
     }
@@ -180,7 +184,11 @@ impl Link {
         let mut body = self
             .control(kind, timeout, |out| codec::put_vote_request(out, request))
             .await?;
-        codec::read_vote_response(&mut body).map_err(|error| bad_answer(&error))
+        let response = codec::read_vote_response(&mut body).map_err(|error| bad_answer(&error))?;
+        // Whoever wins has heard a majority: if any of them knows the time, the next leader does.
+        let clock = crate::wire::read_clock(&mut body).map_err(|error| bad_answer(&error))?;
+        self.clock.learn(clock);
+        Ok(response)
     }
 
     async fn send_snapshot(

@@ -15,6 +15,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
 use super::{Applied, EngineLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, codec};
+use crate::clock::LogClock;
 use crate::env::blocking;
 use crate::replica::{Machine, Replica};
 use crate::{Env, session};
@@ -43,14 +44,21 @@ pub(crate) enum SnapshotData {
 pub(crate) struct StateMachine {
     replica: Arc<Replica>,
     snapshots: SnapshotStore,
+    clock: Arc<LogClock>,
     env: Env,
 }
 
 impl StateMachine {
-    pub(crate) fn new(replica: Arc<Replica>, snapshots: SnapshotStore, env: Env) -> Self {
+    pub(crate) fn new(
+        replica: Arc<Replica>,
+        snapshots: SnapshotStore,
+        clock: Arc<LogClock>,
+        env: Env,
+    ) -> Self {
         Self {
             replica,
             snapshots,
+            clock,
             env,
         }
     }
@@ -140,6 +148,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         machine.installs += 1;
         machine.last_applied = meta.last_log_id;
         machine.membership = meta.last_membership.clone();
+        self.clock.applied(machine.store.stamp_ms());
         self.replica.session.on_snapshot(&machine.store);
         drop(machine);
         if let Some(last) = &meta.last_log_id {
@@ -177,6 +186,7 @@ impl StateMachine {
                 responders.push((responder, Applied { system }));
             }
         }
+        self.clock.applied(machine.store.stamp_ms());
         drop(machine);
         if let Some(index) = last {
             self.replica.announce(index);

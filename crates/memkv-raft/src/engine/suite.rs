@@ -15,6 +15,7 @@ use super::TypeConfig;
 use super::log_store::LogStore;
 use super::state_machine::StateMachine;
 use crate::Env;
+use crate::clock::LogClock;
 use crate::replica::Replica;
 use crate::session::Session;
 
@@ -55,7 +56,8 @@ impl<F: Fn() -> Directory + Send + Sync> StoreBuilder<TypeConfig, LogStore, Stat
             opened.metadata.committed_hint,
         );
         let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
-        let machine = StateMachine::new(replica, opened.snapshots, env);
+        let clock = Arc::new(LogClock::resume(env.clone(), None));
+        let machine = StateMachine::new(replica, opened.snapshots, clock, env);
         Ok((
             Guard {
                 wal: opened.wal,
