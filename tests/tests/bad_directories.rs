@@ -411,7 +411,7 @@ fn wrong_configurations_are_refused_with_the_place_and_the_remedy() {
     };
     refused(
         &|config| config["max_log_sizee"] = json!(1),
-        &["max_log_sizee", "did you mean \"max_log_size\""],
+        &["max_log_sizee", "did you mean \"max_log_size\"", "[MK-002]"],
     );
     refused(
         &|config| config["colour"] = json!(1),

@@ -2,6 +2,7 @@
 
 use std::process::exit;
 
+use memkv_proto::ErrorCode;
 use memkv_server::args::{Args, Mode, parse};
 use memkv_server::settings::Settings;
 use memkv_server::{demo, process, run, say};
@@ -40,7 +41,7 @@ fn start(args: Args) -> u8 {
             match settings {
                 Ok(settings) => run::node(settings),
                 Err(error) => {
-                    say::error(error);
+                    say::coded_error(error, ErrorCode::BadConfig);
                     EXIT_CONFIG
                 }
             }

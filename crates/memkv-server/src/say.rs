@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use memkv_proto::ErrorCode;
+
 /// Prints a line that was asked for.
 pub fn out(line: impl Display) {
     let mut stdout = io::stdout().lock();
@@ -12,4 +14,9 @@ pub fn out(line: impl Display) {
 /// Prints a failure before there is a log, or the last words.
 pub fn error(line: impl Display) {
     let _ = writeln!(io::stderr().lock(), "error: {line}");
+}
+
+/// The same, with the code under which the documentation explains it.
+pub fn coded_error(line: impl Display, code: ErrorCode) {
+    error(format_args!("{line}   [{}]", code.info().code));
 }
