@@ -50,6 +50,8 @@ enum Work {
         op: SystemOp,
         answer: SystemAnswer,
     },
+    /// Nothing but the entry's stamp.
+    Tick,
 }
 
 impl Work {
@@ -60,6 +62,8 @@ impl Work {
             Work::System { answer, .. } => drop(answer.send(Err(ProposeError::NotAppended(
                 "this node does not lead".to_owned(),
             )))),
+            // Whoever asked looks again.
+            Work::Tick => {}
         }
     }
 }
@@ -126,6 +130,16 @@ impl Batcher {
         receiver
     }
 
+    /// Makes sure that an entry is proposed soon, whose stamp is now. What waits already will do.
+    pub(crate) fn tick(&self) {
+        let mut queue = self.queue.lock();
+        if queue.work.is_empty() {
+            queue.work.push_back(Work::Tick);
+            drop(queue);
+            self.wakeup.notify_one();
+        }
+    }
+
     /// Proposes until the engine stops.
     pub(crate) async fn run(self: Arc<Self>, raft: Raft) {
         loop {
@@ -173,7 +187,7 @@ impl Batcher {
         while let Some(work) = queue.work.front() {
             let len = match work {
                 Work::Group { encoded, .. } => encoded.len(),
-                Work::System { .. } => 0,
+                Work::System { .. } | Work::Tick => 0,
             };
             if !taken.is_empty() && bytes + len > ENTRY_BYTES {
                 break;
@@ -197,6 +211,7 @@ impl Batcher {
             match item {
                 Work::Group { encoded, .. } => builder.raw_group(encoded),
                 Work::System { op, .. } => builder.system(op),
+                Work::Tick => {}
             }
         }
         let batch = Batch(builder.finish());
@@ -237,6 +252,7 @@ fn settle(work: Vec<Work>, result: Option<ClientWriteResult<TypeConfig>>) {
     let mut outcomes = outcomes.into_iter();
     for item in work {
         match item {
+            Work::Tick => {}
             Work::Group { answer, .. } => drop(answer.send(outcome)),
             Work::System { answer, .. } => {
                 let result = match outcome {

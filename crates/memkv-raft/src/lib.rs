@@ -25,6 +25,7 @@ mod directory;
 mod engine;
 mod env;
 mod error;
+mod expiry;
 mod follow;
 mod formation;
 mod forward;

@@ -36,9 +36,13 @@ use crate::session::Session;
 use crate::space::SpaceWatch;
 use crate::{
     Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
-    Transport, clock, compaction, diagnose, directory, follow, forward, read, space, stop,
+    Transport, clock, compaction, diagnose, directory, expiry, follow, forward, read, space, stop,
     supervise,
 };
+
+/// Most bytes of one command: the largest value that any configuration allows, its key, and room
+/// for many small ones. A command is one entry, which is in memory several times while it travels.
+const MAX_COMMAND_BYTES: usize = 65 << 20;
 
 /// The parts of the data directory that live as long as the node.
 pub(crate) struct Storage {
@@ -316,11 +320,10 @@ impl Node {
         &self,
         command: &Command,
     ) -> impl Future<Output = Result<Reply, RequestError>> + Send + use<> {
-        let submitted = self.check_size(command).and_then(|()| {
-            self.inner
-                .session
-                .submit(command.encode(), self.inner.config.hold)
-        });
+        let encoded = command.encode();
+        let submitted = self
+            .check_size(command, encoded.len())
+            .and_then(|()| self.inner.session.submit(encoded, self.inner.config.hold));
         async move {
             submitted?.await.unwrap_or_else(|_| {
                 Err(RequestError::Unknown {
@@ -330,24 +333,17 @@ impl Node {
         }
     }
 
-    fn check_size(&self, command: &Command) -> Result<(), RequestError> {
-        let too_large = |what, bytes, limit| RequestError::TooLarge { what, bytes, limit };
-        let key = match command {
-            Command::Set { key, .. } => key.len(),
-            Command::Del { keys } => keys.iter().map(Bytes::len).max().unwrap_or(0),
-            _ => 0,
-        };
-        if key > MAX_KEY_BYTES {
-            return Err(too_large("key", key, MAX_KEY_BYTES));
-        }
-        if let Command::Set { value, .. } = command
-            && value.len() > self.inner.config.max_value_bytes
-        {
-            return Err(too_large(
-                "value",
-                value.len(),
-                self.inner.config.max_value_bytes,
-            ));
+    fn check_size(&self, command: &Command, encoded: usize) -> Result<(), RequestError> {
+        let (key, value) = command.longest();
+        let sizes = [
+            ("key", key, MAX_KEY_BYTES),
+            ("value", value, self.inner.config.max_value_bytes),
+            ("command", encoded, MAX_COMMAND_BYTES),
+        ];
+        for (what, bytes, limit) in sizes {
+            if bytes > limit {
+                return Err(RequestError::TooLarge { what, bytes, limit });
+            }
         }
         Ok(())
     }
@@ -451,6 +447,7 @@ async fn live(
     inner.spawn(compaction::run(inner.clone(), raft.clone()));
     inner.spawn(space::run(inner.clone(), raft.clone()));
     inner.spawn(diagnose::run(inner.clone()));
+    inner.spawn(expiry::run(inner.clone()));
     let waiting = if identity.founder {
         Phase::Forming
     } else {

@@ -46,6 +46,11 @@ impl Replica {
         self.applied.send_replace(index + 1);
     }
 
+    /// Tells of every change of the number of applied entries.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
     /// Waits until the entry at `index` has been applied here.
     pub(crate) async fn wait_applied(&self, index: u64) {
         let mut applied = self.applied.subscribe();

@@ -19,6 +19,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> impl Future<Output = Result<T, RequestError>> + Send;
 
+    /// Log time in milliseconds since the Unix epoch.
+    fn log_time_ms(&self) -> u64;
+
     /// The node's view of itself.
     fn status(&self) -> NodeStatus;
 
@@ -36,6 +39,10 @@ impl Backend for Node {
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<T, RequestError> {
         Self::read(self, read).await
+    }
+
+    fn log_time_ms(&self) -> u64 {
+        Self::log_time_ms(self)
     }
 
     fn status(&self) -> NodeStatus {

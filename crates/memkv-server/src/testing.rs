@@ -83,6 +83,10 @@ impl Backend for Fake {
         Ok(read(&self.store.lock().0))
     }
 
+    fn log_time_ms(&self) -> u64 {
+        self.store.lock().0.stamp_ms()
+    }
+
     fn status(&self) -> NodeStatus {
         let store = &self.store.lock().0;
         let name = "n1".to_owned();

@@ -187,7 +187,12 @@ impl StateMachine {
             }
         }
         self.clock.applied(machine.store.stamp_ms());
+        let garbage = machine.store.take_garbage();
         drop(machine);
+        if let Some(garbage) = garbage {
+            // Freeing a million keys takes longer than a heartbeat may wait.
+            tokio::spawn((self.env.blocking)(Box::new(move || drop(garbage))));
+        }
         if let Some(index) = last {
             self.replica.announce(index);
         }

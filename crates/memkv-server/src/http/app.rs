@@ -16,13 +16,20 @@ use memkv_raft::store::{Command, Reply, Store};
 use super::conn::{Admission, App};
 use super::head::{Head, Method, Refusal};
 use super::response::Response;
-use super::{kv, seed, status};
+use super::{kv, listing, seed, status, txn};
 use crate::backend::Backend;
 use crate::peer;
 
 /// A JSON string may escape each byte as six (`\u0041`), and the object around it is short.
 const JSON_GROWTH: usize = 6;
 const JSON_AROUND_BYTES: usize = 4 * 1024;
+
+/// The listing of keys.
+const LISTING_PATH: &str = "/v1/kv";
+/// Transactions.
+const TRANSACTION_PATH: &str = "/v1/txn";
+/// Largest transaction in JSON: it is parsed as a whole, which takes several times its size.
+const MAX_TRANSACTION_BYTES: usize = 16 * 1024 * 1024;
 
 /// What the API must know of the configuration.
 #[derive(Debug, Clone)]
@@ -58,6 +65,8 @@ pub struct PeerUpgrade {
 /// What a path means.
 enum Route<'a> {
     Key(&'a str),
+    Listing,
+    Transaction,
     Seed(SeedOp),
     Status,
     Live,
@@ -139,6 +148,8 @@ impl<B: Backend> Api<B> {
             return Ok(Route::Key(rest));
         }
         match path {
+            LISTING_PATH => return Ok(Route::Listing),
+            TRANSACTION_PATH => return Ok(Route::Transaction),
             STATUS_PATH => return Ok(Route::Status),
             "/livez" => return Ok(Route::Live),
             "/readyz" => return Ok(Route::Ready),
@@ -146,8 +157,8 @@ impl<B: Backend> Api<B> {
         }
         let Some((id, op)) = SeedOp::from_path(single_slash(path)) else {
             return Err(format!(
-                "no such path; there are {KV_PREFIX}{{key}}, {STATUS_PATH}, /livez, /readyz and \
-                 /memkv{}/store/{{get,set,del,exist}}",
+                "no such path; there are {KV_PREFIX}{{key}}, {LISTING_PATH}, {TRANSACTION_PATH}, \
+                 {STATUS_PATH}, /livez, /readyz and /memkv{}/store/{{get,set,del,exist}}",
                 self.settings.name
             ));
         };
@@ -243,9 +254,10 @@ impl<B: Backend> App for Api<B> {
             }
         };
         let allow = match route {
-            Route::Key(_) => "GET, HEAD, PUT, DELETE",
+            Route::Key(_) => "GET, HEAD, PUT, DELETE, POST",
             Route::Seed(_) => "GET, POST",
-            Route::Status | Route::Live | Route::Ready => "GET, HEAD",
+            Route::Transaction => "POST",
+            Route::Listing | Route::Status | Route::Live | Route::Ready => "GET, HEAD",
         };
         match (&route, head.method) {
             (Route::Key(_), Method::Put) => Admission::Body(self.settings.max_value_bytes),
@@ -256,10 +268,12 @@ impl<B: Backend> App for Api<B> {
                 }
                 Err(response) => Admission::Refuse(response),
             },
-            (Route::Key(_), Method::Get | Method::Head | Method::Delete)
-            | (Route::Status | Route::Live | Route::Ready, Method::Get | Method::Head) => {
-                Admission::Body(super::limits::MAX_IGNORED_BODY_BYTES)
-            }
+            (Route::Transaction, Method::Post) => Admission::Body(MAX_TRANSACTION_BYTES),
+            (Route::Key(_), Method::Get | Method::Head | Method::Delete | Method::Post)
+            | (
+                Route::Listing | Route::Status | Route::Live | Route::Ready,
+                Method::Get | Method::Head,
+            ) => Admission::Body(super::limits::MAX_IGNORED_BODY_BYTES),
             _ => Admission::Refuse(method_not_allowed(head, &route, allow)),
         }
     }
@@ -268,7 +282,9 @@ impl<B: Backend> App for Api<B> {
         self.active.fetch_add(1, Ordering::Relaxed);
         let _active = Active(&self.active);
         match self.route(&head.path) {
-            Ok(Route::Key(rest)) => kv::answer(self, head.method, rest, body).await,
+            Ok(Route::Key(rest)) => kv::answer(self, &head, rest, body).await,
+            Ok(Route::Listing) => listing::answer(self, &head).await,
+            Ok(Route::Transaction) => txn::answer(self, &body).await,
             Ok(Route::Seed(op)) => seed::answer(self, op, &body).await,
             Ok(Route::Status) => status::status(self),
             Ok(Route::Live) => Response::text(200, "alive"),

@@ -42,6 +42,8 @@ pub struct Head {
     pub method: Method,
     /// Path as it was sent: percent-encoded, without the query.
     pub path: String,
+    /// What follows the `?`, as it was sent; empty without one.
+    pub query: String,
     /// Length of the body.
     pub body: BodyLength,
     /// Whether the connection goes on after the response.
@@ -54,6 +56,12 @@ pub struct Head {
     pub content_type: Option<String>,
     /// Protocol that the client wants to change to.
     pub upgrade: Option<String>,
+    /// `If-Match` (RFC 9110, section 13.1.1).
+    pub if_match: Option<String>,
+    /// `If-None-Match` (section 13.1.2).
+    pub if_none_match: Option<String>,
+    /// `Authorization` (section 11.6.2).
+    pub authorization: Option<String>,
     /// `X-Memkv-From`: name of the peer that asks for an upgrade.
     pub from: Option<String>,
 }
@@ -172,9 +180,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
             "HTTP/1.1 needs a Host header field (RFC 9112, section 3.2)",
         ));
     }
+    let (path, query) = target(request.path.unwrap_or_default());
     Ok(Head {
         method: method(request.method.unwrap_or_default()),
-        path: path(request.path.unwrap_or_default()).to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
         body: facts.body_length(minor)?,
         keep_alive: !facts.close && (minor == 1 || facts.keep_alive),
         keep_alive_asked: facts.keep_alive,
@@ -182,6 +192,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
         expects_continue: facts.expects_continue && minor == 1,
         content_type: facts.content_type,
         upgrade: facts.upgrade.filter(|_| facts.connection_upgrade),
+        if_match: facts.if_match,
+        if_none_match: facts.if_none_match,
+        authorization: facts.authorization,
         from: facts.from,
     })
 }
@@ -197,15 +210,15 @@ fn method(name: &str) -> Method {
     }
 }
 
-/// The path of a request target in origin form or absolute form (RFC 9112, section 3.2).
-fn path(target: &str) -> &str {
+/// Path and query of a request target in origin form or absolute form (RFC 9112, section 3.2).
+fn target(target: &str) -> (&str, &str) {
     let origin = match target.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => {
             rest.find('/').map_or("/", |slash| &rest[slash..])
         }
         _ => target,
     };
-    origin.split_once('?').map_or(origin, |(path, _query)| path)
+    origin.split_once('?').unwrap_or((origin, ""))
 }
 
 /// What the header fields say.
@@ -220,6 +233,9 @@ struct Facts {
     expects_continue: bool,
     content_type: Option<String>,
     upgrade: Option<String>,
+    if_match: Option<String>,
+    if_none_match: Option<String>,
+    authorization: Option<String>,
     from: Option<String>,
 }
 
@@ -264,6 +280,12 @@ impl Facts {
             self.content_type = Some(text(name, value)?.to_owned());
         } else if is("upgrade") {
             self.upgrade = Some(text(name, value)?.to_owned());
+        } else if is("if-match") {
+            self.if_match = Some(text(name, value)?.trim().to_owned());
+        } else if is("if-none-match") {
+            self.if_none_match = Some(text(name, value)?.trim().to_owned());
+        } else if is("authorization") {
+            self.authorization = Some(text(name, value)?.trim().to_owned());
         } else if is("x-memkv-from") {
             self.from = Some(text(name, value)?.to_owned());
         }

@@ -1,80 +1,178 @@
-//! `/v1/kv/{key}`: GET, HEAD, PUT and DELETE with raw bodies. The key is the rest of the path,
+//! `/v1/kv/{key}`: GET, HEAD, PUT, DELETE and POST with raw bodies. The key is the rest of the path,
 //! percent-decoded once; the empty key and the empty value are valid.
 //!
+//! - `PUT ?ttl=30s` sets a key that expires; without it the key has no deadline.
+//! - `If-Match` and `If-None-Match` make PUT and DELETE conditional on the revision of the key's last
+//!   write, atomically with the write itself; `If-None-Match` on GET answers 304.
+//! - `POST ?incr=N` adds to a decimal number and answers the sum.
+//!
 //! Replies carry `X-Memkv-Revision`, the cluster-wide revision that the reply is about: of the
-//! write, or of the store that was read; `ETag` is the revision of the key's last write; DELETE
-//! says in `X-Memkv-Deleted` whether there was a key (0 or 1). Failures are RFC 9457 problems.
+//! write, or of the store that was read; `ETag` is the revision of the key's last write;
+//! `X-Memkv-Expires` the deadline in milliseconds since the epoch, where there is one; DELETE says in
+//! `X-Memkv-Deleted` whether there was a key (0 or 1). Failures are RFC 9457 problems.
 
 use bytes::Bytes;
 use memkv_proto::{ErrorCode, HEADER_REVISION, KeyPathError, decode_key_path};
-use memkv_raft::store::{Command, Reply, ReplyValue};
+use memkv_raft::store::{
+    Command, Compare, Condition, Expiry, Guard, Reply, ReplyValue, SetIf, Step,
+};
 
 use super::app::Api;
-use super::failure;
-use super::head::Method;
+use super::head::{Head, Method, Refusal};
+use super::query::{QueryString, ttl_ms};
 use super::response::Response;
+use super::{condition, failure};
 use crate::backend::Backend;
 
 /// Whether DELETE found a key.
 const HEADER_DELETED: &str = "x-memkv-deleted";
+/// When the key goes, in milliseconds since the epoch.
+const HEADER_EXPIRES: &str = "x-memkv-expires";
 
 /// Executes a request whose method the route has.
 pub(super) async fn answer<B: Backend>(
     api: &Api<B>,
-    method: Method,
+    head: &Head,
     rest: &str,
     body: Bytes,
 ) -> Response {
-    let key = match decode_key_path(rest) {
-        Ok(key) => Bytes::from(key),
-        Err(error) => {
-            let code = match error {
-                KeyPathError::BadEscape { .. } => ErrorCode::BadRequest,
-                KeyPathError::TooLong { .. } => ErrorCode::KeyTooLarge,
-            };
-            return Response::error(code, error.to_string());
-        }
+    match execute(api, head, rest, body).await {
+        Ok(response) => response,
+        Err(refusal) => Response::error(refusal.code, refusal.detail),
+    }
+}
+
+async fn execute<B: Backend>(
+    api: &Api<B>,
+    head: &Head,
+    rest: &str,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let key = decode_key_path(rest).map_err(|error| {
+        let code = match error {
+            KeyPathError::BadEscape { .. } => ErrorCode::BadRequest,
+            KeyPathError::TooLong { .. } => ErrorCode::KeyTooLarge,
+        };
+        Refusal::new(code, error.to_string())
+    })?;
+    let key = Bytes::from(key);
+    let known: &[&str] = match head.method {
+        Method::Put => &["ttl"],
+        Method::Post => &["incr"],
+        _ => &[],
     };
+    let query = QueryString::parse(&head.query, known)?;
+    let condition = condition::of(head)?;
     let Some(backend) = api.backend() else {
-        return Response::problem(&failure::loading());
+        return Ok(Response::problem(&failure::loading()));
     };
-    match method {
+    Ok(match head.method {
         Method::Put => {
-            let command = Command::Set { key, value: body };
-            write(api, backend, command, |reply| {
+            let wanted = "a whole number above 0 with ms, s, m, h or d, such as 30s";
+            let command = put(key.clone(), body, query.parsed("ttl", wanted, ttl_ms)?);
+            write(api, backend, guarded(command, key, condition), |reply| {
                 done(reply).with("ETag", etag(reply.revision))
             })
             .await
         }
         Method::Delete => {
-            let command = Command::Del { keys: vec![key] };
-            write(api, backend, command, |reply| {
+            let command = Command::Del {
+                keys: vec![key.clone()],
+            };
+            write(api, backend, guarded(command, key, condition), |reply| {
                 let removed = matches!(reply.value, ReplyValue::Integer(1..));
                 done(reply).with(HEADER_DELETED, u8::from(removed).to_string())
             })
             .await
         }
-        _ => get(api, backend, key).await,
+        Method::Post => {
+            let wanted = "a whole number, such as 1 or -5";
+            let Some(by) = query.parsed("incr", wanted, |text| text.parse().ok())? else {
+                let detail = "POST needs ?incr=N; PUT sets a value";
+                return Err(Refusal::new(ErrorCode::BadRequest, detail));
+            };
+            let command = Command::IncrBy {
+                key: key.clone(),
+                by,
+            };
+            write(api, backend, guarded(command, key, condition), sum).await
+        }
+        _ => get(api, backend, key, condition).await,
+    })
+}
+
+/// The leanest command that does it.
+fn put(key: Bytes, value: Bytes, ttl: Option<i64>) -> Command {
+    match ttl {
+        None => Command::Set { key, value },
+        Some(ms) => Command::SetWith {
+            key,
+            value,
+            condition: SetIf::Always,
+            expiry: Expiry::In { ms },
+            get: false,
+        },
     }
 }
 
-async fn get<B: Backend>(api: &Api<B>, backend: &B, key: Bytes) -> Response {
+/// The command, executed only if the condition holds at that moment.
+fn guarded(command: Command, key: Bytes, condition: Option<Condition>) -> Command {
+    match condition {
+        None => command,
+        Some(holds) => Command::Transaction {
+            guards: vec![Guard {
+                database: 0,
+                key,
+                holds,
+            }],
+            operations: vec![Step::Write(command)],
+            otherwise: Vec::new(),
+        },
+    }
+}
+
+async fn get<B: Backend>(
+    api: &Api<B>,
+    backend: &B,
+    key: Bytes,
+    condition: Option<Condition>,
+) -> Response {
     let found = api.read(backend, api.answer_within(), move |store| {
         let found = store
             .get(&key)
-            .map(|found| (found.to_bytes(), found.mod_revision));
+            .map(|found| (found.to_bytes(), found.mod_revision, found.deadline_ms));
         (found, store.revision())
     });
-    match found.await {
-        Ok((Some((value, mod_revision)), revision)) => Response::bytes(value)
-            .with("ETag", etag(mod_revision))
-            .with(HEADER_REVISION, revision.to_string()),
-        Ok((None, revision)) => {
-            let detail = "the key does not exist; nothing is wrong with the request";
-            Response::error(ErrorCode::NotFound, detail).with(HEADER_REVISION, revision.to_string())
+    let (found, revision) = match found.await {
+        Ok(found) => found,
+        Err(error) => return Response::problem(&failure::problem(&error)),
+    };
+    let (seen, response) = match found {
+        Some((value, mod_revision, deadline)) => {
+            let response = Response::bytes(value).with("ETag", etag(mod_revision));
+            let response = match deadline {
+                Some(deadline) => response.with(HEADER_EXPIRES, deadline.to_string()),
+                None => response,
+            };
+            (mod_revision, response)
         }
-        Err(error) => Response::problem(&failure::problem(&error)),
-    }
+        None => {
+            let detail = "the key does not exist; nothing is wrong with the request";
+            (0, Response::error(ErrorCode::NotFound, detail))
+        }
+    };
+    let response = match condition {
+        Some(Condition::ModRevision(Compare::NotEqual, known)) if known == seen => {
+            Response::not_modified().with("ETag", etag(seen))
+        }
+        Some(Condition::Exists(false)) if seen > 0 => {
+            Response::not_modified().with("ETag", etag(seen))
+        }
+        Some(Condition::ModRevision(Compare::Equal, wanted)) if wanted != seen => failed(),
+        Some(Condition::Exists(true)) if seen == 0 => failed(),
+        _ => response,
+    };
+    response.with(HEADER_REVISION, revision.to_string())
 }
 
 async fn write<B: Backend>(
@@ -83,14 +181,45 @@ async fn write<B: Backend>(
     command: Command,
     answer: impl FnOnce(&Reply) -> Response,
 ) -> Response {
-    match api.write(backend, command).await {
-        Ok(Reply {
-            value: ReplyValue::Error(error),
-            ..
-        }) => Response::error(failure::reply_code(error), error.to_string()),
-        Ok(reply) => answer(&reply),
-        Err(error) => Response::problem(&failure::problem(&error)),
+    let reply = match api.write(backend, command).await {
+        Ok(reply) => unwrapped(reply),
+        Err(error) => return Response::problem(&failure::problem(&error)),
+    };
+    match reply.value {
+        ReplyValue::Error(error) => Response::error(failure::reply_code(error), error.to_string()),
+        ReplyValue::Aborted => failed().with(HEADER_REVISION, reply.revision.to_string()),
+        _ => answer(&reply),
     }
+}
+
+/// The reply to the one step of a guarded command.
+fn unwrapped(reply: Reply) -> Reply {
+    match reply.value {
+        ReplyValue::Array(mut steps) if steps.len() == 1 => Reply {
+            revision: reply.revision,
+            value: steps.remove(0),
+        },
+        value => Reply {
+            revision: reply.revision,
+            value,
+        },
+    }
+}
+
+fn failed() -> Response {
+    let detail = "the key is not as If-Match or If-None-Match demands; nothing was changed; read it \
+                  again and decide anew";
+    Response::error(ErrorCode::PreconditionFailed, detail)
+}
+
+fn sum(reply: &Reply) -> Response {
+    let sum = match reply.value {
+        ReplyValue::Integer(sum) => sum,
+        _ => return Response::error(ErrorCode::Internal, "the store answered with no number"),
+    };
+    Response::bytes(sum.to_string())
+        .with(HEADER_REVISION, reply.revision.to_string())
+        .with("ETag", etag(reply.revision))
 }
 
 fn done(reply: &Reply) -> Response {

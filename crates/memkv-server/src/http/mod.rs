@@ -1,21 +1,26 @@
 //! HTTP/1.1 on the node's one address: the seed's API, the REST API, health, and the way in for
 //! peers. `conn`, `head`, `body` and `response` are the protocol; `app` decides what a request is;
-//! `seed`, `kv` and `status` answer it.
+//! `seed`, `kv`, `listing`, `txn` and `status` answer it.
 //!
 //! Never executes anything of a request that it refuses.
 
 mod app;
 mod body;
 mod budget;
+mod condition;
 mod conn;
 mod date;
 mod failure;
 mod head;
+mod json_bytes;
 mod kv;
 mod limits;
+mod listing;
+mod query;
 mod response;
 mod seed;
 mod status;
+mod txn;
 
 #[cfg(test)]
 mod tests;

@@ -59,6 +59,14 @@ impl Response {
         }
     }
 
+    /// The client has what it asks for (RFC 9110, section 15.4.5).
+    pub fn not_modified() -> Self {
+        Self {
+            status: 304,
+            ..Self::bytes(Bytes::new())
+        }
+    }
+
     /// A failure, as RFC 9457 problem details.
     pub fn problem(problem: &Problem) -> Self {
         let mut response = Self {
@@ -96,12 +104,17 @@ impl Response {
         // Writing to memory cannot fail.
         let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: ", reason(status));
         date::with_now(|now| out.extend_from_slice(now.as_bytes()));
-        let _ = write!(
-            out,
-            "\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
-             X-Content-Type-Options: nosniff\r\n",
-            body.len()
-        );
+        // What 304 leaves out is as the client has it (RFC 9110, section 8.6).
+        if status == 304 {
+            out.extend_from_slice(b"\r\n");
+        } else {
+            let _ = write!(
+                out,
+                "\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
+                 X-Content-Type-Options: nosniff\r\n",
+                body.len()
+            );
+        }
         for (name, value) in headers {
             let _ = write!(out, "{name}: {value}\r\n");
         }
@@ -144,7 +157,9 @@ pub(super) struct Framing {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        304 => "Not Modified",
         400 => "Bad Request",
+        401 => "Unauthorized",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

@@ -1,7 +1,8 @@
-//! The HTTP listener over an in-memory connection, byte by byte: `api` holds the routes to their
-//! contract, `wire` the connection to its limits.
+//! The HTTP listener over an in-memory connection, byte by byte: `api` and `rest` hold the routes
+//! to their contract, `wire` the connection to its limits.
 
 mod api;
+mod rest;
 mod wire;
 
 use std::sync::Arc;

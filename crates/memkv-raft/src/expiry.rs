@@ -1,0 +1,47 @@
+//! Expiry: when the earliest deadline is due and nothing else is proposed, the leader proposes an
+//! entry with nothing in it but its stamp, which makes what is due absent on every node at once.
+//!
+//! Never removes a key by itself: only an applied stamp does. Never proposes early: the log clock
+//! has reached the deadline by then, and no stamp is before it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::node::Inner;
+
+/// How soon a deadline that is due is looked at again: after a tick that was lost with a leadership,
+/// or by a node that does not lead. Half of the 100 ms by which a key may be late.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Longest wait for a deadline. The log clock is slewed by up to 0.5 %, so a far deadline must be
+/// looked at again before it is due.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Proposes ticks while this node leads.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut applied = inner.replica.subscribe();
+    loop {
+        applied.mark_unchanged();
+        let deadline = inner.replica.machine.read().store.next_deadline();
+        let wait = match deadline.map(|at| at.saturating_sub(inner.clock.read().log_ms)) {
+            None => None,
+            Some(0) => {
+                if inner.leads() {
+                    inner.batcher.tick();
+                }
+                Some(RETRY)
+            }
+            Some(ms) => Some(Duration::from_millis(ms).min(LONGEST_WAIT)),
+        };
+        let due = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            () = due => {}
+        }
+    }
+}

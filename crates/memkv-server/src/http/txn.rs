@@ -1,0 +1,305 @@
+//! `POST /v1/txn`: guards, and what is executed if all of them hold, or else; one log entry.
+//!
+//! ```json
+//! {"if":   [{"key": "lock", "exists": false}],
+//!  "then": [{"set": {"key": "lock", "value": "me", "ttl": "30s"}}],
+//!  "else": [{"get": {"key": "lock"}}]}
+//! ```
+//!
+//! A guard names a key and exactly one of `exists`, `value`, `revision`, `create_revision`. A step is
+//! one of `set`, `get`, `delete`, `incr`. Bytes that are not UTF-8 go under `key_base64` and
+//! `value_base64`. The answer has `succeeded`, `revision` and one result for each step.
+//! Never executes anything of a request that it does not understand completely.
+
+use bytes::Bytes;
+use memkv_proto::{ErrorCode, HEADER_REVISION};
+use memkv_raft::store::{
+    Command, Compare, Condition, Expiry, Guard, Query, ReplyValue, SetIf, Step,
+};
+use serde_json::{Map, Value, json};
+
+use super::app::Api;
+use super::query::ttl_ms;
+use super::response::Response;
+use super::{failure, json_bytes};
+use crate::backend::Backend;
+
+/// Executes a transaction.
+pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
+    let request = match parse(body) {
+        Ok(request) => request,
+        Err(detail) => return Response::error(ErrorCode::BadJson, detail),
+    };
+    let Some(backend) = api.backend() else {
+        return Response::problem(&failure::loading());
+    };
+    let command = Command::Transaction {
+        guards: request.guards,
+        operations: request.operations,
+        otherwise: request.otherwise,
+    };
+    if let Err(error) = command.check_limits() {
+        return Response::error(failure::reply_code(error), error.to_string());
+    }
+    let reply = match api.write(backend, command).await {
+        Ok(reply) => reply,
+        Err(error) => return Response::problem(&failure::problem(&error)),
+    };
+    let mut results = match reply.value {
+        ReplyValue::Array(results) => results,
+        ReplyValue::Error(error) => {
+            return Response::error(failure::reply_code(error), error.to_string());
+        }
+        _ => vec![ReplyValue::Aborted],
+    };
+    // The store puts this in front of the other branch's results.
+    let succeeded = results.first() != Some(&ReplyValue::Aborted);
+    if !succeeded {
+        results.remove(0);
+    }
+    let results: Vec<Value> = results.into_iter().map(result).collect();
+    let body = json!({"succeeded": succeeded, "revision": reply.revision, "results": results});
+    Response::json(200, body.to_string()).with(HEADER_REVISION, reply.revision.to_string())
+}
+
+/// What a body asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    guards: Vec<Guard>,
+    operations: Vec<Step>,
+    otherwise: Vec<Step>,
+}
+
+type Object = Map<String, Value>;
+
+fn parse(body: &[u8]) -> Result<Request, String> {
+    // The parser itself refuses more than 128 levels before it recurses deeper.
+    let body: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let mut body = object("the body", body)?;
+    let request = Request {
+        guards: list(&mut body, "if", guard)?,
+        operations: list(&mut body, "then", step)?,
+        otherwise: list(&mut body, "else", step)?,
+    };
+    nothing_left("the body", &body)?;
+    Ok(request)
+}
+
+fn list<T>(
+    body: &mut Object,
+    name: &str,
+    parse: impl Fn(&str, Object) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    let items = match body.remove(name) {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(items)) => items,
+        Some(_) => return Err(format!("{name} must be a list")),
+    };
+    let places = items.into_iter().enumerate();
+    places
+        .map(|(at, item)| {
+            let place = format!("{name}[{at}]");
+            parse(&place, object(&place, item)?)
+        })
+        .collect()
+}
+
+fn guard(place: &str, mut fields: Object) -> Result<Guard, String> {
+    let key = key(place, &mut fields)?;
+    let value = take_bytes(place, &mut fields, "value")?;
+    let mut holds: Vec<Condition> = Vec::new();
+    holds.extend(value.map(|value| Condition::Value(Compare::Equal, value)));
+    if let Some(exists) = fields.remove("exists") {
+        let exists = exists.as_bool();
+        let exists = exists.ok_or(format!("{place}: exists must be true or false"))?;
+        holds.push(Condition::Exists(exists));
+    }
+    for (name, condition) in [
+        (
+            "revision",
+            Condition::ModRevision as fn(Compare, u64) -> Condition,
+        ),
+        ("create_revision", Condition::CreateRevision),
+    ] {
+        if let Some(revision) = fields.remove(name) {
+            let revision = revision.as_u64();
+            let revision = revision.ok_or(format!("{place}: {name} must be a whole number"))?;
+            holds.push(condition(Compare::Equal, revision));
+        }
+    }
+    nothing_left(place, &fields)?;
+    match <[Condition; 1]>::try_from(holds) {
+        Ok([holds]) => Ok(Guard {
+            database: 0,
+            key,
+            holds,
+        }),
+        Err(_) => Err(format!(
+            "{place} must have exactly one of exists, value, revision, create_revision"
+        )),
+    }
+}
+
+fn step(place: &str, fields: Object) -> Result<Step, String> {
+    let mut fields = fields.into_iter();
+    let (Some((name, arguments)), None) = (fields.next(), fields.next()) else {
+        return Err(format!("{place} must have exactly one of {STEPS}"));
+    };
+    let place = format!("{place}.{name}");
+    let mut arguments = object(&place, arguments)?;
+    let key = key(&place, &mut arguments)?;
+    let step = match name.as_str() {
+        "set" => {
+            let value = take_bytes(&place, &mut arguments, "value")?;
+            Step::Write(Command::SetWith {
+                key,
+                value: value.ok_or(format!("{place} has no value"))?,
+                condition: SetIf::Always,
+                expiry: expiry(&place, &mut arguments)?,
+                get: false,
+            })
+        }
+        "get" => Step::Read(Query::Meta { key, value: true }),
+        "delete" => Step::Write(Command::Del { keys: vec![key] }),
+        "incr" => {
+            let by = arguments.remove("by").map_or(Some(1), |by| by.as_i64());
+            let by = by.ok_or(format!("{place}: by must be a whole number"))?;
+            Step::Write(Command::IncrBy { key, by })
+        }
+        _ => return Err(format!("{place}: no such step; there are {STEPS}")),
+    };
+    nothing_left(&place, &arguments)?;
+    Ok(step)
+}
+
+/// The steps, for messages.
+const STEPS: &str = "set, get, delete, incr";
+
+fn expiry(place: &str, arguments: &mut Object) -> Result<Expiry, String> {
+    match arguments.remove("ttl") {
+        None => Ok(Expiry::None),
+        Some(ttl) => {
+            let ms = ttl.as_str().and_then(ttl_ms);
+            let ms = ms.ok_or(format!("{place}: ttl must be a string such as \"30s\""))?;
+            Ok(Expiry::In { ms })
+        }
+    }
+}
+
+fn key(place: &str, fields: &mut Object) -> Result<Bytes, String> {
+    take_bytes(place, fields, "key")?.ok_or(format!("{place} has no key"))
+}
+
+fn take_bytes(place: &str, fields: &mut Object, name: &str) -> Result<Option<Bytes>, String> {
+    json_bytes::take(fields, name).map_err(|error| format!("{place}: {error}"))
+}
+
+fn object(place: &str, value: Value) -> Result<Object, String> {
+    match value {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(format!("{place} must be an object")),
+    }
+}
+
+fn nothing_left(place: &str, fields: &Object) -> Result<(), String> {
+    match fields.keys().next() {
+        None => Ok(()),
+        Some(name) => Err(format!("{place} has an unknown field {name:?}")),
+    }
+}
+
+/// A step's reply as JSON.
+fn result(reply: ReplyValue) -> Value {
+    match reply {
+        ReplyValue::Ok => json!({"ok": true}),
+        ReplyValue::Integer(number) => json!({"ok": true, "integer": number}),
+        ReplyValue::Error(error) => json!({"ok": false, "error": error.to_string()}),
+        // Only `get` answers these two: what there is of the key, or nothing.
+        ReplyValue::Array(fields) => {
+            let mut found = Map::new();
+            found.insert("ok".to_owned(), true.into());
+            if let Some(ReplyValue::Bulk(value)) = fields.first() {
+                json_bytes::put(&mut found, "value", value);
+            }
+            let numbers = ["create_revision", "revision", "expires_ms"];
+            for (name, field) in numbers.iter().zip(fields.iter().skip(1)) {
+                if let ReplyValue::Integer(number @ 0..) = field {
+                    found.insert((*name).to_owned(), (*number).into());
+                }
+            }
+            Value::Object(found)
+        }
+        ReplyValue::Nil | ReplyValue::Aborted => json!({"ok": true, "value": null}),
+        ReplyValue::Bulk(value) => {
+            let mut found = Map::new();
+            found.insert("ok".to_owned(), true.into());
+            json_bytes::put(&mut found, "value", &value);
+            Value::Object(found)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_becomes_guards_and_steps() {
+        let body =
+            br#"{"if": [{"key": "a", "revision": 7}, {"key_base64": "/w==", "exists": false}],
+            "then": [{"set": {"key": "a", "value": "1", "ttl": "2s"}}, {"incr": {"key": "n"}}],
+            "else": [{"get": {"key": "a"}}, {"delete": {"key": "b"}}]}"#;
+        let request = parse(body).unwrap();
+        assert_eq!(request.guards.len(), 2);
+        assert_eq!(
+            request.guards[0].holds,
+            Condition::ModRevision(Compare::Equal, 7)
+        );
+        assert_eq!(&request.guards[1].key[..], b"\xff");
+        let Step::Write(Command::SetWith { expiry, .. }) = &request.operations[0] else {
+            panic!("{request:?}");
+        };
+        assert_eq!(*expiry, Expiry::In { ms: 2000 });
+        let by = Step::Write(Command::IncrBy {
+            key: Bytes::from_static(b"n"),
+            by: 1,
+        });
+        assert_eq!(request.operations[1], by);
+        assert_eq!(request.otherwise.len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_understood_completely_is_refused_with_its_place() {
+        for (body, words) in [
+            ("[]", "the body must be an object"),
+            (r#"{"than": []}"#, "unknown field \"than\""),
+            (r#"{"then": {}}"#, "then must be a list"),
+            (
+                r#"{"then": [{"set": {"key": "a"}}]}"#,
+                "then[0].set has no value",
+            ),
+            (
+                r#"{"then": [{"put": {"key": "a"}}]}"#,
+                "then[0].put: no such step",
+            ),
+            (
+                r#"{"then": [{"get": {"key": "a", "x": 1}}]}"#,
+                "unknown field \"x\"",
+            ),
+            (r#"{"then": [{"get": {}}]}"#, "then[0].get has no key"),
+            (r#"{"if": [{"key": "a"}]}"#, "exactly one of"),
+            (
+                r#"{"if": [{"key": "a", "exists": true, "revision": 1}]}"#,
+                "exactly one of",
+            ),
+            (r#"{"if": [{"key": "a", "exists": 1}]}"#, "true or false"),
+            (
+                r#"{"else": [{}, {"set": {"key": "a", "value": "b", "ttl": "soon"}}]}"#,
+                "else[0] must have exactly one of",
+            ),
+        ] {
+            let error = parse(body.as_bytes()).unwrap_err();
+            assert!(error.contains(words), "{body}: {error}");
+        }
+    }
+}
