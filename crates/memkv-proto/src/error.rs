@@ -121,6 +121,8 @@ error_table! {
     NotFound "MK-030" 404 "ERR" NOT_FOUND final No "key not found";
     /// `If-Match` or `If-None-Match` does not hold.
     PreconditionFailed "MK-031" 412 "ERR" NOT_FOUND final No "precondition failed";
+    /// The password is missing or wrong.
+    Unauthorized "MK-040" 401 "NOAUTH" USAGE final No "not authorized";
     /// A defect of the node: it says what it can in the detail and more in its log.
     Internal "MK-100" 500 "ERR" UNKNOWN final Maybe "internal error";
     /// More is queued than the node may hold; refused before it was proposed.

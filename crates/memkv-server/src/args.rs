@@ -171,6 +171,7 @@ fn flag(key: &'static Key) -> Arg {
             .require_equals(true)
             .default_missing_value("true"),
         Kind::Path => flag.value_name("DIR"),
+        Kind::File => flag.value_name("FILE"),
         Kind::Integer { .. } => flag.value_name("N"),
         Kind::Word(words) => flag.value_name(words.join("|")),
         Kind::Node => flag.value_name("ID@HOST:PORT"),

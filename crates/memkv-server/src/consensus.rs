@@ -9,7 +9,7 @@ use memkv_raft::{Env, Node, NodeConfig, StartError};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use crate::peer::Links;
+use crate::peer::{ClusterSecret, Links};
 
 /// The thread and its runtime; both end with the process.
 pub struct Consensus {
@@ -24,7 +24,7 @@ impl Consensus {
     ///
     /// # Errors
     /// If the operating system has no thread or no event queue to give.
-    pub fn start(config: NodeConfig) -> io::Result<Self> {
+    pub fn start(config: NodeConfig, secret: Option<ClusterSecret>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (sender, node) = oneshot::channel();
@@ -33,6 +33,7 @@ impl Consensus {
             .spawn(move || {
                 runtime.block_on(async {
                     let links = Links::new(config.me.name.clone(), Handle::current());
+                    let links = links.with_secret(secret);
                     let disk = Arc::new(RealDisk);
                     let started = Node::start(config, disk, Arc::new(links), Env::real()).await;
                     // Nobody waits any more if the process is ending.

@@ -14,6 +14,7 @@ pub mod demo;
 pub mod http;
 pub mod listener;
 pub mod logging;
+pub mod password;
 pub mod peer;
 pub mod process;
 pub mod run;

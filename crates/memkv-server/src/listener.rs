@@ -17,7 +17,8 @@ use tokio::time::timeout;
 
 use crate::backend::Backend;
 use crate::http::{self, Admission, Api, App, End, Head, Limits, PeerUpgrade, Refusal, Response};
-use crate::peer::{self, PeerHandler};
+use crate::password::same;
+use crate::peer::{self, PROOF_BYTES, PeerHandler};
 
 /// Connections beyond `max_connections` that are read to see whether they are peers: four lanes of
 /// dozens of peers, all at once.
@@ -25,6 +26,9 @@ const RESERVED: usize = 256;
 
 /// After a failed accept, such as for lack of file descriptors, some connections may end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A peer's proof follows its upgrade by one round trip.
+const CONFIRMATION_MAX: Duration = Duration::from_secs(5);
 
 /// First read: enough for most requests.
 const FIRST_READ_BYTES: usize = 4 * 1024;
@@ -149,14 +153,47 @@ impl<B: Backend> Listener<B> {
         let handler: PeerHandler = Arc::new(move |lane, request| backend.handle(lane, request));
         let moved = stream.into_std();
         self.consensus.spawn(async move {
-            match moved.and_then(TcpStream::from_std) {
-                Ok(stream) => {
-                    peer::serve(stream, leftover, upgrade.lane, upgrade.peer, handler).await;
+            let (mut stream, mut leftover) = match moved.and_then(TcpStream::from_std) {
+                Ok(stream) => (stream, leftover),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot take over a peer's connection");
+                    return;
                 }
-                Err(error) => tracing::warn!(%error, "cannot take over a peer's connection"),
+            };
+            if let Some(expected) = upgrade.confirmation
+                && !is_confirmed(&mut stream, &mut leftover, expected).await
+            {
+                tracing::warn!(
+                    peer = upgrade.peer,
+                    "closed a peer's connection: it does not prove that it knows the cluster secret"
+                );
+                return;
             }
+            peer::serve(stream, leftover, upgrade.lane, upgrade.peer, handler).await;
         });
     }
+}
+
+/// Whether the peer sends this proof before anything else, soon.
+async fn is_confirmed(
+    stream: &mut TcpStream,
+    leftover: &mut BytesMut,
+    expected: [u8; PROOF_BYTES],
+) -> bool {
+    let read = async {
+        while leftover.len() < PROOF_BYTES {
+            if stream.read_buf(leftover).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    if !matches!(timeout(CONFIRMATION_MAX, read).await, Ok(Ok(()))) {
+        return false;
+    }
+    let mut proof = [0; PROOF_BYTES];
+    proof.copy_from_slice(&leftover.split_to(PROOF_BYTES));
+    same(&proof, &expected)
 }
 
 /// The API for connections beyond the limit: peers only.
@@ -197,15 +234,21 @@ mod tests {
 
     use super::*;
     use crate::http::ApiSettings;
-    use crate::peer::Links;
+    use crate::peer::{ClusterSecret, Links};
     use crate::testing::Fake;
 
     async fn start(max_connections: usize) -> String {
+        start_with(max_connections, None).await
+    }
+
+    async fn start_with(max_connections: usize, secret: Option<ClusterSecret>) -> String {
         let api = Api::new(ApiSettings {
             name: "n1".to_owned(),
             names: vec!["n1".to_owned()],
             max_value_bytes: 1000,
             request_timeout: Duration::from_secs(5),
+            password: None,
+            cluster_secret: secret,
         });
         api.serve_with(Fake::working());
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -279,5 +322,27 @@ mod tests {
                 .contains("this node is \"n1\", not \"n3\""),
             "{error}"
         );
+    }
+
+    /// One call of a peer with this secret; whether it was answered.
+    async fn calls(addr: &str, secret: Option<&str>) -> Result<Bytes, String> {
+        let secret = secret.map(|text| ClusterSecret::new(text).unwrap());
+        let links = Links::new("n2".to_owned(), Handle::current()).with_secret(secret);
+        let frame = Frame(vec![Bytes::from_static(b"vote")]);
+        let called = links.call("n1", addr, Lane::Control, frame).await;
+        called.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn peers_must_know_the_cluster_secret_in_both_directions() {
+        let (right, wrong) = ("0123456789abcdef", "fedcba9876543210");
+        let guarded = start_with(10, ClusterSecret::new(right)).await;
+        assert_eq!(calls(&guarded, Some(right)).await.unwrap(), "vote");
+        let error = calls(&guarded, Some(wrong)).await.unwrap_err();
+        assert!(error.contains("cluster secret"), "{error}");
+        assert!(calls(&guarded, None).await.is_err(), "no frame is taken");
+        let open = start(10).await;
+        let error = calls(&open, Some(right)).await.unwrap_err();
+        assert!(error.contains("cluster secret"), "{error}");
     }
 }

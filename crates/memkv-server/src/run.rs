@@ -41,10 +41,14 @@ const READY_POLL: Duration = Duration::from_millis(10);
 #[derive(Debug, thiserror::Error)]
 enum RunError {
     #[error(
-        "{addr} is not a loopback address: everybody who reaches it could read and write; \
+        "{addr} is not a loopback address: everybody who reaches it could {danger}; set {missing}, \
          listen on 127.0.0.1 or ::1, or say --insecure if the network is trusted"
     )]
-    Insecure { addr: SocketAddr },
+    Insecure {
+        addr: SocketAddr,
+        danger: &'static str,
+        missing: &'static str,
+    },
     #[error("cannot listen on {bind}: {source}; {next}")]
     Listen {
         bind: String,
@@ -98,8 +102,8 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let system = |what| move |source| RunError::System { what, source };
     let mut signals = StopSignals::listen().map_err(system("signal handlers"))?;
     let socket = listen(settings).await?;
-    let consensus =
-        Consensus::start(settings.node_config()).map_err(system("the consensus thread"))?;
+    let consensus = Consensus::start(settings.node_config(), settings.cluster_secret.clone())
+        .map_err(system("the consensus thread"))?;
     let api = Arc::new(Api::new(api_settings(settings)));
     let places = process::fit_connections(settings.config.max_connections);
     let listener = Listener::new(
@@ -181,15 +185,31 @@ async fn listen(settings: &Settings) -> Result<TcpListener, RunError> {
         .await
         .map_err(failed)?
         .collect();
-    let open = addrs.iter().find(|addr| !addr.ip().is_loopback());
-    match open {
-        Some(&addr) if !settings.config.insecure => return Err(RunError::Insecure { addr }),
-        Some(addr) => {
-            tracing::warn!(%addr, "insecure: everybody who reaches this address can read and write");
-        }
-        None => {}
+    if let Some(&addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) {
+        check_secure(settings, addr)?;
     }
     TcpListener::bind(&addrs[..]).await.map_err(failed)
+}
+
+/// Who reaches this address must be told apart from who may use it, unless that is said to be wrong.
+fn check_secure(settings: &Settings, addr: SocketAddr) -> Result<(), RunError> {
+    let peers = !settings.config.peer_addrs.is_empty();
+    let (danger, missing) = if settings.password.is_none() {
+        ("read and write", "password_file")
+    } else if peers && settings.cluster_secret.is_none() {
+        ("pass for one of the nodes", "cluster_secret_file")
+    } else {
+        return Ok(());
+    };
+    if !settings.config.insecure {
+        return Err(RunError::Insecure {
+            addr,
+            danger,
+            missing,
+        });
+    }
+    tracing::warn!(%addr, "insecure: everybody who reaches this address can {danger}");
+    Ok(())
 }
 
 fn api_settings(settings: &Settings) -> ApiSettings {
@@ -203,6 +223,8 @@ fn api_settings(settings: &Settings) -> ApiSettings {
             .collect(),
         max_value_bytes: usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX),
         request_timeout: Duration::from_millis(config.request_timeout_ms),
+        password: settings.password.clone(),
+        cluster_secret: settings.cluster_secret.clone(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! From a command line to one node's settings: defaults, file, variables, flags, in this order.
-//! Never creates anything; the one thing that it reads is the configuration file.
+//! Never creates anything; it reads the configuration file and the secrets' files, nothing else.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,11 +12,17 @@ use memkv_proto::{ConfigError, Durability, RaftConfig};
 use memkv_raft::storage::Layout;
 use memkv_raft::{NodeConfig, Peer};
 
+use crate::password::Password;
+use crate::peer::ClusterSecret;
+
 /// The original's configuration file, in the working directory.
 const CONFIG_FILE: &str = "raft_config.json";
 
 /// Where a node keeps its data that nobody has configured.
 const EMBEDDED_DIR: &str = "memkv-data";
+
+/// Holds the clients' password, where it must not lie in a file.
+const PASSWORD_VARIABLE: &str = "MEMKV_PASSWORD";
 
 /// How to run one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +33,10 @@ pub struct Settings {
     pub bind: String,
     /// Where the settings come from, for people.
     pub source: String,
+    /// What clients must show.
+    pub password: Option<Password>,
+    /// What peers must prove.
+    pub cluster_secret: Option<ClusterSecret>,
 }
 
 /// Why a node cannot be run as asked.
@@ -45,6 +55,18 @@ pub enum SettingsError {
     /// Its content, a variable or a flag is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A file with a secret cannot be used.
+    #[error("{key}: {what} {}; {next}", path.display())]
+    Secret {
+        /// The setting that names it.
+        key: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        what: String,
+        /// What to do.
+        next: &'static str,
+    },
     /// The address to listen on is none.
     #[error("{0}")]
     Bind(String),
@@ -65,16 +87,20 @@ impl Settings {
             check_addr(bind).map_err(|error| SettingsError::Bind(error.to_string()))?;
         }
         let (mut config, source) = base(file, bind)?;
-        config.apply_env(variable)?;
+        config.apply_env(&variable)?;
         for (key, value, flag) in overrides {
             config.apply_override(key, value, flag)?;
         }
         config.validate()?;
+        let password = password(&config, variable(PASSWORD_VARIABLE))?;
+        let cluster_secret = cluster_secret(&config)?;
         let bind = bind.map_or_else(|| config.node_addr.addr.clone(), str::to_owned);
         Ok(Self {
             config,
             bind,
             source,
+            password,
+            cluster_secret,
         })
     }
 
@@ -100,6 +126,59 @@ impl Settings {
             max_value_bytes: whole(config.max_value_bytes),
             ..NodeConfig::new(peer(&config.node_addr), layout)
         }
+    }
+}
+
+/// The clients' password, from its variable or its file. An empty variable is none.
+fn password(
+    config: &RaftConfig,
+    variable: Option<String>,
+) -> Result<Option<Password>, SettingsError> {
+    if let Some(text) = variable.filter(|text| !text.is_empty()) {
+        return Ok(Some(Password::new(&text)));
+    }
+    let Some((path, text)) = secret_file("password_file", &config.password_file)? else {
+        return Ok(None);
+    };
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(SettingsError::Secret {
+            key: "password_file",
+            path,
+            what: "there is no password in".to_owned(),
+            next: "write one into it, or leave the setting out",
+        }),
+        text => Ok(Some(Password::new(text))),
+    }
+}
+
+fn cluster_secret(config: &RaftConfig) -> Result<Option<ClusterSecret>, SettingsError> {
+    let key = "cluster_secret_file";
+    let Some((path, text)) = secret_file(key, &config.cluster_secret_file)? else {
+        return Ok(None);
+    };
+    let short = || SettingsError::Secret {
+        key,
+        path,
+        what: "there are fewer than 16 bytes in".to_owned(),
+        next: "make a secret with: head -c 32 /dev/urandom | base64",
+    };
+    ClusterSecret::new(&text).ok_or_else(short).map(Some)
+}
+
+/// A secret's file and its text; none without a name.
+fn secret_file(key: &'static str, name: &str) -> Result<Option<(PathBuf, String)>, SettingsError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let path = PathBuf::from(name);
+    match read(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(error) => Err(SettingsError::Secret {
+            key,
+            path,
+            what: format!("{error}:"),
+            next: "it must be a text file that this user can read",
+        }),
     }
 }
 

@@ -9,6 +9,8 @@ use crate::limits::{DEFAULT_MAX_VALUE_BYTES, MAX_VALUE_BYTES_CEILING};
 pub enum Kind {
     /// A directory: a non-empty string. Relative ones are relative to the working directory.
     Path,
+    /// A file that is read; empty for none.
+    File,
     /// A whole number within these bounds, both included.
     Integer {
         /// The smallest value.
@@ -177,6 +179,22 @@ pub const KEYS: &[Key] = &[
         "A snapshot also waits until the log has grown by this much of the last snapshot's size.",
     ),
     key(
+        "password_file",
+        Kind::File,
+        "",
+        "",
+        "File with the password that clients must show; the variable MEMKV_PASSWORD may hold it \
+         instead.",
+    ),
+    key(
+        "cluster_secret_file",
+        Kind::File,
+        "",
+        "",
+        "File with the secret, of 16 bytes or more, that all nodes of the cluster share and prove \
+         to each other.",
+    ),
+    key(
         "insecure",
         Kind::Bool,
         "false",
@@ -247,6 +265,7 @@ impl Key {
     pub fn expects(&self) -> String {
         match self.kind {
             Kind::Path => "a directory (a non-empty string)".to_owned(),
+            Kind::File => "the path of a file, or nothing".to_owned(),
             Kind::Integer { min, max } => {
                 let unit = if self.unit.is_empty() {
                     String::new()

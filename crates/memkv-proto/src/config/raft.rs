@@ -36,6 +36,8 @@ pub struct RaftConfig {
     pub hold_timeout_ms: u64,
     pub request_timeout_ms: u64,
     pub snapshot_growth_percent: u64,
+    pub password_file: String,
+    pub cluster_secret_file: String,
     pub insecure: bool,
     pub log_format: LogFormat,
     pub log_level: LogLevel,
@@ -75,6 +77,8 @@ impl Default for RaftConfig {
             hold_timeout_ms: 0,
             request_timeout_ms: 0,
             snapshot_growth_percent: 0,
+            password_file: String::new(),
+            cluster_secret_file: String::new(),
             insecure: false,
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
@@ -290,6 +294,8 @@ impl RaftConfig {
             ("hold_timeout_ms", Value::Number(v)) => self.hold_timeout_ms = v,
             ("request_timeout_ms", Value::Number(v)) => self.request_timeout_ms = v,
             ("snapshot_growth_percent", Value::Number(v)) => self.snapshot_growth_percent = v,
+            ("password_file", Value::Text(v)) => self.password_file = v,
+            ("cluster_secret_file", Value::Text(v)) => self.cluster_secret_file = v,
             ("insecure", Value::Bool(v)) => self.insecure = v,
             ("log_format", Value::Text(v)) => set(&mut self.log_format, LogFormat::from_word(&v)),
             ("log_level", Value::Text(v)) => set(&mut self.log_level, LogLevel::from_word(&v)),
@@ -311,7 +317,7 @@ fn value_from_json(source: Source<'_>, key: &Key, raw: &str) -> Result<Value, Co
     match key.kind {
         Kind::Node => nodes::node(source, key, raw).map(Value::Node),
         Kind::Nodes => nodes::nodes(source, key, raw).map(Value::Nodes),
-        Kind::Path | Kind::Word(_) => {
+        Kind::Path | Kind::File | Kind::Word(_) => {
             let text: String = serde_json::from_str(raw)
                 .map_err(|_| ConfigError::bad_value(key, &origin, kind_of(raw)))?;
             value_from_text(key, &text, &origin)
@@ -329,7 +335,8 @@ fn value_from_text(key: &Key, text: &str, origin: &str) -> Result<Value, ConfigE
     let bad = || ConfigError::bad_value(key, origin, format!("{text:?}"));
     match key.kind {
         Kind::Path if text.is_empty() || text.contains(char::is_control) => Err(bad()),
-        Kind::Path => Ok(Value::Text(text.to_owned())),
+        Kind::File if text.contains(char::is_control) => Err(bad()),
+        Kind::Path | Kind::File => Ok(Value::Text(text.to_owned())),
         Kind::Word(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
         Kind::Word(_) => Err(bad()),
         Kind::Bool => text.parse().map(Value::Bool).map_err(|_| bad()),

@@ -18,7 +18,8 @@ use super::head::{Head, Method, Refusal};
 use super::response::Response;
 use super::{kv, listing, seed, status, txn};
 use crate::backend::Backend;
-use crate::peer;
+use crate::password::Password;
+use crate::peer::{self, ClusterSecret, Meeting, PROOF_BYTES};
 
 /// A JSON string may escape each byte as six (`\u0041`), and the object around it is short.
 const JSON_GROWTH: usize = 6;
@@ -42,6 +43,10 @@ pub struct ApiSettings {
     pub max_value_bytes: usize,
     /// After this every command is answered.
     pub request_timeout: Duration,
+    /// What clients must show; none lets everybody in.
+    pub password: Option<Password>,
+    /// What peers must prove; none believes them.
+    pub cluster_secret: Option<ClusterSecret>,
 }
 
 /// The HTTP API of a node.
@@ -60,6 +65,8 @@ pub struct PeerUpgrade {
     pub lane: Lane,
     /// The peer's name, for the log only: who it is the node's own handshake says.
     pub peer: String,
+    /// What must come before the first frame, if peers must prove themselves.
+    pub confirmation: Option<[u8; PROOF_BYTES]>,
 }
 
 /// What a path means.
@@ -180,6 +187,32 @@ impl<B: Backend> Api<B> {
         self.settings.names.iter().any(|name| name == id) || self.backend().is_some_and(is_member)
     }
 
+    /// Health is for everybody: what asks for it seldom has a password, and learns nothing else.
+    fn authorize(&self, head: &Head, route: &Route<'_>) -> Result<(), Response> {
+        let Some(password) = &self.settings.password else {
+            return Ok(());
+        };
+        let shown = head.authorization.as_deref();
+        if matches!(route, Route::Live | Route::Ready)
+            || shown.is_some_and(|field| password.authorizes(field))
+        {
+            return Ok(());
+        }
+        let detail = match shown {
+            None => {
+                "this cluster has a password: send it as `Authorization: Bearer PASSWORD`, or \
+                     with curl: -u default:PASSWORD"
+            }
+            Some(_) => "wrong password, or another user than default",
+        };
+        let code = ErrorCode::Unauthorized;
+        let response = match route {
+            Route::Seed(_) => seed::refused(code, detail),
+            _ => Response::error(code, detail),
+        };
+        Err(response.with("WWW-Authenticate", "Basic realm=\"memkv\", Bearer"))
+    }
+
     fn admit_peer(&self, head: &Head) -> Option<Admission<PeerUpgrade>> {
         let rest = head.path.strip_prefix("/memkv")?;
         let (id, lane) = rest.split_once("/raft/")?;
@@ -206,11 +239,28 @@ impl<B: Backend> Api<B> {
         if self.backend().is_none() {
             return refuse(503, "this node is loading its data; try again".to_owned());
         }
-        let peer = head.from.clone().unwrap_or_default();
-        Some(Admission::Upgrade(
-            peer::PROTOCOL,
-            PeerUpgrade { lane, peer },
-        ))
+        let from = head.from.clone().unwrap_or_default();
+        let mut fields = Vec::new();
+        let mut confirmation = None;
+        if let Some(secret) = &self.settings.cluster_secret {
+            let answered = peer::nonce();
+            let meeting = Meeting {
+                from: &from,
+                to: id,
+                lane: peer::lane_name(lane),
+                asked: head.nonce.as_deref().unwrap_or_default(),
+                answered: &answered,
+            };
+            confirmation = Some(secret.confirmation(meeting));
+            fields.push(("X-Memkv-Proof", peer::hex(&secret.answer(meeting))));
+            fields.push(("X-Memkv-Nonce", answered));
+        }
+        let upgrade = PeerUpgrade {
+            lane,
+            peer: from,
+            confirmation,
+        };
+        Some(Admission::Upgrade(peer::PROTOCOL, fields, upgrade))
     }
 }
 
@@ -253,6 +303,9 @@ impl<B: Backend> App for Api<B> {
                 return self.admit_peer(head).unwrap_or_else(no_path);
             }
         };
+        if let Err(response) = self.authorize(head, &route) {
+            return Admission::Refuse(response);
+        }
         let allow = match route {
             Route::Key(_) => "GET, HEAD, PUT, DELETE, POST",
             Route::Seed(_) => "GET, POST",

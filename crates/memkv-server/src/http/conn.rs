@@ -50,8 +50,9 @@ pub enum Admission<U> {
     Refuse(Response),
     /// The same, and end the connection.
     Close(Response),
-    /// Change to another protocol: the value of the `Upgrade` header field, and what takes over.
-    Upgrade(&'static str, U),
+    /// Change to another protocol: the value of the `Upgrade` header field, further fields of the
+    /// answer, and what takes over.
+    Upgrade(&'static str, Vec<(&'static str, String)>, U),
 }
 
 /// How a connection ended.
@@ -137,11 +138,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
             Err(Stop::Gone | Stop::Slow) => return Ok(Next::Close),
         };
         match app.admit(&head) {
-            Admission::Upgrade(protocol, upgrade) => {
-                let answer = format!(
+            Admission::Upgrade(protocol, fields, upgrade) => {
+                let mut answer = format!(
                     "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
-                     Upgrade: {protocol}\r\n\r\n"
+                     Upgrade: {protocol}\r\n"
                 );
+                for (name, value) in fields {
+                    answer.push_str(&format!("{name}: {value}\r\n"));
+                }
+                answer.push_str("\r\n");
                 self.output.extend_from_slice(answer.as_bytes());
                 self.flush().await?;
                 Ok(Next::Upgrade(upgrade))

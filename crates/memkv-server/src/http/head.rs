@@ -62,6 +62,8 @@ pub struct Head {
     pub if_none_match: Option<String>,
     /// `Authorization` (section 11.6.2).
     pub authorization: Option<String>,
+    /// `X-Memkv-Nonce`: the peer's half of what both sides' proofs are about.
+    pub nonce: Option<String>,
     /// `X-Memkv-From`: name of the peer that asks for an upgrade.
     pub from: Option<String>,
 }
@@ -195,6 +197,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
         if_match: facts.if_match,
         if_none_match: facts.if_none_match,
         authorization: facts.authorization,
+        nonce: facts.nonce,
         from: facts.from,
     })
 }
@@ -236,6 +239,7 @@ struct Facts {
     if_match: Option<String>,
     if_none_match: Option<String>,
     authorization: Option<String>,
+    nonce: Option<String>,
     from: Option<String>,
 }
 
@@ -286,6 +290,8 @@ impl Facts {
             self.if_none_match = Some(text(name, value)?.trim().to_owned());
         } else if is("authorization") {
             self.authorization = Some(text(name, value)?.trim().to_owned());
+        } else if is("x-memkv-nonce") {
+            self.nonce = Some(text(name, value)?.trim().to_owned());
         } else if is("x-memkv-from") {
             self.from = Some(text(name, value)?.to_owned());
         }

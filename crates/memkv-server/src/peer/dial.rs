@@ -9,6 +9,7 @@ use memkv_raft::Lane;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::secret::{ClusterSecret, Meeting, hex, nonce};
 use super::{PROTOCOL, lane_name, socket};
 
 /// TCP and upgrade together. A lost SYN is sent again after one second; a second one is a cut-off
@@ -27,6 +28,11 @@ pub(super) enum DialError {
     Timeout,
     #[error("it is not a memkv node, or of another version: it answered {0:?}")]
     NotAPeer(String),
+    #[error(
+        "it does not prove that it knows this node's cluster secret: give all nodes the same \
+         cluster_secret_file, and the one with the wrong one a restart"
+    )]
+    Unproven,
     #[error("it refused with HTTP status {status}: {detail}")]
     Refused { status: u16, detail: String },
 }
@@ -40,26 +46,49 @@ pub(super) async fn dial(
     name: &str,
     addr: &str,
     lane: Lane,
+    secret: Option<&ClusterSecret>,
 ) -> Result<Dialled, DialError> {
     tokio::time::timeout(DIAL_MAX, async {
         let mut stream = TcpStream::connect(addr).await?;
         socket::tune(&stream);
+        let me = memkv_proto::encode_key_path(me.as_bytes());
+        let to = memkv_proto::encode_key_path(name.as_bytes());
+        let asked = nonce();
         let request = format!(
-            "GET /memkv{name}/raft/{lane} HTTP/1.1\r\nHost: {addr}\r\nConnection: Upgrade\r\n\
-             Upgrade: {PROTOCOL}\r\nX-Memkv-From: {me}\r\n\r\n",
-            name = memkv_proto::encode_key_path(name.as_bytes()),
-            me = memkv_proto::encode_key_path(me.as_bytes()),
+            "GET /memkv{to}/raft/{lane} HTTP/1.1\r\nHost: {addr}\r\nConnection: Upgrade\r\n\
+             Upgrade: {PROTOCOL}\r\nX-Memkv-From: {me}\r\nX-Memkv-Nonce: {asked}\r\n\r\n",
             lane = lane_name(lane),
         );
         stream.write_all(request.as_bytes()).await?;
-        let leftover = read_answer(&mut stream).await?;
-        Ok((stream, leftover))
+        let answer = read_answer(&mut stream).await?;
+        if let Some(secret) = secret {
+            let meeting = Meeting {
+                from: &me,
+                to: &to,
+                lane: lane_name(lane),
+                asked: &asked,
+                answered: &answer.nonce,
+            };
+            if answer.proof != hex(&secret.answer(meeting)) {
+                return Err(DialError::Unproven);
+            }
+            stream.write_all(&secret.confirmation(meeting)).await?;
+        }
+        Ok((stream, answer.leftover))
     })
     .await
     .unwrap_or(Err(DialError::Timeout))
 }
 
-async fn read_answer(stream: &mut TcpStream) -> Result<BytesMut, DialError> {
+/// What came with the upgrade.
+struct Answer {
+    /// Empty from a node without a secret; so is the proof.
+    nonce: String,
+    proof: String,
+    leftover: BytesMut,
+}
+
+async fn read_answer(stream: &mut TcpStream) -> Result<Answer, DialError> {
     let mut buffer = BytesMut::with_capacity(1024);
     loop {
         let open = stream.read_buf(&mut buffer).await? > 0;
@@ -75,9 +104,15 @@ async fn read_answer(stream: &mut TcpStream) -> Result<BytesMut, DialError> {
         };
         let status = response.code.unwrap_or_default();
         let length = content_length(response.headers).min(ANSWER_MAX);
+        let [nonce, proof] = ["x-memkv-nonce", "x-memkv-proof"]
+            .map(|name| field(response.headers, name).unwrap_or_default().to_owned());
         let mut rest = buffer.split_off(head);
         if status == 101 {
-            return Ok(rest);
+            return Ok(Answer {
+                nonce,
+                proof,
+                leftover: rest,
+            });
         }
         // The words are worth waiting for, but not their end: what has come will do.
         while rest.len() < length && stream.read_buf(&mut rest).await.is_ok_and(|read| read > 0) {}
@@ -90,12 +125,16 @@ async fn read_answer(stream: &mut TcpStream) -> Result<BytesMut, DialError> {
 
 /// Without a length the body ends with the connection.
 fn content_length(headers: &[httparse::Header<'_>]) -> usize {
+    field(headers, "content-length")
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(usize::MAX)
+}
+
+fn field<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
     let field = headers
         .iter()
-        .find(|field| field.name.eq_ignore_ascii_case("content-length"));
-    field
-        .and_then(|field| std::str::from_utf8(field.value).ok()?.trim().parse().ok())
-        .unwrap_or(usize::MAX)
+        .find(|field| field.name.eq_ignore_ascii_case(name))?;
+    std::str::from_utf8(field.value).ok().map(str::trim)
 }
 
 /// Enough of an unexpected answer to recognise what sent it.

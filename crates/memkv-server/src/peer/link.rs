@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::dial::{Dialled, dial};
 use super::frame::{self, FrameError, FrameReader};
 use super::lane_name;
+use super::secret::ClusterSecret;
 
 /// After a failed attempt the next one waits as long as the outage has lasted, but at least this.
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
@@ -41,6 +42,7 @@ type Reply = oneshot::Sender<Result<Bytes, CallError>>;
 /// Ways to all peers, as a [`Transport`].
 pub struct Links {
     me: String,
+    secret: Option<ClusterSecret>,
     /// The consensus runtime.
     runtime: Handle,
     links: Mutex<HashMap<Target, Link>>,
@@ -69,9 +71,17 @@ impl Links {
     pub fn new(me: String, runtime: Handle) -> Self {
         Self {
             me,
+            secret: None,
             runtime,
             links: Mutex::default(),
         }
+    }
+
+    /// The same links, which prove to every peer that they know `secret`, and demand the same.
+    #[must_use]
+    pub fn with_secret(mut self, secret: Option<ClusterSecret>) -> Self {
+        self.secret = secret;
+        self
     }
 
     fn enqueue(&self, target: Target, frame: Frame, reply: Reply) {
@@ -101,7 +111,9 @@ impl Links {
             requests,
             queued_bytes: queued_bytes.clone(),
         };
-        self.runtime.spawn(keep(self.me.clone(), target, source));
+        let secret = self.secret.clone();
+        self.runtime
+            .spawn(keep(self.me.clone(), secret, target, source));
         Link {
             queue,
             queued_bytes,
@@ -167,12 +179,12 @@ impl Source {
 }
 
 /// The life of a link: dial when somebody asks, talk until the connection ends, wait, again.
-async fn keep(me: String, target: Target, mut source: Source) {
+async fn keep(me: String, secret: Option<ClusterSecret>, target: Target, mut source: Source) {
     let mut batch = Vec::new();
     let mut outage = Outage::default();
     let Target { name, addr, lane } = &target;
     while source.take(&mut batch).await {
-        let why = match dial(&me, name, addr, *lane).await {
+        let why = match dial(&me, name, addr, *lane, secret.as_ref()).await {
             Ok(dialled) => converse(dialled, &mut batch, &mut source, || outage.end(&target)).await,
             Err(error) => {
                 let why = error.to_string();

@@ -8,12 +8,14 @@ mod accept;
 mod dial;
 mod frame;
 mod link;
+mod secret;
 mod socket;
 #[cfg(test)]
 mod tests;
 
 pub use accept::{PeerHandler, serve};
 pub use link::Links;
+pub use secret::{ClusterSecret, Meeting, PROOF_BYTES, hex, nonce};
 
 use memkv_raft::Lane;
 

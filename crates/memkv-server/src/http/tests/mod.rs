@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
 use super::{Api, ApiSettings, End, Limits, PeerUpgrade, serve};
+use crate::password::Password;
 use crate::testing::Fake;
 
 const MAX_VALUE_BYTES: usize = 1000;
@@ -51,11 +52,21 @@ fn api(backend: Option<Fake>) -> Arc<Api<Fake>> {
 }
 
 fn api_with(backend: Option<Fake>, max_value_bytes: usize) -> Arc<Api<Fake>> {
+    api_for(backend, max_value_bytes, None)
+}
+
+fn api_for(
+    backend: Option<Fake>,
+    max_value_bytes: usize,
+    password: Option<&str>,
+) -> Arc<Api<Fake>> {
     let api = Api::new(ApiSettings {
         name: "n1".to_owned(),
         names: vec!["n1".to_owned(), "n2".to_owned()],
         max_value_bytes,
         request_timeout: Duration::from_secs(5),
+        password: password.map(Password::new),
+        cluster_secret: None,
     });
     if let Some(backend) = backend {
         api.serve_with(backend);

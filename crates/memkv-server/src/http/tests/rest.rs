@@ -163,3 +163,42 @@ async fn a_transaction_takes_one_branch_as_a_whole() {
     );
     assert_eq!(no_guard["succeeded"], false);
 }
+
+#[tokio::test]
+async fn with_a_password_only_health_is_for_everybody() {
+    let api = api_for(Some(Fake::working()), MAX_VALUE_BYTES, Some("hunter2"));
+    let mut client = connect_to(api);
+    for path in ["/v1/kv/k", "/v1/kv", "/v1/status"] {
+        let refused = client.ask("GET", path, b"").await;
+        assert_eq!(
+            (refused.status, &body(&refused)["code"]),
+            (401, &"MK-040".into()),
+            "{path}"
+        );
+        let scheme = refused.header("www-authenticate");
+        assert!(scheme.is_some_and(|scheme| scheme.starts_with("Basic")));
+    }
+    let refused = client.ask("POST", "/store/get", b"{\"key\":\"k\"}").await;
+    assert_eq!(
+        (refused.status, &body(&refused)["status"]),
+        (401, &"error".into())
+    );
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(client.ask("GET", path, b"").await.status, 200, "{path}");
+    }
+    let wrong = "Authorization: Bearer hunter1\r\n";
+    assert_eq!(
+        client.ask_with("PUT", "/v1/kv/k", wrong, b"x").await.status,
+        401
+    );
+    let right = "Authorization: Bearer hunter2\r\n";
+    assert_eq!(
+        client.ask_with("GET", "/v1/kv/k", right, b"").await.status,
+        404,
+        "not written"
+    );
+    assert_eq!(
+        client.ask_with("PUT", "/v1/kv/k", right, b"x").await.status,
+        200
+    );
+}
