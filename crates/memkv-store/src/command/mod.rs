@@ -180,8 +180,8 @@ pub enum Command {
     /// entry's does: so does a batch without any part.
     Tick,
     /// `EXEC`: executes `operations` if all guards hold, else `otherwise`; an `Array` of what
-    /// each step answers. If guards fail and `otherwise` is empty, `Aborted`. Each write takes a
-    /// revision of its own.
+    /// each step answers. If guards fail, `Aborted` stands in front of the answers of `otherwise`,
+    /// and alone if it is empty. Each write takes a revision of its own.
     Transaction {
         /// What must hold, at most [`MAX_TRANSACTION_STEPS`].
         guards: Vec<Guard>,

@@ -251,12 +251,12 @@ pub(super) fn execute(
     operations: &[Step],
     otherwise: &[Step],
 ) -> ReplyValue {
-    let steps = if guards.iter().all(|guard| guard.holds_in(keys)) {
-        operations
+    let (steps, mark) = if guards.iter().all(|guard| guard.holds_in(keys)) {
+        (operations, None)
     } else if otherwise.is_empty() {
         return ReplyValue::Aborted;
     } else {
-        otherwise
+        (otherwise, Some(ReplyValue::Aborted))
     };
     let mut bytes = 0;
     let answers = steps.iter().map(|step| {
@@ -271,7 +271,7 @@ pub(super) fn execute(
         bytes += answer.bulk_len();
         answer
     });
-    ReplyValue::Array(answers.collect())
+    ReplyValue::Array(mark.into_iter().chain(answers).collect())
 }
 
 impl Guard {
