@@ -11,6 +11,12 @@ use crate::{deps, links, packages, sim, tidy};
 /// Seeds per run: enough that each kind of fault occurs many times, few enough for every commit.
 const SIM_SEEDS: &str = "50";
 
+/// Seeds that are run a second time in another process: one would do, but a difference may be rare.
+const TWIN_SEEDS: &str = "20";
+
+/// Seeds within which each deliberate bug must be found; the best hidden one needs 36.
+const BUG_SEEDS: &str = "200";
+
 /// Rounds of the crash test per run; `cargo xtask crash` runs more.
 const CRASH_ROUNDS: &str = "20";
 
@@ -42,6 +48,12 @@ pub(crate) fn run() -> Result<(), String> {
     });
     tally.step("simulator", || {
         sim::run(&["--seeds".to_owned(), SIM_SEEDS.to_owned()])
+    });
+    tally.step("a seed has one trace", || {
+        sim::run(&["--seeds", TWIN_SEEDS, "--twice"].map(str::to_owned))
+    });
+    tally.step("simulator finds every deliberate bug", || {
+        sim::run(&["--every-bug", "--seeds", BUG_SEEDS].map(str::to_owned))
     });
     tally.step("release binaries", || release_binaries().map(drop));
     tally.step(

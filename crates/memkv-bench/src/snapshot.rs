@@ -2,8 +2,8 @@
 //! in which a snapshot of the whole data set was taken and in windows in which none was, in turn
 //! and in one run.
 //!
-//! Small segments and a low growth setting make the cluster take a snapshot every few seconds, so
-//! both kinds of window come by themselves.
+//! The segments are so small that the cluster takes a snapshot after every few windows, so both
+//! kinds of window come by themselves.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -47,8 +47,9 @@ pub(crate) struct Options {
 type Changes = Arc<Mutex<Vec<Instant>>>;
 
 pub(crate) fn run(options: &Options) {
+    // A megabyte or two is written in a second: a snapshot every ten to twenty seconds.
     let settings = json!({
-        "max_log_size": 1024 * 1024,
+        "max_log_size": 4 * 1024 * 1024,
         "max_log_count": 4,
         "snapshot_growth_percent": 1,
     });
@@ -154,7 +155,7 @@ async fn measure(options: &Options, addr: String, changes: &Changes) {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let window = Duration::from_secs(options.seconds);
     // A run that never meets one kind of window must end all the same.
-    for number in 0..options.windows * 20 {
+    for number in 0..options.windows * 10 {
         if with.len() >= options.windows && without.len() >= options.windows {
             break;
         }

@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use memkv_storage::disk::Disk;
-use memkv_storage::{
-    HardState, LogReader, Metadata, OpenError, RecoveryReport, SnapshotStore,
-};
+use memkv_storage::{HardState, LogReader, Metadata, OpenError, RecoveryReport, SnapshotStore};
 
 use crate::engine::state_machine::load_latest;
 use crate::env::blocking;

@@ -46,6 +46,9 @@ struct Arguments {
     /// Switches a deliberate bug on, stops at the first seed that finds it, and fails.
     #[arg(long)]
     bug: Option<String>,
+    /// Looks for every deliberate bug, each in a process of its own, and fails if one is not found.
+    #[arg(long, conflicts_with_all = ["bug", "seed"])]
+    every_bug: bool,
     /// Writes the trace of `--seed` to this file.
     #[arg(long, requires = "seed")]
     trace: Option<std::path::PathBuf>,
@@ -83,6 +86,9 @@ fn main() -> ExitCode {
         eprintln!("memkv-sim: {why}");
         return ExitCode::from(2);
     }
+    if arguments.every_bug {
+        return find_every_bug(arguments.seeds);
+    }
     explain_panics();
     // Without a filter in `RUST_LOG` nothing is logged. Wall clock times would only confuse.
     tracing_subscriber::fmt()
@@ -100,6 +106,34 @@ fn main() -> ExitCode {
     };
     let total = run_all(&arguments, seeds.clone());
     conclude(&arguments, seeds.end - seeds.start, &total)
+}
+
+/// Runs this program once for each deliberate bug, because a bug is switched on for a process.
+fn find_every_bug(seeds: u64) -> ExitCode {
+    let mut missed = 0;
+    let mut looked = 0;
+    for bug in bugs::names() {
+        looked += 1;
+        let output = std::env::current_exe().and_then(|program| {
+            Command::new(program)
+                .args(["--bug", bug, "--seeds", &seeds.to_string()])
+                .output()
+        });
+        // A run with a bug fails by finding it, so only its last words tell the two apart.
+        let said = match output {
+            Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+            Err(error) => error.to_string(),
+        };
+        let verdict = said.lines().last().unwrap_or_default();
+        println!("{verdict}");
+        missed += u32::from(!verdict.starts_with(&format!("{bug}: found")));
+    }
+    println!("{looked} deliberate bugs, {missed} of them not found");
+    if missed == 0 && looked > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// A panic in a node ends the whole process; it must say which seed it was.

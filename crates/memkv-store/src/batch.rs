@@ -263,15 +263,23 @@ impl<'a> Group<'a> {
     fn check(self) -> Result<Group<'a>, DecodeError> {
         let mut commands = self.commands.clone();
         for _ in 0..self.count {
-            Operation::decode(commands.prefixed("group command")?)?;
+            // Only whether it can be read counts: nothing of it is kept.
+            Operation::decode(commands.prefixed("group command")?, &|_| Bytes::new())?;
         }
         commands.finish("group")?;
         Ok(self)
     }
 
-    pub(crate) fn commands(&self) -> impl Iterator<Item = Operation<'a>> + use<'a> {
+    /// The commands; keys and values of those that are not borrowed share `batch`'s memory.
+    pub(crate) fn commands<'b>(
+        &self,
+        batch: &'b Bytes,
+    ) -> impl Iterator<Item = Operation<'a>> + use<'a, 'b> {
         let mut commands = self.commands.clone();
-        std::iter::from_fn(move || Operation::decode(commands.prefixed("group command").ok()?).ok())
+        std::iter::from_fn(move || {
+            let command = commands.prefixed("group command").ok()?;
+            Operation::decode(command, &|part| batch.slice_ref(part)).ok()
+        })
     }
 }
 

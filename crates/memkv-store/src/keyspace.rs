@@ -83,6 +83,8 @@ pub struct Value<'a> {
     pub create_revision: Revision,
     /// The revision that last wrote the key.
     pub mod_revision: Revision,
+    /// When the key goes, in milliseconds since the epoch.
+    pub deadline_ms: Option<u64>,
     entry: &'a Entry,
 }
 
@@ -102,6 +104,10 @@ impl Value<'_> {
         }
     }
 }
+
+/// What a flush has cut loose. Dropping it takes time in proportion to the keys that it held.
+#[derive(Debug)]
+pub struct Garbage(Vec<HashTable<Entry>>);
 
 /// Where a key belongs.
 #[derive(Debug, Clone, Copy)]
@@ -159,6 +165,7 @@ impl Keyspace {
             value: entry.value(),
             create_revision: entry.create_revision,
             mod_revision: entry.mod_revision,
+            deadline_ms: None,
             entry,
         })
     }

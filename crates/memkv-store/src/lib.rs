@@ -29,6 +29,7 @@ pub mod bugs;
 mod command;
 mod digest;
 mod keyspace;
+mod query;
 mod reply;
 mod session;
 mod sink;
@@ -39,8 +40,11 @@ mod wire;
 
 pub use batch::{BatchBuilder, GroupInfo, check_group, encode_group};
 pub use book::{Book, MAX_MEMBERS};
-pub use command::Command;
-pub use keyspace::Value;
+pub use command::{
+    Command, Compare, Condition, ExpireIf, Expiry, Guard, MAX_TRANSACTION_STEPS, Seen, SetIf, Step,
+};
+pub use keyspace::{Garbage, Value};
+pub use query::Query;
 pub use reply::{Reply, ReplyError, ReplyValue};
 pub use session::{REPLY_CACHE_BYTES, Session};
 pub use sink::{Rejected, Sink};
@@ -61,3 +65,10 @@ pub const MAX_KEY_BYTES: usize = 64 * 1024;
 /// The longest value that any configuration may allow, in bytes: one value is one log entry, and
 /// is held in memory several times while it travels.
 pub const MAX_VALUE_BYTES_CEILING: usize = 64 * 1024 * 1024;
+
+/// Number of databases: what `SELECT` chooses from, 0 to 15, as in Redis's default configuration.
+pub const DATABASES: u8 = 16;
+
+/// A range query ends after so many bytes of keys and values, so that one answer is bounded
+/// however large the values are; at least one item is answered.
+pub const RANGE_BYTES: usize = 16 * 1024 * 1024;

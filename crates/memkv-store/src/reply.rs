@@ -6,8 +6,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::wire::{DecodeError, Reader, put_prefixed, put_varint};
-use crate::{MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, Revision};
+use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag};
+use crate::{MAX_KEY_BYTES, MAX_TRANSACTION_STEPS, MAX_VALUE_BYTES_CEILING, Revision};
 
 /// What one executed write command answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,10 @@ pub enum ReplyValue {
     Integer(i64),
     /// A value.
     Bulk(Bytes),
+    /// Several answers, of several kinds.
+    Array(Vec<ReplyValue>),
+    /// A guard of the transaction did not hold: nothing was executed.
+    Aborted,
     /// The command was executed and failed; it changed nothing.
     Error(ReplyError),
 }
@@ -44,6 +48,33 @@ pub enum ReplyError {
     /// A value is longer than [`MAX_VALUE_BYTES_CEILING`].
     #[error("a value is longer than {MAX_VALUE_BYTES_CEILING} bytes; split it over several keys")]
     ValueTooLong,
+    /// APPEND or SETRANGE would make a value longer than [`MAX_VALUE_BYTES_CEILING`].
+    #[error("the value would exceed {MAX_VALUE_BYTES_CEILING} bytes; split it over several keys")]
+    StringTooLong,
+    /// The value is not a decimal 64-bit integer.
+    #[error("the value is not a 64-bit decimal integer; set it to one first")]
+    NotAnInteger,
+    /// The sum does not fit 64 bits.
+    #[error("the increment would overflow 64 bits; use a smaller one")]
+    Overflow,
+    /// The value or the increment is not a number.
+    #[error("the value or the increment is not a number; set it to one first")]
+    NotAFloat,
+    /// The sum is infinite or not a number.
+    #[error("the increment would produce NaN or Infinity; use a smaller one")]
+    NanOrInfinity,
+    /// A deadline is not above 0, or beyond what 64 bits hold.
+    #[error("the expire time is not valid; it must be above 0 and fit 64 bits in milliseconds")]
+    InvalidExpireTime,
+    /// The key to rename is absent.
+    #[error("there is no such key; only a key that exists can be renamed")]
+    NoSuchKey,
+    /// The transaction's earlier steps have answered so much that this read was not done.
+    #[error("the transaction's answer is longer than {MAX_VALUE_BYTES_CEILING} bytes; read less")]
+    ReplyTooLong,
+    /// A transaction has too many guards or steps, or lies in another; told before proposing only.
+    #[error("a transaction has over {MAX_TRANSACTION_STEPS} guards or steps, or lies in another")]
+    TransactionTooLong,
 }
 
 const OK: u8 = 0;
@@ -51,27 +82,44 @@ const NIL: u8 = 1;
 const INTEGER: u8 = 2;
 const BULK: u8 = 3;
 const ERROR: u8 = 4;
+const ARRAY: u8 = 5;
+const ABORTED: u8 = 6;
 
-const KEY_TOO_LONG: u8 = 1;
-const VALUE_TOO_LONG: u8 = 2;
+/// How deep arrays lie in each other, at most: a transaction, a range, its items, an item.
+const MAX_DEPTH: usize = 4;
+
+/// What an element of an array is taken to cost besides its value, in bytes. Fixed rather than
+/// measured, because what is evicted from a session's cache must not depend on the build.
+const ELEMENT_OVERHEAD_BYTES: usize = 40;
+
+/// Every error, at the place of its code in the log less one.
+const ERRORS: [ReplyError; 11] = [
+    ReplyError::KeyTooLong,
+    ReplyError::ValueTooLong,
+    ReplyError::StringTooLong,
+    ReplyError::NotAnInteger,
+    ReplyError::Overflow,
+    ReplyError::NotAFloat,
+    ReplyError::NanOrInfinity,
+    ReplyError::InvalidExpireTime,
+    ReplyError::NoSuchKey,
+    ReplyError::ReplyTooLong,
+    ReplyError::TransactionTooLong,
+];
 
 impl ReplyError {
-    fn code(self) -> u8 {
-        match self {
-            ReplyError::KeyTooLong => KEY_TOO_LONG,
-            ReplyError::ValueTooLong => VALUE_TOO_LONG,
-        }
+    fn write(self, out: &mut impl BufMut) {
+        let index = ERRORS.iter().position(|error| *error == self);
+        put_length(out, index.map_or(0, |index| index + 1));
     }
 
-    fn from_code(code: u8) -> Result<ReplyError, DecodeError> {
-        match code {
-            KEY_TOO_LONG => Ok(ReplyError::KeyTooLong),
-            VALUE_TOO_LONG => Ok(ReplyError::ValueTooLong),
-            tag => Err(DecodeError::UnknownTag {
-                what: "reply error",
-                tag,
-            }),
-        }
+    fn read(reader: &mut Reader<'_>) -> Result<ReplyError, DecodeError> {
+        let what = "reply error";
+        let tag = reader.u8(what)?;
+        let error = usize::from(tag)
+            .checked_sub(1)
+            .and_then(|at| ERRORS.get(at));
+        error.copied().ok_or(DecodeError::UnknownTag { what, tag })
     }
 }
 
@@ -97,7 +145,29 @@ impl Reply {
     /// Appends the encoding to any buffer.
     pub(crate) fn write(&self, out: &mut impl BufMut) {
         put_varint(out, self.revision);
-        match &self.value {
+        self.value.write(out);
+    }
+
+    /// Reads one reply; `own` says how a bulk value is kept: copied, or shared with the input.
+    pub(crate) fn read(
+        reader: &mut Reader<'_>,
+        own: impl Fn(&[u8]) -> Bytes,
+    ) -> Result<Reply, DecodeError> {
+        Ok(Reply {
+            revision: reader.varint("reply revision")?,
+            value: ReplyValue::read(reader, &own, MAX_DEPTH)?,
+        })
+    }
+
+    /// Bytes of values and elements that this reply keeps in memory besides itself.
+    pub(crate) fn bulk_len(&self) -> usize {
+        self.value.bulk_len()
+    }
+}
+
+impl ReplyValue {
+    fn write(&self, out: &mut impl BufMut) {
+        match self {
             ReplyValue::Ok => out.put_u8(OK),
             ReplyValue::Nil => out.put_u8(NIL),
             ReplyValue::Integer(number) => {
@@ -110,49 +180,50 @@ impl Reply {
             }
             ReplyValue::Error(error) => {
                 out.put_u8(ERROR);
-                out.put_u8(error.code());
+                error.write(out);
             }
+            ReplyValue::Array(items) => {
+                out.put_u8(ARRAY);
+                put_length(out, items.len());
+                items.iter().for_each(|item| item.write(out));
+            }
+            ReplyValue::Aborted => out.put_u8(ABORTED),
         }
     }
 
-    /// Reads one reply; `own` says how a bulk value is kept: copied, or shared with the input.
-    pub(crate) fn read(
+    fn read(
         reader: &mut Reader<'_>,
-        own: impl Fn(&[u8]) -> Bytes,
-    ) -> Result<Reply, DecodeError> {
-        let revision = reader.varint("reply revision")?;
-        let value = match reader.u8("reply kind")? {
+        own: &impl Fn(&[u8]) -> Bytes,
+        depth: usize,
+    ) -> Result<ReplyValue, DecodeError> {
+        let what = "reply kind";
+        Ok(match reader.u8(what)? {
             OK => ReplyValue::Ok,
             NIL => ReplyValue::Nil,
             INTEGER => ReplyValue::Integer(unzigzag(reader.varint("reply integer")?)),
             BULK => ReplyValue::Bulk(own(reader.prefixed("reply value")?)),
-            ERROR => ReplyValue::Error(ReplyError::from_code(reader.u8("reply error")?)?),
-            tag => {
-                return Err(DecodeError::UnknownTag {
-                    what: "reply kind",
-                    tag,
-                });
+            ERROR => ReplyValue::Error(ReplyError::read(reader)?),
+            ARRAY if depth > 0 => {
+                let count = reader.length("reply array")?;
+                let items = (0..count).map(|_| ReplyValue::read(reader, own, depth - 1));
+                ReplyValue::Array(items.collect::<Result<_, _>>()?)
             }
-        };
-        Ok(Reply { revision, value })
+            ABORTED => ReplyValue::Aborted,
+            tag => return Err(DecodeError::UnknownTag { what, tag }),
+        })
     }
 
-    /// Bytes of a value that this reply keeps in memory besides itself.
+    /// Bytes of values and elements in it.
     pub(crate) fn bulk_len(&self) -> usize {
-        match &self.value {
+        match self {
             ReplyValue::Bulk(value) => value.len(),
+            ReplyValue::Array(items) => items
+                .iter()
+                .map(|item| ELEMENT_OVERHEAD_BYTES + item.bulk_len())
+                .sum(),
             _ => 0,
         }
     }
-}
-
-/// Maps small numbers of either sign to small unsigned ones, so that they make short varints.
-fn zigzag(number: i64) -> u64 {
-    ((number << 1) ^ (number >> 63)).cast_unsigned()
-}
-
-fn unzigzag(coded: u64) -> i64 {
-    (coded >> 1).cast_signed() ^ -(coded & 1).cast_signed()
 }
 
 #[cfg(test)]

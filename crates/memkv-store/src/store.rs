@@ -14,7 +14,8 @@ use crate::keyspace::{Keyspace, Value};
 use crate::session::{Session, Sessions};
 use crate::snapshot::{ShardImage, SnapshotBusy, SnapshotHead};
 use crate::{
-    Refusal, Rejected, Reply, ReplyValue, Revision, SessionId, Sink, SystemOp, SystemOutcome,
+    Garbage, Query, Refusal, Rejected, Reply, ReplyValue, Revision, Seen, SessionId, Sink,
+    SystemOp, SystemOutcome,
 };
 
 /// The replicated state machine. See the crate's documentation for how it is used.
@@ -68,6 +69,52 @@ impl Store {
         self.keys.len() == 0
     }
 
+    /// What `key` of `database` holds.
+    pub fn get_in(&self, _database: u8, key: &[u8]) -> Option<Value<'_>> {
+        self.keys.get(key)
+    }
+
+    /// What `WATCH` must remember of a key now, for a guard later.
+    pub fn seen(&self, database: u8, key: &[u8]) -> Seen {
+        match self.get_in(database, key) {
+            Some(value) => Seen::Present {
+                mod_revision: value.mod_revision,
+            },
+            None => Seen::Absent { at: self.revision },
+        }
+    }
+
+    /// Answers a query at log time. `now_ms` is the log clock's reading at this node, for answers
+    /// about the time to live; whether a key is there depends on what was applied alone.
+    pub fn query(&self, _query: &Query, _now_ms: u64) -> ReplyValue {
+        ReplyValue::Nil
+    }
+
+    /// The number of keys of a database; those past their deadline and not yet removed count.
+    pub fn database_len(&self, _database: u8) -> usize {
+        self.keys.len()
+    }
+
+    /// How many keys of a database have a deadline.
+    pub fn database_deadlines(&self, _database: u8) -> usize {
+        0
+    }
+
+    /// The earliest deadline of any key, in milliseconds since the epoch: when a tick is due.
+    pub fn next_deadline(&self) -> Option<u64> {
+        None
+    }
+
+    /// How many keys their deadlines have removed since the cluster was formed.
+    pub fn expired_total(&self) -> u64 {
+        0
+    }
+
+    /// What `FLUSHALL` and `FLUSHDB` have cut loose, for a thread that may take its time to drop it.
+    pub fn take_garbage(&mut self) -> Option<Garbage> {
+        None
+    }
+
     /// Estimated memory in bytes: keys, values and their bookkeeping, cached replies, and what a
     /// snapshot in progress holds back. An account for this node, not part of the state.
     pub fn memory_bytes(&self) -> u64 {
@@ -116,15 +163,15 @@ impl Store {
             return;
         }
         self.applied_index = index;
-        let batch = match Batch::check(batch) {
-            Ok(batch) => batch,
+        let checked = match Batch::check(batch) {
+            Ok(checked) => checked,
             Err(why) => return sink.malformed(&why),
         };
-        self.stamp_ms = self.stamp_ms.max(batch.stamp_ms);
+        self.stamp_ms = self.stamp_ms.max(checked.stamp_ms);
         let mut ordinal = 0;
-        for part in batch.parts() {
+        for part in checked.parts() {
             match part {
-                Part::Group(group) => self.apply_group(&group, sink),
+                Part::Group(group) => self.apply_group(batch, &group, sink),
                 Part::System(op) => {
                     let outcome = self.apply_system(index, op);
                     sink.system(ordinal, &outcome);
@@ -140,7 +187,7 @@ impl Store {
     }
 
     /// Executes what a session has not executed yet, answers what it has. Checked once per group.
-    fn apply_group(&mut self, group: &Group<'_>, sink: &mut dyn Sink) {
+    fn apply_group(&mut self, batch: &Bytes, group: &Group<'_>, sink: &mut dyn Sink) {
         let Group {
             session: id,
             first_seq,
@@ -158,7 +205,7 @@ impl Store {
             return sink.rejected(id, first_seq, count as u64, why);
         }
         session.acknowledge(group.acked_through);
-        for (seq, operation) in (first_seq..).zip(group.commands()) {
+        for (seq, operation) in (first_seq..).zip(group.commands(batch)) {
             if seq > last_seq {
                 let reply = execute(&mut self.keys, &mut self.revision, &operation);
                 sink.reply(id, seq, &reply);

@@ -200,6 +200,16 @@ pub(crate) fn varint_len(value: u64) -> usize {
     (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
+/// Maps small numbers of either sign to small unsigned ones, so that they make short varints.
+pub(crate) fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
+}
+
+/// The inverse of [`zigzag`].
+pub(crate) fn unzigzag(coded: u64) -> i64 {
+    (coded >> 1).cast_signed() ^ -(coded & 1).cast_signed()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

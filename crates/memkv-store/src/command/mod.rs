@@ -1,27 +1,36 @@
-//! Write commands: how each looks in the log and what it does to the keyspace.
+//! Write commands: what each means, how it looks in the log, and what it does to the keyspace.
 //!
-//! One command is one file with its opcode, its encoding and its execution; this file only
-//! dispatches. Reads are not commands: they never enter the log. Invariants: an opcode is never
-//! reused for another meaning, since old logs are replayed; decoding never allocates; execution is
-//! total, and a command that fails has changed nothing.
+//! One family is one file; this one defines and dispatches. SET and DEL, which most of the load
+//! is, have an encoding of their own that is executed where it lies; the others are in `codec`.
+//! Reads are not commands: they never enter the log by themselves. Invariants: an opcode is never
+//! reused for another meaning, since old logs are replayed; decoding NOOP, SET and DEL never
+//! allocates; execution is total, and a command that fails has changed nothing.
 
+mod codec;
 mod del;
 mod set;
+mod terms;
+mod transaction;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use self::codec::Within;
+pub(crate) use self::codec::read_database;
 use self::del::Del;
 use self::set::Set;
+pub use self::terms::{ExpireIf, Expiry, SetIf};
+pub use self::transaction::{Compare, Condition, Guard, MAX_TRANSACTION_STEPS, Seen, Step};
 use crate::keyspace::Keyspace;
 use crate::wire::{DecodeError, Reader};
 use crate::{MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, ReplyError, ReplyValue, Revision};
 
-/// A write, as it is put into the log.
+/// A write, as it is put into the log. One that changes nothing takes no revision, except for
+/// [`Set`](Command::Set) and [`Del`](Command::Del), which take one whenever they succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Changes nothing and takes no revision; answers `Ok`. Fills a sequence number.
     Noop,
-    /// Sets `key` to `value`, whether it existed or not; answers `Ok`.
+    /// Sets `key` to `value`, whether it existed or not, without a deadline; answers `Ok`.
     Set {
         /// The key, at most [`MAX_KEY_BYTES`]; may be empty.
         key: Bytes,
@@ -33,12 +42,182 @@ pub enum Command {
         /// The keys; one that is named twice counts once.
         keys: Vec<Bytes>,
     },
+    /// `SET` with options, `SETNX`, `SETEX`, `GETSET`. Answers `Ok`, or `Nil` if the condition
+    /// does not hold; with `get` always the old value as `Bulk`, or `Nil` if there was none.
+    SetWith {
+        /// The key.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+        /// When it is set.
+        condition: SetIf,
+        /// The deadline. `In` and `At` must be above 0, else `InvalidExpireTime`; one that has
+        /// passed removes the key.
+        expiry: Expiry,
+        /// Whether to answer the old value.
+        get: bool,
+    },
+    /// `MSET`, which answers `Ok`, and `MSETNX`: `Integer` 1, or 0 if any of the keys exists.
+    SetMany {
+        /// Keys and values; of equal keys the last one counts.
+        pairs: Vec<(Bytes, Bytes)>,
+        /// Whether to set all or nothing, depending on whether any exists.
+        if_none_exists: bool,
+    },
+    /// Removes the key if the condition holds: `DELIFEQ`, `DELEX`. `Integer` 1, or 0.
+    DelIf {
+        /// The key.
+        key: Bytes,
+        /// When it is removed.
+        condition: SetIf,
+    },
+    /// `GETDEL`: removes the key; the value it had as `Bulk`, or `Nil`.
+    GetDel {
+        /// The key.
+        key: Bytes,
+    },
+    /// `GETEX` with an option: the value as `Bulk`, or `Nil`; changes its deadline.
+    GetEx {
+        /// The key.
+        key: Bytes,
+        /// The deadline, as for [`Command::SetWith`]; not checked if the key is absent.
+        expiry: Expiry,
+    },
+    /// `INCR`, `DECR`, `INCRBY`, `DECRBY`: `Integer`, the new value; an absent key counts as 0.
+    IncrBy {
+        /// The key.
+        key: Bytes,
+        /// What is added.
+        by: i64,
+    },
+    /// `INCRBYFLOAT`: the new value as `Bulk`; an absent key counts as 0.
+    IncrByFloat {
+        /// The key.
+        key: Bytes,
+        /// What is added, as the client wrote it.
+        by: Bytes,
+    },
+    /// `APPEND`: `Integer`, the new length in bytes.
+    Append {
+        /// The key.
+        key: Bytes,
+        /// What is appended; may be empty.
+        suffix: Bytes,
+    },
+    /// `SETRANGE`: `Integer`, the new length in bytes. Fills up with zero bytes.
+    SetRange {
+        /// The key.
+        key: Bytes,
+        /// Where the patch goes, in bytes.
+        offset: u64,
+        /// What is written there; if empty, nothing changes.
+        patch: Bytes,
+    },
+    /// `EXPIRE` and its kin: `Integer` 1, or 0 if the key is absent or the condition does not
+    /// hold. A deadline that has passed removes the key.
+    Expire {
+        /// The key.
+        key: Bytes,
+        /// The new deadline: `In` or `At` (also 0 and below). `None` is [`Command::Persist`] and
+        /// `Keep` answers 0.
+        expiry: Expiry,
+        /// When it is set.
+        condition: ExpireIf,
+    },
+    /// `PERSIST`: `Integer` 1, or 0 if the key is absent or has no deadline.
+    Persist {
+        /// The key.
+        key: Bytes,
+    },
+    /// `RENAME`, which answers `Ok`, and `RENAMENX`: `Integer` 1, or 0 if `to` exists. The error
+    /// `NoSuchKey` if `from` does not. The deadline moves with the value.
+    Rename {
+        /// The key that goes.
+        from: Bytes,
+        /// The key that comes, in the same database.
+        to: Bytes,
+        /// Whether `to` must be absent.
+        if_absent: bool,
+    },
+    /// `COPY`: `Integer` 1, or 0 if `from` is absent, `to` exists and is not to be replaced, or
+    /// both are the same key. The deadline is copied too.
+    Copy {
+        /// The key that is copied.
+        from: Bytes,
+        /// Its copy.
+        to: Bytes,
+        /// The copy's database, 0 to 15.
+        to_database: u8,
+        /// Whether a key at `to` is replaced.
+        replace: bool,
+    },
+    /// `FLUSHALL`: removes every key of every database; `Ok`.
+    FlushAll,
+    /// `FLUSHDB`: removes every key of the database; `Ok`.
+    FlushDatabase,
+    /// Sets the key if it was last written at `revision`: `Integer`, the new revision; or `Nil`.
+    CompareAndSet {
+        /// The key.
+        key: Bytes,
+        /// The revision expected; 0 for an absent key.
+        revision: Revision,
+        /// The value.
+        value: Bytes,
+        /// The deadline, as for [`Command::SetWith`].
+        expiry: Expiry,
+    },
+    /// Removes the key if it was last written at `revision`: `Integer` 1, or 0.
+    DelRevision {
+        /// The key.
+        key: Bytes,
+        /// The revision expected.
+        revision: Revision,
+    },
+    /// Changes nothing; answers `Ok`. Its entry's stamp is what removes keys that are due, as any
+    /// entry's does: so does a batch without any part.
+    Tick,
+    /// `EXEC`: executes `operations` if all guards hold, else `otherwise`; an `Array` of what
+    /// each step answers. If guards fail and `otherwise` is empty, `Aborted`. Each write takes a
+    /// revision of its own.
+    Transaction {
+        /// What must hold, at most [`MAX_TRANSACTION_STEPS`].
+        guards: Vec<Guard>,
+        /// At most [`MAX_TRANSACTION_STEPS`].
+        operations: Vec<Step>,
+        /// At most [`MAX_TRANSACTION_STEPS`].
+        otherwise: Vec<Step>,
+    },
+    /// The command, executed in another database than 0.
+    InDatabase {
+        /// 0 to 15.
+        database: u8,
+        /// Any command but a transaction, whose steps have databases of their own, and this one.
+        command: Box<Command>,
+    },
 }
 
-/// Opcode of [`Command::Noop`]; the others are in their command's file.
+/// Opcode of [`Command::Noop`]; the others are in their command's file or in `codec`.
 const NOOP: u8 = 0;
 
+/// A piece of a command that has a size limit.
+enum Part<'a> {
+    Key(&'a Bytes),
+    Value(&'a Bytes),
+}
+
 impl Command {
+    /// The same command for `database`; 0 needs no wrapping.
+    #[must_use]
+    pub fn in_database(self, database: u8) -> Command {
+        match database {
+            0 => self,
+            _ => Command::InDatabase {
+                database,
+                command: Box::new(self),
+            },
+        }
+    }
+
     /// The command's bytes in the log: its opcode and its body.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.encoded_len_hint());
@@ -52,6 +231,7 @@ impl Command {
             Command::Noop => out.put_u8(NOOP),
             Command::Set { key, value } => set::encode(key, value, out),
             Command::Del { keys } => del::encode(keys, out),
+            other => codec::encode(other, out),
         }
     }
 
@@ -61,24 +241,53 @@ impl Command {
     ///
     /// [`DecodeError`] if the bytes are no command, or more than one.
     pub fn decode(input: &Bytes) -> Result<Command, DecodeError> {
-        Ok(match Operation::decode(input)? {
+        Command::read(input, Within::Nothing, &|part| input.slice_ref(part))
+    }
+
+    /// Reads a command up to the end; `own` says how keys and values are kept.
+    fn read(
+        input: &[u8],
+        within: Within,
+        own: &dyn Fn(&[u8]) -> Bytes,
+    ) -> Result<Command, DecodeError> {
+        Ok(match Operation::read(input, within, own)? {
             Operation::Noop => Command::Noop,
             Operation::Set(set) => Command::Set {
-                key: input.slice_ref(set.key()),
-                value: input.slice_ref(set.value()),
+                key: own(set.key()),
+                value: own(set.value()),
             },
             Operation::Del(del) => Command::Del {
-                keys: del.keys().map(|key| input.slice_ref(key)).collect(),
+                keys: del.keys().map(own).collect(),
             },
+            Operation::Other(command) => command,
         })
     }
 
-    /// The command's name in lower case, as in Redis, for logs and metrics.
+    /// The command's name in lower case, for logs and metrics: Redis's, where one fits.
     pub fn name(&self) -> &'static str {
         match self {
             Command::Noop => "noop",
-            Command::Set { .. } => "set",
+            Command::Set { .. } | Command::SetWith { .. } => "set",
             Command::Del { .. } => "del",
+            Command::SetMany { .. } => "mset",
+            Command::DelIf { .. } => "delex",
+            Command::GetDel { .. } => "getdel",
+            Command::GetEx { .. } => "getex",
+            Command::IncrBy { .. } => "incrby",
+            Command::IncrByFloat { .. } => "incrbyfloat",
+            Command::Append { .. } => "append",
+            Command::SetRange { .. } => "setrange",
+            Command::Expire { .. } => "expire",
+            Command::Persist { .. } => "persist",
+            Command::Rename { .. } => "rename",
+            Command::Copy { .. } => "copy",
+            Command::FlushAll => "flushall",
+            Command::FlushDatabase => "flushdb",
+            Command::CompareAndSet { .. } => "cas",
+            Command::DelRevision { .. } => "delrev",
+            Command::Tick => "tick",
+            Command::Transaction { .. } => "exec",
+            Command::InDatabase { command, .. } => command.name(),
         }
     }
 
@@ -87,35 +296,150 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// The same [`ReplyError`] that executing it would answer.
+    /// The same [`ReplyError`] that executing it would answer; for a transaction, the first step's
+    /// that has one, or `TransactionTooLong` if it could not even be decoded.
     pub fn check_limits(&self) -> Result<(), ReplyError> {
-        match self {
-            Command::Noop => Ok(()),
-            Command::Set { key, value } => check_key(key).and_then(|()| check_value(value)),
-            Command::Del { keys } => keys.iter().try_for_each(|key| check_key(key)),
+        self.check_shape(Within::Nothing)?;
+        let mut result = Ok(());
+        self.visit(&mut |part| {
+            let checked = match part {
+                Part::Key(key) => check_key(key),
+                Part::Value(value) => check_value(value),
+            };
+            result = result.and(checked);
+        });
+        result
+    }
+
+    /// The lengths in bytes of the longest key and the longest value that the command carries.
+    pub fn longest(&self) -> (usize, usize) {
+        let (mut longest_key, mut longest_value) = (0, 0);
+        self.visit(&mut |part| match part {
+            Part::Key(key) => longest_key = longest_key.max(key.len()),
+            Part::Value(value) => longest_value = longest_value.max(value.len()),
+        });
+        (longest_key, longest_value)
+    }
+
+    /// Whether it lies where [`Command::read`] would accept it.
+    fn check_shape(&self, within: Within) -> Result<(), ReplyError> {
+        let fits = match self {
+            Command::Transaction {
+                guards,
+                operations,
+                otherwise,
+            } => {
+                for step in operations.iter().chain(otherwise) {
+                    if let Step::Write(command) = step {
+                        command.check_shape(Within::Transaction)?;
+                    }
+                }
+                let longest = guards.len().max(operations.len()).max(otherwise.len());
+                within == Within::Nothing && longest <= MAX_TRANSACTION_STEPS
+            }
+            Command::InDatabase { command, .. } => {
+                command.check_shape(Within::Database)?;
+                within != Within::Database
+            }
+            _ => true,
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(ReplyError::TransactionTooLong)
         }
     }
 
-    /// Enough room for the encoding, so that it is allocated once.
-    fn encoded_len_hint(&self) -> usize {
-        /// Opcode and one length prefix of a key or value.
-        const PREFIX: usize = 6;
+    /// Hands every key and value to `f`.
+    fn visit<'a>(&'a self, f: &mut impl FnMut(Part<'a>)) {
         match self {
-            Command::Noop => 1,
-            Command::Set { key, value } => PREFIX + key.len() + value.len(),
-            Command::Del { keys } => {
-                2 * PREFIX + keys.iter().map(|key| PREFIX + key.len()).sum::<usize>()
+            Command::Noop | Command::FlushAll | Command::FlushDatabase | Command::Tick => {}
+            Command::Del { keys } => keys.iter().for_each(|key| f(Part::Key(key))),
+            Command::GetDel { key }
+            | Command::GetEx { key, .. }
+            | Command::IncrBy { key, .. }
+            | Command::Expire { key, .. }
+            | Command::Persist { key }
+            | Command::DelRevision { key, .. } => f(Part::Key(key)),
+            Command::Rename { from, to, .. } | Command::Copy { from, to, .. } => {
+                f(Part::Key(from));
+                f(Part::Key(to));
             }
+            Command::Set { key, value }
+            | Command::CompareAndSet { key, value, .. }
+            | Command::IncrByFloat { key, by: value }
+            | Command::Append { key, suffix: value }
+            | Command::SetRange {
+                key, patch: value, ..
+            } => {
+                f(Part::Key(key));
+                f(Part::Value(value));
+            }
+            Command::SetWith {
+                key,
+                value,
+                condition,
+                ..
+            } => {
+                f(Part::Key(key));
+                f(Part::Value(value));
+                condition
+                    .value()
+                    .into_iter()
+                    .for_each(|v| f(Part::Value(v)));
+            }
+            Command::DelIf { key, condition } => {
+                f(Part::Key(key));
+                condition
+                    .value()
+                    .into_iter()
+                    .for_each(|v| f(Part::Value(v)));
+            }
+            Command::SetMany { pairs, .. } => {
+                for (key, value) in pairs {
+                    f(Part::Key(key));
+                    f(Part::Value(value));
+                }
+            }
+            Command::Transaction {
+                guards,
+                operations,
+                otherwise,
+            } => transaction::visit(guards, operations.iter().chain(otherwise), f),
+            Command::InDatabase { command, .. } => visit_inner(command, f),
         }
+    }
+
+    /// Enough room for the encoding of most commands, so that it is allocated once.
+    fn encoded_len_hint(&self) -> usize {
+        /// Opcode and numbers.
+        const FIELDS: usize = 24;
+        /// A length in front of a key or value.
+        const PREFIX: usize = 6;
+        let mut hint = FIELDS;
+        self.visit(&mut |part| {
+            hint += PREFIX
+                + match part {
+                    Part::Key(bytes) | Part::Value(bytes) => bytes.len(),
+                };
+        });
+        hint
     }
 }
 
-/// A command as it is read from the log: borrowed, so that applying it allocates only what stays.
+/// Breaks the recursion of types between [`Command::visit`] and its closure.
+fn visit_inner<'a>(command: &'a Command, f: &mut dyn FnMut(Part<'a>)) {
+    command.visit(&mut |part| f(part));
+}
+
+/// A command as it is read from the log: what most of the load is borrowed, so that applying it
+/// allocates only what stays.
 #[derive(Debug, Clone)]
 pub(crate) enum Operation<'a> {
     Noop,
     Set(Set<'a>),
     Del(Del<'a>),
+    Other(Command),
 }
 
 /// What an operation may touch while it executes.
@@ -126,16 +450,25 @@ pub(crate) struct Context<'a> {
 }
 
 impl<'a> Operation<'a> {
-    pub(crate) fn decode(input: &'a [u8]) -> Result<Operation<'a>, DecodeError> {
+    /// Reads a command that fills `input`; `own` says how what is not borrowed is kept.
+    pub(crate) fn decode(
+        input: &'a [u8],
+        own: &dyn Fn(&[u8]) -> Bytes,
+    ) -> Result<Operation<'a>, DecodeError> {
+        Operation::read(input, Within::Nothing, own)
+    }
+
+    fn read(
+        input: &'a [u8],
+        within: Within,
+        own: &dyn Fn(&[u8]) -> Bytes,
+    ) -> Result<Operation<'a>, DecodeError> {
         let mut reader = Reader::new(input);
         match reader.u8("command")? {
             NOOP => reader.finish("noop").map(|()| Operation::Noop),
             set::OPCODE => Set::decode(reader).map(Operation::Set),
             del::OPCODE => Del::decode(reader).map(Operation::Del),
-            tag => Err(DecodeError::UnknownTag {
-                what: "command",
-                tag,
-            }),
+            opcode => codec::read(opcode, reader, within, own).map(Operation::Other),
         }
     }
 
@@ -149,6 +482,7 @@ impl<'a> Operation<'a> {
             Operation::Noop => Ok(ReplyValue::Ok),
             Operation::Set(set) => set.execute(context),
             Operation::Del(del) => del.execute(context),
+            Operation::Other(_) => Err(ReplyError::NoSuchKey),
         }
     }
 }

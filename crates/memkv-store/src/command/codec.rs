@@ -1,0 +1,292 @@
+//! How every command but NOOP, SET and DEL looks in the log: its opcode, then its fields in order.
+//!
+//! It executes nothing. Invariants: an opcode is never reused for another meaning; what `read`
+//! accepts it reads to the end; how deep commands lie in each other is bounded by [`Within`].
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{Command, ExpireIf, Expiry, Guard, SetIf, Step};
+use crate::DATABASES;
+use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag};
+
+const SET_WITH: u8 = 3;
+const SET_MANY: u8 = 4;
+const DEL_IF: u8 = 5;
+const GET_DEL: u8 = 6;
+const GET_EX: u8 = 7;
+const INCR_BY: u8 = 8;
+const INCR_BY_FLOAT: u8 = 9;
+const APPEND: u8 = 10;
+const SET_RANGE: u8 = 11;
+const EXPIRE: u8 = 12;
+const PERSIST: u8 = 13;
+const RENAME: u8 = 14;
+const COPY: u8 = 15;
+const FLUSH_ALL: u8 = 16;
+const FLUSH_DATABASE: u8 = 17;
+const COMPARE_AND_SET: u8 = 18;
+const DEL_REVISION: u8 = 19;
+const TICK: u8 = 20;
+const TRANSACTION: u8 = 21;
+const IN_DATABASE: u8 = 22;
+
+/// What a command lies in, which says what it may be: a transaction stands at the top only, and a
+/// database wraps a plain command only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Within {
+    Nothing,
+    Transaction,
+    Database,
+}
+
+/// Appends a command that has an opcode in this file.
+pub(super) fn encode(command: &Command, out: &mut BytesMut) {
+    match command {
+        Command::SetWith {
+            key,
+            value,
+            condition,
+            expiry,
+            get,
+        } => {
+            out.put_u8(SET_WITH);
+            put_prefixed(out, key);
+            put_prefixed(out, value);
+            condition.write(out);
+            expiry.write(out);
+            out.put_u8(u8::from(*get));
+        }
+        Command::SetMany {
+            pairs,
+            if_none_exists,
+        } => {
+            out.put_u8(SET_MANY);
+            out.put_u8(u8::from(*if_none_exists));
+            put_length(out, pairs.len());
+            for (key, value) in pairs {
+                put_prefixed(out, key);
+                put_prefixed(out, value);
+            }
+        }
+        Command::DelIf { key, condition } => {
+            put_key(out, DEL_IF, key);
+            condition.write(out);
+        }
+        Command::GetDel { key } => put_key(out, GET_DEL, key),
+        Command::GetEx { key, expiry } => {
+            put_key(out, GET_EX, key);
+            expiry.write(out);
+        }
+        Command::IncrBy { key, by } => {
+            put_key(out, INCR_BY, key);
+            put_varint(out, zigzag(*by));
+        }
+        Command::IncrByFloat { key, by } => {
+            put_key(out, INCR_BY_FLOAT, key);
+            put_prefixed(out, by);
+        }
+        Command::Append { key, suffix } => {
+            put_key(out, APPEND, key);
+            put_prefixed(out, suffix);
+        }
+        Command::SetRange { key, offset, patch } => {
+            put_key(out, SET_RANGE, key);
+            put_varint(out, *offset);
+            put_prefixed(out, patch);
+        }
+        Command::Expire {
+            key,
+            expiry,
+            condition,
+        } => {
+            put_key(out, EXPIRE, key);
+            expiry.write(out);
+            condition.write(out);
+        }
+        Command::Persist { key } => put_key(out, PERSIST, key),
+        Command::Rename {
+            from,
+            to,
+            if_absent,
+        } => {
+            put_key(out, RENAME, from);
+            put_prefixed(out, to);
+            out.put_u8(u8::from(*if_absent));
+        }
+        Command::Copy {
+            from,
+            to,
+            to_database,
+            replace,
+        } => {
+            put_key(out, COPY, from);
+            put_prefixed(out, to);
+            out.put_u8(*to_database);
+            out.put_u8(u8::from(*replace));
+        }
+        Command::FlushAll => out.put_u8(FLUSH_ALL),
+        Command::FlushDatabase => out.put_u8(FLUSH_DATABASE),
+        Command::CompareAndSet {
+            key,
+            revision,
+            value,
+            expiry,
+        } => {
+            put_key(out, COMPARE_AND_SET, key);
+            put_varint(out, *revision);
+            put_prefixed(out, value);
+            expiry.write(out);
+        }
+        Command::DelRevision { key, revision } => {
+            put_key(out, DEL_REVISION, key);
+            put_varint(out, *revision);
+        }
+        Command::Tick => out.put_u8(TICK),
+        Command::Transaction {
+            guards,
+            operations,
+            otherwise,
+        } => {
+            out.put_u8(TRANSACTION);
+            put_length(out, guards.len());
+            guards.iter().for_each(|guard| guard.write(out));
+            for steps in [operations, otherwise] {
+                put_length(out, steps.len());
+                steps.iter().for_each(|step| step.write(out));
+            }
+        }
+        Command::InDatabase { database, command } => {
+            out.put_u8(IN_DATABASE);
+            out.put_u8(*database);
+            command.encode_into(out);
+        }
+        Command::Noop | Command::Set { .. } | Command::Del { .. } => command.encode_into(out),
+    }
+}
+
+/// Reads what follows `opcode`, up to the end. `own` says how keys and values are kept: copied, or
+/// shared with the input.
+pub(super) fn read(
+    opcode: u8,
+    mut reader: Reader<'_>,
+    within: Within,
+    own: &dyn Fn(&[u8]) -> Bytes,
+) -> Result<Command, DecodeError> {
+    let body = &mut reader;
+    let command = match opcode {
+        SET_WITH => Command::SetWith {
+            key: own(body.prefixed("key")?),
+            value: own(body.prefixed("value")?),
+            condition: SetIf::read(body, own)?,
+            expiry: Expiry::read(body)?,
+            get: body.bool("whether to get")?,
+        },
+        SET_MANY => {
+            let if_none_exists = body.bool("whether none may exist")?;
+            let count = body.length("number of pairs")?;
+            let pairs = (0..count).map(|_| {
+                let key = own(body.prefixed("key")?);
+                Ok((key, own(body.prefixed("value")?)))
+            });
+            Command::SetMany {
+                pairs: pairs.collect::<Result<_, DecodeError>>()?,
+                if_none_exists,
+            }
+        }
+        DEL_IF => Command::DelIf {
+            key: own(body.prefixed("key")?),
+            condition: SetIf::read(body, own)?,
+        },
+        GET_DEL => Command::GetDel {
+            key: own(body.prefixed("key")?),
+        },
+        GET_EX => Command::GetEx {
+            key: own(body.prefixed("key")?),
+            expiry: Expiry::read(body)?,
+        },
+        INCR_BY => Command::IncrBy {
+            key: own(body.prefixed("key")?),
+            by: unzigzag(body.varint("increment")?),
+        },
+        INCR_BY_FLOAT => Command::IncrByFloat {
+            key: own(body.prefixed("key")?),
+            by: own(body.prefixed("increment")?),
+        },
+        APPEND => Command::Append {
+            key: own(body.prefixed("key")?),
+            suffix: own(body.prefixed("suffix")?),
+        },
+        SET_RANGE => Command::SetRange {
+            key: own(body.prefixed("key")?),
+            offset: body.varint("offset")?,
+            patch: own(body.prefixed("patch")?),
+        },
+        EXPIRE => Command::Expire {
+            key: own(body.prefixed("key")?),
+            expiry: Expiry::read(body)?,
+            condition: ExpireIf::read(body)?,
+        },
+        PERSIST => Command::Persist {
+            key: own(body.prefixed("key")?),
+        },
+        RENAME => Command::Rename {
+            from: own(body.prefixed("key")?),
+            to: own(body.prefixed("new key")?),
+            if_absent: body.bool("whether the new key must be absent")?,
+        },
+        COPY => Command::Copy {
+            from: own(body.prefixed("key")?),
+            to: own(body.prefixed("new key")?),
+            to_database: read_database(body)?,
+            replace: body.bool("whether to replace")?,
+        },
+        FLUSH_ALL => Command::FlushAll,
+        FLUSH_DATABASE => Command::FlushDatabase,
+        COMPARE_AND_SET => Command::CompareAndSet {
+            key: own(body.prefixed("key")?),
+            revision: body.varint("revision")?,
+            value: own(body.prefixed("value")?),
+            expiry: Expiry::read(body)?,
+        },
+        DEL_REVISION => Command::DelRevision {
+            key: own(body.prefixed("key")?),
+            revision: body.varint("revision")?,
+        },
+        TICK => Command::Tick,
+        TRANSACTION if within == Within::Nothing => Command::Transaction {
+            guards: Guard::read_all(body, own)?,
+            operations: Step::read_all(body, own)?,
+            otherwise: Step::read_all(body, own)?,
+        },
+        IN_DATABASE if within != Within::Database => {
+            let database = read_database(body)?;
+            let inner = body.take(body.rest().len(), "command")?;
+            Command::InDatabase {
+                database,
+                command: Box::new(Command::read(inner, Within::Database, own)?),
+            }
+        }
+        tag => {
+            return Err(DecodeError::UnknownTag {
+                what: "command",
+                tag,
+            });
+        }
+    };
+    reader.finish("command")?;
+    Ok(command)
+}
+
+pub(crate) fn read_database(reader: &mut Reader<'_>) -> Result<u8, DecodeError> {
+    let database = reader.u8("database")?;
+    if database < DATABASES {
+        Ok(database)
+    } else {
+        Err(DecodeError::Invalid { what: "database" })
+    }
+}
+
+fn put_key(out: &mut BytesMut, opcode: u8, key: &Bytes) {
+    out.put_u8(opcode);
+    put_prefixed(out, key);
+}
