@@ -1,14 +1,14 @@
 //! The digest: one number for the whole logical state, to compare nodes with.
 //!
-//! It covers what `apply` has made: keys, values, revisions, log time, sessions with their cached
-//! replies, and the book. It leaves out what differs between equal nodes: the applied index (an
+//! It covers what `apply` has made: keys, values, revisions, deadlines, the table of deletes, log
+//! time, sessions with their cached replies, and the book. It leaves out what differs between equal nodes: the applied index (an
 //! entry without a batch changes nothing), table layouts, and a snapshot in progress.
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
-use crate::Store;
-use crate::keyspace::{Entry, SHARDS};
+use crate::keyspace::{Database, Entry, SHARDS, noted};
 use crate::snapshot::SnapshotHead;
+use crate::{DATABASES, Store};
 
 impl Store {
     /// A 64-bit hash of the whole logical state: equal for stores that applied the same log.
@@ -29,18 +29,34 @@ impl Store {
                 .for_each(|reply| reply.write(&mut replies));
             hash.update(&replies);
         }
-        // A sum, because the order of a hash table means nothing.
-        let entries = (0..SHARDS).flat_map(|shard| self.keys.shard(shard));
-        let keys = entries.map(entry_digest).fold(0u64, u64::wrapping_add);
-        hash.update(&keys.to_le_bytes());
+        for (slot, at) in noted(self.keys.deletes.slots()) {
+            hash.update(&(slot as u64).to_le_bytes());
+            hash.update(&at.to_le_bytes());
+        }
+        for number in 0..DATABASES {
+            let keys = self.keys.database(number).map_or(0, database_digest);
+            hash.update(&keys.to_le_bytes());
+        }
         hash.digest()
     }
 }
 
+/// A sum, because the order of a hash table means nothing.
+fn database_digest(database: &Database) -> u64 {
+    let entries = (0..SHARDS).flat_map(|shard| database.shard(shard));
+    entries.map(entry_digest).fold(0u64, u64::wrapping_add)
+}
+
 fn entry_digest(entry: &Entry) -> u64 {
-    let mut fields = [0; 24];
-    fields[..8].copy_from_slice(&(entry.key().len() as u64).to_le_bytes());
-    fields[8..16].copy_from_slice(&entry.create_revision.to_le_bytes());
-    fields[16..].copy_from_slice(&entry.mod_revision.to_le_bytes());
+    let numbers = [
+        entry.key().len() as u64,
+        entry.create_revision,
+        entry.mod_revision,
+        entry.deadline_ms().unwrap_or(0),
+    ];
+    let mut fields = [0; 32];
+    for (field, number) in fields.chunks_exact_mut(8).zip(numbers) {
+        field.copy_from_slice(&number.to_le_bytes());
+    }
     xxh3_64_with_seed(entry.record(), xxh3_64(&fields))
 }

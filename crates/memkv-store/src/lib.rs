@@ -28,6 +28,7 @@ mod book;
 pub mod bugs;
 mod command;
 mod digest;
+mod float;
 mod keyspace;
 mod query;
 mod reply;

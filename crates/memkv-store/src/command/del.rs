@@ -1,13 +1,13 @@
-//! DEL: removes keys and counts those that existed.
+//! DEL and what is like it: removes keys.
 //!
-//! In the log: the number of keys, then each with its length in front. All of them go at one
-//! revision: it is one operation.
+//! In the log a DEL is the number of keys, then each with its length in front. All of them go at
+//! one revision: it is one operation.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Context, check_key};
+use super::{Context, SetIf, check_key};
 use crate::wire::{DecodeError, Reader, put_length, put_prefixed};
-use crate::{ReplyError, ReplyValue};
+use crate::{ReplyError, ReplyValue, Revision};
 
 pub(super) const OPCODE: u8 = 2;
 
@@ -43,9 +43,37 @@ impl<'a> Del<'a> {
 
     pub(super) fn execute(&self, context: &mut Context<'_>) -> Result<ReplyValue, ReplyError> {
         self.keys().try_for_each(check_key)?;
-        let removed = self.keys().filter(|key| context.keys.remove(key)).count();
-        Ok(ReplyValue::Integer(
-            i64::try_from(removed).unwrap_or(i64::MAX),
-        ))
+        Ok(all(context, self.keys()))
     }
+}
+
+/// Removes the keys. Takes a revision even if there was none of them, as it always has.
+pub(super) fn all<'k>(
+    context: &mut Context<'_>,
+    keys: impl Iterator<Item = &'k [u8]>,
+) -> ReplyValue {
+    let removed = keys.filter(|key| context.remove(key)).count();
+    context.changed = true;
+    ReplyValue::Integer(i64::try_from(removed).unwrap_or(i64::MAX))
+}
+
+/// DELIFEQ and DELEX.
+pub(super) fn conditional(context: &mut Context<'_>, key: &[u8], condition: &SetIf) -> ReplyValue {
+    let value = context.get(key).map(|old| old.value);
+    let removed = condition.holds(value) && context.remove(key);
+    ReplyValue::Integer(removed.into())
+}
+
+/// GETDEL.
+pub(super) fn get(context: &mut Context<'_>, key: &[u8]) -> ReplyValue {
+    let old = context.get(key).map(|old| old.to_bytes());
+    context.remove(key);
+    old.map_or(ReplyValue::Nil, ReplyValue::Bulk)
+}
+
+/// MEMKV.DELREV.
+pub(super) fn at_revision(context: &mut Context<'_>, key: &[u8], expected: Revision) -> ReplyValue {
+    let found = context.get(key).map(|old| old.mod_revision);
+    let removed = found == Some(expected) && context.remove(key);
+    ReplyValue::Integer(removed.into())
 }

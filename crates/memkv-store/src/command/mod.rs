@@ -7,8 +7,11 @@
 //! allocates; execution is total, and a command that fails has changed nothing.
 
 mod codec;
+mod counter;
 mod del;
+mod expire;
 mod set;
+mod string;
 mod terms;
 mod transaction;
 
@@ -20,9 +23,9 @@ use self::del::Del;
 use self::set::Set;
 pub use self::terms::{ExpireIf, Expiry, SetIf};
 pub use self::transaction::{Compare, Condition, Guard, MAX_TRANSACTION_STEPS, Seen, Step};
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Keyspace, Record, Value};
 use crate::wire::{DecodeError, Reader};
-use crate::{MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, ReplyError, ReplyValue, Revision};
+use crate::{DATABASES, MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, ReplyError, ReplyValue, Revision};
 
 /// A write, as it is put into the log. One that changes nothing takes no revision, except for
 /// [`Set`](Command::Set) and [`Del`](Command::Del), which take one whenever they succeed.
@@ -300,6 +303,10 @@ impl Command {
     /// that has one, or `TransactionTooLong` if it could not even be decoded.
     pub fn check_limits(&self) -> Result<(), ReplyError> {
         self.check_shape(Within::Nothing)?;
+        self.check_sizes()
+    }
+
+    fn check_sizes(&self) -> Result<(), ReplyError> {
         let mut result = Ok(());
         self.visit(&mut |part| {
             let checked = match part {
@@ -442,11 +449,166 @@ pub(crate) enum Operation<'a> {
     Other(Command),
 }
 
-/// What an operation may touch while it executes.
+/// What a command may touch while it executes.
 pub(crate) struct Context<'a> {
-    pub(crate) keys: &'a mut Keyspace,
-    /// The revision that this operation makes if it succeeds.
-    pub(crate) revision: Revision,
+    keys: &'a mut Keyspace,
+    /// The database that it works on.
+    database: u8,
+    /// The revision that it makes if it changes anything.
+    revision: Revision,
+    /// Whether it did.
+    changed: bool,
+}
+
+impl Context<'_> {
+    /// Log time.
+    fn now_ms(&self) -> u64 {
+        self.keys.now_ms
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Value<'_>> {
+        self.keys.get(self.database, key)
+    }
+
+    /// Sets a key; `parts` are the key, then, one after another, the value.
+    fn put(&mut self, parts: &[&[u8]], deadline_ms: Option<u64>) {
+        self.put_record(parts, parts[0].len(), deadline_ms);
+    }
+
+    /// Sets a key; `parts` are, one after another, the key and the value.
+    fn put_record(&mut self, parts: &[&[u8]], key_len: usize, deadline_ms: Option<u64>) {
+        let record = Record {
+            parts,
+            key_len,
+            deadline_ms,
+        };
+        self.keys.put(self.database, &record, self.revision);
+        self.changed = true;
+    }
+
+    fn set_deadline(&mut self, key: &[u8], deadline_ms: Option<u64>) {
+        let revision = self.revision;
+        self.changed |= self
+            .keys
+            .set_deadline(self.database, key, deadline_ms, revision);
+    }
+
+    /// Removes a key; tells whether it was there.
+    fn remove(&mut self, key: &[u8]) -> bool {
+        let removed = self.keys.remove(self.database, key, self.revision);
+        self.changed |= removed;
+        removed
+    }
+
+    fn flush(&mut self, database: u8) {
+        self.changed |= self.keys.flush(database, self.revision);
+    }
+}
+
+/// Executes `what` with the revision after `last`, which it takes if it changes anything.
+fn run(
+    keys: &mut Keyspace,
+    last: &mut Revision,
+    what: impl FnOnce(&mut Context<'_>) -> Result<ReplyValue, ReplyError>,
+) -> ReplyValue {
+    let mut context = Context {
+        keys,
+        database: 0,
+        revision: *last + 1,
+        changed: false,
+    };
+    let result = what(&mut context);
+    if context.changed {
+        *last = context.revision;
+    }
+    result.unwrap_or_else(ReplyValue::Error)
+}
+
+impl Command {
+    /// Executes any command; `last` is the store's revision.
+    fn execute(&self, keys: &mut Keyspace, last: &mut Revision) -> ReplyValue {
+        match self {
+            Command::Transaction {
+                guards,
+                operations,
+                otherwise,
+            } => transaction::execute(keys, last, guards, operations, otherwise),
+            command => run(keys, last, |context| {
+                command.check_sizes()?;
+                command.execute_in(context)
+            }),
+        }
+    }
+
+    /// Executes a command whose keys and values are within their limits.
+    fn execute_in(&self, context: &mut Context<'_>) -> Result<ReplyValue, ReplyError> {
+        Ok(match self {
+            Command::Noop | Command::Tick => ReplyValue::Ok,
+            Command::Set { key, value } => {
+                context.put(&[key, value], None);
+                ReplyValue::Ok
+            }
+            Command::Del { keys } => del::all(context, keys.iter().map(|key| &key[..])),
+            Command::SetWith {
+                key,
+                value,
+                condition,
+                expiry,
+                get,
+            } => return set::with(context, key, value, condition, *expiry, *get),
+            Command::SetMany {
+                pairs,
+                if_none_exists,
+            } => set::many(context, pairs, *if_none_exists),
+            Command::DelIf { key, condition } => del::conditional(context, key, condition),
+            Command::GetDel { key } => del::get(context, key),
+            Command::GetEx { key, expiry } => return expire::get(context, key, *expiry),
+            Command::IncrBy { key, by } => return counter::by(context, key, *by),
+            Command::IncrByFloat { key, by } => return counter::by_float(context, key, by),
+            Command::Append { key, suffix } => return string::append(context, key, suffix),
+            Command::SetRange { key, offset, patch } => {
+                return string::set_range(context, key, *offset, patch);
+            }
+            Command::Expire {
+                key,
+                expiry,
+                condition,
+            } => return expire::expire(context, key, *expiry, *condition),
+            Command::Persist { key } => expire::persist(context, key),
+            Command::Rename {
+                from,
+                to,
+                if_absent,
+            } => return string::rename(context, from, to, *if_absent),
+            Command::Copy {
+                from,
+                to,
+                to_database,
+                replace,
+            } => string::copy(context, from, to, *to_database, *replace),
+            Command::FlushAll => {
+                (0..DATABASES).for_each(|database| context.flush(database));
+                ReplyValue::Ok
+            }
+            Command::FlushDatabase => {
+                context.flush(context.database);
+                ReplyValue::Ok
+            }
+            Command::CompareAndSet {
+                key,
+                revision,
+                value,
+                expiry,
+            } => return set::compare_and_set(context, key, *revision, value, *expiry),
+            Command::DelRevision { key, revision } => del::at_revision(context, key, *revision),
+            Command::InDatabase { database, command } => {
+                context.database = *database;
+                return command.execute_in(context);
+            }
+            // It is executed by `execute`; decoding refuses it in any other place.
+            Command::Transaction { .. } => ReplyValue::Error(ReplyError::TransactionTooLong),
+        })
+    }
 }
 
 impl<'a> Operation<'a> {
@@ -472,17 +634,13 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// Whether it takes a revision when it succeeds.
-    pub(crate) fn is_write(&self) -> bool {
-        !matches!(self, Operation::Noop)
-    }
-
-    pub(crate) fn execute(&self, context: &mut Context<'_>) -> Result<ReplyValue, ReplyError> {
+    /// Executes it; `last` is the store's revision, which rises with every change.
+    pub(crate) fn execute(&self, keys: &mut Keyspace, last: &mut Revision) -> ReplyValue {
         match self {
-            Operation::Noop => Ok(ReplyValue::Ok),
-            Operation::Set(set) => set.execute(context),
-            Operation::Del(del) => del.execute(context),
-            Operation::Other(_) => Err(ReplyError::NoSuchKey),
+            Operation::Noop => ReplyValue::Ok,
+            Operation::Set(set) => run(keys, last, |context| set.execute(context)),
+            Operation::Del(del) => run(keys, last, |context| del.execute(context)),
+            Operation::Other(command) => command.execute(keys, last),
         }
     }
 }

@@ -1,14 +1,15 @@
-//! SET: gives a key a value.
+//! SET and what is like it: gives keys values.
 //!
-//! In the log: the key's length, the key, and the value up to the end. Key and value lie next to
-//! each other, which is also how the keyspace stores them, so that applying a SET is one
-//! allocation and one copy.
+//! In the log a plain SET is the key's length, the key, and the value up to the end. Key and value
+//! lie next to each other, which is also how the keyspace stores them, so that applying a SET is
+//! one allocation and one copy.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Context, check_key, check_value};
+use super::expire::{Fate, fate};
+use super::{Context, Expiry, SetIf, check_key, check_value};
 use crate::wire::{DecodeError, Reader, put_length};
-use crate::{ReplyError, ReplyValue};
+use crate::{ReplyError, ReplyValue, Revision};
 
 pub(super) const OPCODE: u8 = 1;
 
@@ -47,9 +48,82 @@ impl<'a> Set<'a> {
     pub(super) fn execute(&self, context: &mut Context<'_>) -> Result<ReplyValue, ReplyError> {
         check_key(self.key())?;
         check_value(self.value())?;
-        context
-            .keys
-            .put(self.record, self.key_len, context.revision);
+        context.put_record(&[self.record], self.key_len, None);
         Ok(ReplyValue::Ok)
+    }
+}
+
+/// SET with options.
+pub(super) fn with(
+    context: &mut Context<'_>,
+    key: &[u8],
+    value: &[u8],
+    condition: &SetIf,
+    expiry: Expiry,
+    get: bool,
+) -> Result<ReplyValue, ReplyError> {
+    let old = context.get(key);
+    // Redis looks at the time before it looks at the condition.
+    let fate = fate(
+        expiry,
+        context.now_ms(),
+        old.and_then(|old| old.deadline_ms),
+    )?;
+    let holds = condition.holds(old.map(|old| old.value));
+    let answer = match old {
+        Some(old) if get => ReplyValue::Bulk(old.to_bytes()),
+        None if !get && holds => ReplyValue::Ok,
+        Some(_) if holds => ReplyValue::Ok,
+        _ => ReplyValue::Nil,
+    };
+    if holds {
+        set(context, key, value, fate);
+    }
+    Ok(answer)
+}
+
+/// MSET and MSETNX.
+pub(super) fn many(
+    context: &mut Context<'_>,
+    pairs: &[(Bytes, Bytes)],
+    if_none_exists: bool,
+) -> ReplyValue {
+    if if_none_exists && pairs.iter().any(|(key, _)| context.get(key).is_some()) {
+        return ReplyValue::Integer(0);
+    }
+    for (key, value) in pairs {
+        context.put(&[key, value], None);
+    }
+    match if_none_exists {
+        true => ReplyValue::Integer(1),
+        false => ReplyValue::Ok,
+    }
+}
+
+/// MEMKV.CAS.
+pub(super) fn compare_and_set(
+    context: &mut Context<'_>,
+    key: &[u8],
+    expected: Revision,
+    value: &[u8],
+    expiry: Expiry,
+) -> Result<ReplyValue, ReplyError> {
+    let old = context.get(key);
+    let fate = fate(
+        expiry,
+        context.now_ms(),
+        old.and_then(|old| old.deadline_ms),
+    )?;
+    if old.map_or(0, |old| old.mod_revision) != expected {
+        return Ok(ReplyValue::Nil);
+    }
+    set(context, key, value, fate);
+    Ok(ReplyValue::Integer(context.revision.cast_signed()))
+}
+
+fn set(context: &mut Context<'_>, key: &[u8], value: &[u8], fate: Fate) {
+    match fate {
+        Fate::Lives { deadline_ms } => context.put(&[key, value], deadline_ms),
+        Fate::Gone => drop(context.remove(key)),
     }
 }

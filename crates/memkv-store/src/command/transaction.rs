@@ -7,9 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::codec::{Within, read_database};
 use super::{Command, Part, visit_inner};
-use crate::Revision;
+use crate::keyspace::Keyspace;
 use crate::query::Query;
 use crate::wire::{DecodeError, Reader, put_prefixed, put_varint};
+use crate::{MAX_VALUE_BYTES_CEILING, ReplyError, ReplyValue, Revision};
 
 /// The most guards that a transaction may have, and the most steps on either branch: it is one
 /// entry and one uninterrupted piece of work, so it stays below some milliseconds.
@@ -238,6 +239,72 @@ pub(super) fn visit<'a>(
         match step {
             Step::Write(command) => visit_inner(command, f),
             Step::Read(query) => query.keys(&mut |key| f(Part::Key(key))),
+        }
+    }
+}
+
+/// Executes a transaction; `last` is the store's revision.
+pub(super) fn execute(
+    keys: &mut Keyspace,
+    last: &mut Revision,
+    guards: &[Guard],
+    operations: &[Step],
+    otherwise: &[Step],
+) -> ReplyValue {
+    let steps = if guards.iter().all(|guard| guard.holds_in(keys)) {
+        operations
+    } else if otherwise.is_empty() {
+        return ReplyValue::Aborted;
+    } else {
+        otherwise
+    };
+    let mut bytes = 0;
+    let answers = steps.iter().map(|step| {
+        let answer = match step {
+            Step::Write(command) => command.execute(keys, last),
+            // A thousand reads of the largest value would be an answer that no node can send.
+            Step::Read(_) if bytes > MAX_VALUE_BYTES_CEILING => {
+                ReplyValue::Error(ReplyError::ReplyTooLong)
+            }
+            Step::Read(query) => query.answer(keys, keys.now_ms),
+        };
+        bytes += answer.bulk_len();
+        answer
+    });
+    ReplyValue::Array(answers.collect())
+}
+
+impl Guard {
+    fn holds_in(&self, keys: &Keyspace) -> bool {
+        let found = keys.get(self.database, &self.key);
+        match &self.holds {
+            Condition::Unchanged(Seen::Present { mod_revision }) => {
+                found.is_some_and(|found| found.mod_revision == *mod_revision)
+            }
+            Condition::Unchanged(Seen::Absent { at }) => {
+                keys.absent_since(self.database, &self.key, *at)
+            }
+            Condition::Exists(exists) => found.is_some() == *exists,
+            Condition::Value(compare, value) => {
+                found.is_some_and(|found| compare.holds(&found.value, &&value[..]))
+            }
+            Condition::ModRevision(compare, revision) => {
+                compare.holds(&found.map_or(0, |found| found.mod_revision), revision)
+            }
+            Condition::CreateRevision(compare, revision) => {
+                compare.holds(&found.map_or(0, |found| found.create_revision), revision)
+            }
+        }
+    }
+}
+
+impl Compare {
+    fn holds<T: Ord>(self, found: &T, given: &T) -> bool {
+        match self {
+            Compare::Equal => found == given,
+            Compare::NotEqual => found != given,
+            Compare::Less => found < given,
+            Compare::Greater => found > given,
         }
     }
 }

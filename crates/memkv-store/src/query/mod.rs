@@ -5,6 +5,9 @@
 //! its answer becomes part of the state (a cached reply). Invariant: an opcode is never reused for
 //! another meaning.
 
+mod answer;
+mod scan;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::command::read_database;

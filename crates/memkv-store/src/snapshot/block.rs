@@ -1,6 +1,7 @@
 //! The blocks of a snapshot: how its head and its pieces look as bytes.
 //!
-//! A snapshot is the head, then the replies of each session, then each shard, in order. A block
+//! A snapshot is the head, then the replies of each session, then the table of deletes, then each
+//! shard, in order; the last two only where there is something in them. A block
 //! starts with its kind and says which part of what it is, and whether it is the last part, so
 //! that a loader notices a block that is missing, repeated or out of place. Blocks never carry
 //! checksums: the files and streams that carry blocks do. Entries are sorted by key, so that nodes
@@ -10,16 +11,18 @@ use bytes::BufMut;
 
 use super::{Image, SessionHead, ShardImage, SnapshotHead};
 use crate::book::{Book, MAX_MEMBERS, Seat};
-use crate::keyspace::Entry;
+use crate::keyspace::{DELETE_SLOTS, Entry, noted};
 use crate::wire::{DecodeError, Reader, put_length, put_varint, varint_len};
-use crate::{Member, Reply};
+use crate::{Member, Reply, Revision};
 
-/// Version of the snapshot format: raised when the head gets a field or a new kind of block comes.
-const VERSION: u8 = 1;
+/// Version of the snapshot format: raised when a field or a new kind of block comes. Version 1 had
+/// one database, no deadlines and no table of deletes; it is still read.
+const VERSION: u8 = 2;
 
 pub(super) const HEAD: u8 = 1;
 pub(super) const REPLIES: u8 = 2;
 pub(super) const ENTRIES: u8 = 3;
+pub(super) const DELETES: u8 = 4;
 
 /// Counters beyond this were never reached by counting: it keeps `+ 1` from overflowing.
 const HIGHEST_COUNTER: u64 = u64::MAX >> 1;
@@ -76,6 +79,16 @@ impl ShardImage {
                 };
                 let replies: Vec<&Reply> = replies.iter().collect();
                 items.encode(&replies, reply_len, |reply, out| reply.write(out), f)
+            }
+            Image::Deletes(slots) => {
+                let items = Items {
+                    kind: DELETES,
+                    of: 0,
+                    max_block_bytes,
+                };
+                let noted: Vec<_> = noted(slots).collect();
+                let noted: Vec<_> = noted.iter().collect();
+                items.encode(&noted, delete_len, write_delete, f)
             }
             Image::Entries { shard, entries } => {
                 let items = Items {
@@ -151,12 +164,22 @@ fn reply_len(reply: &Reply) -> usize {
     21 + reply.bulk_len()
 }
 
+fn delete_len((slot, at): &(usize, Revision)) -> usize {
+    varint_len(*slot as u64) + varint_len(*at)
+}
+
+fn write_delete((slot, at): &(usize, Revision), out: &mut Vec<u8>) {
+    put_length(out, *slot);
+    put_varint(out, *at);
+}
+
 fn entry_len(entry: &Entry) -> usize {
     let numbers = [
         entry.key().len() as u64,
         entry.value().len() as u64,
         entry.create_revision,
         entry.mod_revision - entry.create_revision,
+        entry.deadline_ms().unwrap_or(0),
     ];
     numbers.map(varint_len).iter().sum::<usize>() + entry.record().len()
 }
@@ -166,6 +189,8 @@ fn write_entry(entry: &Entry, out: &mut Vec<u8>) {
     put_length(out, entry.value().len());
     put_varint(out, entry.create_revision);
     put_varint(out, entry.mod_revision - entry.create_revision);
+    // 0 is none: no key lives with a deadline at the epoch.
+    put_varint(out, entry.deadline_ms().unwrap_or(0));
     out.put_slice(entry.record());
 }
 
@@ -176,10 +201,11 @@ pub(crate) struct EntryView<'a> {
     pub(crate) key_len: usize,
     pub(crate) create_revision: u64,
     pub(crate) mod_revision: u64,
+    pub(crate) deadline_ms: Option<u64>,
 }
 
 impl<'a> EntryView<'a> {
-    pub(super) fn read(reader: &mut Reader<'a>) -> Result<EntryView<'a>, DecodeError> {
+    pub(super) fn read(reader: &mut Reader<'a>, version: u8) -> Result<EntryView<'a>, DecodeError> {
         let invalid = DecodeError::Invalid {
             what: "entry length",
         };
@@ -195,14 +221,40 @@ impl<'a> EntryView<'a> {
             .ok_or(DecodeError::Invalid {
                 what: "entry modification",
             })?;
+        let deadline_ms = match version {
+            1 => 0,
+            _ => reader.varint("entry deadline")?,
+        };
         let record = reader.take(key_len + value_len, "entry")?;
         Ok(EntryView {
             record,
             key_len,
             create_revision,
             mod_revision,
+            deadline_ms: Some(deadline_ms).filter(|deadline| *deadline > 0),
         })
     }
+}
+
+/// Reads the slots of one block of the table of deletes.
+pub(super) fn read_deletes(
+    reader: &mut Reader<'_>,
+    mut keep: impl FnMut(usize, Revision),
+) -> Result<(), DecodeError> {
+    let what = "slot of the table of deletes";
+    let count = reader.length(what)?;
+    for _ in 0..count {
+        let slot = reader.varint(what)?;
+        let at = counter(reader, what)?;
+        let slot = usize::try_from(slot)
+            .ok()
+            .filter(|slot| *slot < DELETE_SLOTS);
+        let (Some(slot), true) = (slot, at > 0) else {
+            return Err(DecodeError::Invalid { what });
+        };
+        keep(slot, at);
+    }
+    Ok(())
 }
 
 impl SnapshotHead {
@@ -213,6 +265,10 @@ impl SnapshotHead {
         put_varint(&mut out, self.stamp_ms);
         put_varint(&mut out, self.applied_index);
         put_varint(&mut out, self.keys);
+        out.put_u16_le(self.databases);
+        put_varint(&mut out, self.deletes);
+        self.flushed.iter().for_each(|at| put_varint(&mut out, *at));
+        put_varint(&mut out, self.expired_total);
         write_book(&self.book, &mut out);
         put_length(&mut out, self.sessions.len());
         for session in &self.sessions {
@@ -236,6 +292,11 @@ impl SnapshotHead {
     ///
     /// [`DecodeError`] if it is no head, or one of another version.
     pub fn decode(block: &[u8]) -> Result<SnapshotHead, DecodeError> {
+        SnapshotHead::read(block).map(|(_, head)| head)
+    }
+
+    /// Reads the head and the version of the snapshot.
+    pub(super) fn read(block: &[u8]) -> Result<(u8, SnapshotHead), DecodeError> {
         let mut reader = Reader::new(block);
         match reader.u8("block kind")? {
             HEAD => {}
@@ -247,23 +308,38 @@ impl SnapshotHead {
             }
         }
         let found = reader.u8("snapshot version")?;
-        if found != VERSION {
+        if !(1..=VERSION).contains(&found) {
             return Err(DecodeError::Version {
                 what: "snapshot",
                 found,
                 supported: VERSION,
             });
         }
-        let head = SnapshotHead {
+        let mut head = SnapshotHead {
             revision: counter(&mut reader, "snapshot revision")?,
             stamp_ms: reader.varint("snapshot stamp")?,
             applied_index: counter(&mut reader, "snapshot index")?,
             keys: reader.varint("number of keys")?,
-            book: read_book(&mut reader)?,
-            sessions: read_sessions(&mut reader)?,
+            // What version 1 was: all shards of the first database.
+            databases: 1,
+            deletes: 0,
+            flushed: Default::default(),
+            expired_total: 0,
+            book: Book::default(),
+            sessions: Vec::new(),
         };
+        if found > 1 {
+            head.databases = u16::from_le_bytes(reader.array("databases")?);
+            head.deletes = reader.varint("number of deletes")?;
+            for at in &mut head.flushed {
+                *at = counter(&mut reader, "flush")?;
+            }
+            head.expired_total = counter(&mut reader, "number of expired keys")?;
+        }
+        head.book = read_book(&mut reader)?;
+        head.sessions = read_sessions(&mut reader)?;
         reader.finish("snapshot head")?;
-        Ok(head)
+        Ok((found, head))
     }
 }
 

@@ -6,9 +6,11 @@
 
 use std::collections::VecDeque;
 
-use super::block::{BlockHead, ENTRIES, EntryView, HEAD, REPLIES, read_replies};
-use super::{SessionHead, SnapshotHead};
-use crate::keyspace::SHARDS;
+use super::block::{
+    BlockHead, DELETES, ENTRIES, EntryView, HEAD, REPLIES, read_deletes, read_replies,
+};
+use super::{SessionHead, SnapshotHead, filled_shards};
+use crate::keyspace::{SHARDS, noted};
 use crate::session::Session;
 use crate::store::seed_of;
 use crate::wire::{DecodeError, Reader};
@@ -75,9 +77,14 @@ pub enum BlockPlace {
         /// The part, from 0.
         part: u64,
     },
+    /// Part `part` of the table of deletes.
+    Deletes {
+        /// The part, from 0.
+        part: u64,
+    },
     /// Part `part` of a shard.
     Shard {
-        /// The shard.
+        /// The shard, counted over all databases.
         shard: u64,
         /// The part, from 0.
         part: u64,
@@ -91,6 +98,7 @@ impl std::fmt::Display for BlockPlace {
         match self {
             BlockPlace::Head => write!(f, "the head"),
             BlockPlace::Replies { session, part } => write!(f, "part {part} of session {session}"),
+            BlockPlace::Deletes { part } => write!(f, "part {part} of the table of deletes"),
             BlockPlace::Shard { shard, part } => write!(f, "part {part} of shard {shard}"),
             BlockPlace::End => write!(f, "the end"),
         }
@@ -101,9 +109,17 @@ impl std::fmt::Display for BlockPlace {
 #[derive(Debug)]
 pub struct Loader {
     store: Store,
+    /// The version of the snapshot.
+    version: u8,
     announced_keys: u64,
+    /// How many slots of the table of deletes were announced.
+    announced_deletes: u64,
     /// The sessions whose replies have not all come, in order.
     waiting: VecDeque<SessionHead>,
+    /// Whether the table of deletes is still to come.
+    waiting_for_deletes: bool,
+    /// The shards that have not all come, in order.
+    shards: VecDeque<usize>,
     /// The only block that may come next.
     expects: BlockPlace,
 }
@@ -119,8 +135,12 @@ impl Loader {
     pub fn new() -> Loader {
         Loader {
             store: Store::new(),
+            version: 0,
             announced_keys: 0,
+            announced_deletes: 0,
             waiting: VecDeque::new(),
+            waiting_for_deletes: false,
+            shards: VecDeque::new(),
             expects: BlockPlace::Head,
         }
     }
@@ -135,7 +155,9 @@ impl Loader {
         let kind = reader.u8("block kind")?;
         if kind == HEAD {
             self.check_place(BlockPlace::Head)?;
-            return self.head(SnapshotHead::decode(block)?);
+            let (version, head) = SnapshotHead::read(block)?;
+            self.version = version;
+            return self.head(head);
         }
         let head = BlockHead::read(&mut reader)?;
         let BlockHead { of, part, last } = head;
@@ -144,9 +166,16 @@ impl Loader {
                 self.check_place(BlockPlace::Replies { session: of, part })?;
                 self.replies(&mut reader, last)?;
             }
+            DELETES => {
+                self.check_place(BlockPlace::Deletes { part })?;
+                self.deletes(&mut reader, last)?;
+            }
             ENTRIES => {
                 self.check_place(BlockPlace::Shard { shard: of, part })?;
                 self.entries(&mut reader, of)?;
+                if last {
+                    self.shards.pop_front();
+                }
             }
             tag => {
                 return Err(DecodeError::UnknownTag {
@@ -166,7 +195,7 @@ impl Loader {
     /// # Errors
     ///
     /// [`LoadError`] if blocks are missing or the number of keys is not the announced one.
-    pub fn finish(self) -> Result<Store, LoadError> {
+    pub fn finish(mut self) -> Result<Store, LoadError> {
         self.check_place(BlockPlace::End)?;
         let found = self.store.len() as u64;
         if found != self.announced_keys {
@@ -176,6 +205,7 @@ impl Loader {
                 found,
             });
         }
+        self.store.keys.build_order();
         Ok(self.store)
     }
 
@@ -207,10 +237,15 @@ impl Loader {
         }
         self.store.book = head.book;
         self.store.revision = head.revision;
-        self.store.stamp_ms = head.stamp_ms;
         self.store.applied_index = head.applied_index;
+        self.store.keys.now_ms = head.stamp_ms;
+        self.store.keys.expired_total = head.expired_total;
+        self.store.keys.deletes.flushed = head.flushed;
         self.announced_keys = head.keys;
-        self.expects = self.next_owner(0);
+        self.announced_deletes = head.deletes;
+        self.waiting_for_deletes = head.deletes > 0;
+        self.shards = filled_shards(head.databases);
+        self.expects = self.next_owner();
         Ok(())
     }
 
@@ -237,10 +272,27 @@ impl Loader {
         Ok(())
     }
 
+    fn deletes(&mut self, reader: &mut Reader<'_>, last: bool) -> Result<(), LoadError> {
+        let deletes = &mut self.store.keys.deletes;
+        read_deletes(reader, |slot, at| deletes.note(slot, at))?;
+        if last {
+            self.waiting_for_deletes = false;
+            let found = noted(deletes.slots()).count() as u64;
+            if found != self.announced_deletes {
+                return Err(LoadError::Count {
+                    what: "slots of the table of deletes",
+                    announced: self.announced_deletes,
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn entries(&mut self, reader: &mut Reader<'_>, shard: u64) -> Result<(), LoadError> {
         let count = reader.length("number of entries")?;
         for _ in 0..count {
-            let entry = EntryView::read(reader)?;
+            let entry = EntryView::read(reader, self.version)?;
             let revision = self.store.revision;
             if entry.mod_revision > revision {
                 return Err(LoadError::FromTheFuture {
@@ -249,8 +301,9 @@ impl Loader {
                     revision,
                 });
             }
-            // The place was checked, so the shard is below SHARDS.
-            if !self.store.keys.restore(shard as usize, &entry) {
+            // The place was checked, so the shard is one of a database.
+            let (database, within) = (shard as usize / SHARDS, shard as usize % SHARDS);
+            if !self.store.keys.restore(database as u8, within, &entry) {
                 return Err(LoadError::Misplaced { shard });
             }
         }
@@ -264,24 +317,28 @@ impl Loader {
                 session,
                 part: part + 1,
             },
+            BlockPlace::Deletes { part } if !head.last => BlockPlace::Deletes { part: part + 1 },
             BlockPlace::Shard { shard, part } if !head.last => BlockPlace::Shard {
                 shard,
                 part: part + 1,
             },
-            BlockPlace::Shard { shard, .. } => self.next_owner(shard + 1),
-            _ => self.next_owner(0),
+            _ => self.next_owner(),
         }
     }
 
-    /// The first part of the next waiting session, of `shard`, or the end.
-    fn next_owner(&self, shard: u64) -> BlockPlace {
-        match self.waiting.front() {
-            Some(session) => BlockPlace::Replies {
+    /// The first part of the next waiting session, of the deletes, of the next shard, or the end.
+    fn next_owner(&self) -> BlockPlace {
+        match (self.waiting.front(), self.shards.front()) {
+            (Some(session), _) => BlockPlace::Replies {
                 session: session.id,
                 part: 0,
             },
-            None if shard < SHARDS as u64 => BlockPlace::Shard { shard, part: 0 },
-            None => BlockPlace::End,
+            _ if self.waiting_for_deletes => BlockPlace::Deletes { part: 0 },
+            (None, Some(shard)) => BlockPlace::Shard {
+                shard: *shard as u64,
+                part: 0,
+            },
+            (None, None) => BlockPlace::End,
         }
     }
 }

@@ -1,23 +1,25 @@
 //! Snapshots of one revision, taken while writes go on.
 //!
-//! The head, the sessions and the book are small and are copied when the snapshot begins. The
-//! keyspace is walked shard by shard: an entry whose `mod_revision` is above the snapshot's is not
+//! The head, the sessions and the book are small and are copied when the snapshot begins; the table
+//! of deletes is shared. The databases that hold keys then are walked shard by shard: an entry whose `mod_revision` is above the snapshot's is not
 //! part of it, and a write to an entry of a shard that the walk has not reached first saves the
 //! entry as it was. That the entry then carries a higher revision is the only mark needed, so it
 //! is saved once, a key that is deleted and made again is not seen twice, and a new key is skipped.
+//! A database that is flushed meanwhile is kept as a whole and walked in place of the new one.
 //! Nothing here encodes under the caller's lock or clones a container of the store.
 
 mod block;
 mod load;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 pub(crate) use self::block::EntryView;
 pub use self::load::{BlockPlace, LoadError, Loader};
 use crate::book::Book;
-use crate::keyspace::{Entry, Keyspace, SHARDS};
+use crate::keyspace::{Database, Entry, Keyspace, SHARDS, noted};
 use crate::session::Sessions;
-use crate::{Reply, Revision, SessionId, Store};
+use crate::{DATABASES, Reply, Revision, SessionId, Store};
 
 /// A snapshot is being taken already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +34,12 @@ pub struct SnapshotHead {
     pub(crate) stamp_ms: u64,
     pub(crate) applied_index: u64,
     pub(crate) keys: u64,
+    /// The databases that hold keys, a bit for each: only their shards follow.
+    pub(crate) databases: u16,
+    /// How many slots of the table of deletes follow.
+    pub(crate) deletes: u64,
+    pub(crate) flushed: [Revision; DATABASES as usize],
+    pub(crate) expired_total: u64,
     pub(crate) book: Book,
     pub(crate) sessions: Vec<SessionHead>,
 }
@@ -83,19 +91,24 @@ impl SnapshotHead {
         });
         SnapshotHead {
             revision: store.revision,
-            stamp_ms: store.stamp_ms,
+            stamp_ms: store.keys.now_ms,
             applied_index: store.applied_index,
             keys: store.keys.len() as u64,
+            databases: store.keys.filled_databases(),
+            deletes: noted(store.keys.deletes.slots()).count() as u64,
+            flushed: store.keys.deletes.flushed,
+            expired_total: store.keys.expired_total,
             book: store.book.clone(),
             sessions: sessions.collect(),
         }
     }
 
     pub(crate) fn begin(store: &mut Store) -> Result<SnapshotHead, SnapshotBusy> {
-        if store.keys.walk.is_some() {
+        if store.keys.walk().is_some() {
             return Err(SnapshotBusy);
         }
-        store.keys.walk = Some(Walk::new(store.revision, &store.sessions));
+        let walk = Walk::new(store.revision, &store.sessions, &store.keys);
+        store.keys.begin_walk(walk);
         Ok(SnapshotHead::of(store))
     }
 }
@@ -104,17 +117,21 @@ impl SnapshotHead {
 #[derive(Debug)]
 pub(crate) struct Walk {
     revision: Revision,
-    /// Cached replies as they were at the beginning; they come out before the first shard.
-    replies: VecDeque<ShardImage>,
-    /// The shard that comes out next; `SHARDS` when all are out.
-    next: usize,
-    /// For each shard not out yet, the entries that were changed since, as they were.
+    /// What comes out before the first shard, as it was at the beginning: cached replies and the
+    /// table of deletes.
+    pieces: VecDeque<ShardImage>,
+    /// The shards that come out next, counted over the databases that held keys.
+    shards: VecDeque<usize>,
+    /// For each shard, counted over all databases, the entries that were changed since, as they
+    /// were; empty beyond the last shard that comes out.
     saved: Vec<Vec<Entry>>,
     saved_bytes: u64,
+    /// The databases that were flushed since, and are walked instead of the new ones.
+    flushed: Vec<(u8, Arc<Database>)>,
 }
 
 impl Walk {
-    fn new(revision: Revision, sessions: &Sessions) -> Walk {
+    fn new(revision: Revision, sessions: &Sessions, keys: &Keyspace) -> Walk {
         let with_replies = sessions
             .iter()
             .filter(|(_, session)| !session.replies().is_empty());
@@ -124,31 +141,83 @@ impl Walk {
                 replies: state.replies().clone(),
             })
         });
-        let saved = std::iter::repeat_with(Vec::new).take(SHARDS).collect();
+        let mut pieces: VecDeque<ShardImage> = replies.collect();
+        let slots = keys.deletes.slots();
+        if noted(slots).next().is_some() {
+            pieces.push_back(ShardImage(Image::Deletes(Arc::clone(slots))));
+        }
+        let shards = filled_shards(keys.filled_databases());
+        let end = shards.back().map_or(0, |last| last + 1);
+        let saved = std::iter::repeat_with(Vec::new).take(end).collect();
         Walk {
             revision,
-            replies: replies.collect(),
-            next: 0,
+            pieces,
+            shards,
             saved,
             saved_bytes: 0,
+            flushed: Vec::new(),
         }
     }
 
-    /// Called before `entry` of `shard` is changed or removed.
-    pub(crate) fn save(&mut self, shard: usize, entry: &Entry) {
-        if shard >= self.next && entry.mod_revision <= self.revision {
+    /// Called before `entry` of a database's shard is changed, or when it was removed.
+    pub(crate) fn save(&mut self, database: u8, shard: usize, entry: &Entry) {
+        let shard = usize::from(database) * SHARDS + shard;
+        let is_to_come = self.shards.front().is_some_and(|next| shard >= *next);
+        if is_to_come && entry.mod_revision <= self.revision {
             self.saved_bytes += entry.cost();
             self.saved[shard].push(entry.clone());
         }
+    }
+
+    /// Called when a database was flushed that cost so many bytes. The first flush counts: what
+    /// comes later is not part of the snapshot.
+    pub(crate) fn save_database(&mut self, database: u8, old: &Arc<Database>, bytes: u64) {
+        if !self.flushed.iter().any(|(known, _)| *known == database) {
+            self.saved_bytes += bytes;
+            self.flushed.push((database, Arc::clone(old)));
+        }
+    }
+
+    pub(crate) fn into_flushed(self) -> impl Iterator<Item = Arc<Database>> {
+        self.flushed.into_iter().map(|(_, database)| database)
     }
 
     /// What the saved entries are taken to cost in memory, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.saved_bytes
     }
+
+    /// The next shard with the entries that belong to the snapshot.
+    fn next_shard(&mut self, databases: &[Database]) -> Option<ShardImage> {
+        let number = self.shards.pop_front()?;
+        let (database, shard) = (number / SHARDS, number % SHARDS);
+        let mut entries = std::mem::take(&mut self.saved[number]);
+        self.saved_bytes -= entries.iter().map(Entry::cost).sum::<u64>();
+        let flushed = self
+            .flushed
+            .iter()
+            .find(|(of, _)| usize::from(*of) == database);
+        let source = flushed.map_or(&databases[database], |(_, old)| old);
+        let untouched = source
+            .shard(shard)
+            .filter(|entry| entry.mod_revision <= self.revision);
+        entries.extend(untouched.cloned());
+        Some(ShardImage(Image::Entries {
+            shard: number,
+            entries,
+        }))
+    }
 }
 
-/// A piece of a snapshot: the entries of one shard, or the cached replies of one session. It
+/// The shards of these databases, counted over all databases, in ascending order.
+pub(crate) fn filled_shards(databases: u16) -> VecDeque<usize> {
+    let filled = (0..usize::from(DATABASES)).filter(|database| databases & 1 << database != 0);
+    filled
+        .flat_map(|database| database * SHARDS..(database + 1) * SHARDS)
+        .collect()
+}
+
+/// A piece of a snapshot: the cached replies of one session, the table of deletes, or a shard. It
 /// holds references only, so it can be encoded while the store goes on changing.
 #[derive(Debug, Clone)]
 pub struct ShardImage(Image);
@@ -159,7 +228,10 @@ enum Image {
         session: SessionId,
         replies: VecDeque<Reply>,
     },
+    /// Every slot, also those that note nothing.
+    Deletes(Arc<[Revision]>),
     Entries {
+        /// Counted over all databases.
         shard: usize,
         entries: Vec<Entry>,
     },
@@ -167,22 +239,13 @@ enum Image {
 
 impl ShardImage {
     pub(crate) fn next(keys: &mut Keyspace) -> Option<ShardImage> {
-        let walk = keys.walk.as_mut()?;
-        if let Some(replies) = walk.replies.pop_front() {
-            return Some(replies);
+        let (walk, databases) = keys.walk_mut();
+        let walk = walk?;
+        let piece = walk.pieces.pop_front();
+        let piece = piece.or_else(|| walk.next_shard(databases));
+        if piece.is_none() {
+            keys.end_walk();
         }
-        if walk.next == SHARDS {
-            keys.walk = None;
-            return None;
-        }
-        let (shard, revision) = (walk.next, walk.revision);
-        walk.next += 1;
-        let mut entries = std::mem::take(&mut walk.saved[shard]);
-        walk.saved_bytes -= entries.iter().map(Entry::cost).sum::<u64>();
-        let untouched = keys
-            .shard(shard)
-            .filter(|entry| entry.mod_revision <= revision);
-        entries.extend(untouched.cloned());
-        Some(ShardImage(Image::Entries { shard, entries }))
+        piece
     }
 }

@@ -3,5 +3,7 @@
 
 mod apply;
 mod model;
+mod random;
+mod reference;
 mod snapshot;
 mod support;

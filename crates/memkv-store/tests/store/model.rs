@@ -1,4 +1,4 @@
-//! The store against a model that is too simple to be wrong: random batches with duplicates and
+//! Sessions and batches against a model that is too simple to be wrong: random batches with duplicates and
 //! gaps, sessions that come and go, and snapshots between any two of them.
 
 use std::collections::BTreeMap;
@@ -145,6 +145,7 @@ impl Model {
                     .count();
                 ReplyValue::Integer(gone as i64)
             }
+            other => panic!("{other:?} is not generated here"),
         };
         self.revision = revision;
         Reply { revision, value }

@@ -175,11 +175,16 @@ fn a_missing_repeated_or_displaced_block_is_noticed() {
 fn blocks_of_different_snapshots_do_not_mix() {
     let mut store = filled(2000);
     let s = store.session_of_node(1).unwrap();
-    let before = snapshot(&mut store, 1 << 20);
-    apply(&mut store, &group(s, 2002, 2001, &[set(b"one more", b"x")]));
+    // So that both snapshots have a table of deletes.
     apply(
         &mut store,
-        &group(s, 2003, 2001, &[del(&[b"one more", b"other"])]),
+        &group(s, 2002, 2001, &[del(&[&0u64.to_le_bytes()])]),
+    );
+    let before = snapshot(&mut store, 1 << 20);
+    apply(&mut store, &group(s, 2003, 2001, &[set(b"one more", b"x")]));
+    apply(
+        &mut store,
+        &group(s, 2004, 2001, &[del(&[b"one more", b"other"])]),
     );
     let after = snapshot(&mut store, 1 << 20);
     assert_eq!(before.len(), after.len());
@@ -323,11 +328,11 @@ fn a_key_in_the_wrong_shard_is_noticed() {
 #[test]
 fn a_snapshot_of_another_version_says_so() {
     let mut blocks = snapshot(&mut Store::new(), 1000);
-    blocks[0][1] = 2;
+    blocks[0][1] = 3;
     let version = DecodeError::Version {
         what: "snapshot",
-        found: 2,
-        supported: 1,
+        found: 3,
+        supported: 2,
     };
     assert_eq!(load(&blocks).map(drop), Err(LoadError::Decode(version)));
 }

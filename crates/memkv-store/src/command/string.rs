@@ -1,0 +1,98 @@
+//! APPEND, SETRANGE, RENAME, COPY: makes values out of values.
+//!
+//! The deadline stays with the key that is changed, and goes along with the one that is moved or
+//! copied.
+
+use super::Context;
+use crate::{MAX_VALUE_BYTES_CEILING, ReplyError, ReplyValue};
+
+/// APPEND.
+pub(super) fn append(
+    context: &mut Context<'_>,
+    key: &[u8],
+    suffix: &[u8],
+) -> Result<ReplyValue, ReplyError> {
+    let Some(old) = context.get(key) else {
+        context.put(&[key, suffix], None);
+        return Ok(length(suffix.len()));
+    };
+    let len = old.value.len() + suffix.len();
+    check_length(len as u64)?;
+    let old = old.to_entry();
+    context.put(&[key, old.value(), suffix], old.deadline_ms());
+    Ok(length(len))
+}
+
+/// SETRANGE.
+pub(super) fn set_range(
+    context: &mut Context<'_>,
+    key: &[u8],
+    offset: u64,
+    patch: &[u8],
+) -> Result<ReplyValue, ReplyError> {
+    let old = context.get(key).map(|old| old.to_entry());
+    let value = old.as_ref().map_or(&[][..], |old| old.value());
+    if patch.is_empty() {
+        return Ok(length(value.len()));
+    }
+    check_length(offset.saturating_add(patch.len() as u64))?;
+    // The end was checked, so all of these are lengths of values.
+    let offset = offset as usize;
+    let head = &value[..offset.min(value.len())];
+    let gap = vec![0; offset - head.len()];
+    let tail = value.get(offset + patch.len()..).unwrap_or_default();
+    let deadline_ms = old.as_ref().and_then(|old| old.deadline_ms());
+    context.put(&[key, head, &gap, patch, tail], deadline_ms);
+    Ok(length(offset + patch.len() + tail.len()))
+}
+
+/// RENAME and RENAMENX.
+pub(super) fn rename(
+    context: &mut Context<'_>,
+    from: &[u8],
+    to: &[u8],
+    if_absent: bool,
+) -> Result<ReplyValue, ReplyError> {
+    let old = context.get(from).ok_or(ReplyError::NoSuchKey)?.to_entry();
+    let refused = if_absent && context.get(to).is_some();
+    if from != to && !refused {
+        context.remove(from);
+        context.put(&[to, old.value()], old.deadline_ms());
+    }
+    Ok(match if_absent {
+        true => ReplyValue::Integer((!refused).into()),
+        false => ReplyValue::Ok,
+    })
+}
+
+/// COPY, from the context's database.
+pub(super) fn copy(
+    context: &mut Context<'_>,
+    from: &[u8],
+    to: &[u8],
+    to_database: u8,
+    replace: bool,
+) -> ReplyValue {
+    let Some(old) = context.get(from).map(|old| old.to_entry()) else {
+        return ReplyValue::Integer(0);
+    };
+    let is_itself = from == to && context.database == to_database;
+    context.database = to_database;
+    let copied = !is_itself && (replace || context.get(to).is_none());
+    if copied {
+        context.put(&[to, old.value()], old.deadline_ms());
+    }
+    ReplyValue::Integer(copied.into())
+}
+
+fn check_length(len: u64) -> Result<(), ReplyError> {
+    if len > MAX_VALUE_BYTES_CEILING as u64 {
+        Err(ReplyError::StringTooLong)
+    } else {
+        Ok(())
+    }
+}
+
+fn length(len: usize) -> ReplyValue {
+    ReplyValue::Integer(i64::try_from(len).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,329 @@
+//! The keyspace: sixteen databases of bytes to bytes, with the revisions and deadlines of every key.
+//!
+//! It never iterates where an effect could show the order of a hash table, and never copies or
+//! locks a container for a snapshot: while one is being taken, a write saves the entry as it was
+//! (see `snapshot::Walk`). A key whose deadline log time has reached is absent to every access,
+//! whether or not [`Keyspace::expire`] has come to remove it. Invariants: every change of an entry
+//! gives it a higher `mod_revision`; whatever deletes a key notes it in the table of deletes.
+
+mod database;
+mod deletes;
+mod entry;
+
+use std::sync::Arc;
+
+use hashbrown::hash_table::Entry as Slot;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use self::database::Place;
+pub(crate) use self::database::{Database, SHARDS};
+pub(crate) use self::deletes::{DELETE_SLOTS, Deletes, noted};
+pub use self::entry::Value;
+pub(crate) use self::entry::{Entry, Record};
+use crate::snapshot::{EntryView, Walk};
+use crate::{DATABASES, Revision};
+
+/// Bits of the hash that name the shard: `log2(SHARDS)`.
+const SHARD_BITS: u32 = SHARDS.trailing_zeros();
+
+/// What a flush has cut loose. Dropping it takes time in proportion to the keys that it held.
+#[derive(Debug)]
+pub struct Garbage(#[expect(dead_code, reason = "it is there to be dropped")] Vec<Arc<Database>>);
+
+#[derive(Debug)]
+pub(crate) struct Keyspace {
+    /// One for each number below `DATABASES`.
+    databases: Vec<Database>,
+    /// Replicated, derived from the cluster's UUID: the same everywhere, unknown to who picks keys.
+    seed: u64,
+    /// Log time: the highest stamp applied, in milliseconds since the epoch.
+    pub(crate) now_ms: u64,
+    pub(crate) deletes: Deletes,
+    /// Keys that their deadlines have removed.
+    pub(crate) expired_total: u64,
+    /// The snapshot being taken, if any.
+    walk: Option<Walk>,
+    garbage: Vec<Arc<Database>>,
+}
+
+/// Reading.
+impl Keyspace {
+    pub(crate) fn new(seed: u64) -> Keyspace {
+        let databases = std::iter::repeat_with(Database::default);
+        Keyspace {
+            databases: databases.take(usize::from(DATABASES)).collect(),
+            seed,
+            now_ms: 0,
+            deletes: Deletes::default(),
+            expired_total: 0,
+            walk: None,
+            garbage: Vec::new(),
+        }
+    }
+
+    /// The number of keys of all databases.
+    pub(crate) fn len(&self) -> usize {
+        self.databases.iter().map(|database| database.len).sum()
+    }
+
+    pub(crate) fn database_len(&self, database: u8) -> usize {
+        self.database(database).map_or(0, |database| database.len)
+    }
+
+    pub(crate) fn database_deadlines(&self, database: u8) -> usize {
+        self.database(database)
+            .map_or(0, |database| database.with_deadline)
+    }
+
+    /// Estimated memory of the entries, and of what a snapshot in progress holds back.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let entries: u64 = self.databases.iter().map(|database| database.bytes).sum();
+        let walk = self.walk.as_ref().map_or(0, Walk::memory_bytes);
+        entries + walk
+    }
+
+    pub(crate) fn get(&self, database: u8, key: &[u8]) -> Option<Value<'_>> {
+        let entry = self.database(database)?.find(self.place(key), key)?;
+        entry.is_alive(self.now_ms).then(|| Value::of(entry))
+    }
+
+    /// Whether nothing has happened to a key that was absent at revision `at`: it is absent, and
+    /// was all the time.
+    pub(crate) fn absent_since(&self, database: u8, key: &[u8], at: Revision) -> bool {
+        let place = self.place(key);
+        let found = self.database(database).and_then(|d| d.find(place, key));
+        // One that is over its deadline may have come and gone without having been removed.
+        let absent = found.is_none_or(|e| !e.is_alive(self.now_ms) && e.mod_revision <= at);
+        absent && self.deletes.last(database, delete_slot(database, place)) <= at
+    }
+
+    /// The earliest deadline of all, in milliseconds since the epoch.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        let first = self.databases.iter().filter_map(Database::first_due);
+        first.map(|(deadline, ..)| deadline).min()
+    }
+
+    /// None for a number that is no database.
+    pub(crate) fn database(&self, database: u8) -> Option<&Database> {
+        self.databases.get(usize::from(database))
+    }
+
+    /// The databases that hold keys, a bit for each.
+    pub(crate) fn filled_databases(&self) -> u16 {
+        let filled = (0..DATABASES).filter(|database| self.database_len(*database) > 0);
+        filled.map(|database| 1 << database).sum()
+    }
+
+    fn place(&self, key: &[u8]) -> Place {
+        let hash = xxh3_64_with_seed(key, self.seed);
+        // The shard takes the upper bits and the tag the lower ones, so that the entries of one
+        // shard still differ in all the bits that its table looks at.
+        let shard = (hash >> (u64::BITS - SHARD_BITS)) as usize;
+        Place {
+            shard,
+            tag: (hash & u64::from(u32::MAX)) as u32,
+        }
+    }
+}
+
+/// Writing. `database` is below [`DATABASES`]: decoding refuses any other.
+impl Keyspace {
+    /// Takes the cluster's seed. Only an empty keyspace does: what is in has been placed. What was
+    /// noted of deletes would lie in other slots now, so it is as if everything had been flushed.
+    pub(crate) fn reseed(&mut self, seed: u64) {
+        if self.len() == 0 {
+            self.seed = seed;
+            let noted = noted(self.deletes.slots()).map(|(_, at)| at);
+            let flushed = noted.chain(self.deletes.flushed).max().unwrap_or(0);
+            self.deletes = Deletes::default();
+            self.deletes.flushed.fill(flushed);
+        }
+    }
+
+    /// Sets a key, with exactly the deadline that the record has.
+    pub(crate) fn put(&mut self, database: u8, record: &Record<'_>, revision: Revision) {
+        let key = record.key();
+        let place = self.place(key);
+        let target = &mut self.databases[usize::from(database)];
+        let before = match target.slot(place, key) {
+            Slot::Occupied(mut slot) => {
+                let entry = slot.get_mut();
+                if let Some(walk) = &mut self.walk {
+                    walk.save(database, place.shard, entry);
+                }
+                let (cost, deadline) = (entry.cost(), entry.deadline_ms());
+                if !entry.is_alive(self.now_ms) {
+                    entry.create_revision = revision;
+                    self.expired_total += 1;
+                    self.deletes.note(delete_slot(database, place), revision);
+                }
+                entry.overwrite(record, revision);
+                let after = entry.cost();
+                target.bytes = target.bytes - cost + after;
+                deadline
+            }
+            Slot::Vacant(slot) => {
+                let entry = Entry::new(record, place.tag, revision);
+                let cost = entry.cost();
+                slot.insert(entry);
+                target.bytes += cost;
+                target.len += 1;
+                target.ordered.insert(key.into());
+                None
+            }
+        };
+        target.deadline_changed(place, before, record.deadline_ms);
+    }
+
+    /// Gives a key another deadline; tells whether the key is there.
+    pub(crate) fn set_deadline(
+        &mut self,
+        database: u8,
+        key: &[u8],
+        deadline_ms: Option<u64>,
+        revision: Revision,
+    ) -> bool {
+        let place = self.place(key);
+        let target = &mut self.databases[usize::from(database)];
+        let Slot::Occupied(mut slot) = target.slot(place, key) else {
+            return false;
+        };
+        let entry = slot.get_mut();
+        if !entry.is_alive(self.now_ms) {
+            return false;
+        }
+        if let Some(walk) = &mut self.walk {
+            walk.save(database, place.shard, entry);
+        }
+        let (cost, before) = (entry.cost(), entry.deadline_ms());
+        entry.set_deadline(deadline_ms, revision);
+        let after = entry.cost();
+        target.bytes = target.bytes - cost + after;
+        target.deadline_changed(place, before, deadline_ms);
+        true
+    }
+
+    /// Removes a key; tells whether it was there. One over its deadline is left to `expire`.
+    pub(crate) fn remove(&mut self, database: u8, key: &[u8], revision: Revision) -> bool {
+        let (place, now_ms) = (self.place(key), self.now_ms);
+        let is_it = |entry: &Entry| entry.key() == key && entry.is_alive(now_ms);
+        self.take_out(database, place, is_it, revision)
+    }
+
+    /// Removes keys that are due, in the order of their deadlines within each database, at most
+    /// `limit` of them; tells how many.
+    pub(crate) fn expire(&mut self, limit: usize, revision: Revision) -> usize {
+        let mut removed = 0;
+        for database in 0..DATABASES {
+            while let Some((deadline, shard, tag)) = self.databases[usize::from(database)]
+                .first_due()
+                .filter(|(deadline, ..)| *deadline <= self.now_ms && removed < limit)
+            {
+                let shard = usize::from(shard);
+                let place = Place { shard, tag };
+                let is_due =
+                    |entry: &Entry| entry.tag() == tag && entry.deadline_ms() == Some(deadline);
+                while self.take_out(database, place, is_due, revision) {
+                    removed += 1;
+                }
+            }
+        }
+        self.expired_total += removed as u64;
+        removed
+    }
+
+    /// The one way out for a single key.
+    fn take_out(
+        &mut self,
+        database: u8,
+        place: Place,
+        is_it: impl Fn(&Entry) -> bool,
+        revision: Revision,
+    ) -> bool {
+        let target = &mut self.databases[usize::from(database)];
+        let Some(entry) = target.remove(place.shard, place.tag, is_it) else {
+            return false;
+        };
+        if let Some(walk) = &mut self.walk {
+            walk.save(database, place.shard, &entry);
+        }
+        self.deletes.note(delete_slot(database, place), revision);
+        true
+    }
+
+    /// Removes all keys of a database at once, whatever their number; tells whether there were any.
+    pub(crate) fn flush(&mut self, database: u8, revision: Revision) -> bool {
+        let target = &mut self.databases[usize::from(database)];
+        if target.len == 0 {
+            return false;
+        }
+        let old = Arc::new(std::mem::take(target));
+        if let Some(walk) = &mut self.walk {
+            walk.save_database(database, &old, old.bytes);
+        }
+        self.garbage.push(old);
+        self.deletes.flushed[usize::from(database)] = revision;
+        true
+    }
+
+    pub(crate) fn take_garbage(&mut self) -> Option<Garbage> {
+        let garbage = std::mem::take(&mut self.garbage);
+        (!garbage.is_empty()).then_some(Garbage(garbage))
+    }
+}
+
+/// Snapshots.
+impl Keyspace {
+    pub(crate) fn walk(&self) -> Option<&Walk> {
+        self.walk.as_ref()
+    }
+
+    pub(crate) fn walk_mut(&mut self) -> (Option<&mut Walk>, &[Database]) {
+        (self.walk.as_mut(), &self.databases)
+    }
+
+    pub(crate) fn begin_walk(&mut self, walk: Walk) {
+        self.walk = Some(walk);
+    }
+
+    /// Ends a snapshot. Databases that it held after a flush go the way of the flush.
+    pub(crate) fn end_walk(&mut self) {
+        let flushed = self.walk.take().into_iter().flat_map(Walk::into_flushed);
+        self.garbage.extend(flushed);
+    }
+
+    /// Puts back an entry of a snapshot, which the ordered index does not know before
+    /// [`Keyspace::build_order`]. False if the key is there already or belongs to another shard:
+    /// then nothing changed.
+    pub(crate) fn restore(&mut self, database: u8, shard: usize, view: &EntryView<'_>) -> bool {
+        let key = &view.record[..view.key_len];
+        let place = self.place(key);
+        if place.shard != shard {
+            return false;
+        }
+        let target = &mut self.databases[usize::from(database)];
+        let Slot::Vacant(slot) = target.slot(place, key) else {
+            return false;
+        };
+        let entry = Entry::restored(view, place.tag);
+        let cost = entry.cost();
+        slot.insert(entry);
+        target.bytes += cost;
+        target.len += 1;
+        target.deadline_changed(place, None, view.deadline_ms);
+        true
+    }
+
+    pub(crate) fn build_order(&mut self) {
+        self.databases.iter_mut().for_each(Database::build_order);
+    }
+}
+
+/// Where deletes of keys of this place are noted. The factor moves the databases apart; it is odd,
+/// so no two of them fall together.
+fn delete_slot(database: u8, place: Place) -> usize {
+    const DATABASE_STEP: usize = 4099;
+    let within =
+        place.shard * (DELETE_SLOTS / SHARDS) + place.tag as usize % (DELETE_SLOTS / SHARDS);
+    (within + usize::from(database) * DATABASE_STEP) % DELETE_SLOTS
+}

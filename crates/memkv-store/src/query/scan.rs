@@ -1,0 +1,84 @@
+//! Queries over many keys: SCAN by hash shards, ranges by the ordered index, and RANDOMKEY.
+//!
+//! Keys of one shard come out sorted, because the order of its table differs between nodes. Keys
+//! past their deadline never come out.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::answer::{count, meta};
+use crate::keyspace::{Entry, Keyspace, SHARDS};
+use crate::{RANGE_BYTES, ReplyValue};
+
+/// Whole shards from `cursor` on, until `count` keys are reached.
+pub(super) fn scan(keys: &Keyspace, database: u8, cursor: u64, count: u64) -> ReplyValue {
+    let mut found = Vec::new();
+    let mut next = usize::try_from(cursor).unwrap_or(usize::MAX);
+    while next < SHARDS && (found.len() as u64) < count.max(1) {
+        let mut shard: Vec<&[u8]> = alive(keys, database, next).map(Entry::key).collect();
+        shard.sort_unstable();
+        found.extend(shard.into_iter().map(key_bulk));
+        next += 1;
+    }
+    let cursor = if next < SHARDS { next as i64 } else { 0 };
+    ReplyValue::Array(vec![ReplyValue::Integer(cursor), ReplyValue::Array(found)])
+}
+
+/// Keys in byte order, and whether more follow.
+pub(super) fn range(
+    keys: &Keyspace,
+    database: u8,
+    start: &[u8],
+    end: Bound<&[u8]>,
+    limit: u64,
+    keys_only: bool,
+) -> ReplyValue {
+    let mut items = Vec::new();
+    let mut bytes = 0;
+    let mut more = false;
+    let ordered = keys.database(database).map(|d| d.keys_between(start, end));
+    for key in ordered.into_iter().flatten() {
+        let Some(found) = keys.get(database, key) else {
+            continue;
+        };
+        more = items.len() as u64 >= limit || bytes >= RANGE_BYTES;
+        if more {
+            break;
+        }
+        bytes += key.len();
+        items.push(match keys_only {
+            true => key_bulk(key),
+            false => {
+                bytes += found.value.len();
+                let fields = meta(found, true);
+                ReplyValue::Array([key_bulk(key)].into_iter().chain(fields).collect())
+            }
+        });
+    }
+    ReplyValue::Array(vec![ReplyValue::Array(items), count(usize::from(more))])
+}
+
+/// A key that the nonce picks: a shard by its lower half, within it the key whose hash differs
+/// least from the upper half in the upper bits. That costs one shard, not the whole keyspace.
+pub(super) fn random_key(keys: &Keyspace, database: u8, nonce: u64) -> ReplyValue {
+    let first = nonce as usize % SHARDS;
+    let mask = (nonce >> u32::BITS) as u32;
+    let mut shards = (0..SHARDS).map(|step| (first + step) % SHARDS);
+    let picked = shards.find_map(|shard| {
+        alive(keys, database, shard).min_by_key(|entry| (entry.tag() ^ mask, entry.key()))
+    });
+    picked.map_or(ReplyValue::Nil, |entry| key_bulk(entry.key()))
+}
+
+fn alive(keys: &Keyspace, database: u8, shard: usize) -> impl Iterator<Item = &Entry> {
+    let shard = keys
+        .database(database)
+        .map(|database| database.shard(shard));
+    let entries = shard.into_iter().flatten();
+    entries.filter(|entry| entry.is_alive(keys.now_ms))
+}
+
+fn key_bulk(key: &[u8]) -> ReplyValue {
+    ReplyValue::Bulk(Bytes::copy_from_slice(key))
+}
