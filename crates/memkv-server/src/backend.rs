@@ -2,6 +2,7 @@
 //! Never decides anything: for a [`Node`] every method is the node's own.
 
 use std::future::Future;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -10,7 +11,8 @@ use memkv_raft::{Frame, Lane, Node, NodeStatus, RequestError};
 
 /// A replicated store; a clone is another handle to the same one.
 pub trait Backend: Clone + Send + Sync + 'static {
-    /// Executes a command exactly once.
+    /// Executes a command exactly once. Commands execute in the order of the calls, whenever the
+    /// futures are polled.
     fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send;
 
     /// Reads linearizably.
@@ -18,6 +20,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
         &self,
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> impl Future<Output = Result<T, RequestError>> + Send;
+
+    /// Reads what is here now, however old.
+    fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T;
+
+    /// Log time here and now in milliseconds; never before the store's last stamp.
+    fn now_ms(&self, store: &Store) -> u64;
 
     /// The node's view of itself.
     fn status(&self) -> NodeStatus;
@@ -27,8 +35,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 }
 
 impl Backend for Node {
-    async fn write(&self, command: Command) -> Result<Reply, RequestError> {
-        Self::write(self, &command).await
+    fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send {
+        // Not an `async fn`: the command is in line when this returns.
+        Self::write(self, &command)
     }
 
     async fn read<T: Send + 'static>(
@@ -36,6 +45,20 @@ impl Backend for Node {
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<T, RequestError> {
         Self::read(self, read).await
+    }
+
+    fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
+        Self::read_stale(self, read)
+    }
+
+    /// The wall clock, held back by nothing but the last stamp: the log's clock is slewed towards
+    /// it, so the two differ only after the wall clock was set.
+    fn now_ms(&self, store: &Store) -> u64 {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        let wall_ms = wall.map_or(0, |wall| {
+            u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
+        });
+        wall_ms.max(store.stamp_ms())
     }
 
     fn status(&self) -> NodeStatus {

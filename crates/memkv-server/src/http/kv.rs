@@ -10,10 +10,10 @@ use memkv_proto::{ErrorCode, HEADER_REVISION, KeyPathError, decode_key_path};
 use memkv_raft::store::{Command, Reply, ReplyValue};
 
 use super::app::Api;
-use super::failure;
 use super::head::Method;
 use super::response::Response;
 use crate::backend::Backend;
+use crate::failure;
 
 /// Whether DELETE found a key.
 const HEADER_DELETED: &str = "x-memkv-deleted";

@@ -6,10 +6,8 @@
 
 mod app;
 mod body;
-mod budget;
 mod conn;
 mod date;
-mod failure;
 mod head;
 mod kv;
 mod limits;
@@ -25,3 +23,4 @@ pub use conn::{Admission, App, End, serve};
 pub use head::{Head, Refusal};
 pub use limits::Limits;
 pub use response::Response;
+pub(crate) use status::uuid;
