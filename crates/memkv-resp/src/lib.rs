@@ -26,5 +26,6 @@ pub use frame::{
 pub use glob::glob_match;
 pub use inline::{UnbalancedQuotes, split_args};
 pub use limits::{Limits, MAX_ARGS, MAX_BULK_BYTES};
+pub use number::parse_i64 as parse_integer;
 pub use reply::{Protocol, ReplyWriter};
 pub use request::{BIG_BULK_BYTES, Request, RequestParser};

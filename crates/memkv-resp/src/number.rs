@@ -6,7 +6,8 @@ const LINE_BYTES: usize = 24;
 
 /// Reads an integer as Redis's `string2ll` does: decimal, no `+`, no spaces, no leading zero, no
 /// `-0`, within an `i64`.
-pub(crate) fn parse_i64(text: &[u8]) -> Option<i64> {
+#[must_use]
+pub fn parse_i64(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         _ => (false, text),

@@ -10,7 +10,8 @@ use memkv_raft::{Frame, Lane, Node, NodeStatus, RequestError};
 
 /// A replicated store; a clone is another handle to the same one.
 pub trait Backend: Clone + Send + Sync + 'static {
-    /// Executes a command exactly once.
+    /// Executes a command exactly once. Commands execute in the order of the calls, whenever the
+    /// futures are polled.
     fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send;
 
     /// Reads linearizably.
@@ -19,8 +20,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> impl Future<Output = Result<T, RequestError>> + Send;
 
-    /// Log time in milliseconds since the Unix epoch.
-    fn log_time_ms(&self) -> u64;
+    /// Reads what is here now, however old.
+    fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T;
+
+    /// Log time here and now in milliseconds since the Unix epoch; never before the store's last
+    /// stamp.
+    fn now_ms(&self, store: &Store) -> u64;
 
     /// The node's view of itself.
     fn status(&self) -> NodeStatus;
@@ -30,8 +35,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 }
 
 impl Backend for Node {
-    async fn write(&self, command: Command) -> Result<Reply, RequestError> {
-        Self::write(self, &command).await
+    fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send {
+        // Not an `async fn`: the command is in line when this returns.
+        Self::write(self, &command)
     }
 
     async fn read<T: Send + 'static>(
@@ -41,8 +47,12 @@ impl Backend for Node {
         Self::read(self, read).await
     }
 
-    fn log_time_ms(&self) -> u64 {
-        Self::log_time_ms(self)
+    fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
+        Self::read_stale(self, read)
+    }
+
+    fn now_ms(&self, store: &Store) -> u64 {
+        self.log_time_ms().max(store.stamp_ms())
     }
 
     fn status(&self) -> NodeStatus {

@@ -7,16 +7,26 @@
 
 #![forbid(unsafe_code)]
 
+/// The page of the documentation about commands, `docs/commands.md`.
+#[must_use]
+pub fn commands_page() -> String {
+    commands::page()
+}
+
 pub mod args;
 pub mod backend;
+mod budget;
+mod commands;
 pub mod consensus;
 pub mod demo;
+mod failure;
 pub mod http;
 pub mod listener;
 pub mod logging;
 pub mod password;
 pub mod peer;
 pub mod process;
+pub mod resp;
 pub mod run;
 pub mod say;
 pub mod settings;

@@ -1,15 +1,17 @@
-//! The node's one address: accepts connections, bounds their number, and tells by the first byte
-//! what a connection speaks. Peers' connections move to the consensus runtime.
+//! The node's addresses: accepts connections, bounds their number, and tells on the one address
+//! that serves everybody by the first byte what a connection speaks. Peers' connections move to the
+//! consensus runtime. `redis_addr` serves RESP alone, with lines typed by hand too.
 //!
 //! Clients can never take the places of peers: beyond `max_connections` a few connections are
 //! still read far enough to see whether they are peers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use memkv_proto::ErrorCode;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,6 +21,7 @@ use crate::backend::Backend;
 use crate::http::{self, Admission, Api, App, End, Head, Limits, PeerUpgrade, Refusal, Response};
 use crate::password::same;
 use crate::peer::{self, PROOF_BYTES, PeerHandler};
+use crate::resp::Resp;
 
 /// Connections beyond `max_connections` that are read to see whether they are peers: four lanes of
 /// dozens of peers, all at once.
@@ -36,6 +39,7 @@ const FIRST_READ_BYTES: usize = 4 * 1024;
 /// What every connection shares.
 pub struct Listener<B> {
     api: Arc<Api<B>>,
+    resp: Arc<Resp<B>>,
     limits: Arc<Limits>,
     /// Limits of a connection that may only turn out to be a peer.
     crowded_limits: Arc<Limits>,
@@ -49,7 +53,7 @@ pub struct Listener<B> {
 #[derive(Debug, PartialEq, Eq)]
 enum Protocol {
     Http,
-    /// An array, as every RESP client starts. Not served by this version.
+    /// An array, as every RESP client starts.
     Resp,
     Tls,
 }
@@ -68,6 +72,7 @@ impl<B: Backend> Listener<B> {
     /// A listener for at most `max_connections` clients; peers are served on `consensus`.
     pub fn new(
         api: Arc<Api<B>>,
+        resp: Arc<Resp<B>>,
         limits: Limits,
         max_connections: usize,
         consensus: Handle,
@@ -77,6 +82,7 @@ impl<B: Backend> Listener<B> {
         crowded_limits.idle_time = limits.header_time;
         Self {
             api,
+            resp,
             limits: Arc::new(limits),
             crowded_limits: Arc::new(crowded_limits),
             clients: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
@@ -85,39 +91,75 @@ impl<B: Backend> Listener<B> {
         }
     }
 
-    /// Accepts until it is dropped.
+    /// Accepts clients and peers until it is dropped.
     pub async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
-            match listener.accept().await {
-                Ok((stream, _addr)) => {
-                    tokio::spawn(self.clone().connection(stream));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            let (stream, addrs) = accept(&listener).await;
+            tokio::spawn(self.clone().connection(stream, addrs));
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
-        // Fails only if the connection is already gone.
-        let _ = stream.set_nodelay(true);
+    /// Accepts RESP clients until it is dropped.
+    pub async fn accept_resp(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let (stream, addrs) = accept(&listener).await;
+            tokio::spawn(self.clone().resp_connection(stream, addrs));
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, addrs: Addrs) {
         match self.clients.clone().try_acquire_owned() {
-            Ok(place) => self.serve(stream, &*self.api, &self.limits, place).await,
+            Ok(place) => {
+                self.serve(
+                    stream,
+                    addrs,
+                    Some(&*self.resp),
+                    &*self.api,
+                    &self.limits,
+                    place,
+                )
+                .await;
+            }
             Err(_full) => match self.reserved.clone().try_acquire_owned() {
                 Ok(place) => {
                     let app = PeersOnly(&self.api);
-                    self.serve(stream, &app, &self.crowded_limits, place).await;
+                    self.serve(stream, addrs, None, &app, &self.crowded_limits, place)
+                        .await;
                 }
                 Err(_full) => tracing::debug!("no place for another connection"),
             },
         }
     }
 
+    async fn resp_connection(self: Arc<Self>, stream: TcpStream, addrs: Addrs) {
+        let Ok(_place) = self.clients.clone().try_acquire_owned() else {
+            return self.refuse_resp(stream).await;
+        };
+        let mut stream = stream;
+        let mut input = BytesMut::with_capacity(FIRST_READ_BYTES);
+        match stream.read_buf(&mut input).await {
+            // HTTP is told by its first line, which the connection looks at.
+            Ok(1..) if Protocol::of(input[0]) != Protocol::Tls => {}
+            _ => return,
+        }
+        self.resp
+            .serve(stream, input, addrs.client, addrs.local)
+            .await;
+    }
+
+    /// Says why there is no place, if that costs nothing.
+    async fn refuse_resp(&self, mut stream: TcpStream) {
+        // A new connection's buffer takes this at once; who is gone needs no answer.
+        let _ = timeout(ACCEPT_PAUSE, stream.write_all(&self.resp.refusal())).await;
+    }
+
+    /// Serves what the first byte asks for; `resp` is nothing for a connection that may only be a
+    /// peer.
     async fn serve<A: App<Upgrade = PeerUpgrade>>(
         &self,
         mut stream: TcpStream,
+        addrs: Addrs,
+        resp: Option<&Resp<B>>,
         app: &A,
         limits: &Arc<Limits>,
         place: OwnedSemaphorePermit,
@@ -128,10 +170,14 @@ impl<B: Backend> Listener<B> {
         if !matches!(read, Ok(Ok(1..))) {
             return;
         }
-        match Protocol::of(input[0]) {
-            Protocol::Http => {}
-            other => {
-                tracing::debug!(protocol = ?other, "closed a connection: not spoken here");
+        match (Protocol::of(input[0]), resp) {
+            (Protocol::Http, _) => {}
+            (Protocol::Resp, Some(resp)) => {
+                return resp.serve(stream, input, addrs.client, addrs.local).await;
+            }
+            (Protocol::Resp, None) => return self.refuse_resp(stream).await,
+            (Protocol::Tls, _) => {
+                tracing::debug!("closed a connection: TLS is not spoken here");
                 return;
             }
         }
@@ -196,6 +242,32 @@ async fn is_confirmed(
     same(&proof, &expected)
 }
 
+/// Both ends of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Addrs {
+    client: SocketAddr,
+    local: SocketAddr,
+}
+
+/// The next connection.
+async fn accept(listener: &TcpListener) -> (TcpStream, Addrs) {
+    loop {
+        let accepted = listener.accept().await;
+        match accepted.and_then(|(stream, client)| {
+            stream.set_nodelay(true)?;
+            let local = stream.local_addr()?;
+            Ok((stream, Addrs { client, local }))
+        }) {
+            Ok(accepted) => return accepted,
+            // Also a connection that was gone before it could be looked at.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
 /// The API for connections beyond the limit: peers only.
 struct PeersOnly<'a, B>(&'a Api<B>);
 
@@ -230,12 +302,11 @@ impl<B: Backend> App for PeersOnly<'_, B> {
 #[cfg(test)]
 mod tests {
     use memkv_raft::{Frame, Lane, Transport};
-    use tokio::io::AsyncWriteExt;
 
     use super::*;
     use crate::http::ApiSettings;
     use crate::peer::{ClusterSecret, Links};
-    use crate::testing::Fake;
+    use crate::testing::{Fake, resp_settings};
 
     async fn start(max_connections: usize) -> String {
         start_with(max_connections, None).await
@@ -251,10 +322,12 @@ mod tests {
             cluster_secret: secret,
         });
         api.serve_with(Fake::working());
+        let api = Arc::new(api);
+        let resp = Arc::new(Resp::new(api.clone(), resp_settings()));
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = socket.local_addr().unwrap().to_string();
         let limits = Limits::default();
-        let listener = Listener::new(Arc::new(api), limits, max_connections, Handle::current());
+        let listener = Listener::new(api, resp, limits, max_connections, Handle::current());
         tokio::spawn(Arc::new(listener).accept(socket));
         addr
     }
@@ -295,17 +368,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_protocols_are_closed_without_an_answer() {
+    async fn the_one_address_speaks_resp_and_closes_tls() {
         let addr = start(10).await;
-        for first in ["*1\r\n$4\r\nPING\r\n", "\x16\x03\x01"] {
-            let mut stream = TcpStream::connect(&addr).await.unwrap();
-            stream.write_all(first.as_bytes()).await.unwrap();
-            // Closed with unread bytes it may be a reset; in no case an answer.
-            assert!(
-                matches!(stream.read(&mut [0; 16]).await, Ok(0) | Err(_)),
-                "{first:?}"
-            );
-        }
+        let mut stream = TcpStream::connect(&addr).await.unwrap();
+        let ping = "*1\r\n$4\r\nPING\r\n";
+        assert_eq!(ask(&mut stream, ping).await, "+PONG\r\n");
+        let mut stream = TcpStream::connect(&addr).await.unwrap();
+        stream.write_all(b"\x16\x03\x01").await.unwrap();
+        // Closed with unread bytes it may be a reset; in no case an answer.
+        assert!(matches!(stream.read(&mut [0; 16]).await, Ok(0) | Err(_)));
+    }
+
+    #[tokio::test]
+    async fn a_resp_client_beyond_the_limit_is_told() {
+        let addr = start(1).await;
+        let mut first = TcpStream::connect(&addr).await.unwrap();
+        assert!(ask(&mut first, ALIVE).await.starts_with("HTTP/1.1 200"));
+        let mut second = TcpStream::connect(&addr).await.unwrap();
+        let refusal = ask(&mut second, "*1\r\n$4\r\nPING\r\n").await;
+        assert_eq!(refusal, "-ERR max number of clients reached\r\n");
     }
 
     #[tokio::test]

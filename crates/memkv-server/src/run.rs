@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use memkv_proto::Durability;
+use memkv_proto::config::split_addr;
 use memkv_raft::{Node, NodeStatus, Phase, StartError};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -14,7 +15,8 @@ use tokio::sync::oneshot;
 use crate::consensus::Consensus;
 use crate::http::{Api, ApiSettings, Limits};
 use crate::listener::Listener;
-use crate::settings::Settings;
+use crate::resp::{Resp, RespSettings};
+use crate::settings::{RedisListener, Settings};
 use crate::signals::StopSignals;
 use crate::{logging, process, say};
 
@@ -36,6 +38,16 @@ const DRAIN_MAX: Duration = Duration::from_millis(300);
 
 /// How often a node that is not ready yet looks whether it is.
 const READY_POLL: Duration = Duration::from_millis(10);
+
+/// Redis's own port, where its clients look first.
+pub(crate) const REDIS_PORT: u16 = 6379;
+
+/// Ports from Redis's own on that are tried where nobody chose one.
+const REDIS_PORTS: u16 = 100;
+
+/// A Redis client that takes nothing of its answers for this long is gone. It may be stopped in a
+/// debugger, or read a long answer line by line, so this is long.
+const WRITE_STALL: Duration = Duration::from_secs(60);
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -101,24 +113,35 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let started = Instant::now();
     let system = |what| move |source| RunError::System { what, source };
     let mut signals = StopSignals::listen().map_err(system("signal handlers"))?;
-    let socket = listen(settings).await?;
+    let socket = listen(settings, &settings.bind).await?;
+    let redis = listen_redis(settings).await?;
     let consensus = Consensus::start(settings.node_config(), settings.cluster_secret.clone())
         .map_err(system("the consensus thread"))?;
     let api = Arc::new(Api::new(api_settings(settings)));
+    let resp = Arc::new(Resp::new(
+        api.clone(),
+        resp_settings(settings, redis.as_ref()),
+    ));
     let places = process::fit_connections(settings.config.max_connections);
     let listener = Listener::new(
         api.clone(),
+        resp.clone(),
         Limits::default(),
         usize::try_from(places).unwrap_or(usize::MAX),
         consensus.handle.clone(),
     );
-    let accepting = tokio::spawn(Arc::new(listener).accept(socket));
-    introduce(settings);
+    let listener = Arc::new(listener);
+    introduce(settings, redis.as_ref());
+    let mut accepting = vec![tokio::spawn(listener.clone().accept(socket))];
+    if let Some(redis) = redis {
+        accepting.push(tokio::spawn(listener.accept_resp(redis)));
+    }
 
     let node = match start(consensus.node, &mut signals).await {
         Ok(node) => node,
         Err(code) => return Ok(code),
     };
+    resp.serve_with(node.clone());
     api.serve_with(node.clone());
     tokio::spawn(announce(node.clone(), started));
     if settings.config.report_writes {
@@ -128,17 +151,16 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         failure = node.failed() => {
             tracing::error!(%failure, "the node has failed");
             say::error(&failure);
-            Ok(exit::FAILED)
+            return Ok(exit::FAILED);
         }
-        (name, _) = signals.next() => {
-            tracing::info!(signal = name, "stopping");
-            // Still accepting: the next leader may have to connect to this node to take over.
-            api.stop();
-            let code = stop(&node, &api, &mut signals).await;
-            accepting.abort();
-            Ok(code)
-        }
+        (name, _) = signals.next() => tracing::info!(signal = name, "stopping"),
+        () = resp.stop_asked() => tracing::info!("stopping: a client has said SHUTDOWN"),
     }
+    // Still accepting: the next leader may have to connect to this node to take over.
+    api.stop();
+    let code = stop(&node, &api, &mut signals).await;
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    Ok(code)
 }
 
 /// Waits until the node answers; an exit code if it never will.
@@ -164,8 +186,7 @@ async fn start(
     }
 }
 
-async fn listen(settings: &Settings) -> Result<TcpListener, RunError> {
-    let bind = &settings.bind;
+async fn listen(settings: &Settings, bind: &str) -> Result<TcpListener, RunError> {
     let failed = |source: io::Error| {
         let next = match source.kind() {
             io::ErrorKind::AddrInUse => {
@@ -176,7 +197,7 @@ async fn listen(settings: &Settings) -> Result<TcpListener, RunError> {
             _ => "check the address",
         };
         RunError::Listen {
-            bind: bind.clone(),
+            bind: bind.to_owned(),
             source,
             next,
         }
@@ -212,6 +233,40 @@ fn check_secure(settings: &Settings, addr: SocketAddr) -> Result<(), RunError> {
     Ok(())
 }
 
+/// The listener for Redis clients alone, if there is to be one.
+async fn listen_redis(settings: &Settings) -> Result<Option<TcpListener>, RunError> {
+    match &settings.redis {
+        RedisListener::None => Ok(None),
+        RedisListener::At(addr) => listen(settings, addr).await.map(Some),
+        RedisListener::FirstFree => {
+            for port in REDIS_PORT..REDIS_PORT + REDIS_PORTS {
+                if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+                    return Ok(Some(listener));
+                }
+            }
+            Ok(None)
+        }
+    }
+}
+
+fn resp_settings(settings: &Settings, redis: Option<&TcpListener>) -> RespSettings {
+    let config = &settings.config;
+    RespSettings {
+        port: redis_port(settings, redis),
+        max_value_bytes: usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX),
+        max_connections: config.max_connections,
+        write_stall: WRITE_STALL,
+        password: settings.password.clone(),
+    }
+}
+
+/// Where Redis clients are told to connect.
+fn redis_port(settings: &Settings, redis: Option<&TcpListener>) -> u16 {
+    let own = redis.and_then(|redis| redis.local_addr().ok());
+    let shared = || split_addr(&settings.bind).map_or(0, |(_host, port)| port);
+    own.map_or_else(shared, |addr| addr.port())
+}
+
 fn api_settings(settings: &Settings) -> ApiSettings {
     let config = &settings.config;
     ApiSettings {
@@ -229,7 +284,7 @@ fn api_settings(settings: &Settings) -> ApiSettings {
 }
 
 /// The first lines: who this is, where, and what an acknowledgement means.
-fn introduce(settings: &Settings) {
+fn introduce(settings: &Settings, redis: Option<&TcpListener>) {
     let (config, bind) = (&settings.config, &settings.bind);
     let peers: Vec<_> = config.peer_addrs.iter().map(ToString::to_string).collect();
     let cluster = if peers.is_empty() {
@@ -241,9 +296,15 @@ fn introduce(settings: &Settings) {
         Durability::Sync => "sync: fsynced on a majority before every OK",
         Durability::Os => "os: NO fsync; survives the death of processes, not a power loss",
     };
+    let port = redis_port(settings, redis);
+    let taken = match settings.redis {
+        RedisListener::FirstFree if port != REDIS_PORT => format!("     ({REDIS_PORT} is taken)"),
+        _ => String::new(),
+    };
     say::out(format!(
         "memkv {version}  node {id}  ({source})\n  \
            http    http://{bind}     curl -T- http://{bind}/v1/kv/hello <<< world\n  \
+           redis   redis-cli -p {port}{taken}\n  \
            addr    {addr} (told to peers)\n  \
            peers   {cluster}\n  \
            data    {log} {snapshot} {metadata}\n  \

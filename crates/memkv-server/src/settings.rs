@@ -31,12 +31,26 @@ pub struct Settings {
     pub config: RaftConfig,
     /// Where to listen; peers are told `config.node_addr`.
     pub bind: String,
+    /// Where Redis clients have a listener of their own.
+    pub redis: RedisListener,
     /// Where the settings come from, for people.
     pub source: String,
     /// What clients must show.
     pub password: Option<Password>,
     /// What peers must prove.
     pub cluster_secret: Option<ClusterSecret>,
+}
+
+/// Where Redis clients have a listener of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedisListener {
+    /// Nowhere; the node's address serves them too.
+    None,
+    /// There.
+    At(String),
+    /// On the first free port from Redis's own on, of this machine only: nobody has configured
+    /// anything.
+    FirstFree,
 }
 
 /// Why a node cannot be run as asked.
@@ -86,7 +100,7 @@ impl Settings {
         if let Some(bind) = bind {
             check_addr(bind).map_err(|error| SettingsError::Bind(error.to_string()))?;
         }
-        let (mut config, source) = base(file, bind)?;
+        let (mut config, source, is_embedded) = base(file, bind)?;
         config.apply_env(&variable)?;
         for (key, value, flag) in overrides {
             config.apply_override(key, value, flag)?;
@@ -95,9 +109,15 @@ impl Settings {
         let password = password(&config, variable(PASSWORD_VARIABLE))?;
         let cluster_secret = cluster_secret(&config)?;
         let bind = bind.map_or_else(|| config.node_addr.addr.clone(), str::to_owned);
+        let redis = match &config.redis_addr[..] {
+            "" if is_embedded => RedisListener::FirstFree,
+            "" => RedisListener::None,
+            addr => RedisListener::At(addr.to_owned()),
+        };
         Ok(Self {
             config,
             bind,
+            redis,
             source,
             password,
             cluster_secret,
@@ -182,15 +202,19 @@ fn secret_file(key: &'static str, name: &str) -> Result<Option<(PathBuf, String)
     }
 }
 
-/// The file's settings, or those of a node without a file; and in words which.
-fn base(file: Option<&Path>, bind: Option<&str>) -> Result<(RaftConfig, String), SettingsError> {
+/// The file's settings, or those of a node without a file; in words which, and whether the latter.
+fn base(
+    file: Option<&Path>,
+    bind: Option<&str>,
+) -> Result<(RaftConfig, String, bool), SettingsError> {
     let path = file.unwrap_or(Path::new(CONFIG_FILE));
     match (read(path), file) {
         (Err(error), None) if error.kind() == io::ErrorKind::NotFound => Ok((
             embedded(bind)?,
             format!("no {CONFIG_FILE} here: a single node"),
+            true,
         )),
-        (text, _) => Ok((parse(path, text)?, path.display().to_string())),
+        (text, _) => Ok((parse(path, text)?, path.display().to_string(), false)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! For tests: a backend that is a real store without a cluster, and can be told to fail.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -11,6 +12,7 @@ use memkv_raft::{Frame, Lane, MemberStatus, NodeStatus, Phase, RequestError, Rol
 use parking_lot::Mutex;
 
 use crate::backend::Backend;
+use crate::resp::RespSettings;
 
 /// Session of every command; the first log entry opens it.
 const SESSION: SessionId = 1;
@@ -59,9 +61,8 @@ impl Fake {
     }
 }
 
-impl Backend for Fake {
-    async fn write(&self, command: Command) -> Result<Reply, RequestError> {
-        self.turn().await?;
+impl Fake {
+    fn apply(&self, command: &Command) -> Reply {
         let mut guard = self.store.lock();
         let (store, last) = &mut *guard;
         *last += 1;
@@ -70,9 +71,21 @@ impl Backend for Fake {
         batch.group(SESSION, seq, seq - 1, [&command.encode()].into_iter());
         let mut answer = Answer(None);
         store.apply(SESSION + seq, &batch.finish(), &mut answer);
-        Ok(answer
+        answer
             .0
-            .expect("the session is open and the sequence has no gap"))
+            .expect("the session is open and the sequence has no gap")
+    }
+}
+
+impl Backend for Fake {
+    fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send {
+        // In the order of the calls, as the node does.
+        let fails = self.hangs || self.fails_with.is_some();
+        let reply = (!fails).then(|| self.apply(&command));
+        async move {
+            self.turn().await?;
+            Ok(reply.expect("a request that does not fail was applied"))
+        }
     }
 
     async fn read<T: Send + 'static>(
@@ -83,8 +96,12 @@ impl Backend for Fake {
         Ok(read(&self.store.lock().0))
     }
 
-    fn log_time_ms(&self) -> u64 {
-        self.store.lock().0.stamp_ms()
+    fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
+        read(&self.store.lock().0)
+    }
+
+    fn now_ms(&self, store: &Store) -> u64 {
+        store.stamp_ms()
     }
 
     fn status(&self) -> NodeStatus {
@@ -118,6 +135,17 @@ impl Backend for Fake {
     /// Answers a peer with its request.
     fn handle(&self, _: Lane, request: Bytes) -> BoxFuture<'static, Frame> {
         Box::pin(async move { Frame(vec![request]) })
+    }
+}
+
+/// Settings with room for tests.
+pub(crate) fn resp_settings() -> RespSettings {
+    RespSettings {
+        port: 6379,
+        max_value_bytes: 1024 * 1024,
+        max_connections: 100,
+        write_stall: Duration::from_secs(10),
+        password: None,
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Kind {
     Bool,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// `host:port`, or empty for none.
+    Addr,
     /// `{"addr": "host:port", "id": "n1"}`; as text `n1@host:port`.
     Node,
     /// A list of nodes; as text separated by commas, and empty for none.
@@ -100,6 +102,14 @@ pub const KEYS: &[Key] = &[
         "11081@127.0.0.1:11081",
         "",
         "This node's id and address.",
+    ),
+    key(
+        "redis_addr",
+        Kind::Addr,
+        "",
+        "",
+        "A second address for Redis clients alone, where inline commands are understood too; \
+         node_addr serves Redis clients as well.",
     ),
     key(
         "durability",
@@ -279,6 +289,7 @@ impl Key {
                 let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
                 format!("one of {}", quoted.join(", "))
             }
+            Kind::Addr => "an address: \"host:port\", or \"\" for none".to_owned(),
             Kind::Node => "a node: {\"addr\": \"host:port\", \"id\": \"n1\"}".to_owned(),
             Kind::Nodes => {
                 "a list of nodes: [{\"addr\": \"host:port\", \"id\": \"n1\"}]".to_owned()

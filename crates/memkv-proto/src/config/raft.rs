@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::address::{NodeAddr, split_addr};
+use super::address::{NodeAddr, check_addr, split_addr};
 use super::failure::ConfigError;
 use super::keys::{KEYS, Key, Kind};
 use super::words::{Durability, LogFormat, LogLevel};
@@ -28,6 +28,7 @@ pub struct RaftConfig {
     pub max_log_count: u64,
     pub peer_addrs: Vec<NodeAddr>,
     pub node_addr: NodeAddr,
+    pub redis_addr: String,
     pub durability: Durability,
     pub max_value_bytes: u64,
     pub max_connections: u64,
@@ -69,6 +70,7 @@ impl Default for RaftConfig {
                 addr: String::new(),
                 id: String::new(),
             },
+            redis_addr: String::new(),
             durability: Durability::Sync,
             max_value_bytes: 0,
             max_connections: 0,
@@ -162,6 +164,7 @@ impl RaftConfig {
     /// [`ConfigError::Conflict`] with both sides and what to do.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_nodes()?;
+        self.validate_redis_addr()?;
         self.validate_paths()?;
         if self.election_timeout_ms < 3 * self.heartbeat_interval_ms {
             // Two lost heartbeats in a row must not depose a leader.
@@ -246,6 +249,20 @@ impl RaftConfig {
         Ok(())
     }
 
+    fn validate_redis_addr(&self) -> Result<(), ConfigError> {
+        if self.redis_addr != self.node_addr.addr {
+            return Ok(());
+        }
+        Err(self.conflict(
+            &["redis_addr", "node_addr"],
+            format!(
+                "redis_addr and node_addr are the same address {:?}",
+                self.redis_addr
+            ),
+            "leave redis_addr out: node_addr serves Redis clients too",
+        ))
+    }
+
     fn validate_paths(&self) -> Result<(), ConfigError> {
         let paths = [
             ("log_path", &self.log_path),
@@ -286,6 +303,7 @@ impl RaftConfig {
             ("max_log_count", Value::Number(v)) => self.max_log_count = v,
             ("peer_addrs", Value::Nodes(v)) => self.peer_addrs = v,
             ("node_addr", Value::Node(v)) => self.node_addr = v,
+            ("redis_addr", Value::Text(v)) => self.redis_addr = v,
             ("durability", Value::Text(v)) => set(&mut self.durability, Durability::from_word(&v)),
             ("max_value_bytes", Value::Number(v)) => self.max_value_bytes = v,
             ("max_connections", Value::Number(v)) => self.max_connections = v,
@@ -317,7 +335,7 @@ fn value_from_json(source: Source<'_>, key: &Key, raw: &str) -> Result<Value, Co
     match key.kind {
         Kind::Node => nodes::node(source, key, raw).map(Value::Node),
         Kind::Nodes => nodes::nodes(source, key, raw).map(Value::Nodes),
-        Kind::Path | Kind::File | Kind::Word(_) => {
+        Kind::Path | Kind::File | Kind::Word(_) | Kind::Addr => {
             let text: String = serde_json::from_str(raw)
                 .map_err(|_| ConfigError::bad_value(key, &origin, kind_of(raw)))?;
             value_from_text(key, &text, &origin)
@@ -339,6 +357,8 @@ fn value_from_text(key: &Key, text: &str, origin: &str) -> Result<Value, ConfigE
         Kind::Path | Kind::File => Ok(Value::Text(text.to_owned())),
         Kind::Word(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
         Kind::Word(_) => Err(bad()),
+        Kind::Addr if !text.is_empty() && check_addr(text).is_err() => Err(bad()),
+        Kind::Addr => Ok(Value::Text(text.to_owned())),
         Kind::Bool => text.parse().map(Value::Bool).map_err(|_| bad()),
         Kind::Integer { min, max } => {
             let number = text
@@ -420,6 +440,27 @@ mod tests {
         let mut loaded = RaftConfig::from_json(&config.to_json(), "g").unwrap();
         loaded.origins = config.origins.clone();
         assert_eq!(loaded, config);
+    }
+
+    #[test]
+    fn redis_has_an_address_of_its_own_or_none() {
+        let with = |addr: &str| {
+            SEED.replace(
+                "{\n    \"log",
+                &format!("{{ \"redis_addr\": {addr},\n \"log"),
+            )
+        };
+        let config = RaftConfig::from_json(&with("\"127.0.0.1:6379\""), "f").unwrap();
+        assert_eq!(config.redis_addr, "127.0.0.1:6379");
+        assert_eq!(
+            RaftConfig::from_json(&with("\"\""), "f")
+                .unwrap()
+                .redis_addr,
+            ""
+        );
+        assert!(fails(&with("\"6379\"")).contains("host:port"));
+        assert!(fails(&with("6379")).contains("redis_addr"));
+        assert!(fails(&with("\"127.0.0.1:11081\"")).contains("leave redis_addr out"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use memkv_proto::RaftConfig;
 use memkv_proto::config::KEYS;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -26,19 +27,32 @@ pub(super) struct Node {
     pub(super) id: String,
     /// Where it listens.
     pub(super) addr: String,
+    /// Where it listens for Redis clients alone; empty if it does not.
+    pub(super) redis_addr: String,
     dir: PathBuf,
     config: PathBuf,
     child: Option<Child>,
 }
 
 impl Node {
-    pub(super) fn new(id: String, addr: String, dir: PathBuf, config: PathBuf) -> Self {
+    /// A node as its configuration says, which is in the file called `file`.
+    pub(super) fn new(config: &RaftConfig, dir: PathBuf, file: PathBuf) -> Self {
         Self {
-            id,
-            addr,
+            id: config.node_addr.id.clone(),
+            addr: config.node_addr.addr.clone(),
+            redis_addr: config.redis_addr.clone(),
             dir,
-            config,
+            config: file,
             child: None,
+        }
+    }
+
+    /// Where Redis clients connect.
+    pub(super) fn redis(&self) -> &str {
+        if self.redis_addr.is_empty() {
+            &self.addr
+        } else {
+            &self.redis_addr
         }
     }
 
@@ -129,9 +143,10 @@ impl fmt::Display for Node {
         let pid = self.child.as_ref().map(Child::id).unwrap_or_default();
         write!(
             f,
-            "  {}  http://{}  pid {pid}  log {}",
+            "  {}  http://{}  redis {}  pid {pid}  log {}",
             self.id,
             self.addr,
+            self.redis(),
             self.log().display()
         )
     }

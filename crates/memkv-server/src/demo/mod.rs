@@ -130,9 +130,11 @@ impl Cluster {
         self.wait_ready(place).await?;
         let leader = self.leader().await.unwrap_or_default();
         let first = &self.nodes[0].addr;
+        let redis_port = self.nodes[0].redis().rsplit(':').next().unwrap_or_default();
         say::out(format!(
             "ready: every node has acknowledged a write, {leader} leads\n  \
-             try: curl -T- http://{first}/v1/kv/hello <<< world; curl http://{first}/v1/kv/hello"
+             try: curl -T- http://{first}/v1/kv/hello <<< world; curl http://{first}/v1/kv/hello\n  \
+             or:  redis-cli -p {redis_port} get hello"
         ));
         match Keys::open() {
             Some(keys) => self.obey(keys).await,

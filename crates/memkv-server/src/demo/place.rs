@@ -12,6 +12,7 @@ use memkv_proto::config::NodeAddr;
 use super::DemoError;
 use super::child::Node;
 use crate::args::DemoArgs;
+use crate::run::REDIS_PORT;
 
 /// The seed's name for a node's configuration.
 const CONFIG_FILE: &str = "raft_config.json";
@@ -91,12 +92,7 @@ impl Place {
             if file.is_file() {
                 let text = fs::read_to_string(&file).map_err(unreadable)?;
                 let config = RaftConfig::from_json(&text, &file.display().to_string())?;
-                nodes.push(Node::new(
-                    config.node_addr.id,
-                    config.node_addr.addr,
-                    dir,
-                    file,
-                ));
+                nodes.push(Node::new(&config, dir, file));
             }
         }
         nodes.sort_by(|a, b| a.id.cmp(&b.id));
@@ -109,6 +105,7 @@ impl Place {
         overrides: &[(&'static str, String, String)],
     ) -> Result<Vec<Node>, DemoError> {
         let ports = free_ports(args.port, args.nodes)?;
+        let redis_ports = free_ports(REDIS_PORT, args.nodes)?;
         // As in the seed's examples, the port is the id.
         let addr = |port: &u16| NodeAddr {
             addr: format!("127.0.0.1:{port}"),
@@ -116,12 +113,13 @@ impl Place {
         };
         let all: Vec<_> = ports.iter().map(addr).collect();
         let mut nodes = Vec::new();
-        for me in &all {
+        for (me, redis_port) in all.iter().zip(redis_ports) {
             let mut config = RaftConfig::default();
             for (key, value, flag) in overrides {
                 config.apply_override(key, value, flag)?;
             }
             config.node_addr = me.clone();
+            config.redis_addr = format!("127.0.0.1:{redis_port}");
             config.peer_addrs = all.iter().filter(|node| *node != me).cloned().collect();
             config.validate()?;
             let dir = self.root.join(&me.id);
@@ -131,7 +129,7 @@ impl Place {
                 .map_err(|error| {
                     DemoError::Place(format!("cannot write {}: {error}", file.display()))
                 })?;
-            nodes.push(Node::new(me.id.clone(), me.addr.clone(), dir, file));
+            nodes.push(Node::new(&config, dir, file));
         }
         Ok(nodes)
     }

@@ -130,7 +130,7 @@ impl<B: Backend> Api<B> {
     }
 
     /// Reads. Whatever went wrong, a read has changed nothing.
-    pub(super) async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         backend: &B,
         within: Duration,
@@ -146,7 +146,7 @@ impl<B: Backend> Api<B> {
     }
 
     /// A tenth of the promised time is left for the way back.
-    pub(super) fn answer_within(&self) -> Duration {
+    pub(crate) fn answer_within(&self) -> Duration {
         self.settings.request_timeout * 9 / 10
     }
 

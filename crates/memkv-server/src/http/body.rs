@@ -8,10 +8,10 @@ use memkv_proto::ErrorCode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::budget::Held;
 use super::conn::{App, Conn, Stop};
 use super::head::{BodyLength, Head, Refusal};
 use super::limits::Limits;
+use crate::budget::Held;
 
 /// Longest line between chunks: sixteen digits and a short extension.
 const CHUNK_LINE_BYTES: usize = 256;

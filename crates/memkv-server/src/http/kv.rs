@@ -18,11 +18,12 @@ use memkv_raft::store::{
 };
 
 use super::app::Api;
+use super::condition;
 use super::head::{Head, Method, Refusal};
 use super::query::{QueryString, ttl_ms};
 use super::response::Response;
-use super::{condition, failure};
 use crate::backend::Backend;
+use crate::failure;
 
 /// Whether DELETE found a key.
 const HEADER_DELETED: &str = "x-memkv-deleted";

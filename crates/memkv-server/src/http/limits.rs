@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::budget::Budget;
+use crate::budget::Budget;
 
 use memkv_proto::limits::{MAX_HTTP_HEADER_BYTES, MAX_KEY_BYTES};
 

@@ -10,12 +10,12 @@ use memkv_raft::store::{Query, ReplyValue};
 use serde_json::{Map, Value, json};
 
 use super::app::Api;
-use super::failure;
 use super::head::{Head, Refusal};
 use super::json_bytes;
 use super::query::QueryString;
 use super::response::Response;
 use crate::backend::Backend;
+use crate::failure;
 
 /// Keys of a page without a `limit`, and the most with one.
 const DEFAULT_LIMIT: u64 = 100;
@@ -30,9 +30,10 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, head: &Head) -> Response {
     let Some(backend) = api.backend() else {
         return Response::problem(&failure::loading());
     };
-    let now = backend.log_time_ms();
+    let clock = backend.clone();
     let found = api.read(backend, api.answer_within(), move |store| {
-        (store.query(&query, now), store.revision())
+        let page = store.query(&query, clock.now_ms(store));
+        (page, store.revision())
     });
     match found.await {
         Ok((page, revision)) => match body(page, keys_only) {

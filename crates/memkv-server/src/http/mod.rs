@@ -6,11 +6,9 @@
 
 mod app;
 mod body;
-mod budget;
 mod condition;
 mod conn;
 mod date;
-mod failure;
 mod head;
 mod json_bytes;
 mod kv;
@@ -30,3 +28,4 @@ pub use conn::{Admission, App, End, serve};
 pub use head::{Head, Refusal};
 pub use limits::Limits;
 pub use response::Response;
+pub(crate) use status::uuid;

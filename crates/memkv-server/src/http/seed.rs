@@ -12,10 +12,10 @@ use memkv_raft::RequestError;
 use memkv_raft::store::{Command, ReplyValue};
 
 use super::app::Api;
-use super::failure;
 use super::head::Head;
 use super::response::Response;
 use crate::backend::Backend;
+use crate::failure;
 
 /// A malformed request: 4xx, and why.
 pub(super) fn refused(code: ErrorCode, detail: &str) -> Response {

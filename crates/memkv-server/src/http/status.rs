@@ -7,9 +7,9 @@ use memkv_proto::{Durability, Member, Phase, Role, Status};
 use memkv_raft as raft;
 
 use super::app::Api;
-use super::failure;
 use super::response::Response;
 use crate::backend::Backend;
+use crate::failure;
 
 /// A linearizable read takes one round trip; a balancer asks about once a second.
 const READY_WITHIN: Duration = Duration::from_secs(1);

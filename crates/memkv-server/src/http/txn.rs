@@ -19,10 +19,11 @@ use memkv_raft::store::{
 use serde_json::{Map, Value, json};
 
 use super::app::Api;
+use super::json_bytes;
 use super::query::ttl_ms;
 use super::response::Response;
-use super::{failure, json_bytes};
 use crate::backend::Backend;
+use crate::failure;
 
 /// Executes a transaction.
 pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {

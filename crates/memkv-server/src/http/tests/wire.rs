@@ -263,7 +263,7 @@ async fn a_refusal_skips_a_short_body_and_the_connection_goes_on() {
 #[tokio::test]
 async fn bodies_of_all_connections_together_are_bounded() {
     let limits = Arc::new(Limits {
-        bodies: crate::http::budget::Budget::new(100_000),
+        bodies: crate::budget::Budget::new(100_000),
         ..limits()
     });
     let api = api_with(Some(Fake::working()), 1_000_000);

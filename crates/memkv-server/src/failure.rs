@@ -9,7 +9,7 @@ use memkv_raft::store::ReplyError;
 const RETRY_AFTER_MS: u64 = 1000;
 
 /// Line of the error table for a failed command or read.
-pub(super) fn code(error: &RequestError) -> ErrorCode {
+pub(crate) fn code(error: &RequestError) -> ErrorCode {
     match error {
         RequestError::NoLeader { .. } => ErrorCode::NoLeader,
         RequestError::Overloaded { .. } => ErrorCode::Overloaded,
@@ -23,7 +23,7 @@ pub(super) fn code(error: &RequestError) -> ErrorCode {
 }
 
 /// Words for people: what, why, what next.
-pub(super) fn detail(error: &RequestError) -> String {
+pub(crate) fn detail(error: &RequestError) -> String {
     match error {
         RequestError::TooLarge { what, bytes, limit } if *what != "key" => {
             too_large_value(*bytes, *limit)
@@ -33,11 +33,11 @@ pub(super) fn detail(error: &RequestError) -> String {
     }
 }
 
-pub(super) fn too_large_key(bytes: usize, limit: usize) -> String {
+pub(crate) fn too_large_key(bytes: usize, limit: usize) -> String {
     format!("the key is {bytes} bytes, the limit is {limit} bytes; use a shorter key")
 }
 
-pub(super) fn too_large_value(bytes: usize, limit: usize) -> String {
+pub(crate) fn too_large_value(bytes: usize, limit: usize) -> String {
     format!(
         "the value is {bytes} bytes, the limit is {limit} bytes; raise max_value_bytes on every \
          node, or split the value"
@@ -45,7 +45,7 @@ pub(super) fn too_large_value(bytes: usize, limit: usize) -> String {
 }
 
 /// Problem details of a failed command or read.
-pub(super) fn problem(error: &RequestError) -> Problem {
+pub(crate) fn problem(error: &RequestError) -> Problem {
     let code = code(error);
     let problem = Problem::new(code, detail(error));
     if code.info().retryable {
@@ -56,7 +56,7 @@ pub(super) fn problem(error: &RequestError) -> Problem {
 }
 
 /// Line of the error table for a command that was executed and failed.
-pub(super) fn reply_code(error: ReplyError) -> ErrorCode {
+pub(crate) fn reply_code(error: ReplyError) -> ErrorCode {
     match error {
         ReplyError::KeyTooLong => ErrorCode::KeyTooLarge,
         ReplyError::ValueTooLong => ErrorCode::ValueTooLarge,
@@ -65,7 +65,7 @@ pub(super) fn reply_code(error: ReplyError) -> ErrorCode {
 }
 
 /// Problem details while the node has no data yet.
-pub(super) fn loading() -> Problem {
+pub(crate) fn loading() -> Problem {
     let detail =
         "this node is loading its data; nothing was executed; try again, or ask another node";
     Problem::new(ErrorCode::Loading, detail).with_retry_after_ms(RETRY_AFTER_MS)

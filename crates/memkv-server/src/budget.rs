@@ -11,20 +11,20 @@ const FREE_BYTES: usize = 16 * 1024;
 
 /// The shared account.
 #[derive(Debug, Clone)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     used: Arc<AtomicUsize>,
     max: usize,
 }
 
 /// What one body holds; given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     budget: Budget,
     bytes: usize,
 }
 
 impl Budget {
-    pub(super) fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self {
             used: Arc::default(),
             max,
@@ -32,21 +32,21 @@ impl Budget {
     }
 
     /// A body of which nothing has arrived.
-    pub(super) fn hold(&self) -> Held {
+    pub(crate) fn hold(&self) -> Held {
         Held {
             budget: self.clone(),
             bytes: 0,
         }
     }
 
-    pub(super) fn max(&self) -> usize {
+    pub(crate) fn max(&self) -> usize {
         self.max
     }
 }
 
 impl Held {
     /// Makes room for a body of `length` bytes so far; `false` if there is none.
-    pub(super) fn grow_to(&mut self, length: usize) -> bool {
+    pub(crate) fn grow_to(&mut self, length: usize) -> bool {
         let more = length.saturating_sub(FREE_BYTES).saturating_sub(self.bytes);
         if more == 0 {
             return true;

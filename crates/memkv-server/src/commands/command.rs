@@ -1,0 +1,248 @@
+//! `COMMAND` and `... HELP`: the table, as clients ask for it.
+
+use bytes::BytesMut;
+use memkv_resp::{ReplyWriter, glob_match};
+
+use super::spec::{commands, find, flag};
+use super::{Call, Failure, Spec};
+
+type Reply<'a> = ReplyWriter<'a, BytesMut>;
+
+pub(super) fn all(call: &mut Call<'_>) -> Result<(), Failure> {
+    let all: Vec<_> = commands().map(Some).collect();
+    describe_all(&mut call.reply(), &all);
+    Ok(())
+}
+
+pub(super) fn count(call: &mut Call<'_>) -> Result<(), Failure> {
+    let count = commands().count();
+    call.reply()
+        .integer(i64::try_from(count).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+pub(super) fn info(call: &mut Call<'_>) -> Result<(), Failure> {
+    let args = call.args;
+    let asked: Vec<_> = if args.len() == 2 {
+        commands().map(Some).collect()
+    } else {
+        (2..args.len()).map(|at| find(args.get(at))).collect()
+    };
+    describe_all(&mut call.reply(), &asked);
+    Ok(())
+}
+
+fn describe_all(reply: &mut Reply<'_>, asked: &[Option<&Spec>]) {
+    reply.array(asked.len());
+    for spec in asked {
+        match spec {
+            Some(spec) => describe(reply, spec),
+            None => reply.null_array(),
+        }
+    }
+}
+
+/// The ten elements of `COMMAND INFO`.
+fn describe(reply: &mut Reply<'_>, spec: &Spec) {
+    let subcommands: Vec<_> = spec.subcommands().collect();
+    let mut flags: Vec<_> = spec.flag_names().collect();
+    flags.sort_unstable_by_key(|name| *name == "movablekeys");
+    reply.array(10);
+    reply.bulk(spec.name.as_bytes());
+    reply.integer(spec.arity.into());
+    words(reply, &flags);
+    for position in [spec.keys.first, spec.keys.last, spec.keys.step] {
+        reply.integer(position.into());
+    }
+    words(reply, &spec.categories());
+    reply.set(0);
+    key_specs(reply, spec);
+    // Subcommands have none, so this goes one level deep.
+    reply.set(subcommands.len());
+    subcommands.iter().for_each(|sub| describe(reply, sub));
+}
+
+fn words(reply: &mut Reply<'_>, words: &[&str]) {
+    reply.set(words.len());
+    words.iter().for_each(|word| reply.simple(word.as_bytes()));
+}
+
+/// What happens to keys: read, or read and written. Redis tells more kinds apart.
+fn key_flags(spec: &Spec) -> [&'static str; 2] {
+    if spec.has(flag::WRITE) {
+        ["RW", "update"]
+    } else {
+        ["RO", "access"]
+    }
+}
+
+fn key_specs(reply: &mut Reply<'_>, spec: &Spec) {
+    let keys = spec.keys;
+    if keys.first == 0 {
+        return reply.set(0);
+    }
+    // Counted from the first key, unless it is counted from the end.
+    let last = if keys.last < 0 {
+        keys.last
+    } else {
+        keys.last - keys.first
+    };
+    reply.set(1);
+    reply.map(3);
+    reply.bulk(b"flags");
+    words(reply, &key_flags(spec));
+    reply.bulk(b"begin_search");
+    nested(reply, "index", &[("index", keys.first)]);
+    reply.bulk(b"find_keys");
+    nested(
+        reply,
+        "range",
+        &[("lastkey", last), ("keystep", keys.step), ("limit", 0)],
+    );
+}
+
+fn nested(reply: &mut Reply<'_>, kind: &str, values: &[(&str, i32)]) {
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(kind.as_bytes());
+    reply.bulk(b"spec");
+    reply.map(values.len());
+    for (name, value) in values {
+        reply.bulk(name.as_bytes());
+        reply.integer((*value).into());
+    }
+}
+
+pub(super) fn docs(call: &mut Call<'_>) -> Result<(), Failure> {
+    let args = call.args;
+    let asked: Vec<_> = if args.len() == 2 {
+        commands().collect()
+    } else {
+        (2..args.len())
+            .filter_map(|at| find(args.get(at)))
+            .collect()
+    };
+    explain_all(&mut call.reply(), &asked);
+    Ok(())
+}
+
+fn explain_all(reply: &mut Reply<'_>, asked: &[&Spec]) {
+    reply.map(asked.len());
+    for spec in asked {
+        let subcommands: Vec<_> = spec.subcommands().collect();
+        reply.bulk(spec.name.as_bytes());
+        reply.map(4 + usize::from(!subcommands.is_empty()));
+        for (name, value) in [
+            ("summary", spec.summary),
+            ("since", spec.since),
+            ("group", spec.group.name()),
+            ("complexity", spec.complexity),
+        ] {
+            reply.bulk(name.as_bytes());
+            reply.bulk(value.as_bytes());
+        }
+        if !subcommands.is_empty() {
+            reply.bulk(b"subcommands");
+            explain_all(reply, &subcommands);
+        }
+    }
+}
+
+pub(super) fn list(call: &mut Call<'_>) -> Result<(), Failure> {
+    let args = call.args;
+    let mut specs: Vec<_> = commands().collect();
+    match args.len() {
+        2 => {}
+        5 if args.is(2, "FILTERBY") => {
+            let value = args.get(4);
+            match &args.word(3)[..] {
+                b"MODULE" => specs.clear(),
+                b"ACLCAT" => specs.retain(|spec| {
+                    let is = |category: &&str| category.as_bytes()[1..].eq_ignore_ascii_case(value);
+                    spec.categories().iter().any(is)
+                }),
+                b"PATTERN" => specs.retain(|spec| glob_match(value, spec.name.as_bytes(), true)),
+                _ => return Err(Failure::SYNTAX),
+            }
+        }
+        _ => return Err(Failure::SYNTAX),
+    }
+    let mut reply = call.reply();
+    reply.set(specs.len());
+    specs
+        .iter()
+        .for_each(|spec| reply.bulk(spec.name.as_bytes()));
+    Ok(())
+}
+
+pub(super) fn getkeys(call: &mut Call<'_>) -> Result<(), Failure> {
+    let (_, keys) = keys_of(call)?;
+    let args = call.args;
+    let mut reply = call.reply();
+    reply.array(keys.len());
+    keys.iter().for_each(|at| reply.bulk(args.get(*at)));
+    Ok(())
+}
+
+pub(super) fn getkeysandflags(call: &mut Call<'_>) -> Result<(), Failure> {
+    let (spec, keys) = keys_of(call)?;
+    let args = call.args;
+    let mut reply = call.reply();
+    reply.array(keys.len());
+    for at in keys {
+        reply.array(2);
+        reply.bulk(args.get(at));
+        words(&mut reply, &key_flags(spec));
+    }
+    Ok(())
+}
+
+/// Where, in the arguments of this call, the keys of the command line are that it quotes.
+fn keys_of(call: &Call<'_>) -> Result<(&'static Spec, Vec<usize>), Failure> {
+    /// Arguments before the quoted command.
+    const BEFORE: usize = 2;
+    let args = call.args;
+    let no_keys = || Failure::new("ERR The command has no key arguments");
+    let mut spec = find(args.get(BEFORE)).filter(|spec| !spec.is_subcommand());
+    if spec.is_some_and(|spec| spec.subcommands().next().is_some()) {
+        spec = find(&[args.get(BEFORE), b"|", args.get(BEFORE + 1)].concat());
+    }
+    let spec = spec.ok_or(Failure::new("ERR Invalid command specified"))?;
+    let count = args.len() - BEFORE;
+    let keys = if spec.has(flag::MOVABLEKEYS) {
+        super::script::key_positions(args.get(BEFORE + 2), count)
+    } else if spec.keys.first == 0 {
+        return Err(no_keys());
+    } else {
+        spec.key_positions(count)
+    };
+    if !spec.fits(count) {
+        let text = "ERR Invalid number of arguments specified for command";
+        return Err(Failure::new(text));
+    }
+    if keys.is_empty() && !spec.has(flag::NO_MANDATORY_KEYS) {
+        return Err(no_keys());
+    }
+    Ok((spec, keys.into_iter().map(|at| at + BEFORE).collect()))
+}
+
+/// `<container> HELP`, from the table.
+pub(super) fn help(call: &mut Call<'_>) -> Result<(), Failure> {
+    let container = call.args.name.split('|').next().unwrap_or_default();
+    let Some(spec) = find(container.as_bytes()) else {
+        return Err(Failure::SYNTAX);
+    };
+    let upper = container.to_uppercase();
+    let mut lines = vec![format!(
+        "{upper} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
+    )];
+    for sub in spec.subcommands() {
+        let name = sub.name.rsplit('|').next().unwrap_or_default();
+        lines.push(name.to_uppercase());
+        lines.push(format!("    {}", sub.summary));
+    }
+    let mut reply = call.reply();
+    reply.array(lines.len());
+    lines.iter().for_each(|line| reply.simple(line.as_bytes()));
+    Ok(())
+}

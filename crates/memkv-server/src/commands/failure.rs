@@ -1,0 +1,109 @@
+//! What a refused command answers: Redis's texts, byte for byte, where Redis has the case, and the
+//! error table's prefixes where the cluster could not do it. Never logs, never decides whether
+//! something was executed.
+
+use std::borrow::Cow;
+
+use memkv_proto::ErrorCode;
+use memkv_raft::RequestError;
+use memkv_resp::Request;
+
+use crate::failure;
+
+/// How much of a name and of its arguments an error repeats, as in Redis.
+const ECHO_BYTES: usize = 128;
+
+/// The text of an error reply, its code first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure(Cow<'static, [u8]>);
+
+impl Failure {
+    pub(crate) const SYNTAX: Self = Self::new("ERR syntax error");
+    pub(crate) const NOT_AN_INTEGER: Self =
+        Self::new("ERR value is not an integer or out of range");
+    pub(crate) const NOT_A_FLOAT: Self = Self::new("ERR value is not a valid float");
+    pub(crate) const DB_INDEX: Self = Self::new("ERR DB index is out of range");
+    pub(crate) const EXEC_ABORT: Self =
+        Self::new("EXECABORT Transaction discarded because of previous errors.");
+    pub(crate) const NO_AUTH: Self = Self::new("NOAUTH Authentication required.");
+    pub(crate) const WRONG_PASS: Self =
+        Self::new("WRONGPASS invalid username-password pair or user is disabled.");
+
+    pub(crate) const fn new(text: &'static str) -> Self {
+        Self(Cow::Borrowed(text.as_bytes()))
+    }
+
+    /// A text with something of the request in it.
+    pub(crate) fn with(text: impl Into<Vec<u8>>) -> Self {
+        Self(Cow::Owned(text.into()))
+    }
+
+    /// The text, as a reply takes it.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn arity(name: &str) -> Self {
+        Self::with(format!(
+            "ERR wrong number of arguments for '{name}' command"
+        ))
+    }
+
+    pub(crate) fn unknown_command(request: &Request) -> Self {
+        let mut args = Vec::new();
+        for arg in request.args().skip(1) {
+            if args.len() >= ECHO_BYTES {
+                break;
+            }
+            let left = ECHO_BYTES - args.len();
+            args.push(b'\'');
+            args.extend_from_slice(&arg[..arg.len().min(left)]);
+            args.extend_from_slice(b"' ");
+        }
+        let name = request.arg(0).unwrap_or_default();
+        let name = &name[..name.len().min(ECHO_BYTES)];
+        Self::with(
+            [
+                b"ERR unknown command '",
+                name,
+                b"', with args beginning with: ",
+                &args,
+            ]
+            .concat(),
+        )
+    }
+
+    pub(crate) fn unknown_subcommand(name: &[u8], sub: &[u8]) -> Self {
+        let sub = &sub[..sub.len().min(ECHO_BYTES)];
+        let name = name.to_ascii_uppercase();
+        Self::with(
+            [
+                b"ERR unknown subcommand '",
+                sub,
+                b"'. Try ",
+                &name,
+                b" HELP.",
+            ]
+            .concat(),
+        )
+    }
+
+    /// A line of the error table and what happened here.
+    pub(crate) fn of(code: ErrorCode, detail: &str) -> Self {
+        Self::with(format!("{} {detail}", code.info().resp))
+    }
+
+    /// While the node has no data yet.
+    pub(crate) fn loading() -> Self {
+        Self::of(
+            ErrorCode::Loading,
+            "memkv is loading the dataset in memory; nothing was executed",
+        )
+    }
+}
+
+impl From<&RequestError> for Failure {
+    fn from(error: &RequestError) -> Self {
+        Self::of(failure::code(error), &failure::detail(error))
+    }
+}

@@ -1,0 +1,263 @@
+//! `INFO`: what a node is and does, in Redis's sections and one of memkv's own. What is not counted
+//! has no line; a section that does not exist is empty.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memkv_raft::Role;
+
+use super::connection::REDIS_VERSION;
+use super::{Call, Failure};
+use crate::http::uuid;
+use crate::resp::{Server, View};
+
+type Section = fn(&mut String, &Server, Option<&View>);
+
+/// Sections in their order. There are none that only `everything` would show.
+const SECTIONS: &[(&str, Section)] = &[
+    ("Server", about_server),
+    ("Clients", about_clients),
+    ("Memory", about_memory),
+    ("Persistence", about_persistence),
+    ("Stats", about_stats),
+    ("Replication", about_replication),
+    ("Cluster", about_cluster),
+    ("Keyspace", about_keyspace),
+    ("Raft", about_raft),
+];
+
+pub(super) fn info(call: &mut Call<'_>) -> Result<(), Failure> {
+    let args = call.args;
+    let wants = |section: &str| {
+        let all = ["all", "everything", "default"];
+        let named = |name: &str| (1..args.len()).any(|at| args.is(at, name));
+        args.len() == 1 || named(section) || all.into_iter().any(named)
+    };
+    let view = call.server.view();
+    let mut text = String::new();
+    for (name, section) in SECTIONS.iter().filter(|(name, _)| wants(name)) {
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        line(&mut text, format_args!("# {name}"));
+        section(&mut text, call.server, view.as_ref());
+    }
+    call.reply().verbatim(b"txt", text.as_bytes());
+    Ok(())
+}
+
+fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // A String takes whatever is written.
+    let _ = write!(text, "{line}\r\n");
+}
+
+/// Lines `name:value`.
+fn lines<const N: usize>(text: &mut String, values: [(&str, &dyn std::fmt::Display); N]) {
+    for (name, value) in values {
+        line(text, format_args!("{name}:{value}"));
+    }
+}
+
+fn about_server(text: &mut String, server: &Server, view: Option<&View>) {
+    let status = view.map(|view| &view.status);
+    let cluster = status.and_then(|status| status.cluster);
+    // Redis's is 40 hex digits and new with every start; so is this.
+    let run_id = format!(
+        "{:032x}{:08x}",
+        u128::from_be_bytes(cluster.unwrap_or_default()),
+        std::process::id()
+    );
+    let uptime = server.started.elapsed().as_secs();
+    lines(
+        text,
+        [
+            ("redis_version", &REDIS_VERSION),
+            ("memkv_version", &env!("CARGO_PKG_VERSION")),
+            ("redis_mode", &"standalone"),
+            ("os", &std::env::consts::OS),
+            ("arch_bits", &usize::BITS),
+            ("process_id", &std::process::id()),
+            ("run_id", &run_id),
+            ("tcp_port", &server.settings.port),
+            (
+                "server_time_usec",
+                &(view.map_or(0, |view| view.now_ms) * 1000),
+            ),
+            ("uptime_in_seconds", &uptime),
+            ("uptime_in_days", &(uptime / (24 * 60 * 60))),
+        ],
+    );
+}
+
+fn about_clients(text: &mut String, server: &Server, _: Option<&View>) {
+    lines(
+        text,
+        [
+            ("connected_clients", &server.clients.len()),
+            ("maxclients", &server.settings.max_connections),
+            ("blocked_clients", &0),
+            ("tracking_clients", &0),
+        ],
+    );
+}
+
+fn about_memory(text: &mut String, _: &Server, view: Option<&View>) {
+    let used = view.map_or(0, |view| view.memory_bytes);
+    lines(
+        text,
+        [
+            ("used_memory", &used),
+            ("used_memory_human", &human(used)),
+            ("used_memory_dataset", &used),
+            ("maxmemory", &0),
+            ("maxmemory_human", &"0B"),
+            ("maxmemory_policy", &"noeviction"),
+        ],
+    );
+}
+
+/// A size as Redis prints it: `1.50M`.
+fn human(bytes: u64) -> String {
+    let units = [("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
+    match units.into_iter().find(|(_, size)| bytes >= *size) {
+        Some((unit, size)) => format!("{:.2}{unit}", bytes as f64 / size as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
+fn about_persistence(text: &mut String, _: &Server, view: Option<&View>) {
+    lines(
+        text,
+        [
+            ("loading", &u8::from(view.is_none())),
+            ("async_loading", &0),
+            ("rdb_changes_since_last_save", &0),
+            ("rdb_bgsave_in_progress", &0),
+            ("rdb_last_bgsave_status", &"ok"),
+            ("aof_enabled", &1),
+            ("aof_rewrite_in_progress", &0),
+            ("aof_last_write_status", &"ok"),
+        ],
+    );
+}
+
+fn about_stats(text: &mut String, server: &Server, view: Option<&View>) {
+    let stats = &server.stats;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    lines(
+        text,
+        [
+            ("total_connections_received", &server.clients.total()),
+            ("total_commands_processed", &count(&stats.commands)),
+            ("total_net_input_bytes", &count(&stats.input_bytes)),
+            ("total_net_output_bytes", &count(&stats.output_bytes)),
+            ("rejected_connections", &count(&stats.rejected)),
+            ("expired_keys", &view.map_or(0, |view| view.expired)),
+            ("evicted_keys", &0),
+            ("total_error_replies", &count(&stats.errors)),
+        ],
+    );
+}
+
+fn about_replication(text: &mut String, _: &Server, view: Option<&View>) {
+    let index = view.map_or(0, |view| view.status.applied_index);
+    lines(
+        text,
+        [
+            ("role", &"master"),
+            ("connected_slaves", &0),
+            ("master_repl_offset", &index),
+        ],
+    );
+}
+
+fn about_cluster(text: &mut String, _: &Server, _: Option<&View>) {
+    lines(text, [("cluster_enabled", &0)]);
+}
+
+fn about_keyspace(text: &mut String, _: &Server, view: Option<&View>) {
+    for database in view.into_iter().flat_map(|view| &view.databases) {
+        line(
+            text,
+            format_args!(
+                "db{}:keys={},expires={},avg_ttl=0",
+                database.index, database.keys, database.expires
+            ),
+        );
+    }
+}
+
+fn about_raft(text: &mut String, _: &Server, view: Option<&View>) {
+    let Some(view) = view else { return };
+    let status = &view.status;
+    let leader = status
+        .members
+        .iter()
+        .find(|member| Some(&member.name) == status.leader.as_ref());
+    let is_voter = |role| matches!(role, Role::Leader | Role::Follower | Role::Candidate);
+    let voters = status
+        .members
+        .iter()
+        .filter(|member| is_voter(member.role))
+        .count();
+    lines(
+        text,
+        [
+            ("node_name", &status.name),
+            ("node_id", &status.node_id),
+            ("cluster_id", &status.cluster.map(uuid).unwrap_or_default()),
+            ("role", &role_name(status.role)),
+            ("leader_id", &leader.map_or(0, |leader| leader.id)),
+            ("leader_name", &status.leader.as_deref().unwrap_or_default()),
+            ("leader_addr", &leader.map_or("", |leader| &leader.addr)),
+            ("term", &status.term),
+            ("commit_index", &status.commit_index),
+            ("applied_index", &status.applied_index),
+            (
+                "lag",
+                &status.commit_index.saturating_sub(status.applied_index),
+            ),
+            ("revision", &status.revision),
+            ("voters", &voters),
+            ("learners", &(status.members.len() - voters)),
+            ("durability", &if status.sync { "sync" } else { "os" }),
+            (
+                "snapshot_index",
+                &status.snapshot.as_ref().map_or(0, |last| last.index),
+            ),
+            ("log_segments", &status.log_segments),
+            ("read_mode", &"linearizable"),
+        ],
+    );
+    for (at, member) in status.members.iter().enumerate() {
+        let role = role_name(member.role);
+        line(
+            text,
+            format_args!(
+                "peer{at}:id={},name={},addr={},role={role}",
+                member.id, member.name, member.addr
+            ),
+        );
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!(human(1023), "1023B");
+        assert_eq!(human(1024), "1.00K");
+        assert_eq!(human(3 << 29), "1.50G");
+    }
+}

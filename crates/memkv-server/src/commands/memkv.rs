@@ -1,0 +1,70 @@
+//! What memkv has beyond Redis: revisions, and ranges in the order of the keys.
+
+use memkv_raft::store::{Command, Expiry, Query};
+
+use super::scan::natural;
+use super::strings::milliseconds;
+use super::{Args, Failure, Op, Shape};
+
+/// Items per call without LIMIT.
+const RANGE_LIMIT: u64 = 100;
+
+/// Most items per call; the next call goes on AFTER the last one.
+const RANGE_MAX: u64 = 10_000;
+
+pub(super) fn meta(args: &Args<'_>) -> Result<Op, Failure> {
+    let query = Query::Meta {
+        key: args.bytes(1),
+        value: false,
+    };
+    Ok(Op::Read(query, Shape::Meta))
+}
+
+/// `MEMKV.CAS key revision value [PX milliseconds]`.
+pub(super) fn cas(args: &Args<'_>) -> Result<Op, Failure> {
+    let expiry = match args.len() {
+        4 => Expiry::None,
+        6 if args.is(4, "PX") => Expiry::In {
+            ms: milliseconds(args, 5, 1)?,
+        },
+        _ => return Err(Failure::SYNTAX),
+    };
+    let command = Command::CompareAndSet {
+        key: args.bytes(1),
+        revision: natural(args.get(2))?,
+        value: args.bytes(3),
+        expiry,
+    };
+    Ok(Op::Write(command, Shape::Plain))
+}
+
+pub(super) fn delrev(args: &Args<'_>) -> Result<Op, Failure> {
+    let (key, revision) = (args.bytes(1), natural(args.get(2))?);
+    Ok(Op::Write(
+        Command::DelRevision { key, revision },
+        Shape::Plain,
+    ))
+}
+
+/// `MEMKV.RANGE prefix [AFTER key] [LIMIT n] [KEYS]`.
+pub(super) fn range(args: &Args<'_>) -> Result<Op, Failure> {
+    let (mut after, mut limit, mut keys_only) = (None, RANGE_LIMIT, false);
+    let mut at = 2;
+    while at < args.len() {
+        match &args.word(at)[..] {
+            b"AFTER" => {
+                at = args.value_of_option(at)?;
+                after = Some(args.get(at));
+            }
+            b"LIMIT" => {
+                at = args.value_of_option(at)?;
+                limit = natural(args.get(at))?.clamp(1, RANGE_MAX);
+            }
+            b"KEYS" => keys_only = true,
+            _ => return Err(Failure::SYNTAX),
+        }
+        at += 1;
+    }
+    let query = Query::prefix(args.get(1), after, limit, keys_only);
+    Ok(Op::Read(query, Shape::Range))
+}

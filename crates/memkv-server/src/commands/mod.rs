@@ -1,0 +1,89 @@
+//! The commands of the Redis protocol: one table, and one file per family that turns arguments
+//! into something to execute. Never opens a socket and never talks to the cluster: the connection
+//! (`crate::resp`) does both.
+
+mod args;
+mod client;
+mod command;
+mod config;
+mod connection;
+mod counters;
+mod expiry;
+mod failure;
+mod info;
+mod keys;
+mod memkv;
+mod page;
+mod pubsub;
+mod scan;
+mod script;
+mod server;
+mod shape;
+mod spec;
+mod strings;
+mod stubs;
+mod table;
+
+use bytes::{Bytes, BytesMut};
+use memkv_raft::store::{Command, Query};
+use memkv_resp::ReplyWriter;
+
+use crate::resp::{Server, Session};
+
+pub(crate) use args::Args;
+pub(crate) use connection::{DATABASES, database};
+pub(crate) use failure::Failure;
+pub(crate) use page::page;
+pub(crate) use pubsub::push_message;
+pub(crate) use shape::Shape;
+pub(crate) use spec::{Handler, Spec, flag, resolve};
+
+/// Turns arguments into what the store executes.
+pub(crate) type Data = fn(&Args<'_>) -> Result<Op, Failure>;
+
+/// Answers at once.
+pub(crate) type Edge = fn(&mut Call<'_>) -> Result<(), Failure>;
+
+/// What only the connection itself can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+}
+
+/// Something for the store, and how its answer is written.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Op {
+    /// Goes to the log.
+    Write(Command, Shape),
+    /// Does not.
+    Read(Query, Shape),
+}
+
+/// A call that the connection's node answers at once.
+pub(crate) struct Call<'a> {
+    pub(crate) args: Args<'a>,
+    pub(crate) session: &'a mut Session,
+    pub(crate) server: &'a Server,
+    pub(crate) out: &'a mut BytesMut,
+}
+
+impl Call<'_> {
+    /// Where the answer goes, in the protocol that the connection speaks now.
+    pub(crate) fn reply(&mut self) -> ReplyWriter<'_, BytesMut> {
+        ReplyWriter::new(self.out, self.session.protocol)
+    }
+
+    /// An argument that outlives the call: without the buffer that it was read into.
+    pub(crate) fn owned(&self, at: usize) -> Bytes {
+        Bytes::copy_from_slice(self.args.get(at))
+    }
+}
+
+/// How many commands there are.
+#[cfg(test)]
+pub(crate) fn count() -> usize {
+    spec::commands().count()
+}

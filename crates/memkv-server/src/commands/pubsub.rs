@@ -1,0 +1,165 @@
+//! Publish and subscribe. Replies to SUBSCRIBE and its kin are pushes, one per channel.
+
+use bytes::{Bytes, BytesMut};
+use memkv_resp::{Protocol, ReplyWriter, glob_match};
+
+use super::{Call, Failure};
+use crate::resp::{Kind, Message};
+
+/// Writes a message that the connection did not ask for.
+pub(crate) fn push_message(out: &mut BytesMut, protocol: Protocol, message: &Message) {
+    let mut reply = ReplyWriter::new(out, protocol);
+    reply.push(if message.pattern.is_some() { 4 } else { 3 });
+    reply.bulk(message.kind.as_bytes());
+    if let Some(pattern) = &message.pattern {
+        reply.bulk(pattern);
+    }
+    reply.bulk(&message.channel);
+    reply.bulk(&message.payload);
+}
+
+/// Confirmation of one change: its name, the channel and how many are left.
+fn confirm(call: &mut Call<'_>, kind: Kind, verb: &str, channel: Option<&[u8]>) {
+    let count = match kind {
+        Kind::Shard => call.session.listens[Kind::Shard as usize].len(),
+        Kind::Channel | Kind::Pattern => call.session.subscriptions(),
+    };
+    let mut reply = call.reply();
+    reply.push(3);
+    reply.bulk(verb.as_bytes());
+    match channel {
+        Some(channel) => reply.bulk(channel),
+        None => reply.null(),
+    }
+    reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
+}
+
+fn listen(call: &mut Call<'_>, kind: Kind, verb: &str) {
+    for at in 1..call.args.len() {
+        let channel = call.owned(at);
+        if call.session.listens[kind as usize].insert(channel.clone()) {
+            let client = &call.session.client;
+            call.server.hub.listen(kind, channel.clone(), client);
+        }
+        confirm(call, kind, verb, Some(&channel));
+    }
+}
+
+fn leave(call: &mut Call<'_>, kind: Kind, verb: &str) {
+    let channels: Vec<Bytes> = if call.args.len() > 1 {
+        (1..call.args.len()).map(|at| call.owned(at)).collect()
+    } else {
+        call.session.listens[kind as usize]
+            .iter()
+            .cloned()
+            .collect()
+    };
+    for channel in &channels {
+        call.session.leave(kind, channel);
+        confirm(call, kind, verb, Some(channel));
+    }
+    if channels.is_empty() {
+        confirm(call, kind, verb, None);
+    }
+}
+
+pub(super) fn subscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+    listen(call, Kind::Channel, "subscribe");
+    Ok(())
+}
+
+pub(super) fn psubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+    listen(call, Kind::Pattern, "psubscribe");
+    Ok(())
+}
+
+pub(super) fn ssubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+    listen(call, Kind::Shard, "ssubscribe");
+    Ok(())
+}
+
+pub(super) fn unsubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+    leave(call, Kind::Channel, "unsubscribe");
+    Ok(())
+}
+
+pub(super) fn punsubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+    leave(call, Kind::Pattern, "punsubscribe");
+    Ok(())
+}
+
+pub(super) fn sunsubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+    leave(call, Kind::Shard, "sunsubscribe");
+    Ok(())
+}
+
+pub(super) fn publish(call: &mut Call<'_>) -> Result<(), Failure> {
+    send(call, false)
+}
+
+pub(super) fn spublish(call: &mut Call<'_>) -> Result<(), Failure> {
+    send(call, true)
+}
+
+fn send(call: &mut Call<'_>, is_shard: bool) -> Result<(), Failure> {
+    let (channel, payload) = (call.owned(1), call.owned(2));
+    let receivers = call.server.hub.deliver(is_shard, &channel, &payload);
+    // Who listens to itself gets the message before the reply, as in Redis.
+    for message in call.session.client.take_messages() {
+        push_message(call.out, call.session.protocol, &message);
+    }
+    call.reply()
+        .integer(i64::try_from(receivers).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+pub(super) fn channels(call: &mut Call<'_>) -> Result<(), Failure> {
+    names(call, Kind::Channel)
+}
+
+pub(super) fn shardchannels(call: &mut Call<'_>) -> Result<(), Failure> {
+    names(call, Kind::Shard)
+}
+
+fn names(call: &mut Call<'_>, kind: Kind) -> Result<(), Failure> {
+    let args = call.args;
+    if args.len() > 3 {
+        return Err(Failure::arity(args.name));
+    }
+    let mut names = call.server.hub.names(kind);
+    if args.len() == 3 {
+        names.retain(|name| glob_match(args.get(2), name, false));
+    }
+    let mut reply = call.reply();
+    reply.array(names.len());
+    names.iter().for_each(|name| reply.bulk(name));
+    Ok(())
+}
+
+pub(super) fn numsub(call: &mut Call<'_>) -> Result<(), Failure> {
+    counts(call, Kind::Channel)
+}
+
+pub(super) fn shardnumsub(call: &mut Call<'_>) -> Result<(), Failure> {
+    counts(call, Kind::Shard)
+}
+
+fn counts(call: &mut Call<'_>, kind: Kind) -> Result<(), Failure> {
+    let args = call.args;
+    let server = call.server;
+    let mut reply = call.reply();
+    reply.array(2 * (args.len() - 2));
+    for at in 2..args.len() {
+        reply.bulk(args.get(at));
+        let count = server.hub.count(kind, args.get(at));
+        reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    Ok(())
+}
+
+pub(super) fn numpat(call: &mut Call<'_>) -> Result<(), Failure> {
+    let count = call.server.hub.names(Kind::Pattern).len();
+    call.reply()
+        .integer(i64::try_from(count).unwrap_or(i64::MAX));
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! From what the store answers to what the client reads. Never changes what was answered: a shape
+//! only says how it is written.
+
+use bytes::{BufMut, Bytes};
+use memkv_proto::ErrorCode;
+use memkv_raft::store::{ReplyError, ReplyValue};
+use memkv_resp::{ReplyWriter, glob_match, parse_integer};
+
+use super::Failure;
+
+/// Longest value that Redis keeps together with its header.
+const EMBSTR_BYTES: usize = 44;
+
+/// What the store keeps of a key beside its bytes and those of its value, about: a table's slot, a
+/// header, and its place in the ordered index.
+const KEY_OVERHEAD_BYTES: usize = 96;
+
+/// How an answer is written.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Shape {
+    /// As it is.
+    Plain,
+    /// Done or not: 1 or 0.
+    Flag,
+    /// Present or not: `string` or `none`.
+    Type,
+    /// An error if there is a value, nothing otherwise.
+    FailIfPresent(Failure),
+    /// A number if there is a value, nothing otherwise.
+    IfPresent(i64),
+    /// How Redis would keep the value.
+    Encoding,
+    /// Estimated size of a key and its value.
+    MemoryUsage { key_bytes: usize },
+    /// A step of SCAN.
+    Scan {
+        pattern: Option<Bytes>,
+        is_other_type: bool,
+    },
+    /// All keys that match.
+    Keys { pattern: Bytes },
+    /// Revisions and expiry.
+    Meta,
+    /// A page of keys in order.
+    Range,
+}
+
+impl Shape {
+    /// Writes the answer to the command called `name`; `Err` is written as it is by the caller.
+    pub(crate) fn write<B: BufMut>(
+        &self,
+        reply: &mut ReplyWriter<'_, B>,
+        name: &str,
+        value: &ReplyValue,
+    ) -> Result<(), Failure> {
+        if let ReplyValue::Error(error) = value {
+            return Err(Failure::executed(*error, name));
+        }
+        let is_there = *value != ReplyValue::Nil;
+        match (self, value) {
+            (Self::Flag, _) => reply.integer(is_there.into()),
+            (Self::Type, ReplyValue::Integer(0)) => reply.simple(b"none"),
+            (Self::Type, _) => reply.simple(b"string"),
+            (Self::FailIfPresent(failure), _) if is_there => return Err(failure.clone()),
+            (Self::IfPresent(number), _) if is_there => reply.integer(*number),
+            (Self::Encoding, ReplyValue::Bulk(bytes)) => reply.bulk(encoding(bytes)),
+            (Self::MemoryUsage { key_bytes }, ReplyValue::Bulk(bytes)) => {
+                let bytes = key_bytes + bytes.len() + KEY_OVERHEAD_BYTES;
+                reply.integer(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
+            (
+                Self::Scan {
+                    pattern,
+                    is_other_type,
+                },
+                ReplyValue::Array(parts),
+            ) => {
+                let [ReplyValue::Integer(cursor), ReplyValue::Array(keys)] = &parts[..] else {
+                    return Err(Failure::internal());
+                };
+                let keeps = |key: &&[u8]| {
+                    let matches = |pattern: &Bytes| matches(pattern, key);
+                    !is_other_type && pattern.as_ref().is_none_or(matches)
+                };
+                reply.array(2);
+                reply.bulk(cursor.cast_unsigned().to_string().as_bytes());
+                write_keys(reply, keys, keeps);
+            }
+            (Self::Keys { pattern }, ReplyValue::Array(parts)) => {
+                let [ReplyValue::Array(keys), ReplyValue::Integer(more)] = &parts[..] else {
+                    return Err(Failure::internal());
+                };
+                if *more != 0 {
+                    return Err(Failure::new(
+                        "ERR there are too many keys for KEYS: use SCAN, or MEMKV.RANGE for a prefix",
+                    ));
+                }
+                write_keys(reply, keys, |key| matches(pattern, key));
+            }
+            (Self::Meta, ReplyValue::Array(parts)) => {
+                let [_, revisions @ ..] = &parts[..] else {
+                    return Err(Failure::internal());
+                };
+                reply.map(revisions.len());
+                let names = ["create_revision", "mod_revision", "expires_at_ms"];
+                for (name, value) in names.iter().zip(revisions) {
+                    reply.bulk(name.as_bytes());
+                    plain(reply, name, value);
+                }
+            }
+            (Self::Range, ReplyValue::Array(parts)) => {
+                let [ReplyValue::Array(items), ReplyValue::Integer(more)] = &parts[..] else {
+                    return Err(Failure::internal());
+                };
+                reply.array(2);
+                match items.last() {
+                    Some(last) if *more != 0 => reply.bulk(key_of(last)),
+                    _ => reply.null(),
+                }
+                reply.array(items.len());
+                items.iter().for_each(|item| plain(reply, name, item));
+            }
+            _ => plain(reply, name, value),
+        }
+        Ok(())
+    }
+}
+
+/// Writes a value as it is, errors included.
+fn plain<B: BufMut>(reply: &mut ReplyWriter<'_, B>, name: &str, value: &ReplyValue) {
+    match value {
+        ReplyValue::Ok => reply.ok(),
+        ReplyValue::Nil => reply.null(),
+        ReplyValue::Integer(number) => reply.integer(*number),
+        ReplyValue::Bulk(bytes) => reply.bulk(bytes),
+        ReplyValue::Error(error) => reply.error(Failure::executed(*error, name).as_bytes()),
+        ReplyValue::Array(values) => {
+            reply.array(values.len());
+            values.iter().for_each(|value| plain(reply, name, value));
+        }
+        ReplyValue::Aborted => reply.null_array(),
+    }
+}
+
+fn write_keys<B: BufMut>(
+    reply: &mut ReplyWriter<'_, B>,
+    keys: &[ReplyValue],
+    keeps: impl Fn(&&[u8]) -> bool,
+) {
+    let kept: Vec<&[u8]> = keys.iter().map(key_of).filter(keeps).collect();
+    reply.array(kept.len());
+    kept.iter().for_each(|key| reply.bulk(key));
+}
+
+/// `*` is everything, the empty key too.
+fn matches(pattern: &[u8], key: &[u8]) -> bool {
+    pattern == b"*" || glob_match(pattern, key, false)
+}
+
+/// The key of an item: the item itself, or its first part.
+fn key_of(item: &ReplyValue) -> &[u8] {
+    match item {
+        ReplyValue::Bulk(key) => key,
+        ReplyValue::Array(parts) => parts.first().map_or(&[], key_of),
+        _ => &[],
+    }
+}
+
+fn encoding(value: &[u8]) -> &'static [u8] {
+    if parse_integer(value).is_some() {
+        b"int"
+    } else if value.len() <= EMBSTR_BYTES {
+        b"embstr"
+    } else {
+        b"raw"
+    }
+}
+
+impl Failure {
+    /// The text for a command that was executed and failed.
+    pub(crate) fn executed(error: ReplyError, name: &str) -> Self {
+        match error {
+            ReplyError::NotAnInteger => Self::NOT_AN_INTEGER,
+            ReplyError::NotAFloat => Self::NOT_A_FLOAT,
+            ReplyError::Overflow => Self::new("ERR increment or decrement would overflow"),
+            ReplyError::NanOrInfinity => Self::new("ERR increment would produce NaN or Infinity"),
+            ReplyError::InvalidExpireTime => Self::invalid_expire(name),
+            ReplyError::NoSuchKey => Self::new("ERR no such key"),
+            ReplyError::StringTooLong => {
+                Self::new("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
+            }
+            other => Self::of(crate::failure::reply_code(other), &other.to_string()),
+        }
+    }
+
+    pub(super) fn invalid_expire(name: &str) -> Self {
+        Self::with(format!("ERR invalid expire time in '{name}' command"))
+    }
+
+    /// An answer of a kind that the command cannot have.
+    fn internal() -> Self {
+        Self::of(
+            ErrorCode::Internal,
+            "the store answered something unexpected; please report this",
+        )
+    }
+}

@@ -1,0 +1,384 @@
+//! The one table of commands. Everything that is said or checked about a command apart from what
+//! it does comes from its line here; [`super::spec`] explains the columns.
+
+use super::spec::Handler::Container;
+use super::spec::{Group, Handler, Keys, Spec, flag::*};
+use super::{
+    Flow, client, command, config, connection, counters, expiry, info, keys, memkv, pubsub, scan,
+    script, server, strings, stubs,
+};
+
+const NONE: (i32, i32, i32) = (0, 0, 0);
+const KEY: (i32, i32, i32) = (1, 1, 1);
+const EACH: (i32, i32, i32) = (1, -1, 1);
+const TWO: (i32, i32, i32) = (1, 2, 1);
+const PAIRS: (i32, i32, i32) = (1, -1, 2);
+/// The key of a subcommand.
+const SUBKEY: (i32, i32, i32) = (2, 2, 1);
+
+/// Connection commands that answer always.
+const EDGE: u32 = NOSCRIPT | LOADING | STALE;
+const OPS: u32 = ADMIN | EDGE;
+const PUB: u32 = PUBSUB | LOADING | STALE;
+const SUB: u32 = PUB | NOSCRIPT;
+const EVAL: u32 = NOSCRIPT | NO_MANDATORY_KEYS | MOVABLEKEYS;
+
+/// `name arity flags keys since complexity handler summary`, one command per entry.
+macro_rules! table {
+    ($($group:ident { $($name:literal $arity:literal ($flags:expr) $keys:ident $since:literal
+        $complexity:literal $kind:ident$(($handler:expr))?, $summary:literal;)* })*) => {
+        /// All commands and subcommands.
+        pub(crate) static TABLE: &[Spec] = &[$($(Spec {
+            name: $name,
+            arity: $arity,
+            flags: $flags,
+            keys: Keys { first: $keys.0, last: $keys.1, step: $keys.2 },
+            group: Group::$group,
+            since: $since,
+            complexity: $complexity,
+            handler: table!(@ $kind $($handler)?),
+            summary: $summary,
+        },)*)*];
+    };
+    (@ Container) => { Container };
+    (@ $kind:ident $handler:expr) => { Handler::$kind($handler) };
+}
+
+table! {
+String {
+    "get" 2 (READONLY | FAST) KEY "1.0.0" "O(1)" Data(strings::get),
+        "Returns the value of a key.";
+    "set" -3 (WRITE | DENYOOM) KEY "1.0.0" "O(1)" Data(strings::set),
+        "Sets a key, if a condition holds, and its expiry.";
+    "setnx" 3 (WRITE | DENYOOM | FAST) KEY "1.0.0" "O(1)" Data(strings::setnx),
+        "Sets a key that is absent.";
+    "setex" 4 (WRITE | DENYOOM) KEY "2.0.0" "O(1)" Data(strings::setex),
+        "Sets a key that expires after some seconds.";
+    "psetex" 4 (WRITE | DENYOOM) KEY "2.6.0" "O(1)" Data(strings::psetex),
+        "Sets a key that expires after some milliseconds.";
+    "getset" 3 (WRITE | DENYOOM | FAST) KEY "1.0.0" "O(1)" Data(strings::getset),
+        "Sets a key and returns the value that it had.";
+    "getdel" 2 (WRITE | FAST) KEY "6.2.0" "O(1)" Data(strings::getdel),
+        "Deletes a key and returns the value that it had.";
+    "getex" -2 (WRITE | FAST) KEY "6.2.0" "O(1)" Data(strings::getex),
+        "Returns the value of a key and changes its expiry.";
+    "mget" -2 (READONLY | FAST) EACH "1.0.0" "O(N) with N keys" Data(strings::mget),
+        "Returns the values of several keys, all at one moment.";
+    "mset" -3 (WRITE | DENYOOM) PAIRS "1.0.1" "O(N) with N keys" Data(strings::mset),
+        "Sets several keys at once.";
+    "msetnx" -3 (WRITE | DENYOOM) PAIRS "1.0.1" "O(N) with N keys" Data(strings::msetnx),
+        "Sets several keys at once if all of them are absent.";
+    "append" 3 (WRITE | DENYOOM | FAST) KEY "2.0.0" "O(N) with N bytes of the new value" Data(strings::append),
+        "Appends to the value of a key, which is created if it is absent.";
+    "strlen" 2 (READONLY | FAST) KEY "2.2.0" "O(1)" Data(strings::strlen),
+        "Returns the length of a value in bytes.";
+    "getrange" 4 (READONLY) KEY "2.4.0" "O(N) with N bytes returned" Data(strings::getrange),
+        "Returns a part of a value.";
+    "substr" 4 (READONLY) KEY "1.0.0" "O(N) with N bytes returned" Data(strings::getrange),
+        "Returns a part of a value; the old name of GETRANGE.";
+    "setrange" 4 (WRITE | DENYOOM) KEY "2.2.0" "O(N) with N bytes of the new value" Data(strings::setrange),
+        "Overwrites a part of a value, padded with zero bytes where it was shorter.";
+    "incr" 2 (WRITE | DENYOOM | FAST) KEY "1.0.0" "O(1)" Data(counters::incr),
+        "Adds one to an integer.";
+    "decr" 2 (WRITE | DENYOOM | FAST) KEY "1.0.0" "O(1)" Data(counters::decr),
+        "Subtracts one from an integer.";
+    "incrby" 3 (WRITE | DENYOOM | FAST) KEY "1.0.0" "O(1)" Data(counters::incrby),
+        "Adds to an integer.";
+    "decrby" 3 (WRITE | DENYOOM | FAST) KEY "1.0.0" "O(1)" Data(counters::decrby),
+        "Subtracts from an integer.";
+    "incrbyfloat" 3 (WRITE | DENYOOM | FAST) KEY "2.6.0" "O(1)" Data(counters::incrbyfloat),
+        "Adds to a decimal number.";
+    "delifeq" 3 (WRITE | FAST) KEY "0.1.0" "O(1)" Data(strings::delifeq),
+        "Deletes a key that has this value, as in Valkey 9.";
+    "delex" -2 (WRITE | FAST) KEY "0.1.0" "O(1)" Data(strings::delex),
+        "Deletes a key if its value is, or is not, this one, as in Redis 8.4.";
+}
+Generic {
+    "del" -2 (WRITE) EACH "1.0.0" "O(N) with N keys" Data(keys::del),
+        "Deletes keys.";
+    "unlink" -2 (WRITE | FAST) EACH "4.0.0" "O(N) with N keys" Data(keys::del),
+        "Deletes keys; the same as DEL.";
+    "exists" -2 (READONLY | FAST) EACH "1.0.0" "O(N) with N keys" Data(keys::exists),
+        "Counts how many of the keys are there, each as often as it is named.";
+    "touch" -2 (READONLY | FAST) EACH "3.2.1" "O(N) with N keys" Data(keys::exists),
+        "Counts how many of the keys are there; memkv keeps no access times.";
+    "expire" -3 (WRITE | FAST) KEY "1.0.0" "O(1)" Data(expiry::expire),
+        "Lets a key expire after some seconds.";
+    "pexpire" -3 (WRITE | FAST) KEY "2.6.0" "O(1)" Data(expiry::pexpire),
+        "Lets a key expire after some milliseconds.";
+    "expireat" -3 (WRITE | FAST) KEY "1.2.0" "O(1)" Data(expiry::expireat),
+        "Lets a key expire at a time in seconds of log time.";
+    "pexpireat" -3 (WRITE | FAST) KEY "2.6.0" "O(1)" Data(expiry::pexpireat),
+        "Lets a key expire at a time in milliseconds of log time.";
+    "ttl" 2 (READONLY | FAST) KEY "1.0.0" "O(1)" Data(expiry::ttl),
+        "Returns how many seconds a key has left.";
+    "pttl" 2 (READONLY | FAST) KEY "2.6.0" "O(1)" Data(expiry::pttl),
+        "Returns how many milliseconds a key has left.";
+    "expiretime" 2 (READONLY | FAST) KEY "7.0.0" "O(1)" Data(expiry::expiretime),
+        "Returns when a key expires, in seconds of log time.";
+    "pexpiretime" 2 (READONLY | FAST) KEY "7.0.0" "O(1)" Data(expiry::pexpiretime),
+        "Returns when a key expires, in milliseconds of log time.";
+    "persist" 2 (WRITE | FAST) KEY "2.2.0" "O(1)" Data(expiry::persist),
+        "Removes the expiry of a key.";
+    "type" 2 (READONLY | FAST) KEY "1.0.0" "O(1)" Data(keys::type_of),
+        "Returns the type of a value: string or none.";
+    "rename" 3 (WRITE) TWO "1.0.0" "O(N) with N bytes of the value" Data(keys::rename),
+        "Renames a key, over another if that is there.";
+    "renamenx" 3 (WRITE | FAST) TWO "1.0.0" "O(N) with N bytes of the value" Data(keys::renamenx),
+        "Renames a key if no other has the new name.";
+    "copy" -3 (WRITE | DENYOOM) TWO "6.2.0" "O(N) with N bytes of the value" Data(keys::copy),
+        "Copies a key and its expiry.";
+    "scan" -2 (READONLY) NONE "2.8.0" "O(N) with N keys of the shards walked" Data(scan::scan),
+        "Walks over the keys step by step; a cursor is valid on every node.";
+    "keys" 2 (READONLY) NONE "1.0.0" "O(N) with N keys" Data(scan::keys),
+        "Returns the keys that match a pattern.";
+    "randomkey" 1 (READONLY) NONE "1.0.0" "O(1)" Data(scan::randomkey),
+        "Returns some key.";
+    "object" -2 (0) NONE "2.2.3" "of the subcommand" Container,
+        "Tells how a value is kept.";
+    "object|encoding" 3 (READONLY) SUBKEY "2.2.3" "O(N) with N bytes of the value" Data(keys::encoding),
+        "Returns the encoding that Redis would use: int, embstr or raw.";
+    "object|freq" 3 (READONLY) SUBKEY "4.0.0" "O(1)" Data(keys::freq),
+        "Fails as without an LFU policy: memkv evicts nothing.";
+    "object|idletime" 3 (READONLY) SUBKEY "2.2.3" "O(1)" Data(keys::idletime),
+        "Returns 0 for a key that is there: memkv keeps no access times.";
+    "object|refcount" 3 (READONLY) SUBKEY "2.2.3" "O(1)" Data(keys::refcount),
+        "Returns 1 for a key that is there.";
+    "object|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+    "wait" 3 (NOSCRIPT) NONE "3.0.0" "O(1)" Edge(server::wait),
+        "Returns on how many other nodes every acknowledged write certainly is; never blocks.";
+    "waitaof" 4 (NOSCRIPT) NONE "7.2.0" "O(1)" Edge(server::waitaof),
+        "Returns on how many disks every acknowledged write certainly is; never blocks.";
+}
+Transactions {
+    "multi" 1 (EDGE | FAST) NONE "1.2.0" "O(1)" Flow(Flow::Multi),
+        "Starts a transaction: commands are queued until EXEC.";
+    "exec" 1 (EDGE) NONE "1.2.0" "of the queued commands" Flow(Flow::Exec),
+        "Executes the queued commands as one.";
+    "discard" 1 (EDGE | FAST) NONE "2.0.0" "O(N) with N commands" Flow(Flow::Discard),
+        "Forgets the queued commands.";
+    "watch" -2 (EDGE | FAST) EACH "2.2.0" "O(N) with N keys" Flow(Flow::Watch),
+        "Lets EXEC fail if one of the keys changes until then.";
+    "unwatch" 1 (EDGE | FAST) NONE "2.2.0" "O(1)" Edge(connection::unwatch),
+        "Forgets the watched keys.";
+}
+Scripting {
+    "eval" -3 (EVAL) NONE "2.6.0" "O(1)" Data(script::eval),
+        "Executes a script that memkv recognises.";
+    "evalsha" -3 (EVAL) NONE "2.6.0" "O(1)" Data(script::evalsha),
+        "Executes a script that memkv recognises, named by its hash.";
+    "eval_ro" -3 (EVAL | READONLY) NONE "7.0.0" "O(1)" Data(script::eval),
+        "Executes a script that memkv recognises.";
+    "evalsha_ro" -3 (EVAL | READONLY) NONE "7.0.0" "O(1)" Data(script::evalsha),
+        "Executes a script that memkv recognises, named by its hash.";
+    "script" -2 (0) NONE "2.6.0" "of the subcommand" Container,
+        "Tells which scripts are known.";
+    "script|load" 3 (NOSCRIPT | STALE) NONE "2.6.0" "O(N) with N bytes" Edge(script::load),
+        "Returns the hash of a script that memkv recognises.";
+    "script|exists" -3 (NOSCRIPT) NONE "2.6.0" "O(N) with N scripts" Edge(script::exists),
+        "Tells which scripts memkv recognises by hash.";
+    "script|flush" -2 (NOSCRIPT) NONE "2.6.0" "O(1)" Edge(script::flush),
+        "Does nothing: known scripts stay known.";
+    "script|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+    "function" -2 (0) NONE "7.0.0" "of the subcommand" Container,
+        "Tells that there are no functions.";
+    "function|list" -2 (NOSCRIPT) NONE "7.0.0" "O(1)" Edge(stubs::empty_array),
+        "Returns nothing: there are no functions.";
+    "function|help" 2 (LOADING | STALE) NONE "7.0.0" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+}
+Pubsub {
+    "subscribe" -2 (SUB) NONE "2.0.0" "O(N) with N channels" Edge(pubsub::subscribe),
+        "Listens to channels of this node.";
+    "unsubscribe" -1 (SUB) NONE "2.0.0" "O(N) with N channels" Edge(pubsub::unsubscribe),
+        "Stops listening to channels.";
+    "psubscribe" -2 (SUB) NONE "2.0.0" "O(N) with N patterns" Edge(pubsub::psubscribe),
+        "Listens to channels that match patterns.";
+    "punsubscribe" -1 (SUB) NONE "2.0.0" "O(N) with N patterns" Edge(pubsub::punsubscribe),
+        "Stops listening to patterns.";
+    "ssubscribe" -2 (SUB) EACH "7.0.0" "O(N) with N channels" Edge(pubsub::ssubscribe),
+        "Listens to shard channels; there is one shard.";
+    "sunsubscribe" -1 (SUB) EACH "7.0.0" "O(N) with N channels" Edge(pubsub::sunsubscribe),
+        "Stops listening to shard channels.";
+    "publish" 3 (PUB | FAST) NONE "2.0.0" "O(N+M) with N listeners and M patterns" Edge(pubsub::publish),
+        "Sends a message to who listens to a channel.";
+    "spublish" 3 (PUB | FAST) KEY "7.0.0" "O(N) with N listeners" Edge(pubsub::spublish),
+        "Sends a message to who listens to a shard channel.";
+    "pubsub" -2 (0) NONE "2.8.0" "of the subcommand" Container,
+        "Tells who listens.";
+    "pubsub|channels" -2 (PUB) NONE "2.8.0" "O(N) with N channels" Edge(pubsub::channels),
+        "Lists the channels that somebody listens to.";
+    "pubsub|numsub" -2 (PUB) NONE "2.8.0" "O(N) with N channels asked" Edge(pubsub::numsub),
+        "Counts the listeners of channels.";
+    "pubsub|numpat" 2 (PUB) NONE "2.8.0" "O(1)" Edge(pubsub::numpat),
+        "Counts the patterns that somebody listens to.";
+    "pubsub|shardchannels" -2 (PUB) NONE "7.0.0" "O(N) with N channels" Edge(pubsub::shardchannels),
+        "Lists the shard channels that somebody listens to.";
+    "pubsub|shardnumsub" -2 (PUB) NONE "7.0.0" "O(N) with N channels asked" Edge(pubsub::shardnumsub),
+        "Counts the listeners of shard channels.";
+    "pubsub|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+}
+Connection {
+    "hello" -1 (EDGE | FAST | NO_AUTH) NONE "6.0.0" "O(1)" Edge(connection::hello),
+        "Chooses RESP2 or RESP3 and tells what the server is.";
+    "auth" -2 (EDGE | FAST | NO_AUTH) NONE "1.0.0" "O(1)" Edge(connection::auth),
+        "Authenticates the connection.";
+    "ping" -1 (FAST) NONE "1.0.0" "O(1)" Edge(connection::ping),
+        "Answers PONG, or its argument.";
+    "echo" 2 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Edge(connection::echo),
+        "Answers its argument.";
+    "quit" -1 (EDGE | FAST | NO_AUTH) NONE "1.0.0" "O(1)" Edge(connection::quit),
+        "Closes the connection.";
+    "reset" 1 (EDGE | FAST | NO_AUTH) NONE "6.2.0" "O(1)" Edge(connection::reset),
+        "Puts the connection into the state in which it began.";
+    "select" 2 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Edge(connection::select),
+        "Chooses one of the 16 databases.";
+    "client" -2 (0) NONE "2.4.0" "of the subcommand" Container,
+        "Tells about connections and changes them.";
+    "client|id" 2 (EDGE) NONE "5.0.0" "O(1)" Edge(client::id),
+        "Returns the connection's number.";
+    "client|info" 2 (EDGE) NONE "6.2.0" "O(1)" Edge(client::info),
+        "Describes the connection.";
+    "client|list" -2 (OPS) NONE "2.4.0" "O(N) with N connections" Edge(client::list),
+        "Describes the connections of this node.";
+    "client|kill" -3 (OPS) NONE "2.4.0" "O(N) with N connections" Edge(client::kill),
+        "Closes connections of this node.";
+    "client|getname" 2 (EDGE) NONE "2.6.9" "O(1)" Edge(client::getname),
+        "Returns the connection's name.";
+    "client|setname" 3 (EDGE) NONE "2.6.9" "O(1)" Edge(client::setname),
+        "Names the connection.";
+    "client|setinfo" 4 (EDGE) NONE "7.2.0" "O(1)" Edge(client::setinfo),
+        "Names the client's library and its version.";
+    "client|reply" 3 (EDGE) NONE "3.2.0" "O(1)" Edge(client::reply),
+        "Turns replies off, on, or off for the next command.";
+    "client|no-evict" 3 (OPS) NONE "7.0.0" "O(1)" Edge(client::on_off),
+        "Does nothing: connections are not evicted.";
+    "client|no-touch" 3 (EDGE) NONE "7.2.0" "O(1)" Edge(client::on_off),
+        "Does nothing: memkv keeps no access times.";
+    "client|capa" -3 (EDGE) NONE "0.1.0" "O(1)" Edge(stubs::ok),
+        "Accepts what the client says it can do, as in Valkey 8.";
+    "client|unblock" -3 (OPS) NONE "5.0.0" "O(1)" Edge(client::unblock),
+        "Returns 0: no command blocks.";
+    "client|tracking" -3 (EDGE) NONE "6.0.0" "O(1)" Edge(client::tracking),
+        "Fails: there is no client-side caching yet.";
+    "client|trackinginfo" 2 (EDGE) NONE "6.2.0" "O(1)" Edge(client::trackinginfo),
+        "Tells that client-side caching is off.";
+    "client|getredir" 2 (EDGE) NONE "6.0.0" "O(1)" Edge(client::getredir),
+        "Returns -1: client-side caching is off.";
+    "client|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+}
+Server {
+    "dbsize" 1 (READONLY | FAST) NONE "1.0.0" "O(1)" Data(keys::dbsize),
+        "Counts the keys of the database.";
+    "flushdb" -1 (WRITE) NONE "1.0.0" "O(1)" Data(keys::flushdb),
+        "Deletes all keys of the database.";
+    "flushall" -1 (WRITE) NONE "1.0.0" "O(1)" Data(keys::flushall),
+        "Deletes all keys of all databases.";
+    "time" 1 (LOADING | STALE | FAST) NONE "2.6.0" "O(1)" Edge(server::time),
+        "Returns log time in seconds and microseconds.";
+    "lolwut" -1 (READONLY | FAST) NONE "5.0.0" "O(1)" Edge(server::lolwut),
+        "Says what this really is.";
+    "info" -1 (LOADING | STALE) NONE "1.0.0" "O(1)" Edge(info::info),
+        "Describes the node, section by section.";
+    "role" 1 (EDGE | FAST) NONE "2.8.12" "O(1)" Edge(server::role),
+        "Returns master: any node executes any command.";
+    "command" -1 (LOADING | STALE) NONE "2.8.13" "O(N) with N commands" ContainerOr(command::all),
+        "Describes the commands.";
+    "command|count" 2 (LOADING | STALE) NONE "2.8.13" "O(1)" Edge(command::count),
+        "Counts the commands.";
+    "command|info" -2 (LOADING | STALE) NONE "2.8.13" "O(N) with N commands" Edge(command::info),
+        "Describes commands.";
+    "command|docs" -2 (LOADING | STALE) NONE "7.0.0" "O(N) with N commands" Edge(command::docs),
+        "Explains commands.";
+    "command|list" -2 (LOADING | STALE) NONE "7.0.0" "O(N) with N commands" Edge(command::list),
+        "Lists names of commands.";
+    "command|getkeys" -3 (LOADING | STALE) NONE "2.8.13" "O(N) with N arguments" Edge(command::getkeys),
+        "Returns the keys in a command line.";
+    "command|getkeysandflags" -3 (LOADING | STALE) NONE "7.0.0" "O(N) with N arguments" Edge(command::getkeysandflags),
+        "Returns the keys in a command line and what happens to them.";
+    "command|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+    "config" -2 (0) NONE "2.0.0" "of the subcommand" Container,
+        "Tells settings.";
+    "config|get" -3 (OPS) NONE "2.0.0" "O(N) with N settings" Edge(config::get),
+        "Returns settings by pattern, under the names that Redis has for them.";
+    "config|set" -4 (OPS) NONE "2.0.0" "O(N) with N settings" Edge(config::set),
+        "Fails: settings are in the configuration file.";
+    "config|resetstat" 2 (OPS) NONE "2.0.0" "O(1)" Edge(config::resetstat),
+        "Sets the counters of INFO to zero.";
+    "config|rewrite" 2 (OPS) NONE "2.8.0" "O(1)" Edge(config::rewrite),
+        "Fails: settings cannot have changed.";
+    "config|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+    "memory" -2 (0) NONE "4.0.0" "of the subcommand" Container,
+        "Tells what memory is used for.";
+    "memory|usage" -3 (READONLY) SUBKEY "4.0.0" "O(1)" Data(keys::memory_usage),
+        "Estimates the memory that a key takes, in bytes.";
+    "memory|doctor" 2 (0) NONE "4.0.0" "O(1)" Edge(stubs::doctor),
+        "Says that nothing is known to be wrong.";
+    "memory|help" 2 (LOADING | STALE) NONE "4.0.0" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+    "slowlog" -2 (0) NONE "2.2.12" "of the subcommand" Container,
+        "Tells that no slow commands are kept.";
+    "slowlog|get" -2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Edge(stubs::slowlog_get),
+        "Returns nothing: no slow commands are kept.";
+    "slowlog|len" 2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Edge(stubs::zero),
+        "Returns 0.";
+    "slowlog|reset" 2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Edge(stubs::ok),
+        "Does nothing.";
+    "slowlog|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+    "latency" -2 (0) NONE "2.8.13" "of the subcommand" Container,
+        "Tells that no latency events are kept.";
+    "latency|latest" 2 (OPS) NONE "2.8.13" "O(1)" Edge(stubs::empty_array),
+        "Returns nothing.";
+    "latency|history" 3 (OPS) NONE "2.8.13" "O(1)" Edge(stubs::empty_array),
+        "Returns nothing.";
+    "latency|reset" -2 (OPS) NONE "2.8.13" "O(1)" Edge(stubs::zero),
+        "Returns 0.";
+    "latency|doctor" 2 (OPS) NONE "2.8.13" "O(1)" Edge(stubs::doctor),
+        "Says that nothing is known to be wrong.";
+    "latency|help" 2 (LOADING | STALE) NONE "2.8.13" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+    "module" -2 (0) NONE "4.0.0" "of the subcommand" Container,
+        "Tells that there are no modules.";
+    "module|list" 2 (ADMIN | NOSCRIPT) NONE "4.0.0" "O(1)" Edge(stubs::empty_array),
+        "Returns nothing: there are no modules.";
+    "module|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+    "acl" -2 (0) NONE "6.0.0" "of the subcommand" Container,
+        "Tells about the one user.";
+    "acl|whoami" 2 (EDGE) NONE "6.0.0" "O(1)" Edge(stubs::whoami),
+        "Returns the user of the connection: default.";
+    "acl|users" 2 (OPS) NONE "6.0.0" "O(1)" Edge(stubs::users),
+        "Lists the users: default.";
+    "acl|help" 2 (LOADING | STALE) NONE "6.0.0" "O(1)" Edge(command::help),
+        "Lists the subcommands.";
+    "lastsave" 1 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Edge(server::lastsave),
+        "Returns log time in seconds: every acknowledged write is durable.";
+    "debug" -2 (OPS) NONE "1.0.0" "O(1)" Edge(stubs::debug),
+        "Fails: debugging commands are off.";
+    "shutdown" -1 (OPS | NO_MULTI) NONE "1.0.0" "O(1)" Edge(server::shutdown),
+        "Stops this node after handing over leadership.";
+}
+Cluster {
+    "readonly" 1 (LOADING | STALE | FAST) NONE "3.0.0" "O(1)" Edge(connection::readonly),
+        "Allows this connection to read what this node has, however old.";
+    "readwrite" 1 (LOADING | STALE | FAST) NONE "3.0.0" "O(1)" Edge(connection::readwrite),
+        "Makes reads linearizable again.";
+}
+Memkv {
+    "memkv.meta" 2 (READONLY | FAST) KEY "0.1.0" "O(1)" Data(memkv::meta),
+        "Returns the revisions and the expiry of a key.";
+    "memkv.cas" -4 (WRITE | DENYOOM | FAST) KEY "0.1.0" "O(1)" Data(memkv::cas),
+        "Sets a key whose revision is this one; 0 stands for an absent key.";
+    "memkv.delrev" 3 (WRITE | FAST) KEY "0.1.0" "O(1)" Data(memkv::delrev),
+        "Deletes a key whose revision is this one.";
+    "memkv.range" -2 (READONLY) NONE "0.1.0" "O(log N + M) with M keys returned" Data(memkv::range),
+        "Returns keys in order, by prefix.";
+}
+}

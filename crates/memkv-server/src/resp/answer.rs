@@ -1,0 +1,212 @@
+//! What becomes of a segment: its writes are submitted together or its reads share one look, and
+//! the answers are put in order, those that the node gives by itself among them.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use memkv_proto::ErrorCode;
+use memkv_raft::RequestError;
+use memkv_raft::store::{Query, Reply, ReplyError, ReplyValue, Step, Store};
+use memkv_resp::ReplyWriter;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+
+use super::conn::{Conn, Gone, OUTPUT_BYTES};
+use super::segment::{Found, MAX_MANY_BYTES, Slot, look, size};
+use super::server::Stats;
+use super::transaction::{Item, Plan};
+use crate::backend::Backend;
+use crate::commands::{Failure, Shape};
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
+    /// Executes the segment that was collected, and puts its answers in order.
+    pub(super) async fn finish(&mut self) -> Result<(), Gone> {
+        if self.segment.is_empty() {
+            return Ok(());
+        }
+        let mut segment = mem::take(&mut self.segment);
+        let resp = self.resp;
+        let Some(backend) = resp.api.backend() else {
+            // Nothing for the store is taken on before there is one.
+            self.out.extend_from_slice(&segment.ready);
+            return Ok(());
+        };
+        // All are in line before the first one is waited for.
+        let commands = mem::take(&mut segment.commands);
+        let mut outcomes = commands
+            .into_iter()
+            .map(|command| backend.write(command))
+            .collect::<Vec<_>>()
+            .into_iter();
+        let deadline = Instant::now() + resp.api.answer_within();
+        let mut found = VecDeque::new();
+        let mut failed = None;
+        for slot in segment.slots {
+            let (name, shape, silent, plan) = match slot {
+                Slot::Ready(length) => {
+                    let ready = segment.ready.split_to(length);
+                    self.out.extend_from_slice(&ready);
+                    continue;
+                }
+                Slot::Op {
+                    name,
+                    shape,
+                    silent,
+                } => (name, shape, silent, None),
+                Slot::Exec { plan, silent } => ("exec", Shape::Plain, silent, Some(plan)),
+            };
+            let value = if let Some(outcome) = outcomes.next() {
+                let outcome = timeout_at(deadline, outcome).await;
+                outcome.map_or_else(|_| Err(no_outcome(name)), |outcome| written(name, outcome))
+            } else {
+                if found.is_empty() && failed.is_none() {
+                    let queries = mem::take(&mut segment.queries);
+                    match self.look(queries).await {
+                        Ok((values, left)) => (found, segment.queries) = (values, left),
+                        Err(failure) => failed = Some(failure),
+                    }
+                }
+                found
+                    .pop_front()
+                    .ok_or_else(|| failed.clone().unwrap_or(Failure::SYNTAX))
+            };
+            match plan {
+                Some(plan) => self.write_exec(&plan, value, silent),
+                None if silent => {}
+                None => self.write_value(name, &shape, value),
+            }
+            if self.out.len() >= OUTPUT_BYTES {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers as many queries as one look at the store allows.
+    async fn look(&self, queries: VecDeque<Query>) -> Result<Found, Failure> {
+        let Some(backend) = self.resp.api.backend() else {
+            return Err(Failure::loading());
+        };
+        if self.session.stale_reads {
+            return Ok(backend.read_stale(|store| look(store, queries, backend.now_ms(store))));
+        }
+        let clock = backend.clone();
+        self.linearizable(move |store| look(store, queries, clock.now_ms(store)))
+            .await
+    }
+
+    pub(super) async fn linearizable<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let api = &self.resp.api;
+        let Some(backend) = api.backend() else {
+            return Err(Failure::loading());
+        };
+        let result = api.read(backend, api.answer_within(), read).await;
+        result.map_err(|error| Failure::from(&error))
+    }
+
+    /// A transaction that only reads: one look, no log entry.
+    pub(super) async fn read_all(&self, steps: Vec<Step>) -> Result<ReplyValue, Failure> {
+        let mut queries = steps
+            .into_iter()
+            .filter_map(|step| match step {
+                Step::Read(query) => Some(query),
+                Step::Write(_) => None,
+            })
+            .collect::<VecDeque<_>>();
+        if queries.is_empty() {
+            return Ok(ReplyValue::Array(Vec::new()));
+        }
+        let Some(clock) = self.resp.api.backend().cloned() else {
+            return Err(Failure::loading());
+        };
+        let stale = self.session.stale_reads;
+        let all = move |store: &Store| {
+            let now_ms = clock.now_ms(store);
+            let mut all = Vec::with_capacity(queries.len());
+            let mut bytes = 0;
+            while !queries.is_empty() {
+                if bytes > MAX_MANY_BYTES {
+                    let error = ReplyError::ReplyTooLong;
+                    all.extend(queries.drain(..).map(|_| ReplyValue::Error(error)));
+                    break;
+                }
+                let (values, left) = look(store, mem::take(&mut queries), now_ms);
+                bytes += values.iter().map(size).sum::<usize>();
+                all.extend(values);
+                queries = left;
+            }
+            ReplyValue::Array(all)
+        };
+        match self.resp.api.backend() {
+            Some(backend) if stale => Ok(backend.read_stale(all)),
+            _ => self.linearizable(all).await,
+        }
+    }
+
+    fn write_value(&mut self, name: &str, shape: &Shape, value: Result<ReplyValue, Failure>) {
+        let start = self.out.len();
+        let mut reply = ReplyWriter::new(&mut self.out, self.session.protocol);
+        let result = value.and_then(|value| shape.write(&mut reply, name, &value));
+        if let Err(failure) = result {
+            self.out.truncate(start);
+            Stats::add(&self.resp.server.stats.errors, 1);
+            ReplyWriter::new(&mut self.out, self.session.protocol).error(failure.as_bytes());
+        }
+    }
+
+    /// Answers EXEC: the store's answers, and in their places what the node answers by itself.
+    pub(super) fn write_exec(
+        &mut self,
+        plan: &Plan,
+        value: Result<ReplyValue, Failure>,
+        silent: bool,
+    ) {
+        let start = self.out.len();
+        match value {
+            Ok(ReplyValue::Array(values)) => {
+                let mut values = values.into_iter();
+                let mut reply = ReplyWriter::new(&mut self.out, self.session.protocol);
+                reply.array(plan.items.len());
+                for item in &plan.items {
+                    match item {
+                        Item::Step { name, shape } => {
+                            let value = values.next().ok_or(Failure::SYNTAX);
+                            self.write_value(name, shape, value);
+                        }
+                        Item::Edge(spec, request) => self.edge(spec, request),
+                        Item::Failed(failure) => {
+                            let failed = Err(failure.clone());
+                            self.write_value("exec", &Shape::Plain, failed);
+                        }
+                    }
+                }
+            }
+            other => self.write_value("exec", &Shape::Plain, other),
+        }
+        if silent {
+            self.out.truncate(start);
+        }
+    }
+}
+
+/// A write's answer, or why there is none.
+fn written(name: &str, outcome: Result<Reply, RequestError>) -> Result<ReplyValue, Failure> {
+    match outcome {
+        Ok(reply) => Ok(reply.value),
+        Err(RequestError::Unknown { detail }) => Err(unknown(name, &detail)),
+        Err(error) => Err(Failure::from(&error)),
+    }
+}
+
+fn no_outcome(name: &str) -> Failure {
+    unknown(name, "it took longer than request_timeout_ms")
+}
+
+fn unknown(name: &str, detail: &str) -> Failure {
+    let name = name.to_uppercase();
+    let text = format!("outcome of {name} is not known: {detail}; check before retrying");
+    Failure::of(ErrorCode::Unknown, &text)
+}

@@ -1,0 +1,242 @@
+//! The connections of this node, as `CLIENT LIST` shows them and `CLIENT KILL` ends them, and what
+//! is on its way to each of them without having been asked for. Never touches a socket.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Most bytes of messages that wait for one slow subscriber (32 MiB), as in Redis's
+/// `client-output-buffer-limit pubsub`; beyond it the connection is closed.
+const OUTBOX_BYTES: usize = 32 * 1024 * 1024;
+
+/// What a message costs beside its bytes, about: so that empty ones are bounded as well.
+const MESSAGE_OVERHEAD_BYTES: usize = 128;
+
+/// A message to who subscribed. Its bytes are shared by all receivers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// `message`, `pmessage` or `smessage`.
+    pub(crate) kind: &'static str,
+    /// The pattern that matched, for `pmessage`.
+    pub(crate) pattern: Option<Bytes>,
+    /// Where it was published.
+    pub(crate) channel: Bytes,
+    /// What was published.
+    pub(crate) payload: Bytes,
+}
+
+impl Message {
+    fn cost(&self) -> usize {
+        let pattern = self.pattern.as_ref().map_or(0, Bytes::len);
+        pattern + self.channel.len() + self.payload.len() + MESSAGE_OVERHEAD_BYTES
+    }
+}
+
+/// What others see of a connection, kept up by the connection itself once per turn.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shown {
+    pub(crate) name: Bytes,
+    pub(crate) lib_name: Bytes,
+    pub(crate) lib_ver: Bytes,
+    pub(crate) db: u8,
+    pub(crate) resp: u8,
+    /// Channels, patterns, shard channels.
+    pub(crate) subscriptions: [usize; 3],
+    /// Commands queued by MULTI.
+    pub(crate) queued: Option<usize>,
+    /// Keys watched.
+    pub(crate) watched: usize,
+    /// Name of the last command.
+    pub(crate) command: &'static str,
+    pub(crate) last_active: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Outbox {
+    messages: VecDeque<Message>,
+    bytes: usize,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) id: u64,
+    pub(crate) addr: SocketAddr,
+    /// The address of this node that it came in on.
+    pub(crate) local: SocketAddr,
+    pub(crate) since: Instant,
+    pub(crate) shown: Mutex<Shown>,
+    outbox: Mutex<Outbox>,
+    /// Rings when there is a message, or when the connection is to end.
+    bell: Notify,
+    killed: AtomicBool,
+}
+
+impl Client {
+    /// Queues a message; a connection that lets too many wait is ended.
+    pub(crate) fn send(&self, message: Message) {
+        let mut outbox = self.outbox.lock();
+        outbox.bytes += message.cost();
+        if outbox.bytes > OUTBOX_BYTES {
+            drop(outbox);
+            return self.kill();
+        }
+        outbox.messages.push_back(message);
+        drop(outbox);
+        self.bell.notify_one();
+    }
+
+    /// What has waited, in order.
+    pub(crate) fn take_messages(&self) -> VecDeque<Message> {
+        mem::take(&mut *self.outbox.lock()).messages
+    }
+
+    /// Ends the connection as soon as it notices.
+    pub(crate) fn kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
+        *self.outbox.lock() = Outbox::default();
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is a message or the connection is to end.
+    pub(crate) async fn rung(&self) {
+        self.bell.notified().await;
+    }
+
+    /// The line of `CLIENT LIST`, without its end. What memkv does not count is 0.
+    pub(crate) fn describe(&self) -> Vec<u8> {
+        let shown = self.shown.lock().clone();
+        let seconds = |at: Instant| at.elapsed().as_secs();
+        let [sub, psub, ssub] = shown.subscriptions;
+        let subscribed = sub + psub + ssub > 0;
+        let flags = match (subscribed, shown.queued.is_some()) {
+            (true, _) => "P",
+            (_, true) => "x",
+            _ => "N",
+        };
+        let multi = shown.queued.map_or(-1, |queued| queued as i64);
+        let mut line = format!(
+            "id={} addr={} laddr={} fd=0 name=",
+            self.id, self.addr, self.local
+        )
+        .into_bytes();
+        line.extend_from_slice(&shown.name);
+        line.extend_from_slice(
+            format!(
+                " age={} idle={} flags={flags} db={} sub={sub} psub={psub} ssub={ssub} \
+                 multi={multi} watch={} qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 \
+                 obl=0 oll=0 omem={} tot-mem=0 events=r cmd={} user=default redir=-1 resp={} \
+                 lib-name=",
+                seconds(self.since),
+                seconds(shown.last_active.unwrap_or(self.since)),
+                shown.db,
+                shown.watched,
+                self.outbox.lock().bytes,
+                shown.command,
+                shown.resp,
+            )
+            .as_bytes(),
+        );
+        line.extend_from_slice(&shown.lib_name);
+        line.extend_from_slice(b" lib-ver=");
+        line.extend_from_slice(&shown.lib_ver);
+        line
+    }
+}
+
+/// All connections of this node that speak RESP.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    last_id: AtomicU64,
+    open: Mutex<BTreeMap<u64, Arc<Client>>>,
+}
+
+impl Clients {
+    /// A new connection; [`Clients::remove`] it when it has ended.
+    pub(crate) fn add(&self, addr: SocketAddr, local: SocketAddr) -> Arc<Client> {
+        let client = Arc::new(Client {
+            id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            addr,
+            local,
+            since: Instant::now(),
+            shown: Mutex::default(),
+            outbox: Mutex::default(),
+            bell: Notify::new(),
+            killed: AtomicBool::new(false),
+        });
+        self.open.lock().insert(client.id, client.clone());
+        client
+    }
+
+    pub(crate) fn remove(&self, id: u64) {
+        self.open.lock().remove(&id);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.lock().len()
+    }
+
+    /// Connections accepted since the node was started.
+    pub(crate) fn total(&self) -> u64 {
+        self.last_id.load(Ordering::Relaxed)
+    }
+
+    /// All of them, in the order in which they came.
+    pub(crate) fn all(&self) -> Vec<Arc<Client>> {
+        self.open.lock().values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> Arc<Client> {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        Clients::default().add(addr, addr)
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_that_does_not_read_is_ended_and_its_memory_freed() {
+        let client = client();
+        let message = Message {
+            kind: "message",
+            pattern: None,
+            channel: Bytes::from_static(b"c"),
+            payload: Bytes::from(vec![0; OUTBOX_BYTES / 4]),
+        };
+        (0..3).for_each(|_| client.send(message.clone()));
+        assert!(!client.is_killed());
+        client.send(message);
+        assert!(client.is_killed());
+        client.rung().await;
+        assert_eq!(client.take_messages().len(), 0);
+    }
+
+    #[test]
+    fn empty_messages_are_bounded_too() {
+        let client = client();
+        let message = Message {
+            kind: "message",
+            pattern: None,
+            channel: Bytes::new(),
+            payload: Bytes::new(),
+        };
+        let most = OUTBOX_BYTES / MESSAGE_OVERHEAD_BYTES;
+        (0..most).for_each(|_| client.send(message.clone()));
+        assert!(!client.is_killed());
+        client.send(message);
+        assert!(client.is_killed());
+    }
+}

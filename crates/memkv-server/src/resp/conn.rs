@@ -1,0 +1,244 @@
+//! One RESP connection: reads what has come, executes it in turns, writes the answers, again.
+//! `execute` says what a request does; this file moves bytes and keeps the limits.
+//!
+//! A client that does not read is not read from: its answers stay within one turn's, and what it
+//! listens to within its outbox. After a time it is gone.
+
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use memkv_resp::{Limits, ReplyWriter, Request, RequestParser};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::Resp;
+use super::segment::Segment;
+use super::server::Stats;
+use super::session::Session;
+use crate::backend::Backend;
+use crate::budget::Held;
+use crate::commands::push_message;
+use memkv_proto::limits::MAX_KEY_BYTES;
+
+/// Requests executed before answers are written: a pipeline of a million is served in a thousand
+/// turns, and others get theirs in between.
+const TURN_REQUESTS: usize = 1024;
+
+/// Bytes of requests after which a turn ends (1 MiB); one larger request is a turn of its own.
+const TURN_BYTES: usize = 1024 * 1024;
+
+/// Answers are collected up to this size before they are written.
+pub(super) const OUTPUT_BYTES: usize = 64 * 1024;
+
+/// First buffer of a connection: most requests fit, and ten thousand idle ones are 40 MB.
+const READ_BYTES: usize = 4 * 1024;
+
+/// Room for the next read when the last one was filled.
+const NEXT_READ_BYTES: usize = 64 * 1024;
+
+/// Room made at once for an argument that was announced: announcing one must not cost the node its
+/// whole length.
+const ANNOUNCED_BYTES: usize = 256 * 1024;
+
+/// After a protocol error, what the client still sends is discarded for at most this long, so that
+/// it reads the error and not a connection reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The connection is over; there is nobody to tell.
+pub(super) struct Gone;
+
+/// How a turn ended.
+enum Turn {
+    /// There may be more requests in the buffer.
+    More,
+    /// The next request has not arrived.
+    Idle,
+    /// The connection ends.
+    Close,
+    /// The same, because what came cannot be read.
+    Refuse,
+}
+
+/// A connection and its buffers.
+pub(super) struct Conn<'a, S, B> {
+    pub(super) resp: &'a Resp<B>,
+    stream: S,
+    input: BytesMut,
+    /// What the input may take of the memory that all connections share.
+    held: Held,
+    pub(super) out: BytesMut,
+    parser: RequestParser,
+    pub(super) session: Session,
+    pub(super) segment: Segment,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
+    pub(super) fn new(resp: &'a Resp<B>, stream: S, input: BytesMut, session: Session) -> Self {
+        Self {
+            resp,
+            stream,
+            input,
+            held: resp.input.hold(),
+            out: BytesMut::new(),
+            parser: RequestParser::new(limits(resp, &session)),
+            session,
+            segment: Segment::default(),
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub(super) async fn run(mut self) {
+        loop {
+            match self.turn().await {
+                Ok(Turn::More) => {}
+                Ok(Turn::Idle) => {
+                    if self.wait().await.is_err() {
+                        return;
+                    }
+                }
+                Ok(Turn::Close) => {
+                    // Whoever closes has nothing more to say and cannot be told of a failure.
+                    let _ = self.stream.shutdown().await;
+                    return;
+                }
+                Ok(Turn::Refuse) => return self.linger().await,
+                Err(Gone) => return,
+            }
+        }
+    }
+
+    /// Executes what is in the buffer, up to a limit, and writes the answers.
+    async fn turn(&mut self) -> Result<Turn, Gone> {
+        let (mut requests, mut bytes) = (0, 0);
+        let turn = loop {
+            if self.session.is_closing {
+                break Turn::Close;
+            }
+            if requests >= TURN_REQUESTS || bytes >= TURN_BYTES {
+                break Turn::More;
+            }
+            let is_inline = self.input.first().is_some_and(|first| *first != b'*');
+            match self.parser.parse(&mut self.input) {
+                Ok(Some(request)) if is_inline && is_http(&request) => break Turn::Close,
+                Ok(Some(request)) => {
+                    requests += 1;
+                    bytes += request.byte_count();
+                    let was_authenticated = self.session.is_authenticated;
+                    self.execute(request).await?;
+                    if self.session.is_authenticated != was_authenticated {
+                        self.parser.set_limits(limits(self.resp, &self.session));
+                    }
+                }
+                Ok(None) => break Turn::Idle,
+                Err(error) => {
+                    tracing::debug!(%error, client = %self.session.client.addr, "closing");
+                    self.finish().await?;
+                    if let Some(text) = error.reply() {
+                        ReplyWriter::new(&mut self.out, self.session.protocol).error(&text);
+                    }
+                    break Turn::Refuse;
+                }
+            }
+        };
+        self.finish().await?;
+        if requests > 0 {
+            Stats::add(&self.resp.server.stats.commands, requests);
+            self.session.show();
+            self.held = self.resp.input.hold();
+        }
+        self.flush().await?;
+        Ok(turn)
+    }
+
+    /// Waits for requests, and passes messages on meanwhile.
+    async fn wait(&mut self) -> Result<(), Gone> {
+        let mut room = READ_BYTES;
+        loop {
+            for message in self.session.client.take_messages() {
+                push_message(&mut self.out, self.session.protocol, &message);
+            }
+            self.flush().await?;
+            if self.session.client.is_killed() {
+                return Err(Gone);
+            }
+            if self.input.is_empty() && self.input.capacity() > NEXT_READ_BYTES {
+                self.input = BytesMut::new();
+            }
+            room = room.max(self.parser.needed().min(ANNOUNCED_BYTES));
+            self.input.reserve(room);
+            tokio::select! {
+                read = self.stream.read_buf(&mut self.input) => {
+                    let Ok(count @ 1..) = read else { return Err(Gone) };
+                    Stats::add(&self.resp.server.stats.input_bytes, count);
+                    return self.hold();
+                }
+                () = self.session.client.rung() => {}
+            }
+        }
+    }
+
+    /// Counts what has arrived against what all connections may hold.
+    fn hold(&mut self) -> Result<(), Gone> {
+        if self.held.grow_to(self.input.len()) {
+            return Ok(());
+        }
+        tracing::warn!("closed a connection: the requests that are arriving take too much memory");
+        Err(Gone)
+    }
+
+    /// Writes all answers. Waits while the client does not read, but not for ever, and not once it
+    /// was killed.
+    pub(super) async fn flush(&mut self) -> Result<(), Gone> {
+        Stats::add(&self.resp.server.stats.output_bytes, self.out.len());
+        while self.out.has_remaining() {
+            let stall = self.resp.server.settings.write_stall;
+            tokio::select! {
+                written = timeout(stall, self.stream.write_buf(&mut self.out)) => {
+                    let Ok(Ok(1..)) = written else { return Err(Gone) };
+                }
+                // A message can wait, the end cannot.
+                () = self.session.client.rung() => {
+                    if self.session.client.is_killed() {
+                        return Err(Gone);
+                    }
+                }
+            }
+        }
+        if self.out.capacity() > OUTPUT_BYTES {
+            self.out = BytesMut::new();
+        }
+        self.stream.flush().await.map_err(|_| Gone)
+    }
+
+    /// Reads what still comes: closing a socket with unread bytes resets the connection, and the
+    /// client would not see why.
+    async fn linger(mut self) {
+        let _ = timeout(LINGER, async {
+            self.stream.shutdown().await?;
+            loop {
+                self.input.clear();
+                self.input.reserve(READ_BYTES);
+                if self.stream.read_buf(&mut self.input).await? == 0 {
+                    return std::io::Result::Ok(());
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// What a request may be like: small, before the client has shown the password.
+fn limits<B>(resp: &Resp<B>, session: &Session) -> Limits {
+    if !session.is_authenticated {
+        return Limits::unauthenticated();
+    }
+    // A value may be limited to less than a key is.
+    Limits::new(resp.server.settings.max_value_bytes.max(MAX_KEY_BYTES))
+}
+
+/// Whether a line is the first one of an HTTP request. No command has such an argument, typed by
+/// hand; a browser that was led here must not execute anything.
+fn is_http(request: &Request) -> bool {
+    let version = request.arg(2).unwrap_or_default();
+    request.arg_count() == 3 && version.starts_with(b"HTTP/")
+}

@@ -1,0 +1,333 @@
+//! What a request does: it joins the segment that is being collected, is queued by MULTI, or is
+//! answered at once.
+//!
+//! Invariant: answers leave in the order of the requests. What is not for the store therefore
+//! either puts its answer into the segment, or ends the segment first.
+
+use std::mem;
+
+use bytes::{Bytes, BytesMut};
+use memkv_proto::ErrorCode;
+use memkv_raft::store::{Command, Query, Seen};
+use memkv_resp::{ReplyWriter, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::conn::{Conn, Gone};
+use super::segment::Slot;
+use super::server::Stats;
+use super::session::{MAX_QUEUED, MAX_QUEUED_BYTES, Queue, Watched};
+use super::transaction::{Plan, guards, writes};
+use crate::backend::Backend;
+use crate::commands::{Args, Call, Failure, Flow, Handler, Op, Shape, Spec, flag, resolve};
+
+/// What may still be said in RESP2 by who listens.
+const LISTENERS_COMMANDS: [&str; 9] = [
+    "subscribe",
+    "unsubscribe",
+    "psubscribe",
+    "punsubscribe",
+    "ssubscribe",
+    "sunsubscribe",
+    "ping",
+    "quit",
+    "reset",
+];
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
+    /// Takes the next request.
+    pub(super) async fn execute(&mut self, request: Request) -> Result<(), Gone> {
+        match self.admit(&request) {
+            Err(failure) => {
+                if let Some(queue) = &mut self.session.queue {
+                    queue.is_broken = true;
+                }
+                self.fail(&failure);
+            }
+            Ok(spec) => {
+                self.session.command = spec.name;
+                let is_control = matches!(spec.handler, Handler::Flow(_))
+                    || matches!(spec.name, "quit" | "reset");
+                match (&self.session.queue, is_control) {
+                    (Some(_), false) => self.enqueue(spec, request),
+                    _ => self.dispatch(spec, &request).await?,
+                }
+            }
+        }
+        self.session.command_done();
+        Ok(())
+    }
+
+    /// The command's line in the table, if it may be executed now.
+    fn admit(&self, request: &Request) -> Result<&'static Spec, Failure> {
+        let spec = resolve(request)?;
+        if !self.session.is_authenticated && !spec.has(flag::NO_AUTH) {
+            return Err(Failure::NO_AUTH);
+        }
+        if spec.has(flag::NO_MULTI) && self.session.queue.is_some() {
+            let text = "ERR Command not allowed inside a transaction";
+            return Err(Failure::new(text));
+        }
+        if !spec.has(flag::LOADING) && self.resp.api.backend().is_none() {
+            return Err(Failure::loading());
+        }
+        if self.session.only_listens() && !LISTENERS_COMMANDS.contains(&spec.name) {
+            return Err(Failure::with(format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+                 RESET are allowed in this context",
+                spec.name
+            )));
+        }
+        Ok(spec)
+    }
+
+    async fn dispatch(&mut self, spec: &'static Spec, request: &Request) -> Result<(), Gone> {
+        match spec.handler {
+            Handler::Data(data) => {
+                let args = Args {
+                    request,
+                    name: spec.name,
+                    db: self.session.db,
+                };
+                match data(&args) {
+                    Ok(Op::Write(command, shape)) => self.write(spec.name, command, shape).await,
+                    Ok(Op::Read(query, shape)) => self.read(spec.name, query, shape).await,
+                    Err(failure) => {
+                        self.fail(&failure);
+                        Ok(())
+                    }
+                }
+            }
+            Handler::Flow(flow) => self.flow(flow, request).await,
+            _ => {
+                self.finish().await?;
+                self.edge(spec, request);
+                Ok(())
+            }
+        }
+    }
+
+    async fn write(
+        &mut self,
+        name: &'static str,
+        command: Command,
+        shape: Shape,
+    ) -> Result<(), Gone> {
+        if let Err(failure) = self.check(&command) {
+            self.fail(&failure);
+            return Ok(());
+        }
+        let command = command.in_database(self.session.db);
+        let silent = self.session.is_silent();
+        self.add_write(
+            command,
+            Slot::Op {
+                name,
+                shape,
+                silent,
+            },
+        )
+        .await
+    }
+
+    async fn add_write(&mut self, command: Command, slot: Slot) -> Result<(), Gone> {
+        if !self.segment.takes_write(&command) {
+            self.finish().await?;
+        }
+        self.segment.write(command, slot);
+        Ok(())
+    }
+
+    async fn read(&mut self, name: &'static str, query: Query, shape: Shape) -> Result<(), Gone> {
+        if !self.segment.takes_read() {
+            self.finish().await?;
+        }
+        let silent = self.session.is_silent();
+        let query = query.in_database(self.session.db);
+        self.segment.read(
+            query,
+            Slot::Op {
+                name,
+                shape,
+                silent,
+            },
+        );
+        Ok(())
+    }
+
+    /// Whether the command is within the limits, so that what cannot succeed costs no log entry.
+    fn check(&self, command: &Command) -> Result<(), Failure> {
+        let max = self.resp.server.settings.max_value_bytes;
+        let (_, value) = command.longest();
+        if value > max {
+            let detail = crate::failure::too_large_value(value, max);
+            return Err(Failure::of(ErrorCode::ValueTooLarge, &detail));
+        }
+        let checked = command.check_limits();
+        checked.map_err(|error| Failure::executed(error, command.name()))
+    }
+
+    /// Puts an answer behind those that are on their way.
+    fn answer(&mut self, write: impl FnOnce(&mut ReplyWriter<'_, BytesMut>)) {
+        if self.session.is_silent() {
+            return;
+        }
+        let protocol = self.session.protocol;
+        if self.segment.is_empty() {
+            return write(&mut ReplyWriter::new(&mut self.out, protocol));
+        }
+        let ready = &mut self.segment.ready;
+        let before = ready.len();
+        write(&mut ReplyWriter::new(ready, protocol));
+        let written = ready.len() - before;
+        self.segment.slots.push(Slot::Ready(written));
+    }
+
+    pub(super) fn fail(&mut self, failure: &Failure) {
+        Stats::add(&self.resp.server.stats.errors, 1);
+        self.answer(|reply| reply.error(failure.as_bytes()));
+    }
+
+    /// Answers at once. Only while no segment is being collected.
+    pub(super) fn edge(&mut self, spec: &'static Spec, request: &Request) {
+        let (Handler::Edge(edge) | Handler::ContainerOr(edge)) = spec.handler else {
+            return self.fail(&Failure::arity(spec.name));
+        };
+        let start = self.out.len();
+        let args = Args {
+            request,
+            name: spec.name,
+            db: self.session.db,
+        };
+        let result = edge(&mut Call {
+            args,
+            session: &mut self.session,
+            server: &self.resp.server,
+            out: &mut self.out,
+        });
+        if result.is_err() || self.session.is_silent() {
+            self.out.truncate(start);
+        }
+        if let Err(failure) = result {
+            self.fail(&failure);
+        }
+    }
+
+    fn enqueue(&mut self, spec: &'static Spec, request: Request) {
+        let Some(queue) = &mut self.session.queue else {
+            return;
+        };
+        queue.bytes += request.byte_count();
+        if queue.requests.len() >= MAX_QUEUED || queue.bytes > MAX_QUEUED_BYTES {
+            queue.is_broken = true;
+            queue.requests.clear();
+            return self.fail(&Failure::with(format!(
+                "ERR a transaction takes at most {MAX_QUEUED} commands and {MAX_QUEUED_BYTES} bytes"
+            )));
+        }
+        queue.requests.push((spec, request));
+        self.answer(|reply| reply.simple(b"QUEUED"));
+    }
+
+    async fn flow(&mut self, flow: Flow, request: &Request) -> Result<(), Gone> {
+        let is_open = self.session.queue.is_some();
+        match flow {
+            Flow::Multi if is_open => {
+                self.fail(&Failure::new("ERR MULTI calls can not be nested"));
+            }
+            Flow::Multi => {
+                self.session.queue = Some(Queue::default());
+                self.answer(|reply| reply.ok());
+            }
+            Flow::Discard => {
+                if self.session.queue.take().is_some() {
+                    self.session.watched.clear();
+                    self.answer(|reply| reply.ok());
+                } else {
+                    self.fail(&Failure::new("ERR DISCARD without MULTI"));
+                }
+            }
+            Flow::Watch if is_open => {
+                self.fail(&Failure::new("ERR WATCH inside MULTI is not allowed"));
+            }
+            Flow::Watch => return self.watch(request).await,
+            Flow::Exec => return self.exec().await,
+        }
+        Ok(())
+    }
+
+    async fn watch(&mut self, request: &Request) -> Result<(), Gone> {
+        self.finish().await?;
+        let db = self.session.db;
+        let is_new = |key: &&[u8]| {
+            let is_same = |watched: &Watched| watched.db == db && watched.key == *key;
+            !self.session.watched.iter().any(is_same)
+        };
+        let mut keys: Vec<Bytes> = request
+            .args()
+            .skip(1)
+            .filter(is_new)
+            .map(Bytes::copy_from_slice)
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        if self.session.watched.len() + keys.len() > MAX_QUEUED {
+            self.fail(&Failure::with(format!(
+                "ERR a connection watches at most {MAX_QUEUED} keys"
+            )));
+            return Ok(());
+        }
+        let asked = keys.clone();
+        let seen = self
+            .linearizable(move |store| {
+                let seen = asked.iter().map(|key| store.seen(db, key));
+                seen.collect::<Vec<Seen>>()
+            })
+            .await;
+        match seen {
+            Ok(seen) => {
+                let watched = keys.into_iter().zip(seen);
+                let watched = watched.map(|(key, seen)| Watched { db, key, seen });
+                self.session.watched.extend(watched);
+                self.answer(|reply| reply.ok());
+            }
+            Err(failure) => self.fail(&failure),
+        }
+        Ok(())
+    }
+
+    async fn exec(&mut self) -> Result<(), Gone> {
+        let Some(queue) = self.session.queue.take() else {
+            self.fail(&Failure::new("ERR EXEC without MULTI"));
+            return Ok(());
+        };
+        let watched = mem::take(&mut self.session.watched);
+        if queue.is_broken {
+            self.fail(&Failure::EXEC_ABORT);
+            return Ok(());
+        }
+        if self.resp.api.backend().is_none() {
+            self.fail(&Failure::loading());
+            return Ok(());
+        }
+        let db = self.session.db;
+        let (plan, operations) = Plan::new(queue, db, |command| self.check(command));
+        let is_last = plan.has_edge();
+        let silent = self.session.is_silent();
+        if watched.is_empty() && !writes(&operations) {
+            self.finish().await?;
+            let values = self.read_all(operations).await;
+            self.write_exec(&plan, values, silent);
+            return self.flush().await;
+        }
+        let command = Command::Transaction {
+            guards: guards(watched),
+            operations,
+            otherwise: Vec::new(),
+        };
+        self.add_write(command, Slot::Exec { plan, silent }).await?;
+        if is_last {
+            self.finish().await?;
+        }
+        Ok(())
+    }
+}

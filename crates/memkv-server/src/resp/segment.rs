@@ -1,0 +1,127 @@
+//! What a connection has read and not yet executed: consecutive writes, which are submitted
+//! together, or consecutive reads, which share one look at the store. Never both: a read sees the
+//! writes before it and not those behind it.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use memkv_raft::store::{Command, Query, ReplyError, ReplyValue, Store};
+
+use super::transaction::Plan;
+use crate::commands::Shape;
+
+/// A look at the store ends after so many bytes of values (1 MiB): it holds up writes, and what it
+/// has found waits for the client.
+const LOOK_BYTES: usize = 1024 * 1024;
+
+/// Largest answer of one MGET, or of a transaction that only reads (256 MiB): what one client may make the node hold at once.
+pub(super) const MAX_MANY_BYTES: usize = 256 * 1024 * 1024;
+
+/// Commands per segment that answer with a value: their answers are held all at once.
+const MAX_VALUES: usize = 32;
+
+/// Where one answer comes from.
+pub(super) enum Slot {
+    /// So many bytes of `ready`.
+    Ready(usize),
+    /// The next outcome.
+    Op {
+        name: &'static str,
+        shape: Shape,
+        silent: bool,
+    },
+    /// The next outcome, of a whole transaction.
+    Exec { plan: Plan, silent: bool },
+}
+
+/// See the module's documentation. Invariant: `commands` or `queries` is empty, and the other has
+/// one element for each slot that is not ready.
+#[derive(Default)]
+pub(super) struct Segment {
+    pub(super) slots: Vec<Slot>,
+    pub(super) commands: Vec<Command>,
+    pub(super) queries: VecDeque<Query>,
+    /// Answers that came up in between.
+    pub(super) ready: BytesMut,
+    values: usize,
+}
+
+impl Segment {
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether a write may join.
+    pub(super) fn takes_write(&self, command: &Command) -> bool {
+        self.queries.is_empty() && (self.values < MAX_VALUES || !answers_value(command))
+    }
+
+    /// Whether a read may join.
+    pub(super) fn takes_read(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    pub(super) fn write(&mut self, command: Command, slot: Slot) {
+        self.values += usize::from(answers_value(&command));
+        self.commands.push(command);
+        self.slots.push(slot);
+    }
+
+    pub(super) fn read(&mut self, query: Query, slot: Slot) {
+        self.queries.push_back(query);
+        self.slots.push(slot);
+    }
+}
+
+fn answers_value(command: &Command) -> bool {
+    match command {
+        Command::SetWith { get, .. } => *get,
+        Command::GetDel { .. } | Command::GetEx { .. } | Command::Transaction { .. } => true,
+        Command::InDatabase { command, .. } => answers_value(command),
+        _ => false,
+    }
+}
+
+/// What a look has found, and what it has not come to.
+pub(super) type Found = (VecDeque<ReplyValue>, VecDeque<Query>);
+
+/// Answers queries in order, at least one, until there is enough to send.
+pub(super) fn look(store: &Store, mut queries: VecDeque<Query>, now_ms: u64) -> Found {
+    let mut values = VecDeque::with_capacity(queries.len());
+    let mut bytes = 0;
+    while bytes < LOOK_BYTES
+        && let Some(query) = queries.pop_front()
+    {
+        let value = if is_too_large(store, 0, &query) {
+            ReplyValue::Error(ReplyError::ReplyTooLong)
+        } else {
+            store.query(&query, now_ms)
+        };
+        bytes += size(&value);
+        values.push_back(value);
+    }
+    (values, queries)
+}
+
+fn is_too_large(store: &Store, database: u8, query: &Query) -> bool {
+    match query {
+        Query::InDatabase { database, query } => is_too_large(store, *database, query),
+        Query::GetMany { keys } => {
+            let length = |key: &bytes::Bytes| {
+                store
+                    .get_in(database, key)
+                    .map_or(0, |found| found.value.len())
+            };
+            keys.iter().map(length).sum::<usize>() > MAX_MANY_BYTES
+        }
+        _ => false,
+    }
+}
+
+pub(super) fn size(value: &ReplyValue) -> usize {
+    match value {
+        ReplyValue::Bulk(bytes) => bytes.len(),
+        ReplyValue::Array(values) => values.iter().map(size).sum(),
+        _ => 0,
+    }
+}

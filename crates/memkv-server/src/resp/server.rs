@@ -1,0 +1,117 @@
+//! What all RESP connections of a node share: settings, the registries of connections and of
+//! listeners, counters. Never waits.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use memkv_raft::NodeStatus;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::clients::Clients;
+use super::hub::Hub;
+use crate::password::Password;
+
+/// What RESP must know of the configuration.
+#[derive(Debug, Clone)]
+pub struct RespSettings {
+    /// Port that INFO names.
+    pub port: u16,
+    /// Largest value in bytes.
+    pub max_value_bytes: usize,
+    /// Client connections that may be open at once.
+    pub max_connections: u64,
+    /// A client that takes nothing of its replies for this long is gone.
+    pub write_stall: Duration,
+    /// What clients must show; none lets everybody in.
+    pub password: Option<Password>,
+}
+
+/// Keys of one database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Database {
+    pub(crate) index: u8,
+    pub(crate) keys: usize,
+    /// Keys that will expire.
+    pub(crate) expires: usize,
+}
+
+/// What this node knows at this moment, however old.
+pub(crate) struct View {
+    pub(crate) status: NodeStatus,
+    /// Databases that have keys.
+    pub(crate) databases: Vec<Database>,
+    pub(crate) memory_bytes: u64,
+    /// Keys that have expired since this node's store began.
+    pub(crate) expired: u64,
+    /// Log time in milliseconds.
+    pub(crate) now_ms: u64,
+}
+
+type Look = Box<dyn Fn() -> View + Send + Sync>;
+
+/// Counters since the start or `CONFIG RESETSTAT`.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) commands: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    pub(crate) input_bytes: AtomicU64,
+    pub(crate) output_bytes: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+}
+
+impl Stats {
+    /// Adds; nothing depends on the order in which others see it.
+    pub(crate) fn add(counter: &AtomicU64, count: usize) {
+        counter.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reset(&self) {
+        for counter in [
+            &self.commands,
+            &self.errors,
+            &self.input_bytes,
+            &self.output_bytes,
+            &self.rejected,
+        ] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The shared state.
+pub(crate) struct Server {
+    pub(crate) settings: RespSettings,
+    pub(crate) clients: Clients,
+    pub(crate) hub: Hub,
+    pub(crate) stats: Stats,
+    pub(crate) started: Instant,
+    /// `SHUTDOWN` was said.
+    pub(crate) stop: Notify,
+    look: OnceLock<Look>,
+}
+
+impl Server {
+    pub(crate) fn new(settings: RespSettings) -> Self {
+        Self {
+            settings,
+            clients: Clients::default(),
+            hub: Hub::default(),
+            stats: Stats::default(),
+            started: Instant::now(),
+            stop: Notify::new(),
+            look: OnceLock::new(),
+        }
+    }
+
+    /// From now on there is something to see. A second call has no effect.
+    pub(crate) fn look_with(&self, look: Look) {
+        let _ = self.look.set(look);
+    }
+
+    /// What there is to see; nothing while the node loads its data.
+    pub(crate) fn view(&self) -> Option<View> {
+        self.look.get().map(|look| look())
+    }
+}

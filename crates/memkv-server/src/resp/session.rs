@@ -1,0 +1,164 @@
+//! What one connection has told the server about itself. Never does I/O.
+//!
+//! Invariant: what the connection listens to is in the hub, and no longer once this is dropped.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memkv_raft::store::{MAX_TRANSACTION_STEPS, Seen};
+use memkv_resp::{Protocol, Request};
+
+use super::clients::Client;
+use super::hub::Kind;
+use super::server::Server;
+use crate::commands::Spec;
+
+/// Most commands between MULTI and EXEC, and most keys of WATCH: what one log entry takes.
+pub(crate) const MAX_QUEUED: usize = MAX_TRANSACTION_STEPS;
+
+/// Most bytes of commands between MULTI and EXEC: one value of the largest size and as much again.
+pub(crate) const MAX_QUEUED_BYTES: usize = 128 * 1024 * 1024;
+
+/// Which replies the client wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Replies {
+    #[default]
+    On,
+    Off,
+    /// `CLIENT REPLY SKIP` was this command: the next one is not answered.
+    SkipNext,
+    Skip,
+}
+
+/// Commands between MULTI and EXEC.
+#[derive(Default)]
+pub(crate) struct Queue {
+    pub(crate) requests: Vec<(&'static Spec, Request)>,
+    pub(crate) bytes: usize,
+    /// Something could not be queued: EXEC will refuse.
+    pub(crate) is_broken: bool,
+}
+
+/// A watched key and what it was like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Watched {
+    pub(crate) db: u8,
+    pub(crate) key: Bytes,
+    pub(crate) seen: Seen,
+}
+
+/// State of a connection.
+pub(crate) struct Session {
+    server: Arc<Server>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) protocol: Protocol,
+    /// The password was shown, or there is none.
+    pub(crate) is_authenticated: bool,
+    pub(crate) db: u8,
+    /// READONLY was said: reads may be old.
+    pub(crate) stale_reads: bool,
+    pub(crate) replies: Replies,
+    pub(crate) queue: Option<Queue>,
+    pub(crate) watched: Vec<Watched>,
+    /// By [`Kind`].
+    pub(crate) listens: [BTreeSet<Bytes>; 3],
+    /// The connection ends once what was answered has been sent.
+    pub(crate) is_closing: bool,
+    pub(crate) command: &'static str,
+}
+
+impl Session {
+    pub(crate) fn new(server: Arc<Server>, client: Arc<Client>) -> Self {
+        let is_authenticated = server.settings.password.is_none();
+        Self {
+            server,
+            client,
+            protocol: Protocol::Resp2,
+            is_authenticated,
+            db: 0,
+            stale_reads: false,
+            replies: Replies::On,
+            queue: None,
+            watched: Vec::new(),
+            listens: Default::default(),
+            is_closing: false,
+            command: "NULL",
+        }
+    }
+
+    /// How many channels and patterns, without shard channels, as replies count them.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.listens[Kind::Channel as usize].len() + self.listens[Kind::Pattern as usize].len()
+    }
+
+    /// In RESP2 a listener can do little else.
+    pub(crate) fn only_listens(&self) -> bool {
+        self.protocol == Protocol::Resp2 && self.listens.iter().any(|names| !names.is_empty())
+    }
+
+    /// Ends all subscriptions of a kind, or one.
+    pub(crate) fn leave(&mut self, kind: Kind, name: &Bytes) {
+        if self.listens[kind as usize].remove(name) {
+            self.server.hub.leave(kind, name, self.client.id);
+        }
+    }
+
+    /// Ends all subscriptions.
+    pub(crate) fn leave_all(&mut self) {
+        for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
+            for name in std::mem::take(&mut self.listens[kind as usize]) {
+                self.server.hub.leave(kind, &name, self.client.id);
+            }
+        }
+    }
+
+    /// `RESET`.
+    pub(crate) fn reset(&mut self) {
+        self.leave_all();
+        self.protocol = Protocol::Resp2;
+        self.is_authenticated = self.server.settings.password.is_none();
+        self.db = 0;
+        self.stale_reads = false;
+        self.replies = Replies::On;
+        self.queue = None;
+        self.watched.clear();
+        self.client.shown.lock().name = Bytes::new();
+    }
+
+    /// After each command: what `CLIENT REPLY SKIP` began, and what it ends.
+    pub(crate) fn command_done(&mut self) {
+        self.replies = match self.replies {
+            Replies::SkipNext => Replies::Skip,
+            Replies::Skip => Replies::On,
+            other => other,
+        };
+    }
+
+    /// Whether the reply of the command in hand is not sent.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.replies != Replies::On
+    }
+
+    /// Tells the registry what has changed; once per turn, not per command.
+    pub(crate) fn show(&self) {
+        let mut shown = self.client.shown.lock();
+        shown.db = self.db;
+        shown.resp = match self.protocol {
+            Protocol::Resp2 => 2,
+            Protocol::Resp3 => 3,
+        };
+        shown.subscriptions = std::array::from_fn(|kind| self.listens[kind].len());
+        shown.queued = self.queue.as_ref().map(|queue| queue.requests.len());
+        shown.watched = self.watched.len();
+        shown.command = self.command;
+        shown.last_active = Some(tokio::time::Instant::now());
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.leave_all();
+        self.server.clients.remove(self.client.id);
+    }
+}

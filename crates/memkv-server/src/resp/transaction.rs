@@ -1,0 +1,90 @@
+//! From the commands that MULTI has queued to one transaction. What the node answers by itself is
+//! not part of it: it is executed when the transaction has been, in its place.
+
+use memkv_raft::store::{Command, Condition, Guard, Step};
+use memkv_resp::Request;
+
+use super::session::{Queue, Watched};
+use crate::commands::{Args, Failure, Handler, Op, Shape, Spec, database};
+
+/// How each command's answer comes about, in order.
+pub(super) struct Plan {
+    pub(super) items: Vec<Item>,
+}
+
+/// One command of a transaction.
+pub(super) enum Item {
+    /// The next answer of the store.
+    Step { name: &'static str, shape: Shape },
+    /// The node answers.
+    Edge(&'static Spec, Request),
+    /// It never got as far.
+    Failed(Failure),
+}
+
+impl Plan {
+    /// Plans the queued commands. A command that cannot be executed is answered with its error;
+    /// the others are executed all the same, as in Redis.
+    pub(super) fn new(
+        queue: Queue,
+        mut db: u8,
+        check: impl Fn(&Command) -> Result<(), Failure>,
+    ) -> (Self, Vec<Step>) {
+        let mut steps = Vec::new();
+        let mut items = Vec::with_capacity(queue.requests.len());
+        for (spec, request) in queue.requests {
+            let name = spec.name;
+            let args = Args {
+                request: &request,
+                name,
+                db,
+            };
+            let item = match spec.handler {
+                Handler::Data(data) => match data(&args) {
+                    Ok(Op::Write(command, shape)) => match check(&command) {
+                        Ok(()) => {
+                            steps.push(Step::Write(command.in_database(db)));
+                            Item::Step { name, shape }
+                        }
+                        Err(failure) => Item::Failed(failure),
+                    },
+                    Ok(Op::Read(query, shape)) => {
+                        steps.push(Step::Read(query.in_database(db)));
+                        Item::Step { name, shape }
+                    }
+                    Err(failure) => Item::Failed(failure),
+                },
+                _ => {
+                    // It will be executed later, and is about the commands after it already now.
+                    if name == "select" {
+                        let asked = args.int(1).and_then(database);
+                        db = asked.unwrap_or(db);
+                    }
+                    Item::Edge(spec, request)
+                }
+            };
+            items.push(item);
+        }
+        (Self { items }, steps)
+    }
+
+    /// Whether some command changes the connection, so that nothing may be planned behind it.
+    pub(super) fn has_edge(&self) -> bool {
+        self.items.iter().any(|item| matches!(item, Item::Edge(..)))
+    }
+}
+
+/// Whether something must go to the log.
+pub(super) fn writes(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Step::Write(_)))
+}
+
+/// What WATCH demands.
+pub(super) fn guards(watched: Vec<Watched>) -> Vec<Guard> {
+    let guard = |watched: Watched| Guard {
+        database: watched.db,
+        key: watched.key,
+        holds: Condition::Unchanged(watched.seen),
+    };
+    watched.into_iter().map(guard).collect()
+}
