@@ -14,12 +14,15 @@
 
 mod cluster;
 mod data;
+pub mod differential;
 mod http;
 mod load;
 mod machine;
 mod ports;
 mod process;
 mod random;
+mod redis;
+mod resp;
 mod seed;
 mod wait;
 
@@ -31,6 +34,8 @@ pub use machine::{Tmpfs, skip};
 pub use ports::free_port;
 pub use process::{Process, binary, children_of, cpu_ticks, exists, rss_bytes};
 pub use random::Random;
+pub use redis::Redis;
+pub use resp::{Frame, Resp, encode};
 pub use rustix::process::Signal;
 pub use seed::{Seed, SeedReply};
 pub use wait::{eventually, within};

@@ -14,6 +14,7 @@ mod bench;
 mod cargo;
 mod crash;
 mod deps;
+mod differential;
 mod links;
 mod packages;
 mod sim;
@@ -32,6 +33,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   sim [--seed N | --seeds N [--from N]] [--bug NAME] [...]
                                 whole clusters in simulated time; every failure prints its seed
   crash [--rounds N]            kill -9 real nodes under load and check the history (default 200)
+  differential [--commands N] [--seed S]
+                                the same random commands to memkv and to redis-server 7.0, every
+                                reply compared (default 1000000)
   bench http [...]              throughput and latency of a three-node cluster over HTTP
   bench snapshot [...]          what a snapshot of a million keys costs the writers";
 
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(),
         "sim" => sim::run(rest),
         "crash" => crash::run(rest),
+        "differential" => differential::run(rest),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

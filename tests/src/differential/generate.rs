@@ -1,0 +1,341 @@
+//! Random steps: commands of the templates, some of them spoilt, and sequences that single commands
+//! would hardly ever form. Knows of each connection only whether it is between `MULTI` and `EXEC`.
+
+use super::arguments::Arguments;
+use super::templates::{TEMPLATES, blocks};
+use super::{Sent, Step, Unit};
+
+/// Commands of a round: as many as a busy client pipelines.
+const ROUND: std::ops::Range<usize> = 100..500;
+
+/// Commands, out of a hundred, that are spoilt.
+const SPOILT_PERCENT: usize = 10;
+
+/// Commands, out of a hundred, whose name is written in lower case.
+const LOWER_PERCENT: usize = 10;
+
+/// Longest life, in milliseconds, that is waited for.
+const SHORT_LIFE: usize = 20;
+
+/// Every key, for commands that must see all of them at once.
+const ALL_KEYS: &str = "1000000";
+
+/// Compare and delete, compare and extend: the scripts of the usual locks.
+const COMPARE_AND_DELETE: &str = "if redis.call(\"get\",KEYS[1]) == ARGV[1] then return redis.call(\"del\",KEYS[1]) else return 0 end";
+const COMPARE_AND_EXTEND: &str = "if redis.call(\"get\",KEYS[1]) == ARGV[1] then return redis.call(\"pexpire\",KEYS[1],ARGV[2]) else return 0 end";
+
+/// Makes steps for a connection.
+type Block = fn(&mut Generator, usize) -> Vec<Step>;
+
+/// What one number decides.
+pub(crate) struct Generator {
+    arguments: Arguments,
+    in_transaction: Vec<bool>,
+    weight: usize,
+}
+
+impl Generator {
+    pub(crate) fn new(seed: u64, connections: usize) -> Generator {
+        Generator {
+            arguments: Arguments::new(seed),
+            in_transaction: vec![false; connections],
+            weight: TEMPLATES.iter().map(|(weight, _)| weight).sum(),
+        }
+    }
+
+    /// What one connection does before another one's turn comes.
+    pub(crate) fn round(&mut self) -> Vec<Unit> {
+        let connection = self.below(self.in_transaction.len());
+        let length = ROUND.start + self.below(ROUND.len());
+        let mut units = Vec::new();
+        while units.len() < length {
+            for step in self.steps(connection) {
+                units.push(Unit { connection, step });
+            }
+        }
+        units
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.arguments.random.below(bound)
+    }
+
+    /// One or several steps that may be left out one by one.
+    fn steps(&mut self, connection: usize) -> Vec<Step> {
+        if self.in_transaction[connection] {
+            return vec![self.queued(connection)];
+        }
+        let choices: [(usize, Block); 12] = [
+            (blocks::TRANSACTION, Self::transaction),
+            (blocks::COMPARE_AND_SET, Self::compare_and_set),
+            (blocks::EXPIRE, |this, _| this.expire()),
+            (blocks::SCAN, |this, _| this.scan()),
+            (blocks::RANDOM_KEY, |_, _| random_key()),
+            (blocks::DBSIZE, |_, _| dbsize()),
+            (blocks::SUBSCRIBE, |this, _| this.subscribe()),
+            (blocks::SILENCE, |this, _| this.silence()),
+            (blocks::HELLO, |this, connection| this.hello(connection)),
+            (blocks::QUIT, |_, _| vec![Step::Quit]),
+            (blocks::FLUSH, |_, _| vec![one(&["FLUSHALL"])]),
+            (blocks::SCRIPT, |this, _| this.script()),
+        ];
+        let mut choice = self.below(1000);
+        for (weight, make) in choices {
+            if choice < weight {
+                return make(self, connection);
+            }
+            choice -= weight;
+        }
+        vec![self.single(connection)]
+    }
+
+    /// A command inside a transaction, which ends sooner or later.
+    fn queued(&mut self, connection: usize) -> Step {
+        match self.below(100) {
+            0..10 => self.plain(connection, &["EXEC"]),
+            10..12 => self.plain(connection, &["DISCARD"]),
+            _ => self.single(connection),
+        }
+    }
+
+    /// A command as it stands, noted where it begins or ends a transaction.
+    fn plain(&mut self, connection: usize, arguments: &[&str]) -> Step {
+        match arguments {
+            ["MULTI"] => self.in_transaction[connection] = true,
+            ["EXEC" | "DISCARD" | "RESET"] => self.in_transaction[connection] = false,
+            _ => {}
+        }
+        one(arguments)
+    }
+
+    /// A command of the templates, possibly spoilt.
+    fn single(&mut self, connection: usize) -> Step {
+        let mut choice = self.below(self.weight);
+        let template = TEMPLATES.iter().find(|(weight, _)| {
+            let found = choice < *weight;
+            choice = choice.saturating_sub(*weight);
+            found
+        });
+        let template = template
+            .expect("the choice is below the sum of the weights")
+            .1;
+        let fixed = template.strip_prefix('!');
+        let mut arguments = Vec::new();
+        for word in fixed.unwrap_or(template).split(' ') {
+            self.arguments.word(word, &mut arguments);
+        }
+        if fixed.is_none() && self.arguments.chance(SPOILT_PERCENT) {
+            self.spoil(&mut arguments);
+        } else if !template.contains(' ') {
+            self.plain(connection, &[template]);
+        }
+        if self.arguments.chance(LOWER_PERCENT) {
+            arguments[0].make_ascii_lowercase();
+        }
+        Step::Commands(vec![Sent::new(&arguments)])
+    }
+
+    /// Takes an argument away, adds one, or puts another in its place. The command stays.
+    fn spoil(&mut self, arguments: &mut Vec<Vec<u8>>) {
+        let junk = self.arguments.junk();
+        let place = 1 + self.below(arguments.len());
+        match self.below(4) {
+            0 if place < arguments.len() => drop(arguments.remove(place)),
+            1 if place < arguments.len() => arguments[place] = junk,
+            2 => arguments.insert(place, junk),
+            _ => arguments.push(junk),
+        }
+    }
+
+    fn transaction(&mut self, connection: usize) -> Vec<Step> {
+        let mut steps = vec![self.plain(connection, &["MULTI"])];
+        for _ in 0..=self.below(7) {
+            steps.push(self.single(connection));
+            if !self.in_transaction[connection] {
+                return steps;
+            }
+        }
+        steps.push(self.plain(connection, &["EXEC"]));
+        steps
+    }
+
+    fn compare_and_set(&mut self, connection: usize) -> Vec<Step> {
+        let (key, value) = (self.arguments.key(), self.arguments.value());
+        let mut steps = vec![command(&[b"WATCH", &key]), command(&[b"GET", &key])];
+        if self.arguments.chance(30) {
+            steps.push(self.single(connection));
+        }
+        if self.in_transaction[connection] {
+            return steps;
+        }
+        steps.push(self.plain(connection, &["MULTI"]));
+        steps.push(command(&[b"SET", &key, &value]));
+        steps.push(self.plain(connection, &["EXEC"]));
+        steps
+    }
+
+    /// Keys that live for some milliseconds. Sometimes they are watched, and the transaction after
+    /// their end must not run.
+    fn expire(&mut self) -> Vec<Step> {
+        let keys = self.arguments.keys(3);
+        let mut commands = Vec::new();
+        for key in &keys {
+            let life = (1 + self.below(SHORT_LIFE)).to_string();
+            let (value, life) = (self.arguments.value(), life.as_bytes());
+            match self.below(4) {
+                0 => commands.push(Sent::new(&[b"SET", &key[..], &value, b"PX", life])),
+                1 => commands.push(Sent::new(&[b"PSETEX", &key[..], life, &value])),
+                2 => {
+                    commands.push(Sent::new(&[b"SET", &key[..], &value]));
+                    commands.push(Sent::new(&[b"PEXPIRE", &key[..], life]));
+                }
+                _ => {
+                    commands.push(Sent::new(&[b"SET", &key[..], &value]));
+                    commands.push(Sent::new(&[b"GETEX", &key[..], b"PX", life]));
+                }
+            }
+        }
+        let mut steps = vec![Step::Expire {
+            commands,
+            keys: keys.clone(),
+        }];
+        let read: Vec<&[u8]> = std::iter::once(&b"MGET"[..])
+            .chain(keys.iter().map(Vec::as_slice))
+            .collect();
+        steps.push(command(&read));
+        steps
+    }
+
+    fn scan(&mut self) -> Vec<Step> {
+        let mut options = Vec::new();
+        for word in ["MATCH $p", "COUNT 3", "COUNT 1000", "TYPE string"] {
+            if self.arguments.chance(40) {
+                for word in word.split(' ') {
+                    self.arguments.word(word, &mut options);
+                }
+            }
+        }
+        vec![Step::Scan(options)]
+    }
+
+    /// Every frame of a subscription is foreseen, so the commands name their channels.
+    fn subscribe(&mut self) -> Vec<Step> {
+        let other = |this: &mut Self| match this.below(4) {
+            0 => Sent::new(&["PING"]),
+            1 => Sent::new(&["PING", "hello"]),
+            2 => Sent::new(&["GET", "k0"]),
+            _ => Sent::new(&["SET", "k1", "from a subscriber"]),
+        };
+        let mut commands = vec![
+            Sent::with_replies(&["SUBSCRIBE", "c1", "c2", "c1"], 3),
+            other(self),
+            Sent::with_replies(&["PSUBSCRIBE", "p*", "[q]"], 2),
+            other(self),
+        ];
+        if self.arguments.chance(30) {
+            commands.push(Sent::new(&["RESET"]));
+        } else {
+            commands.push(Sent::with_replies(&["UNSUBSCRIBE", "c1", "nosuch"], 2));
+            commands.push(other(self));
+            commands.push(Sent::with_replies(&["UNSUBSCRIBE"], 1));
+            commands.push(Sent::with_replies(&["PUNSUBSCRIBE", "p*", "[q]"], 2));
+        }
+        commands.push(other(self));
+        commands.push(Sent::new(&["UNSUBSCRIBE"]));
+        commands.push(Sent::new(&["PUNSUBSCRIBE"]));
+        vec![Step::Commands(commands)]
+    }
+
+    fn silence(&mut self) -> Vec<Step> {
+        let (key, value) = (self.arguments.key(), self.arguments.value());
+        let commands = if self.arguments.chance(50) {
+            vec![
+                Sent::with_replies(&["CLIENT", "REPLY", "OFF"], 0),
+                Sent::with_replies(&[b"SET", &key[..], &value], 0),
+                Sent::with_replies(&["GET"], 0),
+                Sent::new(&["CLIENT", "REPLY", "ON"]),
+            ]
+        } else {
+            vec![
+                Sent::with_replies(&["CLIENT", "REPLY", "SKIP"], 0),
+                Sent::with_replies(&[b"APPEND", &key[..], &value], 0),
+                Sent::new(&["PING"]),
+            ]
+        };
+        vec![Step::Commands(commands)]
+    }
+
+    fn hello(&mut self, connection: usize) -> Vec<Step> {
+        let odd: &[&str] = &[
+            "HELLO",
+            "HELLO 4",
+            "HELLO 1",
+            "HELLO abc",
+            "HELLO 2 SETNAME two",
+            "HELLO 3 SETNAME three",
+            "HELLO 3 AUTH default any",
+            "HELLO 3 AUTH nobody any",
+            "HELLO 3 NOSUCH",
+            "HELLO 3 SETNAME",
+        ];
+        let text = if self.arguments.chance(40) {
+            odd[self.below(odd.len())]
+        } else if connection % 2 == 1 {
+            "HELLO 3"
+        } else {
+            "HELLO 2"
+        };
+        vec![one(&text.split(' ').collect::<Vec<_>>())]
+    }
+
+    fn script(&mut self) -> Vec<Step> {
+        let (key, value) = (self.arguments.key(), self.arguments.value());
+        let eval = if self.arguments.chance(50) {
+            let body = COMPARE_AND_DELETE.as_bytes();
+            command(&[b"EVAL", body, b"1", &key, &value])
+        } else {
+            let body = COMPARE_AND_EXTEND.as_bytes();
+            command(&[b"EVAL", body, b"1", &key, &value, b"500000000"])
+        };
+        if self.arguments.chance(50) {
+            vec![command(&[b"SET", &key, &value]), eval]
+        } else {
+            vec![eval]
+        }
+    }
+}
+
+fn random_key() -> Vec<Step> {
+    let commands = vec![Sent::new(&["RANDOMKEY"]), Sent::new(&["KEYS", "*"])];
+    vec![Step::Commands(commands)]
+}
+
+fn dbsize() -> Vec<Step> {
+    let scan = Sent::new(&["SCAN", "0", "COUNT", ALL_KEYS]);
+    vec![Step::Commands(vec![scan, Sent::new(&["DBSIZE"])])]
+}
+
+fn one(arguments: &[&str]) -> Step {
+    Step::Commands(vec![Sent::new(arguments)])
+}
+
+fn command(arguments: &[&[u8]]) -> Step {
+    Step::Commands(vec![Sent::new(arguments)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Generator, Unit};
+
+    fn printed(seed: u64) -> Vec<String> {
+        let mut generator = Generator::new(seed, 4);
+        let rounds: Vec<Vec<Unit>> = (0..20).map(|_| generator.round()).collect();
+        rounds.concat().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_seed_decides_everything() {
+        assert_eq!(printed(7), printed(7));
+        assert_ne!(printed(7), printed(8));
+    }
+}
