@@ -292,7 +292,7 @@ fn a_watched_key_that_came_and_is_over_but_not_removed_has_changed() {
     log.entry(1000, &[until("last", 1501)]);
     assert!(!executes(&mut log, 1501, "last", absent));
     assert!(
-        log.store.len() > 0,
+        !log.store.is_empty(),
         "the transaction came before the removal"
     );
     let absent = log.store.seen(0, b"last");

@@ -339,7 +339,7 @@ fn a_snapshot_of_another_version_says_so() {
 
 /// A snapshot as the first version wrote it: no databases, deadlines or deletes.
 fn first_version(keys: &[(&[u8], &[u8])]) -> Vec<Vec<u8>> {
-    let count = u8::try_from(keys.len()).unwrap();
+    let count = u8::try_from(keys.len()).expect("few keys");
     // Head, version, revision, stamp, index, keys, no book, no sessions.
     let mut blocks = vec![vec![1, 1, 100, 7, 42, count, 0, 0]];
     for shard in 0..1024u64 {
