@@ -34,7 +34,11 @@ impl Store {
             hash.update(&at.to_le_bytes());
         }
         for number in 0..DATABASES {
-            let keys = self.keys.database(number).map_or(0, database_digest);
+            let filled = self
+                .keys
+                .database(number)
+                .filter(|database| !database.is_empty());
+            let keys = filled.map_or(0, database_digest);
             hash.update(&keys.to_le_bytes());
         }
         hash.digest()

@@ -181,3 +181,93 @@ fn fraction_text(significand: u128, shift: u32) -> String {
     let text = format!("{integer}.{fraction:0DECIMALS$}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(one: &str, other: &str) -> Option<String> {
+        let (one, other) = (
+            Number::parse(one.as_bytes())?,
+            Number::parse(other.as_bytes())?,
+        );
+        Some(
+            one.add(other)
+                .map_or("infinite".to_owned(), Number::to_text),
+        )
+    }
+
+    /// What redis-server 7.0.15 answers on x86-64.
+    #[test]
+    fn sums_are_those_of_redis() {
+        let cases = [
+            ("10.50", "0.1", Some("10.6")),
+            ("5.0e3", "2.0e2", Some("5200")),
+            ("0.1", "0.2", Some("0.3")),
+            ("1", "-1", Some("0")),
+            ("-0", "-0.0", Some("0")),
+            ("-0.00000000000000000499", "0", Some("0")),
+            ("3", "1.00000000000000001", Some("4.00000000000000001")),
+            ("9223372036854775807", "0.5", Some("9223372036854775807.5")),
+            ("18446744073709551615", "1", Some("18446744073709551616")),
+            ("18446744073709551616", "1", Some("18446744073709551616")),
+            ("1e20", "1", Some("100000000000000000000")),
+            ("0x1p-17", "0", Some("0.00000762939453125")),
+            ("0X.8", "+1", Some("1.5")),
+            ("0x10", "1", Some("17")),
+            ("0.000000000000000005", "0", Some("0")),
+            ("0.000000000000000015", "0", Some("0.00000000000000002")),
+            ("0x1p-18", "0x1p-60", Some("0.00000381469726563")),
+            ("1e-4950", "0", Some("0")),
+            ("1e-4951", "0", None),
+            ("1e-4952", "0", None),
+            ("1e4932", "-1e4932", Some("0")),
+            ("1.2e4932", "0", None),
+            ("1e4932", "1e4932", Some("infinite")),
+            ("inf", "1", Some("infinite")),
+            ("-inf", "inf", Some("infinite")),
+            ("Infinity", "-1", Some("infinite")),
+            ("nan", "0", None),
+            ("", "1", None),
+            ("1", " 1", None),
+            (" 1", "1", None),
+            ("1 ", "1", None),
+            ("1e", "1", None),
+            ("1e+", "1", None),
+            (".", "1", None),
+            (".5", "5.", Some("5.5")),
+            ("+.5", "1", Some("1.5")),
+            ("0x", "1", None),
+            ("0x.", "1", None),
+            ("0x1p", "1", None),
+            ("1_0", "1", None),
+            ("--1", "1", None),
+            ("1e5", "1E-5", Some("100000.00001000000000317")),
+            ("0e99999999999", "1", Some("1")),
+            ("1e-99999999999", "1", None),
+            ("3.0e3", "abc", None),
+            (
+                "123456789012345678901234567890",
+                "0.1",
+                Some("123456789012345678899921813504"),
+            ),
+        ];
+        for (one, other, expected) in cases {
+            assert_eq!(sum(one, other).as_deref(), expected, "{one} + {other}");
+        }
+    }
+
+    #[test]
+    fn text_of_the_longest_numbers_is_exact() {
+        let largest = sum("0x1.fffffffffffffffep16383", "0").unwrap();
+        assert_eq!(largest.len(), 4933);
+        assert!(largest.starts_with("11897314953572317650212638530309702051690633222946"));
+        assert!(largest.ends_with("19552086811989770240"));
+        let digits = "1".repeat(MAX_TEXT_BYTES - 1);
+        assert_eq!(
+            sum(&format!("0.{}", &digits[2..]), "0").unwrap(),
+            "0.11111111111111111"
+        );
+        assert_eq!(sum(&format!("0.{digits}"), "0"), None, "too long");
+    }
+}

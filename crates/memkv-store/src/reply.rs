@@ -240,9 +240,17 @@ mod tests {
             ReplyValue::Integer(i64::MIN),
             ReplyValue::Bulk(Bytes::new()),
             ReplyValue::Bulk(Bytes::from_static(b"\0\r\nvalue")),
-            ReplyValue::Error(ReplyError::KeyTooLong),
-            ReplyValue::Error(ReplyError::ValueTooLong),
+            ReplyValue::Aborted,
+            ReplyValue::Array(vec![]),
+            ReplyValue::Array(vec![
+                ReplyValue::Array(vec![ReplyValue::Nil, ReplyValue::Integer(5)]),
+                ReplyValue::Bulk(Bytes::from_static(b"x")),
+            ]),
         ];
+        let values = values
+            .into_iter()
+            .chain(ERRORS.map(ReplyValue::Error))
+            .collect::<Vec<_>>();
         let revisions = [0, 1, 127, 128, u64::MAX];
         let pairs = values
             .iter()
@@ -279,6 +287,33 @@ mod tests {
                 assert!(Reply::decode(&mut cut).is_err());
                 assert_eq!(cut.len(), len);
             }
+        }
+    }
+
+    #[test]
+    fn the_codes_of_errors_are_pinned() {
+        let code = |error| {
+            let mut out = Vec::new();
+            ReplyValue::Error(error).write(&mut out);
+            out
+        };
+        assert_eq!(code(ReplyError::KeyTooLong), [ERROR, 1]);
+        assert_eq!(code(ReplyError::ValueTooLong), [ERROR, 2]);
+        assert_eq!(code(ReplyError::TransactionTooLong), [ERROR, 11]);
+    }
+
+    #[test]
+    fn arrays_lie_in_each_other_only_so_deep() {
+        let nested =
+            |depth| (0..depth).fold(ReplyValue::Ok, |value, _| ReplyValue::Array(vec![value]));
+        for (depth, fits) in [(MAX_DEPTH, true), (MAX_DEPTH + 1, false), (100_000, false)] {
+            // Written by hand: a deep value would be dropped deeply.
+            let mut out = vec![0];
+            out.extend([ARRAY, 1].repeat(depth));
+            out.push(OK);
+            let found = Reply::decode(&mut Bytes::from(out));
+            let value = found.map(|reply| reply.value).ok();
+            assert_eq!(value, fits.then(|| nested(depth)));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Write commands: what each means, how it looks in the log, and what it does to the keyspace.
 //!
-//! One family is one file; this one defines and dispatches. SET and DEL, which most of the load
+//! One family is one file, `execute` dispatches to them, `limits` bounds what comes in. SET and DEL, which most of the load
 //! is, have an encoding of their own that is executed where it lies; the others are in `codec`.
 //! Reads are not commands: they never enter the log by themselves. Invariants: an opcode is never
 //! reused for another meaning, since old logs are replayed; decoding NOOP, SET and DEL never
@@ -9,7 +9,9 @@
 mod codec;
 mod counter;
 mod del;
+mod execute;
 mod expire;
+mod limits;
 mod set;
 mod string;
 mod terms;
@@ -20,12 +22,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use self::codec::Within;
 pub(crate) use self::codec::read_database;
 use self::del::Del;
+use self::execute::Context;
+use self::limits::{Part, check_key, check_value, visit_inner};
 use self::set::Set;
 pub use self::terms::{ExpireIf, Expiry, SetIf};
 pub use self::transaction::{Compare, Condition, Guard, MAX_TRANSACTION_STEPS, Seen, Step};
-use crate::keyspace::{Keyspace, Record, Value};
+use crate::Revision;
 use crate::wire::{DecodeError, Reader};
-use crate::{DATABASES, MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, ReplyError, ReplyValue, Revision};
 
 /// A write, as it is put into the log. One that changes nothing takes no revision, except for
 /// [`Set`](Command::Set) and [`Del`](Command::Del), which take one whenever they succeed.
@@ -35,9 +38,10 @@ pub enum Command {
     Noop,
     /// Sets `key` to `value`, whether it existed or not, without a deadline; answers `Ok`.
     Set {
-        /// The key, at most [`MAX_KEY_BYTES`]; may be empty.
+        /// The key, at most [`MAX_KEY_BYTES`](crate::MAX_KEY_BYTES); may be empty.
         key: Bytes,
-        /// The value, at most [`MAX_VALUE_BYTES_CEILING`]; may be empty.
+        /// The value, at most
+        /// [`MAX_VALUE_BYTES_CEILING`](crate::MAX_VALUE_BYTES_CEILING); may be empty.
         value: Bytes,
     },
     /// Removes the keys; answers how many of them existed, as Redis's `DEL` does.
@@ -202,12 +206,6 @@ pub enum Command {
 /// Opcode of [`Command::Noop`]; the others are in their command's file or in `codec`.
 const NOOP: u8 = 0;
 
-/// A piece of a command that has a size limit.
-enum Part<'a> {
-    Key(&'a Bytes),
-    Value(&'a Bytes),
-}
-
 impl Command {
     /// The same command for `database`; 0 needs no wrapping.
     #[must_use]
@@ -293,150 +291,6 @@ impl Command {
             Command::InDatabase { command, .. } => command.name(),
         }
     }
-
-    /// What the command would fail with for its size alone, so that a front door can refuse it
-    /// before it costs a log entry.
-    ///
-    /// # Errors
-    ///
-    /// The same [`ReplyError`] that executing it would answer; for a transaction, the first step's
-    /// that has one, or `TransactionTooLong` if it could not even be decoded.
-    pub fn check_limits(&self) -> Result<(), ReplyError> {
-        self.check_shape(Within::Nothing)?;
-        self.check_sizes()
-    }
-
-    fn check_sizes(&self) -> Result<(), ReplyError> {
-        let mut result = Ok(());
-        self.visit(&mut |part| {
-            let checked = match part {
-                Part::Key(key) => check_key(key),
-                Part::Value(value) => check_value(value),
-            };
-            result = result.and(checked);
-        });
-        result
-    }
-
-    /// The lengths in bytes of the longest key and the longest value that the command carries.
-    pub fn longest(&self) -> (usize, usize) {
-        let (mut longest_key, mut longest_value) = (0, 0);
-        self.visit(&mut |part| match part {
-            Part::Key(key) => longest_key = longest_key.max(key.len()),
-            Part::Value(value) => longest_value = longest_value.max(value.len()),
-        });
-        (longest_key, longest_value)
-    }
-
-    /// Whether it lies where [`Command::read`] would accept it.
-    fn check_shape(&self, within: Within) -> Result<(), ReplyError> {
-        let fits = match self {
-            Command::Transaction {
-                guards,
-                operations,
-                otherwise,
-            } => {
-                for step in operations.iter().chain(otherwise) {
-                    if let Step::Write(command) = step {
-                        command.check_shape(Within::Transaction)?;
-                    }
-                }
-                let longest = guards.len().max(operations.len()).max(otherwise.len());
-                within == Within::Nothing && longest <= MAX_TRANSACTION_STEPS
-            }
-            Command::InDatabase { command, .. } => {
-                command.check_shape(Within::Database)?;
-                within != Within::Database
-            }
-            _ => true,
-        };
-        if fits {
-            Ok(())
-        } else {
-            Err(ReplyError::TransactionTooLong)
-        }
-    }
-
-    /// Hands every key and value to `f`.
-    fn visit<'a>(&'a self, f: &mut impl FnMut(Part<'a>)) {
-        match self {
-            Command::Noop | Command::FlushAll | Command::FlushDatabase | Command::Tick => {}
-            Command::Del { keys } => keys.iter().for_each(|key| f(Part::Key(key))),
-            Command::GetDel { key }
-            | Command::GetEx { key, .. }
-            | Command::IncrBy { key, .. }
-            | Command::Expire { key, .. }
-            | Command::Persist { key }
-            | Command::DelRevision { key, .. } => f(Part::Key(key)),
-            Command::Rename { from, to, .. } | Command::Copy { from, to, .. } => {
-                f(Part::Key(from));
-                f(Part::Key(to));
-            }
-            Command::Set { key, value }
-            | Command::CompareAndSet { key, value, .. }
-            | Command::IncrByFloat { key, by: value }
-            | Command::Append { key, suffix: value }
-            | Command::SetRange {
-                key, patch: value, ..
-            } => {
-                f(Part::Key(key));
-                f(Part::Value(value));
-            }
-            Command::SetWith {
-                key,
-                value,
-                condition,
-                ..
-            } => {
-                f(Part::Key(key));
-                f(Part::Value(value));
-                condition
-                    .value()
-                    .into_iter()
-                    .for_each(|v| f(Part::Value(v)));
-            }
-            Command::DelIf { key, condition } => {
-                f(Part::Key(key));
-                condition
-                    .value()
-                    .into_iter()
-                    .for_each(|v| f(Part::Value(v)));
-            }
-            Command::SetMany { pairs, .. } => {
-                for (key, value) in pairs {
-                    f(Part::Key(key));
-                    f(Part::Value(value));
-                }
-            }
-            Command::Transaction {
-                guards,
-                operations,
-                otherwise,
-            } => transaction::visit(guards, operations.iter().chain(otherwise), f),
-            Command::InDatabase { command, .. } => visit_inner(command, f),
-        }
-    }
-
-    /// Enough room for the encoding of most commands, so that it is allocated once.
-    fn encoded_len_hint(&self) -> usize {
-        /// Opcode and numbers.
-        const FIELDS: usize = 24;
-        /// A length in front of a key or value.
-        const PREFIX: usize = 6;
-        let mut hint = FIELDS;
-        self.visit(&mut |part| {
-            hint += PREFIX
-                + match part {
-                    Part::Key(bytes) | Part::Value(bytes) => bytes.len(),
-                };
-        });
-        hint
-    }
-}
-
-/// Breaks the recursion of types between [`Command::visit`] and its closure.
-fn visit_inner<'a>(command: &'a Command, f: &mut dyn FnMut(Part<'a>)) {
-    command.visit(&mut |part| f(part));
 }
 
 /// A command as it is read from the log: what most of the load is borrowed, so that applying it
@@ -447,168 +301,6 @@ pub(crate) enum Operation<'a> {
     Set(Set<'a>),
     Del(Del<'a>),
     Other(Command),
-}
-
-/// What a command may touch while it executes.
-pub(crate) struct Context<'a> {
-    keys: &'a mut Keyspace,
-    /// The database that it works on.
-    database: u8,
-    /// The revision that it makes if it changes anything.
-    revision: Revision,
-    /// Whether it did.
-    changed: bool,
-}
-
-impl Context<'_> {
-    /// Log time.
-    fn now_ms(&self) -> u64 {
-        self.keys.now_ms
-    }
-
-    fn get(&self, key: &[u8]) -> Option<Value<'_>> {
-        self.keys.get(self.database, key)
-    }
-
-    /// Sets a key; `parts` are the key, then, one after another, the value.
-    fn put(&mut self, parts: &[&[u8]], deadline_ms: Option<u64>) {
-        self.put_record(parts, parts[0].len(), deadline_ms);
-    }
-
-    /// Sets a key; `parts` are, one after another, the key and the value.
-    fn put_record(&mut self, parts: &[&[u8]], key_len: usize, deadline_ms: Option<u64>) {
-        let record = Record {
-            parts,
-            key_len,
-            deadline_ms,
-        };
-        self.keys.put(self.database, &record, self.revision);
-        self.changed = true;
-    }
-
-    fn set_deadline(&mut self, key: &[u8], deadline_ms: Option<u64>) {
-        let revision = self.revision;
-        self.changed |= self
-            .keys
-            .set_deadline(self.database, key, deadline_ms, revision);
-    }
-
-    /// Removes a key; tells whether it was there.
-    fn remove(&mut self, key: &[u8]) -> bool {
-        let removed = self.keys.remove(self.database, key, self.revision);
-        self.changed |= removed;
-        removed
-    }
-
-    fn flush(&mut self, database: u8) {
-        self.changed |= self.keys.flush(database, self.revision);
-    }
-}
-
-/// Executes `what` with the revision after `last`, which it takes if it changes anything.
-fn run(
-    keys: &mut Keyspace,
-    last: &mut Revision,
-    what: impl FnOnce(&mut Context<'_>) -> Result<ReplyValue, ReplyError>,
-) -> ReplyValue {
-    let mut context = Context {
-        keys,
-        database: 0,
-        revision: *last + 1,
-        changed: false,
-    };
-    let result = what(&mut context);
-    if context.changed {
-        *last = context.revision;
-    }
-    result.unwrap_or_else(ReplyValue::Error)
-}
-
-impl Command {
-    /// Executes any command; `last` is the store's revision.
-    fn execute(&self, keys: &mut Keyspace, last: &mut Revision) -> ReplyValue {
-        match self {
-            Command::Transaction {
-                guards,
-                operations,
-                otherwise,
-            } => transaction::execute(keys, last, guards, operations, otherwise),
-            command => run(keys, last, |context| {
-                command.check_sizes()?;
-                command.execute_in(context)
-            }),
-        }
-    }
-
-    /// Executes a command whose keys and values are within their limits.
-    fn execute_in(&self, context: &mut Context<'_>) -> Result<ReplyValue, ReplyError> {
-        Ok(match self {
-            Command::Noop | Command::Tick => ReplyValue::Ok,
-            Command::Set { key, value } => {
-                context.put(&[key, value], None);
-                ReplyValue::Ok
-            }
-            Command::Del { keys } => del::all(context, keys.iter().map(|key| &key[..])),
-            Command::SetWith {
-                key,
-                value,
-                condition,
-                expiry,
-                get,
-            } => return set::with(context, key, value, condition, *expiry, *get),
-            Command::SetMany {
-                pairs,
-                if_none_exists,
-            } => set::many(context, pairs, *if_none_exists),
-            Command::DelIf { key, condition } => del::conditional(context, key, condition),
-            Command::GetDel { key } => del::get(context, key),
-            Command::GetEx { key, expiry } => return expire::get(context, key, *expiry),
-            Command::IncrBy { key, by } => return counter::by(context, key, *by),
-            Command::IncrByFloat { key, by } => return counter::by_float(context, key, by),
-            Command::Append { key, suffix } => return string::append(context, key, suffix),
-            Command::SetRange { key, offset, patch } => {
-                return string::set_range(context, key, *offset, patch);
-            }
-            Command::Expire {
-                key,
-                expiry,
-                condition,
-            } => return expire::expire(context, key, *expiry, *condition),
-            Command::Persist { key } => expire::persist(context, key),
-            Command::Rename {
-                from,
-                to,
-                if_absent,
-            } => return string::rename(context, from, to, *if_absent),
-            Command::Copy {
-                from,
-                to,
-                to_database,
-                replace,
-            } => string::copy(context, from, to, *to_database, *replace),
-            Command::FlushAll => {
-                (0..DATABASES).for_each(|database| context.flush(database));
-                ReplyValue::Ok
-            }
-            Command::FlushDatabase => {
-                context.flush(context.database);
-                ReplyValue::Ok
-            }
-            Command::CompareAndSet {
-                key,
-                revision,
-                value,
-                expiry,
-            } => return set::compare_and_set(context, key, *revision, value, *expiry),
-            Command::DelRevision { key, revision } => del::at_revision(context, key, *revision),
-            Command::InDatabase { database, command } => {
-                context.database = *database;
-                return command.execute_in(context);
-            }
-            // It is executed by `execute`; decoding refuses it in any other place.
-            Command::Transaction { .. } => ReplyValue::Error(ReplyError::TransactionTooLong),
-        })
-    }
 }
 
 impl<'a> Operation<'a> {
@@ -633,37 +325,13 @@ impl<'a> Operation<'a> {
             opcode => codec::read(opcode, reader, within, own).map(Operation::Other),
         }
     }
-
-    /// Executes it; `last` is the store's revision, which rises with every change.
-    pub(crate) fn execute(&self, keys: &mut Keyspace, last: &mut Revision) -> ReplyValue {
-        match self {
-            Operation::Noop => ReplyValue::Ok,
-            Operation::Set(set) => run(keys, last, |context| set.execute(context)),
-            Operation::Del(del) => run(keys, last, |context| del.execute(context)),
-            Operation::Other(command) => command.execute(keys, last),
-        }
-    }
-}
-
-fn check_key(key: &[u8]) -> Result<(), ReplyError> {
-    if key.len() > MAX_KEY_BYTES {
-        Err(ReplyError::KeyTooLong)
-    } else {
-        Ok(())
-    }
-}
-
-fn check_value(value: &[u8]) -> Result<(), ReplyError> {
-    if value.len() > MAX_VALUE_BYTES_CEILING {
-        Err(ReplyError::ValueTooLong)
-    } else {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Query;
+    use crate::{MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, ReplyError};
 
     fn samples() -> Vec<Command> {
         let bytes = |len: usize| Bytes::from(vec![b'x'; len]);
@@ -713,8 +381,27 @@ mod tests {
             &b"\x01\x01kvw"[..]
         );
         assert_eq!(
-            Command::Del { keys: vec![key] }.encode(),
+            Command::Del {
+                keys: vec![key.clone()]
+            }
+            .encode(),
             &b"\x02\x01\x01k"[..]
+        );
+        let expire = Command::Expire {
+            key,
+            expiry: Expiry::In { ms: 3 },
+            condition: ExpireIf::Later,
+        };
+        assert_eq!(expire.encode(), &b"\x0c\x01k\x02\x06\x03"[..]);
+        let read = Query::DbSize.in_database(2);
+        let transaction = Command::Transaction {
+            guards: vec![],
+            operations: vec![Step::Write(expire.in_database(15)), Step::Read(read)],
+            otherwise: vec![],
+        };
+        assert_eq!(
+            transaction.encode(),
+            &b"\x15\0\x02\0\x08\x16\x0f\x0c\x01k\x02\x06\x03\x01\x03\x0b\x02\x0a\0"[..]
         );
     }
 
@@ -751,6 +438,32 @@ mod tests {
                 what: "del",
                 bytes: 1
             })
+        );
+    }
+
+    #[test]
+    fn a_command_lies_only_where_it_may() {
+        let transaction = |operations| Command::Transaction {
+            guards: vec![],
+            operations,
+            otherwise: vec![],
+        };
+        let nested = transaction(vec![Step::Write(transaction(vec![]))]);
+        let wrapped = transaction(vec![]).in_database(3);
+        let twice = Command::Noop.in_database(1).in_database(2);
+        let long = transaction(vec![Step::Read(Query::DbSize); MAX_TRANSACTION_STEPS + 1]);
+        for command in [nested, wrapped, twice, long] {
+            assert_eq!(command.check_limits(), Err(ReplyError::TransactionTooLong));
+            assert!(Command::decode(&command.encode()).is_err(), "{command:?}");
+        }
+        let step = Step::Write(Command::Noop.in_database(15));
+        let fits = transaction(vec![step; MAX_TRANSACTION_STEPS]);
+        assert_eq!(fits.check_limits(), Ok(()));
+        assert_eq!(Command::decode(&fits.encode()), Ok(fits));
+        let beyond = Command::Noop.in_database(16);
+        assert_eq!(
+            Command::decode(&beyond.encode()),
+            Err(DecodeError::Invalid { what: "database" })
         );
     }
 

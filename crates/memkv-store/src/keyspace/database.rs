@@ -78,6 +78,10 @@ impl Database {
         Some(entry)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// All entries of one shard, in no meaningful order.
     pub(crate) fn shard(&self, shard: usize) -> impl Iterator<Item = &Entry> {
         self.shards.get(shard).into_iter().flatten()

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use memkv_store::{
-    BatchBuilder, Command, MAX_KEY_BYTES, Member, Refusal, Rejected, Reply, ReplyError, ReplyValue,
-    Store, SystemOp, SystemOutcome,
+    BatchBuilder, Command, Condition, ExpireIf, Expiry, Guard, MAX_KEY_BYTES, Member, Query,
+    Refusal, Rejected, Reply, ReplyError, ReplyValue, Seen, SetIf, Step, Store, SystemOp,
+    SystemOutcome,
 };
 
 use crate::support::{Event, apply, del, group, open, set, store_with, system};
@@ -337,9 +338,58 @@ fn full_batch(session: u64) -> Bytes {
         session,
         4,
         3,
-        [Command::Noop.encode(), set(b"", b"")].iter(),
+        [Command::Noop.encode(), set(b"", b""), rich()].iter(),
     );
     builder.finish()
+}
+
+/// A transaction with terms of every kind.
+fn rich() -> Bytes {
+    let key = || Bytes::from_static(b"a");
+    let with = Command::SetWith {
+        key: key(),
+        value: key(),
+        condition: SetIf::Differs(key()),
+        expiry: Expiry::In { ms: 1 },
+        get: true,
+    };
+    let expire = Command::Expire {
+        key: key(),
+        expiry: Expiry::At { ms: 5000 },
+        condition: ExpireIf::Sooner,
+    };
+    let float = Command::IncrByFloat {
+        key: Bytes::from_static(b"f"),
+        by: Bytes::from_static(b"0x1.8p-3"),
+    };
+    let copy = Command::Copy {
+        from: key(),
+        to: key(),
+        to_database: 3,
+        replace: true,
+    };
+    let range = Query::prefix(b"a", None, 9, false).in_database(3);
+    let seen = Seen::Absent { at: 9 };
+    let transaction = Command::Transaction {
+        guards: vec![Guard {
+            database: 2,
+            key: key(),
+            holds: Condition::Unchanged(seen),
+        }],
+        operations: vec![
+            Step::Write(with),
+            Step::Write(expire.in_database(1)),
+            Step::Write(float),
+            Step::Write(copy),
+            Step::Read(range),
+            Step::Write(Command::FlushAll),
+        ],
+        otherwise: vec![Step::Read(Query::Scan {
+            cursor: 0,
+            count: 1,
+        })],
+    };
+    transaction.encode()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! snapshots hold. Deterministic: every test says its seed or is a plain script.
 
 mod apply;
+mod expiry;
 mod model;
 mod random;
 mod reference;

@@ -336,3 +336,87 @@ fn a_snapshot_of_another_version_says_so() {
     };
     assert_eq!(load(&blocks).map(drop), Err(LoadError::Decode(version)));
 }
+
+/// A snapshot as the first version wrote it: no databases, deadlines or deletes.
+fn first_version(keys: &[(&[u8], &[u8])]) -> Vec<Vec<u8>> {
+    let count = u8::try_from(keys.len()).expect("few keys");
+    // Head, version, revision, stamp, index, keys, no book, no sessions.
+    let mut blocks = vec![vec![1, 1, 100, 7, 42, count, 0, 0]];
+    for shard in 0..1024u64 {
+        let mut inside = keys.iter().filter(|(key, _)| shard_of(key) == shard);
+        let entry = inside.next();
+        assert!(inside.next().is_none(), "one key a shard");
+        let low = (shard & 0x7f) as u8;
+        let shard = match shard {
+            0..128 => vec![low],
+            _ => vec![low | 0x80, (shard >> 7) as u8],
+        };
+        // Entries, shard, part, last, count.
+        let mut block = [&[3], &shard[..], &[0, 1, u8::from(entry.is_some())]].concat();
+        if let Some((key, value)) = entry {
+            // Lengths, creation, how much later the modification was.
+            block.extend([key.len() as u8, value.len() as u8, 5, 6]);
+            block.extend([*key, *value].concat());
+        }
+        blocks.push(block);
+    }
+    blocks
+}
+
+fn shard_of(key: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(key, 0) >> 54
+}
+
+#[test]
+fn a_snapshot_of_the_first_version_still_loads() {
+    let store = load(&first_version(&[(b"a", b"1"), (b"key", b"value")])).unwrap();
+    let found = store.get(b"key").unwrap();
+    let revisions = (found.create_revision, found.mod_revision);
+    assert_eq!(
+        (found.value, revisions, found.deadline_ms),
+        (&b"value"[..], (5, 11), None)
+    );
+    assert_eq!((store.len(), store.revision()), (2, 100));
+    assert_eq!((store.stamp_ms(), store.applied_index()), (7, 42));
+    let mut again = load(&snapshot(&mut load(&first_version(&[])).unwrap(), 100)).unwrap();
+    assert!(again.is_empty() && again.begin_snapshot().is_ok());
+}
+
+#[test]
+fn deadlines_databases_and_deletes_come_back() {
+    let (mut store, s) = store_with(&[]);
+    let with_deadline = |n: u64| Command::SetWith {
+        key: n.to_le_bytes().to_vec().into(),
+        value: "v".into(),
+        condition: memkv_store::SetIf::Always,
+        expiry: memkv_store::Expiry::At {
+            ms: 1000 + n as i64,
+        },
+        get: false,
+    };
+    let commands: Vec<_> = (0..500)
+        .map(|n| with_deadline(n).in_database((n % 16) as u8).encode())
+        .chain((0..100u64).map(|n| del(&[&(n * 16).to_le_bytes()])))
+        .chain([Command::FlushDatabase.in_database(3).encode()])
+        .collect();
+    apply(&mut store, &group(s, 1, 0, &commands));
+    let loaded = load(&snapshot(&mut store, 100)).unwrap();
+    assert_eq!(loaded.digest(), store.digest());
+    assert_eq!(loaded.next_deadline(), Some(1001));
+    assert_eq!(loaded.memory_bytes(), store.memory_bytes());
+    assert_eq!(loaded.database_deadlines(15), store.database_deadlines(15));
+    apply(
+        &mut store,
+        &group(
+            s,
+            602,
+            601,
+            &[Command::Persist {
+                key: vec![241, 0, 0, 0, 0, 0, 0, 0].into(),
+            }
+            .in_database(1)
+            .encode()],
+        ),
+    );
+    assert_ne!(loaded.digest(), store.digest(), "a deadline counts");
+}

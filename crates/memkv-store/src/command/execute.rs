@@ -1,0 +1,182 @@
+//! How commands execute: what each may touch, which revision it takes, and which file does it.
+//!
+//! Execution is total. Invariant: a command that fails has changed nothing, and one that changed
+//! something took the next revision.
+
+use super::{Command, Operation, counter, del, expire, set, string, transaction};
+use crate::keyspace::{Keyspace, Record, Value};
+use crate::{DATABASES, ReplyError, ReplyValue, Revision};
+
+/// What a command may touch while it executes.
+pub(crate) struct Context<'a> {
+    keys: &'a mut Keyspace,
+    /// The database that it works on.
+    pub(super) database: u8,
+    /// The revision that it makes if it changes anything.
+    pub(super) revision: Revision,
+    /// Whether it did.
+    pub(super) changed: bool,
+}
+
+impl Context<'_> {
+    /// Log time.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.keys.now_ms
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Option<Value<'_>> {
+        self.keys.get(self.database, key)
+    }
+
+    /// Sets a key; `parts` are the key, then, one after another, the value.
+    pub(super) fn put(&mut self, parts: &[&[u8]], deadline_ms: Option<u64>) {
+        self.put_record(parts, parts[0].len(), deadline_ms);
+    }
+
+    /// Sets a key; `parts` are, one after another, the key and the value.
+    pub(super) fn put_record(&mut self, parts: &[&[u8]], key_len: usize, deadline_ms: Option<u64>) {
+        let record = Record {
+            parts,
+            key_len,
+            deadline_ms,
+        };
+        self.keys.put(self.database, &record, self.revision);
+        self.changed = true;
+    }
+
+    pub(super) fn set_deadline(&mut self, key: &[u8], deadline_ms: Option<u64>) {
+        let revision = self.revision;
+        self.changed |= self
+            .keys
+            .set_deadline(self.database, key, deadline_ms, revision);
+    }
+
+    /// Removes a key; tells whether it was there.
+    pub(super) fn remove(&mut self, key: &[u8]) -> bool {
+        let removed = self.keys.remove(self.database, key, self.revision);
+        self.changed |= removed;
+        removed
+    }
+
+    fn flush(&mut self, database: u8) {
+        self.changed |= self.keys.flush(database, self.revision);
+    }
+}
+
+/// Executes `what` with the revision after `last`, which it takes if it changes anything.
+fn run(
+    keys: &mut Keyspace,
+    last: &mut Revision,
+    what: impl FnOnce(&mut Context<'_>) -> Result<ReplyValue, ReplyError>,
+) -> ReplyValue {
+    let mut context = Context {
+        keys,
+        database: 0,
+        revision: *last + 1,
+        changed: false,
+    };
+    let result = what(&mut context);
+    if context.changed {
+        *last = context.revision;
+    }
+    result.unwrap_or_else(ReplyValue::Error)
+}
+
+impl Command {
+    /// Executes any command; `last` is the store's revision.
+    pub(super) fn execute(&self, keys: &mut Keyspace, last: &mut Revision) -> ReplyValue {
+        match self {
+            Command::Transaction {
+                guards,
+                operations,
+                otherwise,
+            } => transaction::execute(keys, last, guards, operations, otherwise),
+            command => run(keys, last, |context| {
+                command.check_sizes()?;
+                command.execute_in(context)
+            }),
+        }
+    }
+
+    /// Executes a command whose keys and values are within their limits.
+    fn execute_in(&self, context: &mut Context<'_>) -> Result<ReplyValue, ReplyError> {
+        Ok(match self {
+            Command::Noop | Command::Tick => ReplyValue::Ok,
+            Command::Set { key, value } => {
+                context.put(&[key, value], None);
+                ReplyValue::Ok
+            }
+            Command::Del { keys } => del::all(context, keys.iter().map(|key| &key[..])),
+            Command::SetWith {
+                key,
+                value,
+                condition,
+                expiry,
+                get,
+            } => return set::with(context, key, value, condition, *expiry, *get),
+            Command::SetMany {
+                pairs,
+                if_none_exists,
+            } => set::many(context, pairs, *if_none_exists),
+            Command::DelIf { key, condition } => del::conditional(context, key, condition),
+            Command::GetDel { key } => del::get(context, key),
+            Command::GetEx { key, expiry } => return expire::get(context, key, *expiry),
+            Command::IncrBy { key, by } => return counter::by(context, key, *by),
+            Command::IncrByFloat { key, by } => return counter::by_float(context, key, by),
+            Command::Append { key, suffix } => return string::append(context, key, suffix),
+            Command::SetRange { key, offset, patch } => {
+                return string::set_range(context, key, *offset, patch);
+            }
+            Command::Expire {
+                key,
+                expiry,
+                condition,
+            } => return expire::expire(context, key, *expiry, *condition),
+            Command::Persist { key } => expire::persist(context, key),
+            Command::Rename {
+                from,
+                to,
+                if_absent,
+            } => return string::rename(context, from, to, *if_absent),
+            Command::Copy {
+                from,
+                to,
+                to_database,
+                replace,
+            } => string::copy(context, from, to, *to_database, *replace),
+            Command::FlushAll => {
+                (0..DATABASES).for_each(|database| context.flush(database));
+                ReplyValue::Ok
+            }
+            Command::FlushDatabase => {
+                context.flush(context.database);
+                ReplyValue::Ok
+            }
+            Command::CompareAndSet {
+                key,
+                revision,
+                value,
+                expiry,
+            } => return set::compare_and_set(context, key, *revision, value, *expiry),
+            Command::DelRevision { key, revision } => del::at_revision(context, key, *revision),
+            Command::InDatabase { database, command } => {
+                context.database = *database;
+                return command.execute_in(context);
+            }
+            // It is executed by `execute`; decoding refuses it in any other place.
+            Command::Transaction { .. } => ReplyValue::Error(ReplyError::TransactionTooLong),
+        })
+    }
+}
+
+impl Operation<'_> {
+    /// Executes it; `last` is the store's revision, which rises with every change.
+    pub(crate) fn execute(&self, keys: &mut Keyspace, last: &mut Revision) -> ReplyValue {
+        match self {
+            Operation::Noop => ReplyValue::Ok,
+            Operation::Set(set) => run(keys, last, |context| set.execute(context)),
+            Operation::Del(del) => run(keys, last, |context| del.execute(context)),
+            Operation::Other(command) => command.execute(keys, last),
+        }
+    }
+}
