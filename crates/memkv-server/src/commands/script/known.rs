@@ -296,7 +296,7 @@ impl Known {
                         key: key.clone(),
                         value: value.clone(),
                         condition: SetIf::Always,
-                        expiry: expiry,
+                        expiry,
                         get: false,
                     })
                 };
