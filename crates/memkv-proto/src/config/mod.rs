@@ -11,6 +11,7 @@ mod failure;
 mod keys;
 mod nodes;
 mod raft;
+mod value;
 mod words;
 
 pub use address::{AddressError, NodeAddr, check_addr, check_id, split_addr};

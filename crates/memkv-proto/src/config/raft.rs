@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::address::{NodeAddr, check_addr, split_addr};
+use super::address::{NodeAddr, split_addr};
 use super::failure::ConfigError;
-use super::keys::{KEYS, Key, Kind};
+use super::keys::{KEYS, Key};
+use super::value::{Value, value_from_json, value_from_text};
 use super::words::{Durability, LogFormat, LogLevel};
 use super::{nodes, parse_document};
-use crate::json::{Source, kind_of};
+use crate::json::Source;
 use crate::limits::SEGMENT_GRANULARITY_BYTES;
 
 /// A node's settings. Serializes to a file that loads as the same settings.
@@ -45,15 +46,6 @@ pub struct RaftConfig {
     pub report_writes: bool,
     #[serde(skip)]
     origins: BTreeMap<&'static str, String>,
-}
-
-/// A value that passed the check of its key.
-enum Value {
-    Text(String),
-    Number(u64),
-    Bool(bool),
-    Node(NodeAddr),
-    Nodes(Vec<NodeAddr>),
 }
 
 impl Default for RaftConfig {
@@ -327,49 +319,6 @@ impl RaftConfig {
 /// Stores a word that its key has checked to be one of the enum's.
 fn set<T>(slot: &mut T, word: Option<T>) {
     *slot = word.expect("the key accepts the words of this enum only");
-}
-
-fn value_from_json(source: Source<'_>, key: &Key, raw: &str) -> Result<Value, ConfigError> {
-    let origin = source.place(raw);
-    let quoted = raw.starts_with('"');
-    match key.kind {
-        Kind::Node => nodes::node(source, key, raw).map(Value::Node),
-        Kind::Nodes => nodes::nodes(source, key, raw).map(Value::Nodes),
-        Kind::Path | Kind::File | Kind::Word(_) | Kind::Addr => {
-            let text: String = serde_json::from_str(raw)
-                .map_err(|_| ConfigError::bad_value(key, &origin, kind_of(raw)))?;
-            value_from_text(key, &text, &origin)
-        }
-        Kind::Integer { .. } | Kind::Bool if quoted => Err(ConfigError::bad_value(
-            key,
-            &origin,
-            format!("the string {raw}"),
-        )),
-        Kind::Integer { .. } | Kind::Bool => value_from_text(key, raw, &origin),
-    }
-}
-
-fn value_from_text(key: &Key, text: &str, origin: &str) -> Result<Value, ConfigError> {
-    let bad = || ConfigError::bad_value(key, origin, format!("{text:?}"));
-    match key.kind {
-        Kind::Path if text.is_empty() || text.contains(char::is_control) => Err(bad()),
-        Kind::File if text.contains(char::is_control) => Err(bad()),
-        Kind::Path | Kind::File => Ok(Value::Text(text.to_owned())),
-        Kind::Word(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
-        Kind::Word(_) => Err(bad()),
-        Kind::Addr if !text.is_empty() && check_addr(text).is_err() => Err(bad()),
-        Kind::Addr => Ok(Value::Text(text.to_owned())),
-        Kind::Bool => text.parse().map(Value::Bool).map_err(|_| bad()),
-        Kind::Integer { min, max } => {
-            let number = text
-                .parse()
-                .ok()
-                .filter(|number| (min..=max).contains(number));
-            number.map(Value::Number).ok_or_else(bad)
-        }
-        Kind::Node => nodes::node_from_text(key, text, origin).map(Value::Node),
-        Kind::Nodes => nodes::nodes_from_text(key, text, origin).map(Value::Nodes),
-    }
 }
 
 #[cfg(test)]

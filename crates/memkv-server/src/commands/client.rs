@@ -105,7 +105,7 @@ pub(super) fn unblock(call: &mut Call<'_>) -> Result<(), Failure> {
     args.int(2)?;
     let is_reason = |at| args.is(at, "TIMEOUT") || args.is(at, "ERROR");
     if args.len() > 4 {
-        return Err(Failure::arity(args.name));
+        return Err(Failure::subcommand_syntax(args.name, args.get(1)));
     }
     if args.len() == 4 && !is_reason(3) {
         let text = "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR";

@@ -70,7 +70,7 @@ pub(super) fn get(call: &mut Call<'_>) -> Result<(), Failure> {
 pub(super) fn set(call: &mut Call<'_>) -> Result<(), Failure> {
     let args = call.args;
     if !args.len().is_multiple_of(2) {
-        return Err(Failure::arity(args.name));
+        return Err(Failure::SYNTAX);
     }
     let values = values(&call.server.settings);
     let is_known = |name: &[u8]| values.iter().any(|(known, _)| known.as_bytes() == name);
@@ -84,9 +84,15 @@ pub(super) fn set(call: &mut Call<'_>) -> Result<(), Failure> {
             [text, args.get(2 + 2 * unknown), b"'"].concat(),
         ));
     }
+    let is_twice = |(at, name)| names[..at].contains(name);
+    let (name, why) = match names.iter().enumerate().find(|at| is_twice(*at)) {
+        Some((_, name)) => (name, "duplicate parameter"),
+        None => (&names[0], "can't set immutable config"),
+    };
     let text = b"ERR CONFIG SET failed (possibly related to argument '";
-    let why = b"') - can't set immutable config";
-    Err(Failure::with([text, &names[0][..], why].concat()))
+    Err(Failure::with(
+        [text, &name[..], b"') - ", why.as_bytes()].concat(),
+    ))
 }
 
 pub(super) fn resetstat(call: &mut Call<'_>) -> Result<(), Failure> {

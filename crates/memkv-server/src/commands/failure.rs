@@ -88,6 +88,14 @@ impl Failure {
         )
     }
 
+    /// A subcommand that is there, with more arguments than it takes.
+    pub(crate) fn subcommand_syntax(name: &str, sub: &[u8]) -> Self {
+        let sub = &sub[..sub.len().min(ECHO_BYTES)];
+        let container = name.split('|').next().unwrap_or_default().to_uppercase();
+        let text = b"ERR unknown subcommand or wrong number of arguments for '";
+        Self::with([text, sub, b"'. Try ", container.as_bytes(), b" HELP."].concat())
+    }
+
     /// A line of the error table and what happened here.
     pub(crate) fn of(code: ErrorCode, detail: &str) -> Self {
         Self::with(format!("{} {detail}", code.info().resp))

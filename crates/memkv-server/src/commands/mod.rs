@@ -54,12 +54,20 @@ pub(crate) enum Flow {
 }
 
 /// Something for the store, and how its answer is written.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Op {
     /// Goes to the log.
     Write(Command, Shape),
     /// Does not.
     Read(Query, Shape),
+}
+
+/// The command for a database. A transaction says for each of its parts where it belongs.
+pub(crate) fn in_database(command: Command, db: u8) -> Command {
+    match command {
+        Command::Transaction { .. } => command,
+        _ => command.in_database(db),
+    }
 }
 
 /// A call that the connection's node answers at once.

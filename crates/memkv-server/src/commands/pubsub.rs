@@ -124,7 +124,7 @@ pub(super) fn shardchannels(call: &mut Call<'_>) -> Result<(), Failure> {
 fn names(call: &mut Call<'_>, kind: Kind) -> Result<(), Failure> {
     let args = call.args;
     if args.len() > 3 {
-        return Err(Failure::arity(args.name));
+        return Err(Failure::subcommand_syntax(args.name, args.get(1)));
     }
     let mut names = call.server.hub.names(kind);
     if args.len() == 3 {

@@ -16,7 +16,7 @@ const EMBSTR_BYTES: usize = 44;
 const KEY_OVERHEAD_BYTES: usize = 96;
 
 /// How an answer is written.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Shape {
     /// As it is.
     Plain,
@@ -43,6 +43,8 @@ pub(crate) enum Shape {
     Meta,
     /// A page of keys in order.
     Range,
+    /// What a script makes of a transaction's answer.
+    Script(fn(&ReplyValue) -> ReplyValue),
 }
 
 impl Shape {
@@ -120,6 +122,7 @@ impl Shape {
                 reply.array(items.len());
                 items.iter().for_each(|item| plain(reply, name, item));
             }
+            (Self::Script(result), _) => plain(reply, name, &result(value)),
             _ => plain(reply, name, value),
         }
         Ok(())

@@ -227,19 +227,16 @@ impl Spec {
 
     /// Categories for access lists, which follow from flags and group.
     pub(crate) fn categories(&self) -> Vec<&'static str> {
-        let of_group = match self.group {
-            Group::String => Some("@string"),
-            Group::Transactions => Some("@transaction"),
-            Group::Scripting => Some("@scripting"),
-            Group::Connection => Some("@connection"),
-            _ => None,
-        };
         let with = |is: bool, name| is.then_some(name);
+        let of = |group, name| with(self.group == group, name);
+        let touches_keys = matches!(self.handler, Handler::Data(_))
+            && matches!(self.group, Group::Generic | Group::Server);
+        // The order is Redis's.
         [
-            with(self.group == Group::Generic, "@keyspace"),
+            with(touches_keys, "@keyspace"),
             with(self.has(flag::READONLY), "@read"),
             with(self.has(flag::WRITE), "@write"),
-            of_group,
+            of(Group::String, "@string"),
             with(self.has(flag::PUBSUB), "@pubsub"),
             with(self.has(flag::ADMIN), "@admin"),
             Some(if self.has(flag::FAST) {
@@ -248,6 +245,9 @@ impl Spec {
                 "@slow"
             }),
             with(self.has(flag::ADMIN), "@dangerous"),
+            of(Group::Connection, "@connection"),
+            of(Group::Transactions, "@transaction"),
+            of(Group::Scripting, "@scripting"),
         ]
         .into_iter()
         .flatten()

@@ -21,7 +21,7 @@ pub(super) fn empty_array(call: &mut Call<'_>) -> Result<(), Failure> {
 pub(super) fn slowlog_get(call: &mut Call<'_>) -> Result<(), Failure> {
     let args = call.args;
     if args.len() > 3 {
-        return Err(Failure::arity(args.name));
+        return Err(Failure::subcommand_syntax(args.name, args.get(1)));
     }
     if args.len() == 3 && !args.int(2).is_ok_and(|count| count >= -1) {
         let text = "ERR count should be greater than or equal to -1";

@@ -18,7 +18,9 @@ use super::server::Stats;
 use super::session::{MAX_QUEUED, MAX_QUEUED_BYTES, Queue, Watched};
 use super::transaction::{Plan, guards, writes};
 use crate::backend::Backend;
-use crate::commands::{Args, Call, Failure, Flow, Handler, Op, Shape, Spec, flag, resolve};
+use crate::commands::{
+    Args, Call, Failure, Flow, Handler, Op, Shape, Spec, flag, in_database, resolve,
+};
 
 /// What may still be said in RESP2 by who listens.
 const LISTENERS_COMMANDS: [&str; 9] = [
@@ -116,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             self.fail(&failure);
             return Ok(());
         }
-        let command = command.in_database(self.session.db);
+        let command = in_database(command, self.session.db);
         let silent = self.session.is_silent();
         self.add_write(
             command,

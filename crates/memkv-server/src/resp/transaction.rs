@@ -7,6 +7,11 @@ use memkv_resp::Request;
 use super::session::{Queue, Watched};
 use crate::commands::{Args, Failure, Handler, Op, Shape, Spec, database};
 
+const NO_NESTING: Failure = Failure::new(
+    "ERR this script is a transaction by itself and cannot be part of another; nothing of it was \
+     executed",
+);
+
 /// How each command's answer comes about, in order.
 pub(super) struct Plan {
     pub(super) items: Vec<Item>,
@@ -41,6 +46,7 @@ impl Plan {
             };
             let item = match spec.handler {
                 Handler::Data(data) => match data(&args) {
+                    Ok(Op::Write(Command::Transaction { .. }, _)) => Item::Failed(NO_NESTING),
                     Ok(Op::Write(command, shape)) => match check(&command) {
                         Ok(()) => {
                             steps.push(Step::Write(command.in_database(db)));

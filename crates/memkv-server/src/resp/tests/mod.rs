@@ -5,6 +5,7 @@ mod connection;
 mod failures;
 mod limits;
 mod pubsub;
+mod scripts;
 mod transactions;
 
 use std::fmt::Write;

@@ -1,0 +1,66 @@
+//! One setting's value, from JSON or from text, checked against what its key accepts.
+//! Never looks at any other setting.
+
+use super::address::{NodeAddr, check_addr};
+use super::failure::ConfigError;
+use super::keys::{Key, Kind};
+use super::nodes;
+use crate::json::{Source, kind_of};
+
+/// A value that passed the check of its key.
+pub(super) enum Value {
+    Text(String),
+    Number(u64),
+    Bool(bool),
+    Node(NodeAddr),
+    Nodes(Vec<NodeAddr>),
+}
+
+/// A value as a file has it.
+pub(super) fn value_from_json(
+    source: Source<'_>,
+    key: &Key,
+    raw: &str,
+) -> Result<Value, ConfigError> {
+    let origin = source.place(raw);
+    let quoted = raw.starts_with('"');
+    match key.kind {
+        Kind::Node => nodes::node(source, key, raw).map(Value::Node),
+        Kind::Nodes => nodes::nodes(source, key, raw).map(Value::Nodes),
+        Kind::Path | Kind::File | Kind::Word(_) | Kind::Addr => {
+            let text: String = serde_json::from_str(raw)
+                .map_err(|_| ConfigError::bad_value(key, &origin, kind_of(raw)))?;
+            value_from_text(key, &text, &origin)
+        }
+        Kind::Integer { .. } | Kind::Bool if quoted => Err(ConfigError::bad_value(
+            key,
+            &origin,
+            format!("the string {raw}"),
+        )),
+        Kind::Integer { .. } | Kind::Bool => value_from_text(key, raw, &origin),
+    }
+}
+
+/// A value as variables and flags have it; `origin` is for the error.
+pub(super) fn value_from_text(key: &Key, text: &str, origin: &str) -> Result<Value, ConfigError> {
+    let bad = || ConfigError::bad_value(key, origin, format!("{text:?}"));
+    match key.kind {
+        Kind::Path if text.is_empty() || text.contains(char::is_control) => Err(bad()),
+        Kind::File if text.contains(char::is_control) => Err(bad()),
+        Kind::Path | Kind::File => Ok(Value::Text(text.to_owned())),
+        Kind::Word(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
+        Kind::Word(_) => Err(bad()),
+        Kind::Addr if !text.is_empty() && check_addr(text).is_err() => Err(bad()),
+        Kind::Addr => Ok(Value::Text(text.to_owned())),
+        Kind::Bool => text.parse().map(Value::Bool).map_err(|_| bad()),
+        Kind::Integer { min, max } => {
+            let number = text
+                .parse()
+                .ok()
+                .filter(|number| (min..=max).contains(number));
+            number.map(Value::Number).ok_or_else(bad)
+        }
+        Kind::Node => nodes::node_from_text(key, text, origin).map(Value::Node),
+        Kind::Nodes => nodes::nodes_from_text(key, text, origin).map(Value::Nodes),
+    }
+}

@@ -1,0 +1,129 @@
+//! Scripts: the few that memkv recognises by their text, and a clear refusal for all others.
+//!
+//! A node remembers the hashes of recognised scripts that it has seen. Another node may not have
+//! seen them; then it says NOSCRIPT, and clients send the text.
+
+mod known;
+mod sha1;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use parking_lot::Mutex;
+
+use super::{Args, Call, Failure, Op};
+use known::Known;
+
+/// Longest text that is looked at; the longest known script has 500 bytes, and comments.
+const MAX_SCRIPT_BYTES: usize = 16 * 1024;
+
+/// A hash in hex.
+const HASH_BYTES: usize = 40;
+
+/// Most hashes that are remembered; texts that differ in white space have different ones.
+const MAX_HASHES: usize = 10_000;
+
+/// Hashes of recognised texts. The same for all connections, and never wrong: a hash has one text.
+static SEEN: LazyLock<Mutex<HashMap<String, Known>>> = LazyLock::new(Mutex::default);
+
+const NO_SCRIPT: Failure = Failure::new("NOSCRIPT No matching script. Please use EVAL.");
+
+const UNKNOWN_SCRIPT: Failure = Failure::new(
+    "ERR memkv does not run Lua; it recognises some scripts of common libraries by their text, and \
+     this is none of them; nothing was executed",
+);
+
+/// Checks the number of keys as Redis does, before it looks at the script.
+fn check_keys(args: &Args<'_>) -> Result<usize, Failure> {
+    let count = args.int(2)?;
+    let Ok(count) = usize::try_from(count) else {
+        return Err(Failure::new("ERR Number of keys can't be negative"));
+    };
+    if count > args.len() - 3 {
+        let text = "ERR Number of keys can't be greater than number of args";
+        return Err(Failure::new(text));
+    }
+    Ok(count)
+}
+
+/// Where the keys of a call are whose second argument is their number.
+pub(super) fn key_positions(count: &[u8], arg_count: usize) -> Vec<usize> {
+    let count = memkv_resp::parse_integer(count).and_then(|count| usize::try_from(count).ok());
+    let count = count.unwrap_or(0);
+    if count > arg_count.saturating_sub(3) {
+        return Vec::new();
+    }
+    (3..3 + count).collect()
+}
+
+pub(super) fn eval(args: &Args<'_>) -> Result<Op, Failure> {
+    let keys = check_keys(args)?;
+    let (known, _hash) = learn(args.get(1))?;
+    known.plan(&quoted(args, keys))
+}
+
+pub(super) fn evalsha(args: &Args<'_>) -> Result<Op, Failure> {
+    let hash = args.get(1).to_ascii_lowercase();
+    // As in Redis, what cannot be a hash is not looked at further.
+    if hash.len() != HASH_BYTES {
+        return Err(NO_SCRIPT);
+    }
+    let keys = check_keys(args)?;
+    let known = seen(&hash).ok_or(NO_SCRIPT)?;
+    known.plan(&quoted(args, keys))
+}
+
+fn quoted(args: &Args<'_>, keys: usize) -> known::Call {
+    known::Call {
+        keys: (3..3 + keys).map(|at| args.bytes(at)).collect(),
+        args: args.bytes_from(3 + keys),
+        db: args.db,
+    }
+}
+
+fn seen(hash: &[u8]) -> Option<Known> {
+    let hash = std::str::from_utf8(hash).ok()?;
+    SEEN.lock().get(hash).copied()
+}
+
+/// Recognises a text, and remembers its hash.
+fn learn(text: &[u8]) -> Result<(Known, String), Failure> {
+    if text.len() > MAX_SCRIPT_BYTES {
+        return Err(UNKNOWN_SCRIPT);
+    }
+    let known = known::recognise(text).ok_or(UNKNOWN_SCRIPT)?;
+    let hash = sha1::hex(text);
+    let mut seen = SEEN.lock();
+    if seen.len() < MAX_HASHES {
+        seen.insert(hash.clone(), known);
+    }
+    Ok((known, hash))
+}
+
+pub(super) fn load(call: &mut Call<'_>) -> Result<(), Failure> {
+    let (_known, hash) = learn(call.args.get(2))?;
+    call.reply().bulk(hash.as_bytes());
+    Ok(())
+}
+
+pub(super) fn exists(call: &mut Call<'_>) -> Result<(), Failure> {
+    let args = call.args;
+    let mut reply = call.reply();
+    reply.array(args.len() - 2);
+    for at in 2..args.len() {
+        let is_seen = seen(&args.get(at).to_ascii_lowercase()).is_some();
+        reply.integer(is_seen.into());
+    }
+    Ok(())
+}
+
+pub(super) fn flush(call: &mut Call<'_>) -> Result<(), Failure> {
+    let args = call.args;
+    let is_mode = args.is(2, "SYNC") || args.is(2, "ASYNC");
+    if args.len() > 3 || (args.len() == 3 && !is_mode) {
+        let text = "ERR SCRIPT FLUSH only support SYNC|ASYNC option";
+        return Err(Failure::new(text));
+    }
+    call.reply().ok();
+    Ok(())
+}
