@@ -25,6 +25,8 @@ pub(crate) enum Way {
     About,
     /// memkv refuses what Redis has.
     Refused,
+    /// memkv has what this Redis refuses.
+    Accepted,
 }
 
 const WAYS: &[(&str, Way)] = &[
@@ -35,6 +37,7 @@ const WAYS: &[(&str, Way)] = &[
     ("type", Way::Type),
     ("about", Way::About),
     ("refused", Way::Refused),
+    ("accepted", Way::Accepted),
 ];
 
 /// The table.
@@ -107,6 +110,9 @@ impl Way {
         if self == Way::Refused {
             return ours.is_error();
         }
+        if self == Way::Accepted {
+            return oracle.is_error();
+        }
         if ours.is_error() || oracle.is_error() {
             return false;
         }
@@ -144,7 +150,7 @@ impl Way {
                     ours >= 0 && oracle >= 0 && ours.abs_diff(oracle) <= second
                 })
             }
-            Way::Refused => unreachable!("decided above"),
+            Way::Refused | Way::Accepted => unreachable!("decided above"),
         }
     }
 }
