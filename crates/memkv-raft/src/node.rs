@@ -318,22 +318,13 @@ impl Node {
 
     fn check_size(&self, command: &Command) -> Result<(), RequestError> {
         let too_large = |what, bytes, limit| RequestError::TooLarge { what, bytes, limit };
-        let key = match command {
-            Command::Set { key, .. } => key.len(),
-            Command::Del { keys } => keys.iter().map(Bytes::len).max().unwrap_or(0),
-            _ => 0,
-        };
+        let (key, value) = command.longest();
         if key > MAX_KEY_BYTES {
             return Err(too_large("key", key, MAX_KEY_BYTES));
         }
-        if let Command::Set { value, .. } = command
-            && value.len() > self.inner.config.max_value_bytes
-        {
-            return Err(too_large(
-                "value",
-                value.len(),
-                self.inner.config.max_value_bytes,
-            ));
+        let max_value_bytes = self.inner.config.max_value_bytes;
+        if value > max_value_bytes {
+            return Err(too_large("value", value, max_value_bytes));
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
-//! The deterministic replicated state machine of memkv: keys, revisions, log time, sessions with
-//! exactly-once execution, the address book, and snapshots taken while writes go on.
+//! The deterministic replicated state machine of memkv: commands and queries over sixteen databases
+//! of keys, revisions, deadlines in log time, transactions, sessions with exactly-once execution,
+//! the address book, and snapshots taken while writes go on.
 //!
 //! It never does I/O, reads a clock, draws a random number, starts a thread or takes a lock, and
 //! the order of a hash table never shows in an effect. Everything it knows came through
@@ -8,17 +9,21 @@
 //!
 //! How the pieces are used, in call order:
 //!
-//! 1. A front door turns a request into a [`Command`] and encodes it.
+//! 1. A front door turns a request into a [`Command`] and encodes it, or into a [`Query`].
 //! 2. The proposer puts encoded commands into a [`BatchBuilder`]; the bytes are what one log entry
 //!    carries, encoded once and shared by the disk, the peers and `apply`.
-//! 3. Every node calls [`Store::apply`] with the committed bytes; effects come out of a [`Sink`].
-//! 4. [`Store::begin_snapshot`] and [`Store::next_shard`] photograph the state at one revision
+//! 3. Every node calls [`Store::apply`] with the committed bytes; effects come out of a [`Sink`],
+//!    and what a flush cut loose out of [`Store::take_garbage`].
+//! 4. [`Store::query`] answers queries, and [`Store::next_deadline`] says when an entry is due even
+//!    if nobody writes.
+//! 5. [`Store::begin_snapshot`] and [`Store::next_shard`] photograph the state at one revision
 //!    piece by piece; [`Loader`] puts it together again elsewhere.
 //!
-//! Where things are: a write command is one file in `command/`; what an administrator or the
-//! consensus layer changes is a [`SystemOp`]; `batch` is the log format; `keyspace` the data;
-//! `session` the exactly-once table; `book` the members and their addresses; `snapshot/` the walk,
-//! the block format and the loader.
+//! Where things are: write commands in `command/`, a file for each family, transactions among
+//! them; reads in `query/`; what an administrator or the consensus layer changes is a [`SystemOp`];
+//! `batch` is the log format; `keyspace/` the data; `float` the arithmetic of INCRBYFLOAT; `session`
+//! the exactly-once table; `book` the members and their addresses; `snapshot/` the walk, the block
+//! format and the loader.
 
 #![forbid(unsafe_code)]
 

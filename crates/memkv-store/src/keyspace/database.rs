@@ -29,11 +29,24 @@ pub(super) struct Place {
 /// it. Keys that share all three are one element.
 pub(super) type Due = (u64, u16, u32);
 
+/// A key in the ordered index, behind its first bytes as a number, by which nearly all comparisons
+/// are decided without following the pointer: that makes a new key several times cheaper.
+type Ordered = (u128, Box<[u8]>);
+
+/// In the order of keys: a number is the greater one if a byte is, and equal numbers leave it to
+/// the bytes.
+fn ordered(key: &[u8]) -> Ordered {
+    let mut first = [0; size_of::<u128>()];
+    let len = key.len().min(first.len());
+    first[..len].copy_from_slice(&key[..len]);
+    (u128::from_be_bytes(first), key.into())
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Database {
     /// None until the first key comes.
     shards: Vec<HashTable<Entry>>,
-    pub(super) ordered: BTreeSet<Box<[u8]>>,
+    ordered: BTreeSet<Ordered>,
     deadlines: BTreeSet<Due>,
     pub(super) with_deadline: usize,
     pub(super) len: usize,
@@ -72,7 +85,7 @@ impl Database {
         let (entry, _) = slot.remove();
         self.bytes -= entry.cost();
         self.len -= 1;
-        self.ordered.remove(entry.key());
+        self.ordered.remove(&ordered(entry.key()));
         let place = Place { shard, tag };
         self.deadline_changed(place, entry.deadline_ms(), None);
         Some(entry)
@@ -80,6 +93,11 @@ impl Database {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Tells the ordered index of a key that was put in.
+    pub(super) fn order(&mut self, key: &[u8]) {
+        self.ordered.insert(ordered(key));
     }
 
     /// All entries of one shard, in no meaningful order.
@@ -93,15 +111,14 @@ impl Database {
         start: &[u8],
         end: Bound<&[u8]>,
     ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let is_empty = matches!(end, Bound::Excluded(end) if end <= start);
         // An inverted range panics.
-        let end = if is_empty {
-            Bound::Excluded(start)
-        } else {
-            end
+        let end = match end {
+            Bound::Excluded(end) => Bound::Excluded(ordered(end.max(start))),
+            Bound::Included(end) => Bound::Included(ordered(end.max(start))),
+            Bound::Unbounded => Bound::Unbounded,
         };
-        let keys = self.ordered.range::<[u8], _>((Bound::Included(start), end));
-        keys.map(|key| &key[..])
+        let keys = self.ordered.range((Bound::Included(ordered(start)), end));
+        keys.map(|(_, key)| &key[..])
     }
 
     /// Keeps the index of deadlines after an entry's deadline has changed.
@@ -132,8 +149,8 @@ impl Database {
 
     /// Builds the ordered index anew, after entries were put in without it.
     pub(super) fn build_order(&mut self) {
-        let keys = self.shards.iter().flatten().map(|entry| entry.key().into());
-        self.ordered = keys.collect();
+        let keys = self.shards.iter().flatten().map(Entry::key);
+        self.ordered = keys.map(ordered).collect();
     }
 }
 

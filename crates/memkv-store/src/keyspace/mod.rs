@@ -168,7 +168,7 @@ impl Keyspace {
                 slot.insert(entry);
                 target.bytes += cost;
                 target.len += 1;
-                target.ordered.insert(key.into());
+                target.order(key);
                 None
             }
         };

@@ -163,24 +163,6 @@ impl Query {
         Query::read(input, &|part| input.slice_ref(part))
     }
 
-    /// Hands every key that it asks for to `f`.
-    pub(crate) fn keys<'a>(&'a self, f: &mut dyn FnMut(&'a Bytes)) {
-        match self {
-            Query::Get { key }
-            | Query::StrLen { key }
-            | Query::GetRange { key, .. }
-            | Query::Ttl { key, .. }
-            | Query::Meta { key, .. } => f(key),
-            Query::GetMany { keys } | Query::Exists { keys } => keys.iter().for_each(f),
-            Query::Range { start, end, .. } => {
-                f(start);
-                end.iter().for_each(f);
-            }
-            Query::Scan { .. } | Query::RandomKey { .. } | Query::DbSize => {}
-            Query::InDatabase { query, .. } => query.keys(f),
-        }
-    }
-
     fn write(&self, out: &mut BytesMut) {
         match self {
             Query::Get { key } => put_key(out, GET, key),
