@@ -33,12 +33,9 @@ pub(super) const OUTPUT_BYTES: usize = 64 * 1024;
 /// First buffer of a connection: most requests fit, and ten thousand idle ones are 40 MB.
 const READ_BYTES: usize = 4 * 1024;
 
-/// Room for the next read when the last one was filled.
-const NEXT_READ_BYTES: usize = 64 * 1024;
-
-/// Room made at once for an argument that was announced: announcing one must not cost the node its
-/// whole length.
-const ANNOUNCED_BYTES: usize = 256 * 1024;
+/// Room for the next read of a large argument, unless more of it has arrived already: then as much
+/// again. So the room doubles with what arrives, and announcing a length costs next to nothing.
+const NEXT_READ_BYTES: usize = 32 * 1024;
 
 /// After a protocol error, what the client still sends is discarded for at most this long, so that
 /// it reads the error and not a connection reset.
@@ -152,7 +149,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
 
     /// Waits for requests, and passes messages on meanwhile.
     async fn wait(&mut self) -> Result<(), Gone> {
-        let mut room = READ_BYTES;
+        let room = NEXT_READ_BYTES.max(self.input.len());
+        let room = self.parser.needed().min(room).max(READ_BYTES);
         loop {
             for message in self.session.client.take_messages() {
                 push_message(&mut self.out, self.session.protocol, &message);
@@ -161,10 +159,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             if self.session.client.is_killed() {
                 return Err(Gone);
             }
-            if self.input.is_empty() && self.input.capacity() > NEXT_READ_BYTES {
+            if self.input.is_empty() && self.input.capacity() > OUTPUT_BYTES {
                 self.input = BytesMut::new();
             }
-            room = room.max(self.parser.needed().min(ANNOUNCED_BYTES));
             self.input.reserve(room);
             tokio::select! {
                 read = self.stream.read_buf(&mut self.input) => {
