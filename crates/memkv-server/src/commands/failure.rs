@@ -43,6 +43,12 @@ impl Failure {
         &self.0
     }
 
+    /// The same failure, when it is EXEC that was refused: the transaction is over.
+    pub(crate) fn of_exec(&self) -> Self {
+        let why = self.0.strip_prefix(b"ERR ").unwrap_or(&self.0);
+        Self::with([b"EXECABORT Transaction discarded because of: ", why].concat())
+    }
+
     pub(crate) fn arity(name: &str) -> Self {
         Self::with(format!(
             "ERR wrong number of arguments for '{name}' command"
@@ -57,11 +63,10 @@ impl Failure {
             }
             let left = ECHO_BYTES - args.len();
             args.push(b'\'');
-            args.extend_from_slice(&arg[..arg.len().min(left)]);
+            args.extend_from_slice(shown(arg, left));
             args.extend_from_slice(b"' ");
         }
-        let name = request.arg(0).unwrap_or_default();
-        let name = &name[..name.len().min(ECHO_BYTES)];
+        let name = shown(request.arg(0).unwrap_or_default(), ECHO_BYTES);
         Self::with(
             [
                 b"ERR unknown command '",
@@ -74,7 +79,7 @@ impl Failure {
     }
 
     pub(crate) fn unknown_subcommand(name: &[u8], sub: &[u8]) -> Self {
-        let sub = &sub[..sub.len().min(ECHO_BYTES)];
+        let sub = shown(sub, ECHO_BYTES);
         let name = name.to_ascii_uppercase();
         Self::with(
             [
@@ -114,4 +119,11 @@ impl From<&RequestError> for Failure {
     fn from(error: &RequestError) -> Self {
         Self::of(failure::code(error), &failure::detail(error))
     }
+}
+
+/// What an error repeats of an argument: at most `limit` bytes of it, and nothing from a zero byte
+/// on, as in Redis.
+fn shown(arg: &[u8], limit: usize) -> &[u8] {
+    let end = arg.iter().position(|byte| *byte == 0);
+    &arg[..end.unwrap_or(arg.len()).min(limit)]
 }

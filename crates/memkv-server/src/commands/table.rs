@@ -296,9 +296,9 @@ Server {
         "Explains commands.";
     "command|list" -2 (LOADING | STALE) NONE "7.0.0" "O(N) with N commands" Edge(command::list),
         "Lists names of commands.";
-    "command|getkeys" -3 (LOADING | STALE) NONE "2.8.13" "O(N) with N arguments" Edge(command::getkeys),
+    "command|getkeys" -4 (LOADING | STALE) NONE "2.8.13" "O(N) with N arguments" Edge(command::getkeys),
         "Returns the keys in a command line.";
-    "command|getkeysandflags" -3 (LOADING | STALE) NONE "7.0.0" "O(N) with N arguments" Edge(command::getkeysandflags),
+    "command|getkeysandflags" -4 (LOADING | STALE) NONE "7.0.0" "O(N) with N arguments" Edge(command::getkeysandflags),
         "Returns the keys in a command line and what happens to them.";
     "command|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Edge(command::help),
         "Lists the subcommands.";

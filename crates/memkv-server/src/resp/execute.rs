@@ -39,6 +39,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// Takes the next request.
     pub(super) async fn execute(&mut self, request: Request) -> Result<(), Gone> {
         match self.admit(&request) {
+            Err(failure) if is_exec(&request) => {
+                self.session.queue = None;
+                self.session.watched.clear();
+                self.fail(&failure.of_exec());
+            }
             Err(failure) => {
                 if let Some(queue) = &mut self.session.queue {
                     queue.is_broken = true;
@@ -332,4 +337,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         Ok(())
     }
+}
+
+/// Whether the client believes that a transaction ends here.
+fn is_exec(request: &Request) -> bool {
+    request
+        .arg(0)
+        .is_some_and(|name| name.eq_ignore_ascii_case(b"exec"))
 }
