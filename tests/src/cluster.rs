@@ -30,6 +30,8 @@ pub struct Node {
     pub id: String,
     /// Where it listens, `host:port`.
     pub addr: String,
+    /// Where its `redis_addr` listens, if it was given one.
+    pub redis_addr: Option<String>,
     /// Working directory: holds `raft_config.json`, `log/`, `metadata/`, `snapshot/`.
     pub dir: PathBuf,
     /// What it prints; beside the directory, which a test may fill or wipe.
@@ -46,6 +48,7 @@ impl Node {
         fs::create_dir_all(&dir).unwrap();
         Node {
             addr: format!("127.0.0.1:{port}"),
+            redis_addr: None,
             id,
             log: dir.with_extension("log"),
             dir,
@@ -212,6 +215,20 @@ impl Cluster {
     /// `size` nodes with the seed's configuration, all serving.
     pub fn start(size: usize) -> Cluster {
         let mut cluster = Cluster::configured(size);
+        cluster.start_all();
+        cluster
+    }
+
+    /// `size` nodes that have a `redis_addr` besides the seed's keys, all serving.
+    pub fn start_with_redis(size: usize) -> Cluster {
+        let mut cluster = Cluster::configured(size);
+        for node in &mut cluster.nodes {
+            let addr = format!("127.0.0.1:{}", free_port());
+            let mut config = node.read_config();
+            config["redis_addr"] = json!(addr);
+            node.write_config(&config);
+            node.redis_addr = Some(addr);
+        }
         cluster.start_all();
         cluster
     }

@@ -45,12 +45,15 @@ impl Redis {
         command.args(["--proto-max-bulk-len", MAX_VALUE_BYTES]);
         command.args(arguments);
         let log = dir.join(format!("redis-{port}.log"));
-        let process = Process::start(&mut command, &log);
+        let mut process = Process::start(&mut command, &log);
         let addr = format!("127.0.0.1:{port}");
-        let mut client = eventually("redis-server listens", START_LIMIT, || {
-            Resp::connect(&addr).ok()
+        let info = eventually("redis-server answers", START_LIMIT, || {
+            if let Some(status) = process.ended() {
+                panic!("redis-server ended with {status}:\n{}", process.output());
+            }
+            let mut client = Resp::connect(&addr).ok()?;
+            client.call(&["INFO", "server"]).ok()
         });
-        let info = client.call(&["INFO", "server"]).unwrap();
         let info = String::from_utf8_lossy(info.text()).into_owned();
         assert!(
             info.contains(&format!("redis_version:{VERSION}")),

@@ -6,9 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use memkv_tests::{Cluster, Load, Random};
+use memkv_tests::{Cluster, Load, Random, seed, setting};
 
 const CLIENTS: usize = 64;
 
@@ -21,20 +21,11 @@ const ANSWERS: u64 = 300;
 /// The promise after the loss of a minority, with room for a busy machine.
 const SERVE_AGAIN: Duration = Duration::from_secs(20);
 
-fn setting(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is not a number: {text:?}")),
-    )
-}
-
 #[test]
 fn no_acknowledged_write_is_lost_when_nodes_are_killed_under_load() {
     let rounds = setting("MEMKV_CRASH_ROUNDS").unwrap_or(20);
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = setting("MEMKV_CRASH_SEED").unwrap_or(u64::from(clock.subsec_nanos()));
-    eprintln!("{rounds} rounds; same choices again with MEMKV_CRASH_SEED={seed}");
+    let seed = seed("MEMKV_CRASH_SEED");
+    eprintln!("{rounds} rounds");
     let mut random = Random::new(seed);
     let mut cluster = Cluster::start(3);
     let load = Load::start(&cluster, CLIENTS, seed);

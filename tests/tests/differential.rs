@@ -6,10 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use memkv_tests::differential::{Options, listed_differences, run};
-use memkv_tests::{Cluster, Redis};
+use memkv_tests::{Cluster, Redis, seed, setting};
 
 /// Commands without `MEMKV_DIFFERENTIAL_COMMANDS`.
 const COMMANDS: u64 = 100_000;
@@ -20,18 +18,8 @@ const HARNESS_COMMANDS: usize = 30_000;
 /// With fewer commands rare ones may be missing by chance, and floors say nothing.
 const FLOORS_FROM: usize = 50_000;
 
-fn setting(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is not a number: {text:?}")),
-    )
-}
-
 fn options(commands: usize) -> Options {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = setting("MEMKV_DIFFERENTIAL_SEED").unwrap_or(u64::from(clock.subsec_nanos()));
-    eprintln!("{commands} commands from MEMKV_DIFFERENTIAL_SEED={seed}");
+    let seed = seed("MEMKV_DIFFERENTIAL_SEED");
     Options { commands, seed }
 }
 
@@ -61,7 +49,7 @@ fn redis_answers_as_redis_does() {
     let rules = listed_differences();
     let tally = run(
         &options(HARNESS_COMMANDS),
-        &[one.addr.clone()],
+        std::slice::from_ref(&one.addr),
         &other.addr,
         &rules,
     )

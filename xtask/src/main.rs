@@ -11,10 +11,9 @@
 )]
 
 mod bench;
+mod black_box;
 mod cargo;
-mod crash;
 mod deps;
-mod differential;
 mod links;
 mod packages;
 mod sim;
@@ -32,10 +31,13 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tidy                          the project's own rules only: file heads and sizes, links, layers
   sim [--seed N | --seeds N [--from N]] [--bug NAME] [...]
                                 whole clusters in simulated time; every failure prints its seed
-  crash [--rounds N]            kill -9 real nodes under load and check the history (default 200)
+  crash [--rounds N] [--seed S] kill -9 real nodes under load and check the history (default 200)
+  failover [--rounds N] [--seed S]
+                                Redis clients at all nodes while leaders die (default 100)
   differential [--commands N] [--seed S]
                                 the same random commands to memkv and to redis-server 7.0, every
                                 reply compared (default 1000000)
+  interop                       other people's Redis clients at a follower
   bench http [...]              throughput and latency of a three-node cluster over HTTP
   bench snapshot [...]          what a snapshot of a million keys costs the writers";
 
@@ -50,8 +52,7 @@ fn main() -> ExitCode {
         "check" => test::check(),
         "tidy" => tidy::run(),
         "sim" => sim::run(rest),
-        "crash" => crash::run(rest),
-        "differential" => differential::run(rest),
+        name if black_box::knows(name) => black_box::run(name, rest),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -1,20 +1,51 @@
-//! Programs that the tests call and that are not built here. Installs what is missing where it
-//! may; otherwise says what to install.
+//! Programs and libraries that the tests call and that are not built here. Installs what is missing
+//! where it may; otherwise says what to install. Debian's packages need root; those of Python and
+//! Node go below `target/`, in the versions that `tests/interop/` pins.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cargo::run;
+use crate::cargo::{root, run, target_dir};
 
 /// Program and the Debian package that holds it.
-const NEEDED: &[(&str, &str)] = &[("curl", "curl"), ("strace", "strace"), ("ip", "iproute2")];
+const NEEDED: &[(&str, &str)] = &[
+    ("curl", "curl"),
+    ("strace", "strace"),
+    ("ip", "iproute2"),
+    ("redis-server", "redis-server"),
+    ("redis-cli", "redis-tools"),
+    ("redis-benchmark", "redis-tools"),
+    ("python3", "python3"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+];
 
-/// Makes sure that every program in [`NEEDED`] can be run.
+/// Python's module for environments of their own, which Debian keeps in a package apart.
+const VENV_PACKAGE: &str = "python3-venv";
+
+/// Makes sure that every program in [`NEEDED`] can be run, and that the clients are there.
 pub(crate) fn ensure() -> Result<(), String> {
-    let missing: Vec<&str> = NEEDED
+    programs()?;
+    python_clients()?;
+    node_clients()
+}
+
+/// Where the clients of Python and Node are.
+pub(crate) fn interop_dir() -> PathBuf {
+    target_dir().join("interop")
+}
+
+fn programs() -> Result<(), String> {
+    let mut missing: Vec<&str> = NEEDED
         .iter()
         .filter(|(program, _)| !exists(program))
         .map(|(_, package)| *package)
         .collect();
+    missing.dedup();
+    if !has_venv() {
+        missing.push(VENV_PACKAGE);
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -26,14 +57,72 @@ pub(crate) fn ensure() -> Result<(), String> {
     }
     println!("installing what the tests need: {install}");
     run(Command::new("apt-get").arg("update"))?;
+    // In run level 1 Debian starts no service: redis-server must not listen on its own account.
     run(Command::new("apt-get")
+        .env("RUNLEVEL", "1")
         .args(["install", "--yes"])
         .args(&missing))
+}
+
+fn python_clients() -> Result<(), String> {
+    let wanted = root().join("tests/interop/requirements.txt");
+    let dir = interop_dir().join("python");
+    install(&wanted, &dir, || {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&dir))?;
+        let mut pip = Command::new(dir.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet"]);
+        run(pip
+            .arg("--disable-pip-version-check")
+            .arg("-r")
+            .arg(&wanted))
+    })
+}
+
+fn node_clients() -> Result<(), String> {
+    let wanted = root().join("tests/interop/package-lock.json");
+    let dir = interop_dir().join("node");
+    install(&wanted, &dir, || {
+        for name in ["package.json", "package-lock.json"] {
+            let (from, to) = (root().join("tests/interop").join(name), dir.join(name));
+            fs::copy(&from, &to).map_err(|error| format!("{}: {error}", from.display()))?;
+        }
+        let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
+        run(Command::new("npm").args(arguments).current_dir(&dir))
+    })
+}
+
+/// Installs anew into `dir` unless it holds what `wanted` pins. The copy of `wanted` that says so is
+/// written last, so that an interrupted installation is not taken for a whole one.
+fn install(
+    wanted: &Path,
+    dir: &Path,
+    install: impl FnOnce() -> Result<(), String>,
+) -> Result<(), String> {
+    let failed = |error| format!("{}: {error}", dir.display());
+    let pins = fs::read(wanted).map_err(|error| format!("{}: {error}", wanted.display()))?;
+    let installed = dir.join("installed");
+    if fs::read(&installed).is_ok_and(|found| found == pins) {
+        return Ok(());
+    }
+    println!("installing what {} pins", wanted.display());
+    if dir.exists() {
+        fs::remove_dir_all(dir).map_err(failed)?;
+    }
+    fs::create_dir_all(dir).map_err(failed)?;
+    install()?;
+    fs::write(installed, pins).map_err(failed)
 }
 
 fn exists(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// Whether Python can make an environment with pip in it.
+fn has_venv() -> bool {
+    let mut python = Command::new("python3");
+    let found = python.args(["-c", "import venv, ensurepip"]).output();
+    found.is_ok_and(|output| output.status.success())
 }
 
 fn is_root() -> bool {

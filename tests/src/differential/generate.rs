@@ -3,7 +3,7 @@
 
 use super::arguments::Arguments;
 use super::templates::{TEMPLATES, blocks};
-use super::{Sent, Step, Unit};
+use super::{Sent, Step, Unit, scripts};
 
 /// Commands of a round: as many as a busy client pipelines.
 const ROUND: std::ops::Range<usize> = 100..500;
@@ -19,10 +19,6 @@ const SHORT_LIFE: usize = 20;
 
 /// Every key, for commands that must see all of them at once.
 const ALL_KEYS: &str = "1000000";
-
-/// Compare and delete, compare and extend: the scripts of the usual locks.
-const COMPARE_AND_DELETE: &str = "if redis.call(\"get\",KEYS[1]) == ARGV[1] then return redis.call(\"del\",KEYS[1]) else return 0 end";
-const COMPARE_AND_EXTEND: &str = "if redis.call(\"get\",KEYS[1]) == ARGV[1] then return redis.call(\"pexpire\",KEYS[1],ARGV[2]) else return 0 end";
 
 /// Makes steps for a connection.
 type Block = fn(&mut Generator, usize) -> Vec<Step>;
@@ -77,7 +73,7 @@ impl Generator {
             (blocks::HELLO, |this, connection| this.hello(connection)),
             (blocks::QUIT, |_, _| vec![Step::Quit]),
             (blocks::FLUSH, |_, _| vec![one(&["FLUSHALL"])]),
-            (blocks::SCRIPT, |this, _| this.script()),
+            (blocks::SCRIPT, |this, _| scripts::call(&mut this.arguments)),
         ];
         let mut choice = self.below(1000);
         for (weight, make) in choices {
@@ -286,22 +282,6 @@ impl Generator {
             "HELLO 2"
         };
         vec![one(&text.split(' ').collect::<Vec<_>>())]
-    }
-
-    fn script(&mut self) -> Vec<Step> {
-        let (key, value) = (self.arguments.key(), self.arguments.value());
-        let eval = if self.arguments.chance(50) {
-            let body = COMPARE_AND_DELETE.as_bytes();
-            command(&[b"EVAL", body, b"1", &key, &value])
-        } else {
-            let body = COMPARE_AND_EXTEND.as_bytes();
-            command(&[b"EVAL", body, b"1", &key, &value, b"500000000"])
-        };
-        if self.arguments.chance(50) {
-            vec![command(&[b"SET", &key, &value]), eval]
-        } else {
-            vec![eval]
-        }
     }
 }
 

@@ -11,6 +11,7 @@ mod compare;
 mod generate;
 mod play;
 mod rules;
+mod scripts;
 mod shrink;
 mod tally;
 mod templates;

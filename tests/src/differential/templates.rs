@@ -211,5 +211,5 @@ pub(crate) mod blocks {
     /// `FLUSHALL`.
     pub(crate) const FLUSH: usize = 1;
     /// The scripts that memkv knows.
-    pub(crate) const SCRIPT: usize = 10;
+    pub(crate) const SCRIPT: usize = 20;
 }
