@@ -178,10 +178,6 @@ pub(crate) const TEMPLATES: &[(usize, &str)] = &[
     (1, "NOSUCHCOMMAND"),
     (1, "NOSUCHCOMMAND $k $v $i"),
     // What Redis has and memkv refuses; harmless forms, as Redis executes them.
-    (1, "!LLEN nosuchkey"),
-    (1, "!HGETALL nosuchkey"),
-    (1, "!SMEMBERS nosuchkey"),
-    (1, "!ZCARD nosuchkey"),
     (1, "!CLIENT TRACKING OFF"),
 ];
 

@@ -168,7 +168,7 @@ pub(super) fn list(call: &mut Call<'_>) -> Result<(), Failure> {
         _ => return Err(Failure::SYNTAX),
     }
     let mut reply = call.reply();
-    reply.set(specs.len());
+    reply.array(specs.len());
     specs
         .iter()
         .for_each(|spec| reply.bulk(spec.name.as_bytes()));

@@ -122,6 +122,13 @@ impl Shape {
                 reply.array(items.len());
                 items.iter().for_each(|item| plain(reply, name, item));
             }
+            // Which branch was taken is of no interest to a script.
+            (Self::Script(result), ReplyValue::Array(values))
+                if values.first() == Some(&ReplyValue::Aborted) =>
+            {
+                let answers = ReplyValue::Array(values[1..].to_vec());
+                plain(reply, name, &result(&answers));
+            }
             (Self::Script(result), _) => plain(reply, name, &result(value)),
             _ => plain(reply, name, value),
         }
