@@ -27,6 +27,10 @@ use crate::node::Inner;
 /// so that an hour of error is gone in a week and no deadline is off by more than that share.
 const SLEW_PER_SECOND_MS: i64 = 5;
 
+/// A follower's clock is set back by at most this part of the time that has passed: twice the slew
+/// of a leader, so that it keeps up with one that slows down.
+const FOLLOW_BACK_DIVISOR: u64 = 100;
+
 /// How often the reading is written down. However old, it is exact on a machine that has stayed up,
 /// but for the slew since.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
@@ -47,6 +51,8 @@ struct State {
     at: Instant,
     /// The highest stamp applied here.
     floor: u64,
+    /// When the leader was last followed backwards.
+    followed_at: Instant,
 }
 
 impl State {
@@ -91,6 +97,7 @@ impl LogClock {
             reading,
             at: Instant::now(),
             floor: 0,
+            followed_at: Instant::now(),
         };
         Self {
             env,
@@ -128,9 +135,25 @@ impl LogClock {
 
     /// Takes over the reading of the leader that this node follows, once it has one: a new leader
     /// is sure from its first stamp on.
+    ///
+    /// Messages are late and never early, so a reading that is ahead is right. One that is behind
+    /// mostly tells of a slow message; a leader that really runs slower does so by its slew.
     pub(crate) fn follow(&self, leader: Reading) {
-        if leader.sure {
-            self.state.lock().set(leader.log_ms);
+        if !leader.sure {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.run();
+        if !state.reading.sure || leader.log_ms >= state.reading.log_ms {
+            return state.set(leader.log_ms);
+        }
+        let since = state.at.saturating_duration_since(state.followed_at);
+        let most = u64::try_from(since.as_millis()).unwrap_or(u64::MAX) / FOLLOW_BACK_DIVISOR;
+        if most > 0 {
+            state.followed_at = state.at;
+            let behind = state.reading.log_ms - leader.log_ms;
+            let log_ms = state.reading.log_ms - behind.min(most);
+            state.reading.log_ms = log_ms.max(state.floor);
         }
     }
 
@@ -247,6 +270,25 @@ mod tests {
         assert_eq!(rebooted.read(), unsure);
         rebooted.learn(sure(1_300));
         assert_eq!(rebooted.read(), sure(1_300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_was_late_hardly_sets_a_follower_back() {
+        let wall = Arc::new(AtomicU64::new(START));
+        let follower = clock(&wall, None);
+        let leader = |log_ms| Reading { log_ms, sure: true };
+        follower.follow(leader(5_000));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        follower.follow(leader(13_000));
+        assert_eq!(
+            follower.read().log_ms,
+            14_900,
+            "2 s late, a hundredth of 10 s back"
+        );
+        follower.follow(leader(13_000));
+        assert_eq!(follower.read().log_ms, 14_900, "once in a while only");
+        follower.follow(leader(15_000));
+        assert_eq!(follower.read().log_ms, 15_000, "ahead is right");
     }
 
     #[tokio::test(start_paused = true)]

@@ -79,6 +79,11 @@ pub(super) fn select(call: &mut Call<'_>) -> Result<(), Failure> {
 
 /// The number of a database.
 pub(crate) fn database(index: i64) -> Result<u8, Failure> {
+    if i32::try_from(index).is_err() {
+        return Err(Failure::new(
+            "ERR value is out of range, value must between -2147483648 and 2147483647",
+        ));
+    }
     u8::try_from(index)
         .ok()
         .filter(|index| *index < DATABASES)
