@@ -63,8 +63,16 @@ pub(crate) fn run(name: &str, arguments: &[String]) -> Result<(), String> {
         .ok_or_else(|| format!("no test `{name}` runs alone"))?;
     let settings = alone.settings(arguments)?;
     packages::ensure()?;
+    packages::ensure_redis_clients()?;
     let binaries = cargo::release_binaries()?;
-    let mut test = cargo::cargo(["test", "--locked", "-p", "memkv-tests"]);
+    let mut test = cargo::cargo([
+        "test",
+        "--locked",
+        "-p",
+        "memkv-tests",
+        "--features",
+        "redis-clients",
+    ]);
     for file in alone.files {
         test.args(["--test", file]);
     }

@@ -9,10 +9,10 @@ use std::process::Command;
 use crate::cargo::{root, run, target_dir};
 
 /// Program and the Debian package that holds it.
-const NEEDED: &[(&str, &str)] = &[
-    ("curl", "curl"),
-    ("strace", "strace"),
-    ("ip", "iproute2"),
+const NEEDED: &[(&str, &str)] = &[("curl", "curl"), ("strace", "strace"), ("ip", "iproute2")];
+
+/// The same, for the tests with Redis's own programs and clients.
+const NEEDED_BY_REDIS_CLIENTS: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
     ("redis-benchmark", "redis-tools"),
@@ -26,7 +26,13 @@ const VENV_PACKAGE: &str = "python3-venv";
 
 /// Makes sure that every program in [`NEEDED`] can be run, and that the clients are there.
 pub(crate) fn ensure() -> Result<(), String> {
-    programs()?;
+    programs(NEEDED, &[])
+}
+
+/// Makes sure that Redis's programs and its clients in Python and Node are there.
+pub(crate) fn ensure_redis_clients() -> Result<(), String> {
+    let venv: &[&str] = if has_venv() { &[] } else { &[VENV_PACKAGE] };
+    programs(NEEDED_BY_REDIS_CLIENTS, venv)?;
     python_clients()?;
     node_clients()
 }
@@ -36,16 +42,14 @@ pub(crate) fn interop_dir() -> PathBuf {
     target_dir().join("interop")
 }
 
-fn programs() -> Result<(), String> {
-    let mut missing: Vec<&str> = NEEDED
+fn programs(needed: &[(&str, &'static str)], packages: &[&'static str]) -> Result<(), String> {
+    let mut missing: Vec<&str> = needed
         .iter()
         .filter(|(program, _)| !exists(program))
         .map(|(_, package)| *package)
         .collect();
     missing.dedup();
-    if !has_venv() {
-        missing.push(VENV_PACKAGE);
-    }
+    missing.extend(packages);
     if missing.is_empty() {
         return Ok(());
     }
