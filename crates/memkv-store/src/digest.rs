@@ -1,12 +1,13 @@
 //! The digest: one number for the whole logical state, to compare nodes with.
 //!
 //! It covers what `apply` has made: keys, values, revisions, deadlines, the table of deletes, log
-//! time, sessions with their cached replies, and the book. It leaves out what differs between equal nodes: the applied index (an
-//! entry without a batch changes nothing), table layouts, and a snapshot in progress.
+//! time, sessions with their cached replies, and the book. It leaves out what differs between equal
+//! nodes: the applied index (an entry without a batch changes nothing), table layouts, and a snapshot
+//! in progress.
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
-use crate::keyspace::{Database, Entry, SHARDS, noted};
+use crate::keyspace::{Database, Entry, SHARDS};
 use crate::snapshot::SnapshotHead;
 use crate::{DATABASES, Store};
 
@@ -29,10 +30,7 @@ impl Store {
                 .for_each(|reply| reply.write(&mut replies));
             hash.update(&replies);
         }
-        for (slot, at) in noted(self.keys.deletes.slots()) {
-            hash.update(&(slot as u64).to_le_bytes());
-            hash.update(&at.to_le_bytes());
-        }
+        hash.update(&self.keys.deletes.digest().to_le_bytes());
         for number in 0..DATABASES {
             let filled = self
                 .keys

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use crate::{DATABASES, Revision};
 
 /// Number of slots: half a mebibyte, in which a false failure needs the delete of one key in
@@ -17,6 +19,11 @@ pub(crate) const DELETE_SLOTS: usize = 65_536;
 pub(crate) struct Deletes {
     /// Empty until the first delete; shared with the snapshot that is being taken.
     slots: Arc<[Revision]>,
+    /// Slots that note a delete.
+    noted: u64,
+    /// Sum over those slots of a hash of place and revision: the table's part of the digest, which
+    /// would otherwise read the whole table each time.
+    digest: u64,
     /// For each database the revision that last flushed it.
     pub(crate) flushed: [Revision; DATABASES as usize],
 }
@@ -27,8 +34,28 @@ impl Deletes {
         if self.slots.is_empty() {
             self.slots = std::iter::repeat_n(0, DELETE_SLOTS).collect();
         }
-        let last = &mut Arc::make_mut(&mut self.slots)[slot % DELETE_SLOTS];
-        *last = revision.max(*last);
+        let slot = slot % DELETE_SLOTS;
+        let before = self.slots[slot];
+        if revision <= before {
+            return;
+        }
+        Arc::make_mut(&mut self.slots)[slot] = revision;
+        if before == 0 {
+            self.noted += 1;
+        } else {
+            self.digest = self.digest.wrapping_sub(slot_digest(slot, before));
+        }
+        self.digest = self.digest.wrapping_add(slot_digest(slot, revision));
+    }
+
+    /// How many slots note a delete.
+    pub(crate) fn noted(&self) -> u64 {
+        self.noted
+    }
+
+    /// A hash of the slots, the same for the same slots.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// No key of this slot and database was deleted after this revision.
@@ -40,6 +67,10 @@ impl Deletes {
     pub(crate) fn slots(&self) -> &Arc<[Revision]> {
         &self.slots
     }
+}
+
+fn slot_digest(slot: usize, at: Revision) -> u64 {
+    xxh3_64_with_seed(&at.to_le_bytes(), slot as u64)
 }
 
 /// The slots that note a delete, with its revision.

@@ -10,7 +10,7 @@ use super::block::{
     BlockHead, DELETES, ENTRIES, EntryView, HEAD, REPLIES, read_deletes, read_replies,
 };
 use super::{SessionHead, SnapshotHead, filled_shards};
-use crate::keyspace::{SHARDS, noted};
+use crate::keyspace::SHARDS;
 use crate::session::Session;
 use crate::store::seed_of;
 use crate::wire::{DecodeError, Reader};
@@ -277,7 +277,7 @@ impl Loader {
         read_deletes(reader, |slot, at| deletes.note(slot, at))?;
         if last {
             self.waiting_for_deletes = false;
-            let found = noted(deletes.slots()).count() as u64;
+            let found = deletes.noted();
             if found != self.announced_deletes {
                 return Err(LoadError::Count {
                     what: "slots of the table of deletes",

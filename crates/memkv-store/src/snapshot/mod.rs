@@ -95,7 +95,7 @@ impl SnapshotHead {
             applied_index: store.applied_index,
             keys: store.keys.len() as u64,
             databases: store.keys.filled_databases(),
-            deletes: noted(store.keys.deletes.slots()).count() as u64,
+            deletes: store.keys.deletes.noted(),
             flushed: store.keys.deletes.flushed,
             expired_total: store.keys.expired_total,
             book: store.book.clone(),

@@ -343,7 +343,7 @@ fn a_transaction_executes_all_steps_or_none() {
     }
     assert_eq!(
         log.one(1, instead),
-        ReplyValue::Array(vec![ReplyValue::Integer(1)])
+        ReplyValue::Array(vec![ReplyValue::Aborted, ReplyValue::Integer(1)])
     );
 }
 

@@ -69,16 +69,16 @@ impl Reference {
             otherwise,
         } = command
         {
-            let steps = match guards.iter().all(|guard| self.holds(guard)) {
-                true => operations,
+            let (mark, steps) = match guards.iter().all(|guard| self.holds(guard)) {
+                true => (None, operations),
                 false if otherwise.is_empty() => return ReplyValue::Aborted,
-                false => otherwise,
+                false => (Some(ReplyValue::Aborted), otherwise),
             };
             let answers = steps.iter().map(|step| match step {
                 Step::Write(command) => self.run(command),
                 Step::Read(query) => self.answer(query, self.stamp),
             });
-            return ReplyValue::Array(answers.collect());
+            return ReplyValue::Array(mark.into_iter().chain(answers).collect());
         }
         let (db, command) = match command {
             Command::InDatabase { database, command } => (*database, &**command),
