@@ -25,6 +25,8 @@ pub(crate) enum Way {
     About,
     /// memkv refuses what Redis has.
     Refused,
+    /// memkv executes what Redis refuses.
+    Accepted,
 }
 
 const WAYS: &[(&str, Way)] = &[
@@ -35,6 +37,7 @@ const WAYS: &[(&str, Way)] = &[
     ("type", Way::Type),
     ("about", Way::About),
     ("refused", Way::Refused),
+    ("accepted", Way::Accepted),
 ];
 
 /// The table.
@@ -104,8 +107,10 @@ impl Rules {
 impl Way {
     /// Whether two replies that are not equal are alike in this way.
     pub(crate) fn excuses(self, name: &str, ours: &Frame, oracle: &Frame) -> bool {
-        if self == Way::Refused {
-            return ours.is_error();
+        match self {
+            Way::Refused => return ours.is_error(),
+            Way::Accepted => return oracle.is_error() && !ours.is_error(),
+            _ => {}
         }
         if ours.is_error() || oracle.is_error() {
             return false;
@@ -144,7 +149,7 @@ impl Way {
                     ours >= 0 && oracle >= 0 && ours.abs_diff(oracle) <= second
                 })
             }
-            Way::Refused => unreachable!("decided above"),
+            Way::Refused | Way::Accepted => unreachable!("decided above"),
         }
     }
 }
@@ -245,6 +250,15 @@ mod tests {
 
         assert!(excused(Way::Refused, "LLEN", "-ERR unknown\r\n", ":0\r\n"));
         assert!(!excused(Way::Refused, "LLEN", ":1\r\n", ":0\r\n"));
+
+        assert!(excused(Way::Accepted, "READONLY", "+OK\r\n", "-ERR no\r\n"));
+        assert!(!excused(
+            Way::Accepted,
+            "READONLY",
+            "-ERR a\r\n",
+            "-ERR no\r\n"
+        ));
+        assert!(!excused(Way::Accepted, "READONLY", "+OK\r\n", "+Ok\r\n"));
     }
 
     #[test]
