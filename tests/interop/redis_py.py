@@ -75,10 +75,10 @@ def transactions(client):
     for round in range(1, 6):
         same(client.transaction(increment, "n"), [round], "transaction()")
     with client.pipeline(transaction=False) as pipe:
-        for number in range(1000):
+        for number in range(100):
             pipe.set(f"p{number}", number)
             pipe.get(f"p{number}")
-        same(pipe.execute()[1::2], [b"%d" % n for n in range(1000)], "a pipeline")
+        same(pipe.execute()[1::2], [b"%d" % n for n in range(100)], "a pipeline")
 
 
 def messages(client):

@@ -55,8 +55,7 @@ impl<'a> Judge<'a> {
         }
         tally.reply(&sent.name(), oracle);
         if ["EXEC", "DISCARD", "RESET"].contains(&sent.name().as_str()) {
-            // An EXEC with too many arguments leaves the transaction open; it cannot succeed any
-            // more, so that its queue is not asked for.
+            // Also after an EXEC with too many arguments: it ends the transaction too.
             self.queued.clear();
         }
     }

@@ -1,8 +1,9 @@
 //! Random steps: commands of the templates, some of them spoilt, and sequences that single commands
-//! would hardly ever form. Knows of each connection only whether it is between `MULTI` and `EXEC`.
+//! would hardly ever form. Knows of each connection only whether it is between `MULTI` and `EXEC`, and
+//! whether it may be watching keys.
 
 use super::arguments::Arguments;
-use super::templates::{TEMPLATES, blocks};
+use super::templates::{REFUSED, TEMPLATES, blocks};
 use super::{Sent, Step, Unit, scripts};
 
 /// Commands of a round: as many as a busy client pipelines.
@@ -27,6 +28,7 @@ type Block = fn(&mut Generator, usize) -> Vec<Step>;
 pub(crate) struct Generator {
     arguments: Arguments,
     in_transaction: Vec<bool>,
+    watching: Vec<bool>,
     weight: usize,
 }
 
@@ -35,6 +37,7 @@ impl Generator {
         Generator {
             arguments: Arguments::new(seed),
             in_transaction: vec![false; connections],
+            watching: vec![false; connections],
             weight: TEMPLATES.iter().map(|(weight, _)| weight).sum(),
         }
     }
@@ -61,7 +64,7 @@ impl Generator {
         if self.in_transaction[connection] {
             return vec![self.queued(connection)];
         }
-        let choices: [(usize, Block); 12] = [
+        let choices: [(usize, Block); 13] = [
             (blocks::TRANSACTION, Self::transaction),
             (blocks::COMPARE_AND_SET, Self::compare_and_set),
             (blocks::EXPIRE, |this, _| this.expire()),
@@ -71,8 +74,12 @@ impl Generator {
             (blocks::SUBSCRIBE, |this, _| this.subscribe()),
             (blocks::SILENCE, |this, _| this.silence()),
             (blocks::HELLO, |this, connection| this.hello(connection)),
-            (blocks::QUIT, |_, _| vec![Step::Quit]),
-            (blocks::FLUSH, |_, _| vec![one(&["FLUSHALL"])]),
+            (blocks::REFUSED, |this, _| this.refused()),
+            (blocks::QUIT, |this, connection| {
+                this.watching[connection] = false;
+                vec![Step::Quit]
+            }),
+            (blocks::FLUSH, |this, _| this.flush()),
             (blocks::SCRIPT, |this, _| scripts::call(&mut this.arguments)),
         ];
         let mut choice = self.below(1000);
@@ -94,14 +101,32 @@ impl Generator {
         }
     }
 
-    /// A command as it stands, noted where it begins or ends a transaction.
+    /// A command as it stands, noted where it changes what is known of the connection.
     fn plain(&mut self, connection: usize, arguments: &[&str]) -> Step {
+        let (in_transaction, watching) = (
+            &mut self.in_transaction[connection],
+            &mut self.watching[connection],
+        );
         match arguments {
-            ["MULTI"] => self.in_transaction[connection] = true,
-            ["EXEC" | "DISCARD" | "RESET"] => self.in_transaction[connection] = false,
+            ["MULTI"] => *in_transaction = true,
+            ["EXEC" | "DISCARD"] if !*in_transaction => {}
+            ["EXEC" | "DISCARD" | "RESET"] => (*in_transaction, *watching) = (false, false),
+            ["UNWATCH"] if !*in_transaction => *watching = false,
             _ => {}
         }
         one(arguments)
+    }
+
+    /// To memkv, all keys that are absent after a flush have been touched by it, as it keeps no list
+    /// of them: a transaction that watched one is aborted, which Redis would execute. That is
+    /// allowed, and nothing after it could be compared; so nobody watches.
+    fn flush(&mut self) -> Vec<Step> {
+        let forms = ["FLUSHALL", "FLUSHDB", "FLUSHDB ASYNC", "FLUSHALL SYNC"];
+        let text = forms[self.below(forms.len())];
+        if self.watching.contains(&true) {
+            return Vec::new();
+        }
+        vec![one(&text.split(' ').collect::<Vec<_>>())]
     }
 
     /// A command of the templates, possibly spoilt.
@@ -116,14 +141,18 @@ impl Generator {
             .expect("the choice is below the sum of the weights")
             .1;
         let fixed = template.strip_prefix('!');
+        let words = fixed.unwrap_or(template);
+        if words.starts_with("WATCH") {
+            self.watching[connection] = true;
+        }
         let mut arguments = Vec::new();
-        for word in fixed.unwrap_or(template).split(' ') {
+        for word in words.split(' ') {
             self.arguments.word(word, &mut arguments);
         }
         if fixed.is_none() && self.arguments.chance(SPOILT_PERCENT) {
             self.spoil(&mut arguments);
-        } else if !template.contains(' ') {
-            self.plain(connection, &[template]);
+        } else if !words.contains(' ') {
+            self.plain(connection, &[words]);
         }
         if self.arguments.chance(LOWER_PERCENT) {
             arguments[0].make_ascii_lowercase();
@@ -145,6 +174,9 @@ impl Generator {
 
     fn transaction(&mut self, connection: usize) -> Vec<Step> {
         let mut steps = vec![self.plain(connection, &["MULTI"])];
+        if self.arguments.chance(2) {
+            steps.extend(self.flush());
+        }
         for _ in 0..=self.below(7) {
             steps.push(self.single(connection));
             if !self.in_transaction[connection] {
@@ -158,6 +190,7 @@ impl Generator {
     fn compare_and_set(&mut self, connection: usize) -> Vec<Step> {
         let (key, value) = (self.arguments.key(), self.arguments.value());
         let mut steps = vec![command(&[b"WATCH", &key]), command(&[b"GET", &key])];
+        self.watching[connection] = true;
         if self.arguments.chance(30) {
             steps.push(self.single(connection));
         }
@@ -240,6 +273,11 @@ impl Generator {
         commands.push(Sent::new(&["UNSUBSCRIBE"]));
         commands.push(Sent::new(&["PUNSUBSCRIBE"]));
         vec![Step::Commands(commands)]
+    }
+
+    fn refused(&mut self) -> Vec<Step> {
+        let text = REFUSED[self.below(REFUSED.len())];
+        vec![one(&text.split(' ').collect::<Vec<_>>())]
     }
 
     fn silence(&mut self) -> Vec<Step> {

@@ -141,19 +141,26 @@ fn epoch(
             Err(Trouble::Oracle(what)) => panic!("the oracle failed: {what}"),
         };
         let command = stage.sent();
+        let mut small_what = what.clone();
         let fails = |units: &[Unit]| {
             let mut stage = open();
             stage.set_timeout(TRIAL_TIMEOUT);
-            let trial = stage.play(units, &mut Tally::default());
-            // With steps left out the oracle may answer less than its steps foresee.
-            matches!(trial, Err(Trouble::Differs(_)))
+            match stage.play(units, &mut Tally::default()) {
+                Err(Trouble::Differs(what)) => {
+                    small_what = what;
+                    true
+                }
+                // With steps left out the oracle may answer less than its steps foresee.
+                Ok(()) | Err(Trouble::Oracle(_)) => false,
+            }
         };
         let small = shrink::shrink(played, fails);
+        let context = small.iter().map(ToString::to_string);
         return Err(Mismatch {
             what,
             seed,
             command,
-            context: small.iter().map(ToString::to_string).collect(),
+            context: context.chain([small_what]).collect(),
         });
     }
     Ok(())

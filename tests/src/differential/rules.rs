@@ -25,7 +25,7 @@ pub(crate) enum Way {
     About,
     /// memkv refuses what Redis has.
     Refused,
-    /// memkv has what this Redis refuses.
+    /// memkv executes what Redis refuses.
     Accepted,
 }
 
@@ -107,8 +107,10 @@ impl Rules {
 impl Way {
     /// Whether two replies that are not equal are alike in this way.
     pub(crate) fn excuses(self, name: &str, ours: &Frame, oracle: &Frame) -> bool {
-        if self == Way::Refused {
-            return ours.is_error();
+        match self {
+            Way::Refused => return ours.is_error(),
+            Way::Accepted => return oracle.is_error() && !ours.is_error(),
+            _ => {}
         }
         if self == Way::Accepted {
             return oracle.is_error();
@@ -251,6 +253,15 @@ mod tests {
 
         assert!(excused(Way::Refused, "LLEN", "-ERR unknown\r\n", ":0\r\n"));
         assert!(!excused(Way::Refused, "LLEN", ":1\r\n", ":0\r\n"));
+
+        assert!(excused(Way::Accepted, "READONLY", "+OK\r\n", "-ERR no\r\n"));
+        assert!(!excused(
+            Way::Accepted,
+            "READONLY",
+            "-ERR a\r\n",
+            "-ERR no\r\n"
+        ));
+        assert!(!excused(Way::Accepted, "READONLY", "+OK\r\n", "+Ok\r\n"));
     }
 
     #[test]

@@ -83,8 +83,8 @@ pub(crate) const TEMPLATES: &[(usize, &str)] = &[
     (2, "SCAN 0 MATCH $p COUNT $i TYPE string"),
     (1, "SCAN $i COUNT 5"),
     (1, "SCAN 0 TYPE nosuchtype"),
-    (1, "FLUSHDB"),
-    (1, "FLUSHDB ASYNC"),
+    (1, "!FLUSHDB NOW"),
+    (1, "!FLUSHALL ASYNC SYNC"),
     // Expiry.
     (6, "EXPIRE $k $s"),
     (5, "PEXPIRE $k $m"),
@@ -177,8 +177,15 @@ pub(crate) const TEMPLATES: &[(usize, &str)] = &[
     // What neither has.
     (1, "NOSUCHCOMMAND"),
     (1, "NOSUCHCOMMAND $k $v $i"),
-    // What Redis has and memkv refuses; harmless forms, as Redis executes them.
-    (1, "!CLIENT TRACKING OFF"),
+];
+
+/// What Redis has and memkv refuses, in forms that change nothing in Redis. Never inside a
+/// transaction, which memkv would then refuse as a whole.
+pub(crate) const REFUSED: &[&str] = &[
+    "LLEN nosuchkey",
+    "HGETALL nosuchkey",
+    "SMEMBERS nosuchkey",
+    "ZCARD nosuchkey",
 ];
 
 /// Weights of the steps that the generator puts together itself, out of 1,000; the rest are single
@@ -202,10 +209,12 @@ pub(crate) mod blocks {
     pub(crate) const SILENCE: usize = 4;
     /// `HELLO`.
     pub(crate) const HELLO: usize = 6;
+    /// What memkv refuses.
+    pub(crate) const REFUSED: usize = 5;
     /// `QUIT`.
     pub(crate) const QUIT: usize = 1;
-    /// `FLUSHALL`.
-    pub(crate) const FLUSH: usize = 1;
+    /// `FLUSHALL` or `FLUSHDB`, where nobody watches a key.
+    pub(crate) const FLUSH: usize = 8;
     /// The scripts that memkv knows.
     pub(crate) const SCRIPT: usize = 20;
 }
