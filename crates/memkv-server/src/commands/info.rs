@@ -206,7 +206,7 @@ fn about_raft(text: &mut String, _: &Server, view: Option<&View>) {
             ("node_name", &status.name),
             ("node_id", &status.node_id),
             ("cluster_id", &status.cluster.map(uuid).unwrap_or_default()),
-            ("role", &role_name(status.role)),
+            ("raft_role", &role_name(status.role)),
             ("leader_id", &leader.map_or(0, |leader| leader.id)),
             ("leader_name", &status.leader.as_deref().unwrap_or_default()),
             ("leader_addr", &leader.map_or("", |leader| &leader.addr)),
