@@ -156,8 +156,10 @@ impl Link {
         })
     }
 
-    async fn control(
+    /// Sends a request on a lane and waits for its answer.
+    async fn ask(
         &self,
+        lane: Lane,
         kind: Kind,
         timeout: Duration,
         put: impl FnOnce(&mut BytesMut),
@@ -165,12 +167,7 @@ impl Link {
         let mut request = self.peers.envelope(kind, self.to);
         put(&mut request);
         self.peers
-            .call(
-                self.to,
-                Lane::Control,
-                Frame(vec![request.freeze()]),
-                timeout,
-            )
+            .call(self.to, lane, Frame(vec![request.freeze()]), timeout)
             .await
             .map_err(|error| rpc_error(&error))
     }
@@ -182,7 +179,9 @@ impl Link {
         timeout: Duration,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut body = self
-            .control(kind, timeout, |out| codec::put_vote_request(out, request))
+            .ask(Lane::Control, kind, timeout, |out| {
+                codec::put_vote_request(out, request)
+            })
             .await?;
         let response = codec::read_vote_response(&mut body).map_err(|error| bad_answer(&error))?;
         // Whoever wins has heard a majority: if any of them knows the time, the next leader does.
@@ -234,7 +233,7 @@ impl Link {
                 )));
             }
             let next = offset + chunk.len() as u64;
-            self.snapshot_call(Kind::SnapshotChunk, CHUNK_TIMEOUT, |out| {
+            self.ask(Lane::Snapshot, Kind::SnapshotChunk, CHUNK_TIMEOUT, |out| {
                 out.put_u64_le(index);
                 out.put_u64_le(offset);
                 put_blob(out, &chunk);
@@ -243,37 +242,23 @@ impl Link {
             offset = next;
         }
         let mut body = self
-            .snapshot_call(Kind::SnapshotInstall, INSTALL_TIMEOUT, |out| {
-                codec::put_vote(out, &vote);
-                put_option(out, snapshot.meta.last_log_id.as_ref(), codec::put_log_id);
-                put_blob(
-                    out,
-                    &codec::encode_stored_membership(&snapshot.meta.last_membership),
-                );
-                out.put_u64_le(total);
-            })
+            .ask(
+                Lane::Snapshot,
+                Kind::SnapshotInstall,
+                INSTALL_TIMEOUT,
+                |out| {
+                    codec::put_vote(out, &vote);
+                    put_option(out, snapshot.meta.last_log_id.as_ref(), codec::put_log_id);
+                    put_blob(
+                        out,
+                        &codec::encode_stored_membership(&snapshot.meta.last_membership),
+                    );
+                    out.put_u64_le(total);
+                },
+            )
             .await?;
         let vote = codec::read_vote(&mut body).map_err(|error| bad_answer(&error))?;
         Ok(SnapshotResponse::new(vote))
-    }
-
-    async fn snapshot_call(
-        &self,
-        kind: Kind,
-        timeout: Duration,
-        put: impl FnOnce(&mut BytesMut),
-    ) -> Result<Reader, RPCError<TypeConfig>> {
-        let mut request = self.peers.envelope(kind, self.to);
-        put(&mut request);
-        self.peers
-            .call(
-                self.to,
-                Lane::Snapshot,
-                Frame(vec![request.freeze()]),
-                timeout,
-            )
-            .await
-            .map_err(|error| rpc_error(&error))
     }
 }
 
@@ -376,9 +361,14 @@ impl RaftNetworkV2<TypeConfig> for Link {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut body = self
-            .control(Kind::TransferLeader, option.hard_ttl(), |out| {
-                codec::put_transfer_request(out, &request);
-            })
+            .ask(
+                Lane::Control,
+                Kind::TransferLeader,
+                option.hard_ttl(),
+                |out| {
+                    codec::put_transfer_request(out, &request);
+                },
+            )
             .await?;
         codec::read_transfer_response(&mut body).map_err(|error| bad_answer(&error))
     }
