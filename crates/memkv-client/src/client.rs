@@ -34,7 +34,8 @@ pub struct Entry {
 /// A connection to a cluster. Needs a tokio runtime; may be shared between tasks.
 ///
 /// Every call but [`status`](Self::status) fails with an [`Error`] that says whether it may have
-/// been executed.
+/// been executed. As long as it certainly was not, because no endpoint accepts a connection or each
+/// says so, the call tries all of them again until its deadline.
 pub struct Client {
     router: Router,
     timeout: Duration,
@@ -73,6 +74,14 @@ impl Client {
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// The same client, which calls `tell` with the last failure of each endpoint whenever all have
+    /// failed, nothing was executed, and it is about to ask them again. `tell` must not block.
+    #[must_use]
+    pub fn on_retry(mut self, tell: impl Fn(&[Attempt]) + Send + Sync + 'static) -> Self {
+        self.router.on_retry = Some(Box::new(tell));
+        self
     }
 
     /// The endpoints it was given.

@@ -1,7 +1,9 @@
 //! Which endpoint gets a request, and what happens after a failure.
 //!
 //! A write goes to one endpoint at a time, and to the next one only if it certainly was not
-//! executed. A read may go to several: whoever does not answer soon gets company.
+//! executed. A read may go to several: whoever does not answer soon gets company. When all have
+//! failed and nothing was executed, all are asked again after a pause: nodes that have just been
+//! started do not listen yet, and a cluster without a leader elects one.
 //!
 //! Never exceeds the deadline of the call. Invariant: after a write that may have been executed
 //! nothing more is sent.
@@ -28,10 +30,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause that a node may ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
+/// What is told of the endpoints that failed, before they are asked again.
+pub(crate) type OnRetry = Box<dyn Fn(&[Attempt]) + Send + Sync>;
+
 /// The endpoints of a client and the connections to them.
 pub(crate) struct Router {
     pub(crate) pool: Arc<Pool>,
     pub(crate) endpoints: Endpoints,
+    pub(crate) on_retry: Option<OnRetry>,
     /// Place of the endpoint that answered last.
     preferred: AtomicUsize,
 }
@@ -40,21 +46,33 @@ pub(crate) struct Router {
 enum Outcome {
     Done(Option<Success>),
     Refused(Error),
-    /// Not executed: another endpoint may be asked. The pause is set if the node asks for one.
-    Next(Attempt, Option<Duration>),
+    /// Not executed: another endpoint may be asked, and this one again after a pause.
+    Next(Attempt, Duration),
     Lost(Attempt),
 }
 
 /// The failures of one call.
+#[derive(Default)]
 struct Failures {
     attempts: Vec<Attempt>,
     /// Set while asking everybody again makes sense.
     pause: Option<Duration>,
+    /// The longest that a node held the request before it refused.
+    held: Duration,
 }
 
 impl Failures {
-    fn next(&mut self, attempt: Attempt, pause: Option<Duration>) {
-        self.pause = self.pause.max(pause);
+    /// Notes a failure after which the same endpoint may be asked again, and returns how long it
+    /// held the request: a connection that was never made says nothing about that.
+    fn again(&mut self, attempt: Attempt, pause: Duration, took: Duration) -> Duration {
+        let held = attempt.problem.as_ref().map_or(Duration::ZERO, |_| took);
+        self.pause = self.pause.max(Some(pause));
+        self.held = self.held.max(held);
+        self.note(attempt);
+        held
+    }
+
+    fn note(&mut self, attempt: Attempt) {
         // Rounds repeat themselves: the last word of each endpoint is enough.
         self.attempts
             .retain(|earlier| earlier.endpoint != attempt.endpoint);
@@ -67,6 +85,7 @@ impl Router {
         Self {
             pool: Arc::default(),
             endpoints,
+            on_retry: None,
             preferred: AtomicUsize::new(0),
         }
     }
@@ -78,12 +97,8 @@ impl Router {
         call: Call,
         deadline: Instant,
     ) -> Result<Option<Success>, Error> {
-        let mut failures = Failures {
-            attempts: Vec::new(),
-            pause: None,
-        };
+        let mut failures = Failures::default();
         loop {
-            let started = Instant::now();
             let done = if operation.is_write() {
                 self.write_round(operation, &call, deadline, &mut failures)
                     .await?
@@ -95,7 +110,12 @@ impl Router {
                 return Ok(answer);
             }
             match failures.pause.take() {
-                Some(pause) if is_time(started, pause, deadline) => sleep(pause).await,
+                Some(pause) if is_time(failures.held, pause, deadline) => {
+                    if let Some(tell) = &self.on_retry {
+                        tell(&failures.attempts);
+                    }
+                    sleep(pause).await;
+                }
                 _ => break,
             }
         }
@@ -131,13 +151,13 @@ impl Router {
                 }
                 Outcome::Refused(error) => return Err(error),
                 Outcome::Next(attempt, pause) => {
-                    failures.next(attempt, pause);
-                    if pause.is_some() && !is_time(started, Duration::ZERO, deadline) {
+                    let held = failures.again(attempt, pause, started.elapsed());
+                    if !is_time(held, Duration::ZERO, deadline) {
                         break;
                     }
                 }
                 Outcome::Lost(attempt) => {
-                    failures.next(attempt, None);
+                    failures.note(attempt);
                     let attempts = std::mem::take(&mut failures.attempts);
                     return Err(Error::Unknown {
                         operation: operation.clone(),
@@ -164,8 +184,9 @@ impl Router {
             };
             let (pool, call, operation) = (self.pool.clone(), call.clone(), operation.clone());
             asked.spawn(async move {
+                let started = Instant::now();
                 let result = pool.exchange(&addr, &call, deadline).await;
-                (place, judge(&operation, &addr, result))
+                (place, started.elapsed(), judge(&operation, &addr, result))
             });
             true
         };
@@ -174,13 +195,15 @@ impl Router {
         loop {
             tokio::select! {
                 answered = asked.join_next() => match answered {
-                    Some(Ok((place, Outcome::Done(answer)))) => {
+                    Some(Ok((place, _, Outcome::Done(answer)))) => {
                         self.preferred.store(place, Ordering::Relaxed);
                         return Ok(Some(answer));
                     }
-                    Some(Ok((_, Outcome::Refused(error)))) => return Err(error),
-                    Some(Ok((_, Outcome::Next(attempt, pause)))) => failures.next(attempt, pause),
-                    Some(Ok((_, Outcome::Lost(attempt)))) => failures.next(attempt, None),
+                    Some(Ok((_, _, Outcome::Refused(error)))) => return Err(error),
+                    Some(Ok((_, took, Outcome::Next(attempt, pause)))) => {
+                        failures.again(attempt, pause, took);
+                    }
+                    Some(Ok((_, _, Outcome::Lost(attempt)))) => failures.note(attempt),
                     // The task was cancelled by a runtime that shuts down.
                     Some(Err(_)) => {}
                     None => return Ok(None),
@@ -194,10 +217,10 @@ impl Router {
     }
 }
 
-/// Whether what took from `started` until now fits once more before `deadline`, after a pause. Who
-/// asks again without that time only turns a known outcome into an unknown one.
-fn is_time(started: Instant, pause: Duration, deadline: Instant) -> bool {
-    Instant::now() + pause + started.elapsed() < deadline
+/// Whether a node could hold the request once more before `deadline`, after a pause. Who asks again
+/// without that time only turns a known outcome into an unknown one.
+fn is_time(held: Duration, pause: Duration, deadline: Instant) -> bool {
+    Instant::now() + pause + held < deadline
 }
 
 /// What the result of an exchange means for this operation.
@@ -213,7 +236,7 @@ fn judge(operation: &Operation, addr: &str, result: Result<Reply, Failed>) -> Ou
         Err(Failed {
             sent: false,
             reason,
-        }) => return Outcome::Next(attempt(reason, None), None),
+        }) => return Outcome::Next(attempt(reason, None), PAUSE),
     };
     match answer::read(reply) {
         Answer::Done(success) => Outcome::Done(Some(success)),
@@ -228,7 +251,7 @@ fn judge(operation: &Operation, addr: &str, result: Result<Reply, Failed>) -> Ou
             let reason = format!("{}: {}", problem.title, problem.detail);
             Outcome::Next(
                 attempt(reason, Some(Box::new(problem))),
-                Some(asked.min(MAX_PAUSE)),
+                asked.min(MAX_PAUSE),
             )
         }
         Answer::Maybe(problem) => {

@@ -5,9 +5,11 @@ mod args;
 mod output;
 mod table;
 
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
@@ -103,6 +105,7 @@ fn report(failure: &Failure) -> u8 {
 fn run(args: Args) -> Result<u8, Failure> {
     let endpoints = endpoints(&args)?;
     let client = Client::new(endpoints).with_timeout(args.timeout);
+    let client = say_once_that_it_waits(client, args.timeout);
     let printer = Printer::new(args.output);
     // One request at a time waits for the network: one thread is enough.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -145,6 +148,23 @@ fn run(args: Args) -> Result<u8, Failure> {
         }
         Command::Status => status(&runtime, &client, &printer),
     }
+}
+
+/// Whoever sits at a terminal is told why nothing happens.
+fn say_once_that_it_waits(client: Client, timeout: Duration) -> Client {
+    if !io::stderr().is_terminal() {
+        return client;
+    }
+    let said = AtomicBool::new(false);
+    client.on_retry(move |attempts| {
+        let first = attempts
+            .first()
+            .filter(|_| !said.swap(true, Ordering::Relaxed));
+        if let Some(attempt) = first {
+            let seconds = timeout.as_secs_f64();
+            Talk::new().note(&format!("{attempt}; trying all nodes for {seconds} s"));
+        }
+    })
 }
 
 fn status(

@@ -172,7 +172,7 @@ fn wrong_usage_exits_with_2() {
 #[test]
 fn an_unavailable_cluster_exits_with_3_and_says_that_nothing_was_written() {
     let (dead, leaderless) = (nobody(), Fake::start(|_| Act::error(ErrorCode::NoLeader)));
-    let (code, data, talk) = told(&run(&dead, &["set", "k", "v"]));
+    let (code, data, talk) = told(&run(&dead, &["set", "k", "v", "--timeout", "300ms"]));
     assert_eq!((code, data.as_str()), (3, ""));
     assert!(
         talk.starts_with("error: no node available: nothing was written"),
@@ -261,7 +261,7 @@ fn the_cluster_is_found_by_flag_file_variable_or_in_the_working_directory() {
     );
     let flag = ["--config", "cluster_config.json", "--endpoints", &node.addr];
     assert_eq!(get(&flag, &dead), done("found\n"), "flag");
-    assert_eq!(get(&[], "").0, 3);
+    assert_eq!(get(&["--timeout", "200ms"], "").0, 3);
 
     fs::write(dir.path().join("cluster_config.json"), "{\"adrs\": []}").unwrap();
     let (code, _, talk) = get(&[], "");

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use memkv_client::proto::{ErrorCode, HEADER_REVISION, PROBLEM_JSON, Problem};
+use tokio::net::TcpSocket;
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -56,7 +57,13 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn start(act: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listen(TcpListener::bind("127.0.0.1:0").unwrap(), act)
+    }
+
+    pub(crate) fn listen(
+        listener: TcpListener,
+        act: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+    ) -> Self {
         let addr = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (log, act) = (seen.clone(), Arc::new(act));
@@ -77,11 +84,31 @@ impl Fake {
 /// An address where nobody listens. It stays bound until the test process ends, so that no other
 /// test gets its port.
 pub(crate) fn nobody() -> String {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let addr = socket.local_addr().unwrap().to_string();
-    std::mem::forget(socket);
-    addr
+    let late = Late::bind();
+    std::mem::forget(late.socket);
+    late.addr
+}
+
+/// An address that refuses connections until a node starts there.
+pub(crate) struct Late {
+    pub(crate) addr: String,
+    socket: TcpSocket,
+}
+
+impl Late {
+    pub(crate) fn bind() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = socket.local_addr().unwrap().to_string();
+        Self { addr, socket }
+    }
+
+    /// Needs a tokio runtime.
+    pub(crate) fn start(self, act: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Fake {
+        let listener = self.socket.listen(16).unwrap().into_std().unwrap();
+        listener.set_nonblocking(false).unwrap();
+        Fake::listen(listener, act)
+    }
 }
 
 fn serve(connection: usize, stream: TcpStream, log: &Mutex<Vec<Seen>>, act: &dyn Fn(&Seen) -> Act) {

@@ -1,6 +1,7 @@
 //! The library: which endpoint gets what, and when a write is sent again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use memkv_client::proto::error::exit;
 use memkv_client::proto::{ErrorCode, Executed, Problem};
 use memkv_client::{Client, Endpoints, Error};
 
-use crate::fake::{Act, Fake, nobody};
+use crate::fake::{Act, Fake, Late, nobody};
 
 const SHORT: Duration = Duration::from_millis(400);
 
@@ -72,6 +73,47 @@ async fn the_next_endpoint_is_asked_and_kept() {
     assert!(client.set(b"k", "v").await.is_ok());
     assert!(client.get(b"k").await.is_ok());
     assert_eq!((first.seen().len(), second.seen().len()), (1, 3));
+}
+
+/// A client of `addr`, which refuses connections until that has failed once.
+fn client_of_a_late_node() -> Client {
+    let late = Late::bind();
+    let client = client(&[&nobody(), &late.addr]);
+    let late = Mutex::new(Some(late));
+    client.on_retry(move |attempts| {
+        assert_eq!(attempts.len(), 2, "{attempts:?}");
+        if let Some(late) = late.lock().unwrap().take() {
+            late.start(|_| Act::ok("value"));
+        }
+    })
+}
+
+#[tokio::test]
+async fn nodes_that_do_not_listen_yet_are_asked_again() {
+    assert_eq!(client_of_a_late_node().set(b"k", "v").await, Ok(Some(42)));
+    assert_eq!(client_of_a_late_node().exists(b"k").await, Ok(true));
+}
+
+#[tokio::test]
+async fn nodes_that_never_listen_are_unavailable_at_the_deadline() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let client = client(&[&nobody(), &nobody()])
+        .with_timeout(SHORT)
+        .on_retry(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+    let error = client.set(b"k", "v").await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.executed()),
+        (ErrorCode::Unreachable, Executed::No)
+    );
+    let Error::Unavailable { attempts, .. } = error else {
+        panic!("{error:?}")
+    };
+    let reasons: Vec<_> = attempts.iter().map(|attempt| &*attempt.reason).collect();
+    assert_eq!(reasons, ["connection refused"; 2]);
+    assert!(asked.load(Ordering::Relaxed) > 0);
 }
 
 #[tokio::test]
