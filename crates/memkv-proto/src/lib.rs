@@ -9,10 +9,12 @@
 pub mod config;
 pub mod error;
 mod json;
+pub mod json_bytes;
 pub mod limits;
 pub mod path;
 pub mod seed;
 pub mod status;
+mod ttl;
 
 pub use config::{
     ClusterConfig, ConfigError, Durability, LogFormat, LogLevel, NodeAddr, RaftConfig,
@@ -20,6 +22,7 @@ pub use config::{
 pub use error::{ErrorCode, ErrorInfo, Executed, Problem};
 pub use path::{KeyPathError, decode_key_path, encode_key_path};
 pub use status::{Member, Phase, Role, Status};
+pub use ttl::ttl_ms;
 
 /// Response header of every HTTP reply that knows it: the revision, in decimal.
 pub const HEADER_REVISION: &str = "x-memkv-revision";
@@ -32,6 +35,15 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Where the REST API keeps keys: the rest of the path is the key, see [`decode_key_path`].
 pub const KV_PREFIX: &str = "/v1/kv/";
+
+/// Where the REST API lists keys by prefix, page by page.
+pub const LISTING_PATH: &str = "/v1/kv";
+
+/// Where the REST API takes transactions.
+pub const TRANSACTION_PATH: &str = "/v1/txn";
+
+/// Response header: when the key goes, in milliseconds since the epoch.
+pub const HEADER_EXPIRES: &str = "x-memkv-expires";
 
 /// Where a node tells its [`Status`].
 pub const STATUS_PATH: &str = "/v1/status";

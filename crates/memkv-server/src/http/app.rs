@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use memkv_proto::limits::MAX_KEY_BYTES;
 use memkv_proto::seed::SeedOp;
-use memkv_proto::{ErrorCode, KV_PREFIX, STATUS_PATH};
+use memkv_proto::{ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH};
 use memkv_raft::Lane;
 use memkv_raft::RequestError;
 use memkv_raft::store::{Command, Reply, Store};
@@ -25,10 +25,6 @@ use crate::peer::{self, ClusterSecret, Meeting, PROOF_BYTES};
 const JSON_GROWTH: usize = 6;
 const JSON_AROUND_BYTES: usize = 4 * 1024;
 
-/// The listing of keys.
-const LISTING_PATH: &str = "/v1/kv";
-/// Transactions.
-const TRANSACTION_PATH: &str = "/v1/txn";
 /// Largest transaction in JSON: it is parsed as a whole, which takes several times its size.
 const MAX_TRANSACTION_BYTES: usize = 16 * 1024 * 1024;
 

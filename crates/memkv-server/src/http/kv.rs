@@ -12,7 +12,9 @@
 //! `X-Memkv-Deleted` whether there was a key (0 or 1). Failures are RFC 9457 problems.
 
 use bytes::Bytes;
-use memkv_proto::{ErrorCode, HEADER_REVISION, KeyPathError, decode_key_path};
+use memkv_proto::{
+    ErrorCode, HEADER_EXPIRES, HEADER_REVISION, KeyPathError, decode_key_path, ttl_ms,
+};
 use memkv_raft::store::{
     Command, Compare, Condition, Expiry, Guard, Reply, ReplyValue, SetIf, Step,
 };
@@ -20,15 +22,13 @@ use memkv_raft::store::{
 use super::app::Api;
 use super::condition;
 use super::head::{Head, Method, Refusal};
-use super::query::{QueryString, ttl_ms};
+use super::query::QueryString;
 use super::response::Response;
 use crate::backend::Backend;
 use crate::failure;
 
 /// Whether DELETE found a key.
 const HEADER_DELETED: &str = "x-memkv-deleted";
-/// When the key goes, in milliseconds since the epoch.
-const HEADER_EXPIRES: &str = "x-memkv-expires";
 
 /// Executes a request whose method the route has.
 pub(super) async fn answer<B: Backend>(

@@ -5,13 +5,12 @@
 //! reads; a key that is written between them may be missed or seen, never seen twice.
 
 use bytes::Bytes;
-use memkv_proto::{ErrorCode, HEADER_REVISION};
+use memkv_proto::{ErrorCode, HEADER_REVISION, json_bytes};
 use memkv_raft::store::{Query, ReplyValue};
 use serde_json::{Map, Value, json};
 
 use super::app::Api;
 use super::head::{Head, Refusal};
-use super::json_bytes;
 use super::query::QueryString;
 use super::response::Response;
 use crate::backend::Backend;

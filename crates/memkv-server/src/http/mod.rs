@@ -10,7 +10,6 @@ mod condition;
 mod conn;
 mod date;
 mod head;
-mod json_bytes;
 mod kv;
 mod limits;
 mod listing;

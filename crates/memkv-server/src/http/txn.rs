@@ -12,15 +12,13 @@
 //! Never executes anything of a request that it does not understand completely.
 
 use bytes::Bytes;
-use memkv_proto::{ErrorCode, HEADER_REVISION};
+use memkv_proto::{ErrorCode, HEADER_REVISION, json_bytes, ttl_ms};
 use memkv_raft::store::{
     Command, Compare, Condition, Expiry, Guard, Query, ReplyValue, SetIf, Step,
 };
 use serde_json::{Map, Value, json};
 
 use super::app::Api;
-use super::json_bytes;
-use super::query::ttl_ms;
 use super::response::Response;
 use crate::backend::Backend;
 use crate::failure;
@@ -192,7 +190,8 @@ fn key(place: &str, fields: &mut Object) -> Result<Bytes, String> {
 }
 
 fn take_bytes(place: &str, fields: &mut Object, name: &str) -> Result<Option<Bytes>, String> {
-    json_bytes::take(fields, name).map_err(|error| format!("{place}: {error}"))
+    let taken = json_bytes::take(fields, name).map_err(|error| format!("{place}: {error}"))?;
+    Ok(taken.map(Bytes::from))
 }
 
 fn object(place: &str, value: Value) -> Result<Object, String> {

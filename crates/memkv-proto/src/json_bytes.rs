@@ -3,14 +3,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use serde_json::{Map, Value};
 
 /// Suffix of a field's name whose value is base64.
 const SUFFIX: &str = "_base64";
 
 /// Puts bytes into an object, as `name` or as `name_base64`.
-pub(super) fn put(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+pub fn put(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => object.insert(name.to_owned(), text.into()),
         Err(_) => object.insert(format!("{name}{SUFFIX}"), STANDARD.encode(bytes).into()),
@@ -18,13 +17,16 @@ pub(super) fn put(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
 }
 
 /// Takes bytes out of an object; `None` if it has neither field.
-pub(super) fn take(object: &mut Map<String, Value>, name: &str) -> Result<Option<Bytes>, String> {
+///
+/// # Errors
+/// In words: a field is no string, is no base64, or both are there.
+pub fn take(object: &mut Map<String, Value>, name: &str) -> Result<Option<Vec<u8>>, String> {
     let encoded = format!("{name}{SUFFIX}");
     match (object.remove(name), object.remove(&encoded)) {
         (None, None) => Ok(None),
-        (Some(Value::String(text)), None) => Ok(Some(text.into())),
+        (Some(Value::String(text)), None) => Ok(Some(text.into_bytes())),
         (None, Some(Value::String(text))) => match STANDARD.decode(&text) {
-            Ok(bytes) => Ok(Some(bytes.into())),
+            Ok(bytes) => Ok(Some(bytes)),
             Err(error) => Err(format!("{encoded} is not base64: {error}")),
         },
         (Some(_), Some(_)) => Err(format!("both {name} and {encoded}; send one of them")),
@@ -43,7 +45,7 @@ mod tests {
             put(&mut object, "value", bytes);
             assert_eq!(
                 take(&mut object, "value"),
-                Ok(Some(Bytes::copy_from_slice(bytes)))
+                Ok(Some(bytes.to_vec()))
             );
             assert!(object.is_empty());
         }
