@@ -2,9 +2,9 @@
 //! Never guesses in favour of a retry: what does not clearly say "not executed" may have been.
 
 use bytes::Bytes;
-use hyper::StatusCode;
-use hyper::header::CONTENT_TYPE;
-use memkv_proto::{ErrorCode, Executed, HEADER_REVISION, PROBLEM_JSON, Problem};
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
+use memkv_proto::{ErrorCode, Executed, HEADER_EXPIRES, HEADER_REVISION, PROBLEM_JSON, Problem};
 
 use crate::connection::Reply;
 
@@ -27,15 +27,36 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Success {
     pub(crate) body: Bytes,
-    pub(crate) revision: Option<u64>,
+    headers: HeaderMap,
+}
+
+impl Success {
+    /// The revision that the answer is about: of the write, or of the store that was read.
+    pub(crate) fn revision(&self) -> Option<u64> {
+        number(self.headers.get(HEADER_REVISION)?)
+    }
+
+    /// Revision of the key's last write.
+    pub(crate) fn key_revision(&self) -> Option<u64> {
+        number(self.headers.get(ETAG)?)
+    }
+
+    /// When the key goes, in milliseconds since the epoch.
+    pub(crate) fn expires_ms(&self) -> Option<u64> {
+        number(self.headers.get(HEADER_EXPIRES)?)
+    }
+}
+
+/// A number, in quotes or not.
+fn number(field: &HeaderValue) -> Option<u64> {
+    field.to_str().ok()?.trim_matches('"').parse().ok()
 }
 
 pub(crate) fn read(reply: Reply) -> Answer {
-    let revision = revision(&reply);
     if reply.status.is_success() {
         return Answer::Done(Success {
             body: reply.body,
-            revision,
+            headers: reply.headers,
         });
     }
     // The answer to HEAD has no body that could tell more.
@@ -52,16 +73,6 @@ pub(crate) fn read(reply: Reply) -> Answer {
     } else {
         Answer::Refused(problem)
     }
-}
-
-fn revision(reply: &Reply) -> Option<u64> {
-    reply
-        .headers
-        .get(HEADER_REVISION)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
 }
 
 fn is_problem(reply: &Reply) -> bool {
@@ -118,9 +129,6 @@ fn foreign(reply: &Reply) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use hyper::HeaderMap;
-    use hyper::header::HeaderValue;
-
     use super::*;
 
     fn reply(status: u16, media_type: &'static str, body: &str) -> Reply {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use memkv_proto::limits::MAX_VALUE_BYTES_CEILING;
@@ -28,12 +28,29 @@ const MAX_IDLE_CONNECTIONS: usize = 64;
 /// A host that does not answer within this is taken for dead while others can be tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Longest answer: JSON may write each byte of the largest value as six, and keys and the rest of a
+/// page are short beside it.
+const MAX_ANSWER_BYTES: usize = 7 * MAX_VALUE_BYTES_CEILING;
+
 /// A request, independent of the endpoint it goes to.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+}
+
+impl Call {
+    /// A request with neither header fields of its own nor a body.
+    pub(crate) fn new(method: Method, path: String) -> Self {
+        Self {
+            method,
+            path,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
 }
 
 /// A complete response.
@@ -80,9 +97,19 @@ struct Idle {
 #[derive(Default)]
 pub(crate) struct Pool {
     idle: Mutex<HashMap<String, Vec<Idle>>>,
+    /// What every request shows, if the cluster has a password.
+    authorization: Option<HeaderValue>,
 }
 
 impl Pool {
+    /// A pool whose requests show this.
+    pub(crate) fn with_authorization(field: HeaderValue) -> Self {
+        Self {
+            authorization: Some(field),
+            ..Self::default()
+        }
+    }
+
     /// Sends `call` to `addr` and reads the whole response, until `deadline`.
     pub(crate) async fn exchange(
         &self,
@@ -92,7 +119,7 @@ impl Pool {
     ) -> Result<Reply, Failed> {
         let started = Instant::now();
         while let Some(mut sender) = self.take(addr) {
-            match send(&mut sender, addr, call, started, deadline).await {
+            match self.send(&mut sender, addr, call, started, deadline).await {
                 Ok(reply) => return Ok(self.put(addr, sender, reply)),
                 // It was closed while it idled: nothing was sent, so another one may.
                 Err(failed) if !failed.sent => {}
@@ -100,8 +127,60 @@ impl Pool {
             }
         }
         let mut sender = connect(addr, started, deadline).await?;
-        let reply = send(&mut sender, addr, call, started, deadline).await?;
+        let reply = self
+            .send(&mut sender, addr, call, started, deadline)
+            .await?;
         Ok(self.put(addr, sender, reply))
+    }
+
+    /// One exchange over a connection on which nothing else is.
+    async fn send(
+        &self,
+        sender: &mut Sender,
+        addr: &str,
+        call: &Call,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Reply, Failed> {
+        let late = || Failed::sent(format!("no answer within {}", since(started)));
+        let mut request = Request::builder()
+            .method(&call.method)
+            .uri(&call.path)
+            .header(HOST, addr)
+            .body(Full::new(call.body.clone()))
+            .map_err(Failed::unsent)?;
+        request.headers_mut().extend(call.headers.clone());
+        if let Some(field) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, field.clone());
+        }
+        match timeout_at(deadline, sender.ready()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(err)) => return Err(Failed::unsent(lost(&err))),
+            Err(_) => return Err(Failed::unsent(late().reason)),
+        }
+        let response = match timeout_at(deadline, sender.try_send_request(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(mut err)) => {
+                let sent = err.take_message().is_none();
+                return Err(Failed {
+                    sent,
+                    reason: lost(err.error()),
+                });
+            }
+            Err(_) => return Err(late()),
+        };
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect();
+        let body = match timeout_at(deadline, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(err)) => return Err(Failed::sent(format!("the answer broke off: {err}"))),
+            Err(_) => return Err(late()),
+        };
+        Ok(Reply {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
     }
 
     /// Makes sure that `addr` accepts connections, and keeps one.
@@ -162,55 +241,6 @@ async fn connect(addr: &str, started: Instant, deadline: Instant) -> Result<Send
     // Ends when the sender is dropped or the peer closes; each request hears of failures itself.
     tokio::spawn(connection);
     Ok(sender)
-}
-
-async fn send(
-    sender: &mut Sender,
-    addr: &str,
-    call: &Call,
-    started: Instant,
-    deadline: Instant,
-) -> Result<Reply, Failed> {
-    let late = || Failed::sent(format!("no answer within {}", since(started)));
-    let mut request = Request::builder()
-        .method(&call.method)
-        .uri(&call.path)
-        .header(HOST, addr);
-    if call.method == Method::PUT {
-        request = request.header(CONTENT_TYPE, "application/octet-stream");
-    }
-    let request = request
-        .body(Full::new(call.body.clone()))
-        .map_err(Failed::unsent)?;
-    match timeout_at(deadline, sender.ready()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(err)) => return Err(Failed::unsent(lost(&err))),
-        Err(_) => return Err(Failed::unsent(late().reason)),
-    }
-    let response = match timeout_at(deadline, sender.try_send_request(request)).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(mut err)) => {
-            let sent = err.take_message().is_none();
-            return Err(Failed {
-                sent,
-                reason: lost(err.error()),
-            });
-        }
-        Err(_) => return Err(late()),
-    };
-    let (head, body) = response.into_parts();
-    // Room for the largest value; problems and statuses are far smaller.
-    let body = Limited::new(body, MAX_VALUE_BYTES_CEILING).collect();
-    let body = match timeout_at(deadline, body).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(err)) => return Err(Failed::sent(format!("the answer broke off: {err}"))),
-        Err(_) => return Err(late()),
-    };
-    Ok(Reply {
-        status: head.status,
-        headers: head.headers,
-        body,
-    })
 }
 
 /// What became of a connection, in words for an operator.

@@ -9,16 +9,16 @@ use memkv_proto::{ErrorCode, Executed, Problem};
 /// What was asked, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// `get`, `set`, `del`, `exist`, `status` or `connect`.
+    /// `get`, `set`, `del`, `exist`, `incr`, `scan`, `txn`, `status` or `connect`.
     pub verb: &'static str,
     /// The key; None if the operation has none.
     pub key: Option<Vec<u8>>,
 }
 
 impl Operation {
-    /// Whether it changes anything.
+    /// Whether it may change anything.
     pub fn is_write(&self) -> bool {
-        matches!(self.verb, "set" | "del")
+        matches!(self.verb, "set" | "del" | "incr" | "txn")
     }
 }
 
@@ -128,6 +128,10 @@ impl Error {
     /// The lines below the message: what was tried, and what to do next.
     pub fn explain(&self) -> Vec<String> {
         let (attempts, next) = match self {
+            Self::Refused { .. } if self.code() == ErrorCode::Unauthorized => {
+                let next = "give the password with --password-file or in MEMKV_PASSWORD";
+                return vec![next.to_owned()];
+            }
             Self::Endpoint(_) | Self::Refused { .. } => return Vec::new(),
             Self::Unavailable { attempts, .. } => {
                 let next = match self.code() {
@@ -142,11 +146,11 @@ impl Error {
                 operation,
                 attempts,
             } => {
-                let key = operation.key.as_deref().unwrap_or_default();
-                (
-                    attempts,
-                    format!("check with: memkv_client get {}", shell_word(key)),
-                )
+                let next = match &operation.key {
+                    Some(key) => format!("check with: memkv_client get {}", shell_word(key)),
+                    None => "read the keys that it writes before you send it again".to_owned(),
+                };
+                (attempts, next)
             }
         };
         attempts
@@ -172,9 +176,10 @@ fn told(attempts: &[Attempt]) -> ErrorCode {
 
 fn unavailable(operation: &Operation, attempts: &[Attempt]) -> String {
     let title = told(attempts).info().title;
-    match operation.verb {
-        "set" | "del" => format!("{title}: nothing was written"),
-        verb => format!("{title}: {verb} was not answered"),
+    if operation.is_write() {
+        format!("{title}: nothing was written")
+    } else {
+        format!("{title}: {} was not answered", operation.verb)
     }
 }
 

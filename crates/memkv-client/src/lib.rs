@@ -25,10 +25,16 @@ mod cluster;
 mod connection;
 mod endpoints;
 mod error;
+mod listing;
+mod options;
 mod routing;
+mod txn;
 
-pub use client::{Client, DEFAULT_TIMEOUT, Entry};
+pub use client::{Client, DEFAULT_TIMEOUT, Entry, Sum};
 pub use cluster::{ClusterView, Health, NodeView};
 pub use endpoints::{DEFAULT_ENDPOINT, Endpoints};
 pub use error::{Attempt, Error, Operation};
+pub use listing::{Item, Page};
 pub use memkv_proto as proto;
+pub use options::{Condition, ListOptions, SetOptions};
+pub use txn::{Guard, Step, StepResult, Txn, TxnAnswer};

@@ -43,10 +43,7 @@ mod tests {
         for bytes in [&b""[..], b"text", b"\xff\x00"] {
             let mut object = Map::new();
             put(&mut object, "value", bytes);
-            assert_eq!(
-                take(&mut object, "value"),
-                Ok(Some(bytes.to_vec()))
-            );
+            assert_eq!(take(&mut object, "value"), Ok(Some(bytes.to_vec())));
             assert!(object.is_empty());
         }
     }

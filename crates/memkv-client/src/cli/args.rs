@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use memkv_client::Condition;
+use memkv_client::proto::ttl_ms;
 
 /// The file that is read if it is in the working directory, as the seed's client does.
 pub(crate) const DEFAULT_CONFIG: &str = "cluster_config.json";
@@ -12,31 +14,46 @@ pub(crate) const DEFAULT_CONFIG: &str = "cluster_config.json";
 /// The variable that names endpoints.
 pub(crate) const ENDPOINTS_VARIABLE: &str = "MEMKV_ENDPOINTS";
 
-const AFTER_HELP: &str = "\
-The cluster is found through, in this order: --endpoints, --config, the variable MEMKV_ENDPOINTS, \
-cluster_config.json in the working directory, 127.0.0.1:11081.
+/// The variables that hold the password or name its file.
+pub(crate) const PASSWORD_VARIABLE: &str = "MEMKV_PASSWORD";
+pub(crate) const PASSWORD_FILE_VARIABLE: &str = "MEMKV_PASSWORD_FILE";
 
-Exit codes: 0 done; 1 the key is absent; 2 wrong usage; 3 unavailable, nothing was written;
-4 outcome unknown: the write may or may not have been executed.";
+const AFTER_HELP: &str = "\
+The cluster is found through, in this order: --endpoints, --config, the variable
+MEMKV_ENDPOINTS, cluster_config.json in the working directory, 127.0.0.1:11081.
+The password is in the file of --password-file, or in the variable
+MEMKV_PASSWORD, or in the file that MEMKV_PASSWORD_FILE names.
+
+Exit codes: 0 done; 1 the key is absent, a condition does not hold, or a
+transaction did its \"else\"; 2 wrong usage; 3 unavailable, nothing was written;
+4 outcome unknown: the write may or may not have been executed, and is not sent
+a second time.";
+
+/// Heading of what every command takes.
+const EVERYWHERE: &str = "Options of every command";
 
 /// Reads and writes the keys of a memkv cluster.
 #[derive(Debug, Parser)]
 #[command(name = "memkv_client", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 pub(crate) struct Args {
     /// Nodes to ask, in this order: host:port,host:port
-    #[arg(long, global = true, value_name = "LIST")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "LIST")]
     pub(crate) endpoints: Option<String>,
 
     /// File with the cluster's nodes [default: cluster_config.json, if it is there]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
+    /// File with the cluster's password
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
     /// How long to try, all nodes together, such as 5s, 500ms or 2.5
-    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
 
     /// How to print what was found
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
 
     #[command(subcommand)]
@@ -62,7 +79,7 @@ pub(crate) enum Command {
         /// The key
         key: OsString,
     },
-    /// Sets KEY to VALUE and prints "ok"
+    /// Sets KEY to VALUE and prints "ok"; exits 1 if a condition does not hold
     Set {
         /// The key
         key: OsString,
@@ -72,11 +89,65 @@ pub(crate) enum Command {
         /// How often to send the same write, one after the other
         #[arg(default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
         times: u64,
+        /// How long the key lives, such as 30s, 500ms, 5m, 12h or 7d
+        #[arg(long, value_name = "TIME", value_parser = ttl)]
+        ttl: Option<Duration>,
+        /// Only if KEY is absent
+        #[arg(long, group = "condition")]
+        nx: bool,
+        /// Only if KEY is there
+        #[arg(long, group = "condition")]
+        xx: bool,
+        /// Only if KEY was last written at this revision, which "get -o json" prints
+        #[arg(long, value_name = "N", group = "condition", value_parser = revision())]
+        if_rev: Option<u64>,
     },
-    /// Removes KEY and prints "ok", whether it was there or not
+    /// Removes each KEY and prints "ok", whether it was there or not
     Del {
+        /// The keys, which are removed one after the other
+        #[arg(required = true, value_name = "KEY")]
+        keys: Vec<OsString>,
+        /// Only if the one KEY was last written at this revision; exits 1 if not
+        #[arg(long, value_name = "N", value_parser = revision())]
+        if_rev: Option<u64>,
+    },
+    /// Adds BY to the number at KEY, 0 if it is absent, and prints the sum
+    Incr {
         /// The key
         key: OsString,
+        /// What to add, may be negative
+        #[arg(default_value_t = 1, allow_negative_numbers = true)]
+        by: i64,
+    },
+    /// Prints all keys that begin with PREFIX, and their values, in order
+    Scan {
+        /// How the keys begin
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: OsString,
+        /// Only the keys
+        #[arg(long)]
+        keys: bool,
+        /// At most so many
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+        /// Only keys behind this one
+        #[arg(long, value_name = "KEY")]
+        after: Option<OsString>,
+    },
+    /// Executes a transaction; exits 1 if its "else" was done
+    ///
+    /// FILE holds JSON as POST /v1/txn takes it:
+    ///
+    /// {"if":   [{"key": "lock", "exists": false}],
+    ///  "then": [{"set": {"key": "lock", "value": "me", "ttl": "30s"}}],
+    ///  "else": [{"get": {"key": "lock"}}]}
+    ///
+    /// A guard has one of exists, value, revision, create_revision; a step is one of set, get,
+    /// delete, incr. Bytes that are no UTF-8 go under key_base64 and value_base64.
+    #[command(verbatim_doc_comment)]
+    Txn {
+        /// The file; "-" reads it from standard input
+        file: OsString,
     },
     /// Prints "yes", or prints "no" and exits 1
     Exist {
@@ -85,6 +156,27 @@ pub(crate) enum Command {
     },
     /// Shows all nodes and how well the cluster is; exits 3 if it does not serve
     Status,
+}
+
+/// What `set` demands.
+pub(crate) fn condition(nx: bool, xx: bool, if_rev: Option<u64>) -> Condition {
+    match if_rev {
+        Some(revision) => Condition::Revision(revision),
+        None if nx => Condition::Absent,
+        None if xx => Condition::Present,
+        None => Condition::Always,
+    }
+}
+
+/// Revisions begin with 1.
+fn revision() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..)
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ms = ttl_ms(text).and_then(|ms| u64::try_from(ms).ok());
+    ms.map(Duration::from_millis)
+        .ok_or_else(|| "write a whole number above 0 with ms, s, m, h or d, such as 30s".to_owned())
 }
 
 /// Longest accepted time: an hour; a longer one is a slip.
@@ -124,7 +216,44 @@ mod tests {
     }
 
     #[test]
+    fn one_condition_at_most() {
+        let parse = |words: &[&str]| {
+            let words = ["memkv_client", "set", "k", "v"].iter().chain(words);
+            Args::try_parse_from(words).map(|args| match args.command {
+                Command::Set {
+                    nx,
+                    xx,
+                    if_rev,
+                    ttl,
+                    ..
+                } => (condition(nx, xx, if_rev), ttl),
+                other => panic!("{other:?}"),
+            })
+        };
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(parse(&[]).unwrap(), (Condition::Always, None));
+        assert_eq!(
+            parse(&["--nx", "--ttl", "1m"]).unwrap(),
+            (Condition::Absent, minute)
+        );
+        assert_eq!(parse(&["--xx"]).unwrap().0, Condition::Present);
+        assert_eq!(parse(&["--if-rev", "7"]).unwrap().0, Condition::Revision(7));
+        for bad in [
+            &["--nx", "--xx"][..],
+            &["--nx", "--if-rev", "7"],
+            &["--if-rev", "0"],
+            &["--ttl", "0s"],
+            &["--ttl", "soon"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn values_may_begin_with_a_hyphen() {
+        let args = ["memkv_client", "incr", "n", "-5"];
+        let args = Args::try_parse_from(args).unwrap();
+        assert!(matches!(args.command, Command::Incr { by: -5, .. }));
         for words in [["set", "k", "-5"], ["set", "k", "-"], ["set", "k", "--x=y"]] {
             let args = Args::try_parse_from(["memkv_client"].into_iter().chain(words)).unwrap();
             let Command::Set { value, times, .. } = args.command else {

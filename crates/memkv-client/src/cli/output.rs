@@ -3,8 +3,8 @@
 
 use std::io::{self, IsTerminal};
 
-use memkv_client::proto::ErrorCode;
-use memkv_client::{ClusterView, Entry, Health};
+use memkv_client::proto::{ErrorCode, json_bytes};
+use memkv_client::{ClusterView, Entry, Health, Item, StepResult, Sum, TxnAnswer};
 use serde_json::{Map, Value, json};
 
 use super::args::Format;
@@ -75,10 +75,10 @@ impl Printer {
             (Format::Json, None) => self.object(json!({ "status": "not found" })),
             (Format::Json, Some(entry)) => {
                 let mut object = with_revision("ok", entry.revision);
-                match std::str::from_utf8(&entry.value) {
-                    Ok(text) => object.insert("value".into(), text.into()),
-                    Err(_) => object.insert("value_base64".into(), base64(&entry.value).into()),
-                };
+                if let Some(ms) = entry.expires_ms {
+                    object.insert("expires_ms".to_owned(), ms.into());
+                }
+                json_bytes::put(&mut object, "value", &entry.value);
                 self.object(Value::Object(object))
             }
             (_, None) => Ok(()),
@@ -97,6 +97,83 @@ impl Printer {
             Format::Json => self.object(Value::Object(with_revision("ok", revision))),
             Format::Table | Format::Raw => print(b"ok\n"),
         }
+    }
+
+    /// A condition that does not hold.
+    pub(crate) fn condition_failed(&self) -> io::Result<()> {
+        match self.format {
+            Format::Json => self.object(json!({ "status": "condition failed" })),
+            Format::Table | Format::Raw => Ok(()),
+        }
+    }
+
+    /// The result of `incr`.
+    pub(crate) fn sum(&self, sum: Sum) -> io::Result<()> {
+        match self.format {
+            Format::Json => {
+                let mut object = with_revision("ok", sum.revision);
+                object.insert("value".to_owned(), sum.value.into());
+                self.object(Value::Object(object))
+            }
+            Format::Table | Format::Raw => print(format!("{}\n", sum.value).as_bytes()),
+        }
+    }
+
+    /// A page of `scan`: a line for each key. A table escapes what would break its lines.
+    pub(crate) fn items(&self, items: &[Item]) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for item in items {
+            match self.format {
+                Format::Json => {
+                    let object = Value::Object(item_json(item));
+                    lines.extend_from_slice(object.to_string().as_bytes());
+                }
+                Format::Raw => {
+                    lines.extend_from_slice(&item.key);
+                    if let Some(value) = &item.value {
+                        lines.push(b'\t');
+                        lines.extend_from_slice(value);
+                    }
+                }
+                Format::Table => {
+                    lines.extend_from_slice(escape(&item.key).as_bytes());
+                    if let Some(value) = &item.value {
+                        lines.extend_from_slice(b"  ");
+                        lines.extend_from_slice(escape(value).as_bytes());
+                    }
+                }
+            }
+            lines.push(b'\n');
+        }
+        print(&lines)
+    }
+
+    /// The result of `txn`: which branch was done, except in raw, and a line for each step.
+    pub(crate) fn transaction(&self, answer: &TxnAnswer) -> io::Result<()> {
+        let mut lines: Vec<u8> = match self.format {
+            Format::Json => return print(&[&answer.json[..], b"\n"].concat()),
+            Format::Table if answer.succeeded => b"then\n".to_vec(),
+            Format::Table => b"else\n".to_vec(),
+            Format::Raw => Vec::new(),
+        };
+        for result in &answer.results {
+            match result {
+                StepResult::Done => lines.extend_from_slice(b"ok"),
+                StepResult::Integer(number) => {
+                    lines.extend_from_slice(number.to_string().as_bytes())
+                }
+                StepResult::Found(value) if self.format == Format::Raw => {
+                    lines.extend_from_slice(value);
+                }
+                StepResult::Found(value) => lines.extend_from_slice(escape(value).as_bytes()),
+                StepResult::Absent => lines.extend_from_slice(b"not found"),
+                StepResult::Failed(why) => {
+                    lines.extend_from_slice(format!("error: {why}").as_bytes())
+                }
+            }
+            lines.push(b'\n');
+        }
+        print(&lines)
     }
 
     /// The result of `exist`.
@@ -170,22 +247,38 @@ fn cluster_json(view: &ClusterView) -> Value {
     })
 }
 
-/// Base64 with padding (RFC 4648, section 4), for values that JSON cannot carry.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for digit in 0..4 {
-            // A group of n bytes has n + 1 digits.
-            let value = (bits >> (18 - 6 * digit)) & 63;
-            text.push(if digit <= group.len() {
-                char::from(DIGITS[value as usize])
-            } else {
-                '='
-            });
+fn item_json(item: &Item) -> Map<String, Value> {
+    let mut object = Map::new();
+    json_bytes::put(&mut object, "key", &item.key);
+    if let Some(value) = &item.value {
+        json_bytes::put(&mut object, "value", value);
+    }
+    let numbers = [
+        ("revision", item.revision),
+        ("create_revision", item.create_revision),
+        ("expires_ms", item.expires_ms),
+    ];
+    for (name, number) in numbers {
+        if let Some(number) = number {
+            object.insert(name.to_owned(), number.into());
         }
+    }
+    object
+}
+
+/// Bytes as one line of a table: UTF-8 as it is, control characters and other bytes escaped as in
+/// Rust (`\n`, `\u{1b}`, `\xff`), and a backslash as two.
+fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || c == '\\' {
+                text.extend(c.escape_default());
+            } else {
+                text.push(c);
+            }
+        }
+        text.push_str(&chunk.invalid().escape_ascii().to_string());
     }
     text
 }
@@ -195,18 +288,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_of_rfc_4648() {
+    fn a_table_keeps_its_lines_whatever_is_in_them() {
         for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
+            (&b"plain \xc3\xa9"[..], "plain \u{e9}"),
+            (b"a\nb\tc\\", r"a\nb\tc\\"),
+            (b"\x1b[2J", r"\u{1b}[2J"),
+            (b"\xffok\xc3", r"\xffok\xc3"),
         ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
+            assert_eq!(escape(bytes), text);
         }
-        assert_eq!(base64(b"\xff\xfe\xfd"), "//79");
     }
 }

@@ -11,16 +11,18 @@ use memkv_client::proto::ErrorCode;
 use crate::fake::{Act, Fake, nobody};
 
 /// The program in an empty directory, unless the test says otherwise, without variables of ours.
-fn program(dir: &Path) -> Command {
+pub(crate) fn program(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_memkv_client"));
     command
         .current_dir(dir)
         .env_remove("MEMKV_ENDPOINTS")
+        .env_remove("MEMKV_PASSWORD")
+        .env_remove("MEMKV_PASSWORD_FILE")
         .stdin(Stdio::null());
     command
 }
 
-fn run(addr: &str, args: &[&str]) -> Output {
+pub(crate) fn run(addr: &str, args: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     program(dir.path())
         .args(["--endpoints", addr])
@@ -30,7 +32,7 @@ fn run(addr: &str, args: &[&str]) -> Output {
 }
 
 /// Exit code, standard output, standard error.
-fn told(output: &Output) -> (i32, String, String) {
+pub(crate) fn told(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.code().unwrap(),
@@ -39,7 +41,7 @@ fn told(output: &Output) -> (i32, String, String) {
     )
 }
 
-fn done(stdout: &str) -> (i32, String, String) {
+pub(crate) fn done(stdout: &str) -> (i32, String, String) {
     (0, stdout.to_owned(), String::new())
 }
 
@@ -49,13 +51,13 @@ fn values_are_printed_as_asked() {
     assert_eq!(run(&node.addr, &["get", "k"]).stdout, b"v\xff\n");
     assert_eq!(run(&node.addr, &["get", "k", "-o", "raw"]).stdout, b"v\xff");
     let json = told(&run(&node.addr, &["-o", "json", "get", "k"]));
-    let expected = "{\"revision\":42,\"status\":\"ok\",\"value_base64\":\"dv8=\"}\n";
+    let expected = "{\"revision\":41,\"status\":\"ok\",\"value_base64\":\"dv8=\"}\n";
     assert_eq!(json, done(expected));
     let node = Fake::start(|_| Act::ok("a\"\n"));
     let json = told(&run(&node.addr, &["-o", "json", "get", "k"]));
     assert_eq!(
         json,
-        done("{\"revision\":42,\"status\":\"ok\",\"value\":\"a\\\"\\n\"}\n")
+        done("{\"revision\":41,\"status\":\"ok\",\"value\":\"a\\\"\\n\"}\n")
     );
 }
 

@@ -1,6 +1,7 @@
 //! A node that answers HTTP/1.1 as a test wants and remembers what it was asked.
 //! Never understands a request: the test does.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,8 @@ use tokio::net::TcpSocket;
 pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) path: String,
+    /// Names in small letters.
+    pub(crate) headers: HashMap<String, String>,
     pub(crate) body: Vec<u8>,
     /// Number of the connection it came on, from 0.
     pub(crate) connection: usize,
@@ -31,8 +34,13 @@ pub(crate) enum Act {
 
 impl Act {
     pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
-        let header = format!("{HEADER_REVISION}: 42\r\n");
+        let header = format!("{HEADER_REVISION}: 42\r\nETag: \"41\"\r\n");
         Self::Answer(200, "application/octet-stream", header, body.into())
+    }
+
+    pub(crate) fn json(body: &str) -> Self {
+        let header = format!("{HEADER_REVISION}: 42\r\n");
+        Self::Answer(200, "application/json", header, body.into())
     }
 
     pub(crate) fn problem(problem: &Problem) -> Self {
@@ -146,7 +154,7 @@ fn read(connection: usize, reader: &mut impl BufRead) -> Option<Seen> {
         .filter(|&length| length > 0)?;
     let mut words = line.split(' ').map(str::to_owned);
     let (method, path) = (words.next()?, words.next()?);
-    let mut length = 0;
+    let mut headers = HashMap::new();
     loop {
         let mut header = String::new();
         reader
@@ -154,19 +162,19 @@ fn read(connection: usize, reader: &mut impl BufRead) -> Option<Seen> {
             .ok()
             .filter(|&length| length > 2)?;
         let (name, value) = header.split_once(':')?;
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse().unwrap();
-        }
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
         if reader.fill_buf().ok()?.starts_with(b"\r\n") {
             reader.consume(2);
             break;
         }
     }
-    let mut body = vec![0; length];
+    let length = headers.get("content-length");
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     reader.read_exact(&mut body).ok()?;
     Some(Seen {
         method,
         path,
+        headers,
         body,
         connection,
     })

@@ -4,5 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cli;
+mod cli_data;
+mod data;
 mod fake;
 mod routing;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use memkv_client::proto::error::exit;
 use memkv_client::proto::{ErrorCode, Executed, Problem};
-use memkv_client::{Client, Endpoints, Error};
+use memkv_client::{Client, Condition, Endpoints, Error, SetOptions, Txn};
 
 use crate::fake::{Act, Fake, Late, nobody};
 
@@ -37,7 +37,7 @@ async fn one_connection_carries_raw_bytes_under_encoded_keys() {
     let entry = client.get(key).await.unwrap().unwrap();
     assert_eq!(
         (&entry.value[..], entry.revision),
-        (&b"\0\xff"[..], Some(42))
+        (&b"\0\xff"[..], Some(41))
     );
     assert_eq!(client.exists(key).await, Ok(true));
     assert_eq!(client.del(key).await, Ok(Some(42)));
@@ -144,15 +144,24 @@ async fn a_write_that_may_have_been_executed_is_sent_to_nobody_else() {
     ] {
         let second = works();
         let client = client(&[&first.addr, &second.addr]).with_timeout(SHORT);
-        for error in [client.set(b"k", "v").await, client.del(b"k").await] {
-            let error = error.unwrap_err();
+        let absent = SetOptions {
+            condition: Condition::Absent,
+            ..SetOptions::default()
+        };
+        for error in [
+            client.set(b"k", "v").await.unwrap_err(),
+            client.set_with(b"k", "v", &absent).await.unwrap_err(),
+            client.del(b"k").await.unwrap_err(),
+            client.incr(b"k", 1).await.unwrap_err(),
+            client.txn(Txn::new()).await.unwrap_err(),
+        ] {
             assert!(matches!(error, Error::Unknown { .. }), "{error:?}");
             assert_eq!(
                 (error.exit_code(), error.executed()),
                 (exit::UNKNOWN, Executed::Maybe)
             );
         }
-        assert_eq!((first.seen().len(), second.seen().len()), (2, 0));
+        assert_eq!((first.seen().len(), second.seen().len()), (5, 0));
     }
 }
 

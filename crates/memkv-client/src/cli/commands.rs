@@ -1,0 +1,199 @@
+//! Executes one command of the command line. Never decides what to send again: the library does.
+
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+
+use bytes::Bytes;
+use memkv_client::proto::ErrorCode;
+use memkv_client::proto::error::exit;
+use memkv_client::proto::limits::MAX_VALUE_BYTES_CEILING;
+use memkv_client::{Client, Condition, Error, Health, ListOptions, SetOptions};
+
+use super::args::{Command, condition};
+use super::output::{Printer, Talk};
+use super::{Failure, usage};
+
+/// Keys that `scan` asks for at a time: few enough that the first ones are there at once, enough
+/// that a round trip costs little for each.
+const PAGE: u64 = 1_000;
+
+/// Executes `command` and returns the exit code.
+pub(crate) async fn execute(
+    command: Command,
+    client: &Client,
+    printer: &Printer,
+) -> Result<u8, Failure> {
+    match command {
+        Command::Get { key } => {
+            let entry = client.get(key.as_bytes()).await?;
+            printer.entry(entry.as_ref())?;
+            if entry.is_none() {
+                Talk::new().note(&format!("not found: {}", key.to_string_lossy()));
+                return Ok(exit::NOT_FOUND);
+            }
+            Ok(exit::OK)
+        }
+        Command::Set {
+            key,
+            value,
+            times,
+            ttl,
+            nx,
+            xx,
+            if_rev,
+        } => {
+            let value = match value.as_bytes() {
+                b"-" => standard_input()?,
+                value => Bytes::copy_from_slice(value),
+            };
+            let condition = condition(nx, xx, if_rev);
+            let options = SetOptions { ttl, condition };
+            for done in 0..times {
+                let key = key.as_bytes();
+                let set = client.set_with(key, value.clone(), &options).await;
+                if set.is_err() && done > 0 {
+                    Talk::new().note(&format!("{done} of {times} writes were done"));
+                }
+                if !written(set, printer)? {
+                    return Ok(exit::NOT_FOUND);
+                }
+            }
+            Ok(exit::OK)
+        }
+        Command::Del { keys, if_rev } => delete(client, printer, &keys, if_rev).await,
+        Command::Exist { key } => {
+            let exists = client.exists(key.as_bytes()).await?;
+            printer.exists(exists)?;
+            Ok(if exists { exit::OK } else { exit::NOT_FOUND })
+        }
+        Command::Incr { key, by } => {
+            printer.sum(client.incr(key.as_bytes(), by).await?)?;
+            Ok(exit::OK)
+        }
+        Command::Scan {
+            prefix,
+            keys,
+            limit,
+            after,
+        } => {
+            let after = after.map(|after| Bytes::copy_from_slice(after.as_bytes()));
+            scan(client, printer, prefix.as_bytes(), keys, limit, after).await
+        }
+        Command::Txn { file } => {
+            let answer = client.txn_json(read(&file)?).await?;
+            printer.transaction(&answer)?;
+            Ok(if answer.succeeded {
+                exit::OK
+            } else {
+                exit::NOT_FOUND
+            })
+        }
+        Command::Status => status(client, printer).await,
+    }
+}
+
+/// Prints the outcome of a write that may have had a condition, and returns whether it held.
+fn written(outcome: Result<Option<u64>, Error>, printer: &Printer) -> Result<bool, Failure> {
+    match outcome {
+        Err(err) if err.code() == ErrorCode::PreconditionFailed => {
+            printer.condition_failed()?;
+            Talk::new().note("the condition does not hold: nothing was written");
+            Ok(false)
+        }
+        outcome => {
+            printer.written(outcome?)?;
+            Ok(true)
+        }
+    }
+}
+
+async fn delete(
+    client: &Client,
+    printer: &Printer,
+    keys: &[std::ffi::OsString],
+    if_rev: Option<u64>,
+) -> Result<u8, Failure> {
+    if if_rev.is_some() && keys.len() > 1 {
+        let message = "--if-rev is about one key; use txn for more".to_owned();
+        return Err(usage(message));
+    }
+    let condition = if_rev.map_or(Condition::Always, Condition::Revision);
+    for (done, key) in keys.iter().enumerate() {
+        let deleted = client.del_if(key.as_bytes(), condition).await;
+        if deleted.is_err() && done > 0 {
+            Talk::new().note(&format!("{done} of {} keys were removed", keys.len()));
+        }
+        if !written(deleted, printer)? {
+            return Ok(exit::NOT_FOUND);
+        }
+    }
+    Ok(exit::OK)
+}
+
+/// Prints page after page, each as soon as it is there.
+async fn scan(
+    client: &Client,
+    printer: &Printer,
+    prefix: &[u8],
+    keys_only: bool,
+    limit: Option<u64>,
+    mut after: Option<Bytes>,
+) -> Result<u8, Failure> {
+    let mut left = limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        let options = ListOptions {
+            after: after.as_deref(),
+            limit: Some(left.min(PAGE)),
+            keys_only,
+        };
+        let page = client.list(prefix, &options).await?;
+        printer.items(&page.items)?;
+        left = left.saturating_sub(page.items.len() as u64);
+        if page.next.is_none() {
+            break;
+        }
+        after = page.next;
+    }
+    Ok(exit::OK)
+}
+
+async fn status(client: &Client, printer: &Printer) -> Result<u8, Failure> {
+    let view = client.cluster().await;
+    printer.cluster(&view)?;
+    let talk = Talk::new();
+    view.notes().iter().for_each(|note| talk.note(note));
+    Ok(match view.health().0 {
+        Health::Healthy | Health::Degraded => exit::OK,
+        Health::Forming | Health::Unavailable => exit::UNAVAILABLE,
+    })
+}
+
+/// The value that was given as `-`.
+fn standard_input() -> Result<Bytes, Failure> {
+    bounded(io::stdin().lock(), "standard input")
+}
+
+/// The file that was named, or standard input.
+fn read(file: &OsStr) -> Result<Bytes, Failure> {
+    if file == "-" {
+        return standard_input();
+    }
+    let name = file.to_string_lossy();
+    let opened = std::fs::File::open(file);
+    let opened = opened.map_err(|err| usage(format!("cannot read {name}: {err}")))?;
+    bounded(opened, &name)
+}
+
+/// All of `input`, which may be as long as the largest value.
+fn bounded(input: impl Read, name: &str) -> Result<Bytes, Failure> {
+    let mut bytes = Vec::new();
+    let limit = MAX_VALUE_BYTES_CEILING;
+    let read = input.take(limit as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|err| usage(format!("cannot read {name}: {err}")))?;
+    if bytes.len() > limit {
+        let message = format!("{name} has more than {limit} bytes, the limit of any value");
+        return Err(usage(message));
+    }
+    Ok(bytes.into())
+}
