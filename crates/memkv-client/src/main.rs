@@ -1,8 +1,9 @@
-//! The memkv command line: reads and writes keys, and shows the state of a cluster.
+//! The memkv command line: reads and writes keys, and shows the state of a cluster; without a command
+//! a prompt for Redis's commands.
 //!
 //! Standard output carries data only, standard error everything else. Exit codes: 0 done, 1 the key
-//! is absent, 2 wrong usage, 3 unavailable and nothing written, 4 outcome unknown.
-//! Never prompts, and never writes a file.
+//! is absent or a condition does not hold, 2 wrong usage, 3 unavailable and nothing written, 4
+//! outcome unknown. Writes no file but the history of the prompt.
 
 mod cli;
 

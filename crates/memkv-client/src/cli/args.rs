@@ -19,6 +19,11 @@ pub(crate) const PASSWORD_VARIABLE: &str = "MEMKV_PASSWORD";
 pub(crate) const PASSWORD_FILE_VARIABLE: &str = "MEMKV_PASSWORD_FILE";
 
 const AFTER_HELP: &str = "\
+Without a command it is a prompt for Redis's commands, with hints, completion and
+a history in $XDG_STATE_HOME/memkv/history or ~/.local/state/memkv/history. From
+a pipe or a file it executes line by line, and exits with the highest code that
+an error earned; it stops where a connection is lost with a command under way.
+
 The cluster is found through, in this order: --endpoints, --config, the variable
 MEMKV_ENDPOINTS, cluster_config.json in the working directory, 127.0.0.1:11081.
 The password is in the file of --password-file, or in the variable
@@ -34,7 +39,7 @@ const EVERYWHERE: &str = "Options of every command";
 
 /// Reads and writes the keys of a memkv cluster.
 #[derive(Debug, Parser)]
-#[command(name = "memkv_client", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(name = "memkv_client", version, after_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// Nodes to ask, in this order: host:port,host:port
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "LIST")]
@@ -57,7 +62,7 @@ pub(crate) struct Args {
     pub(crate) output: Format,
 
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 /// How results are printed.
@@ -220,13 +225,13 @@ mod tests {
         let parse = |words: &[&str]| {
             let words = ["memkv_client", "set", "k", "v"].iter().chain(words);
             Args::try_parse_from(words).map(|args| match args.command {
-                Command::Set {
+                Some(Command::Set {
                     nx,
                     xx,
                     if_rev,
                     ttl,
                     ..
-                } => (condition(nx, xx, if_rev), ttl),
+                }) => (condition(nx, xx, if_rev), ttl),
                 other => panic!("{other:?}"),
             })
         };
@@ -253,10 +258,10 @@ mod tests {
     fn values_may_begin_with_a_hyphen() {
         let args = ["memkv_client", "incr", "n", "-5"];
         let args = Args::try_parse_from(args).unwrap();
-        assert!(matches!(args.command, Command::Incr { by: -5, .. }));
+        assert!(matches!(args.command, Some(Command::Incr { by: -5, .. })));
         for words in [["set", "k", "-5"], ["set", "k", "-"], ["set", "k", "--x=y"]] {
             let args = Args::try_parse_from(["memkv_client"].into_iter().chain(words)).unwrap();
-            let Command::Set { value, times, .. } = args.command else {
+            let Some(Command::Set { value, times, .. }) = args.command else {
                 panic!("{words:?}")
             };
             assert_eq!((value, times), (OsString::from(words[2]), 1));
@@ -264,7 +269,7 @@ mod tests {
         let args = ["memkv_client", "set", "k", "-5", "3", "-o", "json"];
         let args = Args::try_parse_from(args).unwrap();
         assert_eq!(args.output, Format::Json);
-        assert!(matches!(args.command, Command::Set { times: 3, .. }));
+        assert!(matches!(args.command, Some(Command::Set { times: 3, .. })));
         assert!(Args::try_parse_from(["memkv_client", "set", "k", "v", "0"]).is_err());
     }
 }

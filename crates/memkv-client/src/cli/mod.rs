@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod output;
 mod place;
+mod repl;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
@@ -101,8 +102,14 @@ fn report(failure: &Failure) -> u8 {
 }
 
 fn run(args: Args) -> Result<u8, Failure> {
-    let client = Client::new(place::endpoints(&args)?).with_timeout(args.timeout);
-    let client = match place::password(&args)? {
+    let endpoints = place::endpoints(&args)?;
+    let password = place::password(&args)?;
+    let Some(command) = args.command else {
+        let addrs = endpoints.addrs().to_vec();
+        return repl::run(addrs, password.as_deref(), args.timeout, args.output);
+    };
+    let client = Client::new(endpoints).with_timeout(args.timeout);
+    let client = match password {
         Some(password) => client.with_password(&password),
         None => client,
     };
@@ -113,7 +120,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         .enable_all()
         .build();
     let runtime = runtime.map_err(Failure::Start)?;
-    runtime.block_on(commands::execute(args.command, &client, &printer))
+    runtime.block_on(commands::execute(command, &client, &printer))
 }
 
 /// Whoever sits at a terminal is told why nothing happens.

@@ -216,7 +216,8 @@ impl Printer {
     }
 }
 
-fn coloured(terminal: bool) -> bool {
+/// Whether to use colours there.
+pub(super) fn coloured(terminal: bool) -> bool {
     terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 

@@ -141,7 +141,6 @@ fn wrong_usage_exits_with_2() {
         &["set", "k"][..],
         &["get"],
         &["fly"],
-        &[],
         &["get", "k", "--timeout", "0"],
         &["get", "k", "-o", "xml"],
         &["get", "k", "--config", "/does/not/exist.json"],

@@ -7,4 +7,7 @@ mod cli;
 mod cli_data;
 mod data;
 mod fake;
+mod fake_redis;
+mod repl;
 mod routing;
+mod terminal;
