@@ -1,5 +1,5 @@
 //! The command line: arguments in, library calls, text and exit codes out.
-//! Never speaks the protocol itself.
+//! Never speaks HTTP itself, and Redis's protocol only in `repl`.
 
 mod args;
 mod commands;

@@ -134,7 +134,7 @@ impl Repl {
             return Ok(Next::Line(exit::USAGE));
         }
         let code = match self.session.execute(&words) {
-            Outcome::Replies(replies) => self.show(&replies)?,
+            Outcome::Replies(replies) => self.show(&words, &replies)?,
             lost => return Ok(Next::Lost(report(&lost))),
         };
         if code == exit::OK && listens(&words) {
@@ -148,7 +148,7 @@ impl Repl {
         Talk::new().note("reading messages; Ctrl-C ends");
         loop {
             match self.session.link.wait() {
-                Ok(frame) => drop(self.show(&[frame])?),
+                Ok(frame) => drop(self.show(&[], &[frame])?),
                 Err(reason) => {
                     let what = "the connection was lost; messages may have been missed".to_owned();
                     return Ok(Next::Lost(report(&Outcome::Nothing(what, vec![reason]))));
@@ -157,11 +157,11 @@ impl Repl {
         }
     }
 
-    /// Prints replies, and returns the exit code that they earned.
-    fn show(&self, replies: &[Frame]) -> Result<u8, Failure> {
+    /// Prints replies to the command `words`, and returns the exit code that they earned.
+    fn show(&self, words: &[Vec<u8>], replies: &[Frame]) -> Result<u8, Failure> {
         let mut code = exit::OK;
         for reply in replies {
-            print(&print::text(reply, self.format))?;
+            print(&print::text(words, reply, self.format))?;
             code = code.max(reply.as_error().map_or(exit::OK, exit_code));
         }
         Ok(code)

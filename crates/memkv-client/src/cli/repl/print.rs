@@ -7,8 +7,34 @@ use serde_json::{Map, Value, json};
 
 use super::super::args::Format;
 
-/// One reply, with its line end.
-pub(super) fn text(frame: &Frame, format: Format) -> Vec<u8> {
+/// One reply to the command `words`, with its line end.
+pub(super) fn text(words: &[Vec<u8>], frame: &Frame, format: Format) -> Vec<u8> {
+    match (format, frame) {
+        (Format::Table, Frame::Bulk(text)) if is_report(words) => {
+            let end: &[u8] = if text.ends_with(b"\n") { b"" } else { b"\n" };
+            [text, end].concat()
+        }
+        _ => plain(frame, format),
+    }
+}
+
+/// Commands whose reply is a text for people, which no quotes help to read.
+fn is_report(words: &[Vec<u8>]) -> bool {
+    const REPORTS: [&[&str]; 6] = [
+        &["info"],
+        &["lolwut"],
+        &["client", "list"],
+        &["client", "info"],
+        &["memory", "doctor"],
+        &["latency", "doctor"],
+    ];
+    REPORTS.iter().any(|report| {
+        let same = |(word, name): (&Vec<u8>, &&str)| word.eq_ignore_ascii_case(name.as_bytes());
+        words.len() >= report.len() && words.iter().zip(report.iter()).all(same)
+    })
+}
+
+fn plain(frame: &Frame, format: Format) -> Vec<u8> {
     match format {
         Format::Table => formatted(frame, ""),
         Format::Raw => {
@@ -71,9 +97,23 @@ fn map(pairs: &[(Frame, Frame)], indent: &str) -> Vec<u8> {
         text.extend(formatted(key, &inner));
         text.pop();
         text.extend_from_slice(b" => ");
+        if has_lines(value) {
+            text.push(b'\n');
+            text.extend_from_slice(inner.as_bytes());
+        }
         text.extend(formatted(value, &inner));
     }
     text
+}
+
+/// Whether elements of it take a line each.
+fn has_lines(frame: &Frame) -> bool {
+    match frame {
+        Frame::Array(items) | Frame::Set(items) | Frame::Push(items) => !items.is_empty(),
+        Frame::Map(pairs) => !pairs.is_empty(),
+        Frame::Attributed(_, frame) => has_lines(frame),
+        _ => false,
+    }
 }
 
 /// The bytes of strings as they are, and a line for each element.
@@ -186,7 +226,7 @@ mod tests {
     }
 
     fn table(frame: &Frame) -> String {
-        String::from_utf8(text(frame, Format::Table)).unwrap()
+        String::from_utf8(plain(frame, Format::Table)).unwrap()
     }
 
     #[test]
@@ -216,6 +256,24 @@ mod tests {
     }
 
     #[test]
+    fn reports_are_shown_as_they_are() {
+        let shown = |line: &str, format| {
+            let words: Vec<_> = line
+                .split(' ')
+                .map(|word| word.as_bytes().to_vec())
+                .collect();
+            String::from_utf8(text(&words, &bulk("# S\r\na:1"), format)).unwrap()
+        };
+        for report in ["INFO server", "client list", "Client List type normal"] {
+            assert_eq!(shown(report, Format::Table), "# S\r\na:1\n");
+        }
+        for other in ["get info", "client", "client getname"] {
+            assert_eq!(shown(other, Format::Table), "\"# S\\r\\na:1\"\n");
+        }
+        assert_eq!(shown("info", Format::Json), "\"# S\\r\\na:1\"\n");
+    }
+
+    #[test]
     fn nested_replies_line_up() {
         let ten: Vec<_> = (1..=10).map(Frame::Integer).collect();
         let frame = Frame::Array(vec![
@@ -237,7 +295,7 @@ mod tests {
             (bulk("a"), Frame::Integer(1)),
             (bulk("b"), Frame::Set(vec![bulk("x"), bulk("y")])),
         ]);
-        let expected = "1# \"a\" => (integer) 1\n2# \"b\" => 1~ \"x\"\n   2~ \"y\"\n";
+        let expected = "1# \"a\" => (integer) 1\n2# \"b\" => \n   1~ \"x\"\n   2~ \"y\"\n";
         assert_eq!(table(&frame), expected);
     }
 
@@ -249,8 +307,8 @@ mod tests {
             Frame::Integer(2),
             Frame::Map(vec![(bulk("k"), Frame::Error("ERR no".into()))]),
         ]);
-        assert_eq!(text(&frame, Format::Raw), b"\xff\n\n\n2\nk ERR no\n");
+        assert_eq!(plain(&frame, Format::Raw), b"\xff\n\n\n2\nk ERR no\n");
         let expected = "[{\"base64\":\"/wo=\"},null,2,{\"k\":{\"error\":\"ERR no\"}}]\n";
-        assert_eq!(text(&frame, Format::Json), expected.as_bytes());
+        assert_eq!(plain(&frame, Format::Json), expected.as_bytes());
     }
 }

@@ -124,9 +124,13 @@ impl Table {
         let skipped = given.min(expected.len() - usize::from(repeats));
         let missing = expected[skipped..].join(" ");
         let gap = if line.ends_with(' ') { "" } else { " " };
-        let hint = format!("{gap}{missing}  {}", command.summary);
+        let hint = if missing.is_empty() {
+            format!("  {}", command.summary)
+        } else {
+            format!("{gap}{missing}  {}", command.summary)
+        };
         let room = WIDTH.checked_sub(prompt_columns + line.chars().count() + 1)?;
-        Some(hint.chars().take(room).collect())
+        Some(shortened(hint, room))
     }
 
     /// Where the word at the end of `line` begins, and the command names that it may become, in the
@@ -229,6 +233,15 @@ impl Command {
         }
         words
     }
+}
+
+/// At most `room` characters.
+fn shortened(text: String, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text;
+    }
+    let kept = text.chars().take(room.saturating_sub(3));
+    kept.chain("...".chars().take(room)).collect()
 }
 
 /// Words in lines that fit, those after the first indented.
@@ -335,6 +348,7 @@ mod tests {
         for (line, expected) in [
             ("get", " key  Returns the value of a key."),
             ("GET ", "key  Returns the value of a key."),
+            ("get k", "  Returns the value of a key."),
             ("set k", " arg [arg ...]  Sets a key."),
             ("set k v ex", " [arg ...]  Sets a key."),
             ("mset", " key arg [key arg ...]  Sets several keys."),
@@ -354,6 +368,7 @@ mod tests {
         let table = table();
         let line = format!("get {}", "k".repeat(50));
         let hint = table.hint(&line, 17).unwrap();
+        assert!(hint.ends_with("..."), "{hint}");
         assert_eq!(17 + line.len() + hint.len(), WIDTH - 1);
         assert_eq!(table.hint(&format!("get {}", "k".repeat(80)), 17), None);
     }
