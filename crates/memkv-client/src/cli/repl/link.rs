@@ -51,6 +51,11 @@ impl Link {
         self.addrs.get(self.at).map_or("", String::as_str)
     }
 
+    /// How many nodes there are.
+    pub(super) fn nodes(&self) -> usize {
+        self.addrs.len()
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         self.open.is_some()
     }

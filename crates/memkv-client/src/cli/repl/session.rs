@@ -70,20 +70,32 @@ impl Session {
         if self.link.is_connected() {
             return Ok(());
         }
-        let talk = Talk::new();
-        self.link.connect(&mut |reason| {
-            talk.note(&format!("{reason}; trying all nodes"));
-        })?;
+        let mut reasons = Vec::new();
+        // A node that accepts connections and then says nothing must not hide the others.
+        for _ in 0..self.link.nodes() {
+            self.link.connect(&mut |reason| {
+                Talk::new().note(&format!("{reason}; trying all nodes"));
+            })?;
+            match self.prepare() {
+                Ok(()) => return Ok(()),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(reasons)
+    }
+
+    /// Puts a new connection into the state of the one before, and asks for the node's commands.
+    fn prepare(&mut self) -> Result<(), String> {
         let select = |number: &Vec<u8>| vec![b"SELECT".to_vec(), number.clone()];
         let state = self.auth.iter().cloned();
         let state: Vec<_> = state.chain(self.database.iter().map(select)).collect();
         for command in state {
-            let reply = self.ask(&command).map_err(|reason| vec![reason])?;
+            let reply = self.ask(&command)?;
             if let Some(error) = reply.as_error() {
-                talk.note(&String::from_utf8_lossy(error));
+                Talk::new().note(&String::from_utf8_lossy(error));
             }
         }
-        self.learn().map_err(|reason| vec![reason])
+        self.learn()
     }
 
     /// Asks the node for its commands, unless they are known.
