@@ -41,8 +41,10 @@ help COMMAND tells more; Tab completes; Ctrl-C gives a line up; quit ends.
 enum Next {
     /// The next line may come; the exit code that this one earned.
     Line(u8),
-    /// The connection was lost with a command under way.
+    /// The connection was lost, and with it this line or what it depends on.
     Lost(u8),
+    /// There is no node.
+    Nowhere(u8),
     Quit,
 }
 
@@ -84,7 +86,7 @@ impl Repl {
             self.session.table = table.take();
             match typed {
                 Typed::Line(line) => match self.line(line.as_bytes())? {
-                    Next::Line(_) => {}
+                    Next::Line(_) | Next::Nowhere(_) => {}
                     Next::Lost(_) => self.session.reconnect(),
                     Next::Quit => return Ok(exit::OK),
                 },
@@ -107,7 +109,7 @@ impl Repl {
             }
             match self.line(&line)? {
                 Next::Line(earned) => code = code.max(earned),
-                Next::Lost(earned) => return Ok(code.max(earned)),
+                Next::Lost(earned) | Next::Nowhere(earned) => return Ok(code.max(earned)),
                 Next::Quit => return Ok(code),
             }
         }
@@ -135,6 +137,7 @@ impl Repl {
         }
         let code = match self.session.execute(&words) {
             Outcome::Replies(replies) => self.show(&words, &replies)?,
+            nowhere @ Outcome::Nowhere(_) => return Ok(Next::Nowhere(report(&nowhere))),
             lost => return Ok(Next::Lost(report(&lost))),
         };
         if code == exit::OK && listens(&words) {
@@ -193,6 +196,11 @@ fn report(outcome: &Outcome) -> u8 {
         Outcome::Replies(_) => exit::OK,
         Outcome::Nothing(what, reasons) => {
             talk.error(what, reasons, None);
+            exit::UNAVAILABLE
+        }
+        Outcome::Nowhere(reasons) => {
+            let what = "no node available: the command was not sent";
+            talk.error(what, reasons, Some(ErrorCode::Unreachable));
             exit::UNAVAILABLE
         }
         Outcome::Unknown(reason) => {

@@ -22,6 +22,8 @@ pub(super) enum Outcome {
     Nothing(String, Vec<String>),
     /// It may or may not have been executed.
     Unknown(String),
+    /// It was not sent: no node can be used, for these reasons.
+    Nowhere(Vec<String>),
 }
 
 /// The connection, and what must be told to the next one.
@@ -120,16 +122,16 @@ impl Session {
         if !self.link.is_connected() {
             let begun = self.forget();
             if let Err(reasons) = self.connect() {
-                let what = "no node available: the command was not sent".to_owned();
-                return Outcome::Nothing(what, reasons);
+                return Outcome::Nowhere(reasons);
             }
             if was_connected {
                 self.say_where();
             }
             if begun {
-                let what = "the connection was lost, and with it MULTI and WATCH: nothing was \
-                            executed, this command was not sent; begin the transaction again";
-                return Outcome::Nothing(what.to_owned(), Vec::new());
+                let what =
+                    "the connection was lost, and MULTI or WATCH with it: nothing was executed";
+                let next = "this command was not sent; begin the transaction again".to_owned();
+                return Outcome::Nothing(what.to_owned(), vec![next]);
             }
         }
         let replies = match self.link.send(words) {
@@ -153,8 +155,11 @@ impl Session {
         }
     }
 
-    /// Connects to the next node after a loss, and says so.
+    /// Connects to the next node if the connection was lost, and says so.
     pub(super) fn reconnect(&mut self) {
+        if self.link.is_connected() {
+            return;
+        }
         match self.connect() {
             Ok(()) => self.say_where(),
             Err(reasons) => reasons.iter().for_each(|reason| Talk::new().note(reason)),
