@@ -63,7 +63,6 @@ pub(crate) fn run(name: &str, arguments: &[String]) -> Result<(), String> {
         .ok_or_else(|| format!("no test `{name}` runs alone"))?;
     let settings = alone.settings(arguments)?;
     packages::ensure()?;
-    packages::ensure_redis_clients()?;
     let binaries = cargo::release_binaries()?;
     let mut test = cargo::cargo([
         "test",

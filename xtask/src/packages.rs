@@ -9,10 +9,10 @@ use std::process::Command;
 use crate::cargo::{root, run, target_dir};
 
 /// Program and the Debian package that holds it.
-const NEEDED: &[(&str, &str)] = &[("curl", "curl"), ("strace", "strace"), ("ip", "iproute2")];
-
-/// The same, for the tests with Redis's own programs and clients.
-const NEEDED_BY_REDIS_CLIENTS: &[(&str, &str)] = &[
+const NEEDED: &[(&str, &str)] = &[
+    ("curl", "curl"),
+    ("strace", "strace"),
+    ("ip", "iproute2"),
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
     ("redis-benchmark", "redis-tools"),
@@ -24,15 +24,11 @@ const NEEDED_BY_REDIS_CLIENTS: &[(&str, &str)] = &[
 /// Python's module for environments of their own, which Debian keeps in a package apart.
 const VENV_PACKAGE: &str = "python3-venv";
 
-/// Makes sure that every program in [`NEEDED`] can be run, and that the clients are there.
+/// Makes sure that every program in [`NEEDED`] can be run, and that the clients of Python and Node
+/// are there.
 pub(crate) fn ensure() -> Result<(), String> {
-    programs(NEEDED, &[])
-}
-
-/// Makes sure that Redis's programs and its clients in Python and Node are there.
-pub(crate) fn ensure_redis_clients() -> Result<(), String> {
     let venv: &[&str] = if has_venv() { &[] } else { &[VENV_PACKAGE] };
-    programs(NEEDED_BY_REDIS_CLIENTS, venv)?;
+    programs(NEEDED, venv)?;
     python_clients()?;
     node_clients()
 }

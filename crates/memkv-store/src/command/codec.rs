@@ -29,6 +29,7 @@ const DEL_REVISION: u8 = 19;
 const TICK: u8 = 20;
 const TRANSACTION: u8 = 21;
 const IN_DATABASE: u8 = 22;
+const PROLONG: u8 = 23;
 
 /// What a command lies in, which says what it may be: a transaction stands at the top only, and a
 /// database wraps a plain command only.
@@ -102,6 +103,10 @@ pub(super) fn encode(command: &Command, out: &mut BytesMut) {
             put_key(out, EXPIRE, key);
             expiry.write(out);
             condition.write(out);
+        }
+        Command::Prolong { key, by_ms } => {
+            put_key(out, PROLONG, key);
+            put_varint(out, zigzag(*by_ms));
         }
         Command::Persist { key } => put_key(out, PERSIST, key),
         Command::Rename {
@@ -225,6 +230,10 @@ pub(super) fn read(
             key: own(body.prefixed("key")?),
             expiry: Expiry::read(body)?,
             condition: ExpireIf::read(body)?,
+        },
+        PROLONG => Command::Prolong {
+            key: own(body.prefixed("key")?),
+            by_ms: unzigzag(body.varint("time")?),
         },
         PERSIST => Command::Persist {
             key: own(body.prefixed("key")?),

@@ -132,6 +132,7 @@ impl Command {
                 expiry,
                 condition,
             } => return expire::expire(context, key, *expiry, *condition),
+            Command::Prolong { key, by_ms } => expire::prolong(context, key, *by_ms)?,
             Command::Persist { key } => expire::persist(context, key),
             Command::Rename {
                 from,

@@ -1,6 +1,7 @@
 //! EXPIRE, PERSIST, GETEX: changes deadlines.
 //!
-//! All arithmetic is from the entry's stamp, which is log time while it is applied. Invariant: no
+//! All arithmetic is from the entry's stamp, which is log time while it is applied, or from the
+//! deadline before. Invariant: no
 //! key is ever given a deadline that log time has reached; it is removed instead.
 
 use super::{Context, ExpireIf, Expiry};
@@ -28,9 +29,9 @@ pub(super) fn fate(expiry: Expiry, now_ms: u64, current: Option<u64>) -> Result<
     }
 }
 
-fn after(now_ms: u64, ms: i64) -> Result<i64, ReplyError> {
-    let now = i64::try_from(now_ms).ok();
-    let at = now.and_then(|now| now.checked_add(ms));
+fn after(moment_ms: u64, ms: i64) -> Result<i64, ReplyError> {
+    let moment = i64::try_from(moment_ms).ok();
+    let at = moment.and_then(|moment| moment.checked_add(ms));
     at.ok_or(ReplyError::InvalidExpireTime)
 }
 
@@ -78,6 +79,20 @@ fn holds(condition: ExpireIf, current: Option<u64>, at: i64) -> bool {
         ExpireIf::Sooner => current.is_none_or(|current| at < current),
         ExpireIf::HasDeadlineSooner => current.is_some_and(|current| at < current),
     }
+}
+
+/// Moves a deadline that is there.
+pub(super) fn prolong(
+    context: &mut Context<'_>,
+    key: &[u8],
+    by_ms: i64,
+) -> Result<ReplyValue, ReplyError> {
+    let Some(deadline_ms) = context.get(key).and_then(|old| old.deadline_ms) else {
+        return Ok(ReplyValue::Integer(0));
+    };
+    let at = after(deadline_ms, by_ms)?;
+    apply(context, key, fate_at(at, context.now_ms()));
+    Ok(ReplyValue::Integer(1))
 }
 
 /// PERSIST.

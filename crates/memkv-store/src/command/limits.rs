@@ -87,6 +87,7 @@ impl Command {
             | Command::GetEx { key, .. }
             | Command::IncrBy { key, .. }
             | Command::Expire { key, .. }
+            | Command::Prolong { key, .. }
             | Command::Persist { key }
             | Command::DelRevision { key, .. } => f(Part::Key(key)),
             Command::Rename { from, to, .. } | Command::Copy { from, to, .. } => {

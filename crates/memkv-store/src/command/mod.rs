@@ -131,6 +131,14 @@ pub enum Command {
         /// When it is set.
         condition: ExpireIf,
     },
+    /// Moves the deadline that the key has: `Integer` 1, or 0 if the key is absent or has no
+    /// deadline. One that has passed then removes the key.
+    Prolong {
+        /// The key.
+        key: Bytes,
+        /// Milliseconds that are added; may be negative.
+        by_ms: i64,
+    },
     /// `PERSIST`: `Integer` 1, or 0 if the key is absent or has no deadline.
     Persist {
         /// The key.
@@ -278,7 +286,7 @@ impl Command {
             Command::IncrByFloat { .. } => "incrbyfloat",
             Command::Append { .. } => "append",
             Command::SetRange { .. } => "setrange",
-            Command::Expire { .. } => "expire",
+            Command::Expire { .. } | Command::Prolong { .. } => "expire",
             Command::Persist { .. } => "persist",
             Command::Rename { .. } => "rename",
             Command::Copy { .. } => "copy",

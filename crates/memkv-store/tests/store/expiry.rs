@@ -184,6 +184,26 @@ fn expire_times_that_do_not_fit_are_errors_and_change_nothing() {
     assert!(log.store.is_empty());
 }
 
+#[test]
+fn a_deadline_is_moved_from_where_it_was() {
+    let mut log = Log::new();
+    log.entry(1000, &[plain("for ever"), until("a", 5000)]);
+    let move_by = |key: &str, by_ms| Command::Prolong {
+        key: bytes(key),
+        by_ms,
+    };
+    for key in ["for ever", "absent"] {
+        assert_eq!(log.one(2000, move_by(key, 10)), ReplyValue::Integer(0));
+    }
+    assert_eq!(log.one(3000, move_by("a", 700)), ReplyValue::Integer(1));
+    assert_eq!(log.store.next_deadline(), Some(5700));
+    let beyond = log.one(3000, move_by("a", i64::MAX));
+    assert_eq!(beyond, ReplyValue::Error(ReplyError::InvalidExpireTime));
+    assert_eq!(log.store.next_deadline(), Some(5700));
+    assert_eq!(log.one(3000, move_by("a", -2700)), ReplyValue::Integer(1));
+    assert_eq!(log.store.len(), 1, "what is moved to now is gone");
+}
+
 /// More keys than one entry removes.
 const MANY: u64 = 12_000;
 

@@ -133,6 +133,7 @@ fn plain() -> impl Strategy<Value = Command> {
         4 => (key(), expiry(), expire_if()).prop_map(|(key, expiry, condition)| Command::Expire {
             key, expiry, condition,
         }),
+        1 => (key(), -3000..3000i64).prop_map(|(key, by_ms)| Command::Prolong { key, by_ms }),
         1 => key().prop_map(|key| Command::Persist { key }),
     ];
     let others = prop_oneof![

@@ -288,6 +288,20 @@ impl Reference {
                 }
                 Integer(met.into())
             }
+            Command::Prolong { key, by_ms } => {
+                let Some(old) = self.get(db, key).cloned() else {
+                    return Ok(Integer(0));
+                };
+                let Some(deadline) = old.deadline else {
+                    return Ok(Integer(0));
+                };
+                let at = i128::from(deadline) + i128::from(*by_ms);
+                if at > i128::from(i64::MAX) {
+                    return Err(ReplyError::InvalidExpireTime);
+                }
+                self.put_until(db, key, old.value, Some(at));
+                Integer(1)
+            }
             Command::Persist { key } => {
                 let command = Command::Expire {
                     key: key.clone(),

@@ -13,11 +13,6 @@ use memkv_resp::parse_integer;
 
 use crate::commands::{Failure, Op, Shape};
 
-const NO_ADDING: Failure = Failure::new(
-    "ERR memkv cannot add to the time that a lock has left yet; set it anew (redis-py: \
-     replace_ttl=True); nothing was executed",
-);
-
 /// A script that is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
@@ -25,7 +20,8 @@ pub(super) enum Known {
     DeleteIfEqual,
     /// Lets a lock that one holds last longer: 1 or 0.
     ExpireIfEqual,
-    /// Lets a lock that one holds, and that expires, last for a time given anew: 1 or 0.
+    /// Lets a lock that one holds, and that expires, last longer by a time, or for a time given
+    /// anew: 1 or 0.
     ExtendIfEqual,
     /// Counts, and begins a window with the first one.
     CountInWindow,
@@ -229,17 +225,23 @@ impl Known {
                 Op::Write(command, Shape::Script(last_or_zero))
             }
             Self::ExtendIfEqual => {
-                if call.args.get(2).is_none_or(|arg| arg == "0") {
-                    return Err(NO_ADDING);
-                }
                 let holds = equal(Call::needed(&call.args, 0)?);
-                let expire = Command::Expire {
-                    key: key.clone(),
-                    expiry: in_ms(call.number(1)?),
-                    condition: ExpireIf::HasDeadline,
+                let ms = call.number(1)?;
+                let adds = call.args.get(2).is_some_and(|arg| arg == "0");
+                let extend = if adds {
+                    Command::Prolong {
+                        key: key.clone(),
+                        by_ms: ms,
+                    }
+                } else {
+                    Command::Expire {
+                        key: key.clone(),
+                        expiry: in_ms(ms),
+                        condition: ExpireIf::HasDeadline,
+                    }
                 };
                 let guards = vec![call.guard(&key, holds)];
-                let command = transaction(guards, vec![call.write(expire)], Vec::new());
+                let command = transaction(guards, vec![call.write(extend)], Vec::new());
                 Op::Write(command, Shape::Script(last_or_zero))
             }
             // A window begins with the key. That a key was there and held 0 also begins one in

@@ -4,6 +4,23 @@ use super::*;
 
 const UNLOCK: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end";
 const EXTEND: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) else return 0 end";
+const PROLONG: &str = "local token = redis.call('get', KEYS[1])
+        if not token or token ~= ARGV[1] then
+            return 0
+        end
+        local expiration = redis.call('pttl', KEYS[1])
+        if not expiration then
+            expiration = 0
+        end
+        if expiration < 0 then
+            return 0
+        end
+        local newttl = ARGV[2]
+        if ARGV[3] == \"0\" then
+            newttl = ARGV[2] + expiration
+        end
+        redis.call('pexpire', KEYS[1], newttl)
+        return 1";
 const WINDOW: &str = "local current
     local amount = tonumber(ARGV[2])
     current = redis.call(\"incrby\", KEYS[1], amount)
@@ -48,6 +65,14 @@ async fn locks() {
     assert_eq!(client.eval(EXTEND, "1 lock other 9000").await, ":0");
     assert_eq!(client.eval(EXTEND, "1 lock mine 9000").await, ":1");
     assert_eq!(client.ask("PTTL lock").await, ":9000");
+    assert_eq!(client.eval(PROLONG, "1 lock other 500 0").await, ":0");
+    // Each write of the tests' store is stamped one millisecond later.
+    assert_eq!(client.eval(PROLONG, "1 lock mine 500 0").await, ":1");
+    assert_eq!(client.ask("PTTL lock").await, ":9498");
+    assert_eq!(client.eval(PROLONG, "1 lock mine 500 1").await, ":1");
+    assert_eq!(client.ask("PTTL lock").await, ":500");
+    client.ask("PERSIST lock").await;
+    assert_eq!(client.eval(PROLONG, "1 lock mine 500 0").await, ":0");
     assert_eq!(client.eval(UNLOCK, "1 lock other").await, ":0");
     assert_eq!(client.eval(UNLOCK, "1 lock mine").await, ":1");
     assert_eq!(client.ask("GET lock").await, "$-1");
