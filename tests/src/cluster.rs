@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::http::Http;
+use crate::partition::Partition;
 use crate::ports::free_port;
 use rustix::process::Signal;
 
@@ -30,6 +31,8 @@ pub struct Node {
     pub id: String,
     /// Where it listens, `host:port`.
     pub addr: String,
+    /// Where its peers reach it: the same, unless a test stands between them.
+    pub peer_addr: String,
     /// Where its `redis_addr` listens, if it was given one.
     pub redis_addr: Option<String>,
     /// Working directory: holds `raft_config.json`, `log/`, `metadata/`, `snapshot/`.
@@ -46,8 +49,10 @@ impl Node {
         let id = port.to_string();
         let dir = root.join(&id);
         fs::create_dir_all(&dir).unwrap();
+        let addr = format!("127.0.0.1:{port}");
         Node {
-            addr: format!("127.0.0.1:{port}"),
+            peer_addr: addr.clone(),
+            addr,
             redis_addr: None,
             id,
             log: dir.with_extension("log"),
@@ -69,7 +74,7 @@ impl Node {
             "max_log_size": 1024,
             "max_log_count": 6,
             "peer_addrs": peers,
-            "node_addr": { "addr": self.addr, "id": self.id },
+            "node_addr": { "addr": self.peer_addr, "id": self.id },
         })
     }
 
@@ -192,14 +197,24 @@ impl Cluster {
 
     /// The same with further keys in each configuration.
     pub fn configured_with(size: usize, more: &Value) -> Cluster {
+        Cluster::configured_as(size, more, |node| node.addr.clone())
+    }
+
+    /// The same, where peers reach each node at the address that `peer_addr` gives.
+    fn configured_as(size: usize, more: &Value, peer_addr: impl Fn(&Node) -> String) -> Cluster {
         let root = tempfile::Builder::new()
             .prefix("memkv-test-")
             .tempdir()
             .unwrap();
-        let nodes: Vec<Node> = (0..size).map(|_| Node::new(root.path())).collect();
+        let mut nodes: Vec<Node> = (0..size).map(|_| Node::new(root.path())).collect();
+        for node in &mut nodes {
+            node.peer_addr = peer_addr(node);
+        }
         for node in &nodes {
             let others = nodes.iter().filter(|other| other.id != node.id);
-            let peers: Vec<_> = others.map(|o| (o.addr.clone(), o.id.clone())).collect();
+            let peers: Vec<_> = others
+                .map(|other| (other.peer_addr.clone(), other.id.clone()))
+                .collect();
             let mut config = node.seed_config(&peers);
             for (key, value) in more.as_object().into_iter().flatten() {
                 config[key] = value.clone();
@@ -215,6 +230,14 @@ impl Cluster {
     /// `size` nodes with the seed's configuration, all serving.
     pub fn start(size: usize) -> Cluster {
         let mut cluster = Cluster::configured(size);
+        cluster.start_all();
+        cluster
+    }
+
+    /// The same, where nodes reach each other through `partition` only.
+    pub fn start_through(partition: &Partition, size: usize) -> Cluster {
+        let through = |node: &Node| partition.proxy(&node.id, &node.addr);
+        let mut cluster = Cluster::configured_as(size, &json!({}), through);
         cluster.start_all();
         cluster
     }

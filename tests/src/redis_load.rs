@@ -3,9 +3,9 @@
 //! Four kinds of work: increments, writes and reads, optimistic transactions, locks. A client is at
 //! home at one node, goes to the next one while that refuses it, and comes home with the next round.
 //!
-//! Invariant: at a node that was not harmed, no error is seen other than `CLUSTERDOWN` and
-//! `TRYAGAIN`, which were not executed, and `UNKNOWN`; and no connection ends. At a harmed one, a
-//! connection that ends is an unknown outcome.
+//! Invariant: no error is seen other than `CLUSTERDOWN` and `TRYAGAIN`, which were not executed, and
+//! `UNKNOWN`; and no connection ends. Only a node that is killed may refuse connections, end them,
+//! which is an unknown outcome, and say `LOADING` when it is back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -46,7 +46,18 @@ pub struct RedisVerdict {
     /// Errors by their first word.
     pub errors: BTreeMap<String, u64>,
     /// From each harm to the first write that began after it and was acknowledged, in order.
-    pub pauses: Vec<Duration>,
+    pub pauses: BTreeMap<Harm, Vec<Duration>>,
+}
+
+/// What a test does to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Harm {
+    /// `kill -9`.
+    Kill,
+    /// SIGSTOP.
+    Pause,
+    /// Nothing passes between it and its peers; its clients reach it.
+    CutOff,
 }
 
 /// What all clients share.
@@ -62,19 +73,23 @@ pub(crate) struct Shared {
 
 struct Place {
     addr: String,
-    /// Whether it may refuse, end connections and say that it is loading.
+    /// Whether it may be unable to answer.
     harmed: AtomicBool,
-    /// How often it was harmed; a connection from before may end at any time.
-    harms: AtomicU64,
+    /// Whether it is dead, or comes back from that.
+    killed: AtomicBool,
+    /// How often it was killed; a connection from before may end at any time.
+    kills: AtomicU64,
     answered: AtomicU64,
+    refused: AtomicU64,
 }
 
 #[derive(Default)]
 struct Counts {
     answered: BTreeMap<&'static str, u64>,
     errors: BTreeMap<String, u64>,
-    harm_at: Option<Instant>,
-    pauses: Vec<Duration>,
+    /// The last harm, until a write has succeeded.
+    harm_at: Option<(Harm, Instant)>,
+    pauses: BTreeMap<Harm, Vec<Duration>>,
 }
 
 impl RedisLoad {
@@ -83,8 +98,10 @@ impl RedisLoad {
         let place = |addr: &String| Place {
             addr: addr.clone(),
             harmed: AtomicBool::new(false),
-            harms: AtomicU64::new(0),
+            killed: AtomicBool::new(false),
+            kills: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         };
         let shared = Arc::new(Shared {
             nodes: cluster.nodes.iter().map(|node| place(&node.addr)).collect(),
@@ -106,22 +123,25 @@ impl RedisLoad {
     }
 
     /// Call this just before harm is done to a node.
-    pub fn harming(&self, node: usize) {
+    pub fn harming(&self, node: usize, harm: Harm) {
         let place = &self.shared.nodes[node];
         place.harmed.store(true, Ordering::SeqCst);
-        place.harms.fetch_add(1, Ordering::SeqCst);
+        if harm == Harm::Kill {
+            place.killed.store(true, Ordering::SeqCst);
+            place.kills.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// Call this just after harm was done: the pause begins.
-    pub fn harmed(&self) {
-        self.shared.counts.lock().unwrap().harm_at = Some(Instant::now());
+    pub fn harmed(&self, harm: Harm) {
+        self.shared.counts.lock().unwrap().harm_at = Some((harm, Instant::now()));
     }
 
     /// Call this when the node serves again: the clients come home, and use other keys.
     pub fn healed(&self, node: usize) {
-        self.shared.nodes[node]
-            .harmed
-            .store(false, Ordering::SeqCst);
+        let place = &self.shared.nodes[node];
+        place.killed.store(false, Ordering::SeqCst);
+        place.harmed.store(false, Ordering::SeqCst);
         self.shared.round.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -130,13 +150,26 @@ impl RedisLoad {
     pub fn wait_answered(&self, count: u64, limit: Duration) {
         let sound = |place: &&Place| !place.harmed.load(Ordering::SeqCst);
         for place in self.shared.nodes.iter().filter(sound) {
-            let target = place.answered.load(Ordering::Relaxed) + count;
             let what = format!("{count} more answers of {}", place.addr);
-            eventually(&what, limit, || {
-                self.failed_client();
-                (place.answered.load(Ordering::Relaxed) >= target).then_some(())
-            });
+            self.wait_more(&place.answered, count, &what, limit);
         }
+    }
+
+    /// Waits until a node has told `count` more clients that it cannot do what they asked for.
+    #[track_caller]
+    pub fn wait_refused(&self, node: usize, count: u64, limit: Duration) {
+        let place = &self.shared.nodes[node];
+        let what = format!("{count} more refusals of {}", place.addr);
+        self.wait_more(&place.refused, count, &what, limit);
+    }
+
+    #[track_caller]
+    fn wait_more(&self, counter: &AtomicU64, count: u64, what: &str, limit: Duration) {
+        let target = counter.load(Ordering::Relaxed) + count;
+        eventually(what, limit, || {
+            self.failed_client();
+            (counter.load(Ordering::Relaxed) >= target).then_some(())
+        });
     }
 
     /// Ends the test when a client saw what it must not see; it has said what.
@@ -247,8 +280,8 @@ pub(crate) struct Client {
 
 struct Open {
     resp: Resp,
-    /// How often its node had been harmed when it was opened.
-    harms: u64,
+    /// How often its node had been killed when it was opened.
+    kills: u64,
 }
 
 impl Client {
@@ -289,11 +322,11 @@ impl Client {
             return true;
         }
         let place = &self.shared.nodes[self.node];
-        let harms = place.harms.load(Ordering::SeqCst);
+        let kills = place.kills.load(Ordering::SeqCst);
         match Resp::connect(&place.addr) {
-            Ok(resp) => self.connection = Some(Open { resp, harms }),
+            Ok(resp) => self.connection = Some(Open { resp, kills }),
             Err(error) => {
-                self.excused(harms, &error);
+                self.excused(kills, &error);
                 self.node = (self.node + 1) % self.shared.nodes.len();
                 thread::sleep(REFUSED_PAUSE);
             }
@@ -301,14 +334,14 @@ impl Client {
         self.connection.is_some()
     }
 
-    /// Fails unless the node was harmed since it had been `harms` times, or is.
-    fn excused(&self, harms: u64, error: &dyn std::fmt::Display) {
+    /// Fails unless the node was killed since it had been `kills` times, or is.
+    fn excused(&self, kills: u64, error: &dyn std::fmt::Display) {
         let place = &self.shared.nodes[self.node];
         let excused =
-            place.harmed.load(Ordering::SeqCst) || place.harms.load(Ordering::SeqCst) > harms;
+            place.killed.load(Ordering::SeqCst) || place.kills.load(Ordering::SeqCst) > kills;
         assert!(
             excused,
-            "a node that was not harmed: {}: {error}",
+            "a node that was not killed: {}: {error}",
             place.addr
         );
     }
@@ -321,7 +354,7 @@ impl Client {
         let frame = match open.resp.call(arguments) {
             Ok(frame) => frame,
             Err(error) => {
-                self.excused(open.harms, &error);
+                self.excused(open.kills, &error);
                 self.count_error("connection lost");
                 return Answer::Unknown;
             }
@@ -338,12 +371,13 @@ impl Client {
             "CLUSTERDOWN" | "TRYAGAIN" => Answer::NotExecuted,
             "UNKNOWN" => Answer::Unknown,
             "LOADING" => {
-                self.excused(open.harms, &text);
+                self.excused(open.kills, &text);
                 Answer::NotExecuted
             }
             _ => panic!("{} answered: {text}", place.addr),
         };
         self.count_error(word);
+        place.refused.fetch_add(1, Ordering::Relaxed);
         self.connection = Some(open);
         answer
     }
@@ -357,9 +391,9 @@ impl Client {
     pub(crate) fn acknowledged(&self, kind: &'static str, began: Instant) {
         let mut counts = self.shared.counts.lock().unwrap();
         *counts.answered.entry(kind).or_default() += 1;
-        if let Some(harm) = counts.harm_at.filter(|harm| began > *harm) {
+        if let Some((harm, at)) = counts.harm_at.filter(|(_, at)| began > *at) {
             counts.harm_at = None;
-            counts.pauses.push(harm.elapsed());
+            counts.pauses.entry(harm).or_default().push(at.elapsed());
         }
     }
 }

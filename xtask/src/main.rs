@@ -33,7 +33,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                                 whole clusters in simulated time; every failure prints its seed
   crash [--rounds N] [--seed S] kill -9 real nodes under load and check the history (default 200)
   failover [--rounds N] [--seed S]
-                                Redis clients at all nodes while leaders die (default 100)
+                                Redis clients at all nodes while leaders are killed, paused and
+                                cut off (default 100)
   differential [--commands N] [--seed S]
                                 the same random commands to memkv and to redis-server 7.0, every
                                 reply compared (default 1000000)
