@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::cluster::Node;
+
 /// All files below a directory, in the order of their names; none if it does not exist.
 pub fn files_in(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else {
@@ -20,6 +22,21 @@ pub fn files_in(dir: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+/// Index of the first entry in a node's log, from the names of its segments.
+pub fn first_index(node: &Node) -> u64 {
+    let segments = files_in(&node.dir.join("log"));
+    let names = segments
+        .iter()
+        .filter_map(|path| path.file_name()?.to_str());
+    let first = names
+        .filter(|name| name.ends_with(".log"))
+        .filter_map(|name| name.split('-').next());
+    first
+        .map(|index| index.parse().unwrap())
+        .min()
+        .expect("a log has segments")
 }
 
 /// The finished snapshot below a directory that was written last.

@@ -30,9 +30,10 @@ mod resp;
 mod seed;
 mod setting;
 mod wait;
+mod wall_clock;
 
 pub use cluster::{Cluster, Node};
-pub use data::{files_in, flip_bit, newest_snapshot};
+pub use data::{files_in, first_index, flip_bit, newest_snapshot};
 pub use http::{Http, Response};
 pub use interop::{Listener, node_script, on_every_listener, python_script};
 pub use load::{Load, Verdict};
@@ -48,3 +49,4 @@ pub use rustix::process::Signal;
 pub use seed::{Seed, SeedReply};
 pub use setting::{seed, setting};
 pub use wait::{eventually, within};
+pub use wall_clock::WallClock;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Load, Node, Seed, eventually, files_in};
+use memkv_tests::{Cluster, Load, Node, Seed, eventually, files_in, first_index};
 use serde_json::Value;
 
 /// The seed's `max_log_count` in these clusters' configurations.
@@ -35,21 +35,6 @@ fn number(status: &Value, name: &str) -> u64 {
     status[name]
         .as_u64()
         .unwrap_or_else(|| panic!("no `{name}` in {status}"))
-}
-
-/// Index of the first entry in a node's log, from the names of its segments.
-fn first_index(node: &Node) -> u64 {
-    let segments = files_in(&node.dir.join("log"));
-    let names = segments
-        .iter()
-        .filter_map(|path| path.file_name()?.to_str());
-    let first = names
-        .filter(|name| name.ends_with(".log"))
-        .filter_map(|name| name.split('-').next());
-    first
-        .map(|index| index.parse().unwrap())
-        .min()
-        .expect("a log has segments")
 }
 
 #[test]

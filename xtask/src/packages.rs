@@ -13,6 +13,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("strace", "strace"),
     ("ip", "iproute2"),
+    ("faketime", "faketime"),
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
     ("redis-benchmark", "redis-tools"),

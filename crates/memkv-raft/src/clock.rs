@@ -10,7 +10,8 @@
 //! node whose machine was rebooted and that has heard nobody starts from the wall clock.
 //!
 //! Invariants: a stamp is never smaller than the highest one applied here; a sure clock is stepped
-//! by nobody but the leader that this node follows.
+//! by nobody but the leader that this node follows; a clock that has become sure is written down
+//! before anything is stamped or acknowledged by it, so that a restart goes on with that time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +32,8 @@ const SLEW_PER_SECOND_MS: i64 = 5;
 /// of a leader, so that it keeps up with one that slows down.
 const FOLLOW_BACK_DIVISOR: u64 = 100;
 
-/// How often the reading is written down. However old, it is exact on a machine that has stayed up,
-/// but for the slew since.
+/// How often the reading is written down again. However old, it is exact on a machine that has
+/// stayed up, but for the slew since.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 
 /// What a node says of its clock.
@@ -78,13 +79,14 @@ impl State {
 /// A node's log clock.
 pub(crate) struct LogClock {
     env: Env,
+    file: Option<ClockFile>,
     state: Mutex<State>,
 }
 
 impl LogClock {
     /// Goes on from what this node wrote down on the same run of the machine, else from the wall
-    /// clock.
-    pub(crate) fn resume(env: Env, saved: Option<ClockReading>) -> Self {
+    /// clock. It is written down in `file` from then on.
+    pub(crate) fn resume(env: Env, saved: Option<ClockReading>, file: Option<ClockFile>) -> Self {
         let own = saved
             .zip((env.boot_clock)())
             .filter(|(saved, (boot_id, _))| saved.boot_id == *boot_id)
@@ -101,6 +103,7 @@ impl LogClock {
         };
         Self {
             env,
+            file,
             state: Mutex::new(state),
         }
     }
@@ -121,8 +124,13 @@ impl LogClock {
         let error = i128::from(wall) - i128::from(state.reading.log_ms);
         let error = i64::try_from(error).unwrap_or(0).clamp(-most, most);
         state.reading.log_ms = state.reading.log_ms.saturating_add_signed(error);
-        state.reading.sure = true;
-        state.reading.log_ms
+        let was_sure = std::mem::replace(&mut state.reading.sure, true);
+        let reading = state.reading;
+        drop(state);
+        if !was_sure {
+            self.write_down(reading);
+        }
+        reading.log_ms
     }
 
     /// Takes note of a stamp that was applied here: time is not before it.
@@ -144,7 +152,11 @@ impl LogClock {
         }
         let mut state = self.state.lock();
         state.run();
-        if !state.reading.sure || leader.log_ms >= state.reading.log_ms {
+        if !state.reading.sure {
+            drop(state);
+            return self.learn(leader);
+        }
+        if leader.log_ms >= state.reading.log_ms {
             return state.set(leader.log_ms);
         }
         let since = state.at.saturating_duration_since(state.followed_at);
@@ -162,28 +174,37 @@ impl LogClock {
         let mut state = self.state.lock();
         if peer.sure && !state.reading.sure {
             state.set(peer.log_ms);
+            let reading = state.reading;
+            drop(state);
+            self.write_down(reading);
+        }
+    }
+
+    /// Writes a reading of now down, if it is sure. It waits for no disk: the file is never synced.
+    fn write_down(&self, reading: Reading) {
+        let (true, Some(file), Some((boot_id, boot_ms))) =
+            (reading.sure, &self.file, (self.env.boot_clock)())
+        else {
+            return;
+        };
+        let reading = ClockReading {
+            boot_id,
+            boot_ms,
+            log_ms: reading.log_ms,
+        };
+        if let Err(error) = file.save(&reading) {
+            tracing::debug!(%error, "cannot write the clock down; a restart will ask the peers");
         }
     }
 }
 
 /// Writes the reading down from time to time.
-pub(crate) async fn save(inner: Arc<Inner>, file: ClockFile) {
-    let file = Arc::new(file);
+pub(crate) async fn save(inner: Arc<Inner>) {
     loop {
-        let reading = inner.clock.read();
-        if let (true, Some((boot_id, boot_ms))) = (reading.sure, (inner.env.boot_clock)()) {
-            let reading = ClockReading {
-                boot_id,
-                boot_ms,
-                log_ms: reading.log_ms,
-            };
-            let file = file.clone();
-            let saved = blocking(&inner.env, move || file.save(&reading)).await;
-            if let Err(error) = saved.and_then(|saved| saved) {
-                tracing::debug!(%error, "cannot write the clock down; a restart will ask the peers");
-            }
-        }
         tokio::time::sleep(SAVE_EVERY).await;
+        let clock = inner.clock.clone();
+        // Fails only when the node stops.
+        drop(blocking(&inner.env, move || clock.write_down(clock.read())).await);
     }
 }
 
@@ -191,17 +212,29 @@ pub(crate) async fn save(inner: Arc<Inner>, file: ClockFile) {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use memkv_storage::Layout;
+    use memkv_storage::disk::Disk;
+    use memkv_storage::disk::sim::SimDisk;
+
     use super::*;
 
     /// A clock on a machine with this wall clock, and a boot clock of 500 ms.
     fn clock(wall: &Arc<AtomicU64>, saved: Option<ClockReading>) -> LogClock {
+        clock_with(wall, saved, None)
+    }
+
+    fn clock_with(
+        wall: &Arc<AtomicU64>,
+        saved: Option<ClockReading>,
+        file: Option<ClockFile>,
+    ) -> LogClock {
         let wall = wall.clone();
         let env = Env {
             wall_clock_ms: Arc::new(move || wall.load(Ordering::Relaxed)),
             boot_clock: Arc::new(|| Some((7, 500))),
             ..Env::real()
         };
-        LogClock::resume(env, saved)
+        LogClock::resume(env, saved, file)
     }
 
     const START: u64 = 10_000_000;
@@ -270,6 +303,34 @@ mod tests {
         assert_eq!(rebooted.read(), unsure);
         rebooted.learn(sure(1_300));
         assert_eq!(rebooted.read(), sure(1_300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_is_written_down_before_anybody_goes_by_it() {
+        let wall = Arc::new(AtomicU64::new(START));
+        let sure = Reading {
+            log_ms: START,
+            sure: true,
+        };
+        let become_sure: [fn(&LogClock, Reading); 3] = [
+            |clock, _| {
+                clock.stamp();
+            },
+            LogClock::learn,
+            LogClock::follow,
+        ];
+        for act in become_sure {
+            let disk = SimDisk::new(1);
+            let layout = Layout::under(std::path::Path::new("/memkv"));
+            disk.create_dir_all(&layout.metadata).unwrap();
+            let open = || ClockFile::open(&disk, &layout).unwrap();
+            let (file, none) = open();
+            assert_eq!(none, None);
+            act(&clock_with(&wall, None, Some(file)), sure);
+            let (_, saved) = open();
+            let restarted = clock(&Arc::new(AtomicU64::new(2 * START)), saved);
+            assert_eq!(restarted.read(), sure);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -247,7 +247,7 @@ impl Node {
         directory::load_snapshot(&replica, &opened.snapshots, &env).await?;
         directory::check_gap(&replica, &opened.log)?;
         let (clock_file, saved) = memkv_storage::ClockFile::open(&*disk, &config.layout)?;
-        let clock = Arc::new(LogClock::resume(env.clone(), saved));
+        let clock = Arc::new(LogClock::resume(env.clone(), saved, Some(clock_file)));
         clock.applied(replica.machine.read().store.stamp_ms());
         let me = config.me.clone();
         let peers = Arc::new(Peers::new(
@@ -303,7 +303,7 @@ impl Node {
             vote,
             opened.metadata.committed_hint,
         );
-        inner.spawn(clock::save(inner.clone(), clock_file));
+        inner.spawn(clock::save(inner.clone()));
         inner.spawn(live(inner.clone(), log_store, prepare_requests));
         Ok(Node { inner })
     }

@@ -56,7 +56,7 @@ impl<F: Fn() -> Directory + Send + Sync> StoreBuilder<TypeConfig, LogStore, Stat
             opened.metadata.committed_hint,
         );
         let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
-        let clock = Arc::new(LogClock::resume(env.clone(), None));
+        let clock = Arc::new(LogClock::resume(env.clone(), None, None));
         let machine = StateMachine::new(replica, opened.snapshots, clock, env);
         Ok((
             Guard {
