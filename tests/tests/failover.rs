@@ -10,7 +10,9 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Delayed, Harm, Partition, Random, RedisLoad, Signal, seed, setting};
+use memkv_tests::{
+    Cluster, Delayed, Harm, Node, Partition, Random, RedisLoad, Resp, Signal, seed, setting,
+};
 
 /// Rounds without `MEMKV_FAILOVER_ROUNDS`: two of each harm.
 const ROUNDS: u64 = 6;
@@ -29,6 +31,14 @@ const SERVE_AGAIN: Duration = Duration::from_secs(20);
 
 /// Acknowledged writes of each kind, for each round.
 const FLOOR: u64 = 20;
+
+/// The others have gone on, so what a node that is cut off holds is old, and it must not tell.
+fn check_refuses_to_read(node: &Node) {
+    let mut client = Resp::connect(&node.addr).unwrap();
+    let reply = client.call(&["GET", "key"]).unwrap();
+    let refused = reply.is_error() && reply.text().starts_with(b"CLUSTERDOWN ");
+    assert!(refused, "cut off, and answers {reply}");
+}
 
 #[test]
 fn clients_see_a_pause_and_nothing_worse_when_leaders_fail() {
@@ -54,6 +64,7 @@ fn clients_see_a_pause_and_nothing_worse_when_leaders_fail() {
             Harm::Kill => cluster.nodes[leader].start(),
             Harm::Pause => cluster.nodes[leader].process().signal(Signal::CONT),
             Harm::CutOff => {
+                check_refuses_to_read(&cluster.nodes[leader]);
                 load.wait_refused(leader, REFUSALS, SERVE_AGAIN);
                 let delayed = [Delayed::Arrive, Delayed::Lost][random.below(2)];
                 partition.heal(&cluster.nodes[leader].id, delayed);
