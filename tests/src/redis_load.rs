@@ -1,7 +1,8 @@
 //! Redis clients at every node while a test harms the leader, and the judgement of what they saw.
 //!
 //! Four kinds of work: increments, writes and reads, optimistic transactions, locks. A client is at
-//! home at one node, goes to the next one while that refuses it, and comes home with the next round.
+//! home at one node; it may go to the next one while that refuses it, and comes home with the next
+//! round.
 //!
 //! Invariant: no error is seen other than `CLUSTERDOWN` and `TRYAGAIN`, which were not executed, and
 //! `UNKNOWN`; and no connection ends. Only a node that is killed may refuse connections, end them,
@@ -25,8 +26,11 @@ use crate::redis_work::{WORK, Worker};
 use crate::resp::{Frame, Resp};
 use crate::wait::eventually;
 
-/// Pause after a node refused a connection, so that clients do not burn the cores that it needs.
+/// Pause after a node refused a connection or was loading, so that clients do not burn the cores that it needs.
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+
+/// Longer than a node is ever paused, which its clients wait out.
+const PAUSE_MAX: Duration = Duration::from_secs(120);
 
 /// Running clients.
 pub struct RedisLoad {
@@ -63,6 +67,8 @@ pub enum Harm {
 /// What all clients share.
 pub(crate) struct Shared {
     nodes: Vec<Place>,
+    /// Whether clients go elsewhere when their node refuses them.
+    roams: bool,
     pub(crate) recorder: Recorder,
     stop: AtomicBool,
     round: AtomicU64,
@@ -93,8 +99,18 @@ struct Counts {
 }
 
 impl RedisLoad {
-    /// Starts `each` clients of each kind of work at each node.
+    /// Starts `each` clients of each kind of work at each node, which go to the next one while
+    /// theirs refuses them.
     pub fn start(cluster: &Cluster, each: usize, seed: u64) -> RedisLoad {
+        RedisLoad::start_all(cluster, each, seed, true)
+    }
+
+    /// The same with clients that stay, so that every node has its own whatever happens.
+    pub fn start_at_home(cluster: &Cluster, each: usize, seed: u64) -> RedisLoad {
+        RedisLoad::start_all(cluster, each, seed, false)
+    }
+
+    fn start_all(cluster: &Cluster, each: usize, seed: u64, roams: bool) -> RedisLoad {
         let place = |addr: &String| Place {
             addr: addr.clone(),
             harmed: AtomicBool::new(false),
@@ -105,6 +121,7 @@ impl RedisLoad {
         };
         let shared = Arc::new(Shared {
             nodes: cluster.nodes.iter().map(|node| place(&node.addr)).collect(),
+            roams,
             recorder: Recorder::monotonic(),
             stop: AtomicBool::new(false),
             round: AtomicU64::new(0),
@@ -137,11 +154,13 @@ impl RedisLoad {
         self.shared.counts.lock().unwrap().harm_at = Some((harm, Instant::now()));
     }
 
-    /// Call this when the node serves again: the clients come home, and use other keys.
-    pub fn healed(&self, node: usize) {
-        let place = &self.shared.nodes[node];
-        place.killed.store(false, Ordering::SeqCst);
-        place.harmed.store(false, Ordering::SeqCst);
+    /// Call this when these nodes serve again: the clients come home, and use other keys.
+    pub fn healed(&self, nodes: impl IntoIterator<Item = usize>) {
+        for node in nodes {
+            let place = &self.shared.nodes[node];
+            place.killed.store(false, Ordering::SeqCst);
+            place.harmed.store(false, Ordering::SeqCst);
+        }
         self.shared.round.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -161,6 +180,28 @@ impl RedisLoad {
         let place = &self.shared.nodes[node];
         let what = format!("{count} more refusals of {}", place.addr);
         self.wait_more(&place.refused, count, &what, limit);
+    }
+
+    /// Waits until all nodes together have given so many more answers or, where nobody leads, so
+    /// many more refusals.
+    #[track_caller]
+    pub fn wait_outcomes(&self, answers: u64, refusals: u64, limit: Duration) {
+        let total = |count: fn(&Place) -> &AtomicU64| {
+            let counts = self.shared.nodes.iter().map(count);
+            counts.map(|count| count.load(Ordering::Relaxed)).sum()
+        };
+        let so_far = || -> (u64, u64) {
+            let answered = total(|place| &place.answered);
+            (answered, total(|place| &place.refused))
+        };
+        let (answered, refused) = so_far();
+        let what = format!("{answers} more answers or {refusals} more refusals");
+        eventually(&what, limit, || {
+            self.failed_client();
+            let (more_answered, more_refused) = so_far();
+            let enough = more_answered >= answered + answers || more_refused >= refused + refusals;
+            enough.then_some(())
+        });
     }
 
     #[track_caller]
@@ -324,10 +365,15 @@ impl Client {
         let place = &self.shared.nodes[self.node];
         let kills = place.kills.load(Ordering::SeqCst);
         match Resp::connect(&place.addr) {
-            Ok(resp) => self.connection = Some(Open { resp, kills }),
+            Ok(resp) => {
+                resp.set_timeout(PAUSE_MAX).unwrap();
+                self.connection = Some(Open { resp, kills });
+            }
             Err(error) => {
                 self.excused(kills, &error);
-                self.node = (self.node + 1) % self.shared.nodes.len();
+                if self.shared.roams {
+                    self.node = (self.node + 1) % self.shared.nodes.len();
+                }
                 thread::sleep(REFUSED_PAUSE);
             }
         }
@@ -372,6 +418,7 @@ impl Client {
             "UNKNOWN" => Answer::Unknown,
             "LOADING" => {
                 self.excused(open.kills, &text);
+                thread::sleep(REFUSED_PAUSE);
                 Answer::NotExecuted
             }
             _ => panic!("{} answered: {text}", place.addr),

@@ -71,7 +71,7 @@ fn clients_see_a_pause_and_nothing_worse_when_leaders_fail() {
             }
         }
         cluster.wait_serving();
-        load.healed(leader);
+        load.healed([leader]);
     }
     load.wait_answered(ANSWERS, SERVE_AGAIN);
     let verdict = load.finish(&cluster);

@@ -1,5 +1,5 @@
-//! `cargo xtask crash`, `differential`, `failover`, `interop`: one test of `tests/` alone, against
-//! release binaries, longer than `cargo xtask test` runs it or with the same choices again.
+//! `cargo xtask crash`, `differential`, `failover`, `nemesis`, `interop`: one test of `tests/` alone,
+//! against release binaries, longer than `cargo xtask test` runs it or with the same choices again.
 
 use crate::{cargo, packages};
 
@@ -40,6 +40,15 @@ const TESTS: &[Alone] = &[
         flags: &[
             ("--rounds", "MEMKV_FAILOVER_ROUNDS", Some("100")),
             ("--seed", "MEMKV_FAILOVER_SEED", None),
+        ],
+    },
+    Alone {
+        name: "nemesis",
+        files: &["nemesis"],
+        only: "",
+        flags: &[
+            ("--rounds", "MEMKV_NEMESIS_ROUNDS", Some("30")),
+            ("--seed", "MEMKV_NEMESIS_SEED", None),
         ],
     },
     Alone {

@@ -35,6 +35,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   failover [--rounds N] [--seed S]
                                 Redis clients at all nodes while leaders are killed, paused and
                                 cut off (default 100)
+  nemesis [--rounds N] [--seed S]
+                                the same clients while nodes fail together (default 30)
   differential [--commands N] [--seed S]
                                 the same random commands to memkv and to redis-server 7.0, every
                                 reply compared (default 1000000)
