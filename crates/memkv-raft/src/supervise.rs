@@ -69,7 +69,7 @@ async fn look(inner: &Arc<Inner>, raft: &Raft) {
             .iter()
             .find(|member| !member.pending && member.name == newcomer.name);
         if let Some(old) = old {
-            replace(inner, raft, &membership, old, newcomer).await;
+            replace(inner, raft, &members, &membership, old, newcomer).await;
             // One at a time.
             return;
         }
@@ -142,12 +142,15 @@ async fn collect_abandoned(
 async fn replace(
     inner: &Inner,
     raft: &Raft,
+    members: &[Member],
     membership: &Membership,
     old: &Member,
     newcomer: &Member,
 ) {
     let voters: BTreeSet<u64> = membership.voter_ids().collect();
-    if voters.contains(&newcomer.id) && !voters.contains(&old.id) {
+    let leaving = leaving(&voters, members, old.id);
+    let votes = voters.contains(&newcomer.id);
+    if votes && leaving.is_empty() {
         let op = SystemOp::ReplaceNode {
             old: old.id,
             new: newcomer.id,
@@ -157,7 +160,8 @@ async fn replace(
         }
         return;
     }
-    if inner.silent_for(old.id) < inner.config.replace_after {
+    let is_silent = |id: &u64| inner.silent_for(*id) >= inner.config.replace_after;
+    if !is_silent(&old.id) || !leaving.iter().all(is_silent) {
         // It came back: two nodes claim one name, and the one with the data stays.
         return;
     }
@@ -168,19 +172,27 @@ async fn replace(
         }
         return;
     }
-    if !caught_up(raft, newcomer.id) || !majority_without(inner, &voters, old.id) {
+    let ready = votes || caught_up(raft, newcomer.id);
+    if !ready || !majority_without(inner, &voters, &leaving) {
         return;
     }
     let target: BTreeSet<u64> = voters
-        .iter()
+        .difference(&leaving)
         .copied()
-        .filter(|id| *id != old.id)
         .chain([newcomer.id])
         .collect();
     match raft.change_membership(target, false).await {
         Ok(_) => tracing::info!(name = %old.name, id = newcomer.id, "the newcomer votes now"),
         Err(error) => tracing::debug!(%error, "the replacement has to wait"),
     }
+}
+
+/// The voters that must go for a newcomer: the member of record `old`, and earlier newcomers of its
+/// name that were wiped after they came to vote and before the book said so. The book has forgotten
+/// those, and nobody else is missing from it.
+fn leaving(voters: &BTreeSet<u64>, members: &[Member], old: u64) -> BTreeSet<u64> {
+    let stays = |id: &u64| *id != old && members.iter().any(|member| member.id == *id);
+    voters.iter().copied().filter(|id| !stays(id)).collect()
 }
 
 fn caught_up(raft: &Raft, id: u64) -> bool {
@@ -196,12 +208,40 @@ fn caught_up(raft: &Raft, id: u64) -> bool {
     matched.is_some_and(|matched| matched.index + CAUGHT_UP_ENTRIES >= last)
 }
 
-/// Whether a majority of the voters is alive when `without` is not counted.
-fn majority_without(inner: &Inner, voters: &BTreeSet<u64>, without: u64) -> bool {
+/// Whether a majority of the voters is alive when those in `without` are not counted.
+fn majority_without(inner: &Inner, voters: &BTreeSet<u64>, without: &BTreeSet<u64>) -> bool {
     let alive = voters
-        .iter()
-        .filter(|id| **id != without)
+        .difference(without)
         .filter(|id| inner.silent_for(**id) < inner.config.election_timeout * 2)
         .count();
     alive > voters.len() / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, name: &str, pending: bool) -> Member {
+        Member {
+            id,
+            name: name.to_owned(),
+            addr: "127.0.0.1:1".to_owned(),
+            pending,
+        }
+    }
+
+    #[test]
+    fn a_newcomer_that_was_wiped_before_the_book_named_it_goes_with_the_next() {
+        let book = [
+            member(1, "a", false),
+            member(2, "b", false),
+            member(3, "c", false),
+            member(9, "c", true),
+        ];
+        let leaving_of = |voters: &[u64]| leaving(&voters.iter().copied().collect(), &book, 3);
+        assert_eq!(leaving_of(&[1, 2, 3]), BTreeSet::from([3]));
+        // 7 was a newcomer too, and had taken the vote of 3.
+        assert_eq!(leaving_of(&[1, 2, 7]), BTreeSet::from([7]));
+        assert_eq!(leaving_of(&[1, 2, 9]), BTreeSet::new());
+    }
 }
