@@ -34,6 +34,7 @@ mod identity;
 mod inspect;
 mod node;
 mod peers;
+mod publish;
 mod read;
 mod replica;
 mod rounds;
@@ -52,6 +53,7 @@ pub use error::{FatalError, RequestError, StartError};
 #[doc(hidden)]
 pub use inspect::{Inspection, kind_of};
 pub use node::Node;
+pub use publish::{MAX_PUBLICATION_BYTES, Publication, Subscribers};
 pub use status::{MemberStatus, NodeStatus, Phase, Role};
 pub use transport::{CallError, Frame, Lane, Transport};
 

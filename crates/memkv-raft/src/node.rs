@@ -30,6 +30,7 @@ use crate::formation::{self, Prepare};
 use crate::handle::{self, Incoming};
 use crate::identity::Identity;
 use crate::peers::Peers;
+use crate::publish::{self, Publication, Publisher, Subscribers};
 use crate::replica::Replica;
 use crate::rounds::Rounds;
 use crate::session::Session;
@@ -68,6 +69,7 @@ pub(crate) struct Inner {
     pub(crate) session: Arc<Session>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) batcher: Arc<Batcher>,
+    pub(crate) publisher: Publisher,
     /// Reads that this node confirms as the leader, for itself and for others.
     pub(crate) led_reads: Rounds,
     /// Reads that another leader confirms for this node.
@@ -273,6 +275,7 @@ impl Node {
             clock,
             session,
             peers,
+            publisher: Publisher::default(),
             led_reads: Rounds::default(),
             sent_reads: Rounds::default(),
             raft: OnceLock::new(),
@@ -364,6 +367,18 @@ impl Node {
         }
     }
 
+    /// Sends a message to the subscribers of all other nodes: at most once, and in the order of the
+    /// calls. Resolves soon to the number of those who got it, without those of nodes that do not
+    /// answer. Must be called within a tokio runtime.
+    pub fn publish(&self, publication: &Publication) -> impl Future<Output = u64> + Send + use<> {
+        publish::publish(&self.inner, publication)
+    }
+
+    /// Says who gets the messages that other nodes publish. A second call has no effect.
+    pub fn subscribe(&self, subscribers: Subscribers) {
+        self.inner.publisher.subscribe(subscribers);
+    }
+
     /// Reads what is here now, however old.
     pub fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.inner.replica.machine.read().store)
@@ -448,6 +463,7 @@ async fn live(
     inner.spawn(space::run(inner.clone(), raft.clone()));
     inner.spawn(diagnose::run(inner.clone()));
     inner.spawn(expiry::run(inner.clone()));
+    inner.spawn(publish::probe(inner.clone()));
     let waiting = if identity.founder {
         Phase::Forming
     } else {

@@ -8,7 +8,9 @@ use futures_util::future::BoxFuture;
 use memkv_raft::store::{
     BatchBuilder, Command, Rejected, Reply, SessionId, Sink, Store, SystemOp, SystemOutcome,
 };
-use memkv_raft::{Frame, Lane, MemberStatus, NodeStatus, Phase, RequestError, Role};
+use memkv_raft::{
+    Frame, Lane, MemberStatus, NodeStatus, Phase, Publication, RequestError, Role, Subscribers,
+};
 use parking_lot::Mutex;
 
 use crate::backend::Backend;
@@ -131,6 +133,13 @@ impl Backend for Fake {
             }],
         }
     }
+
+    /// There is no other node.
+    fn publish(&self, _: &Publication) -> BoxFuture<'static, u64> {
+        Box::pin(std::future::ready(0))
+    }
+
+    fn subscribe(&self, _: Subscribers) {}
 
     /// Answers a peer with its request.
     fn handle(&self, _: Lane, request: Bytes) -> BoxFuture<'static, Frame> {

@@ -2,13 +2,14 @@
 //! get them, as in Redis.
 //!
 //! The seam to other nodes: [`Hub::deliver`] hands a message to this node's listeners and says how
-//! many there were. `PUBLISH` calls it for a message that began here; a message that another node
-//! passes on goes the same way.
+//! many there were. `PUBLISH` calls it for a message that began here, and so does the node for one
+//! that began at another.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use memkv_raft::Publication;
 use memkv_resp::glob_match;
 use parking_lot::Mutex;
 
@@ -49,7 +50,13 @@ impl Hub {
     }
 
     /// Hands a message to this node's listeners; how many times it was handed over.
-    pub(crate) fn deliver(&self, is_shard: bool, channel: &Bytes, payload: &Bytes) -> usize {
+    pub(crate) fn deliver(&self, publication: &Publication) -> usize {
+        let Publication {
+            is_shard,
+            channel,
+            payload,
+        } = publication;
+        let is_shard = *is_shard;
         let tables = self.tables.lock();
         let kind = if is_shard { Kind::Shard } else { Kind::Channel };
         let mut sent = 0;

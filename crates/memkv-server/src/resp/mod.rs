@@ -1,6 +1,6 @@
 //! The Redis protocol: one connection reads, executes and answers; all of them share what a node
 //! has one of. `conn` is the loop, `execute` takes requests, `segment` collects
-//! them, `answer` settles a segment, `transaction` is MULTI to EXEC,
+//! them, `answer` settles a segment, `transaction` is MULTI to EXEC, `publish` is PUBLISH,
 //! `session` what a connection has said about itself, `server`, `clients` and `hub` are shared.
 //!
 //! Invariants: every request gets exactly one answer, in order; a read sees the connection's own
@@ -11,6 +11,7 @@ mod clients;
 mod conn;
 mod execute;
 mod hub;
+mod publish;
 mod segment;
 mod server;
 mod session;
@@ -59,6 +60,10 @@ impl<B: Backend> Resp<B> {
 
     /// From now on there is a node to describe. A second call has no effect.
     pub fn serve_with(&self, backend: B) {
+        let server = self.server.clone();
+        backend.subscribe(Arc::new(move |publication| {
+            server.hub.deliver(publication) as u64
+        }));
         self.server.look_with(Box::new(move || view(&backend)));
     }
 
