@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod announce;
 mod batch;
 #[cfg(memkv_bugs)]
 pub mod bugs;

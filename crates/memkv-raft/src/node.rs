@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::announce::Announcer;
 use crate::batch::Batcher;
 use crate::clock::LogClock;
 use crate::engine::Raft;
@@ -69,7 +70,9 @@ pub(crate) struct Inner {
     pub(crate) session: Arc<Session>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) batcher: Arc<Batcher>,
-    pub(crate) publisher: Publisher,
+    pub(crate) publisher: Arc<Publisher>,
+    /// Last index of the log when this process began.
+    old_through: u64,
     /// Reads that this node confirms as the leader, for itself and for others.
     pub(crate) led_reads: Rounds,
     /// Reads that another leader confirms for this node.
@@ -262,6 +265,7 @@ impl Node {
         let (prepares, prepare_requests) = mpsc::unbounded_channel();
         (env.drive_wal)(opened.worker, opened.wal.clone());
         let space = Arc::<SpaceWatch>::default();
+        let old_through = opened.log.last().map_or(0, |last| last.index);
         let inner = Arc::new(Inner {
             storage: Storage {
                 wal: opened.wal,
@@ -275,7 +279,8 @@ impl Node {
             clock,
             session,
             peers,
-            publisher: Publisher::default(),
+            publisher: Arc::default(),
+            old_through,
             led_reads: Rounds::default(),
             sent_reads: Rounds::default(),
             raft: OnceLock::new(),
@@ -374,8 +379,8 @@ impl Node {
         publish::publish(&self.inner, publication)
     }
 
-    /// Says who gets the messages that other nodes publish. A second call has no effect.
-    pub fn subscribe(&self, subscribers: Subscribers) {
+    /// Says who gets the messages that other nodes publish, and what is announced of keys. A second call has no effect.
+    pub fn subscribe(&self, subscribers: Box<dyn Subscribers>) {
         self.inner.publisher.subscribe(subscribers);
     }
 
@@ -499,6 +504,11 @@ async fn start_engine(
         inner.storage.snapshots.clone(),
         inner.clock.clone(),
         inner.env.clone(),
+        Announcer {
+            publisher: inner.publisher.clone(),
+            configured: inner.config.announce,
+            old_through: inner.old_through,
+        },
     );
     let settings = Arc::new(settings(&inner.config)?);
     let raft = Raft::new(identity.node_id, settings, network, log_store, machine)

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
+use memkv_store::Notice;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -73,8 +74,18 @@ impl Publication {
     }
 }
 
-/// Hands a message to this node's subscribers, at once, and says how many there were.
-pub type Subscribers = Arc<dyn Fn(&Publication) -> u64 + Send + Sync>;
+/// Who listens on this node. No method ever waits.
+pub trait Subscribers: Send + Sync {
+    /// Hands on a message that another node published; how many got it.
+    fn deliver(&self, publication: &Publication) -> u64;
+
+    /// Whether anybody listens to any channel. Once somebody's subscription is acknowledged, it is
+    /// true.
+    fn has_listeners(&self) -> bool;
+
+    /// Hands on what was done to keys, in the order of the log.
+    fn announce(&self, notices: Vec<Notice>);
+}
 
 /// A peer as publishers see it.
 #[derive(Default)]
@@ -87,7 +98,7 @@ struct Peer {
 /// All of a node's publishing.
 #[derive(Default)]
 pub(crate) struct Publisher {
-    subscribers: OnceLock<Subscribers>,
+    subscribers: OnceLock<Box<dyn Subscribers>>,
     peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
     /// Rings when a peer has fallen silent.
     silence: Notify,
@@ -97,8 +108,16 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     /// From now on there is somebody to hand messages to. A second call has no effect.
-    pub(crate) fn subscribe(&self, subscribers: Subscribers) {
+    pub(crate) fn subscribe(&self, subscribers: Box<dyn Subscribers>) {
         let _ = self.subscribers.set(subscribers);
+    }
+
+    pub(crate) fn subscribers(&self) -> Option<&dyn Subscribers> {
+        self.subscribers.get().map(|subscribers| &**subscribers)
+    }
+
+    pub(crate) fn has_listeners(&self) -> bool {
+        self.subscribers().is_some_and(Subscribers::has_listeners)
     }
 
     fn peer(&self, id: u64) -> Arc<Peer> {
@@ -204,8 +223,8 @@ async fn count(inner: &Inner, waiting: Vec<Waiting>) -> u64 {
 /// A peer's message. Handed on before this returns: the order of arrival is the order of delivery.
 pub(crate) fn receive(inner: &Inner, body: Reader) -> Result<Frame, DecodeError> {
     let publication = Publication::decode(body)?;
-    let subscribers = inner.publisher.subscribers.get();
-    let count = subscribers.map_or(0, |deliver| deliver(&publication));
+    let subscribers = inner.publisher.subscribers();
+    let count = subscribers.map_or(0, |subscribers| subscribers.deliver(&publication));
     Ok(wire::ok(|out| out.put_u64_le(count)))
 }
 

@@ -34,8 +34,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// to their number.
     fn publish(&self, publication: &Publication) -> BoxFuture<'static, u64>;
 
-    /// Says who gets the messages that other nodes publish.
-    fn subscribe(&self, subscribers: Subscribers);
+    /// Says who gets the messages that other nodes publish, and what is announced of keys.
+    fn subscribe(&self, subscribers: Box<dyn Subscribers>);
 
     /// Answers a peer's request; called in the order of arrival, on the consensus runtime.
     fn handle(&self, lane: Lane, request: Bytes) -> BoxFuture<'static, Frame>;
@@ -70,7 +70,7 @@ impl Backend for Node {
         Box::pin(Self::publish(self, publication))
     }
 
-    fn subscribe(&self, subscribers: Subscribers) {
+    fn subscribe(&self, subscribers: Box<dyn Subscribers>) {
         Self::subscribe(self, subscribers);
     }
 

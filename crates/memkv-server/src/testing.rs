@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_raft::store::{
-    BatchBuilder, Command, Rejected, Reply, SessionId, Sink, Store, SystemOp, SystemOutcome,
+    BatchBuilder, Command, NoticeClasses, Rejected, Reply, SessionId, Sink, Store, SystemOp,
+    SystemOutcome,
 };
 use memkv_raft::{
     Frame, Lane, MemberStatus, NodeStatus, Phase, Publication, RequestError, Role, Subscribers,
@@ -139,7 +140,7 @@ impl Backend for Fake {
         Box::pin(std::future::ready(0))
     }
 
-    fn subscribe(&self, _: Subscribers) {}
+    fn subscribe(&self, _: Box<dyn Subscribers>) {}
 
     /// Answers a peer with its request.
     fn handle(&self, _: Lane, request: Bytes) -> BoxFuture<'static, Frame> {
@@ -154,6 +155,7 @@ pub(crate) fn resp_settings() -> RespSettings {
         max_value_bytes: 1024 * 1024,
         max_connections: 100,
         write_stall: Duration::from_secs(10),
+        announce: NoticeClasses::default(),
         password: None,
     }
 }

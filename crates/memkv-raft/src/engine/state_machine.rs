@@ -15,6 +15,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
 use super::{Applied, EngineLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, codec};
+use crate::announce::Announcer;
 use crate::clock::LogClock;
 use crate::env::blocking;
 use crate::replica::{Machine, Replica};
@@ -46,6 +47,7 @@ pub(crate) struct StateMachine {
     snapshots: SnapshotStore,
     clock: Arc<LogClock>,
     env: Env,
+    announcer: Announcer,
 }
 
 impl StateMachine {
@@ -54,12 +56,14 @@ impl StateMachine {
         snapshots: SnapshotStore,
         clock: Arc<LogClock>,
         env: Env,
+        announcer: Announcer,
     ) -> Self {
         Self {
             replica,
             snapshots,
             clock,
             env,
+            announcer,
         }
     }
 }
@@ -174,7 +178,9 @@ impl StateMachine {
         let mut last = None;
         let mut machine = self.replica.machine.write();
         for (entry, responder) in chunk {
-            last = Some(entry.log_id().index);
+            let index = entry.log_id().index;
+            last = Some(index);
+            self.announcer.prepare(&mut machine.store, index);
             apply_entry(&mut machine, entry, &mut outcomes);
             let system = std::mem::take(&mut outcomes.system);
             if !system.is_empty() {
@@ -188,7 +194,10 @@ impl StateMachine {
         }
         self.clock.applied(machine.store.stamp_ms());
         let garbage = machine.store.take_garbage();
+        let notices = machine.store.take_notices();
         drop(machine);
+        // Before anybody is answered: who has an answer has missed nothing that came before it.
+        self.announcer.tell(notices);
         if let Some(garbage) = garbage {
             // Freeing a million keys takes longer than a heartbeat may wait.
             tokio::spawn((self.env.blocking)(Box::new(move || drop(garbage))));

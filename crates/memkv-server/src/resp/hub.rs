@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use memkv_raft::Publication;
@@ -30,23 +31,35 @@ type Listeners = BTreeMap<u64, Arc<Client>>;
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     tables: Mutex<[HashMap<Bytes, Listeners>; 3]>,
+    /// Subscriptions to channels and patterns.
+    subscriptions: AtomicUsize,
 }
 
 impl Hub {
     pub(crate) fn listen(&self, kind: Kind, name: Bytes, client: &Arc<Client>) {
         let mut tables = self.tables.lock();
         let listeners = tables[kind as usize].entry(name).or_default();
-        listeners.insert(client.id, client.clone());
+        let before = listeners.insert(client.id, client.clone());
+        if before.is_none() && kind != Kind::Shard {
+            self.subscriptions.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     pub(crate) fn leave(&self, kind: Kind, name: &Bytes, client: u64) {
         let mut tables = self.tables.lock();
         if let Some(listeners) = tables[kind as usize].get_mut(name) {
-            listeners.remove(&client);
+            if listeners.remove(&client).is_some() && kind != Kind::Shard {
+                self.subscriptions.fetch_sub(1, Ordering::SeqCst);
+            }
             if listeners.is_empty() {
                 tables[kind as usize].remove(name);
             }
         }
+    }
+
+    /// Whether anybody listens to a channel or a pattern; asked for every entry that is applied.
+    pub(crate) fn has_listeners(&self) -> bool {
+        self.subscriptions.load(Ordering::SeqCst) > 0
     }
 
     /// Hands a message to this node's listeners; how many times it was handed over.

@@ -1,11 +1,13 @@
 //! The Redis protocol: one connection reads, executes and answers; all of them share what a node
 //! has one of. `conn` is the loop, `execute` takes requests, `segment` collects
-//! them, `answer` settles a segment, `transaction` is MULTI to EXEC, `publish` is PUBLISH,
+//! them, `answer` settles a segment, `transaction` is MULTI to EXEC, `publish` is PUBLISH, `announce`
+//! what is told of keys,
 //! `session` what a connection has said about itself, `server`, `clients` and `hub` are shared.
 //!
 //! Invariants: every request gets exactly one answer, in order; a read sees the connection's own
 //! earlier writes and none of its later ones; what a connection holds is bounded.
 
+mod announce;
 mod answer;
 mod clients;
 mod conn;
@@ -60,10 +62,8 @@ impl<B: Backend> Resp<B> {
 
     /// From now on there is a node to describe. A second call has no effect.
     pub fn serve_with(&self, backend: B) {
-        let server = self.server.clone();
-        backend.subscribe(Arc::new(move |publication| {
-            server.hub.deliver(publication) as u64
-        }));
+        let listeners = announce::Listeners::start(self.server.clone());
+        backend.subscribe(Box::new(listeners));
         self.server.look_with(Box::new(move || view(&backend)));
     }
 
@@ -111,6 +111,7 @@ fn view<B: Backend>(backend: &B) -> View {
             databases: databases.collect(),
             memory_bytes: store.memory_bytes(),
             expired: store.expired_total(),
+            announced: store.announced(),
             now_ms: backend.now_ms(store),
         }
     })
