@@ -41,6 +41,7 @@ mod replica;
 mod rounds;
 mod session;
 mod space;
+mod stats;
 mod status;
 mod stop;
 mod supervise;
@@ -55,6 +56,7 @@ pub use error::{FatalError, RequestError, StartError};
 pub use inspect::{Inspection, kind_of};
 pub use node::Node;
 pub use publish::{MAX_PUBLICATION_BYTES, Publication, Subscribers};
+pub use stats::NodeStats;
 pub use status::{MemberStatus, NodeStatus, Phase, Role};
 pub use transport::{CallError, Frame, Lane, Transport};
 

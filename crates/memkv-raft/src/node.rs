@@ -36,6 +36,7 @@ use crate::replica::Replica;
 use crate::rounds::Rounds;
 use crate::session::Session;
 use crate::space::SpaceWatch;
+use crate::stats::{Counters, NodeStats};
 use crate::{
     Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
     Transport, clock, compaction, diagnose, directory, expiry, follow, forward, read, space, stop,
@@ -71,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) peers: Arc<Peers>,
     pub(crate) batcher: Arc<Batcher>,
     pub(crate) publisher: Arc<Publisher>,
+    pub(crate) counters: Arc<Counters>,
     /// Last index of the log when this process began.
     old_through: u64,
     /// Reads that this node confirms as the leader, for itself and for others.
@@ -280,6 +282,7 @@ impl Node {
             session,
             peers,
             publisher: Arc::default(),
+            counters: Arc::default(),
             old_through,
             led_reads: Rounds::default(),
             sent_reads: Rounds::default(),
@@ -400,6 +403,11 @@ impl Node {
         self.inner.status()
     }
 
+    /// What the node has counted of its work. Never blocks for long, never asks a peer.
+    pub fn stats(&self) -> NodeStats {
+        self.inner.stats()
+    }
+
     /// Resolves when the node has failed for good; the process must then end.
     pub fn failed(&self) -> impl Future<Output = FatalError> + Send + use<> {
         let mut fatal = self.inner.fatal.subscribe();
@@ -504,6 +512,7 @@ async fn start_engine(
         inner.storage.snapshots.clone(),
         inner.clock.clone(),
         inner.env.clone(),
+        inner.counters.clone(),
         Announcer {
             publisher: inner.publisher.clone(),
             configured: inner.config.announce,

@@ -6,7 +6,9 @@ use std::future::Future;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_raft::store::{Command, Reply, Store};
-use memkv_raft::{Frame, Lane, Node, NodeStatus, Publication, RequestError, Subscribers};
+use memkv_raft::{
+    Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError, Subscribers,
+};
 
 /// A replicated store; a clone is another handle to the same one.
 pub trait Backend: Clone + Send + Sync + 'static {
@@ -36,6 +38,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Says who gets the messages that other nodes publish, and what is announced of keys.
     fn subscribe(&self, subscribers: Box<dyn Subscribers>);
+
+    /// What the node has counted of its work.
+    fn stats(&self) -> NodeStats;
 
     /// Answers a peer's request; called in the order of arrival, on the consensus runtime.
     fn handle(&self, lane: Lane, request: Bytes) -> BoxFuture<'static, Frame>;
@@ -72,6 +77,10 @@ impl Backend for Node {
 
     fn subscribe(&self, subscribers: Box<dyn Subscribers>) {
         Self::subscribe(self, subscribers);
+    }
+
+    fn stats(&self) -> NodeStats {
+        Self::stats(self)
     }
 
     fn handle(&self, lane: Lane, request: Bytes) -> BoxFuture<'static, Frame> {

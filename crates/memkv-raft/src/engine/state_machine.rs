@@ -5,7 +5,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
 use memkv_storage::{SnapshotReader, SnapshotReceiver, SnapshotStore, SnapshotWriter};
@@ -19,6 +20,7 @@ use crate::announce::Announcer;
 use crate::clock::LogClock;
 use crate::env::blocking;
 use crate::replica::{Machine, Replica};
+use crate::stats::Counters;
 use crate::{Env, session};
 
 /// Entries that are applied under one lock. Each is bounded by the batcher to about a megabyte, so
@@ -47,6 +49,7 @@ pub(crate) struct StateMachine {
     snapshots: SnapshotStore,
     clock: Arc<LogClock>,
     env: Env,
+    counters: Arc<Counters>,
     announcer: Announcer,
 }
 
@@ -56,6 +59,7 @@ impl StateMachine {
         snapshots: SnapshotStore,
         clock: Arc<LogClock>,
         env: Env,
+        counters: Arc<Counters>,
         announcer: Announcer,
     ) -> Self {
         Self {
@@ -63,6 +67,7 @@ impl StateMachine {
             snapshots,
             clock,
             env,
+            counters,
             announcer,
         }
     }
@@ -135,6 +140,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             replica: self.replica.clone(),
             snapshots: self.snapshots.clone(),
             env: self.env.clone(),
+            counters: self.counters.clone(),
         }
     }
 
@@ -177,6 +183,7 @@ impl StateMachine {
         let mut responders = Vec::with_capacity(chunk.len());
         let mut last = None;
         let mut machine = self.replica.machine.write();
+        let started = Instant::now();
         for (entry, responder) in chunk {
             let index = entry.log_id().index;
             last = Some(index);
@@ -196,6 +203,7 @@ impl StateMachine {
         let garbage = machine.store.take_garbage();
         let notices = machine.store.take_notices();
         drop(machine);
+        self.counters.apply.count_duration(started.elapsed(), 1);
         // Before anybody is answered: who has an answer has missed nothing that came before it.
         self.announcer.tell(notices);
         if let Some(garbage) = garbage {
@@ -299,6 +307,7 @@ pub(crate) struct SnapshotBuilder {
     replica: Arc<Replica>,
     snapshots: SnapshotStore,
     env: Env,
+    counters: Arc<Counters>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
@@ -316,7 +325,11 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 }
                 // A leader's snapshot replaced the store; this one goes on from the new state.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                built => return built,
+                built => {
+                    let counter = &self.counters.snapshots_built;
+                    counter.fetch_add(u64::from(built.is_ok()), Ordering::Relaxed);
+                    return built;
+                }
             }
         }
     }

@@ -39,7 +39,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             .map(|command| backend.write(command))
             .collect::<Vec<_>>()
             .into_iter();
-        let deadline = Instant::now() + resp.api.answer_within();
+        let started = Instant::now();
+        let deadline = started + resp.api.answer_within();
+        let writes = outcomes.len();
         let mut found = VecDeque::new();
         let mut failed = None;
         for slot in segment.slots {
@@ -62,14 +64,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             };
             let value = if let Some(outcome) = outcomes.next() {
                 let outcome = timeout_at(deadline, outcome).await;
+                if outcomes.len() == 0 {
+                    resp.api.latency().wrote(started.elapsed(), writes);
+                }
                 outcome.map_or_else(|_| Err(no_outcome(name)), |outcome| written(name, outcome))
             } else {
                 if found.is_empty() && failed.is_none() {
                     let queries = mem::take(&mut segment.queries);
+                    let (started, asked) = (Instant::now(), queries.len());
                     match resp.look(self.session.stale_reads, queries).await {
                         Ok((values, left)) => (found, segment.queries) = (values, left),
                         Err(failure) => failed = Some(failure),
                     }
+                    let answered = asked - segment.queries.len();
+                    resp.api.latency().read(started.elapsed(), answered);
                 }
                 found
                     .pop_front()

@@ -59,7 +59,12 @@ impl Hub {
 
     /// Whether anybody listens to a channel or a pattern; asked for every entry that is applied.
     pub(crate) fn has_listeners(&self) -> bool {
-        self.subscriptions.load(Ordering::SeqCst) > 0
+        self.subscriptions() > 0
+    }
+
+    /// How many subscriptions to channels and patterns there are.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::SeqCst)
     }
 
     /// Hands a message to this node's listeners; how many times it was handed over.

@@ -32,6 +32,7 @@ use crate::backend::Backend;
 use crate::budget::Budget;
 use crate::commands::Failure;
 use crate::http::Api;
+use crate::metrics;
 
 pub(crate) use clients::{Client, Message};
 pub(crate) use hub::Kind;
@@ -64,6 +65,11 @@ impl<B: Backend> Resp<B> {
     pub fn serve_with(&self, backend: B) {
         let listeners = announce::Listeners::start(self.server.clone());
         backend.subscribe(Box::new(listeners));
+        let (server, latency) = (self.server.clone(), self.api.latency().clone());
+        let node = backend.clone();
+        self.api.show_metrics_with(Box::new(move || {
+            metrics::show(&server, &view(&node), &node.stats(), &latency)
+        }));
         self.server.look_with(Box::new(move || view(&backend)));
     }
 
