@@ -7,7 +7,7 @@ use memkv_store::{BatchBuilder, Command, Expiry, NoticeClasses, SetIf, Store};
 use crate::support::{apply, load, open, snapshot};
 
 fn classes(letters: &str) -> NoticeClasses {
-    NoticeClasses::parse(letters.as_bytes()).unwrap()
+    NoticeClasses::parse(letters.as_bytes()).expect("known letters")
 }
 
 fn bytes(text: &'static str) -> Bytes {
@@ -128,7 +128,7 @@ fn the_setting_is_part_of_the_state_and_the_notices_are_not() {
     assert_ne!(loud.digest(), quiet.digest());
     assert!(noted(&mut loud, sessions[1], 3, &[set("a")]).is_empty());
 
-    let mut loaded = load(&snapshot(&mut loud, 1000)).unwrap();
+    let mut loaded = load(&snapshot(&mut loud, 1000)).expect("a whole snapshot");
     assert_eq!(loaded.announced(), Some(classes("Kx")));
     assert_eq!(loaded.digest(), loud.digest());
     loaded.listen(true, classes(""));
