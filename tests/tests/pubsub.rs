@@ -187,6 +187,14 @@ fn a_dead_or_paused_node_holds_up_nobody_and_comes_back() {
     wait_for(&mut returned, "after-restart");
 
     cluster.nodes[1].process().signal(Signal::STOP);
+    // It is not known yet that the node does not answer: a pipeline waits for it once.
+    let pipeline = encode(&["PUBLISH", "news", "at-once"]).repeat(MESSAGES);
+    publisher.send(&pipeline).unwrap();
+    within("a pipeline to a node that has just stopped", LIMIT, || {
+        for _ in 0..MESSAGES {
+            assert_eq!(publisher.receive().unwrap().integer(), Some(2));
+        }
+    });
     counts(
         &mut publisher,
         2,
