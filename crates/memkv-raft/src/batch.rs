@@ -93,6 +93,11 @@ impl Batcher {
         }
     }
 
+    /// How much waits for the next entry.
+    pub(crate) fn pending(&self) -> usize {
+        self.queue.lock().work.len()
+    }
+
     fn is_majority_low(&self, raft: &Raft) -> bool {
         let metrics = raft.server_metrics();
         let metrics = metrics.borrow_watched();

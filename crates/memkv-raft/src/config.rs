@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use memkv_storage::Layout;
+use memkv_store::NoticeClasses;
 
 /// A node as the configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +43,8 @@ pub struct NodeConfig {
     pub snapshot_growth_percent: u32,
     /// Largest value that a command may carry, in bytes.
     pub max_value_bytes: usize,
+    /// Which events of keys this node announces until the cluster is told by a command.
+    pub announce: NoticeClasses,
     /// How long a member must have been silent before a wiped node of its name may replace it.
     pub replace_after: Duration,
 }
@@ -61,6 +64,7 @@ impl NodeConfig {
             hold: Duration::from_secs(3),
             snapshot_growth_percent: 50,
             max_value_bytes: 8 * 1024 * 1024,
+            announce: NoticeClasses::default(),
             replace_after: Duration::from_secs(10),
         }
     }

@@ -1,6 +1,7 @@
 //! Watches the engine: who leads, and whether it still runs.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use crate::{FatalError, Phase};
 /// Passes on what the engine says of itself: who leads, and whether it still runs.
 pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
     let mut metrics = raft.metrics();
+    let mut last_leader = None;
     loop {
         let (mut leader, leads, running) = {
             let now = metrics.borrow_watched();
@@ -39,6 +41,14 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
             changed
         });
         if changed {
+            // A leader that was lost and is there again in the same term is no other.
+            if leader.is_some() && leader != last_leader {
+                last_leader = leader;
+                inner
+                    .counters
+                    .leader_changes
+                    .fetch_add(1, Ordering::Relaxed);
+            }
             announce(&inner, leader);
         }
         if leader.is_some() && inner.is_formed() {

@@ -3,6 +3,7 @@
 //! One hop at most: what arrives at a node that does not lead is refused there, never passed on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -74,6 +75,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             Some((session, first_seq, count, outcome)) = sent.next(), if !sent.is_empty() => {
                 inner.session.settle(session, first_seq, count, outcome);
                 if outcome != GroupOutcome::Applied {
+                    inner.counters.failed_proposals.fetch_add(1, Ordering::Relaxed);
                     not_before = Instant::now() + REFUSED_PAUSE;
                 }
             }
@@ -99,6 +101,7 @@ fn send(inner: &Arc<Inner>, leader: u64, group: crate::session::Group) -> Sent {
             (session, first_seq, count, outcome)
         });
     }
+    inner.counters.forwarded.fetch_add(count, Ordering::Relaxed);
     let header = inner.peers.envelope(Kind::Propose, leader).freeze();
     let request = Frame(vec![header, group.encoded]);
     let call = inner

@@ -66,7 +66,7 @@ impl Node {
 }
 
 /// Names of requests by their number on the wire.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 14] = [
     "?",
     "Append",
     "Vote",
@@ -80,6 +80,7 @@ const KINDS: [&str; 13] = [
     "Hello",
     "Prepare",
     "Join",
+    "Publish",
 ];
 
 /// Name of a request's kind.
@@ -96,7 +97,13 @@ mod tests {
 
     #[test]
     fn kinds_have_their_names() {
-        for kind in [Kind::Append, Kind::SnapshotInstall, Kind::Hello, Kind::Join] {
+        let kinds = [
+            Kind::Append,
+            Kind::SnapshotInstall,
+            Kind::Join,
+            Kind::Publish,
+        ];
+        for kind in kinds {
             let request = Bytes::from(vec![1, kind as u8]);
             assert_eq!(kind_of(&request), format!("{kind:?}"));
         }

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod announce;
 mod batch;
 #[cfg(memkv_bugs)]
 pub mod bugs;
@@ -34,11 +35,13 @@ mod identity;
 mod inspect;
 mod node;
 mod peers;
+mod publish;
 mod read;
 mod replica;
 mod rounds;
 mod session;
 mod space;
+mod stats;
 mod status;
 mod stop;
 mod supervise;
@@ -52,6 +55,8 @@ pub use error::{FatalError, RequestError, StartError};
 #[doc(hidden)]
 pub use inspect::{Inspection, kind_of};
 pub use node::Node;
+pub use publish::{MAX_PUBLICATION_BYTES, Publication, Subscribers};
+pub use stats::NodeStats;
 pub use status::{MemberStatus, NodeStatus, Phase, Role};
 pub use transport::{CallError, Frame, Lane, Transport};
 

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::announce::Announcer;
 use crate::batch::Batcher;
 use crate::clock::LogClock;
 use crate::engine::Raft;
@@ -30,10 +31,12 @@ use crate::formation::{self, Prepare};
 use crate::handle::{self, Incoming};
 use crate::identity::Identity;
 use crate::peers::Peers;
+use crate::publish::{self, Publication, Publisher, Subscribers};
 use crate::replica::Replica;
 use crate::rounds::Rounds;
 use crate::session::Session;
 use crate::space::SpaceWatch;
+use crate::stats::{Counters, NodeStats};
 use crate::{
     Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
     Transport, clock, compaction, diagnose, directory, expiry, follow, forward, read, space, stop,
@@ -68,6 +71,10 @@ pub(crate) struct Inner {
     pub(crate) session: Arc<Session>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) batcher: Arc<Batcher>,
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) counters: Arc<Counters>,
+    /// Last index of the log when this process began.
+    old_through: u64,
     /// Reads that this node confirms as the leader, for itself and for others.
     pub(crate) led_reads: Rounds,
     /// Reads that another leader confirms for this node.
@@ -260,6 +267,7 @@ impl Node {
         let (prepares, prepare_requests) = mpsc::unbounded_channel();
         (env.drive_wal)(opened.worker, opened.wal.clone());
         let space = Arc::<SpaceWatch>::default();
+        let old_through = opened.log.last().map_or(0, |last| last.index);
         let inner = Arc::new(Inner {
             storage: Storage {
                 wal: opened.wal,
@@ -273,6 +281,9 @@ impl Node {
             clock,
             session,
             peers,
+            publisher: Arc::default(),
+            counters: Arc::default(),
+            old_through,
             led_reads: Rounds::default(),
             sent_reads: Rounds::default(),
             raft: OnceLock::new(),
@@ -364,6 +375,18 @@ impl Node {
         }
     }
 
+    /// Sends a message to the subscribers of all other nodes: at most once, and in the order of the
+    /// calls. Resolves soon to the number of those who got it, without those of nodes that do not
+    /// answer. Must be called within a tokio runtime.
+    pub fn publish(&self, publication: &Publication) -> impl Future<Output = u64> + Send + use<> {
+        publish::publish(&self.inner, publication)
+    }
+
+    /// Says who gets the messages that other nodes publish, and what is announced of keys. A second call has no effect.
+    pub fn subscribe(&self, subscribers: Box<dyn Subscribers>) {
+        self.inner.publisher.subscribe(subscribers);
+    }
+
     /// Reads what is here now, however old.
     pub fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.inner.replica.machine.read().store)
@@ -378,6 +401,11 @@ impl Node {
     /// The node's view of itself. Never blocks for long, never asks a peer.
     pub fn status(&self) -> NodeStatus {
         self.inner.status()
+    }
+
+    /// What the node has counted of its work. Never blocks for long, never asks a peer.
+    pub fn stats(&self) -> NodeStats {
+        self.inner.stats()
     }
 
     /// Resolves when the node has failed for good; the process must then end.
@@ -448,6 +476,7 @@ async fn live(
     inner.spawn(space::run(inner.clone(), raft.clone()));
     inner.spawn(diagnose::run(inner.clone()));
     inner.spawn(expiry::run(inner.clone()));
+    inner.spawn(publish::probe(inner.clone()));
     let waiting = if identity.founder {
         Phase::Forming
     } else {
@@ -483,6 +512,12 @@ async fn start_engine(
         inner.storage.snapshots.clone(),
         inner.clock.clone(),
         inner.env.clone(),
+        inner.counters.clone(),
+        Announcer {
+            publisher: inner.publisher.clone(),
+            configured: inner.config.announce,
+            old_through: inner.old_through,
+        },
     );
     let settings = Arc::new(settings(&inner.config)?);
     let raft = Raft::new(identity.node_id, settings, network, log_store, machine)

@@ -82,7 +82,10 @@ pub(crate) async fn run_led(inner: Arc<Inner>) {
                 .map_err(|error| RoundFailed(error.to_string()))
         }
     };
-    inner.led_reads.run(confirm).await;
+    inner
+        .led_reads
+        .run(&inner.counters.read_batch, confirm)
+        .await;
 }
 
 /// Serves the rounds of reads that another leader confirms.
@@ -101,5 +104,8 @@ pub(crate) async fn run_sent(inner: Arc<Inner>) {
                 .map_err(|error| RoundFailed(error.to_string()))
         }
     };
-    inner.sent_reads.run(confirm).await;
+    inner
+        .sent_reads
+        .run(&inner.counters.read_batch, confirm)
+        .await;
 }

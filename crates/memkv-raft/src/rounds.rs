@@ -7,6 +7,7 @@ use std::future::Future;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use memkv_storage::Histogram;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
@@ -37,7 +38,12 @@ impl Rounds {
     }
 
     /// Runs rounds of `ask` for ever.
-    pub(crate) async fn run<F: Future<Output = Outcome>>(&self, ask: impl Fn() -> F) {
+    /// Each round is counted in `sizes` by how many share it.
+    pub(crate) async fn run<F: Future<Output = Outcome>>(
+        &self,
+        sizes: &Histogram,
+        ask: impl Fn() -> F,
+    ) {
         let mut under_way = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -50,6 +56,7 @@ impl Rounds {
                 if joined.is_empty() {
                     break;
                 }
+                sizes.count(joined.len() as u64, 1);
                 let round = ask();
                 under_way.push(async move {
                     let outcome = round.await;
@@ -74,10 +81,11 @@ mod tests {
     async fn those_who_wait_share_a_round_that_starts_after_they_joined() {
         let rounds = Arc::new(Rounds::default());
         let started = Arc::new(AtomicU64::new(0));
-        let (driver, counter) = (rounds.clone(), started.clone());
+        let sizes = Arc::new(Histogram::of_sizes());
+        let (driver, counter, counted) = (rounds.clone(), started.clone(), sizes.clone());
         let task = tokio::spawn(async move {
             driver
-                .run(|| {
+                .run(&counted, || {
                     let round = counter.fetch_add(1, Ordering::Relaxed) + 1;
                     async move {
                         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -98,6 +106,7 @@ mod tests {
             "a round under way is too old for a late caller"
         );
         assert_eq!(started.load(Ordering::Relaxed), 2);
+        assert_eq!(sizes.counted().sum, 101);
         task.abort();
     }
 }

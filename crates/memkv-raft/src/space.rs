@@ -80,6 +80,10 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
                 continue;
             }
         };
+        inner
+            .counters
+            .disk_free
+            .store(space.free, Ordering::Relaxed);
         if inner.space.own.swap(space.low, Ordering::Relaxed) != space.low {
             let free_mib = space.free >> 20;
             let detail = if space.low {

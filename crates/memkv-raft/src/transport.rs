@@ -47,11 +47,19 @@ pub enum Lane {
     Forward,
     /// Snapshot chunks.
     Snapshot,
+    /// Messages of publish and subscribe.
+    Publish,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Lane; 4] = [Lane::Append, Lane::Control, Lane::Forward, Lane::Snapshot];
+    pub const ALL: [Lane; 5] = [
+        Lane::Append,
+        Lane::Control,
+        Lane::Forward,
+        Lane::Snapshot,
+        Lane::Publish,
+    ];
 }
 
 /// Why a call got no response.

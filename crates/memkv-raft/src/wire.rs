@@ -41,11 +41,13 @@ pub(crate) enum Kind {
     Prepare = 11,
     /// An empty node asks for a place.
     Join = 12,
+    /// A message for who listens to its channel.
+    Publish = 13,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Result<Self, DecodeError> {
-        const ALL: [Kind; 12] = [
+        const ALL: [Kind; 13] = [
             Kind::Append,
             Kind::Vote,
             Kind::PreVote,
@@ -58,6 +60,7 @@ impl Kind {
             Kind::Hello,
             Kind::Prepare,
             Kind::Join,
+            Kind::Publish,
         ];
         ALL.into_iter()
             .find(|kind| *kind as u8 == value)

@@ -174,6 +174,7 @@ fn flag(key: &'static Key) -> Arg {
         Kind::File => flag.value_name("FILE"),
         Kind::Integer { .. } => flag.value_name("N"),
         Kind::Word(words) => flag.value_name(words.join("|")),
+        Kind::Letters(_) => flag.value_name("LETTERS"),
         Kind::Addr => flag.value_name("HOST:PORT"),
         Kind::Node => flag.value_name("ID@HOST:PORT"),
         Kind::Nodes => flag.value_name("ID@HOST:PORT,..."),

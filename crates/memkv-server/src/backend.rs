@@ -6,7 +6,9 @@ use std::future::Future;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_raft::store::{Command, Reply, Store};
-use memkv_raft::{Frame, Lane, Node, NodeStatus, RequestError};
+use memkv_raft::{
+    Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError, Subscribers,
+};
 
 /// A replicated store; a clone is another handle to the same one.
 pub trait Backend: Clone + Send + Sync + 'static {
@@ -29,6 +31,16 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// The node's view of itself.
     fn status(&self) -> NodeStatus;
+
+    /// Sends a message to the subscribers of all other nodes, in the order of the calls; resolves
+    /// to their number.
+    fn publish(&self, publication: &Publication) -> BoxFuture<'static, u64>;
+
+    /// Says who gets the messages that other nodes publish, and what is announced of keys.
+    fn subscribe(&self, subscribers: Box<dyn Subscribers>);
+
+    /// What the node has counted of its work.
+    fn stats(&self) -> NodeStats;
 
     /// Answers a peer's request; called in the order of arrival, on the consensus runtime.
     fn handle(&self, lane: Lane, request: Bytes) -> BoxFuture<'static, Frame>;
@@ -57,6 +69,18 @@ impl Backend for Node {
 
     fn status(&self) -> NodeStatus {
         Self::status(self)
+    }
+
+    fn publish(&self, publication: &Publication) -> BoxFuture<'static, u64> {
+        Box::pin(Self::publish(self, publication))
+    }
+
+    fn subscribe(&self, subscribers: Box<dyn Subscribers>) {
+        Self::subscribe(self, subscribers);
+    }
+
+    fn stats(&self) -> NodeStats {
+        Self::stats(self)
     }
 
     fn handle(&self, lane: Lane, request: Bytes) -> BoxFuture<'static, Frame> {

@@ -13,6 +13,12 @@ pub fn commands_page() -> String {
     commands::page()
 }
 
+/// The page of the documentation about metrics, `docs/metrics.md`.
+#[must_use]
+pub fn metrics_page() -> String {
+    metrics::page()
+}
+
 pub mod args;
 pub mod backend;
 mod budget;
@@ -23,6 +29,7 @@ mod failure;
 pub mod http;
 pub mod listener;
 pub mod logging;
+mod metrics;
 pub mod password;
 pub mod peer;
 pub mod process;

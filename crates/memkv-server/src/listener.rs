@@ -23,7 +23,7 @@ use crate::password::same;
 use crate::peer::{self, PROOF_BYTES, PeerHandler};
 use crate::resp::Resp;
 
-/// Connections beyond `max_connections` that are read to see whether they are peers: four lanes of
+/// Connections beyond `max_connections` that are read to see whether they are peers: five lanes of
 /// dozens of peers, all at once.
 const RESERVED: usize = 256;
 

@@ -1,4 +1,4 @@
-//! The process: file descriptors, and the tie of a demo's node to the demo.
+//! The process: file descriptors, memory, and the tie of a demo's node to the demo.
 //! Never touches another process.
 
 use rustix::process::{
@@ -43,6 +43,16 @@ pub fn fit_connections(max_connections: u64) -> u64 {
         );
     }
     fitting
+}
+
+/// Memory of this process in RAM, where Linux's `/proc` tells.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// From now on this process ends, at once, when `parent` does. Returns whether `parent` lives.

@@ -256,6 +256,7 @@ fn resp_settings(settings: &Settings, redis: Option<&TcpListener>) -> RespSettin
         max_value_bytes: usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX),
         max_connections: config.max_connections,
         write_stall: WRITE_STALL,
+        announce: settings.announce(),
         password: settings.password.clone(),
     }
 }

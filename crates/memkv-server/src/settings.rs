@@ -10,6 +10,7 @@ use memkv_proto::config::{NodeAddr, check_addr, split_addr};
 use memkv_proto::limits::MAX_CONFIG_BYTES;
 use memkv_proto::{ConfigError, Durability, RaftConfig};
 use memkv_raft::storage::Layout;
+use memkv_raft::store::NoticeClasses;
 use memkv_raft::{NodeConfig, Peer};
 
 use crate::password::Password;
@@ -124,6 +125,13 @@ impl Settings {
         })
     }
 
+    /// Which events of keys are announced until the cluster is told by `CONFIG SET`.
+    pub fn announce(&self) -> NoticeClasses {
+        let letters = self.config.notify_keyspace_events.as_bytes();
+        // The configuration takes the same letters, which a test holds.
+        NoticeClasses::parse(letters).unwrap_or_default()
+    }
+
     /// What the node must be told.
     pub fn node_config(&self) -> NodeConfig {
         let config = &self.config;
@@ -144,6 +152,7 @@ impl Settings {
             snapshot_growth_percent: u32::try_from(config.snapshot_growth_percent)
                 .unwrap_or(u32::MAX),
             max_value_bytes: whole(config.max_value_bytes),
+            announce: self.announce(),
             ..NodeConfig::new(peer(&config.node_addr), layout)
         }
     }
@@ -271,6 +280,8 @@ fn embedded(bind: Option<&str>) -> Result<RaftConfig, ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use memkv_proto::config::{Key, Kind};
+
     use super::*;
 
     /// Tests run in the crate's directory, which has no `raft_config.json`.
@@ -315,6 +326,26 @@ mod tests {
         );
         assert_eq!(node.layout.log, Path::new("log/"));
         assert_eq!(load(Some(&file), None).unwrap().bind, "127.0.0.1:11081");
+    }
+
+    #[test]
+    fn every_letter_of_the_setting_is_an_event() {
+        let key = Key::find("notify_keyspace_events").unwrap();
+        let Kind::Letters(letters) = key.kind else {
+            panic!("{key:?}")
+        };
+        let announce = |letters: &str| {
+            let flag = "--notify-keyspace-events".to_owned();
+            let flags = [("notify_keyspace_events", letters.to_owned(), flag)];
+            let settings = Settings::load(None, None, &flags, |_| None);
+            settings.map(|settings| settings.node_config().announce)
+        };
+        for letter in letters.chars() {
+            let announced = announce(&letter.to_string()).unwrap();
+            assert_eq!(announced.letters(), letter.to_string());
+        }
+        assert_eq!(announce("").unwrap(), NoticeClasses::default());
+        assert!(announce("Kq").is_err());
     }
 
     #[test]

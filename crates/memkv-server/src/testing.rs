@@ -5,10 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use memkv_raft::storage::Histogram;
 use memkv_raft::store::{
-    BatchBuilder, Command, Rejected, Reply, SessionId, Sink, Store, SystemOp, SystemOutcome,
+    BatchBuilder, Command, NoticeClasses, Rejected, Reply, SessionId, Sink, Store, SystemOp,
+    SystemOutcome,
 };
-use memkv_raft::{Frame, Lane, MemberStatus, NodeStatus, Phase, RequestError, Role};
+use memkv_raft::{
+    Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication, RequestError, Role,
+    Subscribers,
+};
 use parking_lot::Mutex;
 
 use crate::backend::Backend;
@@ -132,6 +137,31 @@ impl Backend for Fake {
         }
     }
 
+    /// There is no other node.
+    fn publish(&self, _: &Publication) -> BoxFuture<'static, u64> {
+        Box::pin(std::future::ready(0))
+    }
+
+    fn subscribe(&self, _: Box<dyn Subscribers>) {}
+
+    fn stats(&self) -> NodeStats {
+        NodeStats {
+            leader_changes: 1,
+            proposals_pending: 0,
+            proposals_failed: 0,
+            forwarded: 0,
+            peer_lag: vec![("n2".to_owned(), 3)],
+            snapshots_built: 0,
+            snapshots_installed: 0,
+            disk_free: None,
+            disk_low: false,
+            publications_unconfirmed: 0,
+            fsync: Histogram::of_durations().counted(),
+            apply: Histogram::of_durations().counted(),
+            read_batch: Histogram::of_sizes().counted(),
+        }
+    }
+
     /// Answers a peer with its request.
     fn handle(&self, _: Lane, request: Bytes) -> BoxFuture<'static, Frame> {
         Box::pin(async move { Frame(vec![request]) })
@@ -145,6 +175,7 @@ pub(crate) fn resp_settings() -> RespSettings {
         max_value_bytes: 1024 * 1024,
         max_connections: 100,
         write_stall: Duration::from_secs(10),
+        announce: NoticeClasses::default(),
         password: None,
     }
 }

@@ -11,6 +11,7 @@
 pub mod bugs;
 mod clock_file;
 pub mod disk;
+mod histogram;
 pub mod layout;
 mod metadata;
 mod open;
@@ -26,6 +27,7 @@ mod wal;
 mod writer;
 
 pub use clock_file::{ClockFile, ClockReading, boot_clock};
+pub use histogram::{Counted, Histogram};
 pub use layout::{Layout, Options};
 pub use metadata::{MAX_IDENTITY, Metadata};
 pub use open::{OpenError, Opened, RecoveryReport, open, quarantine, quarantined};

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::{Condvar, Mutex};
 
 use crate::disk::{DirLock, Disk};
+use crate::histogram::Histogram;
 use crate::layout::{Layout, Options, QUARANTINE_PREFIX, RESERVE_FILE, is_data_name};
 use crate::metadata::{self, Found, Metadata, MetadataFiles, Stored};
 use crate::reader::LogReader;
@@ -320,6 +321,7 @@ fn share(recovered: Recovered, options: &Options, store: u64) -> (Arc<Shared>, S
         }),
         work: Condvar::new(),
         segment_bytes: AtomicU64::new(segment_bytes(options.max_log_size)),
+        fsync: Histogram::of_durations(),
     });
     let start = Start {
         store,

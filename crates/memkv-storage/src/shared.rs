@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::histogram::Histogram;
 use crate::record::{LogId, Record};
 use crate::segment::{Extent, SegmentIndex};
 use crate::wal::Job;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) work: Condvar,
     /// Bytes of the next new segment.
     pub(crate) segment_bytes: AtomicU64,
+    /// How long the fsyncs of segments take.
+    pub(crate) fsync: Histogram,
 }
 
 pub(crate) struct Inner {

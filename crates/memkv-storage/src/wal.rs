@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use crate::disk::DirLock;
+use crate::histogram::Counted;
 use crate::layout::SEGMENT_UNIT;
 use crate::metadata::{MAX_IDENTITY, MetadataFiles};
 use crate::record::{HardState, LogId, MAX_PAYLOAD, Record};
@@ -161,6 +162,11 @@ impl WalHandle {
     /// use [`WalWorker::poll`].
     pub fn set_wakeup(&self, wakeup: Arc<dyn Fn() + Send + Sync>) {
         self.shared.inner.lock().wakeup = Some(wakeup);
+    }
+
+    /// How long the fsyncs of the log took, since it was opened.
+    pub fn fsync_durations(&self) -> Counted {
+        self.shared.fsync.counted()
     }
 
     /// The last durable record that was not dropped since (with `sync: false`, the last written

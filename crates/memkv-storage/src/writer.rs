@@ -13,6 +13,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::disk::{Disk, DiskFile, zero_fill};
 use crate::layout::{SEGMENT_UNIT, segment_name, spare_name};
@@ -468,6 +469,7 @@ impl LogWriter {
         };
         let skipped = skip_fsync() && active.publish.is_none();
         if active.dirty && !skipped {
+            let started = Instant::now();
             active.file.sync_data().map_err(|error| {
                 let path = active.path.display();
                 io::Error::new(
@@ -475,6 +477,7 @@ impl LogWriter {
                     format!("cannot sync log segment `{path}`: {error}"),
                 )
             })?;
+            self.shared.fsync.count_duration(started.elapsed(), 1);
         }
         active.dirty = false;
         self.publish()

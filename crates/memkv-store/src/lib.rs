@@ -21,7 +21,7 @@
 //!
 //! Where things are: write commands in `command/`, a file for each family, transactions among
 //! them; reads in `query/`; what an administrator or the consensus layer changes is a [`SystemOp`];
-//! `batch` is the log format; `keyspace/` the data; `float` the arithmetic of INCRBYFLOAT; `session`
+//! `batch` is the log format; `notice` what is announced of keys; `keyspace/` the data; `float` the arithmetic of INCRBYFLOAT; `session`
 //! the exactly-once table; `book` the members and their addresses; `snapshot/` the walk, the block
 //! format and the loader.
 
@@ -35,6 +35,7 @@ mod command;
 mod digest;
 mod float;
 mod keyspace;
+mod notice;
 mod query;
 mod reply;
 mod session;
@@ -50,6 +51,7 @@ pub use command::{
     Command, Compare, Condition, ExpireIf, Expiry, Guard, MAX_TRANSACTION_STEPS, Seen, SetIf, Step,
 };
 pub use keyspace::{Garbage, Value};
+pub use notice::{Notice, NoticeClasses};
 pub use query::Query;
 pub use reply::{Reply, ReplyError, ReplyValue};
 pub use session::{REPLY_CACHE_BYTES, Session};

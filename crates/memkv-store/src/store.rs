@@ -14,8 +14,8 @@ use crate::keyspace::{Keyspace, Value};
 use crate::session::{Session, Sessions};
 use crate::snapshot::{ShardImage, SnapshotBusy, SnapshotHead};
 use crate::{
-    Garbage, Query, Refusal, Rejected, Reply, ReplyValue, Revision, Seen, SessionId, Sink,
-    SystemOp, SystemOutcome,
+    Garbage, Notice, NoticeClasses, Query, Refusal, Rejected, Reply, ReplyValue, Revision, Seen,
+    SessionId, Sink, SystemOp, SystemOutcome,
 };
 
 /// Keys that one entry removes because they are due, at most; what is left goes with the next
@@ -117,6 +117,23 @@ impl Store {
     /// after `apply` and after a snapshot has ended; until then the memory is not free.
     pub fn take_garbage(&mut self) -> Option<Garbage> {
         self.keys.take_garbage()
+    }
+
+    /// Which events the cluster was told to announce; `None` until it was.
+    pub fn announced(&self) -> Option<NoticeClasses> {
+        self.keys.notices.setting()
+    }
+
+    /// From now on `apply` makes notices, if somebody wants them: of the classes that the cluster
+    /// was told, or of those `configured` here until it was. No part of the state.
+    pub fn listen(&mut self, wanted: bool, configured: NoticeClasses) {
+        self.keys.notices.listen(wanted, configured);
+    }
+
+    /// The notices that `apply` has made since the last call, in order. To be called after `apply`
+    /// while they are wanted: they are kept until then.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        self.keys.notices.take()
     }
 
     /// Estimated memory in bytes: keys, values and their bookkeeping, cached replies, and what a

@@ -22,6 +22,8 @@ pub enum Kind {
     Bool,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// Any of these letters; empty for none.
+    Letters(&'static str),
     /// `host:port`, or empty for none.
     Addr,
     /// `{"addr": "host:port", "id": "n1"}`; as text `n1@host:port`.
@@ -189,6 +191,14 @@ pub const KEYS: &[Key] = &[
         "A snapshot also waits until the log has grown by this much of the last snapshot's size.",
     ),
     key(
+        "notify_keyspace_events",
+        Kind::Letters("AKEg$lshzxetdnm"),
+        "",
+        "",
+        "Which events of keys are published, in Redis's letters, until CONFIG SET says it for the \
+         whole cluster.",
+    ),
+    key(
         "password_file",
         Kind::File,
         "",
@@ -289,6 +299,7 @@ impl Key {
                 let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
                 format!("one of {}", quoted.join(", "))
             }
+            Kind::Letters(letters) => format!("any of the letters {letters}, or none"),
             Kind::Addr => "an address: \"host:port\", or \"\" for none".to_owned(),
             Kind::Node => "a node: {\"addr\": \"host:port\", \"id\": \"n1\"}".to_owned(),
             Kind::Nodes => {

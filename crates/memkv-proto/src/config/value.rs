@@ -27,7 +27,7 @@ pub(super) fn value_from_json(
     match key.kind {
         Kind::Node => nodes::node(source, key, raw).map(Value::Node),
         Kind::Nodes => nodes::nodes(source, key, raw).map(Value::Nodes),
-        Kind::Path | Kind::File | Kind::Word(_) | Kind::Addr => {
+        Kind::Path | Kind::File | Kind::Word(_) | Kind::Letters(_) | Kind::Addr => {
             let text: String = serde_json::from_str(raw)
                 .map_err(|_| ConfigError::bad_value(key, &origin, kind_of(raw)))?;
             value_from_text(key, &text, &origin)
@@ -50,6 +50,10 @@ pub(super) fn value_from_text(key: &Key, text: &str, origin: &str) -> Result<Val
         Kind::Path | Kind::File => Ok(Value::Text(text.to_owned())),
         Kind::Word(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
         Kind::Word(_) => Err(bad()),
+        Kind::Letters(letters) if text.chars().all(|letter| letters.contains(letter)) => {
+            Ok(Value::Text(text.to_owned()))
+        }
+        Kind::Letters(_) => Err(bad()),
         Kind::Addr if !text.is_empty() && check_addr(text).is_err() => Err(bad()),
         Kind::Addr => Ok(Value::Text(text.to_owned())),
         Kind::Bool => text.parse().map(Value::Bool).map_err(|_| bad()),

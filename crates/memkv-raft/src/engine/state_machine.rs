@@ -5,7 +5,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
 use memkv_storage::{SnapshotReader, SnapshotReceiver, SnapshotStore, SnapshotWriter};
@@ -15,9 +16,11 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
 use super::{Applied, EngineLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, codec};
+use crate::announce::Announcer;
 use crate::clock::LogClock;
 use crate::env::blocking;
 use crate::replica::{Machine, Replica};
+use crate::stats::Counters;
 use crate::{Env, session};
 
 /// Entries that are applied under one lock. Each is bounded by the batcher to about a megabyte, so
@@ -46,6 +49,8 @@ pub(crate) struct StateMachine {
     snapshots: SnapshotStore,
     clock: Arc<LogClock>,
     env: Env,
+    counters: Arc<Counters>,
+    announcer: Announcer,
 }
 
 impl StateMachine {
@@ -54,12 +59,16 @@ impl StateMachine {
         snapshots: SnapshotStore,
         clock: Arc<LogClock>,
         env: Env,
+        counters: Arc<Counters>,
+        announcer: Announcer,
     ) -> Self {
         Self {
             replica,
             snapshots,
             clock,
             env,
+            counters,
+            announcer,
         }
     }
 }
@@ -131,6 +140,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             replica: self.replica.clone(),
             snapshots: self.snapshots.clone(),
             env: self.env.clone(),
+            counters: self.counters.clone(),
         }
     }
 
@@ -173,8 +183,11 @@ impl StateMachine {
         let mut responders = Vec::with_capacity(chunk.len());
         let mut last = None;
         let mut machine = self.replica.machine.write();
+        let started = Instant::now();
         for (entry, responder) in chunk {
-            last = Some(entry.log_id().index);
+            let index = entry.log_id().index;
+            last = Some(index);
+            self.announcer.prepare(&mut machine.store, index);
             apply_entry(&mut machine, entry, &mut outcomes);
             let system = std::mem::take(&mut outcomes.system);
             if !system.is_empty() {
@@ -188,7 +201,11 @@ impl StateMachine {
         }
         self.clock.applied(machine.store.stamp_ms());
         let garbage = machine.store.take_garbage();
+        let notices = machine.store.take_notices();
         drop(machine);
+        self.counters.apply.count_duration(started.elapsed(), 1);
+        // Before anybody is answered: who has an answer has missed nothing that came before it.
+        self.announcer.tell(notices);
         if let Some(garbage) = garbage {
             // Freeing a million keys takes longer than a heartbeat may wait.
             tokio::spawn((self.env.blocking)(Box::new(move || drop(garbage))));
@@ -290,6 +307,7 @@ pub(crate) struct SnapshotBuilder {
     replica: Arc<Replica>,
     snapshots: SnapshotStore,
     env: Env,
+    counters: Arc<Counters>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
@@ -307,7 +325,11 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 }
                 // A leader's snapshot replaced the store; this one goes on from the new state.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                built => return built,
+                built => {
+                    let counter = &self.counters.snapshots_built;
+                    counter.fetch_add(u64::from(built.is_ok()), Ordering::Relaxed);
+                    return built;
+                }
             }
         }
     }

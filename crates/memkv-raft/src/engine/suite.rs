@@ -8,6 +8,7 @@ use memkv_storage::disk::Disk;
 use memkv_storage::disk::real::RealDisk;
 use memkv_storage::disk::sim::SimDisk;
 use memkv_storage::{Layout, Options};
+use memkv_store::NoticeClasses;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
@@ -15,6 +16,7 @@ use super::TypeConfig;
 use super::log_store::LogStore;
 use super::state_machine::StateMachine;
 use crate::Env;
+use crate::announce::Announcer;
 use crate::clock::LogClock;
 use crate::replica::Replica;
 use crate::session::Session;
@@ -57,7 +59,18 @@ impl<F: Fn() -> Directory + Send + Sync> StoreBuilder<TypeConfig, LogStore, Stat
         );
         let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
         let clock = Arc::new(LogClock::resume(env.clone(), None, None));
-        let machine = StateMachine::new(replica, opened.snapshots, clock, env);
+        let machine = StateMachine::new(
+            replica,
+            opened.snapshots,
+            clock,
+            env,
+            Arc::default(),
+            Announcer {
+                publisher: Arc::default(),
+                configured: NoticeClasses::default(),
+                old_through: 0,
+            },
+        );
         Ok((
             Guard {
                 wal: opened.wal,

@@ -1,49 +1,68 @@
 //! `CONFIG`: settings under the names that Redis has for them, for clients and tools that look
-//! before they work. Nothing can be set here: memkv's settings are in its configuration file.
+//! before they work. One can be set here, for the whole cluster: which events of keys are announced.
+//! All others are in the configuration file.
 
+use memkv_raft::store::{Command, NoticeClasses};
 use memkv_resp::glob_match;
 
 use super::connection::DATABASES;
-use super::{Call, Failure};
-use crate::resp::RespSettings;
+use super::{Args, Call, Failure, Op, Shape};
+use crate::resp::Server;
+
+/// The setting that can be set.
+const ANNOUNCE: &str = "notify-keyspace-events";
+
+/// Settings that are the same on every node.
+const FIXED: [(&str, &str); 25] = [
+    ("activedefrag", "no"),
+    ("appendfsync", "always"),
+    ("appendonly", "yes"),
+    ("bind", ""),
+    (
+        "client-output-buffer-limit",
+        "normal 0 0 0 slave 0 0 0 pubsub 33554432 0 0",
+    ),
+    ("cluster-enabled", "no"),
+    ("daemonize", "no"),
+    ("dir", ""),
+    ("hash-max-listpack-entries", "512"),
+    ("lazyfree-lazy-user-flush", "yes"),
+    ("list-max-listpack-size", "-2"),
+    ("maxmemory", "0"),
+    ("maxmemory-policy", "noeviction"),
+    ("protected-mode", "no"),
+    ("replica-read-only", "no"),
+    ("replica-serve-stale-data", "yes"),
+    ("requirepass", ""),
+    ("save", ""),
+    ("set-max-intset-entries", "512"),
+    ("slave-read-only", "no"),
+    ("slowlog-log-slower-than", "-1"),
+    ("slowlog-max-len", "0"),
+    ("tcp-keepalive", "0"),
+    ("timeout", "0"),
+    ("zset-max-listpack-entries", "128"),
+];
+
+/// Settings that the node must be asked for.
+const ASKED: [&str; 5] = [
+    "databases",
+    "maxclients",
+    ANNOUNCE,
+    "port",
+    "proto-max-bulk-len",
+];
 
 /// Names and values, in the order of the names.
-fn values(settings: &RespSettings) -> Vec<(&'static str, String)> {
-    let fixed = |(name, value): (&'static str, &str)| (name, value.to_owned());
-    let mut values: Vec<_> = [
-        ("activedefrag", "no"),
-        ("appendfsync", "always"),
-        ("appendonly", "yes"),
-        ("bind", ""),
-        (
-            "client-output-buffer-limit",
-            "normal 0 0 0 slave 0 0 0 pubsub 33554432 0 0",
-        ),
-        ("cluster-enabled", "no"),
-        ("daemonize", "no"),
-        ("dir", ""),
-        ("hash-max-listpack-entries", "512"),
-        ("lazyfree-lazy-user-flush", "yes"),
-        ("list-max-listpack-size", "-2"),
-        ("maxmemory", "0"),
-        ("maxmemory-policy", "noeviction"),
-        ("notify-keyspace-events", ""),
-        ("protected-mode", "no"),
-        ("replica-read-only", "no"),
-        ("replica-serve-stale-data", "yes"),
-        ("requirepass", ""),
-        ("save", ""),
-        ("set-max-intset-entries", "512"),
-        ("slave-read-only", "no"),
-        ("slowlog-log-slower-than", "-1"),
-        ("slowlog-max-len", "0"),
-        ("tcp-keepalive", "0"),
-        ("timeout", "0"),
-        ("zset-max-listpack-entries", "128"),
-    ]
-    .into_iter()
-    .map(fixed)
-    .collect();
+fn values(server: &Server) -> Vec<(&'static str, String)> {
+    let settings = &server.settings;
+    let mut values: Vec<_> = FIXED
+        .into_iter()
+        .map(|(name, value)| (name, value.to_owned()))
+        .collect();
+    let announced = server.view().and_then(|view| view.announced);
+    let announced = announced.unwrap_or(settings.announce);
+    values.push((ANNOUNCE, announced.letters()));
     values.push(("databases", DATABASES.to_string()));
     values.push(("maxclients", settings.max_connections.to_string()));
     values.push(("port", settings.port.to_string()));
@@ -54,7 +73,7 @@ fn values(settings: &RespSettings) -> Vec<(&'static str, String)> {
 
 pub(super) fn get(call: &mut Call<'_>) -> Result<(), Failure> {
     let args = call.args;
-    let mut values = values(&call.server.settings);
+    let mut values = values(call.server);
     values.retain(|(name, _)| {
         (2..args.len()).any(|at| glob_match(args.get(at), name.as_bytes(), true))
     });
@@ -67,13 +86,12 @@ pub(super) fn get(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn set(call: &mut Call<'_>) -> Result<(), Failure> {
-    let args = call.args;
+pub(super) fn set(args: &Args<'_>) -> Result<Op, Failure> {
     if !args.len().is_multiple_of(2) {
         return Err(Failure::SYNTAX);
     }
-    let values = values(&call.server.settings);
-    let is_known = |name: &[u8]| values.iter().any(|(known, _)| known.as_bytes() == name);
+    let known = FIXED.iter().map(|(name, _)| *name).chain(ASKED);
+    let is_known = |name: &[u8]| known.clone().any(|known| known.as_bytes() == name);
     let names: Vec<_> = (2..args.len())
         .step_by(2)
         .map(|at| args.get(at).to_ascii_lowercase())
@@ -85,14 +103,22 @@ pub(super) fn set(call: &mut Call<'_>) -> Result<(), Failure> {
         ));
     }
     let is_twice = |(at, name)| names[..at].contains(name);
-    let (name, why) = match names.iter().enumerate().find(|at| is_twice(*at)) {
-        Some((_, name)) => (name, "duplicate parameter"),
-        None => (&names[0], "can't set immutable config"),
-    };
+    if let Some((_, name)) = names.iter().enumerate().find(|at| is_twice(*at)) {
+        return Err(refused(name, "duplicate parameter"));
+    }
+    if let Some(name) = names.iter().find(|name| name[..] != *ANNOUNCE.as_bytes()) {
+        return Err(refused(name, "can't set immutable config"));
+    }
+    let classes = NoticeClasses::parse(args.get(3)).ok_or_else(|| {
+        let why = "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.";
+        refused(ANNOUNCE.as_bytes(), why)
+    })?;
+    Ok(Op::Write(Command::Announce { classes }, Shape::Plain))
+}
+
+fn refused(name: &[u8], why: &str) -> Failure {
     let text = b"ERR CONFIG SET failed (possibly related to argument '";
-    Err(Failure::with(
-        [text, &name[..], b"') - ", why.as_bytes()].concat(),
-    ))
+    Failure::with([text, name, b"') - ", why.as_bytes()].concat())
 }
 
 pub(super) fn resetstat(call: &mut Call<'_>) -> Result<(), Failure> {

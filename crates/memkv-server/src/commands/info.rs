@@ -9,7 +9,8 @@ use memkv_raft::Role;
 use super::connection::REDIS_VERSION;
 use super::{Call, Failure};
 use crate::http::uuid;
-use crate::resp::{Server, View};
+use crate::process::resident_bytes;
+use crate::resp::{Kind, Server, View};
 
 type Section = fn(&mut String, &Server, Option<&View>);
 
@@ -108,6 +109,7 @@ fn about_memory(text: &mut String, _: &Server, view: Option<&View>) {
         [
             ("used_memory", &used),
             ("used_memory_human", &human(used)),
+            ("used_memory_rss", &resident_bytes().unwrap_or(0)),
             ("used_memory_dataset", &used),
             ("maxmemory", &0),
             ("maxmemory_human", &"0B"),
@@ -155,6 +157,8 @@ fn about_stats(text: &mut String, server: &Server, view: Option<&View>) {
             ("expired_keys", &view.map_or(0, |view| view.expired)),
             ("evicted_keys", &0),
             ("total_error_replies", &count(&stats.errors)),
+            ("pubsub_channels", &server.hub.names(Kind::Channel).len()),
+            ("pubsub_patterns", &server.hub.names(Kind::Pattern).len()),
         ],
     );
 }

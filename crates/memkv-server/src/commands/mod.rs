@@ -25,6 +25,7 @@ mod stubs;
 mod table;
 
 use bytes::{Bytes, BytesMut};
+use memkv_raft::Publication;
 use memkv_raft::store::{Command, Query};
 use memkv_resp::ReplyWriter;
 
@@ -43,6 +44,9 @@ pub(crate) type Data = fn(&Args<'_>) -> Result<Op, Failure>;
 
 /// Answers at once.
 pub(crate) type Edge = fn(&mut Call<'_>) -> Result<(), Failure>;
+
+/// Turns arguments into a message for listeners on all nodes.
+pub(crate) type Publish = fn(&Args<'_>) -> Result<Publication, Failure>;
 
 /// What only the connection itself can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

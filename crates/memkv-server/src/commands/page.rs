@@ -38,7 +38,9 @@ pub(crate) fn page() -> String {
 }
 
 fn line(spec: &Spec) -> String {
-    let consistency = if spec.has(flag::WRITE) {
+    // What an operator sets is set through the log.
+    let is_setting = spec.name == "config|set";
+    let consistency = if spec.has(flag::WRITE) || is_setting {
         "log"
     } else if matches!(spec.handler, super::Handler::Data(_)) {
         "linearizable"

@@ -1,9 +1,10 @@
 //! Publish and subscribe. Replies to SUBSCRIBE and its kin are pushes, one per channel.
 
 use bytes::{Bytes, BytesMut};
+use memkv_raft::{MAX_PUBLICATION_BYTES, Publication};
 use memkv_resp::{Protocol, ReplyWriter, glob_match};
 
-use super::{Call, Failure};
+use super::{Args, Call, Failure};
 use crate::resp::{Kind, Message};
 
 /// Writes a message that the connection did not ask for.
@@ -93,24 +94,26 @@ pub(super) fn sunsubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn publish(call: &mut Call<'_>) -> Result<(), Failure> {
-    send(call, false)
+pub(super) fn publish(args: &Args<'_>) -> Result<Publication, Failure> {
+    publication(args, false)
 }
 
-pub(super) fn spublish(call: &mut Call<'_>) -> Result<(), Failure> {
-    send(call, true)
+pub(super) fn spublish(args: &Args<'_>) -> Result<Publication, Failure> {
+    publication(args, true)
 }
 
-fn send(call: &mut Call<'_>, is_shard: bool) -> Result<(), Failure> {
-    let (channel, payload) = (call.owned(1), call.owned(2));
-    let receivers = call.server.hub.deliver(is_shard, &channel, &payload);
-    // Who listens to itself gets the message before the reply, as in Redis.
-    for message in call.session.client.take_messages() {
-        push_message(call.out, call.session.protocol, &message);
+fn publication(args: &Args<'_>, is_shard: bool) -> Result<Publication, Failure> {
+    if args.get(1).len() + args.get(2).len() > MAX_PUBLICATION_BYTES {
+        return Err(Failure::with(format!(
+            "ERR a message and its channel have at most {MAX_PUBLICATION_BYTES} bytes"
+        )));
     }
-    call.reply()
-        .integer(i64::try_from(receivers).unwrap_or(i64::MAX));
-    Ok(())
+    Ok(Publication {
+        is_shard,
+        // Without the buffer that they were read into: a listener may be slow.
+        channel: Bytes::copy_from_slice(args.get(1)),
+        payload: Bytes::copy_from_slice(args.get(2)),
+    })
 }
 
 pub(super) fn channels(call: &mut Call<'_>) -> Result<(), Failure> {

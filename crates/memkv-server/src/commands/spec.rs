@@ -8,7 +8,7 @@ use memkv_resp::Request;
 
 use super::failure::Failure;
 use super::table::TABLE;
-use super::{Data, Edge, Flow};
+use super::{Data, Edge, Flow, Publish};
 
 /// One command, or one subcommand such as `client|id`.
 pub(crate) struct Spec {
@@ -52,6 +52,8 @@ pub(crate) enum Handler {
     Edge(Edge),
     /// The connection itself.
     Flow(Flow),
+    /// The listeners of all nodes, and the connection counts them.
+    Publish(Publish),
     /// Nobody: a subcommand must be named.
     Container,
     /// A subcommand, or the node itself where none is named.

@@ -191,33 +191,33 @@ Scripting {
 }
 Pubsub {
     "subscribe" -2 (SUB) NONE "2.0.0" "O(N) with N channels" Edge(pubsub::subscribe),
-        "Listens to channels of this node.";
+        "Listens to channels, whatever node a message is published on.";
     "unsubscribe" -1 (SUB) NONE "2.0.0" "O(N) with N channels" Edge(pubsub::unsubscribe),
         "Stops listening to channels.";
     "psubscribe" -2 (SUB) NONE "2.0.0" "O(N) with N patterns" Edge(pubsub::psubscribe),
-        "Listens to channels that match patterns.";
+        "Listens to channels that match patterns, on whatever node.";
     "punsubscribe" -1 (SUB) NONE "2.0.0" "O(N) with N patterns" Edge(pubsub::punsubscribe),
         "Stops listening to patterns.";
     "ssubscribe" -2 (SUB) EACH "7.0.0" "O(N) with N channels" Edge(pubsub::ssubscribe),
         "Listens to shard channels; there is one shard.";
     "sunsubscribe" -1 (SUB) EACH "7.0.0" "O(N) with N channels" Edge(pubsub::sunsubscribe),
         "Stops listening to shard channels.";
-    "publish" 3 (PUB | FAST) NONE "2.0.0" "O(N+M) with N listeners and M patterns" Edge(pubsub::publish),
-        "Sends a message to who listens to a channel.";
-    "spublish" 3 (PUB | FAST) KEY "7.0.0" "O(N) with N listeners" Edge(pubsub::spublish),
-        "Sends a message to who listens to a shard channel.";
+    "publish" 3 (PUB | FAST) NONE "2.0.0" "O(N+M) with N listeners and M patterns" Publish(pubsub::publish),
+        "Sends a message to who listens to a channel, on any node.";
+    "spublish" 3 (PUB | FAST) KEY "7.0.0" "O(N) with N listeners" Publish(pubsub::spublish),
+        "Sends a message to who listens to a shard channel, on any node.";
     "pubsub" -2 (0) NONE "2.8.0" "of the subcommand" Container,
-        "Tells who listens.";
+        "Tells who listens on this node.";
     "pubsub|channels" -2 (PUB) NONE "2.8.0" "O(N) with N channels" Edge(pubsub::channels),
-        "Lists the channels that somebody listens to.";
+        "Lists the channels that somebody listens to on this node.";
     "pubsub|numsub" -2 (PUB) NONE "2.8.0" "O(N) with N channels asked" Edge(pubsub::numsub),
-        "Counts the listeners of channels.";
+        "Counts the listeners of channels on this node.";
     "pubsub|numpat" 2 (PUB) NONE "2.8.0" "O(1)" Edge(pubsub::numpat),
-        "Counts the patterns that somebody listens to.";
+        "Counts the patterns that somebody listens to on this node.";
     "pubsub|shardchannels" -2 (PUB) NONE "7.0.0" "O(N) with N channels" Edge(pubsub::shardchannels),
-        "Lists the shard channels that somebody listens to.";
+        "Lists the shard channels that somebody listens to on this node.";
     "pubsub|shardnumsub" -2 (PUB) NONE "7.0.0" "O(N) with N channels asked" Edge(pubsub::shardnumsub),
-        "Counts the listeners of shard channels.";
+        "Counts the listeners of shard channels on this node.";
     "pubsub|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Edge(command::help),
         "Lists the subcommands.";
 }
@@ -306,8 +306,8 @@ Server {
         "Tells settings.";
     "config|get" -3 (OPS) NONE "2.0.0" "O(N) with N settings" Edge(config::get),
         "Returns settings by pattern, under the names that Redis has for them.";
-    "config|set" -4 (OPS) NONE "2.0.0" "O(N) with N settings" Edge(config::set),
-        "Fails: settings are in the configuration file.";
+    "config|set" -4 (ADMIN | NOSCRIPT) NONE "2.0.0" "O(N) with N settings" Data(config::set),
+        "Sets notify-keyspace-events for the whole cluster; other settings are in the configuration file.";
     "config|resetstat" 2 (OPS) NONE "2.0.0" "O(1)" Edge(config::resetstat),
         "Sets the counters of INFO to zero.";
     "config|rewrite" 2 (OPS) NONE "2.8.0" "O(1)" Edge(config::rewrite),

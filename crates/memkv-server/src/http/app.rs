@@ -1,9 +1,9 @@
 //! What a request is: path and method to a route, and what each route demands of a body.
 //! Never looks at a body itself.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memkv_proto::limits::MAX_KEY_BYTES;
@@ -18,6 +18,7 @@ use super::head::{Head, Method, Refusal};
 use super::response::Response;
 use super::{kv, listing, seed, status, txn};
 use crate::backend::Backend;
+use crate::metrics::Latency;
 use crate::password::Password;
 use crate::peer::{self, ClusterSecret, Meeting, PROOF_BYTES};
 
@@ -25,6 +26,8 @@ use crate::peer::{self, ClusterSecret, Meeting, PROOF_BYTES};
 const JSON_GROWTH: usize = 6;
 const JSON_AROUND_BYTES: usize = 4 * 1024;
 
+/// The metrics.
+const METRICS_PATH: &str = "/metrics";
 /// Largest transaction in JSON: it is parsed as a whole, which takes several times its size.
 const MAX_TRANSACTION_BYTES: usize = 16 * 1024 * 1024;
 
@@ -52,7 +55,12 @@ pub struct Api<B> {
     settings: ApiSettings,
     active: AtomicUsize,
     stopping: AtomicBool,
+    latency: Arc<Latency>,
+    /// What `/metrics` answers; empty while the node loads its data.
+    metrics: OnceLock<Metrics>,
 }
+
+type Metrics = Box<dyn Fn() -> String + Send + Sync>;
 
 /// A connection that a peer has asked to upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +80,7 @@ enum Route<'a> {
     Transaction,
     Seed(SeedOp),
     Status,
+    Metrics,
     Live,
     Ready,
 }
@@ -84,12 +93,29 @@ impl<B: Backend> Api<B> {
             settings,
             active: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            latency: Arc::default(),
+            metrics: OnceLock::new(),
         }
     }
 
     /// From now on requests are served. A second call has no effect.
     pub fn serve_with(&self, backend: B) {
         let _ = self.backend.set(backend);
+    }
+
+    /// From now on there are metrics. A second call has no effect.
+    pub(crate) fn show_metrics_with(&self, metrics: Metrics) {
+        let _ = self.metrics.set(metrics);
+    }
+
+    /// The metrics, once there are any.
+    pub(crate) fn metrics(&self) -> Option<String> {
+        self.metrics.get().map(|metrics| metrics())
+    }
+
+    /// How long clients' commands take.
+    pub(crate) fn latency(&self) -> &Arc<Latency> {
+        &self.latency
     }
 
     /// From now on the node says that it is not ready, so that balancers look elsewhere.
@@ -154,6 +180,7 @@ impl<B: Backend> Api<B> {
             LISTING_PATH => return Ok(Route::Listing),
             TRANSACTION_PATH => return Ok(Route::Transaction),
             STATUS_PATH => return Ok(Route::Status),
+            METRICS_PATH => return Ok(Route::Metrics),
             "/livez" => return Ok(Route::Live),
             "/readyz" => return Ok(Route::Ready),
             _ => {}
@@ -161,7 +188,7 @@ impl<B: Backend> Api<B> {
         let Some((id, op)) = SeedOp::from_path(single_slash(path)) else {
             return Err(format!(
                 "no such path; there are {KV_PREFIX}{{key}}, {LISTING_PATH}, {TRANSACTION_PATH}, \
-                 {STATUS_PATH}, /livez, /readyz and /memkv{}/store/{{get,set,del,exist}}",
+                 {STATUS_PATH}, {METRICS_PATH}, /livez, /readyz and /memkv{}/store/{{get,set,del,exist}}",
                 self.settings.name
             ));
         };
@@ -279,6 +306,22 @@ fn method_not_allowed(head: &Head, route: &Route<'_>, allow: &'static str) -> Re
     response.with("Allow", allow)
 }
 
+/// What a request is to whoever watches how long requests take.
+enum Class {
+    Read,
+    Write,
+}
+
+fn class(route: &Route<'_>, method: Method) -> Option<Class> {
+    match (route, method) {
+        (Route::Key(_), Method::Get | Method::Head)
+        | (Route::Listing, _)
+        | (Route::Seed(SeedOp::Get | SeedOp::Exist), _) => Some(Class::Read),
+        (Route::Key(_) | Route::Transaction | Route::Seed(_), _) => Some(Class::Write),
+        _ => None,
+    }
+}
+
 /// Counts a request while it is executed.
 struct Active<'a>(&'a AtomicUsize);
 
@@ -306,7 +349,9 @@ impl<B: Backend> App for Api<B> {
             Route::Key(_) => "GET, HEAD, PUT, DELETE, POST",
             Route::Seed(_) => "GET, POST",
             Route::Transaction => "POST",
-            Route::Listing | Route::Status | Route::Live | Route::Ready => "GET, HEAD",
+            Route::Listing | Route::Status | Route::Metrics | Route::Live | Route::Ready => {
+                "GET, HEAD"
+            }
         };
         match (&route, head.method) {
             (Route::Key(_), Method::Put) => Admission::Body(self.settings.max_value_bytes),
@@ -320,7 +365,7 @@ impl<B: Backend> App for Api<B> {
             (Route::Transaction, Method::Post) => Admission::Body(MAX_TRANSACTION_BYTES),
             (Route::Key(_), Method::Get | Method::Head | Method::Delete | Method::Post)
             | (
-                Route::Listing | Route::Status | Route::Live | Route::Ready,
+                Route::Listing | Route::Status | Route::Metrics | Route::Live | Route::Ready,
                 Method::Get | Method::Head,
             ) => Admission::Body(super::limits::MAX_IGNORED_BODY_BYTES),
             _ => Admission::Refuse(method_not_allowed(head, &route, allow)),
@@ -330,17 +375,30 @@ impl<B: Backend> App for Api<B> {
     async fn call(&self, head: Head, body: Bytes) -> Response {
         self.active.fetch_add(1, Ordering::Relaxed);
         let _active = Active(&self.active);
-        match self.route(&head.path) {
+        let route = self.route(&head.path);
+        let started = Instant::now();
+        let class = route
+            .as_ref()
+            .ok()
+            .and_then(|route| class(route, head.method));
+        let response = match route {
             Ok(Route::Key(rest)) => kv::answer(self, &head, rest, body).await,
             Ok(Route::Listing) => listing::answer(self, &head).await,
             Ok(Route::Transaction) => txn::answer(self, &body).await,
             Ok(Route::Seed(op)) => seed::answer(self, op, &body).await,
             Ok(Route::Status) => status::status(self),
+            Ok(Route::Metrics) => status::metrics(self),
             Ok(Route::Live) => Response::text(200, "alive"),
             Ok(Route::Ready) => status::ready(self).await,
             // Only if a member left between the two looks at the path.
             Err(detail) => Response::error(ErrorCode::BadPath, detail),
+        };
+        match class {
+            Some(Class::Read) => self.latency.read(started.elapsed(), 1),
+            Some(Class::Write) => self.latency.wrote(started.elapsed(), 1),
+            None => {}
         }
+        response
     }
 
     fn refuse(&self, head: Option<&Head>, refusal: Refusal) -> Response {

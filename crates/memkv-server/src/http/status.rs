@@ -1,4 +1,4 @@
-//! `/v1/status`: what the node believes, answered without a leader. `/readyz`: whether it can
+//! `/v1/status` and `/metrics`: what the node believes, answered without a leader. `/readyz`: whether it can
 //! serve, found out by serving. Neither ever changes anything.
 
 use std::time::Duration;
@@ -18,6 +18,19 @@ const READY_WITHIN: Duration = Duration::from_secs(1);
 pub(super) fn status<B: Backend>(api: &Api<B>) -> Response {
     match api.backend() {
         Some(backend) => Response::json(200, document(backend.status()).to_json()),
+        None => Response::problem(&failure::loading()),
+    }
+}
+
+/// `GET /metrics`.
+pub(super) fn metrics<B: Backend>(api: &Api<B>) -> Response {
+    match api.metrics() {
+        Some(text) => Response {
+            status: 200,
+            content_type: "text/plain; version=0.0.4; charset=utf-8",
+            headers: Vec::new(),
+            body: text.into(),
+        },
         None => Response::problem(&failure::loading()),
     }
 }

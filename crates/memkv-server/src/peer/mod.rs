@@ -29,6 +29,7 @@ pub fn lane_name(lane: Lane) -> &'static str {
         Lane::Control => "control",
         Lane::Forward => "forward",
         Lane::Snapshot => "snapshot",
+        Lane::Publish => "publish",
     }
 }
 

@@ -11,12 +11,13 @@ use memkv_resp::ReplyWriter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
+use super::Resp;
 use super::conn::{Conn, Gone, OUTPUT_BYTES};
 use super::segment::{Found, MAX_MANY_BYTES, Slot, look, size};
 use super::server::Stats;
 use super::transaction::{Item, Plan};
 use crate::backend::Backend;
-use crate::commands::{Failure, Shape};
+use crate::commands::{Failure, Handler, Shape};
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// Executes the segment that was collected, and puts its answers in order.
@@ -38,7 +39,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             .map(|command| backend.write(command))
             .collect::<Vec<_>>()
             .into_iter();
-        let deadline = Instant::now() + resp.api.answer_within();
+        let started = Instant::now();
+        let deadline = started + resp.api.answer_within();
+        let writes = outcomes.len();
         let mut found = VecDeque::new();
         let mut failed = None;
         for slot in segment.slots {
@@ -54,24 +57,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     silent,
                 } => (name, shape, silent, None),
                 Slot::Exec { plan, silent } => ("exec", Shape::Plain, silent, Some(plan)),
+                Slot::Published { receivers, silent } => {
+                    self.write_receivers(receivers, silent).await;
+                    continue;
+                }
             };
             let value = if let Some(outcome) = outcomes.next() {
                 let outcome = timeout_at(deadline, outcome).await;
+                if outcomes.len() == 0 {
+                    resp.api.latency().wrote(started.elapsed(), writes);
+                }
                 outcome.map_or_else(|_| Err(no_outcome(name)), |outcome| written(name, outcome))
             } else {
                 if found.is_empty() && failed.is_none() {
                     let queries = mem::take(&mut segment.queries);
-                    match self.look(queries).await {
+                    let (started, asked) = (Instant::now(), queries.len());
+                    match resp.look(self.session.stale_reads, queries).await {
                         Ok((values, left)) => (found, segment.queries) = (values, left),
                         Err(failure) => failed = Some(failure),
                     }
+                    let answered = asked - segment.queries.len();
+                    resp.api.latency().read(started.elapsed(), answered);
                 }
                 found
                     .pop_front()
                     .ok_or_else(|| failed.clone().unwrap_or(Failure::SYNTAX))
             };
             match plan {
-                Some(plan) => self.write_exec(&plan, value, silent),
+                Some(plan) => self.write_exec(&plan, value, silent).await,
                 None if silent => {}
                 None => self.write_value(name, &shape, value),
             }
@@ -80,70 +93,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             }
         }
         Ok(())
-    }
-
-    /// Answers as many queries as one look at the store allows.
-    async fn look(&self, queries: VecDeque<Query>) -> Result<Found, Failure> {
-        let Some(backend) = self.resp.api.backend() else {
-            return Err(Failure::loading());
-        };
-        if self.session.stale_reads {
-            return Ok(backend.read_stale(|store| look(store, queries, backend.now_ms(store))));
-        }
-        let clock = backend.clone();
-        self.linearizable(move |store| look(store, queries, clock.now_ms(store)))
-            .await
-    }
-
-    pub(super) async fn linearizable<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Store) -> T + Send + 'static,
-    ) -> Result<T, Failure> {
-        let api = &self.resp.api;
-        let Some(backend) = api.backend() else {
-            return Err(Failure::loading());
-        };
-        let result = api.read(backend, api.answer_within(), read).await;
-        result.map_err(|error| Failure::from(&error))
-    }
-
-    /// A transaction that only reads: one look, no log entry.
-    pub(super) async fn read_all(&self, steps: Vec<Step>) -> Result<ReplyValue, Failure> {
-        let mut queries = steps
-            .into_iter()
-            .filter_map(|step| match step {
-                Step::Read(query) => Some(query),
-                Step::Write(_) => None,
-            })
-            .collect::<VecDeque<_>>();
-        if queries.is_empty() {
-            return Ok(ReplyValue::Array(Vec::new()));
-        }
-        let Some(clock) = self.resp.api.backend().cloned() else {
-            return Err(Failure::loading());
-        };
-        let stale = self.session.stale_reads;
-        let all = move |store: &Store| {
-            let now_ms = clock.now_ms(store);
-            let mut all = Vec::with_capacity(queries.len());
-            let mut bytes = 0;
-            while !queries.is_empty() {
-                if bytes > MAX_MANY_BYTES {
-                    let error = ReplyError::ReplyTooLong;
-                    all.extend(queries.drain(..).map(|_| ReplyValue::Error(error)));
-                    break;
-                }
-                let (values, left) = look(store, mem::take(&mut queries), now_ms);
-                bytes += values.iter().map(size).sum::<usize>();
-                all.extend(values);
-                queries = left;
-            }
-            ReplyValue::Array(all)
-        };
-        match self.resp.api.backend() {
-            Some(backend) if stale => Ok(backend.read_stale(all)),
-            _ => self.linearizable(all).await,
-        }
     }
 
     fn write_value(&mut self, name: &str, shape: &Shape, value: Result<ReplyValue, Failure>) {
@@ -158,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     }
 
     /// Answers EXEC: the store's answers, and in their places what the node answers by itself.
-    pub(super) fn write_exec(
+    pub(super) async fn write_exec(
         &mut self,
         plan: &Plan,
         value: Result<ReplyValue, Failure>,
@@ -176,7 +125,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                             let value = values.next().ok_or(Failure::SYNTAX);
                             self.write_value(name, shape, value);
                         }
-                        Item::Edge(spec, request) => self.edge(spec, request),
+                        Item::Edge(spec, request) => match spec.handler {
+                            Handler::Publish(publish) => {
+                                self.publish_in_exec(publish, request, spec.name).await;
+                            }
+                            _ => self.edge(spec, request),
+                        },
                         Item::Failed(failure) => {
                             let failed = Err(failure.clone());
                             self.write_value("exec", &Shape::Plain, failed);
@@ -188,6 +142,76 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         if silent {
             self.out.truncate(start);
+        }
+    }
+}
+
+/// Reading, which needs nothing of the connection but whether old answers will do.
+impl<B: Backend> Resp<B> {
+    /// Answers as many queries as one look at the store allows.
+    async fn look(&self, stale: bool, queries: VecDeque<Query>) -> Result<Found, Failure> {
+        let Some(backend) = self.api.backend() else {
+            return Err(Failure::loading());
+        };
+        if stale {
+            return Ok(backend.read_stale(|store| look(store, queries, backend.now_ms(store))));
+        }
+        let clock = backend.clone();
+        self.linearizable(move |store| look(store, queries, clock.now_ms(store)))
+            .await
+    }
+
+    pub(super) async fn linearizable<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let api = &self.api;
+        let Some(backend) = api.backend() else {
+            return Err(Failure::loading());
+        };
+        let result = api.read(backend, api.answer_within(), read).await;
+        result.map_err(|error| Failure::from(&error))
+    }
+
+    /// A transaction that only reads: one look, no log entry.
+    pub(super) async fn read_all(
+        &self,
+        stale: bool,
+        steps: Vec<Step>,
+    ) -> Result<ReplyValue, Failure> {
+        let mut queries = steps
+            .into_iter()
+            .filter_map(|step| match step {
+                Step::Read(query) => Some(query),
+                Step::Write(_) => None,
+            })
+            .collect::<VecDeque<_>>();
+        if queries.is_empty() {
+            return Ok(ReplyValue::Array(Vec::new()));
+        }
+        let Some(clock) = self.api.backend().cloned() else {
+            return Err(Failure::loading());
+        };
+        let all = move |store: &Store| {
+            let now_ms = clock.now_ms(store);
+            let mut all = Vec::with_capacity(queries.len());
+            let mut bytes = 0;
+            while !queries.is_empty() {
+                if bytes > MAX_MANY_BYTES {
+                    let error = ReplyError::ReplyTooLong;
+                    all.extend(queries.drain(..).map(|_| ReplyValue::Error(error)));
+                    break;
+                }
+                let (values, left) = look(store, mem::take(&mut queries), now_ms);
+                bytes += values.iter().map(size).sum::<usize>();
+                all.extend(values);
+                queries = left;
+            }
+            ReplyValue::Array(all)
+        };
+        match self.api.backend() {
+            Some(backend) if stale => Ok(backend.read_stale(all)),
+            _ => self.linearizable(all).await,
         }
     }
 }

@@ -105,6 +105,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 }
             }
             Handler::Flow(flow) => self.flow(flow, request).await,
+            Handler::Publish(publish) => {
+                let args = Args {
+                    request,
+                    name: spec.name,
+                    db: self.session.db,
+                };
+                self.publish(publish, &args).await
+            }
             _ => {
                 self.finish().await?;
                 self.edge(spec, request);
@@ -285,6 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         let asked = keys.clone();
         let seen = self
+            .resp
             .linearizable(move |store| {
                 let seen = asked.iter().map(|key| store.seen(db, key));
                 seen.collect::<Vec<Seen>>()
@@ -322,8 +331,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         let silent = self.session.is_silent();
         if watched.is_empty() && !writes(&operations) {
             self.finish().await?;
-            let values = self.read_all(operations).await;
-            self.write_exec(&plan, values, silent);
+            let stale = self.session.stale_reads;
+            let values = self.resp.read_all(stale, operations).await;
+            self.write_exec(&plan, values, silent).await;
             return self.flush().await;
         }
         let command = Command::Transaction {

@@ -2,13 +2,15 @@
 //! get them, as in Redis.
 //!
 //! The seam to other nodes: [`Hub::deliver`] hands a message to this node's listeners and says how
-//! many there were. `PUBLISH` calls it for a message that began here; a message that another node
-//! passes on goes the same way.
+//! many there were. `PUBLISH` calls it for a message that began here, and so does the node for one
+//! that began at another.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use memkv_raft::Publication;
 use memkv_resp::glob_match;
 use parking_lot::Mutex;
 
@@ -29,27 +31,50 @@ type Listeners = BTreeMap<u64, Arc<Client>>;
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     tables: Mutex<[HashMap<Bytes, Listeners>; 3]>,
+    /// Subscriptions to channels and patterns.
+    subscriptions: AtomicUsize,
 }
 
 impl Hub {
     pub(crate) fn listen(&self, kind: Kind, name: Bytes, client: &Arc<Client>) {
         let mut tables = self.tables.lock();
         let listeners = tables[kind as usize].entry(name).or_default();
-        listeners.insert(client.id, client.clone());
+        let before = listeners.insert(client.id, client.clone());
+        if before.is_none() && kind != Kind::Shard {
+            self.subscriptions.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     pub(crate) fn leave(&self, kind: Kind, name: &Bytes, client: u64) {
         let mut tables = self.tables.lock();
         if let Some(listeners) = tables[kind as usize].get_mut(name) {
-            listeners.remove(&client);
+            if listeners.remove(&client).is_some() && kind != Kind::Shard {
+                self.subscriptions.fetch_sub(1, Ordering::SeqCst);
+            }
             if listeners.is_empty() {
                 tables[kind as usize].remove(name);
             }
         }
     }
 
+    /// Whether anybody listens to a channel or a pattern; asked for every entry that is applied.
+    pub(crate) fn has_listeners(&self) -> bool {
+        self.subscriptions() > 0
+    }
+
+    /// How many subscriptions to channels and patterns there are.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::SeqCst)
+    }
+
     /// Hands a message to this node's listeners; how many times it was handed over.
-    pub(crate) fn deliver(&self, is_shard: bool, channel: &Bytes, payload: &Bytes) -> usize {
+    pub(crate) fn deliver(&self, publication: &Publication) -> usize {
+        let Publication {
+            is_shard,
+            channel,
+            payload,
+        } = publication;
+        let is_shard = *is_shard;
         let tables = self.tables.lock();
         let kind = if is_shard { Kind::Shard } else { Kind::Channel };
         let mut sent = 0;

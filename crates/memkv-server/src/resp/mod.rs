@@ -1,16 +1,19 @@
 //! The Redis protocol: one connection reads, executes and answers; all of them share what a node
 //! has one of. `conn` is the loop, `execute` takes requests, `segment` collects
-//! them, `answer` settles a segment, `transaction` is MULTI to EXEC,
+//! them, `answer` settles a segment, `transaction` is MULTI to EXEC, `publish` is PUBLISH, `announce`
+//! what is told of keys,
 //! `session` what a connection has said about itself, `server`, `clients` and `hub` are shared.
 //!
 //! Invariants: every request gets exactly one answer, in order; a read sees the connection's own
 //! earlier writes and none of its later ones; what a connection holds is bounded.
 
+mod announce;
 mod answer;
 mod clients;
 mod conn;
 mod execute;
 mod hub;
+mod publish;
 mod segment;
 mod server;
 mod session;
@@ -29,6 +32,7 @@ use crate::backend::Backend;
 use crate::budget::Budget;
 use crate::commands::Failure;
 use crate::http::Api;
+use crate::metrics;
 
 pub(crate) use clients::{Client, Message};
 pub(crate) use hub::Kind;
@@ -59,6 +63,13 @@ impl<B: Backend> Resp<B> {
 
     /// From now on there is a node to describe. A second call has no effect.
     pub fn serve_with(&self, backend: B) {
+        let listeners = announce::Listeners::start(self.server.clone());
+        backend.subscribe(Box::new(listeners));
+        let (server, latency) = (self.server.clone(), self.api.latency().clone());
+        let node = backend.clone();
+        self.api.show_metrics_with(Box::new(move || {
+            metrics::show(&server, &view(&node), &node.stats(), &latency)
+        }));
         self.server.look_with(Box::new(move || view(&backend)));
     }
 
@@ -106,6 +117,7 @@ fn view<B: Backend>(backend: &B) -> View {
             databases: databases.collect(),
             memory_bytes: store.memory_bytes(),
             expired: store.expired_total(),
+            announced: store.announced(),
             now_ms: backend.now_ms(store),
         }
     })

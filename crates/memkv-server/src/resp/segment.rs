@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 use memkv_raft::store::{Command, Query, ReplyError, ReplyValue, Store};
 
+use super::publish::Receivers;
 use super::transaction::Plan;
 use crate::commands::Shape;
 
@@ -32,10 +33,12 @@ pub(super) enum Slot {
     },
     /// The next outcome, of a whole transaction.
     Exec { plan: Plan, silent: bool },
+    /// A message that has been sent, and its count.
+    Published { receivers: Receivers, silent: bool },
 }
 
 /// See the module's documentation. Invariant: `commands` or `queries` is empty, and the other has
-/// one element for each slot that is not ready.
+/// one element for each `Op` or `Exec` among the slots.
 #[derive(Default)]
 pub(super) struct Segment {
     pub(super) slots: Vec<Slot>,
@@ -49,6 +52,11 @@ pub(super) struct Segment {
 impl Segment {
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// Whether the store must be asked before it can be answered.
+    pub(super) fn waits_for_store(&self) -> bool {
+        !self.commands.is_empty() || !self.queries.is_empty()
     }
 
     /// Whether a write may join.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use memkv_raft::NodeStatus;
+use memkv_raft::store::NoticeClasses;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -24,6 +25,8 @@ pub struct RespSettings {
     pub max_connections: u64,
     /// A client that takes nothing of its replies for this long is gone.
     pub write_stall: Duration,
+    /// Which events of keys this node announces until the cluster is told.
+    pub announce: NoticeClasses,
     /// What clients must show; none lets everybody in.
     pub password: Option<Password>,
 }
@@ -45,6 +48,8 @@ pub(crate) struct View {
     pub(crate) memory_bytes: u64,
     /// Keys that have expired since this node's store began.
     pub(crate) expired: u64,
+    /// Which events of keys the cluster was told to announce.
+    pub(crate) announced: Option<NoticeClasses>,
     /// Log time in milliseconds.
     pub(crate) now_ms: u64,
 }
@@ -59,6 +64,8 @@ pub(crate) struct Stats {
     pub(crate) input_bytes: AtomicU64,
     pub(crate) output_bytes: AtomicU64,
     pub(crate) rejected: AtomicU64,
+    /// Notices of keys that were not delivered, because too many waited.
+    pub(crate) dropped_notices: AtomicU64,
 }
 
 impl Stats {
@@ -74,6 +81,7 @@ impl Stats {
             &self.input_bytes,
             &self.output_bytes,
             &self.rejected,
+            &self.dropped_notices,
         ] {
             counter.store(0, Ordering::Relaxed);
         }

@@ -121,7 +121,7 @@ impl Wire {
         self.joins = Some(now_joins);
         // Raft's messages may come twice. A forwarded request whose refusal was believed may not:
         // that is more than any transport over TCP does, and sessions rely on it.
-        let may_repeat = self.lane != Lane::Forward;
+        let may_repeat = !matches!(self.lane, Lane::Forward | Lane::Publish);
         if may_repeat && self.net.dice.chance(self.net.weather().duplicate) {
             self.net.trace.count("duplicates");
             self.deliver_late(vec![message.request.clone()]);

@@ -6,8 +6,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Command, ExpireIf, Expiry, Guard, SetIf, Step};
-use crate::DATABASES;
 use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag};
+use crate::{DATABASES, NoticeClasses};
 
 const SET_WITH: u8 = 3;
 const SET_MANY: u8 = 4;
@@ -30,6 +30,7 @@ const TICK: u8 = 20;
 const TRANSACTION: u8 = 21;
 const IN_DATABASE: u8 = 22;
 const PROLONG: u8 = 23;
+const ANNOUNCE: u8 = 24;
 
 /// What a command lies in, which says what it may be: a transaction stands at the top only, and a
 /// database wraps a plain command only.
@@ -146,6 +147,10 @@ pub(super) fn encode(command: &Command, out: &mut BytesMut) {
             put_key(out, DEL_REVISION, key);
             put_varint(out, *revision);
         }
+        Command::Announce { classes } => {
+            out.put_u8(ANNOUNCE);
+            out.put_u16_le(classes.bits());
+        }
         Command::Tick => out.put_u8(TICK),
         Command::Transaction {
             guards,
@@ -261,6 +266,12 @@ pub(super) fn read(
             key: own(body.prefixed("key")?),
             revision: body.varint("revision")?,
         },
+        ANNOUNCE => {
+            let bits = u16::from_le_bytes(body.array("events")?);
+            let classes = NoticeClasses::from_bits(bits);
+            let classes = classes.ok_or(DecodeError::Invalid { what: "events" })?;
+            Command::Announce { classes }
+        }
         TICK => Command::Tick,
         TRANSACTION if within == Within::Nothing => Command::Transaction {
             guards: Guard::read_all(body, own)?,

@@ -14,6 +14,7 @@ pub(super) fn by(context: &mut Context<'_>, key: &[u8], by: i64) -> Result<Reply
     let sum = number.checked_add(by).ok_or(ReplyError::Overflow)?;
     let deadline_ms = old.and_then(|old| old.deadline_ms);
     context.put(&[key, sum.to_string().as_bytes()], deadline_ms);
+    context.note_string("incrby", key);
     Ok(ReplyValue::Integer(sum))
 }
 
@@ -43,6 +44,7 @@ pub(super) fn by_float(
     let sum = number.add(by).ok_or(ReplyError::NanOrInfinity)?.to_text();
     let deadline_ms = old.and_then(|old| old.deadline_ms);
     context.put(&[key, sum.as_bytes()], deadline_ms);
+    context.note_string("incrbyfloat", key);
     Ok(ReplyValue::Bulk(sum.into()))
 }
 

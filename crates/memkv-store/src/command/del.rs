@@ -52,7 +52,7 @@ pub(super) fn all<'k>(
     context: &mut Context<'_>,
     keys: impl Iterator<Item = &'k [u8]>,
 ) -> ReplyValue {
-    let removed = keys.filter(|key| context.remove(key)).count();
+    let removed = keys.filter(|key| del(context, key)).count();
     context.changed = true;
     ReplyValue::Integer(i64::try_from(removed).unwrap_or(i64::MAX))
 }
@@ -60,20 +60,29 @@ pub(super) fn all<'k>(
 /// DELIFEQ and DELEX.
 pub(super) fn conditional(context: &mut Context<'_>, key: &[u8], condition: &SetIf) -> ReplyValue {
     let value = context.get(key).map(|old| old.value);
-    let removed = condition.holds(value) && context.remove(key);
+    let removed = condition.holds(value) && del(context, key);
     ReplyValue::Integer(removed.into())
 }
 
 /// GETDEL.
 pub(super) fn get(context: &mut Context<'_>, key: &[u8]) -> ReplyValue {
     let old = context.get(key).map(|old| old.to_bytes());
-    context.remove(key);
+    del(context, key);
     old.map_or(ReplyValue::Nil, ReplyValue::Bulk)
 }
 
 /// MEMKV.DELREV.
 pub(super) fn at_revision(context: &mut Context<'_>, key: &[u8], expected: Revision) -> ReplyValue {
     let found = context.get(key).map(|old| old.mod_revision);
-    let removed = found == Some(expected) && context.remove(key);
+    let removed = found == Some(expected) && del(context, key);
     ReplyValue::Integer(removed.into())
+}
+
+/// Removes a key as DEL does; tells whether it was there.
+pub(super) fn del(context: &mut Context<'_>, key: &[u8]) -> bool {
+    let removed = context.remove(key);
+    if removed {
+        context.note_generic("del", key);
+    }
+    removed
 }

@@ -5,7 +5,7 @@
 
 use super::{Command, Operation, counter, del, expire, set, string, transaction};
 use crate::keyspace::{Keyspace, Record, Value};
-use crate::{DATABASES, ReplyError, ReplyValue, Revision};
+use crate::{DATABASES, NoticeClasses, ReplyError, ReplyValue, Revision};
 
 /// What a command may touch while it executes.
 pub(crate) struct Context<'a> {
@@ -58,6 +58,31 @@ impl Context<'_> {
         removed
     }
 
+    /// Tells who listens of an event of the commands that any type has.
+    pub(super) fn note_generic(&mut self, event: &'static str, key: &[u8]) {
+        self.note(NoticeClasses::GENERIC, event, key);
+    }
+
+    /// Tells who listens of an event of a string.
+    pub(super) fn note_string(&mut self, event: &'static str, key: &[u8]) {
+        self.note(NoticeClasses::STRING, event, key);
+    }
+
+    /// Tells who listens that log time has reached a key's deadline.
+    pub(super) fn note_expired(&mut self, key: &[u8]) {
+        self.note(NoticeClasses::EXPIRED, "expired", key);
+    }
+
+    /// Tells who listens that a key is new where putting it does not: it took the name of another,
+    /// or was gone at once.
+    pub(super) fn note_new(&mut self, key: &[u8]) {
+        self.note(NoticeClasses::NEW, "new", key);
+    }
+
+    fn note(&mut self, class: u16, event: &'static str, key: &[u8]) {
+        self.keys.notices.note(class, event, self.database, key);
+    }
+
     fn flush(&mut self, database: u8) {
         self.changed |= self.keys.flush(database, self.revision);
     }
@@ -104,6 +129,7 @@ impl Command {
             Command::Noop | Command::Tick => ReplyValue::Ok,
             Command::Set { key, value } => {
                 context.put(&[key, value], None);
+                context.note_string("set", key);
                 ReplyValue::Ok
             }
             Command::Del { keys } => del::all(context, keys.iter().map(|key| &key[..])),
@@ -145,6 +171,10 @@ impl Command {
                 to_database,
                 replace,
             } => string::copy(context, from, to, *to_database, *replace),
+            Command::Announce { classes } => {
+                context.keys.notices.set(Some(*classes));
+                ReplyValue::Ok
+            }
             Command::FlushAll => {
                 (0..DATABASES).for_each(|database| context.flush(database));
                 ReplyValue::Ok

@@ -4,7 +4,7 @@
 //! deadline before. Invariant: no
 //! key is ever given a deadline that log time has reached; it is removed instead.
 
-use super::{Context, ExpireIf, Expiry};
+use super::{Context, ExpireIf, Expiry, del};
 use crate::{ReplyError, ReplyValue};
 
 /// What an [`Expiry`] means for a key.
@@ -102,6 +102,7 @@ pub(super) fn persist(context: &mut Context<'_>, key: &[u8]) -> ReplyValue {
         .is_some_and(|old| old.deadline_ms.is_some());
     if has_deadline {
         context.set_deadline(key, None);
+        context.note_generic("persist", key);
     }
     ReplyValue::Integer(has_deadline.into())
 }
@@ -127,7 +128,10 @@ pub(super) fn get(
 
 fn apply(context: &mut Context<'_>, key: &[u8], fate: Fate) {
     match fate {
-        Fate::Lives { deadline_ms } => context.set_deadline(key, deadline_ms),
-        Fate::Gone => drop(context.remove(key)),
+        Fate::Lives { deadline_ms } => {
+            context.set_deadline(key, deadline_ms);
+            context.note_generic("expire", key);
+        }
+        Fate::Gone => drop(del::del(context, key)),
     }
 }

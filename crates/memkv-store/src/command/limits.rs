@@ -81,7 +81,11 @@ impl Command {
     /// Hands every key and value to `f`.
     fn visit<'a>(&'a self, f: &mut impl FnMut(Part<'a>)) {
         match self {
-            Command::Noop | Command::FlushAll | Command::FlushDatabase | Command::Tick => {}
+            Command::Noop
+            | Command::FlushAll
+            | Command::FlushDatabase
+            | Command::Announce { .. }
+            | Command::Tick => {}
             Command::Del { keys } => keys.iter().for_each(|key| f(Part::Key(key))),
             Command::GetDel { key }
             | Command::GetEx { key, .. }

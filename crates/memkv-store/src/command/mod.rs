@@ -27,8 +27,8 @@ use self::limits::{Part, check_key, check_value, visit_inner};
 use self::set::Set;
 pub use self::terms::{ExpireIf, Expiry, SetIf};
 pub use self::transaction::{Compare, Condition, Guard, MAX_TRANSACTION_STEPS, Seen, Step};
-use crate::Revision;
 use crate::wire::{DecodeError, Reader};
+use crate::{NoticeClasses, Revision};
 
 /// A write, as it is put into the log. One that changes nothing takes no revision, except for
 /// [`Set`](Command::Set) and [`Del`](Command::Del), which take one whenever they succeed.
@@ -188,6 +188,12 @@ pub enum Command {
         /// The revision expected.
         revision: Revision,
     },
+    /// `CONFIG SET notify-keyspace-events`: says which events all nodes announce from now on; `Ok`.
+    /// Takes no revision.
+    Announce {
+        /// The events.
+        classes: NoticeClasses,
+    },
     /// Changes nothing; answers `Ok`. Its entry's stamp is what removes keys that are due, as any
     /// entry's does: so does a batch without any part.
     Tick,
@@ -294,6 +300,7 @@ impl Command {
             Command::FlushDatabase => "flushdb",
             Command::CompareAndSet { .. } => "cas",
             Command::DelRevision { .. } => "delrev",
+            Command::Announce { .. } => "config",
             Command::Tick => "tick",
             Command::Transaction { .. } => "exec",
             Command::InDatabase { command, .. } => command.name(),

@@ -49,6 +49,7 @@ impl<'a> Set<'a> {
         check_key(self.key())?;
         check_value(self.value())?;
         context.put_record(&[self.record], self.key_len, None);
+        context.note_string("set", self.key());
         Ok(ReplyValue::Ok)
     }
 }
@@ -77,7 +78,7 @@ pub(super) fn with(
         _ => ReplyValue::Nil,
     };
     if holds {
-        set(context, key, value, fate);
+        set(context, key, value, expiry, fate);
     }
     Ok(answer)
 }
@@ -93,6 +94,7 @@ pub(super) fn many(
     }
     for (key, value) in pairs {
         context.put(&[key, value], None);
+        context.note_string("set", key);
     }
     match if_none_exists {
         true => ReplyValue::Integer(1),
@@ -117,13 +119,22 @@ pub(super) fn compare_and_set(
     if old.map_or(0, |old| old.mod_revision) != expected {
         return Ok(ReplyValue::Nil);
     }
-    set(context, key, value, fate);
+    set(context, key, value, expiry, fate);
     Ok(ReplyValue::Integer(context.revision.cast_signed()))
 }
 
-fn set(context: &mut Context<'_>, key: &[u8], value: &[u8], fate: Fate) {
+fn set(context: &mut Context<'_>, key: &[u8], value: &[u8], expiry: Expiry, fate: Fate) {
     match fate {
         Fate::Lives { deadline_ms } => context.put(&[key, value], deadline_ms),
-        Fate::Gone => drop(context.remove(key)),
+        // Redis sets the key in any case; who listens sees it come and go.
+        Fate::Gone if context.remove(key) => {}
+        Fate::Gone => context.note_new(key),
+    }
+    context.note_string("set", key);
+    if matches!(expiry, Expiry::In { .. } | Expiry::At { .. }) {
+        context.note_generic("expire", key);
+    }
+    if fate == Fate::Gone {
+        context.note_expired(key);
     }
 }

@@ -14,12 +14,14 @@ pub(super) fn append(
 ) -> Result<ReplyValue, ReplyError> {
     let Some(old) = context.get(key) else {
         context.put(&[key, suffix], None);
+        context.note_string("append", key);
         return Ok(length(suffix.len()));
     };
     let len = old.value.len() + suffix.len();
     check_length(len as u64)?;
     let old = old.to_entry();
     context.put(&[key, old.value(), suffix], old.deadline_ms());
+    context.note_string("append", key);
     Ok(length(len))
 }
 
@@ -43,6 +45,7 @@ pub(super) fn set_range(
     let tail = value.get(offset + patch.len()..).unwrap_or_default();
     let deadline_ms = old.as_ref().and_then(|old| old.deadline_ms());
     context.put(&[key, head, &gap, patch, tail], deadline_ms);
+    context.note_string("setrange", key);
     Ok(length(offset + patch.len() + tail.len()))
 }
 
@@ -54,10 +57,16 @@ pub(super) fn rename(
     if_absent: bool,
 ) -> Result<ReplyValue, ReplyError> {
     let old = context.get(from).ok_or(ReplyError::NoSuchKey)?.to_entry();
-    let refused = if_absent && context.get(to).is_some();
+    let is_taken = context.get(to).is_some();
+    let refused = if_absent && is_taken;
     if from != to && !refused {
         context.remove(from);
         context.put(&[to, old.value()], old.deadline_ms());
+        if is_taken {
+            context.note_new(to);
+        }
+        context.note_generic("rename_from", from);
+        context.note_generic("rename_to", to);
     }
     Ok(match if_absent {
         true => ReplyValue::Integer((!refused).into()),
@@ -78,9 +87,14 @@ pub(super) fn copy(
     };
     let is_itself = from == to && context.database == to_database;
     context.database = to_database;
-    let copied = !is_itself && (replace || context.get(to).is_none());
+    let is_taken = context.get(to).is_some();
+    let copied = !is_itself && (replace || !is_taken);
     if copied {
         context.put(&[to, old.value()], old.deadline_ms());
+        if is_taken {
+            context.note_new(to);
+        }
+        context.note_generic("copy_to", to);
     }
     ReplyValue::Integer(copied.into())
 }

@@ -20,6 +20,7 @@ pub(crate) use self::database::{Database, SHARDS};
 pub(crate) use self::deletes::{DELETE_SLOTS, Deletes, noted};
 pub use self::entry::Value;
 pub(crate) use self::entry::{Entry, Record};
+use crate::notice::{NoticeClasses, Notices};
 use crate::snapshot::{EntryView, Walk};
 use crate::{DATABASES, Revision};
 
@@ -44,6 +45,7 @@ pub(crate) struct Keyspace {
     /// The snapshot being taken, if any.
     walk: Option<Walk>,
     garbage: Vec<Arc<Database>>,
+    pub(crate) notices: Notices,
 }
 
 /// Reading.
@@ -58,6 +60,7 @@ impl Keyspace {
             expired_total: 0,
             walk: None,
             garbage: Vec::new(),
+            notices: Notices::default(),
         }
     }
 
@@ -156,6 +159,9 @@ impl Keyspace {
                     entry.create_revision = revision;
                     self.expired_total += 1;
                     self.deletes.note(delete_slot(database, place), revision);
+                    let expired = NoticeClasses::EXPIRED;
+                    self.notices.note(expired, "expired", database, key);
+                    self.notices.note(NoticeClasses::NEW, "new", database, key);
                 }
                 entry.overwrite(record, revision);
                 let after = entry.cost();
@@ -169,6 +175,7 @@ impl Keyspace {
                 target.bytes += cost;
                 target.len += 1;
                 target.order(key);
+                self.notices.note(NoticeClasses::NEW, "new", database, key);
                 None
             }
         };
@@ -207,7 +214,7 @@ impl Keyspace {
     pub(crate) fn remove(&mut self, database: u8, key: &[u8], revision: Revision) -> bool {
         let (place, now_ms) = (self.place(key), self.now_ms);
         let is_it = |entry: &Entry| entry.key() == key && entry.is_alive(now_ms);
-        self.take_out(database, place, is_it, revision)
+        self.take_out(database, place, is_it, revision).is_some()
     }
 
     /// Removes keys that are due, in the order of their deadlines within each database, at most
@@ -223,7 +230,9 @@ impl Keyspace {
                 let place = Place { shard, tag };
                 let is_due =
                     |entry: &Entry| entry.tag() == tag && entry.deadline_ms() == Some(deadline);
-                while self.take_out(database, place, is_due, revision) {
+                while let Some(entry) = self.take_out(database, place, is_due, revision) {
+                    let expired = NoticeClasses::EXPIRED;
+                    self.notices.note(expired, "expired", database, entry.key());
                     removed += 1;
                 }
             }
@@ -239,16 +248,14 @@ impl Keyspace {
         place: Place,
         is_it: impl Fn(&Entry) -> bool,
         revision: Revision,
-    ) -> bool {
+    ) -> Option<Entry> {
         let target = &mut self.databases[usize::from(database)];
-        let Some(entry) = target.remove(place.shard, place.tag, is_it) else {
-            return false;
-        };
+        let entry = target.remove(place.shard, place.tag, is_it)?;
         if let Some(walk) = &mut self.walk {
             walk.save(database, place.shard, &entry);
         }
         self.deletes.note(delete_slot(database, place), revision);
-        true
+        Some(entry)
     }
 
     /// Removes all keys of a database at once, whatever their number; tells whether there were any.

@@ -13,11 +13,11 @@ use super::{Image, SessionHead, ShardImage, SnapshotHead};
 use crate::book::{Book, MAX_MEMBERS, Seat};
 use crate::keyspace::{DELETE_SLOTS, Entry, noted};
 use crate::wire::{DecodeError, Reader, put_length, put_varint, varint_len};
-use crate::{Member, Reply, Revision};
+use crate::{Member, NoticeClasses, Reply, Revision};
 
 /// Version of the snapshot format: raised when a field or a new kind of block comes. Version 1 had
 /// one database, no deadlines and no table of deletes; it is still read.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 pub(super) const HEAD: u8 = 1;
 pub(super) const REPLIES: u8 = 2;
@@ -269,6 +269,10 @@ impl SnapshotHead {
         put_varint(&mut out, self.deletes);
         self.flushed.iter().for_each(|at| put_varint(&mut out, *at));
         put_varint(&mut out, self.expired_total);
+        out.put_u8(u8::from(self.announced.is_some()));
+        if let Some(announced) = self.announced {
+            out.put_u16_le(announced.bits());
+        }
         write_book(&self.book, &mut out);
         put_length(&mut out, self.sessions.len());
         for session in &self.sessions {
@@ -325,6 +329,7 @@ impl SnapshotHead {
             deletes: 0,
             flushed: Default::default(),
             expired_total: 0,
+            announced: None,
             book: Book::default(),
             sessions: Vec::new(),
         };
@@ -335,6 +340,12 @@ impl SnapshotHead {
                 *at = counter(&mut reader, "flush")?;
             }
             head.expired_total = counter(&mut reader, "number of expired keys")?;
+        }
+        if found > 2 && reader.bool("whether events are set")? {
+            let bits = u16::from_le_bytes(reader.array("announced events")?);
+            let announced = NoticeClasses::from_bits(bits);
+            let what = "announced events";
+            head.announced = Some(announced.ok_or(DecodeError::Invalid { what })?);
         }
         head.book = read_book(&mut reader)?;
         head.sessions = read_sessions(&mut reader)?;

@@ -240,6 +240,7 @@ impl Loader {
         self.store.applied_index = head.applied_index;
         self.store.keys.now_ms = head.stamp_ms;
         self.store.keys.expired_total = head.expired_total;
+        self.store.keys.notices.set(head.announced);
         self.store.keys.deletes.flushed = head.flushed;
         self.announced_keys = head.keys;
         self.announced_deletes = head.deletes;

@@ -19,7 +19,7 @@ pub use self::load::{BlockPlace, LoadError, Loader};
 use crate::book::Book;
 use crate::keyspace::{Database, Entry, Keyspace, SHARDS, noted};
 use crate::session::Sessions;
-use crate::{DATABASES, Reply, Revision, SessionId, Store};
+use crate::{DATABASES, NoticeClasses, Reply, Revision, SessionId, Store};
 
 /// A snapshot is being taken already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,8 @@ pub struct SnapshotHead {
     pub(crate) deletes: u64,
     pub(crate) flushed: [Revision; DATABASES as usize],
     pub(crate) expired_total: u64,
+    /// Which events are announced, if the cluster was told.
+    pub(crate) announced: Option<NoticeClasses>,
     pub(crate) book: Book,
     pub(crate) sessions: Vec<SessionHead>,
 }
@@ -98,6 +100,7 @@ impl SnapshotHead {
             deletes: store.keys.deletes.noted(),
             flushed: store.keys.deletes.flushed,
             expired_total: store.keys.expired_total,
+            announced: store.announced(),
             book: store.book.clone(),
             sessions: sessions.collect(),
         }

@@ -4,6 +4,7 @@
 mod apply;
 mod expiry;
 mod model;
+mod notices;
 mod random;
 mod reference;
 mod snapshot;

@@ -162,7 +162,7 @@ impl Reference {
             SetIf::Differs(value) => old.is_none_or(|old| old.value != *value),
         };
         Ok(match command {
-            Command::Noop | Command::Tick => Done,
+            Command::Noop | Command::Tick | Command::Announce { .. } => Done,
             Command::Set { key, value } => {
                 self.put(db, key, &value[..], None);
                 Done

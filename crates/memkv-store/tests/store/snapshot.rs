@@ -328,11 +328,11 @@ fn a_key_in_the_wrong_shard_is_noticed() {
 #[test]
 fn a_snapshot_of_another_version_says_so() {
     let mut blocks = snapshot(&mut Store::new(), 1000);
-    blocks[0][1] = 3;
+    blocks[0][1] = 4;
     let version = DecodeError::Version {
         what: "snapshot",
-        found: 3,
-        supported: 2,
+        found: 4,
+        supported: 3,
     };
     assert_eq!(load(&blocks).map(drop), Err(LoadError::Decode(version)));
 }

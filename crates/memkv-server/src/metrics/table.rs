@@ -1,0 +1,199 @@
+//! The one table of metrics: names, types, meanings, and where each is read. A name is never
+//! reused for another meaning; units are seconds and bytes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memkv_raft::storage::Counted;
+use memkv_raft::{Phase, Role};
+
+use super::Seen;
+
+/// What a metric is, in Prometheus's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// One sentence.
+    pub(super) help: &'static str,
+    pub(super) read: fn(&Seen<'_>) -> Samples,
+}
+
+/// What a metric is now.
+pub(super) enum Samples {
+    /// One number.
+    One(f64),
+    /// One number, or no sample.
+    Maybe(Option<f64>),
+    /// A number for each value of a label. No value: no sample.
+    Each(&'static str, Vec<(String, f64)>),
+    /// Durations, counted in nanoseconds.
+    Seconds(Counted),
+    /// The same for each value of a label.
+    EachSeconds(&'static str, Vec<(&'static str, Counted)>),
+    /// Numbers of things.
+    Sizes(Counted),
+}
+
+/// `kind name help => how to read it`, one metric per entry.
+macro_rules! metrics {
+    ($($kind:ident $name:literal $help:literal => $read:expr;)*) => {
+        /// All metrics, in the order of the page.
+        pub(super) const METRICS: &[Metric] = &[$(Metric {
+            name: $name,
+            kind: Kind::$kind,
+            help: $help,
+            read: $read,
+        },)*];
+    };
+}
+
+metrics! {
+    Gauge "memkv_build_info" "Always 1; the label says which version runs."
+        => |_| Samples::Each("version", vec![(env!("CARGO_PKG_VERSION").to_owned(), 1.0)]);
+    Gauge "memkv_uptime_seconds" "Age of the process."
+        => |seen| Samples::One(seen.server.started.elapsed().as_secs_f64());
+    Gauge "memkv_node_serving" "1 if the node is a member of a cluster and serves, 0 while it waits or after it has stopped."
+        => |seen| flag(seen.view.status.phase == Phase::Serving);
+    Gauge "memkv_durability" "Always 1; the label says what an acknowledged write has survived: sync or os."
+        => |seen| {
+            let mode = if seen.view.status.sync { "sync" } else { "os" };
+            Samples::Each("mode", vec![(mode.to_owned(), 1.0)])
+        };
+    Gauge "memkv_raft_term" "Raft term."
+        => |seen| whole(seen.view.status.term);
+    Gauge "memkv_raft_leader" "1 if this node leads."
+        => |seen| flag(seen.view.status.role == Role::Leader);
+    Gauge "memkv_raft_has_leader" "1 if this node leads or follows a leader."
+        => |seen| flag(seen.view.status.leader.is_some());
+    Gauge "memkv_raft_members" "Members of the cluster as this node knows them, newcomers among them."
+        => |seen| whole(seen.view.status.members.len() as u64);
+    Gauge "memkv_raft_commit_index" "Last log entry that is known to be committed."
+        => |seen| whole(seen.view.status.commit_index);
+    Gauge "memkv_raft_applied_index" "Last log entry that was applied here."
+        => |seen| whole(seen.view.status.applied_index);
+    Counter "memkv_raft_leader_changes_total" "How often another leader than before was heard of, this node among them."
+        => |seen| whole(seen.stats.leader_changes);
+    Gauge "memkv_raft_proposals_pending" "Groups of commands that wait, at the leader, for the next log entry."
+        => |seen| whole(seen.stats.proposals_pending);
+    Counter "memkv_raft_proposals_failed_total" "Groups of commands of this node that came back without having been applied; most are sent again."
+        => |seen| whole(seen.stats.proposals_failed);
+    Gauge "memkv_peer_lag_entries" "Log entries that another member lacks, at the leader only."
+        => |seen| {
+            let lag = seen.stats.peer_lag.iter();
+            Samples::Each("peer", lag.map(|(name, lag)| (name.clone(), *lag as f64)).collect())
+        };
+    Counter "memkv_forwarded_total" "Commands that this node has sent to the leader, those that were sent again counted again."
+        => |seen| whole(seen.stats.forwarded);
+    Histogram "memkv_wal_fsync_duration_seconds" "Time that making the log durable took."
+        => |seen| Samples::Seconds(seen.stats.fsync.clone());
+    Histogram "memkv_apply_duration_seconds" "Time that applying took, a run of log entries at a time."
+        => |seen| Samples::Seconds(seen.stats.apply.clone());
+    Histogram "memkv_readindex_batch_size" "Linearizable reads that shared one confirmation by the leader."
+        => |seen| Samples::Sizes(seen.stats.read_batch.clone());
+    Histogram "memkv_command_duration_seconds" "Time from a command's arrival to its answer, reads and writes of all protocols; a pipeline's commands take as long as those executed with them."
+        => |seen| Samples::EachSeconds("class", vec![
+            ("read", seen.latency.reads.counted()),
+            ("write", seen.latency.writes.counted()),
+        ]);
+    Counter "memkv_commands_total" "Commands of Redis clients."
+        => |seen| count(&seen.server.stats.commands);
+    Counter "memkv_command_errors_total" "Errors among the replies to Redis clients."
+        => |seen| count(&seen.server.stats.errors);
+    Gauge "memkv_connections" "Open connections of Redis clients."
+        => |seen| whole(seen.server.clients.len() as u64);
+    Counter "memkv_connections_total" "Connections of Redis clients that were accepted."
+        => |seen| whole(seen.server.clients.total());
+    Counter "memkv_connections_rejected_total" "Connections of Redis clients for which there was no place."
+        => |seen| count(&seen.server.stats.rejected);
+    Counter "memkv_network_input_bytes_total" "Bytes read from Redis clients."
+        => |seen| count(&seen.server.stats.input_bytes);
+    Counter "memkv_network_output_bytes_total" "Bytes written to Redis clients."
+        => |seen| count(&seen.server.stats.output_bytes);
+    Gauge "memkv_subscriptions" "Subscriptions to channels and patterns on this node."
+        => |seen| whole(seen.server.hub.subscriptions() as u64);
+    Counter "memkv_publications_unconfirmed_total" "Published messages that another node did not confirm: it does not answer or reads too slowly."
+        => |seen| whole(seen.stats.publications_unconfirmed);
+    Counter "memkv_notices_dropped_total" "Keyspace notifications that were not delivered, because too many waited."
+        => |seen| count(&seen.server.stats.dropped_notices);
+    Gauge "memkv_keys" "Keys of each database that has any."
+        => |seen| {
+            let databases = seen.view.databases.iter();
+            Samples::Each("db", databases.map(|db| (db.index.to_string(), db.keys as f64)).collect())
+        };
+    Gauge "memkv_keys_with_deadline" "Keys that will expire, of each database that has any keys."
+        => |seen| {
+            let databases = seen.view.databases.iter();
+            Samples::Each("db", databases.map(|db| (db.index.to_string(), db.expires as f64)).collect())
+        };
+    Counter "memkv_expired_total" "Keys that their deadlines have removed since the cluster was formed; the same on every node."
+        => |seen| whole(seen.view.expired);
+    Gauge "memkv_revision" "Write operations that the cluster has executed, as far as they are applied here."
+        => |seen| whole(seen.view.status.revision);
+    Gauge "memkv_memory_bytes" "Memory of the process in RAM; no sample where the system does not tell."
+        => |seen| Samples::Maybe(seen.resident_bytes.map(|bytes| bytes as f64));
+    Gauge "memkv_dataset_bytes" "Estimated memory of keys, values, their bookkeeping and cached replies."
+        => |seen| whole(seen.view.memory_bytes);
+    Gauge "memkv_log_segments" "Segment files of the log."
+        => |seen| whole(seen.view.status.log_segments as u64);
+    Gauge "memkv_snapshot_index" "Last log entry that the newest snapshot here covers; 0 for none."
+        => |seen| whole(seen.view.status.snapshot.as_ref().map_or(0, |last| last.index));
+    Counter "memkv_snapshots_built_total" "Snapshots that were built here."
+        => |seen| whole(seen.stats.snapshots_built);
+    Counter "memkv_snapshots_installed_total" "Snapshots of a leader that replaced this node's data."
+        => |seen| whole(seen.stats.snapshots_installed);
+    Gauge "memkv_disk_free_bytes" "Free bytes of the fuller one of the log's and the snapshots' disks, without the reserve; no sample before it was looked at."
+        => |seen| Samples::Maybe(seen.stats.disk_free.map(|bytes| bytes as f64));
+    Gauge "memkv_disk_low" "1 if the disk has too little space for another snapshot; with a majority so, writes are refused."
+        => |seen| flag(seen.stats.disk_low);
+    Gauge "memkv_clock_skew_seconds" "Log time minus this machine's wall clock."
+        => |seen| Samples::One((seen.view.now_ms as f64 - seen.wall_ms as f64) / 1000.0);
+}
+
+fn whole(number: u64) -> Samples {
+    Samples::One(number as f64)
+}
+
+fn flag(is: bool) -> Samples {
+    Samples::One(f64::from(u8::from(is)))
+}
+
+fn count(counter: &AtomicU64) -> Samples {
+    whole(counter.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_meanings_keep_to_the_conventions() {
+        for (at, metric) in METRICS.iter().enumerate() {
+            let name = metric.name;
+            let is_known = METRICS[..at].iter().any(|other| other.name == name);
+            assert!(!is_known && name.starts_with("memkv_"), "{name}");
+            let word = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+            assert!(name.bytes().all(word), "{name}");
+            let is_counter = metric.kind == Kind::Counter;
+            assert_eq!(name.ends_with("_total"), is_counter, "{name}");
+            assert!(metric.help.ends_with('.'), "{name}");
+            assert!(!metric.help.contains(['\\', '\n', '|']), "{name}");
+        }
+    }
+}

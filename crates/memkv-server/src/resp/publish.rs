@@ -1,0 +1,96 @@
+//! PUBLISH on its way to this node's listeners and to the other nodes.
+//!
+//! A pipeline of messages is sent without waiting for each one's count. Invariants: a message leaves
+//! when everything that the connection asked for before it was executed; messages of one connection
+//! leave in order; who publishes to itself gets the message before the count.
+
+use futures_util::future::BoxFuture;
+use memkv_raft::Publication;
+use memkv_resp::{ReplyWriter, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::conn::{Conn, Gone};
+use super::segment::Slot;
+use crate::backend::Backend;
+use crate::commands::{Args, Failure, Publish, push_message};
+
+/// How many have got a message: here, and on the other nodes once they have said so.
+pub(super) struct Receivers {
+    here: usize,
+    elsewhere: Option<BoxFuture<'static, u64>>,
+}
+
+impl Receivers {
+    pub(super) async fn count(self) -> i64 {
+        let elsewhere = match self.elsewhere {
+            Some(count) => count.await,
+            None => 0,
+        };
+        i64::try_from(self.here as u64 + elsewhere).unwrap_or(i64::MAX)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
+    /// Takes a message into the segment that is being collected.
+    pub(super) async fn publish(&mut self, publish: Publish, args: &Args<'_>) -> Result<(), Gone> {
+        if self.segment.waits_for_store() {
+            self.finish().await?;
+        }
+        match publish(args) {
+            Ok(publication) => {
+                let receivers = self.send_out(&publication);
+                let silent = self.session.is_silent();
+                self.segment
+                    .slots
+                    .push(Slot::Published { receivers, silent });
+                if self.session.listens.iter().any(|names| !names.is_empty()) {
+                    self.finish().await?;
+                }
+            }
+            Err(failure) => self.fail(&failure),
+        }
+        Ok(())
+    }
+
+    /// Publishes as part of a transaction that has been executed, and answers in its place.
+    pub(super) async fn publish_in_exec(
+        &mut self,
+        publish: Publish,
+        request: &Request,
+        name: &'static str,
+    ) {
+        let args = Args {
+            request,
+            name,
+            db: self.session.db,
+        };
+        let receivers: Result<Receivers, Failure> =
+            publish(&args).map(|publication| self.send_out(&publication));
+        match receivers {
+            Ok(receivers) => {
+                let count = receivers.count().await;
+                ReplyWriter::new(&mut self.out, self.session.protocol).integer(count);
+            }
+            Err(failure) => self.fail(&failure),
+        }
+    }
+
+    fn send_out(&self, publication: &Publication) -> Receivers {
+        let backend = self.resp.api.backend();
+        Receivers {
+            here: self.resp.server.hub.deliver(publication),
+            elsewhere: backend.map(|backend| backend.publish(publication)),
+        }
+    }
+
+    /// Puts the count behind whatever the connection has published to itself.
+    pub(super) async fn write_receivers(&mut self, receivers: Receivers, silent: bool) {
+        let count = receivers.count().await;
+        for message in self.session.client.take_messages() {
+            push_message(&mut self.out, self.session.protocol, &message);
+        }
+        if !silent {
+            ReplyWriter::new(&mut self.out, self.session.protocol).integer(count);
+        }
+    }
+}

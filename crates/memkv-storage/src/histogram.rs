@@ -1,0 +1,124 @@
+//! Counts of how large things were, by fixed bounds: for whoever watches a node. Never locks and
+//! never allocates while it counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Bounds of durations, in nanoseconds: from a fast fsync to what no client waits for.
+const DURATIONS: [u64; 18] = {
+    const MICROSECOND: u64 = 1_000;
+    const MILLISECOND: u64 = 1_000_000;
+    const SECOND: u64 = 1_000_000_000;
+    [
+        10 * MICROSECOND,
+        25 * MICROSECOND,
+        50 * MICROSECOND,
+        100 * MICROSECOND,
+        250 * MICROSECOND,
+        500 * MICROSECOND,
+        MILLISECOND,
+        2_500 * MICROSECOND,
+        5 * MILLISECOND,
+        10 * MILLISECOND,
+        25 * MILLISECOND,
+        50 * MILLISECOND,
+        100 * MILLISECOND,
+        250 * MILLISECOND,
+        500 * MILLISECOND,
+        SECOND,
+        2_500 * MILLISECOND,
+        5 * SECOND,
+    ]
+};
+
+/// Bounds of numbers of things that go together.
+const SIZES: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
+
+/// A histogram: how many values were at most each bound, and the sum of all.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: &'static [u64],
+    /// Values up to each bound and above the one before; the last one is without a bound.
+    counts: Box<[AtomicU64]>,
+    sum: AtomicU64,
+}
+
+/// What a histogram has counted, at about one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Upper bounds, ascending: nanoseconds or numbers.
+    pub bounds: &'static [u64],
+    /// How many values were at most each bound; one more for all of them.
+    pub at_most: Vec<u64>,
+    /// Sum of all values.
+    pub sum: u64,
+}
+
+impl Histogram {
+    /// For durations, in nanoseconds.
+    pub fn of_durations() -> Self {
+        Self::new(&DURATIONS)
+    }
+
+    /// For numbers of things.
+    pub fn of_sizes() -> Self {
+        Self::new(&SIZES)
+    }
+
+    fn new(bounds: &'static [u64]) -> Self {
+        let zeros = std::iter::repeat_with(AtomicU64::default);
+        Self {
+            bounds,
+            counts: zeros.take(bounds.len() + 1).collect(),
+            sum: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a value `times` times.
+    pub fn count(&self, value: u64, times: u64) {
+        let at = self.bounds.partition_point(|bound| *bound < value);
+        self.counts[at].fetch_add(times, Ordering::Relaxed);
+        let sum = value.saturating_mul(times);
+        self.sum.fetch_add(sum, Ordering::Relaxed);
+    }
+
+    /// Counts a duration `times` times.
+    pub fn count_duration(&self, duration: Duration, times: u64) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.count(nanos, times);
+    }
+
+    /// What was counted so far.
+    pub fn counted(&self) -> Counted {
+        let mut total = 0;
+        let at_most = self.counts.iter().map(|count| {
+            total += count.load(Ordering::Relaxed);
+            total
+        });
+        Counted {
+            bounds: self.bounds,
+            at_most: at_most.collect(),
+            sum: self.sum.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_counts_for_every_bound_that_it_does_not_exceed() {
+        let sizes = Histogram::of_sizes();
+        for (value, times) in [(1, 1), (2, 1), (3, 2), (1024, 1), (1025, 1)] {
+            sizes.count(value, times);
+        }
+        let counted = sizes.counted();
+        assert_eq!(counted.at_most, [1, 2, 4, 4, 4, 4, 4, 4, 4, 4, 5, 6]);
+        assert_eq!(counted.sum, 1 + 2 + 6 + 1024 + 1025);
+        let durations = Histogram::of_durations();
+        durations.count_duration(Duration::MAX, 1);
+        assert_eq!(durations.counted().at_most.last(), Some(&1));
+        assert!(DURATIONS.is_sorted() && SIZES.is_sorted());
+    }
+}

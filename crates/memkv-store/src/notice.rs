@@ -1,0 +1,209 @@
+//! Notices: what has happened to which key, for who asked to be told, in the order of the log.
+//!
+//! The classes that are announced are part of the state, so that all nodes announce the same. The
+//! notices are not: they are this node's, go to whoever takes them after `apply`, and nothing reads
+//! them back. Invariant: while nobody wants notices, or no class is on, none is made and no key is
+//! copied.
+
+use bytes::Bytes;
+
+/// Which events are announced, and on which channels: a set of letters, as in Redis's
+/// `notify-keyspace-events`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NoticeClasses(u16);
+
+/// Every letter that Redis 7.0 has but `A`, in the order in which it prints them.
+const LETTERS: [(u8, u16); 14] = [
+    (b'g', NoticeClasses::GENERIC),
+    (b'$', NoticeClasses::STRING),
+    (b'l', 1 << 4),
+    (b's', 1 << 5),
+    (b'h', 1 << 6),
+    (b'z', 1 << 7),
+    (b'x', NoticeClasses::EXPIRED),
+    (b'e', 1 << 9),
+    (b't', 1 << 10),
+    (b'd', 1 << 11),
+    (b'n', NoticeClasses::NEW),
+    (b'K', NoticeClasses::KEYSPACE),
+    (b'E', NoticeClasses::KEYEVENT),
+    (b'm', 1 << 13),
+];
+
+impl NoticeClasses {
+    /// `K`: on `__keyspace@DB__:KEY`.
+    const KEYSPACE: u16 = 1;
+    /// `E`: on `__keyevent@DB__:EVENT`.
+    const KEYEVENT: u16 = 1 << 1;
+    /// `g`: commands of any type, such as DEL, EXPIRE, RENAME.
+    pub(crate) const GENERIC: u16 = 1 << 2;
+    /// `$`: commands of strings.
+    pub(crate) const STRING: u16 = 1 << 3;
+    /// `x`: a key's deadline has removed it.
+    pub(crate) const EXPIRED: u16 = 1 << 8;
+    /// `n`: a key is there that was not.
+    pub(crate) const NEW: u16 = 1 << 12;
+    /// `A`: all but `K`, `E`, `n` and `m`.
+    const ALL: u16 = 0b1111_1111_1100;
+
+    /// Reads the letters; `None` if there is another one than Redis's. Letters of types that memkv
+    /// does not have, and of things that it never does, are taken and have no effect.
+    pub fn parse(letters: &[u8]) -> Option<NoticeClasses> {
+        let bits_of = |letter: &u8| match letter {
+            b'A' => Some(NoticeClasses::ALL),
+            _ => {
+                let mut known = LETTERS.iter();
+                known
+                    .find(|(known, _)| known == letter)
+                    .map(|(_, bit)| *bit)
+            }
+        };
+        let mut letters = letters.iter();
+        let bits = letters.try_fold(0, |all, letter| Some(all | bits_of(letter)?));
+        bits.map(NoticeClasses)
+    }
+
+    /// The letters as Redis 7.0 prints them.
+    pub fn letters(self) -> String {
+        let is_all = self.0 & NoticeClasses::ALL == NoticeClasses::ALL;
+        let own = LETTERS.iter().filter(|(letter, bit)| {
+            // Behind an `A` Redis prints none of the classes, not even `n`.
+            let is_class = !matches!(letter, b'K' | b'E' | b'm');
+            self.0 & bit != 0 && !(is_all && is_class)
+        });
+        let letters = is_all.then_some(b'A').into_iter();
+        letters
+            .chain(own.map(|(letter, _)| *letter))
+            .map(char::from)
+            .collect()
+    }
+
+    pub(crate) fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// `None` for bits that have no letter.
+    pub(crate) fn from_bits(bits: u16) -> Option<NoticeClasses> {
+        let known = LETTERS.iter().fold(0, |known, (_, bit)| known | bit);
+        (bits & !known == 0).then_some(NoticeClasses(bits))
+    }
+}
+
+/// Something has happened to a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The key's database.
+    pub database: u8,
+    /// The key.
+    pub key: Bytes,
+    /// What has happened, by Redis's name for it.
+    pub event: &'static str,
+    /// Whether it goes to the key's channel.
+    pub on_keyspace: bool,
+    /// Whether it goes to the event's channel.
+    pub on_keyevent: bool,
+}
+
+/// The setting, and what has been noted since it was last taken.
+#[derive(Debug, Default)]
+pub(crate) struct Notices {
+    /// What the cluster was told; until then each node does what its configuration says.
+    setting: Option<NoticeClasses>,
+    /// What this node's configuration says.
+    configured: NoticeClasses,
+    /// Whether anybody takes them.
+    wanted: bool,
+    /// What is noted now.
+    active: u16,
+    noted: Vec<Notice>,
+}
+
+impl Notices {
+    pub(crate) fn setting(&self) -> Option<NoticeClasses> {
+        self.setting
+    }
+
+    pub(crate) fn set(&mut self, setting: Option<NoticeClasses>) {
+        self.setting = setting;
+        self.refresh();
+    }
+
+    pub(crate) fn listen(&mut self, wanted: bool, configured: NoticeClasses) {
+        if (self.wanted, self.configured) != (wanted, configured) {
+            (self.wanted, self.configured) = (wanted, configured);
+            self.refresh();
+        }
+    }
+
+    fn refresh(&mut self) {
+        let classes = self.setting.unwrap_or(self.configured).0;
+        let has_channel = classes & (NoticeClasses::KEYSPACE | NoticeClasses::KEYEVENT) != 0;
+        self.active = if self.wanted && has_channel {
+            classes
+        } else {
+            0
+        };
+    }
+
+    /// Notes an event of this class, if it is announced.
+    pub(crate) fn note(&mut self, class: u16, event: &'static str, database: u8, key: &[u8]) {
+        if self.active & class != 0 {
+            self.noted.push(Notice {
+                database,
+                key: Bytes::copy_from_slice(key),
+                event,
+                on_keyspace: self.active & NoticeClasses::KEYSPACE != 0,
+                on_keyevent: self.active & NoticeClasses::KEYEVENT != 0,
+            });
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.noted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_are_read_and_printed_as_redis_does() {
+        // What redis-server 7.0.15 answers to CONFIG GET after CONFIG SET.
+        for (set, got) in [
+            ("", ""),
+            ("KEA", "AKE"),
+            ("AKEn", "AKE"),
+            ("KEg$xn", "g$xnKE"),
+            ("Elmd", "ldEm"),
+            ("KEAm", "AKEm"),
+            ("KE$lshzxetdgn", "AKE"),
+            ("g", "g"),
+            ("mn", "nm"),
+        ] {
+            let classes = NoticeClasses::parse(set.as_bytes()).unwrap();
+            assert_eq!(classes.letters(), got, "{set}");
+            assert_eq!(NoticeClasses::from_bits(classes.bits()), Some(classes));
+        }
+        assert_eq!(NoticeClasses::parse(b"KEq"), None);
+        assert_eq!(NoticeClasses::from_bits(1 << 14), None);
+    }
+
+    #[test]
+    fn nothing_is_noted_without_a_channel_a_class_and_somebody_who_wants_it() {
+        let classes = |letters: &str| NoticeClasses::parse(letters.as_bytes()).unwrap();
+        let noted = |wanted, configured, setting: Option<&str>| {
+            let mut notices = Notices::default();
+            notices.listen(wanted, classes(configured));
+            notices.set(setting.map(classes));
+            notices.note(NoticeClasses::STRING, "set", 0, b"k");
+            notices.take().len()
+        };
+        assert_eq!(noted(true, "K$", None), 1);
+        assert_eq!(noted(false, "K$", None), 0);
+        assert_eq!(noted(true, "$", None), 0);
+        assert_eq!(noted(true, "KEx", None), 0);
+        assert_eq!(noted(true, "", Some("EA")), 1);
+        assert_eq!(noted(true, "KEA", Some("")), 0);
+    }
+}
