@@ -78,8 +78,6 @@ pub(crate) fn run(name: &str, arguments: &[String]) -> Result<(), String> {
         "--locked",
         "-p",
         "memkv-tests",
-        "--features",
-        "redis-clients",
     ]);
     for file in alone.files {
         test.args(["--test", file]);

@@ -3,6 +3,8 @@
 
 use crate::random::Random;
 
+use super::templates::ASKED_ABOUT;
+
 /// Keys, a few of them strange. Short, so that a printed context is readable.
 const KEYS: &[&[u8]] = &[
     b"k0",
@@ -291,6 +293,7 @@ impl Arguments {
             "$M" => into.push(self.absolute(1_000)),
             "$p" => into.push(self.pick(PATTERNS).into()),
             "$d" => into.push(self.database()),
+            "$c" => into.push(self.pick(ASKED_ABOUT).into()),
             "conn-$i" => into.push(format!("conn-{}", self.between(0, 9)).into_bytes()),
             literal => into.push(literal.into()),
         }

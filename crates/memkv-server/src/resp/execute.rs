@@ -67,6 +67,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// The command's line in the table, if it may be executed now.
     fn admit(&self, request: &Request) -> Result<&'static Spec, Failure> {
         let spec = resolve(request)?;
+        if let Handler::Forbidden(why) = spec.handler {
+            return Err(Failure::new(why));
+        }
         if !self.session.is_authenticated && !spec.has(flag::NO_AUTH) {
             return Err(Failure::NO_AUTH);
         }
