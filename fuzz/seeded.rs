@@ -3,10 +3,12 @@
 //! commit; libFuzzer, where there is a nightly compiler, looks deeper.
 
 use std::fs;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::thread;
 
-/// Inputs per target: half a minute at most for the slowest target on two cores.
+/// Inputs per target: half a minute for the slowest target on two cores.
 const INPUTS: u64 = 100_000;
 
 /// Mutations that one input has seen.
@@ -17,18 +19,21 @@ const RANDOM_BYTES: usize = 200;
 
 /// Runs a target over `fuzz/corpus/NAME` and over [`INPUTS`] inputs. `MEMKV_FUZZ_SEED` makes it one
 /// input alone, the one that a failure has named.
-pub(crate) fn run(name: &str, target: impl Fn(&[u8])) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
-    let corpus = corpus(&dir);
+pub(crate) fn run(name: &str, target: impl Fn(&[u8]) + Sync) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    let corpus = corpus(&dir.join(name));
     let attempt = |what: &str, input: &[u8]| {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(input))) {
-            eprintln!("{what} fails with the input \"{}\"", input.escape_ascii());
+            eprintln!(
+                "{name} fails with {what}, the input \"{}\"",
+                input.escape_ascii()
+            );
             resume_unwind(panic);
         }
     };
     let seeded = |seed: u64| {
         let input = Mutator(seed).input(&corpus);
-        attempt(&format!("again with MEMKV_FUZZ_SEED={seed}: {name}"), &input);
+        attempt(&format!("MEMKV_FUZZ_SEED={seed}"), &input);
     };
     if let Ok(seed) = std::env::var("MEMKV_FUZZ_SEED") {
         return seeded(seed.parse().expect("MEMKV_FUZZ_SEED is a number"));
@@ -36,7 +41,14 @@ pub(crate) fn run(name: &str, target: impl Fn(&[u8])) {
     for (entry, input) in &corpus {
         attempt(entry, input);
     }
-    (0..INPUTS).for_each(seeded);
+    // Inputs have nothing to do with each other, so each core takes every so many-th.
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        for first in 0..threads as u64 {
+            let inputs = (first..INPUTS).step_by(threads);
+            scope.spawn(|| inputs.for_each(&seeded));
+        }
+    });
 }
 
 /// The entries with their names, in order of name, so that a seed means the same everywhere.

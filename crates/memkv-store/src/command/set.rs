@@ -121,9 +121,14 @@ pub(super) fn compare_and_set(
     Ok(ReplyValue::Integer(context.revision.cast_signed()))
 }
 
+/// A key that is set past its time is there for no moment, but it was set: whoever watches it as
+/// absent is told, as by Redis.
 fn set(context: &mut Context<'_>, key: &[u8], value: &[u8], fate: Fate) {
     match fate {
         Fate::Lives { deadline_ms } => context.put(&[key, value], deadline_ms),
-        Fate::Gone => drop(context.remove(key)),
+        Fate::Gone => {
+            context.put(&[key], None);
+            context.remove(key);
+        }
     }
 }
