@@ -83,6 +83,7 @@ fn ten_thousand_malformed_frames_leave_memory_flat() {
     let before = rss(&mut cluster);
     send(FRAMES);
     let grown = rss(&mut cluster).saturating_sub(before);
+    eprintln!("{FRAMES} malformed frames: {} KiB more", grown / 1024);
     assert!(grown < GROWTH_LIMIT, "grew by {} MiB", grown / MIB);
     serves(&addr);
 }
@@ -125,6 +126,11 @@ fn a_pipeline_of_a_million_commands_is_answered_in_order() {
         }
     });
     let grown = most - before;
+    eprintln!(
+        "a pipeline of {} commands: {} KiB more",
+        2 * RUN * RUNS,
+        grown / 1024
+    );
     assert!(grown < GROWTH_LIMIT, "grew by {} MiB", grown / MIB);
     serves(&addr);
 }
@@ -154,6 +160,7 @@ fn clients_that_never_read_are_bounded_and_others_go_on() {
             stream
         })
         .collect();
+    let mut most = 0;
     for _ in 0..100 {
         assert_eq!(
             good.call(&["GET", "long"]).unwrap().text().len(),
@@ -162,7 +169,12 @@ fn clients_that_never_read_are_bounded_and_others_go_on() {
         serves(&addr);
         let grown = rss(&mut cluster).saturating_sub(before);
         assert!(grown < GROWTH_LIMIT, "grew by {} MiB", grown / MIB);
+        most = most.max(grown);
     }
+    eprintln!(
+        "{CLIENTS} clients that never read: {} KiB more",
+        most / 1024
+    );
     let process = cluster.nodes[0].process();
     eventually(
         "the connections are closed, with the reason",
@@ -217,6 +229,7 @@ fn ten_thousand_idle_connections_cost_little_and_one_more_is_refused() {
         idle.push(client);
     }
     let each = rss(&mut cluster).saturating_sub(before) / CONNECTIONS as u64;
+    eprintln!("an idle connection: {each} bytes");
     assert!(each < CONNECTION_BYTES, "{each} bytes for each connection");
     let refused = answer_to(&addr, b"");
     assert_eq!(refused, b"-ERR max number of clients reached\r\n");
