@@ -22,6 +22,8 @@ pub(crate) enum Way {
     Shape,
     /// A number on both sides; Redis may have one of a key that has expired, too.
     Estimate,
+    /// A text with the fields or sections that Redis's has; more may be there.
+    Fields,
     /// The same type.
     Type,
     /// A time that is one second away at most, and the time that a pipeline took.
@@ -42,6 +44,7 @@ const WAYS: &[(&str, Way)] = &[
     ("member", Way::Member),
     ("shape", Way::Shape),
     ("estimate", Way::Estimate),
+    ("fields", Way::Fields),
     ("type", Way::Type),
     ("about", Way::About),
     ("described", Way::Described),
@@ -89,9 +92,9 @@ impl Rules {
         Ok(Rules { ways })
     }
 
-    /// Commands that the table lists.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.ways.keys().map(String::as_str)
+    /// Commands that the table lists, and how their replies are compared.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&str, Way)> {
+        self.ways.iter().map(|(name, way)| (name.as_str(), *way))
     }
 
     /// The row for a command: the longest listed name that its first words are. A name of which the
@@ -107,7 +110,7 @@ impl Rules {
                 let rest = listed.strip_prefix(name);
                 rest.is_some_and(|rest| rest.starts_with(' '))
             };
-            self.names().any(is_longer)
+            self.ways.keys().any(|listed| is_longer(listed))
         };
         let (count, (name, way)) = (1..=words.len()).rev().find_map(|count| {
             let row = self.ways.get_key_value(&words[..count].join(" "))?;
@@ -156,6 +159,7 @@ impl Way {
             Way::Member => ours.kind == oracle.kind && ours.is_null() == oracle.is_null(),
             Way::Shape => same_shape(ours, oracle),
             Way::Estimate => oracle.kind == b':' && (ours.kind == b':' || ours.is_null()),
+            Way::Fields => ours.kind == oracle.kind && has_fields(name, ours, oracle),
             Way::Type => ours.kind == oracle.kind && ours.is_null() == oracle.is_null(),
             Way::About => {
                 let most = apart + Duration::from_secs(1);
@@ -192,6 +196,37 @@ fn same_shape(ours: &Frame, oracle: &Frame) -> bool {
             .iter()
             .zip(&oracle.items)
             .all(|(ours, oracle)| same_shape(ours, oracle))
+}
+
+/// Sections of `INFO` with statistics that memkv does not keep.
+const NO_SECTIONS: [&str; 5] = [
+    "# CPU",
+    "# Modules",
+    "# Commandstats",
+    "# Errorstats",
+    "# Latencystats",
+];
+
+/// Whether a text of `INFO` has the sections of Redis's, or a line of `CLIENT` its fields, in their
+/// order.
+fn has_fields(name: &str, ours: &Frame, oracle: &Frame) -> bool {
+    let names = |frame: &Frame| -> Vec<String> {
+        let text = String::from_utf8_lossy(frame.text()).into_owned();
+        if name == "INFO" {
+            let sections = text.lines().filter(|line| line.starts_with("# "));
+            return sections.map(str::to_owned).collect();
+        }
+        let fields = text.lines().next().unwrap_or_default().split(' ');
+        let field = |field: &str| field.split_once('=').map(|(name, _)| name.to_owned());
+        fields.filter_map(field).collect()
+    };
+    let ours = names(ours);
+    let mut rest = ours.iter();
+    let wanted = names(oracle);
+    let mut wanted = wanted
+        .iter()
+        .filter(|name| !NO_SECTIONS.contains(&name.as_str()));
+    wanted.all(|name| rest.any(|found| found == name))
 }
 
 /// Whether the commands that both describe are described alike. `COMMAND INFO` answers in the order
@@ -331,6 +366,20 @@ mod tests {
         assert!(excused(Way::Estimate, "X", ":1\r\n", ":2\r\n"));
         assert!(excused(Way::Estimate, "X", "$-1\r\n", ":2\r\n"));
         assert!(!excused(Way::Estimate, "X", ":2\r\n", "$-1\r\n"));
+        let fields = |name: &str, ours: &str, oracle: &str| {
+            let frame = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+            excused(Way::Fields, name, &frame(ours), &frame(oracle))
+        };
+        assert!(fields(
+            "CLIENT INFO",
+            "id=1 a=x more=2 b=\n",
+            "id=2 a= b=3\n"
+        ));
+        assert!(!fields("CLIENT INFO", "id=1 b=2\n", "id=2 a= b=3\n"));
+        assert!(!fields("CLIENT INFO", "a=1 id=1\n", "id=2 a=\n"));
+        let ours = "# Server\nx:1\n# Clients\n# Raft\n";
+        assert!(fields("INFO", ours, "# Server\ny:2\n# CPU\n# Clients\n"));
+        assert!(!fields("INFO", ours, "# Server\n# Memory\n"));
         assert!(excused(Way::Type, "INFO", "$1\r\na\r\n", "$0\r\n\r\n"));
         assert!(!excused(Way::Type, "INFO", "+a\r\n", "$0\r\n\r\n"));
 
@@ -415,6 +464,7 @@ mod tests {
             Way::Described,
             Way::Encoding,
             Way::Estimate,
+            Way::Fields,
         ] {
             assert!(!excused(way, "X", "-ERR a\r\n", "-ERR b\r\n"), "{way:?}");
             assert!(!excused(way, "X", "-ERR a\r\n", "+OK\r\n"), "{way:?}");

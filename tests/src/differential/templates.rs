@@ -78,7 +78,6 @@ pub(crate) const TEMPLATES: &[(usize, &str)] = &[
     (5, "TYPE $k"),
     (5, "OBJECT ENCODING $k"),
     (1, "OBJECT FREQ $k"),
-    (1, "OBJECT IDLETIME $k"),
     (1, "OBJECT REFCOUNT $k"),
     (1, "OBJECT NOSUCH $k"),
     (3, "MEMORY USAGE $k"),
