@@ -70,7 +70,10 @@ async fn values_and_keys_have_limits() {
     let too_long = "-ERR string exceeds maximum allowed size (proto-max-bulk-len)";
     assert_eq!(client.ask("SETRANGE k 99999 w").await, ":100000");
     assert_eq!(client.ask("SETRANGE k 100000 w").await, too_long);
-    assert_eq!(client.ask("SETRANGE k 9223372036854775807 w").await, too_long);
+    assert_eq!(
+        client.ask("SETRANGE k 9223372036854775807 w").await,
+        too_long
+    );
     assert_eq!(client.ask("MULTI").await, "+OK");
     assert_eq!(client.ask("SETRANGE k 100000 w").await, "+QUEUED");
     assert_eq!(client.ask("EXEC").await, format!("[{too_long}]"));
