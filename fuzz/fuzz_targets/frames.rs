@@ -1,13 +1,9 @@
-//! Any bytes as a stream of frames. The first byte is the size of the pieces in which it arrives.
+//! The target of the same name under libFuzzer.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../crates/memkv-resp/tests/properties/frames.rs"]
-mod properties;
+#[path = "../targets/frames.rs"]
+mod frames;
 
-fuzz_target!(|data: &[u8]| {
-    if let Some((piece, stream)) = data.split_first() {
-        properties::check_frames(stream, usize::from(*piece));
-    }
-});
+fuzz_target!(|data: &[u8]| frames::target(data));

@@ -1,15 +1,9 @@
-//! Any bytes as a stream of requests. The first byte is the size of the pieces in which it arrives.
+//! The target of the same name under libFuzzer.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use memkv_resp::Limits;
 
-#[path = "../../crates/memkv-resp/tests/properties/requests.rs"]
-mod properties;
+#[path = "../targets/requests.rs"]
+mod requests;
 
-fuzz_target!(|data: &[u8]| {
-    if let Some((piece, stream)) = data.split_first() {
-        properties::check_requests(properties::SMALL, stream, usize::from(*piece));
-        properties::check_requests(Limits::unauthenticated(), stream, usize::from(*piece));
-    }
-});
+fuzz_target!(|data: &[u8]| requests::target(data));

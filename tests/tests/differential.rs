@@ -6,6 +6,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
 use memkv_tests::differential::{Options, listed_differences, run};
 use memkv_tests::{Cluster, Redis, seed, setting};
 
@@ -14,6 +18,9 @@ const COMMANDS: u64 = 100_000;
 
 /// Commands with which the harness is held against itself.
 const HARNESS_COMMANDS: usize = 30_000;
+
+/// Longer than an answer takes on a busy machine.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// With fewer commands rare ones may be missing by chance, and floors say nothing.
 const FLOORS_FROM: usize = 50_000;
@@ -40,6 +47,77 @@ fn memkv_answers_as_redis_does() {
         let unused = tally.unused_rules(&rules);
         assert!(unused.is_empty(), "rules that excused nothing: {unused:?}");
     }
+}
+
+/// Bytes as they are, on connections of their own: lines typed by hand, and what is no request.
+#[test]
+fn lines_and_protocol_errors_are_answered_as_redis_does() {
+    let cluster = Cluster::start_with_redis(1);
+    let redis = Redis::start(cluster.root());
+    let ours = cluster.nodes[0].redis_addr.as_deref().unwrap();
+    let mut differ = Vec::new();
+    for bytes in [
+        "PING\r\n",
+        "PING\nPING\n",
+        "  ping \t \r\n\r\n\n PING x \r\n",
+        "SET k \"a b\"\r\nGET k\r\n",
+        "SET k 'it\\'s'\r\nGET k\r\n",
+        "SET k \"\\x41\\xZZ\\n\\r\\t\\a\\b\\q\\\\ \\\"\"\r\nGET k\r\n",
+        "SET k '\\x41\\n'\r\nGET k\r\n",
+        "SET k \"\" ''\r\nSET k \"\"\r\nGET k\r\n",
+        "PING \"never closed\r\nPING\r\n",
+        "PING 'never closed\r\nPING\r\n",
+        "PING 'closed'wrongly\r\nPING\r\n",
+        "PING \"closed\"wrongly\r\nPING\r\n",
+        "PING in\"side\"\r\n",
+        "\"PING\"\r\n",
+        "NOSUCH a 'b c'\r\nGET\r\n",
+        "QUIT\r\nPING\r\n",
+        "PING",
+        "*0\r\n*-1\r\n*1\r\n$4\r\nPING\r\n",
+        "*1\r\n$4\r\nQUIT\r\n*1\r\n$4\r\nPING\r\n",
+        "*1\r\n$0\r\n\r\n",
+        "*2\r\n$4\r\nECHO\r\n$0\r\n\r\n",
+        "*1\r\n$4\r\nPI",
+        "*1\r\n$-1\r\n",
+        "*1\r\n$x\r\n",
+        "*1\r\n$ 4\r\nPING\r\n",
+        "*1\r\n$+4\r\nPING\r\n",
+        "*1\r\n$04\r\nPING\r\n",
+        "*1\r\n$8388609\r\n",
+        "*1\r\n$99999999999999999999\r\n",
+        "*1\r\n:1\r\n",
+        "*1\r\n\r\n",
+        "*1\r\nPING\r\n",
+        "*x\r\n",
+        "*\r\n",
+        "* 1\r\n$4\r\nPING\r\n",
+        "*2147483648\r\n",
+        "*-99999999999999999999\r\n",
+        "PING\r\n*x\r\nPING\r\n",
+    ] {
+        let [ours, oracle] = [ours, &redis.addr].map(|addr| answer_to(addr, bytes));
+        if ours != oracle {
+            let shown = bytes[..bytes.len().min(80)].escape_debug();
+            differ.push(format!("{shown}\n  memkv:  {ours}\n  oracle: {oracle}"));
+        }
+    }
+    assert!(
+        differ.is_empty(),
+        "answered otherwise:\n{}",
+        differ.join("\n")
+    );
+}
+
+/// What comes until the end on a connection that sends these bytes and no more.
+fn answer_to(addr: &str, bytes: &str) -> String {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(ANSWER_LIMIT)).unwrap();
+    stream.write_all(bytes.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer.escape_ascii().to_string()
 }
 
 #[test]

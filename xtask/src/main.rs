@@ -14,6 +14,7 @@ mod bench;
 mod black_box;
 mod cargo;
 mod deps;
+mod fuzz;
 mod links;
 mod packages;
 mod sim;

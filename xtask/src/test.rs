@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::cargo::{self, cargo, release_binaries, run_lines, target_dir};
 use crate::tally::Tally;
-use crate::{deps, links, packages, sim, tidy};
+use crate::{deps, fuzz, links, packages, sim, tidy};
 
 /// Seeds per run: enough that each kind of fault occurs many times, few enough for every commit.
 const SIM_SEEDS: &str = "50";
@@ -46,6 +46,7 @@ pub(crate) fn run() -> Result<(), String> {
         ]);
         run_lines(tests.arg("--no-fail-fast"), |line| counts.line(line))
     });
+    tally.step("fuzz targets", fuzz::run_all);
     tally.step("simulator", || {
         sim::run(&["--seeds".to_owned(), SIM_SEEDS.to_owned()])
     });

@@ -3,6 +3,8 @@
 
 use crate::random::Random;
 
+use super::templates::ASKED_ABOUT;
+
 /// Keys, a few of them strange. Short, so that a printed context is readable.
 const KEYS: &[&[u8]] = &[
     b"k0",
@@ -149,8 +151,8 @@ const LONG: usize = 3_000;
 /// Bytes of a rare big value, beyond any buffer of 64 KiB.
 const BIG: usize = 100_000;
 
-/// Offsets beyond this are above the largest value for certain.
-const BEYOND_ANY_VALUE: usize = 600_000_000;
+/// Offsets at which a value is too long with one more byte: the limit of both, and far beyond it.
+const BEYOND_ANY_VALUE: [usize; 3] = [8 * 1024 * 1024, 60_000_000, 600_000_000];
 
 /// A source of arguments.
 pub(crate) struct Arguments {
@@ -291,6 +293,7 @@ impl Arguments {
             "$M" => into.push(self.absolute(1_000)),
             "$p" => into.push(self.pick(PATTERNS).into()),
             "$d" => into.push(self.database()),
+            "$c" => into.push(self.pick(ASKED_ABOUT).into()),
             "conn-$i" => into.push(format!("conn-{}", self.between(0, 9)).into_bytes()),
             literal => into.push(literal.into()),
         }
@@ -307,7 +310,7 @@ impl Arguments {
         let offset = match self.random.below(100) {
             0..85 => self.random.below(40),
             85..95 => self.random.below(20_000),
-            95..97 => BEYOND_ANY_VALUE,
+            95..98 => self.pick(&BEYOND_ANY_VALUE),
             _ => return b"-1".to_vec(),
         };
         offset.to_string().into_bytes()

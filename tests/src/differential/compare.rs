@@ -3,6 +3,8 @@
 //!
 //! Invariant: a reply passes only if its bytes are the oracle's or a listed rule excuses it.
 
+use std::time::Duration;
+
 use crate::resp::Frame;
 
 use super::rules::{Rules, Way};
@@ -14,6 +16,7 @@ pub(crate) struct Judge<'a> {
     rules: &'a Rules,
     queued: Vec<Vec<Vec<u8>>>,
     random_keys: Option<[Frame; 2]>,
+    apart: Duration,
 }
 
 impl<'a> Judge<'a> {
@@ -23,7 +26,13 @@ impl<'a> Judge<'a> {
             rules,
             queued: Vec::new(),
             random_keys: None,
+            apart: Duration::ZERO,
         }
+    }
+
+    /// From now on the same command may have been executed at times so far apart.
+    pub(crate) fn allow_apart(&mut self, apart: Duration) {
+        self.apart = apart;
     }
 
     /// Judges the frames that answered one command; an error says what differs.
@@ -96,7 +105,7 @@ impl<'a> Judge<'a> {
             let Some((name, way)) = way else {
                 return Err("the replies differ".to_owned());
             };
-            if !way.excuses(name, ours, oracle) {
+            if !way.excuses(name, ours, oracle, self.apart) {
                 return Err(format!(
                     "the replies differ, and not only as {way:?} allows"
                 ));

@@ -3,7 +3,7 @@
 //! whether it may be watching keys.
 
 use super::arguments::Arguments;
-use super::templates::{REFUSED, TEMPLATES, blocks};
+use super::templates::{OF_ONE, TEMPLATES, blocks};
 use super::{Sent, Step, Unit, scripts};
 
 /// Commands of a round: as many as a busy client pipelines.
@@ -74,7 +74,7 @@ impl Generator {
             (blocks::SUBSCRIBE, |this, _| this.subscribe()),
             (blocks::SILENCE, |this, _| this.silence()),
             (blocks::HELLO, |this, connection| this.hello(connection)),
-            (blocks::REFUSED, |this, _| this.refused()),
+            (blocks::OF_ONE, |this, _| this.of_one()),
             (blocks::QUIT, |this, connection| {
                 this.watching[connection] = false;
                 vec![Step::Quit]
@@ -275,8 +275,8 @@ impl Generator {
         vec![Step::Commands(commands)]
     }
 
-    fn refused(&mut self) -> Vec<Step> {
-        let text = REFUSED[self.below(REFUSED.len())];
+    fn of_one(&mut self) -> Vec<Step> {
+        let text = OF_ONE[self.below(OF_ONE.len())];
         vec![one(&text.split(' ').collect::<Vec<_>>())]
     }
 

@@ -5,6 +5,7 @@
 //! backquotes, whose replies are compared in that way.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::resp::Frame;
 
@@ -19,10 +20,18 @@ pub(crate) enum Way {
     Member,
     /// The same types and lengths at every depth.
     Shape,
+    /// A number on both sides; Redis may have one of a key that has expired, too.
+    Estimate,
+    /// A text with the fields or sections that Redis's has; more may be there.
+    Fields,
     /// The same type.
     Type,
-    /// A time that is one second away at most.
+    /// A time that is one second away at most, and the time that a pipeline took.
     About,
+    /// Descriptions of commands, apart from subcommands and remarks on keys.
+    Described,
+    /// An encoding, or one that Redis gives to the same value if it comes about in another way.
+    Encoding,
     /// memkv refuses what Redis has.
     Refused,
     /// memkv executes what Redis refuses.
@@ -34,11 +43,18 @@ const WAYS: &[(&str, Way)] = &[
     ("iteration", Way::Iteration),
     ("member", Way::Member),
     ("shape", Way::Shape),
+    ("estimate", Way::Estimate),
+    ("fields", Way::Fields),
     ("type", Way::Type),
     ("about", Way::About),
+    ("described", Way::Described),
+    ("encoding", Way::Encoding),
     ("refused", Way::Refused),
     ("accepted", Way::Accepted),
 ];
+
+/// Words of the longest name in the table.
+const LONGEST_NAME: usize = 3;
 
 /// The table.
 #[derive(Debug, Clone, Default)]
@@ -76,44 +92,43 @@ impl Rules {
         Ok(Rules { ways })
     }
 
-    /// Commands that the table lists.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.ways.keys().map(String::as_str)
+    /// Commands that the table lists, and how their replies are compared.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&str, Way)> {
+        self.ways.iter().map(|(name, way)| (name.as_str(), *way))
     }
 
-    /// The row for a command, by its name and subcommand or by its name. The name alone of a
-    /// command of which the table lists a subcommand stands for the name alone.
+    /// The row for a command: the longest listed name that its first words are. A name of which the
+    /// table lists a longer one, such as a subcommand, stands for itself alone.
     pub(crate) fn find(&self, arguments: &[Vec<u8>]) -> Option<(&str, Way)> {
-        let word = |place: usize| {
-            let word = arguments.get(place)?;
-            Some(String::from_utf8_lossy(word).to_ascii_uppercase())
+        let words: Vec<String> = arguments
+            .iter()
+            .take(LONGEST_NAME)
+            .map(|word| String::from_utf8_lossy(word).to_ascii_uppercase())
+            .collect();
+        let longer_is_listed = |name: &str| {
+            let is_longer = |listed: &str| {
+                let rest = listed.strip_prefix(name);
+                rest.is_some_and(|rest| rest.starts_with(' '))
+            };
+            self.ways.keys().any(|listed| is_longer(listed))
         };
-        let name = word(0)?;
-        let both = word(1).map(|second| format!("{name} {second}"));
-        let found = both.and_then(|both| self.ways.get_key_value(&both));
-        let has_parts = || {
-            let first_of = |listed: &str| listed.strip_prefix(&name)?.strip_prefix(' ').map(drop);
-            self.names().any(|listed| first_of(listed).is_some())
-        };
-        let alone = || {
-            let row = self.ways.get_key_value(&name)?;
-            (arguments.len() == 1 || !has_parts()).then_some(row)
-        };
-        let (name, way) = found.or_else(alone)?;
-        Some((name, *way))
+        let (count, (name, way)) = (1..=words.len()).rev().find_map(|count| {
+            let row = self.ways.get_key_value(&words[..count].join(" "))?;
+            Some((count, row))
+        })?;
+        let stands = arguments.len() == count || !longer_is_listed(name);
+        stands.then_some((name.as_str(), *way))
     }
 }
 
 impl Way {
-    /// Whether two replies that are not equal are alike in this way.
-    pub(crate) fn excuses(self, name: &str, ours: &Frame, oracle: &Frame) -> bool {
+    /// Whether two replies that are not equal are alike in this way. The commands were executed at
+    /// times that are `apart` at most.
+    pub(crate) fn excuses(self, name: &str, ours: &Frame, oracle: &Frame, apart: Duration) -> bool {
         match self {
             Way::Refused => return ours.is_error(),
             Way::Accepted => return oracle.is_error() && !ours.is_error(),
             _ => {}
-        }
-        if self == Way::Accepted {
-            return oracle.is_error();
         }
         if ours.is_error() || oracle.is_error() {
             return false;
@@ -143,14 +158,29 @@ impl Way {
             }
             Way::Member => ours.kind == oracle.kind && ours.is_null() == oracle.is_null(),
             Way::Shape => same_shape(ours, oracle),
+            Way::Estimate => oracle.kind == b':' && (ours.kind == b':' || ours.is_null()),
+            Way::Fields => ours.kind == oracle.kind && has_fields(name, ours, oracle),
             Way::Type => ours.kind == oracle.kind && ours.is_null() == oracle.is_null(),
             Way::About => {
-                let second = if name.starts_with('P') { 1_000 } else { 1 };
+                let most = apart + Duration::from_secs(1);
+                let most = if name.starts_with('P') {
+                    most.as_millis()
+                } else {
+                    u128::from(most.as_secs())
+                };
                 let both = ours.integer().zip(oracle.integer());
                 // -1 and -2 are no times.
                 both.is_some_and(|(ours, oracle)| {
-                    ours >= 0 && oracle >= 0 && ours.abs_diff(oracle) <= second
+                    ours >= 0 && oracle >= 0 && u128::from(ours.abs_diff(oracle)) <= most
                 })
+            }
+            Way::Described => described(name, ours, oracle),
+            Way::Encoding => {
+                // From the most compact one on: memkv tells what the value allows.
+                const ENCODINGS: [&[u8]; 3] = [b"int", b"embstr", b"raw"];
+                let place = |frame: &Frame| ENCODINGS.iter().position(|one| *one == frame.text());
+                let both = place(ours).zip(place(oracle));
+                both.is_some_and(|(ours, oracle)| ours < oracle)
             }
             Way::Refused | Way::Accepted => unreachable!("decided above"),
         }
@@ -168,8 +198,90 @@ fn same_shape(ours: &Frame, oracle: &Frame) -> bool {
             .all(|(ours, oracle)| same_shape(ours, oracle))
 }
 
+/// Sections of `INFO` with statistics that memkv does not keep.
+const NO_SECTIONS: [&str; 5] = [
+    "# CPU",
+    "# Modules",
+    "# Commandstats",
+    "# Errorstats",
+    "# Latencystats",
+];
+
+/// Whether a text of `INFO` has the sections of Redis's, or a line of `CLIENT` its fields, in their
+/// order.
+fn has_fields(name: &str, ours: &Frame, oracle: &Frame) -> bool {
+    let names = |frame: &Frame| -> Vec<String> {
+        let text = String::from_utf8_lossy(frame.text()).into_owned();
+        if name == "INFO" {
+            let sections = text.lines().filter(|line| line.starts_with("# "));
+            return sections.map(str::to_owned).collect();
+        }
+        let fields = text.lines().next().unwrap_or_default().split(' ');
+        let field = |field: &str| field.split_once('=').map(|(name, _)| name.to_owned());
+        fields.filter_map(field).collect()
+    };
+    let ours = names(ours);
+    let mut rest = ours.iter();
+    let wanted = names(oracle);
+    let mut wanted = wanted
+        .iter()
+        .filter(|name| !NO_SECTIONS.contains(&name.as_str()));
+    wanted.all(|name| rest.any(|found| found == name))
+}
+
+/// Whether the commands that both describe are described alike. `COMMAND INFO` answers in the order
+/// in which it was asked.
+fn described(name: &str, ours: &Frame, oracle: &Frame) -> bool {
+    let is_alike = |one: &Frame, other: &Frame| one == other || alike(one, other);
+    if name == "COMMAND INFO" {
+        let pairs = ours.items.iter().zip(&oracle.items);
+        return ours.items.len() == oracle.items.len()
+            && pairs
+                .into_iter()
+                .all(|(ours, oracle)| is_alike(ours, oracle));
+    }
+    let named = |frame: &Frame| frame.items.first().map(|name| name.text().to_vec());
+    let pairs = ours.items.iter().filter_map(|ours| {
+        let same = |oracle: &&Frame| named(oracle) == named(ours);
+        Some((ours, oracle.items.iter().find(same)?))
+    });
+    let pairs: Vec<_> = pairs.collect();
+    !pairs.is_empty()
+        && pairs
+            .into_iter()
+            .all(|(ours, oracle)| is_alike(ours, oracle))
+}
+
+/// Whether two descriptions of a command are equal in name, arity, flags, positions, categories and
+/// tips, in what they say of the keys apart from remarks, and in the subcommands that both have.
+fn alike(ours: &Frame, oracle: &Frame) -> bool {
+    const KEYS: usize = 8;
+    const SUBCOMMANDS: usize = 9;
+    if [ours.items.len(), oracle.items.len()] != [SUBCOMMANDS + 1; 2] {
+        return false;
+    }
+    let keys = |frame: &Frame| -> Vec<Vec<Frame>> {
+        let without_remarks = |key: &Frame| -> Vec<Frame> {
+            let fields = key.items.chunks(2);
+            let kept = fields.filter(|field| field[0].text() != b"notes");
+            kept.flatten().cloned().collect()
+        };
+        frame.items[KEYS]
+            .items
+            .iter()
+            .map(without_remarks)
+            .collect()
+    };
+    let (our_subs, oracle_subs) = (&ours.items[SUBCOMMANDS], &oracle.items[SUBCOMMANDS]);
+    let subs_are_alike = our_subs.items.is_empty() == oracle_subs.items.is_empty()
+        && (our_subs.items.is_empty() || described("", our_subs, oracle_subs));
+    ours.items[..KEYS] == oracle.items[..KEYS] && keys(ours) == keys(oracle) && subs_are_alike
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{Rules, Way};
     use crate::resp::Frame;
 
@@ -178,6 +290,7 @@ mod tests {
             name,
             &Frame::of(ours.as_bytes()),
             &Frame::of(oracle.as_bytes()),
+            Duration::ZERO,
         )
     }
 
@@ -193,6 +306,14 @@ mod tests {
         assert_eq!(find(&[b"client", b"list"]).as_deref(), Some("CLIENT LIST"));
         assert_eq!(find(&[b"client", b"id"]), None);
         assert_eq!(find(&[b"client"]).as_deref(), Some("CLIENT"));
+        let rules = Rules::parse("| `type` | `A`, `A B C` | |").unwrap();
+        let find = |words: &str| {
+            let words: Vec<Vec<u8>> = words.split(' ').map(|word| word.into()).collect();
+            rules.find(&words).map(|(name, _)| name.to_owned())
+        };
+        assert_eq!(find("a").as_deref(), Some("A"));
+        assert_eq!(find("a b"), None);
+        assert_eq!(find("a b c d").as_deref(), Some("A B C"));
         for wrong in [
             "",
             "| `nosuch` | `INFO` | |",
@@ -242,6 +363,23 @@ mod tests {
 
         assert!(excused(Way::Shape, "TIME", doubled, two));
         assert!(!excused(Way::Shape, "TIME", "*2\r\n$1\r\na\r\n:1\r\n", two));
+        assert!(excused(Way::Estimate, "X", ":1\r\n", ":2\r\n"));
+        assert!(excused(Way::Estimate, "X", "$-1\r\n", ":2\r\n"));
+        assert!(!excused(Way::Estimate, "X", ":2\r\n", "$-1\r\n"));
+        let fields = |name: &str, ours: &str, oracle: &str| {
+            let frame = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+            excused(Way::Fields, name, &frame(ours), &frame(oracle))
+        };
+        assert!(fields(
+            "CLIENT INFO",
+            "id=1 a=x more=2 b=\n",
+            "id=2 a= b=3\n"
+        ));
+        assert!(!fields("CLIENT INFO", "id=1 b=2\n", "id=2 a= b=3\n"));
+        assert!(!fields("CLIENT INFO", "a=1 id=1\n", "id=2 a=\n"));
+        let ours = "# Server\nx:1\n# Clients\n# Raft\n";
+        assert!(fields("INFO", ours, "# Server\ny:2\n# CPU\n# Clients\n"));
+        assert!(!fields("INFO", ours, "# Server\n# Memory\n"));
         assert!(excused(Way::Type, "INFO", "$1\r\na\r\n", "$0\r\n\r\n"));
         assert!(!excused(Way::Type, "INFO", "+a\r\n", "$0\r\n\r\n"));
 
@@ -250,6 +388,19 @@ mod tests {
         assert!(!excused(Way::About, "TTL", ":-1\r\n", ":0\r\n"));
         assert!(excused(Way::About, "PTTL", ":9000\r\n", ":10000\r\n"));
         assert!(!excused(Way::About, "PTTL", ":8999\r\n", ":10000\r\n"));
+        let apart = |name: &str, ours: &str| {
+            let [ours, oracle] = [ours, ":10000\r\n"].map(|text| Frame::of(text.as_bytes()));
+            Way::About.excuses(name, &ours, &oracle, Duration::from_millis(1500))
+        };
+        assert!(apart("PTTL", ":7500\r\n") && !apart("PTTL", ":7499\r\n"));
+        assert!(apart("TTL", ":9998\r\n") && !apart("TTL", ":9997\r\n"));
+
+        let encoding = |ours: &str, oracle: &str| {
+            let frame = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+            excused(Way::Encoding, "X", &frame(ours), &frame(oracle))
+        };
+        assert!(encoding("int", "raw") && encoding("embstr", "raw") && encoding("int", "embstr"));
+        assert!(!encoding("raw", "embstr") && !encoding("embstr", "int") && !encoding("int", "x"));
 
         assert!(excused(Way::Refused, "LLEN", "-ERR unknown\r\n", ":0\r\n"));
         assert!(!excused(Way::Refused, "LLEN", ":1\r\n", ":0\r\n"));
@@ -265,6 +416,43 @@ mod tests {
     }
 
     #[test]
+    fn descriptions_differ_in_subcommands_and_remarks_only() {
+        let keys = |more: &str| {
+            format!(
+                "*1\r\n*{}\r\n$5\r\nflags\r\n*0\r\n{more}",
+                2 + more.len().min(1) * 2
+            )
+        };
+        let of = |arity: i32, keys: &str, subs: &str| {
+            format!(
+                "*10\r\n$1\r\na\r\n:{arity}\r\n*0\r\n:0\r\n:0\r\n:0\r\n*0\r\n*0\r\n{keys}{subs}"
+            )
+        };
+        let plain = of(2, &keys(""), "*0\r\n");
+        let remark = of(2, &keys("$5\r\nnotes\r\n$1\r\nx\r\n"), "*0\r\n");
+        let other_key = of(2, &keys("$5\r\nother\r\n$1\r\nx\r\n"), "*0\r\n");
+        let other_arity = of(3, &keys(""), "*0\r\n");
+        let one = |text: &str| format!("*1\r\n{text}");
+        let alike = |ours: &str, oracle: &str| {
+            excused(Way::Described, "COMMAND INFO", &one(ours), &one(oracle))
+        };
+        assert!(alike(&plain, &remark));
+        assert!(!alike(&plain, &other_key) && !alike(&plain, &other_arity));
+        assert!(!alike("*-1\r\n", &plain));
+        let container = |sub: &str| of(2, "*0\r\n", &one(sub));
+        assert!(alike(&container(&plain), &container(&remark)));
+        assert!(!alike(&container(&plain), &container(&other_arity)));
+        let two = format!("*2\r\n{plain}*10\r\n$1\r\nb\r\n{}", ":1\r\n".repeat(9));
+        assert!(excused(Way::Described, "COMMAND", &one(&plain), &two));
+        assert!(!excused(
+            Way::Described,
+            "COMMAND",
+            &one(&other_arity),
+            &two
+        ));
+    }
+
+    #[test]
     fn no_way_but_refusal_excuses_an_error() {
         for way in [
             Way::Set,
@@ -273,6 +461,10 @@ mod tests {
             Way::Shape,
             Way::Type,
             Way::About,
+            Way::Described,
+            Way::Encoding,
+            Way::Estimate,
+            Way::Fields,
         ] {
             assert!(!excused(way, "X", "-ERR a\r\n", "-ERR b\r\n"), "{way:?}");
             assert!(!excused(way, "X", "-ERR a\r\n", "+OK\r\n"), "{way:?}");

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 use memkv_resp::{ReplyWriter, glob_match};
 
+use super::hints::{NOT_KEYS, Use, key_uses, key_uses_of, tips};
 use super::spec::{commands, find, flag};
 use super::{Call, Failure, Spec};
 
@@ -37,7 +38,7 @@ fn describe_all(reply: &mut Reply<'_>, asked: &[Option<&Spec>]) {
     for spec in asked {
         match spec {
             Some(spec) => describe(reply, spec),
-            None => reply.null_array(),
+            None => reply.null(),
         }
     }
 }
@@ -45,17 +46,17 @@ fn describe_all(reply: &mut Reply<'_>, asked: &[Option<&Spec>]) {
 /// The ten elements of `COMMAND INFO`.
 fn describe(reply: &mut Reply<'_>, spec: &Spec) {
     let subcommands: Vec<_> = spec.subcommands().collect();
-    let mut flags: Vec<_> = spec.flag_names().collect();
-    flags.sort_unstable_by_key(|name| *name == "movablekeys");
     reply.array(10);
     reply.bulk(spec.name.as_bytes());
     reply.integer(spec.arity.into());
-    words(reply, &flags);
+    words(reply, &spec.flag_names().collect::<Vec<_>>());
     for position in [spec.keys.first, spec.keys.last, spec.keys.step] {
         reply.integer(position.into());
     }
     words(reply, &spec.categories());
-    reply.set(0);
+    let tips = tips(spec);
+    reply.set(tips.len());
+    tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
     key_specs(reply, spec);
     // Subcommands have none, so this goes one level deep.
     reply.set(subcommands.len());
@@ -67,38 +68,33 @@ fn words(reply: &mut Reply<'_>, words: &[&str]) {
     words.iter().for_each(|word| reply.simple(word.as_bytes()));
 }
 
-/// What happens to keys: read, or read and written. Redis tells more kinds apart.
-fn key_flags(spec: &Spec) -> [&'static str; 2] {
-    if spec.has(flag::WRITE) {
-        ["RW", "update"]
-    } else {
-        ["RO", "access"]
-    }
-}
-
 fn key_specs(reply: &mut Reply<'_>, spec: &Spec) {
-    let keys = spec.keys;
-    if keys.first == 0 {
-        return reply.set(0);
+    let (keys, uses) = (spec.keys, key_uses(spec));
+    reply.set(uses.len());
+    for (first, of_key) in (keys.first..).zip(uses) {
+        reply.map(3);
+        reply.bulk(b"flags");
+        words(reply, of_key);
+        reply.bulk(b"begin_search");
+        if spec.has(flag::MOVABLEKEYS) {
+            // Behind the script comes the number of keys.
+            nested(reply, "index", &[("index", 2)]);
+            reply.bulk(b"find_keys");
+            let places = [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)];
+            nested(reply, "keynum", &places);
+            continue;
+        }
+        nested(reply, "index", &[("index", first)]);
+        reply.bulk(b"find_keys");
+        // Counted from the first key, unless it is counted from the end.
+        let last = match uses.len() {
+            1 if keys.last < 0 => keys.last,
+            1 => keys.last - keys.first,
+            _ => 0,
+        };
+        let range = [("lastkey", last), ("keystep", keys.step), ("limit", 0)];
+        nested(reply, "range", &range);
     }
-    // Counted from the first key, unless it is counted from the end.
-    let last = if keys.last < 0 {
-        keys.last
-    } else {
-        keys.last - keys.first
-    };
-    reply.set(1);
-    reply.map(3);
-    reply.bulk(b"flags");
-    words(reply, &key_flags(spec));
-    reply.bulk(b"begin_search");
-    nested(reply, "index", &[("index", keys.first)]);
-    reply.bulk(b"find_keys");
-    nested(
-        reply,
-        "range",
-        &[("lastkey", last), ("keystep", keys.step), ("limit", 0)],
-    );
 }
 
 fn nested(reply: &mut Reply<'_>, kind: &str, values: &[(&str, i32)]) {
@@ -187,20 +183,25 @@ pub(super) fn getkeys(call: &mut Call<'_>) -> Result<(), Failure> {
 pub(super) fn getkeysandflags(call: &mut Call<'_>) -> Result<(), Failure> {
     let (spec, keys) = keys_of(call)?;
     let args = call.args;
+    let words_of: Vec<&[u8]> = (BEFORE + 3..args.len()).map(|at| args.get(at)).collect();
+    let uses: &[Use] = key_uses_of(spec, &words_of);
     let mut reply = call.reply();
     reply.array(keys.len());
-    for at in keys {
+    for (place, at) in keys.into_iter().enumerate() {
         reply.array(2);
         reply.bulk(args.get(at));
-        words(&mut reply, &key_flags(spec));
+        // Behind the last entry follow keys like it.
+        let of_key = uses.get(place).or(uses.last());
+        words(&mut reply, of_key.copied().unwrap_or_default());
     }
     Ok(())
 }
 
+/// Arguments before the command that is quoted.
+const BEFORE: usize = 2;
+
 /// Where, in the arguments of this call, the keys of the command line are that it quotes.
 fn keys_of(call: &Call<'_>) -> Result<(&'static Spec, Vec<usize>), Failure> {
-    /// Arguments before the quoted command.
-    const BEFORE: usize = 2;
     let args = call.args;
     let no_keys = || Failure::new("ERR The command has no key arguments");
     let mut spec = find(args.get(BEFORE)).filter(|spec| !spec.is_subcommand());
@@ -211,7 +212,7 @@ fn keys_of(call: &Call<'_>) -> Result<(&'static Spec, Vec<usize>), Failure> {
     let count = args.len() - BEFORE;
     let keys = if spec.has(flag::MOVABLEKEYS) {
         super::script::key_positions(args.get(BEFORE + 2), count)
-    } else if spec.keys.first == 0 {
+    } else if spec.keys.first == 0 || key_uses(spec).contains(&NOT_KEYS) {
         return Err(no_keys());
     } else {
         spec.key_positions(count)

@@ -10,6 +10,7 @@ mod connection;
 mod counters;
 mod expiry;
 mod failure;
+mod hints;
 mod info;
 mod keys;
 mod memkv;

@@ -54,6 +54,8 @@ pub(crate) enum Handler {
     Flow(Flow),
     /// The listeners of all nodes, and the connection counts them.
     Publish(Publish),
+    /// Nobody, ever: it is refused before anything else is looked at.
+    Forbidden(&'static str),
     /// Nobody: a subcommand must be named.
     Container,
     /// A subcommand, or the node itself where none is named.
@@ -122,19 +124,25 @@ pub(crate) mod flag {
     pub(crate) const LOADING: u32 = 1 << 6;
     /// Answered without a leader.
     pub(crate) const STALE: u32 = 1 << 7;
+    /// Left out of `MONITOR`, which memkv does not have.
+    pub(crate) const SKIP_MONITOR: u32 = 1 << 8;
+    /// Left out of the slow log, which memkv does not have.
+    pub(crate) const SKIP_SLOWLOG: u32 = 1 << 9;
     /// Short and of constant cost.
-    pub(crate) const FAST: u32 = 1 << 8;
+    pub(crate) const FAST: u32 = 1 << 10;
     /// Allowed before authentication.
-    pub(crate) const NO_AUTH: u32 = 1 << 9;
+    pub(crate) const NO_AUTH: u32 = 1 << 11;
     /// Not within MULTI.
-    pub(crate) const NO_MULTI: u32 = 1 << 10;
+    pub(crate) const NO_MULTI: u32 = 1 << 12;
+    /// Allowed while a script runs; none ever runs for long.
+    pub(crate) const ALLOW_BUSY: u32 = 1 << 13;
     /// Keys may be absent.
-    pub(crate) const NO_MANDATORY_KEYS: u32 = 1 << 11;
+    pub(crate) const NO_MANDATORY_KEYS: u32 = 1 << 14;
     /// Where the keys are depends on the arguments.
-    pub(crate) const MOVABLEKEYS: u32 = 1 << 12;
+    pub(crate) const MOVABLEKEYS: u32 = 1 << 15;
 
     /// The flags' names, by bit.
-    pub(super) const NAMES: [&str; 13] = [
+    pub(super) const NAMES: [&str; 16] = [
         "write",
         "readonly",
         "denyoom",
@@ -143,9 +151,12 @@ pub(crate) mod flag {
         "noscript",
         "loading",
         "stale",
+        "skip_monitor",
+        "skip_slowlog",
         "fast",
         "no_auth",
         "no_multi",
+        "allow_busy",
         "no_mandatory_keys",
         "movablekeys",
     ];
@@ -227,27 +238,37 @@ impl Spec {
             .map(|(_, name)| name)
     }
 
-    /// Categories for access lists, which follow from flags and group.
+    /// Categories for access lists, which follow from flags and group, with Redis's exceptions.
     pub(crate) fn categories(&self) -> Vec<&'static str> {
         let with = |is: bool, name| is.then_some(name);
-        let of = |group, name| with(self.group == group, name);
-        let touches_keys = matches!(self.handler, Handler::Data(_))
-            && matches!(self.group, Group::Generic | Group::Server);
+        let of = |group, name| {
+            let is_container = matches!(self.handler, Handler::Container);
+            with(self.group == group && !is_container, name)
+        };
+        let is_data = matches!(self.handler, Handler::Data(_));
+        let touches_keys = is_data && matches!(self.group, Group::Generic | Group::Server);
+        let of_script = self.group == Group::Scripting;
+        let is_admin = self.has(flag::ADMIN) || matches!(self.name, "role" | "lastsave");
+        let is_dangerous = matches!(self.name, "keys" | "flushdb" | "flushall" | "info");
+        let is_connection = matches!(self.name, "wait" | "readonly" | "readwrite")
+            || self.name.starts_with("command");
         // The order is Redis's.
         [
-            with(touches_keys, "@keyspace"),
-            with(self.has(flag::READONLY), "@read"),
+            with(touches_keys && self.name != "memory|usage", "@keyspace"),
+            with(self.name == "object|help", "@keyspace"),
+            with(self.has(flag::READONLY) && !of_script, "@read"),
             with(self.has(flag::WRITE), "@write"),
             of(Group::String, "@string"),
             with(self.has(flag::PUBSUB), "@pubsub"),
-            with(self.has(flag::ADMIN), "@admin"),
+            with(is_admin, "@admin"),
             Some(if self.has(flag::FAST) {
                 "@fast"
             } else {
                 "@slow"
             }),
-            with(self.has(flag::ADMIN), "@dangerous"),
+            with(is_admin || is_dangerous, "@dangerous"),
             of(Group::Connection, "@connection"),
+            with(is_connection, "@connection"),
             of(Group::Transactions, "@transaction"),
             of(Group::Scripting, "@scripting"),
         ]

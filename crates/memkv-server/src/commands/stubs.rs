@@ -48,10 +48,7 @@ pub(super) fn users(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn debug(_: &mut Call<'_>) -> Result<(), Failure> {
-    Err(Failure::new(
-        "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
-         you can run it from a local connection, otherwise you need to set this option in the \
-         configuration file, and then restart the server.",
-    ))
-}
+/// What DEBUG answers in a Redis that is configured as by default.
+pub(super) const NO_DEBUG: &str = "ERR DEBUG command not allowed. If the enable-debug-command option \
+     is set to \"local\", you can run it from a local connection, otherwise you need to set this \
+     option in the configuration file, and then restart the server.";

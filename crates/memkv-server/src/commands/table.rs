@@ -21,7 +21,7 @@ const EDGE: u32 = NOSCRIPT | LOADING | STALE;
 const OPS: u32 = ADMIN | EDGE;
 const PUB: u32 = PUBSUB | LOADING | STALE;
 const SUB: u32 = PUB | NOSCRIPT;
-const EVAL: u32 = NOSCRIPT | NO_MANDATORY_KEYS | MOVABLEKEYS;
+const EVAL: u32 = NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | MOVABLEKEYS;
 
 /// `name arity flags keys since complexity handler summary`, one command per entry.
 macro_rules! table {
@@ -152,15 +152,15 @@ Generic {
         "Returns on how many disks every acknowledged write certainly is; never blocks.";
 }
 Transactions {
-    "multi" 1 (EDGE | FAST) NONE "1.2.0" "O(1)" Flow(Flow::Multi),
+    "multi" 1 (EDGE | FAST | ALLOW_BUSY) NONE "1.2.0" "O(1)" Flow(Flow::Multi),
         "Starts a transaction: commands are queued until EXEC.";
-    "exec" 1 (EDGE) NONE "1.2.0" "of the queued commands" Flow(Flow::Exec),
+    "exec" 1 (EDGE | SKIP_SLOWLOG) NONE "1.2.0" "of the queued commands" Flow(Flow::Exec),
         "Executes the queued commands as one.";
-    "discard" 1 (EDGE | FAST) NONE "2.0.0" "O(N) with N commands" Flow(Flow::Discard),
+    "discard" 1 (EDGE | FAST | ALLOW_BUSY) NONE "2.0.0" "O(N) with N commands" Flow(Flow::Discard),
         "Forgets the queued commands.";
-    "watch" -2 (EDGE | FAST) EACH "2.2.0" "O(N) with N keys" Flow(Flow::Watch),
+    "watch" -2 (EDGE | FAST | ALLOW_BUSY) EACH "2.2.0" "O(N) with N keys" Flow(Flow::Watch),
         "Lets EXEC fail if one of the keys changes until then.";
-    "unwatch" 1 (EDGE | FAST) NONE "2.2.0" "O(1)" Edge(connection::unwatch),
+    "unwatch" 1 (EDGE | FAST | ALLOW_BUSY) NONE "2.2.0" "O(1)" Edge(connection::unwatch),
         "Forgets the watched keys.";
 }
 Scripting {
@@ -222,17 +222,17 @@ Pubsub {
         "Lists the subcommands.";
 }
 Connection {
-    "hello" -1 (EDGE | FAST | NO_AUTH) NONE "6.0.0" "O(1)" Edge(connection::hello),
+    "hello" -1 (EDGE | FAST | NO_AUTH | ALLOW_BUSY) NONE "6.0.0" "O(1)" Edge(connection::hello),
         "Chooses RESP2 or RESP3 and tells what the server is.";
-    "auth" -2 (EDGE | FAST | NO_AUTH) NONE "1.0.0" "O(1)" Edge(connection::auth),
+    "auth" -2 (EDGE | FAST | NO_AUTH | ALLOW_BUSY) NONE "1.0.0" "O(1)" Edge(connection::auth),
         "Authenticates the connection.";
     "ping" -1 (FAST) NONE "1.0.0" "O(1)" Edge(connection::ping),
         "Answers PONG, or its argument.";
     "echo" 2 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Edge(connection::echo),
         "Answers its argument.";
-    "quit" -1 (EDGE | FAST | NO_AUTH) NONE "1.0.0" "O(1)" Edge(connection::quit),
+    "quit" -1 (EDGE | FAST | NO_AUTH | ALLOW_BUSY) NONE "1.0.0" "O(1)" Edge(connection::quit),
         "Closes the connection.";
-    "reset" 1 (EDGE | FAST | NO_AUTH) NONE "6.2.0" "O(1)" Edge(connection::reset),
+    "reset" 1 (EDGE | FAST | NO_AUTH | ALLOW_BUSY) NONE "6.2.0" "O(1)" Edge(connection::reset),
         "Puts the connection into the state in which it began.";
     "select" 2 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Edge(connection::select),
         "Chooses one of the 16 databases.";
@@ -360,9 +360,9 @@ Server {
         "Lists the subcommands.";
     "lastsave" 1 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Edge(server::lastsave),
         "Returns log time in seconds: every acknowledged write is durable.";
-    "debug" -2 (OPS) NONE "1.0.0" "O(1)" Edge(stubs::debug),
+    "debug" -2 (OPS) NONE "1.0.0" "O(1)" Forbidden(stubs::NO_DEBUG),
         "Fails: debugging commands are off.";
-    "shutdown" -1 (OPS | NO_MULTI) NONE "1.0.0" "O(1)" Edge(server::shutdown),
+    "shutdown" -1 (OPS | NO_MULTI | ALLOW_BUSY) NONE "1.0.0" "O(1)" Edge(server::shutdown),
         "Stops this node after handing over leadership.";
 }
 Cluster {

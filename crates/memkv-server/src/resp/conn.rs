@@ -116,7 +116,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             }
             let is_inline = self.input.first().is_some_and(|first| *first != b'*');
             match self.parser.parse(&mut self.input) {
-                Ok(Some(request)) if is_inline && is_http(&request) => break Turn::Close,
+                Ok(Some(request)) if is_http(&request, is_inline) => {
+                    tracing::warn!(
+                        client = %self.session.client.addr,
+                        "closed a connection and executed nothing more of it: it sent HTTP to an \
+                         address for Redis clients, as a browser does that was led astray"
+                    );
+                    break Turn::Close;
+                }
                 Ok(Some(request)) => {
                     requests += 1;
                     bytes += request.byte_count();
@@ -190,9 +197,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         while self.out.has_remaining() {
             let stall = self.resp.server.settings.write_stall;
             tokio::select! {
-                written = timeout(stall, self.stream.write_buf(&mut self.out)) => {
-                    let Ok(Ok(1..)) = written else { return Err(Gone) };
-                }
+                written = timeout(stall, self.stream.write_buf(&mut self.out)) => match written {
+                    Ok(Ok(1..)) => {}
+                    Ok(_) => return Err(Gone),
+                    Err(_late) => {
+                        tracing::warn!(
+                            client = %self.session.client.addr,
+                            "closed a connection: its client has read none of its replies for {} ms",
+                            stall.as_millis()
+                        );
+                        return Err(Gone);
+                    }
+                },
                 // A message can wait, the end cannot.
                 () = self.session.client.rung() => {
                     if self.session.client.is_killed() {
@@ -233,9 +249,14 @@ fn limits<B>(resp: &Resp<B>, session: &Session) -> Limits {
     Limits::new(resp.server.settings.max_value_bytes.max(MAX_KEY_BYTES))
 }
 
-/// Whether a line is the first one of an HTTP request. No command has such an argument, typed by
-/// hand; a browser that was led here must not execute anything.
-fn is_http(request: &Request) -> bool {
+/// Whether a request is the first line of an HTTP request, or its header `Host:`, which no command
+/// is: a browser that was led here must not execute anything.
+fn is_http(request: &Request, is_inline: bool) -> bool {
+    let is_first = |word: &[u8]| {
+        let first = request.arg(0).unwrap_or_default();
+        first.eq_ignore_ascii_case(word)
+    };
     let version = request.arg(2).unwrap_or_default();
-    request.arg_count() == 3 && version.starts_with(b"HTTP/")
+    let is_request_line = request.arg_count() == 3 && version.starts_with(b"HTTP/");
+    is_first(b"post") || is_first(b"host:") || (is_inline && is_request_line)
 }

@@ -8,7 +8,7 @@ use std::mem;
 
 use bytes::{Bytes, BytesMut};
 use memkv_proto::ErrorCode;
-use memkv_raft::store::{Command, Query, Seen};
+use memkv_raft::store::{Command, Query, ReplyError, Seen};
 use memkv_resp::{ReplyWriter, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -67,6 +67,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// The command's line in the table, if it may be executed now.
     fn admit(&self, request: &Request) -> Result<&'static Spec, Failure> {
         let spec = resolve(request)?;
+        if let Handler::Forbidden(why) = spec.handler {
+            return Err(Failure::new(why));
+        }
         if !self.session.is_authenticated && !spec.has(flag::NO_AUTH) {
             return Err(Failure::NO_AUTH);
         }
@@ -176,6 +179,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if value > max {
             let detail = crate::failure::too_large_value(value, max);
             return Err(Failure::of(ErrorCode::ValueTooLarge, &detail));
+        }
+        if let Command::SetRange { offset, patch, .. } = command
+            && !patch.is_empty()
+            && offset.saturating_add(patch.len() as u64) > max as u64
+        {
+            return Err(Failure::executed(ReplyError::StringTooLong, command.name()));
         }
         let checked = command.check_limits();
         checked.map_err(|error| Failure::executed(error, command.name()))

@@ -123,12 +123,15 @@ pub(super) fn compare_and_set(
     Ok(ReplyValue::Integer(context.revision.cast_signed()))
 }
 
+/// A key that is set past its time is there for no moment, but it was set: whoever watches it as
+/// absent is told, and whoever listens sees it come and go, as with Redis.
 fn set(context: &mut Context<'_>, key: &[u8], value: &[u8], expiry: Expiry, fate: Fate) {
     match fate {
         Fate::Lives { deadline_ms } => context.put(&[key, value], deadline_ms),
-        // Redis sets the key in any case; who listens sees it come and go.
-        Fate::Gone if context.remove(key) => {}
-        Fate::Gone => context.note_new(key),
+        Fate::Gone => {
+            context.put(&[key], None);
+            context.remove(key);
+        }
     }
     context.note_string("set", key);
     if matches!(expiry, Expiry::In { .. } | Expiry::At { .. }) {

@@ -32,7 +32,7 @@ impl Deletes {
     /// Notes that `revision` deleted a key of this slot.
     pub(crate) fn note(&mut self, slot: usize, revision: Revision) {
         if self.slots.is_empty() {
-            self.slots = std::iter::repeat_n(0, DELETE_SLOTS).collect();
+            self.slots = vec![0; DELETE_SLOTS].into();
         }
         let slot = slot % DELETE_SLOTS;
         let before = self.slots[slot];

@@ -204,6 +204,18 @@ fn a_deadline_is_moved_from_where_it_was() {
     assert_eq!(log.store.len(), 1, "what is moved to now is gone");
 }
 
+/// As in Redis: it was set, if for no moment.
+#[test]
+fn setting_an_absent_key_past_its_time_touches_it() {
+    let mut log = Log::new();
+    log.one(1000, plain("other"));
+    let (seen, revision) = (log.store.seen(0, b"a"), log.store.revision());
+    assert_eq!(log.one(1000, until("a", 500)), ReplyValue::Ok);
+    assert!(!log.store.exists(b"a"));
+    assert_eq!(log.store.revision(), revision + 1);
+    assert!(!executes(&mut log, 1000, "a", seen));
+}
+
 /// More keys than one entry removes.
 const MANY: u64 = 12_000;
 

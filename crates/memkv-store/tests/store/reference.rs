@@ -124,10 +124,13 @@ impl Reference {
         }
     }
 
-    /// Writes the value unless its time has passed.
+    /// Writes the value, which is gone at once if its time has passed.
     fn put_until(&mut self, db: u8, key: &Bytes, value: Vec<u8>, deadline: Option<i128>) {
         match deadline {
-            Some(at) if at <= i128::from(self.stamp) => drop(self.remove(db, key)),
+            Some(at) if at <= i128::from(self.stamp) => {
+                self.put(db, key, value, None);
+                self.remove(db, key);
+            }
             at => self.put(db, key, value, at.map(|at| at as u64)),
         }
     }

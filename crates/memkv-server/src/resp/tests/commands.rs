@@ -301,7 +301,7 @@ async fn the_table_describes_itself() {
     client
         .dialogue(&[
             ("COMMAND COUNT", &format!(":{count}")),
-            ("COMMAND INFO nosuch", "[*-1]"),
+            ("COMMAND INFO nosuch", "[$-1]"),
             ("COMMAND GETKEYS MSET a 1 b 2", "[$a $b]"),
             ("COMMAND GETKEYS EVAL x 2 a b c", "[$a $b]"),
             (

@@ -250,6 +250,8 @@ async fn http_and_tls_are_closed_and_nothing_is_executed() {
         "GET / HTTP/1.1\r\nHost: h\r\n\r\nSET k v\r\n",
         "POST /x HTTP/1.1\r\nHost: h\r\n\r\nSET k v\r\n",
         "SET k HTTP/1.1\r\nHost: h\r\nSET k v\r\n",
+        "POST /with spaces in it HTTP/1.1\r\n\r\nSET k v\r\n",
+        "host: h\r\nSET k v\r\n",
         "\x16\x03\x01",
     ] {
         let mut client = server.client().await;

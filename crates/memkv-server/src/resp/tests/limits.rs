@@ -66,6 +66,17 @@ async fn values_and_keys_have_limits() {
     let value = "v".repeat(100_000);
     assert_eq!(client.ask(&format!("SET k {value}")).await, "+OK");
     assert_eq!(client.ask("GET k").await, format!("${value}"));
+    // Nor does an offset go around the limit, alone or in a transaction.
+    let too_long = "-ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+    assert_eq!(client.ask("SETRANGE k 99999 w").await, ":100000");
+    assert_eq!(client.ask("SETRANGE k 100000 w").await, too_long);
+    assert_eq!(
+        client.ask("SETRANGE k 9223372036854775807 w").await,
+        too_long
+    );
+    assert_eq!(client.ask("MULTI").await, "+OK");
+    assert_eq!(client.ask("SETRANGE k 100000 w").await, "+QUEUED");
+    assert_eq!(client.ask("EXEC").await, format!("[{too_long}]"));
     client
         .send_raw(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100001\r\n")
         .await;
