@@ -51,6 +51,12 @@ pub enum Failure {
         /// The other.
         second: String,
     },
+    /// The log's order does not explain what clients saw.
+    #[error("the log does not explain what clients saw: {problem}")]
+    NotTheLog {
+        /// What does not fit.
+        problem: String,
+    },
     /// Revisions contradict real time.
     #[error(
         "revisions went back: the first operation had returned before the second was invoked, \

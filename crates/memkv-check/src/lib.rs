@@ -1,12 +1,13 @@
 //! Judges what clients saw: was this history linearizable, and was no acknowledged write lost?
 //!
 //! Development only: the simulator and the black-box tests record every operation in a
-//! [`Recorder`] and hand the history to one or more of three judges.
+//! [`Recorder`] and hand the history to one or more of four judges.
 //!
 //! | judge | needs | finds | cost |
 //! |---|---|---|---|
 //! | [`wgl::check`] | nothing but the history | every violation of linearizability | search, bounded by a [`Budget`] |
 //! | [`revision::check`] | the store's revision in every reply | the same, and revisions that lie | O(n log n) |
+//! | [`order::check`] | the log, and revisions | the same for many keys, transactions and deadlines | O(n log n) |
 //! | [`ledger::Ledger`] | revisions and the final state | lost, doubled and invented writes | O(n log n), 16 bytes per write |
 //!
 //! A judge never repairs or guesses: a history that it could not decide within its budget is a
@@ -36,9 +37,11 @@ pub mod generate;
 pub mod history;
 pub mod ledger;
 mod model;
+pub mod order;
 mod recorder;
 pub mod revision;
 mod search;
+pub mod space;
 mod timeline;
 pub mod wgl;
 mod zones;

@@ -98,7 +98,7 @@ impl Batcher {
         self.queue.lock().work.len()
     }
 
-    fn is_majority_low(&self, raft: &Raft) -> bool {
+    pub(crate) fn is_majority_low(&self, raft: &Raft) -> bool {
         let metrics = raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let voters = metrics.membership_config.voter_ids();
@@ -137,6 +137,10 @@ impl Batcher {
 
     /// Makes sure that an entry is proposed soon, whose stamp is now. What waits already will do.
     pub(crate) fn tick(&self) {
+        #[cfg(memkv_bugs)]
+        if crate::bugs::active(crate::bugs::Bug::DropTicks) {
+            return;
+        }
         let mut queue = self.queue.lock();
         if queue.work.is_empty() {
             queue.work.push_back(Work::Tick);

@@ -14,6 +14,12 @@ pub enum Bug {
     ReadWithoutQuorum = 2,
     /// A node with an empty directory takes its old id and votes.
     WipedNodeVotes = 3,
+    /// The leader stamps entries with its wall clock.
+    StampWallClock = 4,
+    /// No entry is proposed for a deadline.
+    DropTicks = 5,
+    /// A process does not go on from the log time that the one before wrote down.
+    ForgetClock = 6,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

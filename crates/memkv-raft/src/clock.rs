@@ -14,27 +14,37 @@
 //! before anything is stamped or acknowledged by it, so that a restart goes on with that time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use memkv_storage::{ClockFile, ClockReading};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use crate::Env;
 use crate::env::blocking;
 use crate::node::Inner;
+use crate::{ClockInspection, Env};
 
-/// Most milliseconds of correction per second of running: 0.5 %, ten times what `adjtime` allows,
-/// so that an hour of error is gone in a week and no deadline is off by more than that share.
-const SLEW_PER_SECOND_MS: i64 = 5;
+/// A leader corrects its clock by at most this part of the time that has passed: 0.5 %, ten times
+/// what `adjtime` allows, so that an hour of error is gone in a week and no deadline is off by more
+/// than that share.
+const SLEW_DIVISOR: u64 = 200;
+
+/// Longest time for which a leader corrects at once, in milliseconds: one that was idle for an hour
+/// must not step by 18 s.
+const SLEW_FOR_AT_MOST_MS: u64 = 1_000;
 
 /// A follower's clock is set back by at most this part of the time that has passed: twice the slew
 /// of a leader, so that it keeps up with one that slows down.
 const FOLLOW_BACK_DIVISOR: u64 = 100;
 
 /// How often the reading is written down again. However old, it is exact on a machine that has
-/// stayed up, but for the slew since.
+/// stayed up, but for the slew until the next would have been written: 50 ms.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
+
+/// A reading that is set forward by more than this, in milliseconds, is written down at once: what was
+/// written before came from a late message.
+const SET_MS: u64 = 60;
 
 /// What a node says of its clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,20 +64,40 @@ struct State {
     floor: u64,
     /// When the leader was last followed backwards.
     followed_at: Instant,
+    /// Up to when the reading was corrected by the wall clock, or needs no correction.
+    slewed_at: Instant,
+    /// A sure reading comes from peers that do not lead, whose messages may have been late.
+    is_hearsay: bool,
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl State {
-    /// Moves on to now; how many milliseconds that took.
-    fn run(&mut self) -> u64 {
-        let elapsed = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    /// Moves on to now.
+    fn run(&mut self) {
+        let elapsed = millis(self.at.elapsed());
         // What is below a millisecond stays for the next time.
         self.at += Duration::from_millis(elapsed);
         self.reading.log_ms = self.reading.log_ms.saturating_add(elapsed);
-        elapsed
+    }
+
+    /// Corrects the reading towards the wall clock, however often it was read in between.
+    fn slew(&mut self, wall_ms: u64) {
+        let passed = millis(self.at.saturating_duration_since(self.slewed_at));
+        let most = passed.min(SLEW_FOR_AT_MOST_MS) / SLEW_DIVISOR;
+        if most == 0 {
+            return;
+        }
+        self.slewed_at = self.at - Duration::from_millis(passed % SLEW_DIVISOR);
+        let log_ms = self.reading.log_ms;
+        self.reading.log_ms = wall_ms.clamp(log_ms - most.min(log_ms), log_ms.saturating_add(most));
     }
 
     /// Takes over a sure reading.
     fn set(&mut self, log_ms: u64) {
+        self.is_hearsay = false;
         self.reading = Reading {
             log_ms: log_ms.max(self.floor),
             sure: true,
@@ -81,16 +111,26 @@ pub(crate) struct LogClock {
     env: Env,
     file: Option<ClockFile>,
     state: Mutex<State>,
+    /// A reading of this process is written down.
+    saved: AtomicBool,
 }
 
 impl LogClock {
     /// Goes on from what this node wrote down on the same run of the machine, else from the wall
     /// clock. It is written down in `file` from then on.
     pub(crate) fn resume(env: Env, saved: Option<ClockReading>, file: Option<ClockFile>) -> Self {
+        #[cfg(memkv_bugs)]
+        let saved = saved.filter(|_| !crate::bugs::active(crate::bugs::Bug::ForgetClock));
         let own = saved
             .zip((env.boot_clock)())
             .filter(|(saved, (boot_id, _))| saved.boot_id == *boot_id)
-            .map(|(saved, (_, now))| saved.log_ms + now.saturating_sub(saved.boot_ms));
+            .map(|(saved, (_, now))| {
+                let elapsed = now.saturating_sub(saved.boot_ms);
+                // The process before may have been slewed back since it wrote. Late is allowed,
+                // early is not.
+                let slewed = elapsed.min(millis(SAVE_EVERY)) / SLEW_DIVISOR;
+                saved.log_ms + elapsed - slewed
+            });
         let reading = Reading {
             log_ms: own.unwrap_or_else(|| (env.wall_clock_ms)()),
             sure: own.is_some(),
@@ -100,11 +140,14 @@ impl LogClock {
             at: Instant::now(),
             floor: 0,
             followed_at: Instant::now(),
+            slewed_at: Instant::now(),
+            is_hearsay: false,
         };
         Self {
             env,
             file,
             state: Mutex::new(state),
+            saved: AtomicBool::new(false),
         }
     }
 
@@ -115,15 +158,30 @@ impl LogClock {
         state.reading
     }
 
+    /// The same for the simulator, which must not disturb the clock.
+    pub(crate) fn inspect(&self) -> ClockInspection {
+        let state = self.state.lock();
+        let elapsed = millis(state.at.elapsed());
+        ClockInspection {
+            log_ms: state.reading.log_ms.saturating_add(elapsed),
+            sure: state.reading.sure,
+            saved: self.saved.load(Ordering::Relaxed),
+        }
+    }
+
     /// The leader's time for the next entry.
     pub(crate) fn stamp(&self) -> u64 {
         let wall = (self.env.wall_clock_ms)();
         let mut state = self.state.lock();
-        let elapsed = i64::try_from(state.run()).unwrap_or(i64::MAX);
-        let most = elapsed / (1000 / SLEW_PER_SECOND_MS);
-        let error = i128::from(wall) - i128::from(state.reading.log_ms);
-        let error = i64::try_from(error).unwrap_or(0).clamp(-most, most);
-        state.reading.log_ms = state.reading.log_ms.saturating_add_signed(error);
+        #[cfg(memkv_bugs)]
+        if crate::bugs::active(crate::bugs::Bug::StampWallClock) {
+            state.set(wall);
+        }
+        state.run();
+        state.slew(wall);
+        // Set back by less than what has passed, but that may have been counted before.
+        state.reading.log_ms = state.reading.log_ms.max(state.floor);
+        state.is_hearsay = false;
         let was_sure = std::mem::replace(&mut state.reading.sure, true);
         let reading = state.reading;
         drop(state);
@@ -152,15 +210,13 @@ impl LogClock {
         }
         let mut state = self.state.lock();
         state.run();
-        if !state.reading.sure {
-            drop(state);
-            return self.learn(leader);
+        state.slewed_at = state.at;
+        if !state.reading.sure || leader.log_ms >= state.reading.log_ms {
+            return self.take_over(state, leader, false);
         }
-        if leader.log_ms >= state.reading.log_ms {
-            return state.set(leader.log_ms);
-        }
+        state.is_hearsay = false;
         let since = state.at.saturating_duration_since(state.followed_at);
-        let most = u64::try_from(since.as_millis()).unwrap_or(u64::MAX) / FOLLOW_BACK_DIVISOR;
+        let most = millis(since) / FOLLOW_BACK_DIVISOR;
         if most > 0 {
             state.followed_at = state.at;
             let behind = state.reading.log_ms - leader.log_ms;
@@ -169,13 +225,27 @@ impl LogClock {
         }
     }
 
-    /// Takes over a peer's reading if this node has none that is sure.
+    /// Takes over a peer's reading if this node has none that is sure, or has it from peers too and
+    /// this one is ahead: the other was late.
     pub(crate) fn learn(&self, peer: Reading) {
         let mut state = self.state.lock();
-        if peer.sure && !state.reading.sure {
-            state.set(peer.log_ms);
-            let reading = state.reading;
-            drop(state);
+        if !peer.sure || (state.reading.sure && !state.is_hearsay) {
+            return;
+        }
+        state.run();
+        if !state.reading.sure || peer.log_ms > state.reading.log_ms {
+            self.take_over(state, peer, true);
+        }
+    }
+
+    /// Goes by another node's reading from now on, and writes it down if what is written is wrong.
+    fn take_over(&self, mut state: MutexGuard<'_, State>, other: Reading, is_hearsay: bool) {
+        let before = state.reading;
+        state.set(other.log_ms);
+        state.is_hearsay = is_hearsay;
+        let reading = state.reading;
+        drop(state);
+        if !before.sure || reading.log_ms.abs_diff(before.log_ms) > SET_MS {
             self.write_down(reading);
         }
     }
@@ -192,8 +262,11 @@ impl LogClock {
             boot_ms,
             log_ms: reading.log_ms,
         };
-        if let Err(error) = file.save(&reading) {
-            tracing::debug!(%error, "cannot write the clock down; a restart will ask the peers");
+        match file.save(&reading) {
+            Ok(()) => self.saved.store(true, Ordering::Relaxed),
+            Err(error) => {
+                tracing::debug!(%error, "cannot write the clock down; a restart will ask the peers");
+            }
         }
     }
 }
@@ -210,7 +283,7 @@ pub(crate) async fn save(inner: Arc<Inner>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     use memkv_storage::Layout;
     use memkv_storage::disk::Disk;
@@ -260,6 +333,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_read_all_the_time_is_slewed_all_the_same() {
+        for (jump, expected) in [(HOUR, 10_050), (-HOUR, 9_950)] {
+            let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(jump)));
+            let clock = clock(&wall, None);
+            clock.follow(Reading {
+                log_ms: START,
+                sure: true,
+            });
+            for _ in 0..1_000 {
+                tokio::time::advance(Duration::from_millis(10)).await;
+                clock.read();
+                clock.applied(clock.stamp());
+            }
+            assert_eq!(clock.read().log_ms, START + expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_was_idle_does_not_step() {
+        let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(2 * HOUR)));
+        let clock = clock(&wall, None);
+        clock.follow(Reading {
+            log_ms: START,
+            sure: true,
+        });
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        assert_eq!(clock.stamp(), START + 3_600_000 + 5);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn time_is_never_before_an_applied_stamp() {
         let wall = Arc::new(AtomicU64::new(1_000));
         let clock = clock(&wall, None);
@@ -285,11 +388,11 @@ mod tests {
         };
         let sure = |log_ms| Reading { log_ms, sure: true };
         let same = clock(&wall, saved(7));
-        assert_eq!(same.read(), sure(1_300));
+        assert_eq!(same.read(), sure(1_299), "300 ms later, less the slew");
         same.learn(sure(9));
         assert_eq!(
             same.read(),
-            sure(1_300),
+            sure(1_299),
             "a peer does not step a sure clock"
         );
 
@@ -303,6 +406,13 @@ mod tests {
         assert_eq!(rebooted.read(), unsure);
         rebooted.learn(sure(1_300));
         assert_eq!(rebooted.read(), sure(1_300));
+        rebooted.learn(sure(1_200));
+        assert_eq!(rebooted.read(), sure(1_300), "that was late");
+        rebooted.learn(sure(1_400));
+        assert_eq!(rebooted.read(), sure(1_400), "the one before was late");
+        rebooted.follow(sure(1_400));
+        rebooted.learn(sure(9_000));
+        assert_eq!(rebooted.read(), sure(1_400), "the leader's is what counts");
     }
 
     #[tokio::test(start_paused = true)]
@@ -331,6 +441,31 @@ mod tests {
             let restarted = clock(&Arc::new(AtomicU64::new(2 * START)), saved);
             assert_eq!(restarted.read(), sure);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restarted_process_is_not_ahead_of_the_one_before() {
+        let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(-HOUR)));
+        let before = clock(&wall, None);
+        before.follow(Reading {
+            log_ms: START,
+            sure: true,
+        });
+        let saved = ClockReading {
+            boot_id: 7,
+            boot_ms: 500,
+            log_ms: before.read().log_ms,
+        };
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            before.stamp();
+        }
+        let env = Env {
+            boot_clock: Arc::new(|| Some((7, 10_500))),
+            ..Env::real()
+        };
+        let after = LogClock::resume(env, Some(saved), None);
+        assert!(after.read().log_ms <= before.read().log_ms);
     }
 
     #[tokio::test(start_paused = true)]

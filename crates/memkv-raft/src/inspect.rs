@@ -2,6 +2,7 @@
 //! and never changes anything.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use memkv_storage::{LogId, LogReader};
@@ -26,6 +27,24 @@ pub struct Inspection {
     pub durable: Option<LogId>,
     /// Its log.
     pub log: LogReader,
+    /// What its log clock shows.
+    pub clock: ClockInspection,
+    /// It refuses commands, because a majority has hardly any space left on its disks.
+    pub refuses_for_space: bool,
+    /// How long ago a quorum was last known to follow it, if it leads.
+    pub quorum_silent_for: Option<Duration>,
+}
+
+/// A node's log clock, at one moment.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct ClockInspection {
+    /// Milliseconds since the Unix epoch.
+    pub log_ms: u64,
+    /// Whether the reading comes from the cluster.
+    pub sure: bool,
+    /// Whether the next process on this machine will know it.
+    pub saved: bool,
 }
 
 impl Node {
@@ -49,6 +68,12 @@ impl Node {
                 .clone(),
             durable: self.durable(),
             log: inner.storage.log.clone(),
+            clock: inner.clock.inspect(),
+            refuses_for_space: inner.batcher.is_majority_low(raft),
+            quorum_silent_for: metrics
+                .last_quorum_acked
+                .as_ref()
+                .map(|at| openraft::Instant::elapsed(&**at)),
         })
     }
 

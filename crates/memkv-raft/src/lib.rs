@@ -53,7 +53,7 @@ pub use engine::runtime::seed_engine_randomness;
 pub use env::{BlockingWork, Env};
 pub use error::{FatalError, RequestError, StartError};
 #[doc(hidden)]
-pub use inspect::{Inspection, kind_of};
+pub use inspect::{ClockInspection, Inspection, kind_of};
 pub use node::Node;
 pub use publish::{MAX_PUBLICATION_BYTES, Publication, Subscribers};
 pub use stats::NodeStats;

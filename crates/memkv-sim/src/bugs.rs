@@ -3,7 +3,7 @@
 
 /// A bug's name on the command line, and how it is switched on.
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 6] = {
+const BUGS: [(&str, fn()); 11] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
     [
         ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
@@ -20,6 +20,15 @@ const BUGS: [(&str, fn()); 6] = {
         ("wiped-node-votes", || {
             raft::set(Some(raft::Bug::WipedNodeVotes))
         }),
+        ("ignore-watch", || store::set(Some(store::Bug::IgnoreWatch))),
+        ("expire-by-own-clock", || {
+            store::set(Some(store::Bug::ExpireByOwnClock))
+        }),
+        ("stamp-wall-clock", || {
+            raft::set(Some(raft::Bug::StampWallClock))
+        }),
+        ("drop-ticks", || raft::set(Some(raft::Bug::DropTicks))),
+        ("forget-clock", || raft::set(Some(raft::Bug::ForgetClock))),
     ]
 };
 #[cfg(not(memkv_bugs))]

@@ -6,15 +6,19 @@
 //! time would stand still.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use memkv_check::space::{self, Answer, Expiry, If, Query};
 use memkv_check::{InFlight, Op, Recorder, Reply, Value};
 use memkv_raft::store::{self, Command, ReplyValue, Store};
 use memkv_raft::{Node, RequestError};
 use tokio::sync::watch;
 
+use crate::asked::{Asked, Asking};
 use crate::cluster::{Cluster, name};
 use crate::dice::Dice;
+use crate::translate;
 
 /// How long a client waits for an answer, in milliseconds; nodes hold commands for 3 s.
 const GIVE_UP_MS: (u64, u64) = (200, 6_000);
@@ -26,10 +30,13 @@ const BURST: u64 = 4;
 /// What the clients share.
 pub(crate) struct Workload {
     pub(crate) cluster: Arc<Cluster>,
+    /// The plain clients' operations, key by key.
     pub(crate) recorder: Recorder,
-    dice: Dice,
+    /// All clients' operations.
+    pub(crate) asked: Asked,
+    pub(crate) dice: Dice,
     /// Values are named by numbers that are never used twice.
-    next_value: Dice,
+    pub(crate) next_value: Dice,
     stop: watch::Sender<bool>,
 }
 
@@ -59,11 +66,13 @@ pub(crate) fn value_id(bytes: &[u8]) -> Option<u64> {
 impl Workload {
     /// No client runs yet. Stamps of the history are simulated nanoseconds.
     pub(crate) fn new(cluster: Arc<Cluster>) -> Arc<Self> {
-        let clock = cluster.trace.clone();
+        let trace = cluster.trace.clone();
+        let clock = move || trace.micros() * 1000;
         let seed = cluster.seed();
         Arc::new(Self {
             cluster,
-            recorder: Recorder::with_clock(move || clock.micros() * 1000),
+            recorder: Recorder::with_clock(clock.clone()),
+            asked: Asked::new(clock),
             dice: Dice::new(seed, "clients"),
             next_value: Dice::new(seed, "values"),
             stop: watch::Sender::new(false),
@@ -97,7 +106,7 @@ impl Workload {
                 home = self.dice.index(self.cluster.nodes());
             }
             let done = match self.cluster.node(home) {
-                Some(node) => self.clone().operate(process, home, node).await,
+                Some(node) => self.operate(process, home, node).await,
                 None => false,
             };
             if !done {
@@ -107,9 +116,17 @@ impl Workload {
         }
     }
 
+    /// How long a client waits for its next answer.
+    pub(crate) fn patience(&self) -> Duration {
+        self.dice.millis(GIVE_UP_MS.0, GIVE_UP_MS.1)
+    }
+
     /// One operation, or a burst of writes; whether it was answered.
-    async fn operate(self: Arc<Self>, process: u64, home: usize, node: Node) -> bool {
+    async fn operate(&self, process: u64, home: usize, node: Node) -> bool {
         let swarm = &self.cluster.swarm;
+        if self.dice.below(100) < swarm.redis_percent {
+            return self.redis(process, home, node).await;
+        }
         if self.dice.below(100) < swarm.reads_percent {
             let op = if self.dice.below(4) == 0 {
                 Op::Exist
@@ -158,17 +175,27 @@ impl Workload {
     ) -> impl Future<Output = Option<(bool, u64)>> + use<> {
         let swarm = &self.cluster.swarm;
         let bytes = Bytes::from(key.clone());
-        let (op, command) = if self.dice.below(6) == 0 {
-            (Op::Del, Command::Del { keys: vec![bytes] })
+        let (op, asked, command) = if self.dice.below(6) == 0 {
+            let keys = vec![key.clone()];
+            let command = Command::Del { keys: vec![bytes] };
+            (Op::Del, space::Command::Del { keys }, command)
         } else {
             // 32 bits are few enough to be readable and enough not to meet in one run.
             let id = self.next_value.next() >> 32;
             let value = value_bytes(id, self.dice.below(swarm.value_bytes + 1));
-            (Op::Set(id), Command::Set { key: bytes, value })
+            let asked = space::Command::Set {
+                key: key.clone(),
+                value: id.to_string(),
+                condition: If::Always,
+                expiry: Expiry::None,
+                get: false,
+            };
+            (Op::Set(id), asked, Command::Set { key: bytes, value })
         };
         let cluster = self.cluster.clone();
         let in_flight = self.recorder.invoke(process, key.clone(), op);
-        let patience = self.dice.millis(GIVE_UP_MS.0, GIVE_UP_MS.1);
+        let asking = self.asked.write(process, asked, &command);
+        let patience = self.patience();
         let answer = node.write(&command);
         let answer = tokio::spawn(async move {
             let answer = tokio::time::timeout(patience, answer)
@@ -178,6 +205,7 @@ impl Workload {
                         detail: "the client gave up".to_owned(),
                     })
                 });
+            settle_asking(asking, &answer);
             settle_write(&cluster, process, home, &key, op, in_flight, answer)
         });
         async move { answer.await.ok().flatten() }
@@ -193,24 +221,33 @@ impl Workload {
         op: Op,
     ) -> bool {
         let in_flight = self.recorder.invoke(process, key.clone(), op);
-        let patience = self.dice.millis(GIVE_UP_MS.0, GIVE_UP_MS.1);
+        let query = Query::Get { key: key.clone() };
+        let asking = self.asked.read(process, vec![query]);
+        let patience = self.patience();
         let wanted = key.clone();
         let read = node.read(move |store: &Store| {
-            let held = store
-                .get(wanted.as_bytes())
-                .map(|held| value_id(held.value));
-            (held, store.revision())
+            let held = store.get(wanted.as_bytes());
+            let text = held.map_or(Answer::Nil, |held| {
+                Answer::Text(translate::text(held.value))
+            });
+            (
+                held.map(|held| value_id(held.value)),
+                text,
+                store.revision(),
+            )
         });
         let answer = tokio::time::timeout(patience, read).await;
         let home = name(home);
-        let Ok(Ok((held, revision))) = answer else {
+        let Ok(Ok((held, text, revision))) = answer else {
             self.cluster.trace.count("reads without an answer");
             self.cluster.trace.line(format_args!(
                 "client {process} {home} {op:?} {key}: no answer"
             ));
             in_flight.unknown();
+            asking.unknown();
             return false;
         };
+        asking.ok(Answer::List(vec![text]), Some(revision));
         if held == Some(None) {
             let seen = format!("{home} answered {op:?} {key} with bytes that no client wrote");
             self.cluster.violated("a value is what was written", seen);
@@ -225,6 +262,15 @@ impl Workload {
         ));
         in_flight.ok(reply, Some(revision));
         true
+    }
+}
+
+/// The same for the history of all keys.
+fn settle_asking(asking: Asking, answer: &Result<store::Reply, RequestError>) {
+    match answer {
+        Ok(reply) => asking.ok(translate::answer(&reply.value), Some(reply.revision)),
+        Err(RequestError::Unknown { .. }) => asking.unknown(),
+        Err(_) => asking.not_executed(),
     }
 }
 

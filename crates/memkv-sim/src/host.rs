@@ -85,6 +85,9 @@ impl Cluster {
         if let Some(node) = &life.node {
             self.invariants.note_death(slot, node);
         }
+        let forgets = death == Death::Power || !host.disk.is_powered();
+        self.invariants
+            .note_clock(slot, forgets, self.trace.micros());
         host.excused = false;
         if matches!(death, Death::Power) {
             host.boot_id += 1;
@@ -306,6 +309,7 @@ impl Cluster {
             host.quarantines = 0;
         }
         self.invariants.note_wipe(slot);
+        self.invariants.note_clock(slot, true, self.trace.micros());
         self.start_after(slot, self.dice.millis(RESTART_MS.0, RESTART_MS.1));
     }
 }

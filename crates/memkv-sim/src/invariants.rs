@@ -11,7 +11,12 @@ use memkv_raft::storage::LogId;
 use memkv_raft::{Inspection, Node};
 use parking_lot::Mutex;
 
+use crate::asked::Asked;
+use crate::chronicle::Chronicle;
 use crate::cluster::{Cluster, name};
+use crate::judge;
+use crate::settle::Rest;
+use crate::timing::Timing;
 
 /// Entries that are looked at again after a log was cut; more than a leader has in flight.
 const TAIL: u64 = 64;
@@ -34,6 +39,8 @@ struct Seen {
     /// By node id: what was durable when its last process died.
     at_death: BTreeMap<u64, LogId>,
     hosts: Vec<SeenHost>,
+    chronicle: Chronicle,
+    timing: Timing,
 }
 
 #[derive(Default, Clone)]
@@ -71,6 +78,7 @@ impl Invariants {
     pub(crate) fn new(nodes: usize) -> Self {
         Self(Mutex::new(Seen {
             hosts: vec![SeenHost::default(); nodes],
+            timing: Timing::new(nodes),
             ..Seen::default()
         }))
     }
@@ -83,6 +91,11 @@ impl Invariants {
         if let (Some(now), Some(durable)) = (node.inspect(), durable) {
             seen.at_death.insert(now.node_id, durable);
         }
+    }
+
+    /// A machine has no process now; whether it has also forgotten what that wrote down of time.
+    pub(crate) fn note_clock(&self, slot: usize, forgets: bool, now: u64) {
+        self.0.lock().timing.note_death(slot, forgets, now);
     }
 
     /// A directory was emptied on purpose.
@@ -122,10 +135,24 @@ impl Invariants {
             if let Some(now) = node.inspect() {
                 verdict = verdict
                     .and_then(|()| seen.node(slot, process, &now, cluster))
-                    .and_then(|()| seen.machine(slot, &node, cluster));
+                    .and_then(|()| seen.machine(slot, &node, cluster))
+                    .and_then(|()| seen.timing.look(slot, &now, cluster));
             }
         }
+        let seen = &mut *seen;
+        let followed = seen.chronicle.follow(&seen.committed, &cluster.trace);
+        verdict = verdict.and_then(|()| followed.map_err(|why| ("the log is executed once", why)));
         if let Err((promise, what)) = verdict {
+            cluster.violated(promise, what);
+        }
+    }
+
+    /// Holds what clients saw against the log, and the expiries in it against time.
+    pub(crate) fn judge(&self, cluster: &Cluster, asked: &Asked, rest: &Rest) {
+        let seen = self.0.lock();
+        if let Err((promise, what)) =
+            judge::all(&seen.chronicle, &seen.timing, cluster, asked, rest)
+        {
             cluster.violated(promise, what);
         }
     }
@@ -190,7 +217,10 @@ impl Seen {
         let mut previous = from.checked_sub(1).and_then(|before| now.log.id_at(before));
         for record in records {
             let this = (previous, crc32fast::hash(&record.payload));
-            let known = *self.entries.entry(record.id).or_insert(this);
+            let known = *self.entries.entry(record.id).or_insert_with(|| {
+                self.chronicle.saw(record.id, &record.payload);
+                this
+            });
             let agrees = known.1 == this.1 && (known.0 == this.0 || this.0.is_none());
             if !agrees && known.0.is_some() {
                 let node = name(slot);

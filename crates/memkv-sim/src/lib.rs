@@ -10,7 +10,9 @@
 
 #![forbid(unsafe_code)]
 
+mod asked;
 pub mod bugs;
+mod chronicle;
 mod client;
 pub mod cluster;
 mod dice;
@@ -18,12 +20,16 @@ mod disk;
 pub mod floors;
 mod host;
 mod invariants;
+mod judge;
 mod nemesis;
 pub mod net;
+mod redis;
 pub mod run;
 mod settle;
 pub mod swarm;
+mod timing;
 pub mod trace;
+mod translate;
 
 pub use cluster::Violation;
 pub use run::{Options, Report, run};

@@ -337,6 +337,9 @@ impl Nemesis {
             return;
         }
         self.cluster.kill(slot, Death::Process, "to be corrupted");
+        // The clock's file may be hit, or set aside with the directory.
+        let now = self.cluster.trace.micros();
+        self.cluster.invariants.note_clock(slot, true, now);
         {
             let mut host = self.cluster.hosts[slot].lock();
             if let Some(what) = disk::flip(&host.disk, &self.dice) {

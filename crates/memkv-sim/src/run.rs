@@ -6,11 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use memkv_check::ledger::Ledger;
-use memkv_check::{Budget, KeyValue, Operation, Reply, revision, wgl};
-
 use crate::client::Workload;
 use crate::cluster::{Cluster, Violation};
+use crate::judge;
 use crate::nemesis::Nemesis;
 use crate::settle::{Rest, settle};
 use crate::swarm::Swarm;
@@ -84,7 +82,7 @@ async fn whole_run(seed: u64, options: Options) -> Report {
     if let Some(rest) = &rest
         && cluster.violation().is_none()
     {
-        judge(&cluster, &workload.recorder.history(), rest);
+        judge(&cluster, &workload, rest);
     }
     cluster.tear_down();
     Report {
@@ -140,26 +138,11 @@ async fn phases(
 }
 
 /// The judges' verdicts on what clients saw.
-fn judge(cluster: &Cluster, history: &[Operation], rest: &Rest) {
-    let budget = Budget::default();
-    if let Err(failure) = wgl::check(&KeyValue, history, &budget) {
-        return cluster.violated("linearizable", failure.to_string());
+fn judge(cluster: &Cluster, workload: &Workload, rest: &Rest) {
+    // The last entries are younger than the last look.
+    cluster.invariants.check(cluster);
+    if let Err((promise, what)) = judge::plain(&workload.recorder.history(), rest) {
+        cluster.violated(promise, what);
     }
-    if let Err(failure) = revision::check(&KeyValue, history, &budget) {
-        return cluster.violated(
-            "linearizable in the order of revisions",
-            failure.to_string(),
-        );
-    }
-    let mut ledger = Ledger::new();
-    history
-        .iter()
-        .for_each(|operation| ledger.record(operation));
-    // A deletion that removes nothing takes a revision too, but is no write in the account.
-    let removed_nothing =
-        |operation: &&Operation| operation.reply() == Some(&Reply::Removed(false));
-    let counted = rest.revision - history.iter().filter(removed_nothing).count() as u64;
-    if let Err(discrepancy) = ledger.audit(rest.content.iter().cloned(), Some(counted)) {
-        cluster.violated("no acknowledged write is lost", discrepancy.to_string());
-    }
+    cluster.invariants.judge(cluster, &workload.asked, rest);
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::client::{Workload, key_name, value_id};
 use crate::cluster::{Cluster, name};
 use crate::host::Death;
+use crate::{redis, translate};
 
 /// How long a healed cluster may take to serve on every node: a few elections, a replacement (whose
 /// predecessor must have been silent for up to 3 s, one after the other in a cluster of five), and
@@ -26,10 +27,26 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Clients of the last phase; the others count from 1.
 const PROCESS: u64 = 1_000;
 
+/// A key of the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) key: String,
+    /// Without padding.
+    pub(crate) value: String,
+    pub(crate) revision: u64,
+    pub(crate) deadline_ms: Option<u64>,
+}
+
 /// What every node held in the end.
 pub(crate) struct Rest {
+    /// The plain keys.
     pub(crate) content: Vec<Final>,
+    /// All keys, by name.
+    pub(crate) held: Vec<Held>,
     pub(crate) revision: u64,
+    pub(crate) applied: u64,
+    /// Log time.
+    pub(crate) log_ms: u64,
     /// Simulated time from the end of the faults until all nodes served.
     pub(crate) recovery: Duration,
 }
@@ -76,6 +93,11 @@ async fn one_state(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<R
                     .await;
             }
         }
+        if let Some(node) = cluster.node(slot) {
+            workload
+                .look_at_all(PROCESS + slot as u64, slot, &node)
+                .await;
+        }
     }
     within(cluster, deadline, "all nodes have applied the same", || {
         same_state(cluster)
@@ -85,9 +107,37 @@ async fn one_state(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<R
     let keys = cluster.swarm.keys;
     Some(node.read_stale(|store| Rest {
         content: content(store, keys),
+        held: held(store, keys),
         revision: store.revision(),
+        applied: store.applied_index(),
+        log_ms: node.log_time_ms(),
         recovery: Duration::ZERO,
     }))
+}
+
+/// Every key. What is there under a name that no client knows shows in the number of keys.
+fn held(store: &Store, keys: usize) -> Vec<Held> {
+    let names = (0..keys).map(key_name).chain(redis::all_keys());
+    let held = names.filter_map(|key| {
+        let held = store.get(key.as_bytes())?;
+        Some(Held {
+            value: translate::text(held.value),
+            revision: held.mod_revision,
+            deadline_ms: held.deadline_ms,
+            key,
+        })
+    });
+    let mut held: Vec<Held> = held.collect();
+    held.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    for number in held.len()..store.len() {
+        held.push(Held {
+            key: format!("unknown key {number}"),
+            value: String::new(),
+            revision: 0,
+            deadline_ms: None,
+        });
+    }
+    held
 }
 
 fn content(store: &Store, keys: usize) -> Vec<Final> {

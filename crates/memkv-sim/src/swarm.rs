@@ -93,8 +93,10 @@ pub struct Swarm {
     pub keys: usize,
     /// Mean pause of a client between two operations.
     pub think: Duration,
-    /// Operations out of 100 that read.
+    /// Operations out of 100 that read, of the plain ones.
     pub reads_percent: u64,
+    /// Operations out of 100 that use more of the Redis interface than SET, DEL, GET and EXISTS.
+    pub redis_percent: u64,
     /// Largest value, in bytes.
     pub value_bytes: u64,
     /// See `NodeConfig`.
@@ -146,6 +148,7 @@ impl Swarm {
             snapshot_growth_percent: *dice.pick(if is_bulky { &[50] } else { &[0, 50] }),
             replace_after: dice.millis(2_000, 3_000),
             final_power_loss: dice.chance(40 * PERCENT),
+            redis_percent: *dice.pick(&[0, 40, 40, 80]),
         }
     }
 }

@@ -12,6 +12,14 @@ use tokio::time::Instant;
 /// How often things happened, by name.
 pub type Counts = BTreeMap<&'static str, u64>;
 
+/// Kinds of events whose moments are kept.
+const MOMENTOUS: [&str; 4] = [
+    "clock jumps",
+    "power losses of all",
+    "processes started",
+    "snapshots installed",
+];
+
 /// The record of one run.
 pub struct Trace {
     start: Instant,
@@ -24,6 +32,8 @@ struct State {
     line: String,
     file: Option<std::io::BufWriter<std::fs::File>>,
     counts: Counts,
+    /// Of momentous events: their microseconds.
+    moments: BTreeMap<&'static str, Vec<u64>>,
 }
 
 impl Trace {
@@ -35,6 +45,7 @@ impl Trace {
             line: String::new(),
             file: file.map(std::io::BufWriter::new),
             counts: Counts::new(),
+            moments: BTreeMap::new(),
         };
         Self {
             start: Instant::now(),
@@ -72,7 +83,22 @@ impl Trace {
 
     /// Counts an event of this kind.
     pub fn count(&self, kind: &'static str) {
-        *self.state.lock().counts.entry(kind).or_default() += 1;
+        let mut state = self.state.lock();
+        *state.counts.entry(kind).or_default() += 1;
+        if MOMENTOUS.contains(&kind) {
+            let micros = self.micros();
+            state.moments.entry(kind).or_default().push(micros);
+        }
+    }
+
+    /// Whether a momentous event of this kind was counted between two moments, in microseconds.
+    pub fn happened(&self, kind: &str, from: u64, to: u64) -> bool {
+        debug_assert!(MOMENTOUS.contains(&kind), "{kind} is not kept");
+        let state = self.state.lock();
+        let moments = state.moments.get(kind).map_or(&[][..], Vec::as_slice);
+        moments
+            .get(moments.partition_point(|at| *at < from))
+            .is_some_and(|at| *at <= to)
     }
 
     /// What was counted so far.

@@ -137,6 +137,43 @@ pub fn check_group(group: &[u8]) -> Result<GroupInfo, DecodeError> {
     })
 }
 
+/// A command as it lies in a log.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logged {
+    /// Whose it is.
+    pub session: SessionId,
+    /// Its number there.
+    pub seq: u64,
+    /// Its encoding.
+    pub command: Bytes,
+}
+
+/// The stamp of a batch and its commands, for the simulator, which reads logs. It says nothing about
+/// which of them are executed.
+///
+/// # Errors
+///
+/// [`DecodeError`] if the bytes are no batch.
+#[doc(hidden)]
+pub fn read_batch(batch: &Bytes) -> Result<(u64, Vec<Logged>), DecodeError> {
+    let checked = Batch::check(batch)?;
+    let mut logged = Vec::new();
+    for part in checked.parts() {
+        let Part::Group(mut group) = part else {
+            continue;
+        };
+        for seq in (group.first_seq..).take(group.count) {
+            logged.push(Logged {
+                session: group.session,
+                seq,
+                command: batch.slice_ref(group.commands.prefixed("group command")?),
+            });
+        }
+    }
+    Ok((checked.stamp_ms, logged))
+}
+
 fn put_group<'a>(
     out: &mut BytesMut,
     session: SessionId,
@@ -297,6 +334,22 @@ mod tests {
         [Command::Noop, set, Command::Del { keys: vec![key] }]
             .map(|c| c.encode())
             .to_vec()
+    }
+
+    #[test]
+    fn a_batch_shows_its_commands_and_their_numbers() {
+        let commands = commands();
+        let mut builder = BatchBuilder::new(77);
+        builder.system(&SystemOp::OpenSession { node: 1, boot: 2 });
+        builder.group(5, 9, 8, commands.iter());
+        let (stamp_ms, logged) = read_batch(&builder.finish()).unwrap();
+        let expected = (9..).zip(&commands).map(|(seq, command)| Logged {
+            session: 5,
+            seq,
+            command: command.clone(),
+        });
+        assert_eq!((stamp_ms, logged), (77, expected.collect()));
+        assert!(read_batch(&Bytes::from_static(b"\x01")).is_err());
     }
 
     #[test]

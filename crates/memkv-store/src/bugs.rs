@@ -10,6 +10,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Bug {
     /// Commands that a session has already executed are executed again.
     DropDedup = 1,
+    /// A key that was watched and has changed stops no transaction.
+    IgnoreWatch = 2,
+    /// A read hides a key when the node's own clock reaches the deadline, not when a stamp does.
+    ExpireByOwnClock = 3,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

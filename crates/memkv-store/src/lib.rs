@@ -46,6 +46,8 @@ mod system;
 mod wire;
 
 pub use batch::{BatchBuilder, GroupInfo, check_group, encode_group};
+#[doc(hidden)]
+pub use batch::{Logged, read_batch};
 pub use book::{Book, MAX_MEMBERS};
 pub use command::{
     Command, Compare, Condition, ExpireIf, Expiry, Guard, MAX_TRANSACTION_STEPS, Seen, SetIf, Step,

@@ -73,8 +73,7 @@ impl Context<'_> {
         self.note(NoticeClasses::EXPIRED, "expired", key);
     }
 
-    /// Tells who listens that a key is new where putting it does not: it took the name of another,
-    /// or was gone at once.
+    /// Tells who listens that a key is new where putting it does not: it took the name of another.
     pub(super) fn note_new(&mut self, key: &[u8]) {
         self.note(NoticeClasses::NEW, "new", key);
     }

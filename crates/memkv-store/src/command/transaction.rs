@@ -277,6 +277,12 @@ pub(super) fn execute(
 impl Guard {
     fn holds_in(&self, keys: &Keyspace) -> bool {
         let found = keys.get(self.database, &self.key);
+        #[cfg(memkv_bugs)]
+        if matches!(self.holds, Condition::Unchanged(_))
+            && crate::bugs::active(crate::bugs::Bug::IgnoreWatch)
+        {
+            return true;
+        }
         match &self.holds {
             Condition::Unchanged(Seen::Present { mod_revision }) => {
                 found.is_some_and(|found| found.mod_revision == *mod_revision)

@@ -24,6 +24,11 @@ impl Query {
 
     fn answer_in(&self, keys: &Keyspace, database: u8, now_ms: u64) -> ReplyValue {
         let get = |key: &Bytes| keys.get(database, key);
+        #[cfg(memkv_bugs)]
+        let get = |key: &Bytes| {
+            let hides = crate::bugs::active(crate::bugs::Bug::ExpireByOwnClock);
+            get(key).filter(|found| !hides || found.deadline_ms.is_none_or(|at| at > now_ms))
+        };
         match self {
             Query::Get { key } => bulk(get(key)),
             Query::GetMany { keys } => {

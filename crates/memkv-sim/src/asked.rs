@@ -1,0 +1,60 @@
+//! Everything that clients asked for and were told, over all keys: the history that is held against
+//! the log. Never judges it.
+//!
+//! A command is known again in the log by its bytes, so that the judge needs no decoder of the
+//! store's. Invariant: what was sent is known before it can be in the log.
+
+use std::collections::HashMap;
+
+use memkv_check::space::{Answer, Command, Query, Request};
+use memkv_check::{InFlight, Operation, Recorder};
+use memkv_raft::store;
+use parking_lot::Mutex;
+
+/// An operation of this history.
+pub(crate) type Asking = InFlight<Request, Answer>;
+
+/// The history.
+pub(crate) struct Asked {
+    recorder: Recorder<Request, Answer>,
+    /// By encoding, without padding. Never iterated.
+    commands: Mutex<HashMap<Box<[u8]>, Command>>,
+}
+
+/// An encoded command without the padding of its value.
+fn unpadded(encoded: &[u8]) -> &[u8] {
+    let padding = encoded.iter().rev().take_while(|byte| **byte == b'.');
+    &encoded[..encoded.len() - padding.count()]
+}
+
+impl Asked {
+    /// Nothing was asked for. The clock gives the history's stamps, in nanoseconds.
+    pub(crate) fn new(clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self {
+            recorder: Recorder::with_clock(clock),
+            commands: Mutex::default(),
+        }
+    }
+
+    /// A client is about to send `sent`, which is `command` in the store's words.
+    pub(crate) fn write(&self, process: u64, command: Command, sent: &store::Command) -> Asking {
+        let encoded = unpadded(&sent.encode()).into();
+        self.commands.lock().insert(encoded, command.clone());
+        self.recorder.invoke(process, "", Request::Write(command))
+    }
+
+    /// A client is about to read.
+    pub(crate) fn read(&self, process: u64, queries: Vec<Query>) -> Asking {
+        self.recorder.invoke(process, "", Request::Read(queries))
+    }
+
+    /// What lies in the log as these bytes; `None` if no client sent them.
+    pub(crate) fn command(&self, encoded: &[u8]) -> Option<Command> {
+        self.commands.lock().get(unpadded(encoded)).cloned()
+    }
+
+    /// The history so far.
+    pub(crate) fn history(&self) -> Vec<Operation<Request, Answer>> {
+        self.recorder.history()
+    }
+}

@@ -1,0 +1,179 @@
+//! What the committed log says ran, read from the nodes' logs while they run.
+//!
+//! A store of its own follows the log, only to learn which commands executed and which were
+//! duplicates; what they did is judged against the specification in the end.
+//! Invariants: entries come in the order of their index, without gaps; an entry is read once.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+use memkv_check::order;
+use memkv_raft::storage::LogId;
+use memkv_raft::store::{
+    DecodeError, Rejected, Reply, SessionId, Sink, Store, SystemOutcome, read_batch,
+};
+
+use crate::asked::Asked;
+use crate::trace::Trace;
+use crate::translate;
+
+/// Payloads of batches begin with their version; the engine's own entries do not.
+const BATCH: u8 = 1;
+/// The encoding of the command that only fills a number.
+const NOOP: &[u8] = &[0];
+
+/// A committed entry.
+pub(crate) struct Entry {
+    pub(crate) id: LogId,
+    pub(crate) stamp_ms: u64,
+    /// When it was first seen committed, in microseconds of the run.
+    pub(crate) seen_at: u64,
+    ran: Vec<(Bytes, Reply)>,
+}
+
+/// The committed log so far.
+#[derive(Default)]
+pub(crate) struct Chronicle {
+    /// Entries that were seen and are not followed yet.
+    waiting: BTreeMap<LogId, Bytes>,
+    store: Store,
+    /// Index of the next entry.
+    next: u64,
+    entries: Vec<Entry>,
+    /// What was executed, so that nothing is twice.
+    executed: HashSet<(SessionId, u64)>,
+}
+
+impl Chronicle {
+    /// An entry is in a log.
+    pub(crate) fn saw(&mut self, id: LogId, payload: &Bytes) {
+        if id.index >= self.next {
+            self.waiting.insert(id, payload.clone());
+        }
+    }
+
+    /// Follows what is known to be committed.
+    ///
+    /// # Errors
+    /// If something ran twice, or is not a batch.
+    pub(crate) fn follow(
+        &mut self,
+        committed: &BTreeMap<u64, LogId>,
+        trace: &Trace,
+    ) -> Result<(), String> {
+        while let Some(id) = committed.get(&self.next)
+            && let Some(payload) = self.waiting.remove(id)
+        {
+            self.next += 1;
+            if payload.first() == Some(&BATCH) {
+                self.apply(*id, &payload, trace)?;
+            } else {
+                self.store.mark_applied(id.index);
+            }
+        }
+        // What was not committed at an index that is over never will be.
+        if self.waiting.len() > 1_000 {
+            let next = self.next;
+            self.waiting.retain(|id, _| id.index >= next);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, id: LogId, payload: &Bytes, trace: &Trace) -> Result<(), String> {
+        let (stamp_ms, logged) = read_batch(payload).map_err(|error| format!("{id:?}: {error}"))?;
+        let mut effects = Effects::default();
+        self.store.apply(id.index, payload, &mut effects);
+        (0..effects.duplicates).for_each(|_| trace.count("duplicates answered from the session"));
+        (0..effects.rejected).for_each(|_| trace.count("commands fenced off"));
+        let mut ran = Vec::new();
+        let mut replies = effects.replies.into_iter();
+        let mut reply = replies.next();
+        for command in logged {
+            let this = |(session, seq, _): &mut (SessionId, u64, Reply)| {
+                (*session, *seq) == (command.session, command.seq)
+            };
+            let Some((session, seq, answer)) = reply.take_if(this) else {
+                continue;
+            };
+            reply = replies.next();
+            if !self.executed.insert((session, seq)) {
+                return Err(format!(
+                    "{id:?}: number {seq} of session {session} runs again"
+                ));
+            }
+            if command.command != NOOP {
+                let home = self.store.session(session).map(|session| session.node());
+                trace.count(match home == Some(id.leader) {
+                    true => "commands of the leader's own clients",
+                    false => "commands forwarded",
+                });
+                ran.push((command.command, answer));
+            }
+        }
+        self.entries.push(Entry {
+            id,
+            stamp_ms,
+            seen_at: trace.micros(),
+            ran,
+        });
+        Ok(())
+    }
+
+    /// The index up to which the log was followed.
+    pub(crate) fn end(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
+    /// All entries.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The log for the judge.
+    ///
+    /// # Errors
+    /// If it holds what no client sent.
+    pub(crate) fn log(&self, asked: &Asked) -> Result<Vec<order::Entry>, String> {
+        let ran = |(command, reply): &(Bytes, Reply)| {
+            let asked = asked.command(command);
+            Ok(order::Ran {
+                command: asked.ok_or_else(|| format!("nobody asked for {command:?}"))?,
+                answer: translate::answer(&reply.value),
+                revision: reply.revision,
+            })
+        };
+        let entry = |entry: &Entry| {
+            Ok(order::Entry {
+                stamp_ms: entry.stamp_ms,
+                ran: entry.ran.iter().map(ran).collect::<Result<_, String>>()?,
+            })
+        };
+        self.entries.iter().map(entry).collect()
+    }
+}
+
+/// What the store said of one entry.
+#[derive(Default)]
+struct Effects {
+    replies: Vec<(SessionId, u64, Reply)>,
+    duplicates: u64,
+    rejected: u64,
+}
+
+impl Sink for Effects {
+    fn reply(&mut self, session: SessionId, seq: u64, reply: &Reply) {
+        self.replies.push((session, seq, reply.clone()));
+    }
+
+    fn duplicate(&mut self, _: SessionId, _: u64, _: Option<&Reply>) {
+        self.duplicates += 1;
+    }
+
+    fn rejected(&mut self, _: SessionId, _: u64, count: u64, _: Rejected) {
+        self.rejected += count;
+    }
+
+    fn system(&mut self, _: usize, _: &SystemOutcome) {}
+
+    fn malformed(&mut self, _: &DecodeError) {}
+}

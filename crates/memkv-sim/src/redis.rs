@@ -1,0 +1,441 @@
+//! What clients do with the Redis interface: counters, conditional sets, strings, accounts between
+//! which money moves, keys that expire, transactions with and without `WATCH`.
+//!
+//! Like the plain clients they never retry and never spin. Invariant: whatever runs, the accounts
+//! together hold what they were opened with.
+
+use memkv_check::space::{Answer, Command, Expiry, Guard, Holds, If, Query, Step};
+use memkv_raft::store::{Seen, Store};
+use memkv_raft::{Node, RequestError};
+
+use crate::client::Workload;
+use crate::cluster::name;
+use crate::translate;
+
+const COUNTERS: usize = 3;
+const ACCOUNTS: usize = 4;
+const STRINGS: usize = 3;
+/// Keys with deadlines: enough for some to live long while others come and go.
+const MORTALS: usize = 6;
+/// What strings are renamed to.
+const RENAMED: &str = "renamed";
+/// What an account is opened with.
+const OPENING: i64 = 1_000;
+/// Times to live, in milliseconds: about the lateness that is allowed, about an election, and long
+/// enough for restarts, replacements and snapshots.
+const TIMES_MS: [(u64, u64); 4] = [(20, 400), (400, 3_000), (400, 3_000), (3_000, 15_000)];
+
+/// What a watching client saw: the guard that it puts on the key, and the value.
+type Watched = (Guard, Option<String>);
+
+fn numbered(kind: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{kind}{number}")).collect()
+}
+
+fn accounts() -> Vec<String> {
+    numbered("account", ACCOUNTS)
+}
+
+/// All keys of these clients.
+pub(crate) fn all_keys() -> Vec<String> {
+    let kinds = [
+        ("counter", COUNTERS),
+        ("account", ACCOUNTS),
+        ("string", STRINGS),
+        ("mortal", MORTALS),
+    ];
+    kinds
+        .into_iter()
+        .flat_map(|(kind, count)| numbered(kind, count))
+        .chain([RENAMED.to_owned()])
+        .collect()
+}
+
+fn set(key: String, value: String) -> Command {
+    Command::Set {
+        key,
+        value,
+        condition: If::Always,
+        expiry: Expiry::None,
+        get: false,
+    }
+}
+
+impl Workload {
+    fn key(&self, kind: &str, count: usize) -> String {
+        format!("{kind}{}", self.dice.index(count))
+    }
+
+    fn mortal(&self) -> String {
+        self.key("mortal", MORTALS)
+    }
+
+    fn time_to_live(&self) -> u64 {
+        let (low, high) = *self.dice.pick(&TIMES_MS);
+        self.dice.between(low, high)
+    }
+
+    /// A value that no other command writes.
+    fn value(&self) -> String {
+        format!("v{}", self.next_value.next() >> 32)
+    }
+
+    /// One operation of the Redis interface; whether it was answered.
+    pub(crate) async fn redis(&self, process: u64, home: usize, node: Node) -> bool {
+        let command = match self.dice.below(20) {
+            0..4 => Command::IncrBy {
+                key: self.key("counter", COUNTERS),
+                by: i64::try_from(self.dice.between(1, 9)).unwrap_or(1),
+            },
+            4..7 => self.string_command(),
+            7..12 => self.mortal_command(),
+            12..15 => return self.watch(process, home, node).await,
+            15 => self.blind_transfer(),
+            _ => return self.look(process, home, &node).await,
+        };
+        self.ask(process, home, &node, command).await.is_some()
+    }
+
+    fn string_command(&self) -> Command {
+        let key = self.key("string", STRINGS);
+        let value = self.value();
+        match self.dice.below(8) {
+            0 => Command::Append { key, suffix: value },
+            1 => Command::GetDel { key },
+            2 => Command::Rename {
+                from: key,
+                to: RENAMED.to_owned(),
+            },
+            3 => Command::SetMany {
+                pairs: numbered("string", STRINGS)
+                    .into_iter()
+                    .map(|key| (key, value.clone()))
+                    .collect(),
+                if_none_exists: self.dice.coin(),
+            },
+            // Fails unless the key is absent, and then changes nothing.
+            4 => Command::IncrBy { key, by: 1 },
+            draw => Command::Set {
+                key,
+                value,
+                condition: match draw {
+                    5 => If::Absent,
+                    6 => If::Present,
+                    _ => If::Always,
+                },
+                expiry: Expiry::None,
+                get: self.dice.coin(),
+            },
+        }
+    }
+
+    fn mortal_command(&self) -> Command {
+        let key = self.mortal();
+        let ms = self.time_to_live();
+        match self.dice.below(12) {
+            0 => Command::Expire { key, ms },
+            1 => Command::Persist { key },
+            2 => Command::GetEx {
+                key,
+                expiry: Expiry::In(ms),
+            },
+            3 => Command::Append {
+                key,
+                suffix: self.value(),
+            },
+            4 => Command::Del {
+                keys: numbered("mortal", MORTALS / 3),
+            },
+            draw => Command::Set {
+                key,
+                value: self.value(),
+                condition: match draw {
+                    5..8 => If::Absent,
+                    8 => If::Present,
+                    _ => If::Always,
+                },
+                expiry: match draw {
+                    8 => Expiry::Keep,
+                    _ => Expiry::In(ms),
+                },
+                get: self.dice.below(4) == 0,
+            },
+        }
+    }
+
+    /// Money moves without anybody having looked.
+    fn blind_transfer(&self) -> Command {
+        let (from, to) = self.two_accounts();
+        let amount = i64::try_from(self.dice.between(1, 50)).unwrap_or(1);
+        let is_open = |key: &String| Guard {
+            key: key.clone(),
+            holds: Holds::Exists(true),
+        };
+        Command::Transaction {
+            guards: vec![is_open(&from), is_open(&to)],
+            steps: vec![
+                Step::Write(Command::IncrBy {
+                    key: from,
+                    by: -amount,
+                }),
+                Step::Write(Command::IncrBy {
+                    key: to,
+                    by: amount,
+                }),
+                Step::Read(Query::GetMany { keys: accounts() }),
+            ],
+            otherwise: vec![Step::Write(open())],
+        }
+    }
+
+    fn two_accounts(&self) -> (String, String) {
+        let from = self.dice.index(ACCOUNTS);
+        let to = (from + 1 + self.dice.index(ACCOUNTS - 1)) % ACCOUNTS;
+        (format!("account{from}"), format!("account{to}"))
+    }
+
+    /// `WATCH`, reads, a pause, `MULTI` and `EXEC`, perhaps on another node.
+    async fn watch(&self, process: u64, home: usize, node: Node) -> bool {
+        let (from, to) = self.two_accounts();
+        let moves_money = self.dice.coin();
+        let keys = match moves_money {
+            true => vec![from.clone(), to.clone()],
+            false => vec![self.mortal(), self.key("string", STRINGS)],
+        };
+        let Some(watched) = self.see(process, home, &node, keys.clone()).await else {
+            return false;
+        };
+        let (guards, values): (Vec<Guard>, Vec<Option<String>>) = watched.into_iter().unzip();
+        let steps = match moves_money {
+            true => {
+                let balance = |at: usize| values[at].as_ref()?.parse::<i64>().ok();
+                let Some((left, right)) = balance(0).zip(balance(1)) else {
+                    return self.ask(process, home, &node, open()).await.is_some();
+                };
+                let amount = i64::try_from(self.dice.between(1, 50)).unwrap_or(1);
+                vec![
+                    Step::Write(set(from, (left - amount).to_string())),
+                    Step::Write(set(to, (right + amount).to_string())),
+                ]
+            }
+            false => {
+                let mortal = Command::Set {
+                    key: keys[0].clone(),
+                    value: self.value(),
+                    condition: If::Always,
+                    expiry: Expiry::In(self.time_to_live()),
+                    get: true,
+                };
+                vec![
+                    Step::Write(mortal),
+                    Step::Write(set(keys[1].clone(), self.value())),
+                    Step::Read(Query::TimeLeft {
+                        key: keys[0].clone(),
+                    }),
+                ]
+            }
+        };
+        let otherwise = match self.dice.coin() {
+            true => vec![Step::Read(Query::GetMany { keys })],
+            false => Vec::new(),
+        };
+        if self.dice.coin() {
+            tokio::time::sleep(self.dice.millis(1, 300)).await;
+        }
+        let (home, node) = match self.dice.below(4) {
+            0 => {
+                let other = self.dice.index(self.cluster.nodes());
+                self.cluster
+                    .node(other)
+                    .map_or((home, node), |node| (other, node))
+            }
+            _ => (home, node),
+        };
+        let exec = Command::Transaction {
+            guards,
+            steps,
+            otherwise,
+        };
+        self.ask(process, home, &node, exec).await.is_some()
+    }
+
+    /// What `WATCH` remembers of keys, and their values.
+    async fn see(
+        &self,
+        process: u64,
+        home: usize,
+        node: &Node,
+        keys: Vec<String>,
+    ) -> Option<Vec<Watched>> {
+        let queries = vec![Query::GetMany { keys: keys.clone() }];
+        let look = move |store: &Store| -> Vec<Guard> {
+            let guard = |key: &String| Guard {
+                key: key.clone(),
+                holds: match store.seen(0, key.as_bytes()) {
+                    Seen::Present { mod_revision } => Holds::WrittenAt(mod_revision),
+                    Seen::Absent { at } => Holds::AbsentSince(at),
+                },
+            };
+            keys.iter().map(guard).collect()
+        };
+        let (guards, answers) = self.read_all(process, home, node, queries, look).await?;
+        let Some(Answer::List(values)) = answers.into_iter().next() else {
+            return None;
+        };
+        let values = values.into_iter().map(|value| match value {
+            Answer::Text(value) => Some(value),
+            _ => None,
+        });
+        Some(guards.into_iter().zip(values).collect())
+    }
+
+    /// Reads of several keys at one revision.
+    async fn look(&self, process: u64, home: usize, node: &Node) -> bool {
+        let keys = match self.dice.below(3) {
+            0 => accounts(),
+            1 => numbered("mortal", MORTALS),
+            _ => all_keys(),
+        };
+        let key = self.mortal();
+        let mut queries = vec![Query::GetMany { keys: keys.clone() }];
+        if self.dice.coin() {
+            queries.extend([
+                Query::Exists { keys },
+                Query::Deadline { key: key.clone() },
+                Query::TimeLeft { key },
+            ]);
+        }
+        self.read_all(process, home, node, queries, |_| ())
+            .await
+            .is_some()
+    }
+
+    /// Every key, its deadline too.
+    pub(crate) async fn look_at_all(&self, process: u64, home: usize, node: &Node) {
+        let deadline = |key: String| Query::Deadline { key };
+        let deadlines = numbered("mortal", MORTALS).into_iter().map(deadline);
+        let all = Query::GetMany { keys: all_keys() };
+        let queries = std::iter::once(all).chain(deadlines).collect();
+        // Whether it is answered is judged elsewhere.
+        let _ = self.read_all(process, home, node, queries, |_| ()).await;
+    }
+
+    /// Reads linearizably, and whatever else `look` reads of the same state.
+    async fn read_all<T: Send + 'static>(
+        &self,
+        process: u64,
+        home: usize,
+        node: &Node,
+        queries: Vec<Query>,
+        look: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> Option<(T, Vec<Answer>)> {
+        let asking = self.asked.read(process, queries.clone());
+        let patience = self.patience();
+        let asked = queries.clone();
+        let clock = node.clone();
+        let read = node.read(move |store: &Store| {
+            let now_ms = clock.log_time_ms();
+            let answer = |query| translate::answer(&store.query(&translate::query(query), now_ms));
+            let answers: Vec<Answer> = asked.iter().map(answer).collect();
+            (look(store), answers, store.revision())
+        });
+        let answer = tokio::time::timeout(patience, read).await;
+        let home = name(home);
+        let Ok(Ok((seen, answers, revision))) = answer else {
+            self.cluster
+                .trace
+                .count("reads of many keys without an answer");
+            asking.unknown();
+            return None;
+        };
+        self.cluster.trace.count("reads of many keys");
+        self.cluster.trace.line(format_args!(
+            "client {process} {home} {queries:?}: {answers:?} at {revision}"
+        ));
+        for (query, answer) in queries.iter().zip(&answers) {
+            self.check_sum(query, answer);
+        }
+        asking.ok(Answer::List(answers.clone()), Some(revision));
+        Some((seen, answers))
+    }
+
+    /// Money is neither made nor lost, whatever the judge says later.
+    fn check_sum(&self, query: &Query, answer: &Answer) {
+        let (Query::GetMany { keys }, Answer::List(values)) = (query, answer) else {
+            return;
+        };
+        let held = keys
+            .iter()
+            .zip(values)
+            .filter(|(key, _)| key.starts_with("account"));
+        let held: Vec<&Answer> = held.map(|(_, value)| value).collect();
+        if held.len() != ACCOUNTS || held.iter().all(|value| **value == Answer::Nil) {
+            return;
+        }
+        let amount = |value: &&Answer| match value {
+            Answer::Text(text) => text.parse::<i64>().ok(),
+            _ => None,
+        };
+        let sum: Option<i64> = held.iter().map(amount).sum();
+        self.cluster.trace.count("sums of all accounts");
+        if sum != Some(OPENING * ACCOUNTS as i64) {
+            let seen = format!("the accounts hold {held:?}");
+            self.cluster.violated("transactions are atomic", seen);
+        }
+    }
+
+    /// Sends a command; its answer, if there is one.
+    pub(crate) async fn ask(
+        &self,
+        process: u64,
+        home: usize,
+        node: &Node,
+        command: Command,
+    ) -> Option<Answer> {
+        let sent = translate::command(&command);
+        let asking = self.asked.write(process, command.clone(), &sent);
+        let patience = self.patience();
+        let answer = tokio::time::timeout(patience, node.write(&sent)).await;
+        let trace = &self.cluster.trace;
+        let home = name(home);
+        let error = match answer {
+            Ok(Ok(reply)) => {
+                let answer = translate::answer(&reply.value);
+                let revision = reply.revision;
+                trace.count("commands");
+                trace.line(format_args!(
+                    "client {process} {home} {command:?}: {answer:?} at {revision}"
+                ));
+                asking.ok(answer.clone(), Some(revision));
+                return Some(answer);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => RequestError::Unknown {
+                detail: "the client gave up".to_owned(),
+            },
+        };
+        trace.line(format_args!("client {process} {home} {command:?}: {error}"));
+        match error {
+            RequestError::Unknown { .. } => {
+                trace.count("commands of unknown outcome");
+                asking.unknown();
+            }
+            _ => {
+                trace.count("commands not executed");
+                asking.not_executed();
+            }
+        }
+        None
+    }
+}
+
+/// Opens all accounts, unless they are.
+fn open() -> Command {
+    Command::SetMany {
+        pairs: accounts()
+            .into_iter()
+            .map(|key| (key, OPENING.to_string()))
+            .collect(),
+        if_none_exists: true,
+    }
+}

@@ -1,0 +1,284 @@
+//! Whether keys expire when they should: never early, and not late while there is a leader.
+//!
+//! *Never early* is real time, and holds whatever fails and whatever wall clocks show: nobody sees a
+//! key absent before its time to live, less the 0.5 % by which log time may run fast, has passed
+//! since the command was sent that set it. The exception is documented: log time is the wall clock's
+//! where every machine of the cluster has lost power and none can say what log time was.
+//!
+//! *Not late* is log time: the entry that removes a key is stamped at most 100 ms after its deadline,
+//! or after its leader was first seen to lead, while that leader serves. A leader serves at a look if
+//! it commits what is in its log within [`COMMITS_WITHIN`], a quorum follows it, and there is space on
+//! their disks. That log time is real time
+//! is looked at separately: under one leader it never falls behind by more than 0.5 %, and a change of
+//! leader loses at most 100 ms of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use memkv_check::order::Expiry;
+use memkv_raft::Inspection;
+
+use crate::chronicle::Entry;
+use crate::cluster::{Cluster, name};
+use crate::settle::{Held, Rest};
+
+/// Most that a key may outlive its deadline in log time, in milliseconds.
+const LATE_MS: u64 = 100;
+/// A leader that takes longer to commit is not one that serves, in microseconds: three looks.
+const COMMITS_WITHIN: u64 = 60_000;
+/// A leader that no quorum has followed for this long is about to refuse commands, as it does after
+/// the longest election timeout, 1 s: another may lead by then.
+const HEARD_WITHIN: Duration = Duration::from_millis(900);
+/// A process that knows log time for so long, in microseconds, has written it down: a disk that is
+/// slow takes some tenths of a second.
+const WRITTEN_WITHIN: u64 = 2_000_000;
+/// Log time runs fast or slow by at most one part in so many.
+const SLEW_DIVISOR: u64 = 200;
+/// Most that a leader corrects its clock by at once, in milliseconds, and roundings.
+const AT_ONCE_MS: u64 = 5 + ROUNDING_MS;
+/// Milliseconds that roundings of clocks amount to.
+const ROUNDING_MS: u64 = 2;
+
+/// What was seen of time.
+#[derive(Default)]
+pub(crate) struct Timing {
+    hosts: Vec<SeenClock>,
+    /// By vote.
+    reigns: BTreeMap<(u64, u64), Reign>,
+    /// The newest leader's vote, and microseconds and log time when it was last looked at.
+    newest: Option<((u64, u64), u64, u64)>,
+    /// When nobody was left who could say what log time is, in microseconds: from, to.
+    lost: Vec<(u64, Option<u64>)>,
+}
+
+#[derive(Default, Clone)]
+struct SeenClock {
+    /// Somebody on this machine knows log time, or wrote it down.
+    carries: bool,
+    /// Whether it is written down since the machine was booted.
+    saved: bool,
+    /// Since when this process knows it, in microseconds.
+    sure_since: Option<u64>,
+    /// When entries above the commit index were first seen in its log, by index.
+    waiting: BTreeMap<u64, u64>,
+}
+
+/// A leader's time.
+struct Reign {
+    /// Microseconds and log time at the first look.
+    began: (u64, u64),
+    /// Log time at looks at which it did not serve.
+    idle: Vec<u64>,
+}
+
+type Verdict = Result<(), (&'static str, String)>;
+
+impl Timing {
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self {
+            hosts: vec![SeenClock::default(); nodes],
+            ..Self::default()
+        }
+    }
+
+    /// A process is gone, and perhaps what it wrote down as well.
+    pub(crate) fn note_death(&mut self, slot: usize, forgets: bool, now: u64) {
+        let host = &mut self.hosts[slot];
+        let knew = host.sure_since.take();
+        let had_time = knew.is_some_and(|since| now - since >= WRITTEN_WITHIN);
+        host.saved = (host.saved || had_time) && !forgets;
+        host.carries &= host.saved;
+        host.waiting.clear();
+        if !self.hosts.iter().any(|host| host.carries)
+            && self.lost.last().is_none_or(|(_, to)| to.is_some())
+        {
+            self.lost.push((now, None));
+        }
+    }
+
+    /// Looks at a node.
+    pub(crate) fn look(&mut self, slot: usize, now: &Inspection, cluster: &Cluster) -> Verdict {
+        let micros = cluster.trace.micros();
+        let clock = now.clock;
+        let host = &mut self.hosts[slot];
+        host.saved |= clock.saved;
+        host.carries |= clock.sure;
+        if clock.sure {
+            host.sure_since.get_or_insert(micros);
+        }
+        if clock.sure
+            && let Some((_, to @ None)) = self.lost.last_mut()
+        {
+            *to = Some(micros);
+            cluster.trace.count("times that log time was lost");
+        }
+        let committed = now.committed.map_or(0, |id| id.index);
+        let last = now.log.last().map_or(0, |id| id.index);
+        host.waiting
+            .retain(|index, _| *index > committed && *index <= last);
+        let known = host
+            .waiting
+            .last_key_value()
+            .map_or(committed, |(index, _)| *index);
+        let news = (known + 1..=last).map(|index| (index, micros));
+        host.waiting.extend(news);
+        let Some(vote) = now.leads.filter(|_| clock.sure) else {
+            return Ok(());
+        };
+        let since = host.waiting.first_key_value().map(|(_, since)| *since);
+        let serves = since.is_none_or(|since| micros - since <= COMMITS_WITHIN)
+            && !now.refuses_for_space
+            && now
+                .quorum_silent_for
+                .is_some_and(|silent| silent <= HEARD_WITHIN);
+        let reign = self.reigns.entry(vote).or_insert(Reign {
+            began: (micros, clock.log_ms),
+            idle: Vec::new(),
+        });
+        if !serves {
+            reign.idle.push(clock.log_ms);
+        }
+        self.hands_over(vote, micros, clock.log_ms, cluster)?;
+        let reign = &self.reigns[&vote];
+        let real_ms = (micros - reign.began.0) / 1000;
+        let least = reign.began.1 + real_ms - real_ms / SLEW_DIVISOR;
+        if clock.log_ms + AT_ONCE_MS < least {
+            let seen = format!(
+                "{} led for {real_ms} ms from log time {}, and shows {}",
+                name(slot),
+                reign.began.1,
+                clock.log_ms
+            );
+            return Err(("log time keeps up with real time", seen));
+        }
+        Ok(())
+    }
+
+    /// A new leader's log time is not behind what the last one's would be by now.
+    fn hands_over(
+        &mut self,
+        vote: (u64, u64),
+        micros: u64,
+        log_ms: u64,
+        cluster: &Cluster,
+    ) -> Verdict {
+        let (newest, at, showed) = self.newest.unwrap_or((vote, micros, log_ms));
+        if newest > vote {
+            return Ok(());
+        }
+        self.newest = Some((vote, micros, log_ms));
+        let is_lost = |(_, to): &(u64, Option<u64>)| to.is_none_or(|to| to >= at);
+        if newest == vote || self.lost.iter().any(is_lost) {
+            return Ok(());
+        }
+        let real_ms = (micros - at) / 1000;
+        let least = showed + real_ms - real_ms / SLEW_DIVISOR;
+        cluster.trace.count("changes of leader");
+        if log_ms + LATE_MS < least {
+            let seen = format!(
+                "a new leader shows {log_ms}; {real_ms} ms before, the last one showed {showed}"
+            );
+            return Err(("log time survives a change of leader", seen));
+        }
+        Ok(())
+    }
+
+    /// Judges all expiries of a run.
+    pub(crate) fn judge(&self, expiries: &[Expiry], log: &[Entry], cluster: &Cluster) -> Verdict {
+        for expiry in expiries {
+            cluster.trace.count("expiries");
+            self.never_early(expiry, log, cluster)?;
+            self.not_late(expiry, log, cluster)?;
+            survived(expiry, log, cluster);
+        }
+        Ok(())
+    }
+
+    /// What is left in the end, when the cluster has had time, is not due.
+    pub(crate) fn judge_rest(&self, rest: &Rest) -> Verdict {
+        let overdue = |held: &&Held| {
+            held.deadline_ms
+                .is_some_and(|at| at + LATE_MS + COMMITS_WITHIN / 1000 < rest.log_ms)
+        };
+        match rest.held.iter().find(overdue) {
+            None => Ok(()),
+            Some(held) => {
+                let seen = format!("{held:?} is there at {} in log time", rest.log_ms);
+                Err(("a key goes within 100 ms of its deadline", seen))
+            }
+        }
+    }
+
+    fn never_early(&self, expiry: &Expiry, log: &[Entry], cluster: &Cluster) -> Verdict {
+        let seen_at = log[expiry.removed_in].seen_at * 1000;
+        let shown_at = expiry.shown_at.map_or(seen_at, |shown| shown.min(seen_at));
+        let (from, to) = (expiry.set_invoked_at / 1000, shown_at / 1000);
+        let overlaps = |(lost, found): &(u64, Option<u64>)| {
+            *lost <= to && found.is_none_or(|found| found >= from)
+        };
+        if self.lost.iter().any(overlaps) {
+            cluster.trace.count("expiries while log time was lost");
+            return Ok(());
+        }
+        let ttl_ms = expiry.what.deadline.ttl_ms;
+        let lived_ms = (to - from) / 1000;
+        let least = ttl_ms - ttl_ms / SLEW_DIVISOR;
+        if lived_ms + ROUNDING_MS < least {
+            let seen = format!(
+                "{:?}, to live for {ttl_ms} ms, was set {from} us after the start at the earliest, \
+                 and was absent {lived_ms} ms later; its entries are {:?} and {:?}",
+                expiry.what.key, log[expiry.set_in].id, log[expiry.removed_in].id
+            );
+            return Err(("a key never expires early", seen));
+        }
+        Ok(())
+    }
+
+    fn not_late(&self, expiry: &Expiry, log: &[Entry], cluster: &Cluster) -> Verdict {
+        let removed = &log[expiry.removed_in];
+        let Some(reign) = self.reigns.get(&(removed.id.term, removed.id.leader)) else {
+            return Ok(());
+        };
+        let due = expiry.what.deadline.at_ms.max(reign.began.1);
+        let late = removed.stamp_ms.saturating_sub(due);
+        if reign
+            .idle
+            .iter()
+            .any(|at| (due..=removed.stamp_ms + COMMITS_WITHIN / 1000).contains(at))
+        {
+            cluster
+                .trace
+                .count("expiries under a leader that did not serve");
+            return Ok(());
+        }
+        cluster.trace.count("expiries in time");
+        if late > LATE_MS {
+            let seen = format!(
+                "{:?} was due at {due} in log time, and went {late} ms later, by {:?}",
+                expiry.what.key, removed.id
+            );
+            return Err(("a key goes within 100 ms of its deadline", seen));
+        }
+        Ok(())
+    }
+}
+
+/// Counts what a deadline has lived through.
+fn survived(expiry: &Expiry, log: &[Entry], cluster: &Cluster) {
+    let trace = &cluster.trace;
+    let (set, removed) = (&log[expiry.set_in], &log[expiry.removed_in]);
+    if (set.id.term, set.id.leader) != (removed.id.term, removed.id.leader) {
+        trace.count("expiries after a change of leader");
+    }
+    let from = expiry.set_invoked_at / 1000;
+    for (event, counter) in [
+        ("processes started", "expiries after a restart"),
+        ("power losses of all", "expiries after a power loss of all"),
+        ("clock jumps", "expiries after a clock jump"),
+        ("snapshots installed", "expiries after a snapshot installed"),
+    ] {
+        if trace.happened(event, from, removed.seen_at) {
+            trace.count(counter);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The simulator's commands in the store's words, and the store's answers in the simulator's.
+//! Never decides anything, and never translates back: what the log holds is recognised by its bytes.
+
+use bytes::Bytes;
+use memkv_check::space::{Answer, Command, Error, Expiry, Guard, Holds, If, Query, Step};
+use memkv_raft::store::{self, ReplyError, ReplyValue};
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn all(keys: &[String]) -> Vec<Bytes> {
+    keys.iter().map(|key| bytes(key)).collect()
+}
+
+fn millis(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+fn expiry(expiry: Expiry) -> store::Expiry {
+    match expiry {
+        Expiry::None => store::Expiry::None,
+        Expiry::Keep => store::Expiry::Keep,
+        Expiry::In(ms) => store::Expiry::In { ms: millis(ms) },
+    }
+}
+
+fn condition(condition: &If) -> store::SetIf {
+    match condition {
+        If::Always => store::SetIf::Always,
+        If::Absent => store::SetIf::Absent,
+        If::Present => store::SetIf::Present,
+        If::Equal(value) => store::SetIf::Equal(bytes(value)),
+    }
+}
+
+/// The store's command.
+pub(crate) fn command(command: &Command) -> store::Command {
+    match command {
+        Command::Set {
+            key,
+            value,
+            condition: If::Always,
+            expiry: Expiry::None,
+            get: false,
+        } => store::Command::Set {
+            key: bytes(key),
+            value: bytes(value),
+        },
+        Command::Set {
+            key,
+            value,
+            condition: only_if,
+            expiry: deadline,
+            get,
+        } => store::Command::SetWith {
+            key: bytes(key),
+            value: bytes(value),
+            condition: condition(only_if),
+            expiry: expiry(*deadline),
+            get: *get,
+        },
+        Command::SetMany {
+            pairs,
+            if_none_exists,
+        } => store::Command::SetMany {
+            pairs: pairs
+                .iter()
+                .map(|(key, value)| (bytes(key), bytes(value)))
+                .collect(),
+            if_none_exists: *if_none_exists,
+        },
+        Command::Del { keys } => store::Command::Del { keys: all(keys) },
+        Command::GetDel { key } => store::Command::GetDel { key: bytes(key) },
+        Command::GetEx { key, expiry: time } => store::Command::GetEx {
+            key: bytes(key),
+            expiry: expiry(*time),
+        },
+        Command::IncrBy { key, by } => store::Command::IncrBy {
+            key: bytes(key),
+            by: *by,
+        },
+        Command::Append { key, suffix } => store::Command::Append {
+            key: bytes(key),
+            suffix: bytes(suffix),
+        },
+        Command::Expire { key, ms } => store::Command::Expire {
+            key: bytes(key),
+            expiry: store::Expiry::In { ms: millis(*ms) },
+            condition: store::ExpireIf::Always,
+        },
+        Command::Persist { key } => store::Command::Persist { key: bytes(key) },
+        Command::Rename { from, to } => store::Command::Rename {
+            from: bytes(from),
+            to: bytes(to),
+            if_absent: false,
+        },
+        Command::Transaction {
+            guards,
+            steps: operations,
+            otherwise,
+        } => store::Command::Transaction {
+            guards: guards.iter().map(guard).collect(),
+            operations: steps(operations),
+            otherwise: steps(otherwise),
+        },
+    }
+}
+
+fn guard(guard: &Guard) -> store::Guard {
+    use store::{Compare, Condition, Seen};
+    store::Guard {
+        database: 0,
+        key: bytes(&guard.key),
+        holds: match &guard.holds {
+            Holds::WrittenAt(revision) => Condition::Unchanged(Seen::Present {
+                mod_revision: *revision,
+            }),
+            Holds::AbsentSince(at) => Condition::Unchanged(Seen::Absent { at: *at }),
+            Holds::Exists(exists) => Condition::Exists(*exists),
+            Holds::Value(value) => Condition::Value(Compare::Equal, bytes(value)),
+        },
+    }
+}
+
+fn steps(steps: &[Step]) -> Vec<store::Step> {
+    let step = |step: &Step| match step {
+        Step::Write(write) => store::Step::Write(command(write)),
+        Step::Read(read) => store::Step::Read(query(read)),
+    };
+    steps.iter().map(step).collect()
+}
+
+/// The store's query.
+pub(crate) fn query(query: &Query) -> store::Query {
+    match query {
+        Query::Get { key } => store::Query::Get { key: bytes(key) },
+        Query::GetMany { keys } => store::Query::GetMany { keys: all(keys) },
+        Query::Exists { keys } => store::Query::Exists { keys: all(keys) },
+        Query::Deadline { key } => store::Query::Ttl {
+            key: bytes(key),
+            seconds: false,
+            absolute: true,
+        },
+        Query::TimeLeft { key } => store::Query::Ttl {
+            key: bytes(key),
+            seconds: false,
+            absolute: false,
+        },
+    }
+}
+
+/// The store's answer. Padding behind a value is no part of it.
+pub(crate) fn answer(value: &ReplyValue) -> Answer {
+    match value {
+        ReplyValue::Ok => Answer::Ok,
+        ReplyValue::Nil => Answer::Nil,
+        ReplyValue::Integer(number) => Answer::Number(*number),
+        ReplyValue::Bulk(value) => Answer::Text(text(value)),
+        ReplyValue::Array(items) => Answer::List(items.iter().map(answer).collect()),
+        ReplyValue::Aborted => Answer::Aborted,
+        ReplyValue::Error(error) => Answer::Error(match error {
+            ReplyError::NotAnInteger => Error::NotAnInteger,
+            ReplyError::Overflow => Error::Overflow,
+            ReplyError::NoSuchKey => Error::NoSuchKey,
+            _ => Error::Other,
+        }),
+    }
+}
+
+/// A value without its padding.
+pub(crate) fn text(value: &[u8]) -> String {
+    let padding = value.iter().rev().take_while(|byte| **byte == b'.').count();
+    String::from_utf8_lossy(&value[..value.len() - padding]).into_owned()
+}
