@@ -15,11 +15,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use memkv_raft::store::{
-    BatchBuilder, Command, DATABASES, DecodeError, Loader, MAX_KEY_BYTES, Query, Rejected, Reply,
-    ReplyValue, SessionId, Sink, Store, SystemOp, SystemOutcome,
+    BatchBuilder, Command, DATABASES, DecodeError, Loader, MAX_KEY_BYTES, NoticeClasses, Query,
+    Rejected, Reply, ReplyValue, SessionId, Sink, Store, SystemOp, SystemOutcome,
 };
-use memkv_raft::{Frame, Lane, MemberStatus, NodeStatus, Phase, RequestError, Role};
+use memkv_raft::{
+    Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication, RequestError, Role,
+    Subscribers,
+};
 use memkv_resp::FrameParser;
 use memkv_server::backend::Backend;
 use memkv_server::http::{Api, ApiSettings};
@@ -89,6 +93,7 @@ fn serving(machine: &Machine) -> Resp<Machine> {
         max_connections: 1,
         write_stall: Duration::from_secs(1),
         password: None,
+        announce: NoticeClasses::default(),
     };
     let resp = Resp::new(api, settings);
     resp.serve_with(machine.clone());
@@ -336,6 +341,16 @@ impl Backend for Machine {
 
     fn now_ms(&self, store: &Store) -> u64 {
         store.stamp_ms()
+    }
+
+    fn publish(&self, _: &Publication) -> BoxFuture<'static, u64> {
+        Box::pin(std::future::ready(0))
+    }
+
+    fn subscribe(&self, _: Box<dyn Subscribers>) {}
+
+    fn stats(&self) -> NodeStats {
+        unreachable!("only the metrics page asks")
     }
 
     fn status(&self) -> NodeStatus {
