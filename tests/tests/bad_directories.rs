@@ -358,6 +358,7 @@ fn a_directory_of_another_cluster_is_refused_with_both_clusters() {
     let mut other_first = Node::new(cluster.root());
     other_first.id.clone_from(&ours[0].1);
     other_first.addr.clone_from(&ours[0].0);
+    other_first.peer_addr.clone_from(&ours[0].0);
     other_first
         .write_config(&other_first.seed_config(&[(stranger.addr.clone(), stranger.id.clone())]));
     stranger.write_config(&stranger.seed_config(&ours[..1]));

@@ -42,8 +42,8 @@ const FOLLOW_BACK_DIVISOR: u64 = 100;
 /// stayed up, but for the slew until the next would have been written: 50 ms.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 
-/// A reading that is set forward by more than this, in milliseconds, is written down at once: what was
-/// written before came from a late message.
+/// A reading that is off by more than this from what was written down, in milliseconds, was set and
+/// not slewed, and is written down at once. A leader slews by less until the next time.
 const SET_MS: u64 = 60;
 
 /// What a node says of its clock.
@@ -68,6 +68,8 @@ struct State {
     slewed_at: Instant,
     /// A sure reading comes from peers that do not lead, whose messages may have been late.
     is_hearsay: bool,
+    /// What was written down last, and when.
+    written: Option<(u64, Instant)>,
 }
 
 fn millis(time: Duration) -> u64 {
@@ -103,6 +105,14 @@ impl State {
             sure: true,
         };
         self.at = Instant::now();
+    }
+
+    /// Whether a restart would go on from about here.
+    fn is_written(&self) -> bool {
+        self.written.is_some_and(|(log_ms, at)| {
+            let expected = log_ms.saturating_add(millis(self.at.saturating_duration_since(at)));
+            self.reading.log_ms.abs_diff(expected) <= SET_MS
+        })
     }
 }
 
@@ -142,6 +152,7 @@ impl LogClock {
             followed_at: Instant::now(),
             slewed_at: Instant::now(),
             is_hearsay: false,
+            written: None,
         };
         Self {
             env,
@@ -182,13 +193,10 @@ impl LogClock {
         // Set back by less than what has passed, but that may have been counted before.
         state.reading.log_ms = state.reading.log_ms.max(state.floor);
         state.is_hearsay = false;
-        let was_sure = std::mem::replace(&mut state.reading.sure, true);
-        let reading = state.reading;
-        drop(state);
-        if !was_sure {
-            self.write_down(reading);
-        }
-        reading.log_ms
+        state.reading.sure = true;
+        let stamp = state.reading.log_ms;
+        self.keep(state);
+        stamp
     }
 
     /// Takes note of a stamp that was applied here: time is not before it.
@@ -197,6 +205,7 @@ impl LogClock {
         state.floor = state.floor.max(stamp_ms);
         state.run();
         state.reading.log_ms = state.reading.log_ms.max(stamp_ms);
+        self.keep(state);
     }
 
     /// Takes over the reading of the leader that this node follows, once it has one: a new leader
@@ -238,29 +247,34 @@ impl LogClock {
         }
     }
 
-    /// Goes by another node's reading from now on, and writes it down if what is written is wrong.
+    /// Goes by another node's reading from now on.
     fn take_over(&self, mut state: MutexGuard<'_, State>, other: Reading, is_hearsay: bool) {
-        let before = state.reading;
         state.set(other.log_ms);
         state.is_hearsay = is_hearsay;
-        let reading = state.reading;
-        drop(state);
-        if !before.sure || reading.log_ms.abs_diff(before.log_ms) > SET_MS {
-            self.write_down(reading);
+        self.keep(state);
+    }
+
+    /// Writes the reading down unless what is written still tells it.
+    fn keep(&self, state: MutexGuard<'_, State>) {
+        if state.reading.sure && !state.is_written() {
+            self.write_down(state);
         }
     }
 
-    /// Writes a reading of now down, if it is sure. It waits for no disk: the file is never synced.
-    fn write_down(&self, reading: Reading) {
-        let (true, Some(file), Some((boot_id, boot_ms))) =
-            (reading.sure, &self.file, (self.env.boot_clock)())
-        else {
+    /// Writes a sure reading down. It waits for no disk: the file is never synced.
+    fn write_down(&self, mut state: MutexGuard<'_, State>) {
+        let (Some(file), Some((boot_id, boot_ms))) = (&self.file, (self.env.boot_clock)()) else {
             return;
         };
+        state.run();
+        let log_ms = state.reading.log_ms;
+        // Also if it fails: a disk that takes nothing must not be asked with every stamp.
+        state.written = Some((log_ms, state.at));
+        drop(state);
         let reading = ClockReading {
             boot_id,
             boot_ms,
-            log_ms: reading.log_ms,
+            log_ms,
         };
         match file.save(&reading) {
             Ok(()) => self.saved.store(true, Ordering::Relaxed),
@@ -276,8 +290,14 @@ pub(crate) async fn save(inner: Arc<Inner>) {
     loop {
         tokio::time::sleep(SAVE_EVERY).await;
         let clock = inner.clock.clone();
+        let save = move || {
+            let state = clock.state.lock();
+            if state.reading.sure {
+                clock.write_down(state);
+            }
+        };
         // Fails only when the node stops.
-        drop(blocking(&inner.env, move || clock.write_down(clock.read())).await);
+        drop(blocking(&inner.env, save).await);
     }
 }
 
@@ -441,6 +461,25 @@ mod tests {
             let restarted = clock(&Arc::new(AtomicU64::new(2 * START)), saved);
             assert_eq!(restarted.read(), sure);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_in_small_steps_is_written_down_too() {
+        let wall = Arc::new(AtomicU64::new(START));
+        let disk = SimDisk::new(1);
+        let layout = Layout::under(std::path::Path::new("/memkv"));
+        disk.create_dir_all(&layout.metadata).unwrap();
+        let open = || ClockFile::open(&disk, &layout).unwrap();
+        let clock = clock_with(&wall, None, Some(open().0));
+        let sure = |log_ms| Reading { log_ms, sure: true };
+        clock.learn(sure(START));
+        for step in 1..=10 {
+            clock.follow(sure(START + step * SET_MS / 2));
+        }
+        clock.applied(START + 1_000);
+        let (_, saved) = open();
+        let restarted = LogClock::resume(clock.env.clone(), saved, None);
+        assert_eq!(restarted.read(), sure(START + 1_000));
     }
 
     #[tokio::test(start_paused = true)]

@@ -61,7 +61,8 @@ impl<B: Backend> Resp<B> {
         }
     }
 
-    /// From now on there is a node to describe. A second call has no effect.
+    /// From now on there is a node to describe. A second call has no effect. Must be called within a
+    /// tokio runtime.
     pub fn serve_with(&self, backend: B) {
         let listeners = announce::Listeners::start(self.server.clone());
         backend.subscribe(Box::new(listeners));

@@ -96,7 +96,10 @@ fn serving(machine: &Machine) -> Resp<Machine> {
         announce: NoticeClasses::default(),
     };
     let resp = Resp::new(api, settings);
-    resp.serve_with(machine.clone());
+    RUNTIME.with(|runtime| {
+        let _guard = runtime.enter();
+        resp.serve_with(machine.clone());
+    });
     resp
 }
 
