@@ -246,7 +246,9 @@ impl Spec {
             with(self.group == group && !is_container, name)
         };
         let is_data = matches!(self.handler, Handler::Data(_));
-        let touches_keys = is_data && matches!(self.group, Group::Generic | Group::Server);
+        let touches_keys = is_data
+            && matches!(self.group, Group::Generic | Group::Server)
+            && !self.has(flag::ADMIN);
         let of_script = self.group == Group::Scripting;
         let is_admin = self.has(flag::ADMIN) || matches!(self.name, "role" | "lastsave");
         let is_dangerous = matches!(self.name, "keys" | "flushdb" | "flushall" | "info");

@@ -306,7 +306,7 @@ Server {
         "Tells settings.";
     "config|get" -3 (OPS) NONE "2.0.0" "O(N) with N settings" Edge(config::get),
         "Returns settings by pattern, under the names that Redis has for them.";
-    "config|set" -4 (ADMIN | NOSCRIPT) NONE "2.0.0" "O(N) with N settings" Data(config::set),
+    "config|set" -4 (OPS) NONE "2.0.0" "O(N) with N settings" Data(config::set),
         "Sets notify-keyspace-events for the whole cluster; other settings are in the configuration file.";
     "config|resetstat" 2 (OPS) NONE "2.0.0" "O(1)" Edge(config::resetstat),
         "Sets the counters of INFO to zero.";

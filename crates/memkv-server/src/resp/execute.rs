@@ -77,7 +77,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             let text = "ERR Command not allowed inside a transaction";
             return Err(Failure::new(text));
         }
-        if !spec.has(flag::LOADING) && self.resp.api.backend().is_none() {
+        let needs_node = matches!(spec.handler, Handler::Data(_)) || !spec.has(flag::LOADING);
+        if needs_node && self.resp.api.backend().is_none() {
             return Err(Failure::loading());
         }
         if self.session.only_listens() && !LISTENERS_COMMANDS.contains(&spec.name) {
