@@ -28,15 +28,19 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             inner.fail(FatalError::Replaced(replaced));
             return;
         }
-        let words = mixed(&inner, &replies)
-            .unwrap_or_else(|| diagnosis(inner.peers.members().len(), &replies));
+        let words = match mixed(&inner, &replies) {
+            Some(words) => words,
+            // A cluster that was never there lacks no leader; what it waits for is said elsewhere.
+            None if !inner.is_initialized().await => String::new(),
+            None => diagnosis(inner.peers.members().len(), &replies),
+        };
         let changed = {
             let mut current = inner.diagnosis.lock();
             let changed = *current != words;
             current.clone_from(&words);
             changed
         };
-        if changed {
+        if changed && !words.is_empty() {
             tracing::warn!(node = %inner.peers.me.name, "no leader: {words}");
         }
     }
