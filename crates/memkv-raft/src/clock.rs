@@ -10,8 +10,9 @@
 //! node whose machine was rebooted and that has heard nobody starts from the wall clock.
 //!
 //! Invariants: a stamp is never smaller than the highest one applied here; a sure clock is stepped
-//! by nobody but the leader that this node follows, unless it shows hearsay itself; a clock that has become sure is written down
-//! before anything is stamped or acknowledged by it, so that a restart goes on with that time.
+//! by nobody but the leader that this node follows, unless it shows hearsay itself; a clock that has
+//! become sure is written down before anything is stamped or acknowledged by it, so that a restart
+//! goes on with that time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,14 +3,15 @@
 //! *Never early* is real time, and holds whatever fails and whatever wall clocks show: nobody sees a
 //! key absent before its time to live, less the 0.5 % by which log time may run fast, has passed
 //! since the command was sent that set it. The exception is documented: log time is the wall clock's
-//! where every machine of the cluster has lost power and none can say what log time was.
+//! where so many machines have lost power that a majority is left of which none can say what log time
+//! was.
 //!
 //! *Not late* is log time: the entry that removes a key is stamped at most 100 ms after its deadline,
 //! or after its leader was first seen to lead, while that leader serves. A leader serves at a look if
 //! it commits what is in its log within [`COMMITS_WITHIN`], a quorum follows it, and there is space on
 //! their disks. That log time is real time
 //! is looked at separately: under one leader it never falls behind by more than 0.5 %, and a change of
-//! leader loses at most 100 ms of it.
+//! leader loses at most 100 ms of it, and 50 ms more for each process that was restarted before it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,6 +37,9 @@ const WRITTEN_WITHIN: u64 = 2_000_000;
 const SLEW_DIVISOR: u64 = 200;
 /// Most that a leader corrects its clock by at once, in milliseconds, and roundings.
 const AT_ONCE_MS: u64 = 5 + ROUNDING_MS;
+/// Most that a restart sets a clock back, in milliseconds: what a leader may have been slewed back
+/// since its clock was written down, 0.5 % of 10 s.
+const RESTART_MS: u64 = 50;
 /// Milliseconds that roundings of clocks amount to.
 const ROUNDING_MS: u64 = 2;
 
@@ -47,8 +51,10 @@ pub(crate) struct Timing {
     reigns: BTreeMap<(u64, u64), Reign>,
     /// The newest leader's vote, and microseconds and log time when it was last looked at.
     newest: Option<((u64, u64), u64, u64)>,
-    /// When nobody was left who could say what log time is, in microseconds: from, to.
+    /// When there was a majority of which nobody could say what log time is, in microseconds: from, to.
     lost: Vec<(u64, Option<u64>)>,
+    /// When processes ended, in microseconds.
+    deaths: Vec<u64>,
 }
 
 #[derive(Default, Clone)]
@@ -83,17 +89,22 @@ impl Timing {
 
     /// A process is gone, and perhaps what it wrote down as well.
     pub(crate) fn note_death(&mut self, slot: usize, forgets: bool, now: u64) {
+        self.deaths.push(now);
         let host = &mut self.hosts[slot];
         let knew = host.sure_since.take();
         let had_time = knew.is_some_and(|since| now - since >= WRITTEN_WITHIN);
         host.saved = (host.saved || had_time) && !forgets;
         host.carries &= host.saved;
         host.waiting.clear();
-        if !self.hosts.iter().any(|host| host.carries)
-            && self.lost.last().is_none_or(|(_, to)| to.is_some())
-        {
+        if self.is_lost() && self.lost.last().is_none_or(|(_, to)| to.is_some()) {
             self.lost.push((now, None));
         }
+    }
+
+    /// Whether there is a majority of which nobody knows log time: it may elect a leader.
+    fn is_lost(&self) -> bool {
+        let unaware = self.hosts.iter().filter(|host| !host.carries).count();
+        unaware > self.hosts.len() / 2
     }
 
     /// Looks at a node.
@@ -106,12 +117,13 @@ impl Timing {
         if clock.sure {
             host.sure_since.get_or_insert(micros);
         }
-        if clock.sure
+        if !self.is_lost()
             && let Some((_, to @ None)) = self.lost.last_mut()
         {
             *to = Some(micros);
             cluster.trace.count("times that log time was lost");
         }
+        let host = &mut self.hosts[slot];
         let committed = now.committed.map_or(0, |id| id.index);
         let last = now.log.last().map_or(0, |id| id.index);
         host.waiting
@@ -174,7 +186,8 @@ impl Timing {
         let real_ms = (micros - at) / 1000;
         let least = showed + real_ms - real_ms / SLEW_DIVISOR;
         cluster.trace.count("changes of leader");
-        if log_ms + LATE_MS < least {
+        let restarts = self.deaths.iter().filter(|death| **death >= at).count() as u64;
+        if log_ms + LATE_MS + RESTART_MS * restarts < least {
             let seen = format!(
                 "a new leader shows {log_ms}; {real_ms} ms before, the last one showed {showed}"
             );
