@@ -101,7 +101,6 @@ impl State {
 
     /// Takes over a sure reading.
     fn set(&mut self, log_ms: u64) {
-        self.is_hearsay = false;
         self.reading = Reading {
             log_ms: log_ms.max(self.floor),
             sure: true,
@@ -251,9 +250,8 @@ impl LogClock {
 
     /// Goes by another node's reading from now on.
     fn take_over(&self, mut state: MutexGuard<'_, State>, other: Reading) {
-        let is_own = state.reading.sure && !state.is_hearsay;
+        state.is_hearsay |= !state.reading.sure;
         state.set(other.log_ms);
-        state.is_hearsay = !is_own;
         self.keep(state);
     }
 
