@@ -51,17 +51,16 @@ impl Reserve {
             path,
             log: layout.log.clone(),
             snapshot: layout.snapshot.clone(),
-            target: AtomicU64::new(RESERVE_BASE.saturating_add(snapshot_len)),
+            target: AtomicU64::new(target(snapshot_len)),
             held: Mutex::new(held),
         };
         reserve.fill();
         Arc::new(reserve)
     }
 
-    /// Follows the size of the newest snapshot, since the next one must fit into it.
+    /// Sets aside room for the next snapshot: so many bytes.
     pub(crate) fn set_snapshot_len(&self, len: u64) {
-        self.target
-            .store(RESERVE_BASE.saturating_add(len), Ordering::Relaxed);
+        self.target.store(target(len), Ordering::Relaxed);
         self.fill();
     }
 
@@ -108,6 +107,20 @@ impl Reserve {
         }
     }
 
+    /// Changes only what is too much or missing: freeing and taking it all keeps the file system's
+    /// journal busy, and the log's fsyncs wait for that.
+    fn resize(&self, held: u64, target: u64) -> io::Result<()> {
+        if held == 0 {
+            return self.disk.create(&self.path)?.allocate(target);
+        }
+        let file = self.disk.open(&self.path)?;
+        if target < held {
+            file.set_len(target)
+        } else {
+            file.allocate(target)
+        }
+    }
+
     /// Brings the reserve to its size if at least [`RESERVE_BASE`] stays free behind it. Failing
     /// is not an error: `space` then says that space is low.
     fn fill(&self) {
@@ -120,11 +133,7 @@ impl Reserve {
         if free.saturating_add(*held) < target.saturating_add(RESERVE_BASE) {
             return;
         }
-        let made = self
-            .disk
-            .create(&self.path)
-            .and_then(|file| file.allocate(target));
-        match made {
+        match self.resize(*held, target) {
             Ok(()) => *held = target,
             Err(error) => {
                 *held = 0;
@@ -135,6 +144,13 @@ impl Reserve {
             }
         }
     }
+}
+
+/// Size of the reserve for a snapshot, in steps of a mebibyte: snapshots that differ a little leave
+/// it as it is.
+fn target(snapshot_len: u64) -> u64 {
+    let len = RESERVE_BASE.saturating_add(snapshot_len);
+    len.checked_next_multiple_of(1 << 20).unwrap_or(len)
 }
 
 /// Whether an error says that there is no room (ENOSPC, EDQUOT).

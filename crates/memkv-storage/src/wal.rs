@@ -285,23 +285,27 @@ pub struct WalWorker {
 impl WalWorker {
     /// Executes work until shutdown or the first error. Blocks; meant for a thread of its own.
     pub fn run(mut self) {
+        let mut untidy = false;
         loop {
-            {
+            let ending = {
                 let mut inner = self.shared.inner.lock();
-                while inner.queue.is_empty() && !inner.shutdown && inner.stopped.is_none() {
+                while inner.queue.is_empty()
+                    && !untidy
+                    && !inner.shutdown
+                    && inner.stopped.is_none()
+                {
                     self.shared.work.wait(&mut inner);
                 }
+                inner.queue.is_empty() && (inner.shutdown || inner.stopped.is_some())
+            };
+            if ending {
+                self.finish();
+                return;
             }
-            match self.round() {
-                Some(completions) => {
-                    completions.fire();
-                    self.tidy();
-                }
-                None => {
-                    self.finish();
-                    return;
-                }
+            if let Some(completions) = self.round() {
+                completions.fire();
             }
+            untidy = self.tidy_step();
         }
     }
 
@@ -310,7 +314,7 @@ impl WalWorker {
     pub fn poll(&mut self) -> Option<Completions> {
         let completions = self.round();
         if completions.is_some() {
-            self.tidy();
+            while self.tidy_step() {}
         } else if self.shared.inner.lock().shutdown {
             self.finish();
         }
@@ -412,22 +416,23 @@ impl WalWorker {
         })
     }
 
-    /// After the answers of a round: makes a new purge mark durable, then frees the files.
-    fn tidy(&mut self) {
+    /// After the answers of a round: makes a new purge mark durable, or takes a step of freeing
+    /// the files. Says whether there is more to do, which the next round need not wait for.
+    fn tidy_step(&mut self) -> bool {
         if self.shared.inner.lock().stopped.is_some() {
-            return;
+            return false;
         }
-        if let Err(error) = self.tidy_files() {
-            self.stop(&error).fire();
-        }
-    }
-
-    fn tidy_files(&mut self) -> io::Result<()> {
-        if self.purged != self.metadata.stored().purged {
+        let step = if self.purged == self.metadata.stored().purged {
+            self.log
+                .recycle_step(self.purged.map_or(0, |id| id.index + 1))
+        } else {
             let frontier = self.log.frontier();
-            self.save(frontier, |_| {})?;
-        }
-        self.log.recycle(self.purged.map_or(0, |id| id.index + 1))
+            self.save(frontier, |_| {}).map(|()| true)
+        };
+        step.unwrap_or_else(|error| {
+            self.stop(&error).fire();
+            false
+        })
     }
 
     /// The end of a clean run: everything durable, and the frontier recorded, so that even a

@@ -9,6 +9,7 @@
 //! Invariants: all records below `durable_next` survive a power cut (with `sync`); a new segment
 //! is started only after everything before it is durable; generations only grow.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,7 +73,11 @@ pub(crate) struct LogWriter {
     store: u64,
     active: Option<Active>,
     spares: Vec<Spare>,
-    obsolete: Vec<SegmentIndex>,
+    obsolete: VecDeque<SegmentIndex>,
+    /// Spares to be, until the directory is synced.
+    freed: Vec<Spare>,
+    /// Whether the directory must be synced after segments were renamed or removed.
+    freeing: bool,
     next_generation: u64,
     next: u64,
     durable_next: u64,
@@ -104,7 +109,9 @@ impl LogWriter {
             store: start.store,
             active: None,
             spares: start.spares,
-            obsolete: start.obsolete,
+            obsolete: start.obsolete.into(),
+            freed: Vec::new(),
+            freeing: false,
             next_generation: start.next_generation,
             next,
             durable_next: next,
@@ -304,7 +311,7 @@ impl LogWriter {
         while let Some(last) =
             segments.pop_back_if(|last| active.header.starts_log || last.first() >= first)
         {
-            self.obsolete.push(last);
+            self.obsolete.push_back(last);
         }
         if let Some(last) = segments.back_mut() {
             last.cut(first);
@@ -501,10 +508,12 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Turns segments that are superseded, or that end below `first`, into spares, or removes
-    /// them. That the log starts at `first` must be durable. A file that is still being read is
-    /// removed, not reused.
-    pub(crate) fn recycle(&mut self, first: u64) -> io::Result<()> {
+    /// Takes one step of the way from segments that are superseded, or that end below `first`, to
+    /// spares, and says whether there is more to do: one file is renamed or removed, or the
+    /// directory is synced. Appends are let in between, since each step may wait for the disk. That
+    /// the log starts at `first` must be durable. A file that is still being read is removed, not
+    /// reused.
+    pub(crate) fn recycle_step(&mut self, first: u64) -> io::Result<bool> {
         {
             let mut inner = self.shared.inner.lock();
             let segments = &mut inner.log.segments;
@@ -512,24 +521,34 @@ impl LogWriter {
                 self.obsolete.extend(segments.pop_front());
             }
         }
-        if self.obsolete.is_empty() {
-            return Ok(());
-        }
-        for segment in std::mem::take(&mut self.obsolete) {
-            let unread = Arc::strong_count(&segment.file) == 1;
-            if unread && self.spares.len() < MAX_SPARES {
-                let path = self.dir.join(spare_name(segment.header.generation));
-                self.disk.rename(&segment.path, &path)?;
-                self.spares.push(Spare {
-                    path,
-                    file: segment.file,
-                });
-            } else {
-                self.disk.remove_file(&segment.path)?;
+        let Some(segment) = self.obsolete.pop_front() else {
+            if self.freeing {
+                // A spare must not be overwritten while it may come back under its old name.
+                self.disk.sync_dir(&self.dir)?;
+                self.spares.append(&mut self.freed);
+                self.freeing = false;
             }
+            return Ok(false);
+        };
+        self.freeing = true;
+        let unread = Arc::strong_count(&segment.file) == 1;
+        if unread && self.spares.len() + self.freed.len() < MAX_SPARES {
+            let path = self.dir.join(spare_name(segment.header.generation));
+            self.disk.rename(&segment.path, &path)?;
+            self.freed.push(Spare {
+                path,
+                file: segment.file,
+            });
+        } else {
+            self.disk.remove_file(&segment.path)?;
         }
-        // A spare must not be overwritten while it may come back under its old name.
-        self.disk.sync_dir(&self.dir)
+        Ok(true)
+    }
+
+    /// All steps at once, at the start, when nothing waits.
+    pub(crate) fn recycle(&mut self, first: u64) -> io::Result<()> {
+        while self.recycle_step(first)? {}
+        Ok(())
     }
 }
 

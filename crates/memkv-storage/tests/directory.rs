@@ -159,6 +159,46 @@ fn snapshots_travel_verified_and_two_are_kept() {
     );
 }
 
+/// Names of the unfinished and spare files, with their lengths.
+fn parts(disk: &SimDisk) -> Vec<(String, u64)> {
+    let files = disk.files().into_iter();
+    files
+        .filter(|(path, _)| path.extension().is_some_and(|e| e == "part"))
+        .map(|(path, len)| (path.file_name().unwrap().to_str().unwrap().to_owned(), len))
+        .collect()
+}
+
+fn blocks(mut reader: memkv_storage::SnapshotReader) -> usize {
+    std::iter::from_fn(|| reader.next_block().unwrap()).count()
+}
+
+#[test]
+fn a_superseded_snapshot_is_overwritten_by_the_next_unless_it_is_read() {
+    let disk = SimDisk::new(1);
+    let mut node = reopen(&disk);
+    node.snapshot(id(1, 1), 40).unwrap();
+    let read = node.opened.snapshots.open_latest().unwrap().unwrap();
+    for last in [2, 3, 4] {
+        node.snapshot(id(1, last), 40).unwrap();
+    }
+    // The first is being read: it went away by name only, and the second became the spare.
+    let long = node.opened.snapshots.file_len();
+    assert_eq!(parts(&disk), [("spare.part".to_owned(), long)]);
+    assert_eq!(blocks(read), 40);
+    // A shorter one on the longer spare, and the power goes: only its own bytes are there.
+    node.snapshot(id(1, 5), 3).unwrap();
+    let short = node.opened.snapshots.file_len();
+    assert!(short < long);
+    assert_eq!(parts(&disk), [("spare.part".to_owned(), long)]);
+    drop(node);
+    let disk = disk.crash(1);
+    let node = reopen(&disk);
+    assert_eq!(parts(&disk), [], "a start removes the spare");
+    let reader = node.opened.snapshots.open_latest().unwrap().unwrap();
+    assert_eq!((reader.meta().last, reader.raw_len()), (id(1, 5), short));
+    assert_eq!(blocks(reader), 3);
+}
+
 #[test]
 fn damaged_snapshot_is_passed_over_only_if_the_log_covers_the_gap() {
     let disk = SimDisk::new(1);

@@ -362,12 +362,14 @@ impl SnapshotBuilder {
         .await??;
         loop {
             let replica = self.replica.clone();
+            let started = tokio::time::Instant::now();
             let (returned, more) =
                 blocking(&self.env, move || write_shards(&replica, installs, writer)).await??;
             writer = returned;
             if !more {
                 break;
             }
+            tokio::time::sleep(started.elapsed()).await;
         }
         let snapshots = self.snapshots.clone();
         let reader = blocking(&self.env, move || {
