@@ -1,7 +1,8 @@
 //! The leader's batcher: everything that waits goes into the next entry.
 //!
-//! An entry is proposed whenever a slot is free; nothing ever waits on a timer, so one command
-//! alone is proposed at once and a thousand share an entry and an fsync. What is refused here was
+//! An entry is proposed as soon as the one before is applied, or before that if there is much to
+//! propose; nothing ever waits on a timer, so one command alone is proposed at once and a thousand
+//! share an entry and an fsync. What is refused here was
 //! never appended.
 
 use std::collections::VecDeque;
@@ -17,11 +18,11 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::clock::LogClock;
 use crate::engine::{Batch, Raft, TypeConfig};
-use crate::session::GroupOutcome;
+use crate::session::{EAGER_BYTES, GroupOutcome};
 use crate::space::SpaceWatch;
 
-/// Entries proposed and not yet applied. Enough to keep the disk busy while the last entry is on
-/// its way through the followers; more would only make smaller entries.
+/// Entries proposed and not yet applied, while at least [`EAGER_BYTES`] wait for the next. Enough to
+/// keep the disk busy while the last entry is on its way through the followers.
 const ENTRIES_IN_FLIGHT: usize = 4;
 /// Bytes after which an entry takes no further group; a single larger group still goes whole.
 const ENTRY_BYTES: usize = 1024 * 1024;
@@ -177,7 +178,12 @@ impl Batcher {
     fn next_entry(&self, raft: &Raft) -> Option<(Vec<Work>, u64)> {
         {
             let queue = self.queue.lock();
-            if queue.work.is_empty() || queue.in_flight >= ENTRIES_IN_FLIGHT {
+            let most = if queue.bytes < EAGER_BYTES {
+                1
+            } else {
+                ENTRIES_IN_FLIGHT
+            };
+            if queue.work.is_empty() || queue.in_flight >= most {
                 return None;
             }
         }

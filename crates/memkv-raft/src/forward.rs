@@ -38,9 +38,9 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut not_before = Instant::now();
     let mut open_not_before = Instant::now();
     loop {
-        let expiry = inner.session.expire(&inner.no_leader());
+        inner.session.expire(|| inner.no_leader());
         let now = Instant::now();
-        let mut wake_at = expiry;
+        let mut wake_at: Option<Instant> = None;
         if let Some(leader) = inner.leader_id() {
             if inner.session.id().is_none() {
                 if now >= open_not_before {
@@ -51,7 +51,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                     }
                     open_not_before = now + if formed { OPEN_PAUSE } else { REFUSED_PAUSE };
                 }
-                wake_at = Some(wake_at.map_or(open_not_before, |at| at.min(open_not_before)));
+                wake_at = Some(open_not_before);
             } else if now >= not_before {
                 while sent.len() < GROUPS_IN_FLIGHT
                     && let Some(group) = inner.session.next_group()
@@ -59,9 +59,14 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                     sent.push(send(&inner, leader, group));
                 }
             } else {
-                wake_at = Some(wake_at.map_or(not_before, |at| at.min(not_before)));
+                wake_at = Some(not_before);
             }
         }
+        // After sending: what is on its way may have to be sent again.
+        let wake_at = [wake_at, inner.session.next_expiry()]
+            .into_iter()
+            .flatten()
+            .min();
         tokio::select! {
             biased;
             changed = leader_changed.changed() => {

@@ -182,7 +182,8 @@ fn open_session(inner: &Arc<Inner>, envelope: &Envelope) -> Answer {
 }
 
 fn read_index(inner: &Arc<Inner>) -> Answer {
-    let index = inner.led_reads.join();
+    let (index, _) = inner.led_reads.join();
+    inner.led_reads.ring();
     Box::pin(async move {
         match index.await {
             Ok(Ok(index)) => wire::ok(|out| out.put_u64_le(index)),

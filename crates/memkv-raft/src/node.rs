@@ -335,13 +335,7 @@ impl Node {
         let submitted = self
             .check_size(command, encoded.len())
             .and_then(|()| self.inner.session.submit(encoded, self.inner.config.hold));
-        async move {
-            submitted?.await.unwrap_or_else(|_| {
-                Err(RequestError::Unknown {
-                    detail: "the node stopped".to_owned(),
-                })
-            })
-        }
+        async move { submitted?.reply().await }
     }
 
     fn check_size(&self, command: &Command, encoded: usize) -> Result<(), RequestError> {

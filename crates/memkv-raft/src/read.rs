@@ -4,6 +4,7 @@
 //! No lease is ever used: a leader's quorum is asked after the read arrived. A process that was
 //! paused in between has only waited longer.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,21 +67,34 @@ async fn read_index(inner: &Arc<Inner>) -> Result<u64, RoundFailed> {
     } else {
         &inner.sent_reads
     };
-    let outcome = rounds.join().await;
-    outcome.unwrap_or_else(|_| Err(RoundFailed("the node is stopping".to_owned())))
+    rounds.index().await
+}
+
+/// Ends a round when another leader is known: those who wait for the next one must not wait for a
+/// leader that is gone.
+async fn under_one_leader(
+    inner: &Inner,
+    round: impl Future<Output = Result<u64, RoundFailed>>,
+) -> Result<u64, RoundFailed> {
+    let mut leader_changed = inner.leader.subscribe();
+    tokio::select! {
+        biased;
+        outcome = round => outcome,
+        _ = leader_changed.changed() => Err(RoundFailed("the leader changed".to_owned())),
+    }
 }
 
 /// Serves the rounds of reads that this node confirms as the leader.
 pub(crate) async fn run_led(inner: Arc<Inner>) {
     let confirm = || {
         let raft = inner.raft.get().cloned();
-        async move {
+        under_one_leader(&inner, async move {
             let raft = raft.ok_or_else(|| RoundFailed("no cluster yet".to_owned()))?;
             raft.get_read_linearizer(ReadPolicy::ReadIndex)
                 .await
                 .map(|linearizer| linearizer.read_log_id().index())
                 .map_err(|error| RoundFailed(error.to_string()))
-        }
+        })
     };
     inner
         .led_reads
@@ -97,12 +111,12 @@ pub(crate) async fn run_sent(inner: Arc<Inner>) {
                 .peers
                 .call(leader, Lane::Forward, Frame(vec![request]), CONFIRM_TIMEOUT)
         });
-        async move {
+        under_one_leader(&inner, async move {
             let call = call.ok_or_else(|| RoundFailed("no leader is known".to_owned()))?;
             let mut body = call.await.map_err(|error| RoundFailed(error.to_string()))?;
             body.u64("read index")
                 .map_err(|error| RoundFailed(error.to_string()))
-        }
+        })
     };
     inner
         .sent_reads

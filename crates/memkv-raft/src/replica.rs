@@ -53,6 +53,9 @@ impl Replica {
 
     /// Waits until the entry at `index` has been applied here.
     pub(crate) async fn wait_applied(&self, index: u64) {
+        if *self.applied.borrow() > index {
+            return;
+        }
         let mut applied = self.applied.subscribe();
         // The sender lives as long as `self`, so this cannot fail.
         let _ = applied.wait_for(|count| *count > index).await;

@@ -5,15 +5,9 @@
 
 use std::future::Future;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use memkv_storage::Histogram;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-
-/// Rounds under way at once. Two: the next can start while the last is confirmed, and everyone who
-/// joins meanwhile shares it.
-const CONCURRENT: usize = 2;
 
 /// Why a round gave no index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,50 +15,78 @@ pub(crate) struct RoundFailed(pub(crate) String);
 
 type Outcome = Result<u64, RoundFailed>;
 
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<oneshot::Sender<Outcome>>,
+    /// Whether a round is under way: at its end, the next one takes whoever waits by then.
+    under_way: bool,
+}
+
 /// A queue of callers that wait for an index.
 #[derive(Default)]
 pub(crate) struct Rounds {
-    waiting: Mutex<Vec<oneshot::Sender<Outcome>>>,
+    queue: Mutex<Queue>,
     wakeup: Notify,
 }
 
 impl Rounds {
-    /// Joins the next round.
-    pub(crate) fn join(&self) -> oneshot::Receiver<Outcome> {
-        let (answer, receiver) = oneshot::channel();
-        self.waiting.lock().push(answer);
-        self.wakeup.notify_one();
-        receiver
+    /// Joins the next round and waits for it.
+    pub(crate) async fn index(&self) -> Outcome {
+        let (receiver, must_ring) = self.join();
+        if must_ring {
+            // Whoever can join from this thread right now, does so first.
+            tokio::task::yield_now().await;
+            self.ring();
+        }
+        let outcome = receiver.await;
+        outcome.unwrap_or_else(|_| Err(RoundFailed("the node is stopping".to_owned())))
     }
 
-    /// Runs rounds of `ask` for ever.
+    /// Joins the next round; says whether `ring` must be called soon.
+    pub(crate) fn join(&self) -> (oneshot::Receiver<Outcome>, bool) {
+        let (answer, receiver) = oneshot::channel();
+        let mut queue = self.queue.lock();
+        queue.waiting.push(answer);
+        (receiver, !queue.under_way)
+    }
+
+    /// Starts a round, unless one is under way or nobody waits.
+    pub(crate) fn ring(&self) {
+        let due = {
+            let queue = self.queue.lock();
+            !queue.under_way && !queue.waiting.is_empty()
+        };
+        if due {
+            self.wakeup.notify_one();
+        }
+    }
+
+    /// Whoever waits, for the round that starts now; nobody ends the rounds for the moment.
+    fn start(&self) -> Vec<oneshot::Sender<Outcome>> {
+        let mut queue = self.queue.lock();
+        queue.under_way = !queue.waiting.is_empty();
+        std::mem::take(&mut queue.waiting)
+    }
+
+    /// Runs rounds of `ask` for ever, one after the other: a round costs as much as a hundred
+    /// reads, so the longer it takes, the more share the next.
     /// Each round is counted in `sizes` by how many share it.
     pub(crate) async fn run<F: Future<Output = Outcome>>(
         &self,
         sizes: &Histogram,
         ask: impl Fn() -> F,
     ) {
-        let mut under_way = FuturesUnordered::new();
         loop {
-            tokio::select! {
-                biased;
-                Some(()) = under_way.next(), if !under_way.is_empty() => {}
-                () = self.wakeup.notified(), if under_way.len() < CONCURRENT => {}
+            let joined = self.start();
+            if joined.is_empty() {
+                self.wakeup.notified().await;
+                continue;
             }
-            while under_way.len() < CONCURRENT {
-                let joined = std::mem::take(&mut *self.waiting.lock());
-                if joined.is_empty() {
-                    break;
-                }
-                sizes.count(joined.len() as u64, 1);
-                let round = ask();
-                under_way.push(async move {
-                    let outcome = round.await;
-                    for answer in joined {
-                        // A caller that gave up needs no answer.
-                        let _ = answer.send(outcome.clone());
-                    }
-                });
+            sizes.count(joined.len() as u64, 1);
+            let outcome = ask().await;
+            for answer in joined {
+                // A caller that gave up needs no answer.
+                let _ = answer.send(outcome.clone());
             }
         }
     }
@@ -94,9 +116,11 @@ mod tests {
                 })
                 .await;
         });
-        let first: Vec<_> = (0..100).map(|_| rounds.join()).collect();
+        let first: Vec<_> = (0..100).map(|_| rounds.join().0).collect();
+        rounds.ring();
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let late = rounds.join();
+        let (late, must_ring) = rounds.join();
+        assert!(!must_ring, "the end of a round starts the next");
         for waiting in first {
             assert_eq!(waiting.await.unwrap(), Ok(1));
         }

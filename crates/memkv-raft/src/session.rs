@@ -9,6 +9,7 @@
 //! any leader's hands, or every leader said that it appended nothing; a number once sent is always
 //! filled, if need be by a `Noop`, because the ones behind it can only execute after it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +31,10 @@ const WINDOW_COMMANDS: usize = 65_536;
 const GROUP_BYTES: usize = 512 * 1024;
 /// Most commands in one group.
 const GROUP_COMMANDS: usize = 4_096;
+/// What waits goes along at once, beside what is on its way, from so many bytes on; less waits for
+/// that to be applied. An entry costs as much as a hundred commands by itself, so that many small
+/// ones beside each other serve nobody.
+pub(crate) const EAGER_BYTES: usize = 64 * 1024;
 /// A window whose head made no progress for this long is sent again: a request or its effect got
 /// lost without a word. Twice the time that a slow disk may take, to not double its work.
 const RESEND_AFTER: Duration = Duration::from_secs(1);
@@ -97,6 +102,41 @@ pub(crate) struct Session {
     pub(crate) wakeup: Notify,
 }
 
+/// Rings when dropped: a command must not wait for a caller that does not.
+struct Bell(Arc<Session>);
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.0.ring();
+    }
+}
+
+/// A command that is in line.
+pub(crate) struct Submitted {
+    receiver: oneshot::Receiver<Result<Reply, RequestError>>,
+    bell: Option<Bell>,
+}
+
+impl Submitted {
+    /// Waits for the reply, or for why there is none.
+    pub(crate) async fn reply(mut self) -> Result<Reply, RequestError> {
+        if let Some(bell) = self.bell {
+            if let Ok(reply) = self.receiver.try_recv() {
+                return reply;
+            }
+            // What can get in line from this thread right now, goes into the same group: each
+            // group costs a wake-up and an entry.
+            tokio::task::yield_now().await;
+            drop(bell);
+        }
+        self.receiver.await.unwrap_or_else(|_| {
+            Err(RequestError::Unknown {
+                detail: "the node stopped".to_owned(),
+            })
+        })
+    }
+}
+
 impl Session {
     pub(crate) fn new(boot: u64) -> Self {
         let window = Window {
@@ -132,12 +172,13 @@ impl Session {
 
     // For clients, from any thread.
 
-    /// Queues a command; the receiver gets its reply, or why there is none.
+    /// Queues a command. Unless something is on its way already, whose effect will take it along,
+    /// [`Session::ring`] must be called soon; [`Submitted`] sees to it.
     pub(crate) fn submit(
-        &self,
+        self: &Arc<Self>,
         command: Bytes,
         hold: Duration,
-    ) -> Result<oneshot::Receiver<Result<Reply, RequestError>>, RequestError> {
+    ) -> Result<Submitted, RequestError> {
         let (answer, receiver) = oneshot::channel();
         let mut window = self.window.lock();
         if window.closed {
@@ -150,26 +191,46 @@ impl Session {
                 queued: window.pending_bytes,
             });
         }
+        let was_eager = window.pending_bytes >= EAGER_BYTES;
         window.pending_bytes += command.len();
+        let is_eager = window.pending_bytes >= EAGER_BYTES && !was_eager;
+        let must_ring = window.sent == 0;
         window.pending.push_back(Pending {
             command,
             answer,
             deadline: Instant::now() + hold,
         });
         drop(window);
-        self.wakeup.notify_one();
-        Ok(receiver)
+        if is_eager {
+            self.wakeup.notify_one();
+        }
+        Ok(Submitted {
+            receiver,
+            bell: must_ring.then(|| Bell(self.clone())),
+        })
+    }
+
+    /// Wakes the task that sends, unless nothing waits or something is on its way.
+    fn ring(&self) {
+        let due = {
+            let window = self.window.lock();
+            window.sent == 0 && (!window.pending.is_empty() || !window.slots.is_empty())
+        };
+        if due {
+            self.wakeup.notify_one();
+        }
     }
 
     // For the task that sends, see `forward`.
 
-    /// The next group for the leader, if there is one and the window has room.
+    /// The next group for the leader, if there is one, the window has room, and nothing is on its
+    /// way or it is worth an entry beside that.
     pub(crate) fn next_group(&self) -> Option<Group> {
         let mut window = self.window.lock();
         let id = window.id?;
         window.admit();
         let unsent = window.slots.len() - window.sent;
-        if unsent == 0 {
+        if unsent == 0 || (window.sent > 0 && !window.is_eager()) {
             return None;
         }
         let start = window.sent;
@@ -242,9 +303,8 @@ impl Session {
         window.rewind_to(first);
     }
 
-    /// Answers what waited too long, and rewinds a window that makes no progress. Returns when to
-    /// call again.
-    pub(crate) fn expire(&self, no_leader: &str) -> Option<Instant> {
+    /// Answers what waited too long, and rewinds a window that makes no progress.
+    pub(crate) fn expire(&self, no_leader: impl Fn() -> String) {
         let now = Instant::now();
         let mut window = self.window.lock();
         while window
@@ -257,21 +317,23 @@ impl Session {
             };
             window.pending_bytes -= pending.command.len();
             let error = RequestError::NoLeader {
-                detail: no_leader.to_owned(),
+                detail: no_leader(),
             };
             // A client that has gone needs no answer; the same holds wherever one is sent below.
             let _ = pending.answer.send(Err(error));
         }
         window.expire_slots(now, no_leader);
-        let stalled = window
-            .progress_at
-            .filter(|_| window.sent > 0)
-            .map(|at| at + RESEND_AFTER);
-        if stalled.is_some_and(|at| at <= now) {
+        if window.resend_at().is_some_and(|at| at <= now) {
             let first = window.first_seq;
             window.rewind_to(first);
         }
+    }
+
+    /// When to call [`Session::expire`] next.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        let window = self.window.lock();
         let waiting = window.slots.iter().find(|slot| slot.answer.is_some());
+        let now = Instant::now();
         let next = waiting.map(|slot| {
             if slot.deadline > now {
                 slot.deadline
@@ -282,7 +344,7 @@ impl Session {
         [
             next,
             window.pending.front().map(|pending| pending.deadline),
-            stalled.filter(|at| *at > now),
+            window.resend_at(),
         ]
         .into_iter()
         .flatten()

@@ -219,7 +219,12 @@ impl SnapshotStore {
 
     /// Opens the newest snapshot. The reader goes on working when the snapshot is superseded.
     pub fn open_latest(&self) -> io::Result<Option<SnapshotReader>> {
-        let file = self.0.known.lock().first().map(|newest| newest.file.clone());
+        let file = self
+            .0
+            .known
+            .lock()
+            .first()
+            .map(|newest| newest.file.clone());
         file.map(SnapshotReader::open).transpose()
     }
 

@@ -6,14 +6,15 @@
 //! nothing else.
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesOrdered};
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::EmptyNode;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -40,6 +41,9 @@ const PIPELINE: usize = 8;
 /// follower answers only after its fsync, and a disk may stall for longer; a link that breaks is
 /// noticed at once without any timeout.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(1);
+/// Turns that others on this thread get before the engine is asked for its next request. From a
+/// commit to the next entry it is five: the engine, apply, the session, the batcher, the engine.
+const TURNS: u32 = 8;
 /// Bytes of one snapshot chunk: large enough for disk and network to stream, small enough that it
 /// is sent in a few milliseconds.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -375,14 +379,29 @@ impl RaftNetworkV2<TypeConfig> for Link {
 }
 
 /// The next request of the engine's stream; never resolves once there is no stream.
+///
+/// When the engine has something new, others on this thread come first: what is new is often a
+/// commit index, and the clients that it answers bring the next entry. The engine then makes one
+/// request of both; at full load this saves half of the messages.
 async fn next_request<S>(input: &mut Option<S>) -> Option<AppendEntriesRequest<TypeConfig>>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
 {
-    match input {
-        Some(stream) => stream.next().await,
-        None => std::future::pending().await,
-    }
+    let Some(stream) = input else {
+        return std::future::pending().await;
+    };
+    let mut next = stream.next();
+    let mut turns = TURNS;
+    poll_fn(move |context| {
+        if turns > 0 {
+            turns -= 1;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        turns = TURNS;
+        next.poll_unpin(context)
+    })
+    .await
 }
 
 impl Link {

@@ -1,5 +1,6 @@
 //! The session's promises, one by one: what is answered, when, and what may be sent again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,20 +12,24 @@ use crate::RequestError;
 const HOLD: Duration = Duration::from_secs(3);
 const ID: u64 = 7;
 
+fn no_leader() -> String {
+    "no leader".to_owned()
+}
+
 type Waiting = tokio::sync::oneshot::Receiver<Result<Reply, RequestError>>;
 
-fn open() -> Session {
-    let session = Session::new(1);
+fn open() -> Arc<Session> {
+    let session = Arc::new(Session::new(1));
     session.on_applied(vec![Event::Opened(ID)]);
     session
 }
 
-fn submit(session: &Session, key: &'static str) -> Waiting {
+fn submit(session: &Arc<Session>, key: &'static str) -> Waiting {
     let command = Command::Set {
         key: Bytes::from(key),
         value: Bytes::from_static(b"v"),
     };
-    session.submit(command.encode(), HOLD).unwrap()
+    session.submit(command.encode(), HOLD).unwrap().receiver
 }
 
 fn executed(seq: u64) -> Event {
@@ -68,7 +73,7 @@ async fn replies_come_from_apply_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_before_the_session_is_open() {
-    let session = Session::new(1);
+    let session = Arc::new(Session::new(1));
     let _waiting = submit(&session, "a");
     assert!(session.next_group().is_none());
     session.on_applied(vec![Event::Opened(ID)]);
@@ -80,7 +85,7 @@ async fn what_was_never_sent_was_not_executed() {
     let session = open();
     let mut waiting = submit(&session, "a");
     tokio::time::advance(HOLD).await;
-    session.expire("no leader");
+    session.expire(no_leader);
     assert!(is_not_executed(answer(&mut waiting)));
     assert!(session.next_group().is_none(), "and never will be");
 }
@@ -94,7 +99,7 @@ async fn what_every_leader_refused_was_not_executed() {
         session.settle(ID, group.first_seq, group.count, GroupOutcome::NotAppended);
     }
     tokio::time::advance(HOLD).await;
-    session.expire("no leader");
+    session.expire(no_leader);
     assert!(is_not_executed(answer(&mut waiting)));
     assert!(session.next_group().is_none(), "its number is given back");
 }
@@ -108,7 +113,7 @@ async fn one_attempt_in_doubt_makes_the_outcome_unknown_for_good() {
     let again = session.next_group().unwrap();
     session.settle(ID, again.first_seq, again.count, GroupOutcome::NotAppended);
     tokio::time::advance(HOLD).await;
-    session.expire("no leader");
+    session.expire(no_leader);
     assert!(is_unknown(answer(&mut waiting)));
     let filler = session.next_group().unwrap();
     assert_eq!(
@@ -129,16 +134,16 @@ async fn a_command_in_a_leaders_hands_waits_a_little_for_a_better_answer() {
     let mut waiting = submit(&session, "a");
     let group = session.next_group().unwrap();
     tokio::time::advance(HOLD).await;
-    session.expire("no leader");
+    session.expire(no_leader);
     assert!(answer(&mut waiting).is_none());
     session.settle(ID, group.first_seq, group.count, GroupOutcome::NotAppended);
-    session.expire("no leader");
+    session.expire(no_leader);
     assert!(is_not_executed(answer(&mut waiting)));
 
     let mut waiting = submit(&session, "b");
     session.next_group().unwrap();
     tokio::time::advance(HOLD + OUTCOME_GRACE).await;
-    session.expire("no leader");
+    session.expire(no_leader);
     assert!(is_unknown(answer(&mut waiting)));
 }
 
@@ -156,13 +161,43 @@ async fn a_change_of_leader_sends_everything_in_doubt_again_and_keeps_the_number
 #[tokio::test(start_paused = true)]
 async fn a_gap_is_closed_from_where_it_begins() {
     let session = open();
-    let _waiting = [submit(&session, "a"), submit(&session, "b")];
+    let _waiting = [
+        submit(&session, "a"),
+        submit(&session, "b"),
+        submit(&session, "c"),
+    ];
     session.next_group().unwrap();
-    let _third = submit(&session, "c");
-    session.next_group().unwrap();
-    session.on_applied(vec![Event::Rejected(Rejected::Gap { expected: 2 })]);
+    let gap = Event::Rejected(Rejected::Gap { expected: 2 });
+    session.on_applied(vec![executed(1), gap]);
     let again = session.next_group().unwrap();
     assert_eq!((again.first_seq, again.count), (2, 2));
+}
+
+/// Whether the task that sends was woken since this was asked last.
+fn is_woken(session: &Session) -> bool {
+    use futures_util::FutureExt;
+    session.wakeup.notified().now_or_never().is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_little_waits_for_what_is_on_its_way_and_much_does_not() {
+    let session = open();
+    let _first = submit(&session, "a");
+    assert!(is_woken(&session));
+    session.next_group().unwrap();
+    let _second = submit(&session, "b");
+    assert!(!is_woken(&session), "the effect of the first will wake it");
+    assert!(session.next_group().is_none());
+    session.on_applied(vec![executed(1)]);
+    assert!(is_woken(&session));
+    assert_eq!(session.next_group().unwrap().first_seq, 2);
+    let large = Command::Set {
+        key: Bytes::from_static(b"c"),
+        value: Bytes::from(vec![0; super::EAGER_BYTES]),
+    };
+    let _third = session.submit(large.encode(), HOLD).unwrap();
+    assert!(is_woken(&session));
+    assert_eq!(session.next_group().unwrap().first_seq, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +206,7 @@ async fn a_window_without_progress_is_sent_again() {
     let _waiting = submit(&session, "a");
     session.next_group().unwrap();
     tokio::time::advance(RESEND_AFTER).await;
-    session.expire("lost");
+    session.expire(no_leader);
     assert_eq!(session.next_group().unwrap().first_seq, 1);
 }
 
@@ -225,7 +260,7 @@ async fn a_stop_answers_everybody() {
 
 #[tokio::test(start_paused = true)]
 async fn too_much_waiting_is_refused_before_it_is_taken() {
-    let session = Session::new(1);
+    let session = Arc::new(Session::new(1));
     let value = Bytes::from(vec![0; 8 << 20]);
     let command = Command::Set {
         key: Bytes::from_static(b"k"),
@@ -249,7 +284,7 @@ async fn too_much_waiting_is_refused_before_it_is_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn the_largest_value_alone_is_taken() {
-    let session = Session::new(1);
+    let session = Arc::new(Session::new(1));
     let value = Bytes::from(vec![0; memkv_store::MAX_VALUE_BYTES_CEILING]);
     let key = Bytes::from(vec![0; memkv_store::MAX_KEY_BYTES]);
     let command = Command::Set { key, value }.encode();

@@ -9,7 +9,7 @@ use memkv_store::ReplyValue;
 use memkv_store::{Command, Reply, SessionId};
 use tokio::time::Instant;
 
-use super::{Answer, OUTCOME_GRACE, WINDOW_BYTES, WINDOW_COMMANDS};
+use super::{Answer, EAGER_BYTES, OUTCOME_GRACE, RESEND_AFTER, WINDOW_BYTES, WINDOW_COMMANDS};
 use crate::RequestError;
 
 /// A command that has not been sent to any leader.
@@ -100,6 +100,22 @@ impl Window {
         }
     }
 
+    /// Whether what no leader has is worth an entry beside the one that is on its way.
+    pub(super) fn is_eager(&self) -> bool {
+        let mut bytes = self.pending_bytes;
+        let unsent = self.slots.range(self.sent..);
+        unsent.map(|slot| slot.command.len()).any(|len| {
+            bytes += len;
+            bytes >= EAGER_BYTES
+        })
+    }
+
+    /// When what is on its way is to be sent again, should nothing happen until then.
+    pub(super) fn resend_at(&self) -> Option<Instant> {
+        let progress_at = self.progress_at.filter(|_| self.sent > 0);
+        progress_at.map(|at| at + RESEND_AFTER)
+    }
+
     pub(super) fn rewind_to(&mut self, seq: u64) {
         let position = seq.saturating_sub(self.first_seq);
         self.sent = self
@@ -109,7 +125,7 @@ impl Window {
 
     /// Answers the slots that waited too long. They stay in the window, as a `Noop`: the original
     /// and the `Noop` share a number, so at most one of them takes effect.
-    pub(super) fn expire_slots(&mut self, now: Instant, no_leader: &str) {
+    pub(super) fn expire_slots(&mut self, now: Instant, no_leader: impl Fn() -> String) {
         for slot in &mut self.slots {
             // Deadlines are in order but for slots that are answered.
             if slot.deadline > now {
@@ -124,11 +140,11 @@ impl Window {
             };
             let error = if slot.exposed || slot.in_flight > 0 {
                 RequestError::Unknown {
-                    detail: format!("no majority confirmed it in time ({no_leader})"),
+                    detail: format!("no majority confirmed it in time ({})", no_leader()),
                 }
             } else {
                 RequestError::NoLeader {
-                    detail: no_leader.to_owned(),
+                    detail: no_leader(),
                 }
             };
             let _ = answer.send(Err(error));
