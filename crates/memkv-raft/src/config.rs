@@ -31,7 +31,7 @@ pub struct NodeConfig {
     /// `true`: an acknowledged write is fsynced on a majority. `false`: it survives the death of
     /// processes only. Agreed on at formation; a node that disagrees is refused.
     pub sync: bool,
-    /// A follower that heard nothing for this long, up to twice this, starts an election.
+    /// A follower that heard nothing for this long, up to a fifth longer, starts an election.
     pub election_timeout: Duration,
     /// How often a leader proves that it lives.
     pub heartbeat_interval: Duration,
@@ -59,7 +59,7 @@ impl NodeConfig {
             max_log_size: 64 * 1024 * 1024,
             max_log_count: 6,
             sync: true,
-            election_timeout: Duration::from_millis(500),
+            election_timeout: Duration::from_millis(1000),
             heartbeat_interval: Duration::from_millis(100),
             hold: Duration::from_secs(3),
             snapshot_growth_percent: 50,

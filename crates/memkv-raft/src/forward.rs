@@ -120,7 +120,9 @@ fn send(inner: &Arc<Inner>, leader: u64, group: crate::session::Group) -> Sent {
                 Ok(3) => GroupOutcome::DiskLow,
                 _ => GroupOutcome::Unknown,
             },
-            Err(PeerError::Unreachable(_) | PeerError::Refused(_)) => GroupOutcome::NotAppended,
+            Err(PeerError::Unreachable(_) | PeerError::NoListener(_) | PeerError::Refused(_)) => {
+                GroupOutcome::NotAppended
+            }
             Err(PeerError::Lost(_)) => GroupOutcome::Unknown,
         };
         (session, first_seq, count, outcome)

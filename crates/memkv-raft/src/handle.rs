@@ -20,7 +20,7 @@ use crate::env::blocking;
 use crate::identity::uuid_text;
 use crate::node::Inner;
 use crate::wire::{self, Envelope, Kind, WIRE_VERSION};
-use crate::{formation, forward, publish};
+use crate::{attend, formation, forward, publish};
 
 /// A snapshot that a leader is sending.
 pub(crate) struct Incoming {
@@ -68,6 +68,10 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
         Kind::Propose => propose(inner, body.0),
         Kind::OpenSession => open_session(inner, &envelope),
         Kind::ReadIndex => read_index(inner),
+        Kind::Attend => Box::pin(attend::receive(
+            inner.leader.subscribe(),
+            inner.peers.my_id(),
+        )),
         Kind::Publish => answer(publish::receive(inner, body).unwrap_or_else(|error| bad(&error))),
         Kind::Hello | Kind::Prepare | Kind::Join => formation::introduction(inner, envelope, body),
     }

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod announce;
+mod attend;
 mod batch;
 #[cfg(memkv_bugs)]
 pub mod bugs;

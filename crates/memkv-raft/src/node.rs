@@ -39,8 +39,8 @@ use crate::space::SpaceWatch;
 use crate::stats::{Counters, NodeStats};
 use crate::{
     Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
-    Transport, clock, compaction, diagnose, directory, expiry, follow, forward, read, space, stop,
-    supervise,
+    Transport, attend, clock, compaction, diagnose, directory, expiry, follow, forward, read,
+    space, stop, supervise,
 };
 
 /// Most bytes of one command: the largest value that any configuration allows, its key, and room
@@ -155,7 +155,7 @@ impl Inner {
     /// at the latest then. `None`: this process has not heard any.
     pub(crate) fn leader_lost_at(&self) -> Option<Instant> {
         let heard_at = *self.heard_at.lock();
-        heard_at.map(|at| at + self.config.election_timeout * 2)
+        heard_at.map(|at| at + self.config.election_timeout * 6 / 5)
     }
 
     /// Notes that the leader was heard.
@@ -461,6 +461,7 @@ async fn live(
     };
     inner.spawn(formation::serve_prepares(inner.clone(), prepares));
     inner.spawn(follow::run(inner.clone(), raft.clone()));
+    inner.spawn(attend::run(inner.clone(), raft.clone()));
     inner.spawn(inner.batcher.clone().run(raft.clone()));
     inner.spawn(forward::run(inner.clone()));
     inner.spawn(read::run_led(inner.clone()));

@@ -20,6 +20,9 @@ pub(crate) enum PeerError {
     /// It certainly did not get the request.
     #[error("{0}")]
     Unreachable(String),
+    /// The same, because no process listens on its address.
+    #[error("{0}")]
+    NoListener(String),
     /// It may have acted on the request.
     #[error("{0}")]
     Lost(String),
@@ -174,6 +177,7 @@ impl Peers {
             let response = match tokio::time::timeout(timeout, call).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(CallError::Unreachable(why))) => return Err(PeerError::Unreachable(why)),
+                Ok(Err(CallError::NoListener(why))) => return Err(PeerError::NoListener(why)),
                 Ok(Err(CallError::Lost(why))) => return Err(PeerError::Lost(why)),
                 Err(_) => {
                     return Err(PeerError::Lost(format!("no answer within {timeout:?}")));

@@ -212,7 +212,7 @@ fn caught_up(raft: &Raft, id: u64) -> bool {
 fn majority_without(inner: &Inner, voters: &BTreeSet<u64>, without: &BTreeSet<u64>) -> bool {
     let alive = voters
         .difference(without)
-        .filter(|id| inner.silent_for(**id) < inner.config.election_timeout * 2)
+        .filter(|id| inner.silent_for(**id) < inner.config.election_timeout)
         .count();
     alive > voters.len() / 2
 }

@@ -68,6 +68,10 @@ pub enum CallError {
     /// The request was certainly never delivered.
     #[error("unreachable: {0}")]
     Unreachable(String),
+    /// The same, and the peer's system says that no process listens on its address (TCP's RST in
+    /// answer to a SYN, RFC 9293, section 3.5.2).
+    #[error("unreachable: {0}")]
+    NoListener(String),
     /// The request may have been delivered; the response is lost.
     #[error("connection lost: {0}")]
     Lost(String),

@@ -43,11 +43,13 @@ pub(crate) enum Kind {
     Join = 12,
     /// A message for who listens to its channel.
     Publish = 13,
+    /// Answered when the recipient does not lead, or no more.
+    Attend = 14,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Result<Self, DecodeError> {
-        const ALL: [Kind; 13] = [
+        const ALL: [Kind; 14] = [
             Kind::Append,
             Kind::Vote,
             Kind::PreVote,
@@ -61,6 +63,7 @@ impl Kind {
             Kind::Prepare,
             Kind::Join,
             Kind::Publish,
+            Kind::Attend,
         ];
         ALL.into_iter()
             .find(|kind| *kind as u8 == value)

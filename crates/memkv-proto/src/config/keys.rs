@@ -148,10 +148,11 @@ pub const KEYS: &[Key] = &[
             min: 50,
             max: 60_000,
         },
-        "500",
+        "1000",
         "ms",
-        "Without a word from the leader for this long, up to twice as long, a follower asks for \
-         votes; at least three times heartbeat_interval_ms.",
+        "Without a word from the leader for this long, up to a fifth longer, a follower asks for \
+         votes; at least four times heartbeat_interval_ms. A leader whose process dies is replaced \
+         at once.",
     ),
     key(
         "heartbeat_interval_ms",

@@ -160,12 +160,12 @@ impl RaftConfig {
         self.validate_nodes()?;
         self.validate_redis_addr()?;
         self.validate_paths()?;
-        if self.election_timeout_ms < 3 * self.heartbeat_interval_ms {
+        if self.election_timeout_ms < 4 * self.heartbeat_interval_ms {
             // Two lost heartbeats in a row must not depose a leader.
             return Err(self.conflict(
                 &["election_timeout_ms", "heartbeat_interval_ms"],
                 format!(
-                    "election_timeout_ms ({}) is less than three times heartbeat_interval_ms ({})",
+                    "election_timeout_ms ({}) is less than four times heartbeat_interval_ms ({})",
                     self.election_timeout_ms, self.heartbeat_interval_ms
                 ),
                 "raise the first or lower the second",
@@ -540,7 +540,7 @@ mod tests {
                 .validate()
                 .is_ok()
         );
-        assert!(fails(r#"{"election_timeout_ms": 299}"#).contains("less than three times"));
+        assert!(fails(r#"{"election_timeout_ms": 399}"#).contains("less than four times"));
         assert!(
             fails(r#"{"hold_timeout_ms": 5001}"#).contains("more than request_timeout_ms (5000)")
         );

@@ -130,7 +130,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
 fn rpc_error(error: &PeerError) -> RPCError<TypeConfig> {
     match error {
-        PeerError::Unreachable(_) | PeerError::Refused(_) => {
+        PeerError::Unreachable(_) | PeerError::NoListener(_) | PeerError::Refused(_) => {
             RPCError::Unreachable(Unreachable::new(error))
         }
         PeerError::Lost(_) => RPCError::Network(NetworkError::new(error)),

@@ -37,6 +37,13 @@ pub(super) enum DialError {
     Refused { status: u16, detail: String },
 }
 
+impl DialError {
+    /// Whether the peer's system says that no process listens there.
+    pub(super) fn is_no_listener(&self) -> bool {
+        matches!(self, DialError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// A connection and what has been read behind the upgrade's answer.
 pub(super) type Dialled = (TcpStream, BytesMut);
 

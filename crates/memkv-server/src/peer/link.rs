@@ -164,16 +164,14 @@ impl Source {
     }
 
     /// Answers everything that waits: it was certainly not sent.
-    fn refuse(&mut self, batch: &mut Vec<Request>, why: &str) {
+    fn refuse(&mut self, batch: &mut Vec<Request>, error: &CallError) {
         while let Ok(request) = self.requests.try_recv() {
             self.queued_bytes
                 .fetch_sub(request.bytes, Ordering::Relaxed);
             batch.push(request);
         }
         for request in batch.drain(..) {
-            let _ = request
-                .reply
-                .send(Err(CallError::Unreachable(why.to_owned())));
+            let _ = request.reply.send(Err(error.clone()));
         }
     }
 }
@@ -188,7 +186,12 @@ async fn keep(me: String, secret: Option<ClusterSecret>, target: Target, mut sou
             Ok(dialled) => converse(dialled, &mut batch, &mut source, || outage.end(&target)).await,
             Err(error) => {
                 let why = error.to_string();
-                source.refuse(&mut batch, &why);
+                let error = if error.is_no_listener() {
+                    CallError::NoListener(why.clone())
+                } else {
+                    CallError::Unreachable(why.clone())
+                };
+                source.refuse(&mut batch, &error);
                 why
             }
         };

@@ -79,6 +79,8 @@ struct State {
     addresses: BTreeMap<String, usize>,
     ports: Vec<Option<Port>>,
     generations: Vec<u64>,
+    /// Whether a host without a process says so: its system still runs.
+    refuses: Vec<bool>,
     cuts: Cuts,
     weather: Weather,
     wires: BTreeMap<(usize, usize, Lane), mpsc::UnboundedSender<Message>>,
@@ -92,6 +94,7 @@ impl Net {
             addresses: addresses.iter().cloned().zip(0..).collect(),
             ports: vec![None; nodes],
             generations: vec![0; nodes],
+            refuses: vec![true; nodes],
             cuts: Cuts::none(nodes),
             weather,
             wires: BTreeMap::new(),
@@ -138,9 +141,12 @@ impl Net {
         self.shared.state.lock().ports[slot] = Some(port);
     }
 
-    /// Nobody listens on this host any more.
+    /// Nobody listens on this host any more; perhaps the whole machine is gone.
     pub fn close(&self, slot: usize) {
-        self.shared.state.lock().ports[slot] = None;
+        let refuses = self.shared.dice.coin();
+        let mut state = self.shared.state.lock();
+        state.ports[slot] = None;
+        state.refuses[slot] = refuses;
     }
 
     /// Replaces all cuts.
@@ -168,6 +174,11 @@ impl Shared {
 
     pub(crate) fn weather(&self) -> Weather {
         self.state.lock().weather.clone()
+    }
+
+    /// Whether this host's system answers for processes that are not there.
+    pub(crate) fn refuses(&self, slot: usize) -> bool {
+        self.state.lock().refuses[slot]
     }
 
     fn generation(&self, slot: usize) -> u64 {

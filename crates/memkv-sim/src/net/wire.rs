@@ -64,10 +64,20 @@ impl Wire {
             }
             let patience = self.net.dice.millis(PATIENCE_MS.0, PATIENCE_MS.1);
             if !self.net.wait_open(self.from, self.to, patience).await {
-                self.reset(message, &mut queue, "the link is cut");
+                self.reset(
+                    message,
+                    &mut queue,
+                    "the link is cut",
+                    CallError::Unreachable,
+                );
             } else if self.net.dice.chance(self.net.weather().loss) {
                 self.net.trace.count("connections reset");
-                self.reset(message, &mut queue, "connection reset");
+                self.reset(
+                    message,
+                    &mut queue,
+                    "connection reset",
+                    CallError::Unreachable,
+                );
             } else {
                 self.arrive(message, &mut queue);
             }
@@ -80,6 +90,7 @@ impl Wire {
         first: Message,
         queue: &mut mpsc::UnboundedReceiver<Message>,
         why: &'static str,
+        unsent: fn(String) -> CallError,
     ) {
         let sent = self.joins.take().is_some();
         let mut ghosts = Vec::new();
@@ -88,7 +99,7 @@ impl Wire {
             message.fail(if sent {
                 CallError::Lost(why.to_owned())
             } else {
-                CallError::Unreachable(why.to_owned())
+                unsent(why.to_owned())
             });
             ghosts.push(message.request);
             next = queue.try_recv().ok();
@@ -110,7 +121,11 @@ impl Wire {
             return;
         }
         let Some(port) = self.net.port(self.to) else {
-            return self.reset(message, queue, "connection refused");
+            return if self.net.refuses(self.to) {
+                self.reset(message, queue, "connection refused", CallError::NoListener)
+            } else {
+                self.reset(message, queue, "no answer", CallError::Unreachable)
+            };
         };
         let now_joins = (message.generation, port.generation);
         if self.joins.is_some_and(|joins| joins != now_joins) {
