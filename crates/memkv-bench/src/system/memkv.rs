@@ -1,0 +1,52 @@
+//! memkv itself: the release binaries with their defaults, on free ports and in a directory that
+//! goes away with it.
+
+use std::net::SocketAddr;
+
+use memkv_tests::Cluster;
+use serde_json::json;
+
+use super::{System, To};
+
+/// The default of `max_log_size`, in place of the tests' tiny segments: compaction is then what a
+/// user has.
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A cluster.
+pub(crate) struct Memkv {
+    pub(crate) cluster: Cluster,
+}
+
+impl Memkv {
+    /// Starts one; `durability` is `sync` (as shipped) or `os`.
+    pub(crate) fn start(nodes: usize, durability: &str) -> Memkv {
+        let settings = json!({ "max_log_size": SEGMENT_BYTES, "durability": durability });
+        let mut cluster = Cluster::configured_with(nodes, &settings);
+        cluster.start_all();
+        Memkv { cluster }
+    }
+}
+
+impl System for Memkv {
+    fn name(&self) -> &str {
+        "memkv"
+    }
+
+    fn addrs(&self, to: To) -> Vec<SocketAddr> {
+        let places = match to {
+            To::Leader => vec![self.cluster.leader()],
+            To::Follower => self.cluster.followers().into_iter().take(1).collect(),
+            To::All => (0..self.cluster.nodes.len()).collect(),
+        };
+        let nodes = &self.cluster.nodes;
+        let addrs = places
+            .into_iter()
+            .filter_map(|place| nodes[place].addr.parse().ok());
+        addrs.collect()
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        let nodes = self.cluster.nodes.iter();
+        nodes.filter_map(|node| node.process_id()).collect()
+    }
+}
