@@ -12,11 +12,15 @@
     reason = "a command line tool"
 )]
 
+mod bare;
+mod http;
 mod load;
 mod machine;
 mod protocol;
 mod run;
 mod sample;
+mod snapshot;
+mod statistics;
 mod system;
 
 use std::process::ExitCode;
@@ -28,11 +32,20 @@ use clap::Parser;
 enum Command {
     /// One load against one system.
     Run(run::Options),
+    /// memkv over HTTP: the original's JSON interface and the REST interface.
+    Http(http::Options),
+    /// What a snapshot of the whole data set costs the writers.
+    Snapshot(snapshot::Options),
+    /// A server that answers every HTTP request with the same body.
+    Bare(bare::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Run(options) => run::run(&options),
+        Command::Http(options) => http::run(&options),
+        Command::Snapshot(options) => snapshot::run(&options),
+        Command::Bare(options) => bare::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,17 +4,23 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::Value;
 
 use crate::load::{self, Keys, LoadError, Measured, Pace, Work};
 use crate::machine::{Meter, resident_bytes};
-use crate::protocol::RespClient;
+use crate::protocol::{EtcdClient, HttpClient, Interface, Protocol, RespClient};
 use crate::sample::Sample;
-use crate::system::{Memkv, Protocol, System, Target, To};
+use crate::system::{Name, System, Target, To};
 
 /// Connections and depth that keys are filled with: quick, and no system minds.
 const FILL: (usize, usize) = (16, 64);
+
+/// Values that fit into one frame of HTTP/2 with what belongs to them.
+const ETCD_VALUE_BYTES: usize = 16_000;
+
+/// Connections to etcd at most.
+const ETCD_CONNECTIONS: usize = 16;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -35,9 +41,9 @@ pub(crate) struct Options {
     /// Processes of the target whose CPU time and memory count.
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
-    /// Protocol of the target.
-    #[arg(long, value_enum, default_value = "resp")]
-    protocol: Protocol,
+    /// What is spoken; without it the system's own, and RESP with a target.
+    #[arg(long, value_enum)]
+    protocol: Option<Protocol>,
     /// Nodes of the system that are loaded.
     #[arg(long, value_enum, default_value = "leader")]
     to: To,
@@ -86,41 +92,29 @@ pub(crate) struct LoadOptions {
     warm_up: f64,
 }
 
-/// A system that can be started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Name {
-    /// The release binaries.
-    Memkv,
-}
-
 /// Runs all lines.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let system: Box<dyn System> = match options.system {
-        Some(Name::Memkv) => Box::new(Memkv::start(options.nodes, &options.durability)),
+    let own = options.system.map_or(Protocol::Resp, Name::protocol);
+    let protocol = options.protocol.unwrap_or(own);
+    let system = match options.system {
+        Some(name) => name.start(options.nodes, &options.durability)?,
         None => Box::new(Target::new(&options.target, &options.pid, options.wait)?),
     };
     let load = &options.load;
+    if protocol == Protocol::Etcd && load.value_bytes > ETCD_VALUE_BYTES {
+        return Err(format!(
+            "over etcd's protocol a value has {ETCD_VALUE_BYTES} bytes at most"
+        ));
+    }
     if load.reads > 0 {
-        fill(
-            &*system,
-            options.protocol,
-            load.keys as u64,
-            load.value_bytes,
-        )
-        .map_err(full)?;
+        fill(&*system, protocol, load.keys as u64, load.value_bytes).map_err(full)?;
     }
     println!("{}", Sample::HEAD);
     let mut samples = Vec::new();
     for depth in &load.pipeline {
         for connections in &load.connections {
             let work = load.work(*connections, *depth);
-            let sample = measure(
-                &*system,
-                options.protocol,
-                options.to,
-                &work,
-                load.value_bytes,
-            );
+            let sample = measure(&*system, protocol, options.to, &work, load.value_bytes);
             let sample = sample.map_err(full)?;
             println!("{sample}");
             samples.push(sample.json());
@@ -163,6 +157,9 @@ pub(crate) fn measure(
     let mut work = work.clone();
     work.targets = system.addrs(to);
     let shown = (work.connections, work.depth);
+    if protocol == Protocol::Etcd {
+        share_connections(&mut work);
+    }
     let servers = system.processes();
     let mut meter = Meter::new(&servers);
     let measured = drive(protocol, system.wait(), &work, value_bytes, || meter.mark())?;
@@ -194,18 +191,39 @@ pub(crate) fn fill(
         warm_up: Duration::ZERO,
         duration: Duration::ZERO,
     };
+    let mut work = work;
+    if protocol == Protocol::Etcd {
+        share_connections(&mut work);
+    }
     drive(protocol, system.wait(), &work, value_bytes, || {})
 }
 
-fn drive(
+/// Runs one load as it is.
+pub(crate) fn drive(
     protocol: Protocol,
     wait: Option<u64>,
     work: &Work,
     value_bytes: usize,
     mark: impl FnMut(),
 ) -> Result<Measured, LoadError> {
-    match protocol {
-        Protocol::Resp => load::run(work, || RespClient::new(value_bytes, wait), mark),
+    let interface = match protocol {
+        Protocol::Resp => return load::run(work, || RespClient::new(value_bytes, wait), mark),
+        Protocol::Etcd => return load::run(work, || EtcdClient::new(value_bytes), mark),
+        // The id of a node is its port here, as in the original's files.
+        Protocol::Seed => Interface::Seed(work.targets[0].port().to_string()),
+        Protocol::Rest => Interface::Rest,
+    };
+    load::run(work, || HttpClient::new(&interface, value_bytes), mark)
+}
+
+/// etcd's clients put many requests on one connection: what would be in flight on more connections
+/// than these is in flight on these. A pipeline has no meaning there.
+fn share_connections(work: &mut Work) {
+    let in_flight = work.connections * work.depth;
+    work.connections = work.connections.min(ETCD_CONNECTIONS);
+    work.depth = in_flight.div_ceil(work.connections);
+    if work.pace == Pace::Batch {
+        work.pace = Pace::Window;
     }
 }
 

@@ -56,6 +56,7 @@ pub(crate) fn run<C: Client>(
         engine.keep_pace()?;
     }
     mark();
+    engine.answered(Instant::now());
     let seconds = match work.keys {
         Keys::Random(_) => work.duration,
         Keys::Each(_) => engine.start.elapsed(),
@@ -201,7 +202,7 @@ impl<'a, C: Client> Engine<'a, C> {
         connection.receive(&mut self.buffer, &mut self.landed)?;
         let now = Instant::now();
         if !self.landed.is_empty() {
-            self.last_answer = now;
+            self.answered(now);
         }
         for landed in self.landed.drain(..) {
             self.measured
@@ -214,6 +215,15 @@ impl<'a, C: Client> Engine<'a, C> {
             Some(_) => self.connections[token.0].flush(),
             None => self.fill(token.0, now),
         }
+    }
+
+    /// Notes that there was an answer; what of a gap lies outside the measured time does not count.
+    fn answered(&mut self, now: Instant) {
+        let gap = now
+            .min(self.end)
+            .saturating_duration_since(self.last_answer.max(self.start));
+        self.measured.longest_gap = self.measured.longest_gap.max(gap);
+        self.last_answer = now;
     }
 
     /// Sends what a connection without a schedule may send now.

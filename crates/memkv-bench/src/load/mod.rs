@@ -68,6 +68,8 @@ pub(crate) struct Measured {
     pub(crate) writes: Histogram,
     /// Latencies of the reads that succeeded.
     pub(crate) reads: Histogram,
+    /// The longest time without any answer.
+    pub(crate) longest_gap: Duration,
     /// Of an open loop, those that had no answer two seconds after its end; they count among the
     /// writes with the time that they had waited.
     pub(crate) unanswered: u64,

@@ -4,9 +4,28 @@
 //! what says where it ends and whether it is a success: the generator shares the machine with the
 //! servers, and must cost about the same for all of them.
 
+mod etcd;
+mod http;
 mod resp;
 
+use clap::ValueEnum;
+
+pub(crate) use etcd::EtcdClient;
+pub(crate) use http::{HttpClient, Interface, content_length};
 pub(crate) use resp::RespClient;
+
+/// How to talk to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// Redis's protocol: `SET`, `GET`.
+    Resp,
+    /// The original's JSON over HTTP: `set`, `get`.
+    Seed,
+    /// The REST interface over HTTP: `PUT`, `GET`.
+    Rest,
+    /// etcd's gRPC: `Put`, linearizable `Range`.
+    Etcd,
+}
 
 /// Bytes of a key.
 pub(crate) const KEY_BYTES: usize = 16;

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use memkv_tests::Cluster;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{System, To};
 
@@ -21,7 +21,12 @@ impl Memkv {
     /// Starts one; `durability` is `sync` (as shipped) or `os`.
     pub(crate) fn start(nodes: usize, durability: &str) -> Memkv {
         let settings = json!({ "max_log_size": SEGMENT_BYTES, "durability": durability });
-        let mut cluster = Cluster::configured_with(nodes, &settings);
+        Memkv::start_with(nodes, &settings)
+    }
+
+    /// Starts one with these settings besides the tests' own.
+    pub(crate) fn start_with(nodes: usize, settings: &Value) -> Memkv {
+        let mut cluster = Cluster::configured_with(nodes, settings);
         cluster.start_all();
         Memkv { cluster }
     }

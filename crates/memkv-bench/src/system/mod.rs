@@ -1,19 +1,59 @@
 //! Systems that can be measured: clusters that are started here, and addresses where something runs
 //! already. Each knows where its leader is and which processes it has.
 
+mod bare;
+mod etcd;
 mod memkv;
+pub(crate) mod peers;
+mod redis;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use clap::ValueEnum;
 
+pub(crate) use bare::Bare;
+pub(crate) use etcd::Etcd;
 pub(crate) use memkv::Memkv;
+pub(crate) use redis::{Durability, Flavour, Redis};
 
-/// How to talk to a system.
+use crate::protocol::Protocol;
+
+/// A system that can be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Protocol {
-    /// Redis's protocol.
-    Resp,
+pub(crate) enum Name {
+    /// memkv's release binaries.
+    Memkv,
+    /// etcd with its defaults.
+    Etcd,
+    /// Valkey with `appendfsync always`; with replicas, each write is followed by `WAIT 1`.
+    Valkey,
+    /// Redis, the same.
+    Redis,
+    /// A server that answers every HTTP request with the same body.
+    Bare,
+}
+
+impl Name {
+    /// Starts so many nodes; `durability` is memkv's.
+    pub(crate) fn start(self, nodes: usize, durability: &str) -> Result<Box<dyn System>, String> {
+        let redis = |flavour| Redis::start(flavour, nodes, Durability::Always);
+        Ok(match self {
+            Name::Memkv => Box::new(Memkv::start(nodes, durability)),
+            Name::Etcd => Box::new(Etcd::start(nodes)?),
+            Name::Valkey => Box::new(redis(Flavour::Valkey)?),
+            Name::Redis => Box::new(redis(Flavour::Redis)?),
+            Name::Bare => Box::new(Bare::start()?),
+        })
+    }
+
+    /// The protocol that it is measured with where nothing else is said.
+    pub(crate) fn protocol(self) -> Protocol {
+        match self {
+            Name::Memkv | Name::Valkey | Name::Redis => Protocol::Resp,
+            Name::Etcd => Protocol::Etcd,
+            Name::Bare => Protocol::Seed,
+        }
+    }
 }
 
 /// Where the load goes.
