@@ -9,7 +9,8 @@ const COMMANDS: &[(&str, bool)] = &[
     ("run", true),
     ("compare", true),
     ("failover", true),
-    ("restart", true),
+    ("restart", false),
+    ("memory", true),
     ("http", false),
     ("snapshot", false),
 ];

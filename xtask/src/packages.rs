@@ -99,9 +99,7 @@ fn programs(needed: &[(&str, &'static str)], packages: &[&'static str]) -> Resul
     }
     let install = format!("apt-get install --yes {}", missing.join(" "));
     if !is_root() {
-        return Err(format!(
-            "programs are missing; run: sudo {install}"
-        ));
+        return Err(format!("programs are missing; run: sudo {install}"));
     }
     println!("installing what is missing: {install}");
     run(Command::new("apt-get").arg("update"))?;
@@ -123,10 +121,7 @@ fn python_packages(wanted: &Path, dir: &Path) -> Result<(), String> {
     run(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
     let mut pip = Command::new(dir.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet"]);
-    run(pip
-        .arg("--disable-pip-version-check")
-        .arg("-r")
-        .arg(wanted))
+    run(pip.arg("--disable-pip-version-check").arg("-r").arg(wanted))
 }
 
 fn node_clients() -> Result<(), String> {

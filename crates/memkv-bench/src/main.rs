@@ -13,10 +13,16 @@
 )]
 
 mod bare;
+mod compare;
+mod disk;
+mod failover;
 mod http;
 mod load;
 mod machine;
+mod memory;
+mod probe;
 mod protocol;
+mod restart;
 mod run;
 mod sample;
 mod snapshot;
@@ -32,6 +38,14 @@ use clap::Parser;
 enum Command {
     /// One load against one system.
     Run(run::Options),
+    /// memkv and its peers, every row of the goals; writes docs/performance.md.
+    Compare(compare::Options),
+    /// From the kill of a leader to the next acknowledged write.
+    Failover(failover::Options),
+    /// How long memkv takes to serve again with many keys.
+    Restart(restart::Options),
+    /// What a key takes in RAM.
+    Memory(memory::Options),
     /// memkv over HTTP: the original's JSON interface and the REST interface.
     Http(http::Options),
     /// What a snapshot of the whole data set costs the writers.
@@ -43,6 +57,10 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Run(options) => run::run(&options),
+        Command::Compare(options) => compare::run(&options),
+        Command::Failover(options) => failover::run(&options),
+        Command::Restart(options) => restart::run(&options),
+        Command::Memory(options) => memory::run(&options),
         Command::Http(options) => http::run(&options),
         Command::Snapshot(options) => snapshot::run(&options),
         Command::Bare(options) => bare::run(&options),

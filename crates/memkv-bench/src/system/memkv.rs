@@ -30,6 +30,18 @@ impl Memkv {
         cluster.start_all();
         Memkv { cluster }
     }
+
+    /// Where a node listens.
+    pub(crate) fn addr(&self, place: usize) -> SocketAddr {
+        let addr = self.cluster.nodes[place].addr.parse();
+        addr.expect("a node's address is an IP address and a port")
+    }
+
+    /// Where the other nodes listen.
+    pub(crate) fn addrs_without(&self, place: usize) -> Vec<SocketAddr> {
+        let places = (0..self.cluster.nodes.len()).filter(|other| *other != place);
+        places.map(|place| self.addr(place)).collect()
+    }
 }
 
 impl System for Memkv {
@@ -43,11 +55,7 @@ impl System for Memkv {
             To::Follower => self.cluster.followers().into_iter().take(1).collect(),
             To::All => (0..self.cluster.nodes.len()).collect(),
         };
-        let nodes = &self.cluster.nodes;
-        let addrs = places
-            .into_iter()
-            .filter_map(|place| nodes[place].addr.parse().ok());
-        addrs.collect()
+        places.into_iter().map(|place| self.addr(place)).collect()
     }
 
     fn processes(&self) -> Vec<u32> {
