@@ -26,13 +26,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         ));
     };
     let binaries = cargo::release_binaries()?;
-    cargo::run(&mut cargo::cargo([
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "memkv-bench",
-    ]))?;
     let mut program = Command::new(binaries.join("memkv-bench"));
     program.args(arguments).current_dir(cargo::root());
     if *with_peers {

@@ -36,7 +36,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     serve(options.listen).map_err(|error| format!("{}: {error}", options.listen))
 }
 
-fn serve(addr: SocketAddr) -> io::Result<()> {
+/// Serves until the listener fails.
+pub(crate) fn serve(addr: SocketAddr) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(addr)?;
     poll.registry()

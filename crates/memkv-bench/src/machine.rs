@@ -41,6 +41,8 @@ struct Reading {
 pub(crate) struct Used {
     /// CPU time of the servers.
     pub(crate) servers: Duration,
+    /// CPU time of the load generator.
+    pub(crate) own: Duration,
     /// Share of the machine's CPU time that went neither to the servers nor to the load.
     pub(crate) other: f64,
 }
@@ -82,6 +84,7 @@ impl<'a> Meter<'a> {
         let all = (ended.at - began.at).as_secs_f64() * cores as f64;
         Used {
             servers,
+            own,
             other: machine.saturating_sub(servers + own).as_secs_f64() / all,
         }
     }

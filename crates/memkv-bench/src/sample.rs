@@ -1,6 +1,7 @@
 //! One measured line: what was asked, what came out, as a line of a table and as JSON.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -23,6 +24,8 @@ pub(crate) struct Sample {
     pub(crate) complaint: Option<String>,
     /// CPU time of all servers per operation.
     pub(crate) cpu_us: f64,
+    /// CPU time of the load generator per operation.
+    pub(crate) load_us: f64,
     /// What the servers have in RAM together.
     pub(crate) resident_bytes: u64,
     /// Share of the machine that other work took.
@@ -32,8 +35,8 @@ pub(crate) struct Sample {
 
 impl Sample {
     /// Head of the table.
-    pub(crate) const HEAD: &'static str = "system        c     P reads      op/s    p50 ms    p99 ms  \
-         p99.9 ms  failed  CPU us  RAM MiB other";
+    pub(crate) const HEAD: &'static str = "system           c   P reads     op/s   p50 ms   p99 ms  \
+         p99.9 ms failed CPU us load us RAM MiB other";
 
     /// Puts together what was measured. `connections` is what was asked for, where the protocol
     /// puts several of them on one socket.
@@ -49,6 +52,7 @@ impl Sample {
         all.merge(&measured.writes);
         all.merge(&measured.reads);
         let answered = all.count() - measured.unanswered;
+        let per_operation = |time: Duration| time.as_secs_f64() * 1e6 / answered.max(1) as f64;
         let millis = |share| all.quantile(share).as_secs_f64() * 1e3;
         Sample {
             system: system.to_owned(),
@@ -62,7 +66,8 @@ impl Sample {
             failed: measured.failed,
             unanswered: measured.unanswered,
             complaint: measured.complaint.clone(),
-            cpu_us: used.servers.as_secs_f64() * 1e6 / answered.max(1) as f64,
+            cpu_us: per_operation(used.servers),
+            load_us: per_operation(used.own),
             resident_bytes,
             other: used.other,
             pace: work.pace,
@@ -91,6 +96,7 @@ impl Sample {
             "unanswered": self.unanswered,
             "first_error": self.complaint,
             "cpu_us_per_op": self.cpu_us,
+            "load_cpu_us_per_op": self.load_us,
             "resident_bytes": self.resident_bytes,
             "other_work": self.other,
         })
@@ -101,7 +107,7 @@ impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:<9} {:>5} {:>5} {:>4}% {:>9.0} {:>9.3} {:>9.3} {:>9.3} {:>7} {:>7.1} {:>8.0} {:>4.0}%",
+            "{:<12} {:>5} {:>3} {:>4}% {:>8.0} {:>8.3} {:>8.3} {:>9.3} {:>6} {:>6.1} {:>7.1} {:>7.0} {:>4.0}%",
             self.system,
             self.connections,
             self.depth,
@@ -112,6 +118,7 @@ impl fmt::Display for Sample {
             self.p999_ms,
             self.failed + self.unanswered,
             self.cpu_us,
+            self.load_us,
             self.resident_bytes as f64 / 1048576.0,
             self.other * 100.0,
         )?;

@@ -103,7 +103,10 @@ pub(super) fn section(machine: &str, results: &Results, options: &Options) -> St
         line(&mut text, &[timed.title, timed.system, &spread]);
     }
     for (plot, _) in &results.plots {
-        text.push_str(&format!("\n![{}](performance/{}.svg)\n", plot.title, plot.file));
+        text.push_str(&format!(
+            "\n![{}](performance/{}.svg)\n",
+            plot.title, plot.file
+        ));
     }
     text
 }

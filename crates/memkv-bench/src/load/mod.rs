@@ -7,6 +7,8 @@
 mod connection;
 mod engine;
 mod histogram;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 use std::io;
