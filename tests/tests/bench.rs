@@ -11,7 +11,15 @@ use serde_json::Value;
 /// Runs `memkv-bench run` for a second, and returns its only sample.
 fn sample(addr: &str, json: &Path, more: &[&str]) -> Value {
     let mut command = Command::new(binary("memkv-bench"));
-    command.args(["run", "--target", addr, "--seconds", "1", "--warm-up", "0"]);
+    command.args([
+        "run",
+        "--target",
+        addr,
+        "--seconds",
+        "1",
+        "--warm-up-ms",
+        "0",
+    ]);
     command.args(["--keys", "100", "--json"]).arg(json);
     let output = command.args(more).output().unwrap();
     assert!(output.status.success(), "{more:?}: {output:?}");

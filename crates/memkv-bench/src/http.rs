@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::load::{Keys, Pace, Work};
 use crate::protocol::Protocol;
-use crate::run::{fill, full, measure};
+use crate::run::{fill, full, measure, positive};
 use crate::sample::Sample;
 use crate::system::{Memkv, To};
 
@@ -19,7 +19,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// Connections, a line for each number.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 1024])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 1024], value_parser = positive)]
     connections: Vec<usize>,
     /// Bytes of a value.
     #[arg(long, default_value_t = 100)]

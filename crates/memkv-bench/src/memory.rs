@@ -19,7 +19,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value = "memkv")]
     system: Name,
     /// Keys of 16 bytes.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
     /// Bytes of a value.
     #[arg(long, default_value_t = 64)]

@@ -28,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 #[derive(Args)]
 pub(crate) struct Options {
     /// Keys of 16 bytes, with values of 64.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
     /// How often each is measured.
     #[arg(long, default_value_t = 3)]

@@ -28,7 +28,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, conflicts_with = "target")]
     system: Option<Name>,
     /// Nodes of the system.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = positive)]
     nodes: usize,
     /// Load servers that run already; several addresses get the connections in turn.
     #[arg(
@@ -63,33 +63,46 @@ pub(crate) struct Options {
 #[derive(Args)]
 pub(crate) struct LoadOptions {
     /// Connections; a line for each number.
-    #[arg(short, long, value_delimiter = ',', default_values_t = [1, 64, 1024])]
+    #[arg(short, long, value_delimiter = ',', default_values_t = [1, 64, 1024], value_parser = positive)]
     connections: Vec<usize>,
     /// Requests in one write, whose answers are awaited together; a line for each number.
-    #[arg(short = 'P', long, value_delimiter = ',', default_values_t = [1])]
+    #[arg(short = 'P', long, value_delimiter = ',', default_values_t = [1], value_parser = positive)]
     pipeline: Vec<usize>,
     /// Keep the pipeline full instead: each answer is followed by the next request.
     #[arg(long, conflicts_with = "rate")]
     window: bool,
     /// Send so many requests in a second whether or not the server keeps up; latency counts from
     /// the time at which each was due.
-    #[arg(long)]
+    #[arg(long, value_parser = above_zero)]
     rate: Option<f64>,
     /// Percent of the requests that read.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=100))]
     reads: u8,
     /// Keys that requests are spread over.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = positive)]
     keys: usize,
     /// Bytes of a value.
     #[arg(long, default_value_t = 256)]
     value_bytes: usize,
     /// Seconds that count.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 4.0, value_parser = above_zero)]
     seconds: f64,
-    /// Seconds before them that do not count.
-    #[arg(long, default_value_t = 0.5)]
-    warm_up: f64,
+    /// Milliseconds before them that do not count.
+    #[arg(long, default_value_t = 500)]
+    warm_up_ms: u64,
+}
+
+/// A whole number from 1 on.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "it must be a whole number from 1 on".to_owned())
+}
+
+/// A number above 0, and not so large that no time is left between two requests.
+pub(crate) fn above_zero(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok();
+    let number = number.filter(|number| *number > 0.0 && *number < 1e8);
+    number.ok_or_else(|| "it must be a number above 0 and below a hundred million".to_owned())
 }
 
 /// Runs all lines.
@@ -140,7 +153,7 @@ impl LoadOptions {
             },
             keys: Keys::Random(self.keys),
             reads_percent: usize::from(self.reads),
-            warm_up: Duration::from_secs_f64(self.warm_up),
+            warm_up: Duration::from_millis(self.warm_up_ms),
             duration: Duration::from_secs_f64(self.seconds),
         }
     }
@@ -156,6 +169,9 @@ pub(crate) fn measure(
 ) -> Result<Sample, LoadError> {
     let mut work = work.clone();
     work.targets = system.addrs(to);
+    if work.targets.is_empty() {
+        return Err(LoadError::NoTarget);
+    }
     let shown = (work.connections, work.depth);
     if protocol == Protocol::Etcd {
         share_connections(&mut work);
@@ -236,4 +252,45 @@ pub(crate) fn full(error: LoadError) -> String {
         cause = found.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ETCD_CONNECTIONS, above_zero, positive, share_connections};
+    use crate::load::{Keys, Pace, Work};
+    use std::time::Duration;
+
+    #[test]
+    fn etcd_has_as_many_requests_in_flight_on_fewer_connections() {
+        for (connections, depth, wanted) in [
+            (1, 1, (1, 1)),
+            (64, 1, (ETCD_CONNECTIONS, 4)),
+            (1024, 1, (ETCD_CONNECTIONS, 64)),
+            (4, 16, (4, 16)),
+        ] {
+            let mut work = Work {
+                targets: Vec::new(),
+                connections,
+                depth,
+                pace: Pace::Batch,
+                keys: Keys::Random(1),
+                reads_percent: 0,
+                warm_up: Duration::ZERO,
+                duration: Duration::ZERO,
+            };
+            share_connections(&mut work);
+            assert_eq!((work.connections, work.depth), wanted);
+            assert_eq!(work.pace, Pace::Window);
+        }
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        assert_eq!(positive("3"), Ok(3));
+        assert!(positive("0").is_err() && positive("-1").is_err() && positive("x").is_err());
+        assert_eq!(above_zero("0.5"), Ok(0.5));
+        for text in ["0", "-1", "NaN", "inf", "1e9", "x"] {
+            assert!(above_zero(text).is_err(), "{text}");
+        }
+    }
 }

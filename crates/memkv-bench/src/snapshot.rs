@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::load::{Keys, Pace, Work};
 use crate::protocol::Protocol;
-use crate::run::{drive, fill, full};
+use crate::run::{drive, fill, full, positive};
 use crate::statistics::median;
 use crate::system::{Memkv, System, To};
 
@@ -29,10 +29,10 @@ const BUILD_MAX: Duration = Duration::from_secs(2);
 #[derive(Parser)]
 pub(crate) struct Options {
     /// Keys of 16 bytes, with values of 64.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
     /// Connections that write during the measurement.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = positive)]
     connections: usize,
     /// Windows of each kind.
     #[arg(long, default_value_t = 5)]

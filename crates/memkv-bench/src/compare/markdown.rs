@@ -62,7 +62,7 @@ fn field(path: &str, name: &str) -> Option<String> {
 pub(super) fn print_goals(row: &Row, measures: &Measures) {
     for goal in row.goals {
         let reached = measures.reached(goal);
-        let sign = if goal.bound.holds(reached) {
+        let sign = if goal.bound.holds(reached.median) {
             "ok"
         } else {
             "--"
@@ -89,7 +89,8 @@ pub(super) fn section(machine: &str, results: &Results, options: &Options) -> St
         time_goal(&mut text, timed);
     }
     text.push_str(
-        "\nMedians, and in brackets the least and the most of all repetitions. CPU is the time of all \
+        "\nA ratio is that of two medians; in brackets, between what it lay in the single rounds.\n\n\
+         Medians, and in brackets the least and the most of all repetitions. CPU is the time of all \
          server processes per operation; other is the largest share of the machine that something \
          else took in a sample.\n\n\
          | Work | System | Per second | p50 ms | p99 ms | CPU us | Other |\n|---|---|---|---|---|---|---|\n",
@@ -98,9 +99,12 @@ pub(super) fn section(machine: &str, results: &Results, options: &Options) -> St
         figures(&mut text, row, measures);
     }
     text.push_str("\n| Work | System | Seconds |\n|---|---|---|\n");
+    let mut last = "";
     for timed in &results.times {
+        let title = if timed.title == last { "" } else { timed.title };
         let spread = spread_text(timed.spread(), 2);
-        line(&mut text, &[timed.title, timed.system, &spread]);
+        line(&mut text, &[title, timed.system, &spread]);
+        last = timed.title;
     }
     for (plot, _) in &results.plots {
         text.push_str(&format!(
@@ -119,7 +123,7 @@ fn goals(text: &mut String, row: &Row, measures: &Measures) {
             title,
             &goal_text(goal),
             &reached_text(goal, reached),
-            verdict(Some(goal.bound.holds(reached))),
+            verdict(Some(goal.bound.holds(reached.median))),
         ];
         line(text, &cells);
     }
@@ -155,10 +159,21 @@ fn figures(text: &mut String, row: &Row, measures: &Measures) {
             line(text, &[title, run.label, &bytes, "", "", "", ""]);
             continue;
         }
+        let rate = spread(Figure::Rate);
+        let mut rate = format!(
+            "{} ({} to {})",
+            thousands(rate.median),
+            thousands(rate.low),
+            thousands(rate.high)
+        );
+        let failed = measures.failed(run.label);
+        if failed > 0 {
+            rate.push_str(&format!(", **{failed} failed**"));
+        }
         let cells = [
             title,
             run.label,
-            &spread_text(spread(Figure::Rate), 0),
+            &rate,
             &spread_text(spread(Figure::P50), 2),
             &spread_text(spread(Figure::P99), 2),
             &spread_text(spread(Figure::Cpu), 1),
@@ -177,6 +192,15 @@ fn verdict(holds: Option<bool>) -> &'static str {
         Some(true) => "reached",
         Some(false) => "not reached",
         None => "",
+    }
+}
+
+/// A rate: `735`, `21.7k`, `135.8k`.
+fn thousands(rate: f64) -> String {
+    if rate < 10_000.0 {
+        format!("{rate:.0}")
+    } else {
+        format!("{:.1}k", rate / 1e3)
     }
 }
 
@@ -203,10 +227,13 @@ fn goal_text(goal: &Goal) -> String {
     }
 }
 
-fn reached_text(goal: &Goal, reached: f64) -> String {
+fn reached_text(goal: &Goal, reached: Spread) -> String {
     match goal.against {
-        Some(_) => format!("{reached:.2}x"),
-        None => format!("{reached:.1}"),
+        Some(_) => {
+            let Spread { median, low, high } = reached;
+            format!("{median:.2}x ({low:.2} to {high:.2})")
+        }
+        None => spread_text(reached, 1),
     }
 }
 
@@ -214,7 +241,7 @@ fn reached_text(goal: &Goal, reached: f64) -> String {
 mod tests {
     use super::super::rows::{Bound, Figure, Goal, ROWS};
     use super::super::{Measure, Measures};
-    use super::{BEGIN, END, between_markers, goals, short, spread_text};
+    use super::{BEGIN, END, between_markers, goals, short, spread_text, thousands};
     use crate::statistics::Spread;
 
     #[test]
@@ -242,7 +269,7 @@ mod tests {
         let mut text = String::new();
         goals(&mut text, memory, &measures);
         assert!(
-            text.contains("<= 0.9x Valkey | 0.90x | reached |"),
+            text.contains("<= 0.9x Valkey | 0.90x (0.89 to 3.64) | reached |"),
             "{text}"
         );
         let alone = Goal {
@@ -251,7 +278,7 @@ mod tests {
             against: None,
             bound: Bound::AtMost(1.0),
         };
-        assert!((measures.reached(&alone) - 90.0).abs() < 1e-9);
+        assert!((measures.reached(&alone).median - 90.0).abs() < 1e-9);
     }
 
     #[test]
@@ -259,6 +286,10 @@ mod tests {
         assert_eq!(
             short("Redis server v=7.0.15 sha=1 malloc=x"),
             "Redis server v=7.0.15"
+        );
+        assert_eq!(
+            (thousands(735.4), thousands(21_662.0)),
+            ("735".into(), "21.7k".into())
         );
         let spread = Spread::of(&[1.0, 2.0, 4.0]);
         assert_eq!(spread_text(spread, 1), "2.0 (1.0 to 4.0)");

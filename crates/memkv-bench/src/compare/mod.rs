@@ -21,9 +21,9 @@ use serde_json::{Value, json};
 
 use crate::load::{Keys, LoadError, Pace, Work};
 use crate::memory::bytes_per_key;
-use crate::run::{fill, full, measure};
+use crate::run::{above_zero, fill, full, measure, positive};
 use crate::sample::Sample;
-use crate::statistics::Spread;
+use crate::statistics::{Spread, median};
 use crate::system::{Name, System};
 use rows::{Figure, Goal, Load, PLOTS, ROWS, Row, Run, SWEEP};
 use times::Timed;
@@ -49,16 +49,16 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
     /// Seconds of a sample.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 4.0, value_parser = above_zero)]
     seconds: f64,
     /// Samples of each run.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = positive)]
     times: usize,
     /// Kills of a leader.
     #[arg(long, default_value_t = 20)]
     trials: usize,
     /// Keys of the restarts.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
     /// Where `performance.md` and `performance/` are.
     #[arg(long, default_value = "docs")]
@@ -92,19 +92,42 @@ impl Measure {
 struct Measures(BTreeMap<&'static str, Vec<Measure>>);
 
 impl Measures {
-    fn spread(&self, run: &str, figure: Figure) -> Spread {
+    fn values(&self, run: &str, figure: Figure) -> Vec<f64> {
         let measures = self.0.get(run).map_or(&[][..], Vec::as_slice);
-        let values: Vec<f64> = measures.iter().map(|one| one.figure(figure)).collect();
-        Spread::of(&values)
+        measures.iter().map(|one| one.figure(figure)).collect()
     }
 
-    /// What a goal asks for: a quotient of two medians, or a median.
-    fn reached(&self, goal: &Goal) -> f64 {
-        let own = self.spread(goal.run, goal.figure).median;
-        match goal.against {
-            Some(other) => own / self.spread(other, goal.figure).median,
-            None => own,
+    fn spread(&self, run: &str, figure: Figure) -> Spread {
+        Spread::of(&self.values(run, figure))
+    }
+
+    /// What a goal asks for: a quotient of two medians, or a median; and between which values it
+    /// lay in the single rounds.
+    fn reached(&self, goal: &Goal) -> Spread {
+        let own = self.values(goal.run, goal.figure);
+        let Some(against) = goal.against else {
+            return Spread::of(&own);
+        };
+        let other = self.values(against, goal.figure);
+        let quotients: Vec<f64> = own
+            .iter()
+            .zip(&other)
+            .map(|(own, other)| own / other)
+            .collect();
+        Spread {
+            median: median(&own) / median(&other),
+            ..Spread::of(&quotients)
         }
+    }
+
+    /// Requests that failed.
+    fn failed(&self, run: &str) -> u64 {
+        let measures = self.0.get(run).map_or(&[][..], Vec::as_slice);
+        let failed = measures.iter().map(|measure| match measure {
+            Measure::Load(sample) => sample.failed + sample.unanswered,
+            Measure::BytesPerKey(_) => 0,
+        });
+        failed.sum()
     }
 
     /// The largest share that other work took.

@@ -301,7 +301,7 @@ pub(crate) const PLOTS: &[Plot] = &[
     },
     Plot {
         file: "reads",
-        title: "Reads, three nodes",
+        title: "Reads, three nodes (Valkey's may be stale)",
         runs: &[
             reads(100, run("memkv", Name::Memkv, 3, C1)),
             reads(100, run("etcd", Name::Etcd, 3, C1)),

@@ -84,6 +84,8 @@ pub(crate) struct Measured {
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
+    #[error("there is no such node: with one node there is no follower")]
+    NoTarget,
     #[error("cannot connect to {addr}; does the server listen there?")]
     Connect {
         addr: SocketAddr,

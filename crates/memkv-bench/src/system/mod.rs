@@ -98,6 +98,9 @@ impl Target {
         processes: &[u32],
         wait: Option<u64>,
     ) -> Result<Target, String> {
+        if let Some(gone) = processes.iter().find(|id| !memkv_tests::exists(**id)) {
+            return Err(format!("there is no process {gone}"));
+        }
         let addrs: Result<Vec<SocketAddr>, String> =
             addrs.iter().map(|addr| resolve(addr)).collect();
         Ok(Target {
