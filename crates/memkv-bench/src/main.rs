@@ -1,9 +1,10 @@
-//! `memkv-bench`: throughput, latency and CPU time of a real three-node cluster. Development only.
+//! `memkv-bench`: throughput, latency, CPU time and memory of memkv and of its peers. Development
+//! only.
 //!
-//! Starts the release binaries itself, so that every run measures the same thing: three nodes on
-//! this machine, `durability` as shipped (fsync before every acknowledgement), closed loop: each
-//! connection sends its next request when it has the answer to the last. The load generator shares
-//! the machine's cores with the servers; the CPU column counts the servers only.
+//! Starts release binaries itself, so that every run measures the same thing, or loads what runs
+//! already. The load generator shares the machine's cores with the servers, and its cost is shown
+//! beside theirs. Never changes what it measures: memkv runs as shipped, its peers with the settings
+//! that `docs/performance.md` names.
 
 #![forbid(unsafe_code)]
 #![allow(

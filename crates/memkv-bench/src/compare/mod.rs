@@ -189,9 +189,12 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         );
         results.plots.push((plot, sweep(plot.runs, options)?));
     }
+    if results.is_empty() {
+        return Err(format!("no row's title holds any of {:?}", options.rows));
+    }
     println!("\nall of it took {:.0} s", began.elapsed().as_secs_f64());
     if let Some(path) = &options.json {
-        write(path, &format!("{:#}\n", results.json()))?;
+        write(path, &format!("{:#}\n", results.json(&machine)))?;
     }
     if options.rows.is_empty() {
         publish(&options.docs, &machine, &results, options)?;
@@ -200,7 +203,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
 }
 
 impl Results {
-    fn json(&self) -> Value {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.times.is_empty() && self.plots.is_empty()
+    }
+
+    fn json(&self, machine: &str) -> Value {
         let rows = self.rows.iter();
         let plots = self.plots.iter().map(|(plot, points)| {
             let points = points.iter();
@@ -209,6 +216,7 @@ impl Results {
             (plot.title.to_owned(), Value::Object(points.collect()))
         });
         json!({
+            "machine": machine.lines().collect::<Vec<_>>(),
             "rows": rows.map(|(row, measures)| (row.title.to_owned(), measures.json())).collect::<serde_json::Map<_, _>>(),
             "times": self.times.iter().map(Timed::json).collect::<Vec<_>>(),
             "plots": plots.collect::<serde_json::Map<_, _>>(),
