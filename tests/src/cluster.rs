@@ -127,6 +127,11 @@ impl Node {
         self.process.as_mut().expect("the node runs")
     }
 
+    /// The id of its process, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Whether it was started and not stopped.
     pub fn runs(&self) -> bool {
         self.process.is_some()

@@ -9,12 +9,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::poll;
 
-/// Path of a release binary. `cargo xtask test` builds them and says where they are.
+/// Path of a release binary. `cargo xtask test` builds them and says where they are; a program that
+/// was built beside them needs nobody to say it.
 pub fn binary(name: &str) -> PathBuf {
-    let dir = std::env::var_os("MEMKV_BIN_DIR")
-        .expect("MEMKV_BIN_DIR is not set: run these tests with `cargo xtask test`");
-    let path = Path::new(&dir).join(name);
-    assert!(path.is_file(), "{} does not exist", path.display());
+    let said = std::env::var_os("MEMKV_BIN_DIR").map(PathBuf::from);
+    let own = std::env::current_exe().ok();
+    let beside = own.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+    let path = said.or(beside).unwrap_or_default().join(name);
+    assert!(
+        path.is_file(),
+        "{} does not exist: run these tests with `cargo xtask test`",
+        path.display()
+    );
     path
 }
 

@@ -2,30 +2,34 @@
 
 use std::process::Command;
 
-use crate::cargo;
+use crate::{cargo, packages};
+
+/// What can be measured, and whether the peers are measured too.
+const COMMANDS: &[(&str, bool)] = &[
+    ("run", true),
+    ("compare", true),
+    ("failover", true),
+    ("restart", false),
+    ("memory", true),
+    ("http", false),
+    ("snapshot", false),
+];
 
 /// Builds and runs the load generator with `arguments`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
-    let known = |what: &String| what == "http" || what == "snapshot";
-    if !arguments.first().is_some_and(known) {
-        return Err(
-            "usage: cargo xtask bench http [--seconds N] [--connections N,N,...]\n       \
-             cargo xtask bench snapshot [--keys N] [--windows N]"
-                .to_owned(),
-        );
-    }
+    let first = arguments.first().map(String::as_str).unwrap_or_default();
+    let Some((_, with_peers)) = COMMANDS.iter().find(|(name, _)| *name == first) else {
+        let names: Vec<&str> = COMMANDS.iter().map(|(name, _)| *name).collect();
+        return Err(format!(
+            "usage: cargo xtask bench {} [--help] [...]",
+            names.join("|")
+        ));
+    };
     let binaries = cargo::release_binaries()?;
-    cargo::run(&mut cargo::cargo([
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "memkv-bench",
-    ]))?;
-    let program = binaries.join("memkv-bench");
-    cargo::run(
-        Command::new(program)
-            .args(arguments)
-            .env("MEMKV_BIN_DIR", binaries),
-    )
+    let mut program = Command::new(binaries.join("memkv-bench"));
+    program.args(arguments).current_dir(cargo::root());
+    if *with_peers {
+        program.env("MEMKV_PEERS_DIR", packages::peers()?);
+    }
+    cargo::run(program.env("MEMKV_BIN_DIR", binaries))
 }

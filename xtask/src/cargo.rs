@@ -68,7 +68,8 @@ pub(crate) fn run_lines(command: &mut Command, mut line: impl FnMut(&str)) -> Re
     }
 }
 
-/// Builds the release binaries of the product and returns the directory that holds them.
+/// Builds the release binaries of the product, and the load generator, and returns the directory
+/// that holds them.
 pub(crate) fn release_binaries() -> Result<PathBuf, String> {
     run(&mut cargo([
         "build",
@@ -79,6 +80,8 @@ pub(crate) fn release_binaries() -> Result<PathBuf, String> {
         "memkv-server",
         "-p",
         "memkv-client",
+        "-p",
+        "memkv-bench",
     ]))?;
     Ok(target_dir().join("release"))
 }

