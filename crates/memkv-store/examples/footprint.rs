@@ -12,7 +12,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use memkv_store::{
-    BatchBuilder, Command, Loader, Rejected, Reply, SessionId, Sink, Store, SystemOp, SystemOutcome,
+    BatchBuilder, Command, Loader, Rejected, Reply, SessionId, Sink, Store, SystemOp,
+    SystemOutcome, Work,
 };
 
 #[global_allocator]
@@ -178,6 +179,13 @@ fn photograph(run: &mut Run) -> Vec<Vec<u8>> {
     blocks
 }
 
+/// Runs each piece on a thread.
+fn run(work: Vec<Work<'_>>) {
+    std::thread::scope(|scope| {
+        work.into_iter().for_each(|piece| drop(scope.spawn(piece)));
+    });
+}
+
 fn load(blocks: &[Vec<u8>]) {
     let before = resident();
     let start = Instant::now();
@@ -186,7 +194,7 @@ fn load(blocks: &[Vec<u8>]) {
         loader.block(block).expect("a block of this store");
     }
     let blocks_ms = start.elapsed().as_millis();
-    let store = loader.finish().expect("a whole snapshot");
+    let store = loader.finish_with(&run).expect("a whole snapshot");
     println!(
         "load                     {} ms, {blocks_ms} of them blocks; {:.1} B/key",
         start.elapsed().as_millis(),

@@ -12,6 +12,7 @@ use std::ops::Bound;
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::build::{Runner, build};
 use super::entry::{Entry, Numbers, Record, Value, write_numbers};
 use super::order::{Keys, Order};
 use super::records::{Number, Records};
@@ -55,7 +56,7 @@ impl Place {
     }
 
     /// What the ordered index knows of it.
-    fn hash(self) -> u32 {
+    pub(super) fn hash(self) -> u32 {
         (self.shard as u32) << TAG_BITS | self.tag & ((1 << TAG_BITS) - 1)
     }
 }
@@ -76,7 +77,7 @@ pub(crate) struct Database {
 
 /// The entries, and where they are by hash.
 #[derive(Debug, Default)]
-struct Table {
+pub(super) struct Table {
     /// What places are made with.
     seed: u64,
     records: Records,
@@ -85,8 +86,16 @@ struct Table {
 }
 
 impl Table {
-    fn place(&self, key: &[u8]) -> Place {
+    pub(super) fn place(&self, key: &[u8]) -> Place {
         Place::of(self.seed, key)
+    }
+
+    pub(super) fn shards(&self) -> &[HashTable<Number>] {
+        &self.shards
+    }
+
+    pub(super) fn key(&self, number: Number) -> &[u8] {
+        self.records.key(number)
     }
 
     fn find(&self, place: Place, is_it: impl Fn(Number) -> bool) -> Option<Number> {
@@ -201,6 +210,10 @@ impl Database {
             .find(place, |number| self.table.records.key(number) == key)
     }
 
+    pub(super) fn place(&self, key: &[u8]) -> Place {
+        self.table.place(key)
+    }
+
     pub(super) fn entry(&self, number: Number) -> Entry<'_> {
         self.table.records.get(number)
     }
@@ -217,7 +230,7 @@ impl Database {
 
     /// What tells two keys of a shard apart when chance picks one.
     pub(crate) fn tag(&self, entry: &Entry<'_>) -> u32 {
-        self.table.place(entry.key()).tag
+        self.place(entry.key()).tag
     }
 
     /// The entries of the keys from `start` on in byte order, also those past their deadline.
@@ -350,31 +363,9 @@ impl Database {
     }
 
     /// Builds the ordered index anew, after entries were put in without it.
-    pub(super) fn build_order(&mut self) {
-        let records = &self.table.records;
-        let numbers = self.table.shards.iter().flatten().copied();
-        let mut keys: Vec<([u64; 2], Number)> = numbers
-            .map(|number| (first_bytes(records.key(number)), number))
-            .collect();
-        keys.sort_unstable_by(|(first, one), (other, two)| {
-            let first = first.cmp(other);
-            first.then_with(|| records.key(*one).cmp(records.key(*two)))
-        });
-        let keys = keys.iter().map(|(_, number)| records.key(*number));
-        self.order = Order::build(keys.map(|key| (key, self.table.hash(key))));
+    pub(super) fn build_order(&mut self, run: Runner<'_>) {
+        self.order = build(&self.table, self.len, run);
     }
-}
-
-/// A key's first bytes as numbers, in the order of the keys but for equal ones.
-fn first_bytes(key: &[u8]) -> [u64; 2] {
-    let mut first = [0; 16];
-    let len = key.len().min(first.len());
-    first[..len].copy_from_slice(&key[..len]);
-    let (high, low) = first.split_at(8);
-    [high, low].map(|half| {
-        half.iter()
-            .fold(0, |number, byte| number << 8 | u64::from(*byte))
-    })
 }
 
 /// The hash that a shard's table sees: it takes a bucket from the lowest bits and a control byte
@@ -391,6 +382,7 @@ mod tests {
     use xxhash_rust::xxh3::xxh3_64;
 
     use super::*;
+    use crate::keyspace::build::in_turn;
 
     /// What a key should have: its value, its revisions and its deadline.
     type Wanted = BTreeMap<Vec<u8>, (Vec<u8>, u64, u64, Option<u64>)>;
@@ -419,7 +411,7 @@ mod tests {
             database.bytes
         );
         let due = entries().filter_map(|entry| {
-            let Place { shard, tag } = database.table.place(entry.key());
+            let Place { shard, tag } = database.place(entry.key());
             Some((entry.deadline_ms?, shard as u16, tag))
         });
         let due: Vec<Due> = due.collect();
@@ -434,7 +426,7 @@ mod tests {
         for revision in 1..=20_000u64 {
             let random = xxh3_64(&revision.to_le_bytes());
             let key = format!("k{:03}", random % 700).into_bytes();
-            let place = database.table.place(&key);
+            let place = database.place(&key);
             // Sometimes a large value; lengths differ, so entries move.
             let len = if random >> 20 & 63 == 0 {
                 700
@@ -474,10 +466,10 @@ mod tests {
                 check(&database, &wanted);
             }
         }
-        database.build_order();
+        database.build_order(&in_turn);
         check(&database, &wanted);
         for (key, _) in std::mem::take(&mut wanted) {
-            let place = database.table.place(&key);
+            let place = database.place(&key);
             let number = database.find(place, &key).unwrap();
             database.remove(place, number);
         }

@@ -6,6 +6,7 @@
 //! whether or not [`Keyspace::expire`] has come to remove it. Invariants: every change of an entry
 //! gives it a higher `mod_revision`; whatever deletes a key notes it in the table of deletes.
 
+mod build;
 mod database;
 mod deletes;
 mod entry;
@@ -14,6 +15,8 @@ mod records;
 
 use std::sync::Arc;
 
+pub use self::build::Work;
+pub(crate) use self::build::{Runner, in_turn};
 use self::database::Place;
 pub(crate) use self::database::{Database, SHARDS};
 pub(crate) use self::deletes::{DELETE_SLOTS, Deletes, noted};
@@ -294,8 +297,9 @@ impl Keyspace {
         true
     }
 
-    pub(crate) fn build_order(&mut self) {
-        self.databases.iter_mut().for_each(Database::build_order);
+    pub(crate) fn build_order(&mut self, run: Runner<'_>) {
+        let databases = self.databases.iter_mut();
+        databases.for_each(|database| database.build_order(run));
     }
 }
 

@@ -36,6 +36,10 @@ const MERGED_ITEMS: usize = MAX_ITEMS * 3 / 4;
 /// A leaf's memory grows and shrinks in steps of so many items: four are lost on average.
 const STEP_ITEMS: usize = 8;
 
+/// A leaf may have one mark in so many that is equal to the one before: each of them may cost a key
+/// that comes a look at two entries, and to mark a leaf anew costs a look at all of its entries.
+const EQUAL_SHARE: usize = 16;
+
 /// A key's first bytes as a number, in the order of the keys but for equal numbers.
 fn first_bytes(key: &[u8]) -> u128 {
     let mut first = [0; size_of::<u128>()];
@@ -60,7 +64,7 @@ fn kept_start(key: &[u8]) -> Start<'static> {
 }
 
 #[derive(Debug, Default)]
-struct Leaf {
+pub(super) struct Leaf {
     /// What it begins at.
     start: Box<[u8]>,
     /// Not always the longest.
@@ -190,24 +194,30 @@ impl Order {
             .map(|(leaf, at)| leaf.find(at, None, keys).1)
     }
 
-    /// The index of these keys, which are sorted, with their hashes.
-    pub(super) fn build<'a>(sorted: impl Iterator<Item = (&'a [u8], u32)>) -> Order {
-        let mut order = Order::default();
+    /// Leaves of keys with their hashes, which are sorted. The first begins at its first key.
+    pub(super) fn leaves<'a>(sorted: impl Iterator<Item = (&'a [u8], u32)>) -> Vec<Leaf> {
         let mut sorted = sorted.peekable();
+        let mut leaves = Vec::new();
         let mut part = Vec::with_capacity(MERGED_ITEMS);
         while sorted.peek().is_some() {
             part.clear();
             part.extend(sorted.by_ref().take(MERGED_ITEMS));
-            let start = if order.leaves.is_empty() {
-                &[]
-            } else {
-                part[0].0
-            };
-            order.leaves.push(Leaf::of(start, part.iter().copied()));
+            leaves.push(Leaf::of(part[0].0, part.iter().copied()));
         }
-        let starts = order.leaves.iter().map(|leaf| kept_start(&leaf.start));
-        order.starts = starts.zip(0..).collect();
-        order
+        leaves
+    }
+
+    /// The index that has these leaves, which are in order.
+    pub(super) fn of(mut leaves: Vec<Leaf>) -> Order {
+        if let Some(first) = leaves.first_mut() {
+            first.start = Box::default();
+        }
+        let starts = leaves.iter().map(|leaf| kept_start(&leaf.start));
+        Order {
+            starts: starts.zip(0..).collect(),
+            leaves,
+            free: Vec::new(),
+        }
     }
 }
 
@@ -316,29 +326,30 @@ impl Leaf {
 
     /// Takes the items from `at` on into a leaf of their own.
     fn split_off(&mut self, at: usize, keys: &impl Keys) -> Leaf {
-        let [first, left, right, last] =
-            [0, at - 1, at, self.hashes.len() - 1].map(|at| self.key(at, keys));
-        let longer = |one, other| common(one, other) > self.prefix.len();
-        let (left_longer, right_longer) = (longer(first, left), longer(right, last));
-        let mut all: Vec<&[u8]> = Vec::new();
-        if left_longer || right_longer {
-            all.extend(self.keys(None, keys));
-        }
-        let mut new = Leaf {
-            start: right.into(),
+        let mut right = Leaf {
+            start: self.key(at, keys).into(),
             prefix: self.prefix.clone(),
             marks: self.marks.split_off(at),
             hashes: self.hashes.split_off(at),
         };
-        if left_longer {
-            self.mark(all[..at].iter().copied());
+        for leaf in [self, &mut right] {
+            leaf.tell_apart(keys);
+            leaf.fit();
         }
-        if right_longer {
-            new.mark(all[at..].iter().copied());
+        right
+    }
+
+    /// Marks all items anew, if too many marks are equal and others can do better.
+    fn tell_apart(&mut self, keys: &impl Keys) {
+        let equal = self.marks.windows(2).filter(|pair| pair[0] == pair[1]);
+        if equal.count() <= self.marks.len() / EQUAL_SHARE {
+            return;
         }
-        self.fit();
-        new.fit();
-        new
+        let (first, last) = (self.key(0, keys), self.key(self.marks.len() - 1, keys));
+        if common(first, last) > self.prefix.len() {
+            let all: Vec<&[u8]> = self.keys(None, keys).collect();
+            self.mark(all.into_iter());
+        }
     }
 
     /// Takes over the items of the next leaf.
@@ -398,7 +409,7 @@ fn mark(bytes: &[u8]) -> u32 {
 }
 
 /// How many bytes both begin with.
-fn common(one: &[u8], other: &[u8]) -> usize {
+pub(super) fn common(one: &[u8], other: &[u8]) -> usize {
     let pairs = one.iter().zip(other);
     pairs.take_while(|(one, other)| one == other).count()
 }
@@ -519,6 +530,6 @@ mod tests {
             order.starts.len()
         );
         let sorted = keys.keys.iter().map(|key| (&key[..], keys.hash(key)));
-        check(&Order::build(sorted), &keys);
+        check(&Order::of(Order::leaves(sorted)), &keys);
     }
 }
