@@ -8,7 +8,7 @@ use super::database::Table;
 use super::order::{Order, common};
 use super::records::Number;
 
-/// A piece of work, and [`Loader::finish_with`](crate::Loader::finish_with) gets several of them.
+/// A piece of the work of loading; see [`Loader::finish_with`](crate::Loader::finish_with).
 pub type Work<'a> = Box<dyn FnOnce() + Send + 'a>;
 
 /// Runs pieces of work, in any order, and returns when all are done.
