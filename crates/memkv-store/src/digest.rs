@@ -46,15 +46,17 @@ impl Store {
 /// A sum, because the order of a hash table means nothing.
 fn database_digest(database: &Database) -> u64 {
     let entries = (0..SHARDS).flat_map(|shard| database.shard(shard));
-    entries.map(entry_digest).fold(0u64, u64::wrapping_add)
+    entries
+        .map(|entry| entry_digest(&entry))
+        .fold(0u64, u64::wrapping_add)
 }
 
-fn entry_digest(entry: &Entry) -> u64 {
+fn entry_digest(entry: &Entry<'_>) -> u64 {
     let numbers = [
         entry.key().len() as u64,
         entry.create_revision,
         entry.mod_revision,
-        entry.deadline_ms().unwrap_or(0),
+        entry.deadline_ms.unwrap_or(0),
     ];
     let mut fields = [0; 32];
     for (field, number) in fields.chunks_exact_mut(8).zip(numbers) {

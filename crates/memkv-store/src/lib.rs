@@ -52,7 +52,7 @@ pub use book::{Book, MAX_MEMBERS};
 pub use command::{
     Command, Compare, Condition, ExpireIf, Expiry, Guard, MAX_TRANSACTION_STEPS, Seen, SetIf, Step,
 };
-pub use keyspace::{Garbage, Value};
+pub use keyspace::{Garbage, Value, Work};
 pub use notice::{Notice, NoticeClasses};
 pub use query::Query;
 pub use reply::{Reply, ReplyError, ReplyValue};

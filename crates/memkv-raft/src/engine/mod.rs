@@ -5,6 +5,7 @@
 //! expects of an adapter and the traps it sets are cited where they are met.
 
 pub(crate) mod codec;
+mod load;
 pub(crate) mod log_store;
 pub(crate) mod network;
 pub(crate) mod runtime;

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
 use memkv_storage::{SnapshotReader, SnapshotReceiver, SnapshotStore, SnapshotWriter};
-use memkv_store::{Loader, Rejected, Reply, SessionId, Sink, Store, SystemOutcome};
+use memkv_store::{Rejected, Reply, SessionId, Sink, Store, SystemOutcome};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
-use super::{Applied, EngineLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, codec};
+use super::{
+    Applied, EngineLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, codec, load,
+};
 use crate::announce::Announcer;
 use crate::clock::LogClock;
 use crate::env::blocking;
@@ -290,16 +292,11 @@ fn copy(reader: &SnapshotReader, snapshots: &SnapshotStore) -> io::Result<()> {
 
 /// Reads the newest snapshot into a store.
 pub(crate) fn load_latest(snapshots: &SnapshotStore) -> io::Result<Option<(SnapshotMeta, Store)>> {
-    let Some(mut reader) = snapshots.open_latest()? else {
+    let Some(reader) = snapshots.open_latest()? else {
         return Ok(None);
     };
     let meta = engine_meta(reader.meta())?;
-    let mut loader = Loader::new();
-    while let Some(block) = reader.next_block()? {
-        loader.block(&block).map_err(io::Error::other)?;
-    }
-    let store = loader.finish().map_err(io::Error::other)?;
-    Ok(Some((meta, store)))
+    Ok(Some((meta, load::load(reader)?)))
 }
 
 /// Builds snapshots of the replica, each of the moment when it is begun.

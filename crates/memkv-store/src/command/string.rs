@@ -19,8 +19,8 @@ pub(super) fn append(
     };
     let len = old.value.len() + suffix.len();
     check_length(len as u64)?;
-    let old = old.to_entry();
-    context.put(&[key, old.value(), suffix], old.deadline_ms());
+    let (deadline_ms, old) = (old.deadline_ms, old.to_bytes());
+    context.put(&[key, &old, suffix], deadline_ms);
     context.note_string("append", key);
     Ok(length(len))
 }
@@ -32,8 +32,9 @@ pub(super) fn set_range(
     offset: u64,
     patch: &[u8],
 ) -> Result<ReplyValue, ReplyError> {
-    let old = context.get(key).map(|old| old.to_entry());
-    let value = old.as_ref().map_or(&[][..], |old| old.value());
+    let old = context.get(key);
+    let deadline_ms = old.and_then(|old| old.deadline_ms);
+    let value = old.map(|old| old.to_bytes()).unwrap_or_default();
     if patch.is_empty() {
         return Ok(length(value.len()));
     }
@@ -43,7 +44,6 @@ pub(super) fn set_range(
     let head = &value[..offset.min(value.len())];
     let gap = vec![0; offset - head.len()];
     let tail = value.get(offset + patch.len()..).unwrap_or_default();
-    let deadline_ms = old.as_ref().and_then(|old| old.deadline_ms());
     context.put(&[key, head, &gap, patch, tail], deadline_ms);
     context.note_string("setrange", key);
     Ok(length(offset + patch.len() + tail.len()))
@@ -56,12 +56,13 @@ pub(super) fn rename(
     to: &[u8],
     if_absent: bool,
 ) -> Result<ReplyValue, ReplyError> {
-    let old = context.get(from).ok_or(ReplyError::NoSuchKey)?.to_entry();
+    let old = context.get(from).ok_or(ReplyError::NoSuchKey)?;
+    let (deadline_ms, old) = (old.deadline_ms, old.to_bytes());
     let is_taken = context.get(to).is_some();
     let refused = if_absent && is_taken;
     if from != to && !refused {
         context.remove(from);
-        context.put(&[to, old.value()], old.deadline_ms());
+        context.put(&[to, &old], deadline_ms);
         if is_taken {
             context.note_new(to);
         }
@@ -82,15 +83,16 @@ pub(super) fn copy(
     to_database: u8,
     replace: bool,
 ) -> ReplyValue {
-    let Some(old) = context.get(from).map(|old| old.to_entry()) else {
+    let Some(old) = context.get(from) else {
         return ReplyValue::Integer(0);
     };
+    let (deadline_ms, old) = (old.deadline_ms, old.to_bytes());
     let is_itself = from == to && context.database == to_database;
     context.database = to_database;
     let is_taken = context.get(to).is_some();
     let copied = !is_itself && (replace || !is_taken);
     if copied {
-        context.put(&[to, old.value()], old.deadline_ms());
+        context.put(&[to, &old], deadline_ms);
         if is_taken {
             context.note_new(to);
         }

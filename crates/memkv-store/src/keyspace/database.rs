@@ -1,22 +1,41 @@
-//! One database: its hash shards, its ordered index and its index of deadlines.
+//! One database: its entries, the hash shards and the ordered index that name them by number, and
+//! its index of deadlines.
 //!
-//! It knows nothing of revisions or snapshots. Invariants: an entry lies in the shard that its
-//! key's hash names; the ordered index holds exactly the keys in the shards; the index of deadlines
-//! holds exactly the (deadline, shard, tag) of the entries that have one; `len`, `bytes` and
-//! `with_deadline` are the sums over all entries.
+//! It knows nothing of revisions or snapshots. Invariants: an entry's number lies in the shard that
+//! its key's hash names; the ordered index holds exactly the keys in the shards; the index of
+//! deadlines holds exactly the (deadline, shard, tag) of the entries that have one; `len`, `bytes`
+//! and `with_deadline` are the sums over all entries.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as Slot;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::entry::Entry;
+use super::build::{Runner, build};
+use super::entry::{Entry, Numbers, Record, Value, write_numbers};
+use super::order::{Keys, Order};
+use super::records::{Number, Records};
+use crate::Revision;
 
 /// Number of shards of a database: a snapshot holds the store for one shard at a time, which at a
 /// million keys is about a thousand entries and some tens of microseconds. Part of the snapshot
 /// format.
 pub(crate) const SHARDS: usize = 1024;
+
+/// Bits of the hash that name the shard: `log2(SHARDS)`.
+const SHARD_BITS: u32 = SHARDS.trailing_zeros();
+
+/// Bits of the tag that the table and the ordered index look at, so that shard and tag make four
+/// bytes: enough to tell four million keys of a shard apart.
+const TAG_BITS: u32 = u32::BITS - SHARD_BITS;
+
+/// A shard's table is made smaller when less than one in so many of its buckets is used: then it is
+/// used for a half at least, and not made larger again soon.
+const SPARSE: usize = 8;
+
+/// Tables with fewer buckets are not worth making smaller.
+const SMALL_TABLE: usize = 16;
 
 /// Where a key belongs within its database.
 #[derive(Debug, Clone, Copy)]
@@ -25,121 +44,208 @@ pub(super) struct Place {
     pub(super) tag: u32,
 }
 
+impl Place {
+    /// The shard takes the upper bits and the tag the lower ones, so that the entries of one shard
+    /// still differ in all the bits that its table looks at.
+    pub(super) fn of(seed: u64, key: &[u8]) -> Place {
+        let hash = xxh3_64_with_seed(key, seed);
+        Place {
+            shard: (hash >> (u64::BITS - SHARD_BITS)) as usize,
+            tag: (hash & u64::from(u32::MAX)) as u32,
+        }
+    }
+
+    /// What the ordered index knows of it.
+    pub(super) fn hash(self) -> u32 {
+        (self.shard as u32) << TAG_BITS | self.tag & ((1 << TAG_BITS) - 1)
+    }
+}
+
 /// What is due when: a deadline in milliseconds since the epoch, and where the keys are that have
 /// it. Keys that share all three are one element.
 pub(super) type Due = (u64, u16, u32);
 
-/// A key in the ordered index, behind its first bytes as a number, by which nearly all comparisons
-/// are decided without following the pointer: that makes a new key several times cheaper.
-type Ordered = (u128, Box<[u8]>);
-
-/// In the order of keys: a number is the greater one if a byte is, and equal numbers leave it to
-/// the bytes.
-fn ordered(key: &[u8]) -> Ordered {
-    let mut first = [0; size_of::<u128>()];
-    let len = key.len().min(first.len());
-    first[..len].copy_from_slice(&key[..len]);
-    (u128::from_be_bytes(first), key.into())
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Database {
-    /// None until the first key comes.
-    shards: Vec<HashTable<Entry>>,
-    ordered: BTreeSet<Ordered>,
+    table: Table,
+    order: Order,
     deadlines: BTreeSet<Due>,
     pub(super) with_deadline: usize,
     pub(super) len: usize,
     pub(super) bytes: u64,
 }
 
-impl Database {
-    pub(super) fn find(&self, place: Place, key: &[u8]) -> Option<&Entry> {
-        let shard = self.shards.get(place.shard)?;
-        shard.find(table_hash(place.tag), |entry| entry.key() == key)
+/// The entries, and where they are by hash.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// What places are made with.
+    seed: u64,
+    records: Records,
+    /// None until the first key comes.
+    shards: Vec<HashTable<Number>>,
+}
+
+impl Table {
+    pub(super) fn place(&self, key: &[u8]) -> Place {
+        Place::of(self.seed, key)
     }
 
-    /// The key's slot, for writing it; the caller keeps the books.
-    pub(super) fn slot(&mut self, place: Place, key: &[u8]) -> Slot<'_, Entry> {
+    pub(super) fn shards(&self) -> &[HashTable<Number>] {
+        &self.shards
+    }
+
+    pub(super) fn key(&self, number: Number) -> &[u8] {
+        self.records.key(number)
+    }
+
+    fn find(&self, place: Place, is_it: impl Fn(Number) -> bool) -> Option<Number> {
+        let shard = self.shards.get(place.shard)?;
+        shard
+            .find(table_hash(place.tag), |number| is_it(*number))
+            .copied()
+    }
+
+    fn insert(&mut self, place: Place, record: &Record<'_>, numbers: &Numbers) -> Entry<'_> {
         if self.shards.is_empty() {
             self.shards = std::iter::repeat_with(HashTable::new)
                 .take(SHARDS)
                 .collect();
         }
-        self.shards[place.shard].entry(
-            table_hash(place.tag),
-            |entry| entry.key() == key,
-            |entry| table_hash(entry.tag()),
-        )
+        let write = |out: &mut [u8]| record.write(numbers, out);
+        let number = self.records.insert(record.len(numbers), write);
+        let (records, seed) = (&self.records, self.seed);
+        let hash = |number: &Number| table_hash(Place::of(seed, records.key(*number)).tag);
+        self.shards[place.shard].insert_unique(table_hash(place.tag), number, hash);
+        self.records.get(number)
     }
 
-    /// Takes an entry out; the ordered index and the books follow.
-    pub(super) fn remove(
+    /// Gives the key of an entry another record.
+    fn overwrite(
         &mut self,
-        shard: usize,
-        tag: u32,
-        is_it: impl Fn(&Entry) -> bool,
-    ) -> Option<Entry> {
-        let table = self.shards.get_mut(shard)?;
-        let slot = table.find_entry(table_hash(tag), is_it).ok()?;
-        let (entry, _) = slot.remove();
-        self.bytes -= entry.cost();
-        self.len -= 1;
-        self.ordered.remove(&ordered(entry.key()));
-        let place = Place { shard, tag };
-        self.deadline_changed(place, entry.deadline_ms(), None);
-        Some(entry)
+        place: Place,
+        old: Number,
+        record: &Record<'_>,
+        numbers: &Numbers,
+    ) -> Number {
+        let len = record.len(numbers);
+        if let Some(bytes) = self.records.rewrite(old, len) {
+            record.write(numbers, bytes);
+            return old;
+        }
+        let new = self.records.insert(len, |out| record.write(numbers, out));
+        renumber(&mut self.shards, place, old, new);
+        self.release(old, new)
+    }
+
+    fn remove(&mut self, place: Place, number: Number) {
+        let shard = &mut self.shards[place.shard];
+        if let Ok(slot) = shard.find_entry(table_hash(place.tag), |other| *other == number) {
+            slot.remove();
+        }
+        let buckets = shard.num_buckets();
+        if buckets > SMALL_TABLE && shard.len() < buckets / SPARSE {
+            let (records, seed) = (&self.records, self.seed);
+            let hash = |number: &Number| table_hash(Place::of(seed, records.key(*number)).tag);
+            shard.shrink_to(shard.len() * 2, hash);
+        }
+        self.release(number, number);
+    }
+
+    /// Frees an entry that no table names any more, which may move others. Tells where `kept` is
+    /// then.
+    fn release(&mut self, number: Number, mut kept: Number) -> Number {
+        let Table {
+            seed,
+            records,
+            shards,
+        } = self;
+        records.remove(number, |key, from, to| {
+            renumber(shards, Place::of(*seed, key), from, to);
+            if from == kept {
+                kept = to;
+            }
+        });
+        kept
+    }
+}
+
+/// Says that an entry's number is another now.
+fn renumber(shards: &mut [HashTable<Number>], place: Place, from: Number, to: Number) {
+    let is_it = |number: &Number| *number == from;
+    if let Some(number) = shards[place.shard].find_mut(table_hash(place.tag), is_it) {
+        *number = to;
+    }
+}
+
+impl Keys for Table {
+    type Found = Number;
+
+    fn with_hash(&self, hash: u32) -> impl Iterator<Item = (&[u8], Number)> {
+        let shard = self.shards.get((hash >> TAG_BITS) as usize);
+        let found = shard.map(|shard| shard.iter_hash(table_hash(hash)));
+        let found = found.into_iter().flatten().copied();
+        found.map(|number| (self.records.key(number), number))
+    }
+
+    fn hash(&self, key: &[u8]) -> u32 {
+        self.place(key).hash()
+    }
+}
+
+/// Reading.
+impl Database {
+    pub(super) fn new(seed: u64) -> Database {
+        let table = Table {
+            seed,
+            ..Table::default()
+        };
+        Database {
+            table,
+            ..Database::default()
+        }
+    }
+
+    pub(super) fn find(&self, place: Place, key: &[u8]) -> Option<Number> {
+        self.table
+            .find(place, |number| self.table.records.key(number) == key)
+    }
+
+    pub(super) fn place(&self, key: &[u8]) -> Place {
+        self.table.place(key)
+    }
+
+    pub(super) fn entry(&self, number: Number) -> Entry<'_> {
+        self.table.records.get(number)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Tells the ordered index of a key that was put in.
-    pub(super) fn order(&mut self, key: &[u8]) {
-        self.ordered.insert(ordered(key));
-    }
-
     /// All entries of one shard, in no meaningful order.
-    pub(crate) fn shard(&self, shard: usize) -> impl Iterator<Item = &Entry> {
-        self.shards.get(shard).into_iter().flatten()
+    pub(crate) fn shard(&self, shard: usize) -> impl Iterator<Item = Entry<'_>> {
+        let numbers = self.table.shards.get(shard).into_iter().flatten();
+        numbers.map(|number| self.entry(*number))
     }
 
-    /// The keys from `start` on in byte order, also those past their deadline.
-    pub(crate) fn keys_between<'a>(
+    /// What tells two keys of a shard apart when chance picks one.
+    pub(crate) fn tag(&self, entry: &Entry<'_>) -> u32 {
+        self.place(entry.key()).tag
+    }
+
+    /// The entries of the keys from `start` on in byte order, also those past their deadline.
+    pub(crate) fn between<'a>(
         &'a self,
         start: &[u8],
-        end: Bound<&[u8]>,
-    ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        // An inverted range panics.
-        let end = match end {
-            Bound::Excluded(end) => Bound::Excluded(ordered(end.max(start))),
-            Bound::Included(end) => Bound::Included(ordered(end.max(start))),
-            Bound::Unbounded => Bound::Unbounded,
-        };
-        let keys = self.ordered.range((Bound::Included(ordered(start)), end));
-        keys.map(|(_, key)| &key[..])
-    }
-
-    /// Keeps the index of deadlines after an entry's deadline has changed.
-    pub(super) fn deadline_changed(&mut self, place: Place, from: Option<u64>, to: Option<u64>) {
-        if from == to {
-            return;
-        }
-        let shard = place.shard as u16;
-        if let Some(from) = from {
-            self.with_deadline -= 1;
-            let same =
-                |entry: &&Entry| entry.tag() == place.tag && entry.deadline_ms() == Some(from);
-            let mut twins = self.shards[place.shard].iter_hash(table_hash(place.tag));
-            if !twins.any(|entry| same(&entry)) {
-                self.deadlines.remove(&(from, shard, place.tag));
-            }
-        }
-        if let Some(to) = to {
-            self.with_deadline += 1;
-            self.deadlines.insert((to, shard, place.tag));
-        }
+        end: Bound<&'a [u8]>,
+    ) -> impl Iterator<Item = Entry<'a>> + use<'a> {
+        let numbers = self.order.from(start, &self.table);
+        let entries = numbers.map(|number| self.entry(number));
+        entries.take_while(move |entry| match end {
+            Bound::Excluded(end) => entry.key() < end,
+            Bound::Included(end) => entry.key() <= end,
+            Bound::Unbounded => true,
+        })
     }
 
     /// What is due first.
@@ -147,15 +253,226 @@ impl Database {
         self.deadlines.first().copied()
     }
 
+    /// An entry that is due.
+    pub(super) fn find_due(&self, (deadline, shard, tag): Due) -> Option<Number> {
+        let shard = usize::from(shard);
+        self.table.find(Place { shard, tag }, |number| {
+            let entry = self.entry(number);
+            entry.deadline_ms == Some(deadline) && self.tag(&entry) == tag
+        })
+    }
+}
+
+/// Writing.
+impl Database {
+    /// Puts in a key that is not there.
+    pub(super) fn insert(&mut self, place: Place, record: &Record<'_>, revision: Revision) {
+        self.order.insert(record.key(), place.hash(), &self.table);
+        self.insert_unordered(place, record, &record.numbers(revision, revision));
+    }
+
+    /// Leaves the ordered index to [`Database::build_order`].
+    pub(super) fn insert_unordered(
+        &mut self,
+        place: Place,
+        record: &Record<'_>,
+        numbers: &Numbers,
+    ) {
+        self.bytes += self.table.insert(place, record, numbers).cost();
+        self.len += 1;
+        self.deadline_changed(place, None, numbers.deadline_ms);
+    }
+
+    /// Gives the key of an entry another value and deadline.
+    pub(super) fn overwrite(
+        &mut self,
+        place: Place,
+        number: Number,
+        record: &Record<'_>,
+        numbers: &Numbers,
+    ) {
+        let old = self.entry(number);
+        let (cost, deadline) = (old.cost(), old.deadline_ms);
+        let number = self.table.overwrite(place, number, record, numbers);
+        self.bytes = self.bytes - cost + self.entry(number).cost();
+        self.deadline_changed(place, deadline, numbers.deadline_ms);
+    }
+
+    /// Changes nothing but the deadline.
+    pub(super) fn set_deadline(
+        &mut self,
+        place: Place,
+        number: Number,
+        deadline_ms: Option<u64>,
+        revision: Revision,
+    ) {
+        let old = self.entry(number);
+        let (before, cost) = (old.deadline_ms, old.cost());
+        let numbers = Numbers {
+            create_revision: old.create_revision,
+            mod_revision: revision,
+            deadline_ms,
+        };
+        if before.is_some() == deadline_ms.is_some() {
+            let (at, len) = (old.numbers_at(), old.len_with(&numbers));
+            if let Some(bytes) = self.table.records.rewrite(number, len) {
+                write_numbers(bytes, at, &numbers);
+                self.bytes = self.bytes - cost + self.entry(number).cost();
+                self.deadline_changed(place, before, deadline_ms);
+                return;
+            }
+        }
+        let old = self.entry(number);
+        let (key, value) = (old.key().to_vec(), Value::of(&old).to_bytes());
+        let record = Record {
+            parts: &[&key, &value],
+            key_len: key.len(),
+            deadline_ms,
+        };
+        self.overwrite(place, number, &record, &numbers);
+    }
+
+    /// Takes an entry out.
+    pub(super) fn remove(&mut self, place: Place, number: Number) {
+        let entry = self.table.records.get(number);
+        let deadline = entry.deadline_ms;
+        self.bytes -= entry.cost();
+        self.len -= 1;
+        self.order.remove(entry.key(), place.hash(), &self.table);
+        self.table.remove(place, number);
+        self.deadline_changed(place, deadline, None);
+    }
+
+    /// Keeps the index of deadlines after an entry's deadline has changed.
+    fn deadline_changed(&mut self, place: Place, from: Option<u64>, to: Option<u64>) {
+        if from == to {
+            return;
+        }
+        let Place { shard, tag } = place;
+        if let Some(from) = from {
+            self.with_deadline -= 1;
+            let due = (from, shard as u16, tag);
+            if self.find_due(due).is_none() {
+                self.deadlines.remove(&due);
+            }
+        }
+        if let Some(to) = to {
+            self.with_deadline += 1;
+            self.deadlines.insert((to, shard as u16, tag));
+        }
+    }
+
     /// Builds the ordered index anew, after entries were put in without it.
-    pub(super) fn build_order(&mut self) {
-        let keys = self.shards.iter().flatten().map(Entry::key);
-        self.ordered = keys.map(ordered).collect();
+    pub(super) fn build_order(&mut self, run: Runner<'_>) {
+        self.order = build(&self.table, self.len, run);
     }
 }
 
 /// The hash that a shard's table sees: it takes a bucket from the lowest bits and a control byte
 /// from the highest, and the tag must feed both.
 fn table_hash(tag: u32) -> u64 {
-    u64::from(tag) << 32 | u64::from(tag)
+    let tag = u64::from(tag & ((1 << TAG_BITS) - 1));
+    tag << (u64::BITS - TAG_BITS) | tag
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use xxhash_rust::xxh3::xxh3_64;
+
+    use super::*;
+    use crate::keyspace::build::in_turn;
+
+    /// What a key should have: its value, its revisions and its deadline.
+    type Wanted = BTreeMap<Vec<u8>, (Vec<u8>, u64, u64, Option<u64>)>;
+
+    /// Whether table, ordered index, index of deadlines and books all say the same.
+    fn check(database: &Database, wanted: &Wanted) {
+        let seen = |entry: Entry<'_>| {
+            let numbers = (entry.create_revision, entry.mod_revision, entry.deadline_ms);
+            let value = entry.value().to_vec();
+            (
+                entry.key().to_vec(),
+                (value, numbers.0, numbers.1, numbers.2),
+            )
+        };
+        let ordered: Vec<_> = database.between(&[], Bound::Unbounded).map(seen).collect();
+        assert!(ordered.iter().map(|(key, _)| key).is_sorted());
+        assert_eq!(ordered.into_iter().collect::<Wanted>(), *wanted);
+        let entries = || (0..SHARDS).flat_map(|shard| database.shard(shard));
+        assert_eq!(entries().map(seen).collect::<Wanted>(), *wanted);
+        assert_eq!(
+            (entries().count(), wanted.len()),
+            (database.len, database.len)
+        );
+        assert_eq!(
+            entries().map(|entry| entry.cost()).sum::<u64>(),
+            database.bytes
+        );
+        let due = entries().filter_map(|entry| {
+            let Place { shard, tag } = database.place(entry.key());
+            Some((entry.deadline_ms?, shard as u16, tag))
+        });
+        let due: Vec<Due> = due.collect();
+        assert_eq!(due.len(), database.with_deadline);
+        assert_eq!(due.into_iter().collect::<BTreeSet<_>>(), database.deadlines);
+    }
+
+    #[test]
+    fn table_and_indexes_agree_after_random_work() {
+        let mut database = Database::new(7);
+        let mut wanted = Wanted::new();
+        for revision in 1..=20_000u64 {
+            let random = xxh3_64(&revision.to_le_bytes());
+            let key = format!("k{:03}", random % 700).into_bytes();
+            let place = database.place(&key);
+            // Sometimes a large value; lengths differ, so entries move.
+            let len = if random >> 20 & 63 == 0 {
+                700
+            } else {
+                random >> 30 & 127
+            };
+            let value = vec![random as u8; len as usize];
+            let deadline_ms = (random >> 40 & 3 == 0).then_some(random >> 42 & 7);
+            let record = Record {
+                parts: &[&key, &value],
+                key_len: key.len(),
+                deadline_ms,
+            };
+            let found = database.find(place, &key);
+            match (found, random >> 50 & 7) {
+                (None, _) => {
+                    database.insert(place, &record, revision);
+                    wanted.insert(key, (value, revision, revision, deadline_ms));
+                }
+                (Some(number), 0..3) => {
+                    database.remove(place, number);
+                    wanted.remove(&key);
+                }
+                (Some(number), 3) => {
+                    database.set_deadline(place, number, deadline_ms, revision);
+                    let known = wanted.get_mut(&key).unwrap();
+                    (known.2, known.3) = (revision, deadline_ms);
+                }
+                (Some(number), _) => {
+                    let created = database.entry(number).create_revision;
+                    let numbers = record.numbers(created, revision);
+                    database.overwrite(place, number, &record, &numbers);
+                    wanted.insert(key, (value, created, revision, deadline_ms));
+                }
+            }
+            if revision % 500 == 0 {
+                check(&database, &wanted);
+            }
+        }
+        database.build_order(&in_turn);
+        check(&database, &wanted);
+        for (key, _) in std::mem::take(&mut wanted) {
+            let place = database.place(&key);
+            let number = database.find(place, &key).unwrap();
+            database.remove(place, number);
+        }
+        check(&database, &wanted);
+    }
 }

@@ -1,22 +1,23 @@
-//! One key with its value, its deadline and its revisions.
+//! One key with its value, its deadline and its revisions, as bytes and as a reader sees them.
 //!
-//! Key, value and deadline share one allocation, so that a key without a deadline pays nothing for
-//! those that have one. Invariants: the record is the key, then the value, then, if the flag is
-//! set, the deadline in eight bytes; `key_len` without the flag is at most its length.
+//! The bytes are: the key's length and whether there is a deadline, the value's length, the key,
+//! the value, the revision that wrote last, how many revisions before it the key was created, and
+//! the deadline in eight bytes if there is one. Numbers are varints, so that what most keys have
+//! (short lengths, no deadline, one revision) costs a byte or few. These bytes never leave memory.
+//! Invariant: whatever is read here was written by [`Record::write`].
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::Revision;
-use crate::snapshot::EntryView;
+use crate::wire::varint_len;
 
-/// What an entry is taken to cost besides its bytes and those of its key in the ordered index, in
-/// bytes: 40 in a table that is two thirds full on average, 16 for the reference counts, 48 for 32 in
-/// the index's nodes of that fill, and the allocators' rounding.
-const ENTRY_OVERHEAD_BYTES: u64 = 144;
+/// What an entry is taken to cost besides its slot, in bytes: 12 in a table that is half full, 10 in
+/// the ordered index, and the allocators' rounding.
+const ENTRY_OVERHEAD_BYTES: u64 = 24;
 
-/// What a deadline is taken to cost besides its place in the record: 16 bytes in an index whose
+/// What a deadline is taken to cost besides its place in the entry: 16 bytes in an index whose
 /// nodes are two thirds full.
 const DEADLINE_OVERHEAD_BYTES: u64 = 24;
 
@@ -24,10 +25,7 @@ const DEADLINE_OVERHEAD_BYTES: u64 = 24;
 /// allocation that sharing needs.
 const SHARE_FROM_BYTES: usize = 4096;
 
-/// In an entry's `key_len`: the record ends with a deadline. Keys are bounded far below 2 GiB.
-const HAS_DEADLINE: u32 = 1 << 31;
-
-/// Size of a deadline in a record.
+/// Size of a deadline in an entry.
 const DEADLINE_BYTES: usize = size_of::<u64>();
 
 /// What an entry is made of, before it is one.
@@ -40,153 +38,240 @@ pub(crate) struct Record<'a> {
     pub(crate) deadline_ms: Option<u64>,
 }
 
+/// The numbers at the end of an entry.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Numbers {
+    pub(super) create_revision: Revision,
+    pub(super) mod_revision: Revision,
+    pub(super) deadline_ms: Option<u64>,
+}
+
+impl Numbers {
+    fn len(&self) -> usize {
+        varint_len(self.mod_revision)
+            + varint_len(self.mod_revision - self.create_revision)
+            + self.deadline_ms.map_or(0, |_| DEADLINE_BYTES)
+    }
+
+    fn write(&self, mut out: &mut [u8]) {
+        put(&mut out, self.mod_revision);
+        put(&mut out, self.mod_revision - self.create_revision);
+        if let Some(deadline) = self.deadline_ms {
+            out[..DEADLINE_BYTES].copy_from_slice(&deadline.to_le_bytes());
+        }
+    }
+}
+
 impl<'a> Record<'a> {
     pub(crate) fn key(&self) -> &'a [u8] {
         &self.parts[0][..self.key_len]
     }
 
-    fn len(&self) -> usize {
-        let deadline = self.deadline_ms.map_or(0, |_| DEADLINE_BYTES);
-        self.parts.iter().map(|part| part.len()).sum::<usize>() + deadline
+    fn value_len(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum::<usize>() - self.key_len
     }
 
-    /// Fills `out`, which has the record's length.
-    fn copy_to(&self, mut out: &mut [u8]) {
-        let deadline = self.deadline_ms.map(u64::to_le_bytes);
-        let deadline = deadline.as_ref().map(|bytes| &bytes[..]);
-        for part in self.parts.iter().copied().chain(deadline) {
+    pub(super) fn numbers(&self, create_revision: Revision, mod_revision: Revision) -> Numbers {
+        Numbers {
+            create_revision,
+            mod_revision,
+            deadline_ms: self.deadline_ms,
+        }
+    }
+
+    /// How many bytes [`Record::write`] writes.
+    pub(super) fn len(&self, numbers: &Numbers) -> usize {
+        let value_len = self.value_len();
+        varint_len(first_field(self.key_len, self.deadline_ms))
+            + varint_len(value_len as u64)
+            + self.key_len
+            + value_len
+            + numbers.len()
+    }
+
+    /// Fills the front of `out`.
+    pub(super) fn write(&self, numbers: &Numbers, mut out: &mut [u8]) {
+        put(&mut out, first_field(self.key_len, self.deadline_ms));
+        put(&mut out, self.value_len() as u64);
+        for part in self.parts {
             let (head, rest) = out.split_at_mut(part.len());
             head.copy_from_slice(part);
             out = rest;
         }
-    }
-
-    fn to_shared(self) -> Arc<[u8]> {
-        if let (&[whole], None) = (self.parts, self.deadline_ms) {
-            return Arc::from(whole);
-        }
-        // One allocation of known size, which nobody else can hold yet.
-        let mut record: Arc<[u8]> = std::iter::repeat_n(0, self.len()).collect();
-        if let Some(bytes) = Arc::get_mut(&mut record) {
-            self.copy_to(bytes);
-        }
-        record
-    }
-
-    fn flagged_key_len(&self) -> u32 {
-        let len = u32::try_from(self.key_len).expect("keys are bounded far below 2 GiB");
-        len | self.deadline_ms.map_or(0, |_| HAS_DEADLINE)
+        numbers.write(out);
     }
 }
 
-/// One key and its value, with one allocation for both.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    record: Arc<[u8]>,
-    key_len: u32,
-    /// The lower half of the key's hash, so that a growing table need not touch the keys.
-    tag: u32,
+fn first_field(key_len: usize, deadline_ms: Option<u64>) -> u64 {
+    (key_len as u64) << 1 | u64::from(deadline_ms.is_some())
+}
+
+/// Writes a varint and moves on behind it.
+fn put(out: &mut &mut [u8], mut value: u64) {
+    let buf = std::mem::take(out);
+    let mut at = 0;
+    while value >= 0x80 {
+        buf[at] = value.to_le_bytes()[0] | 0x80;
+        value >>= 7;
+        at += 1;
+    }
+    buf[at] = value.to_le_bytes()[0];
+    *out = &mut buf[at + 1..];
+}
+
+/// Reads a varint at `at`, and moves on behind it.
+fn get(bytes: &[u8], at: &mut usize) -> u64 {
+    let mut value = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let byte = bytes[*at];
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    value
+}
+
+/// The bytes of an entry, where they are kept. Behind the entry may be others that mean nothing.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kept<'a> {
+    /// Among others of about its size.
+    Slot(&'a [u8]),
+    /// In an allocation of its own, which readers and snapshots may share.
+    Shared(&'a Arc<[u8]>),
+}
+
+impl<'a> Kept<'a> {
+    fn bytes(self) -> &'a [u8] {
+        match self {
+            Kept::Slot(bytes) => bytes,
+            Kept::Shared(bytes) => bytes,
+        }
+    }
+
+    /// The key alone, which is less to read than all of the entry.
+    pub(super) fn key(self) -> &'a [u8] {
+        let bytes = self.bytes();
+        let mut at = 0;
+        let key_len = (get(bytes, &mut at) >> 1) as usize;
+        get(bytes, &mut at);
+        &bytes[at..at + key_len]
+    }
+}
+
+/// One key and its value, where the store or a snapshot keeps it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    kept: Kept<'a>,
+    /// The key and, directly after it, the value.
+    record: &'a [u8],
+    key_len: usize,
+    /// Length of the whole entry.
+    len: usize,
     pub(crate) create_revision: Revision,
     pub(crate) mod_revision: Revision,
+    /// When the key goes, in milliseconds since the epoch.
+    pub(crate) deadline_ms: Option<u64>,
 }
 
-impl Entry {
-    pub(super) fn new(record: &Record<'_>, tag: u32, revision: Revision) -> Entry {
-        Entry {
-            record: record.to_shared(),
-            key_len: record.flagged_key_len(),
-            tag,
-            create_revision: revision,
-            mod_revision: revision,
-        }
-    }
-
-    /// An entry of a snapshot.
-    pub(super) fn restored(view: &EntryView<'_>, tag: u32) -> Entry {
-        let record = Record {
-            parts: &[view.record],
-            key_len: view.key_len,
-            deadline_ms: view.deadline_ms,
+impl<'a> Entry<'a> {
+    pub(super) fn read(kept: Kept<'a>) -> Entry<'a> {
+        let bytes = kept.bytes();
+        let mut at = 0;
+        let first = get(bytes, &mut at);
+        let key_len = (first >> 1) as usize;
+        let record_len = key_len + get(bytes, &mut at) as usize;
+        let record = &bytes[at..at + record_len];
+        at += record_len;
+        let mod_revision = get(bytes, &mut at);
+        let age = get(bytes, &mut at);
+        let deadline = match first & 1 {
+            0 => None,
+            _ => bytes[at..].first_chunk(),
         };
         Entry {
-            mod_revision: view.mod_revision,
-            ..Entry::new(&record, tag, view.create_revision)
+            kept,
+            record,
+            key_len,
+            len: at + deadline.map_or(0, |bytes| bytes.len()),
+            create_revision: mod_revision - age,
+            mod_revision,
+            deadline_ms: deadline.copied().map(u64::from_le_bytes),
         }
     }
 
-    pub(crate) fn tag(&self) -> u32 {
-        self.tag
+    pub(crate) fn key(&self) -> &'a [u8] {
+        &self.record[..self.key_len]
     }
 
-    fn key_len(&self) -> usize {
-        (self.key_len & !HAS_DEADLINE) as usize
-    }
-
-    pub(crate) fn key(&self) -> &[u8] {
-        &self.record[..self.key_len()]
-    }
-
-    pub(crate) fn value(&self) -> &[u8] {
-        &self.record()[self.key_len()..]
+    pub(crate) fn value(&self) -> &'a [u8] {
+        &self.record[self.key_len..]
     }
 
     /// The key and, directly after it, the value.
-    pub(crate) fn record(&self) -> &[u8] {
-        match self.key_len & HAS_DEADLINE {
-            0 => &self.record,
-            _ => &self.record[..self.record.len() - DEADLINE_BYTES],
-        }
-    }
-
-    /// When the key goes, in milliseconds since the epoch.
-    pub(crate) fn deadline_ms(&self) -> Option<u64> {
-        if self.key_len & HAS_DEADLINE == 0 {
-            return None;
-        }
-        self.record.last_chunk().copied().map(u64::from_le_bytes)
+    pub(crate) fn record(&self) -> &'a [u8] {
+        self.record
     }
 
     /// Whether the key is there at log time `now_ms`: a deadline that is reached is over.
     pub(crate) fn is_alive(&self, now_ms: u64) -> bool {
-        self.deadline_ms().is_none_or(|deadline| deadline > now_ms)
+        self.deadline_ms.is_none_or(|deadline| deadline > now_ms)
     }
 
-    /// What the entry is taken to cost in memory.
+    /// What the entry is taken to cost in memory, the same wherever it is kept.
     pub(crate) fn cost(&self) -> u64 {
-        let deadline = match self.key_len & HAS_DEADLINE {
-            0 => 0,
-            _ => DEADLINE_OVERHEAD_BYTES,
-        };
-        (self.record.len() + self.key_len()) as u64 + ENTRY_OVERHEAD_BYTES + deadline
+        let deadline = self.deadline_ms.map_or(0, |_| DEADLINE_OVERHEAD_BYTES);
+        super::records::slot_bytes(self.len) as u64 + ENTRY_OVERHEAD_BYTES + deadline
     }
 
-    /// Takes a new record for the same key, in place where the old one has the size and nobody
-    /// else (a snapshot, a reader of a large value) still holds it.
-    pub(super) fn overwrite(&mut self, record: &Record<'_>, revision: Revision) {
-        match Arc::get_mut(&mut self.record) {
-            Some(old) if old.len() == record.len() => record.copy_to(old),
-            _ => self.record = record.to_shared(),
-        }
-        self.key_len = record.flagged_key_len();
-        self.mod_revision = revision;
+    /// The length of the same entry with other numbers, of which a deadline is one if it was.
+    pub(super) fn len_with(&self, numbers: &Numbers) -> usize {
+        self.numbers_at() + numbers.len()
     }
 
-    /// Changes nothing but the deadline.
-    pub(super) fn set_deadline(&mut self, deadline_ms: Option<u64>, revision: Revision) {
-        self.mod_revision = revision;
-        let both = self.deadline_ms().and(deadline_ms);
-        if let (Some(deadline), Some(bytes)) = (both, Arc::get_mut(&mut self.record)) {
-            let at = bytes.len() - DEADLINE_BYTES;
-            bytes[at..].copy_from_slice(&deadline.to_le_bytes());
-            return;
-        }
-        let record = Record {
-            parts: &[self.record()],
-            key_len: self.key_len(),
-            deadline_ms,
+    /// Where the numbers at the end begin.
+    pub(super) fn numbers_at(&self) -> usize {
+        let numbers = Numbers {
+            create_revision: self.create_revision,
+            mod_revision: self.mod_revision,
+            deadline_ms: self.deadline_ms,
         };
-        let (shared, key_len) = (record.to_shared(), record.flagged_key_len());
-        (self.record, self.key_len) = (shared, key_len);
+        self.len - numbers.len()
+    }
+}
+
+/// Gives an entry, whose numbers begin at `at`, others of its kind.
+pub(super) fn write_numbers(bytes: &mut [u8], at: usize, numbers: &Numbers) {
+    numbers.write(&mut bytes[at..]);
+}
+
+/// Entries of a snapshot: copies of small ones, references to large ones, independent of the store.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Entries {
+    /// Small ones, one behind the other.
+    copied: Vec<u8>,
+    shared: Vec<Arc<[u8]>>,
+}
+
+impl Entries {
+    pub(crate) fn push(&mut self, entry: &Entry<'_>) {
+        match entry.kept {
+            Kept::Slot(bytes) => self.copied.extend_from_slice(&bytes[..entry.len]),
+            Kept::Shared(bytes) => self.shared.push(Arc::clone(bytes)),
+        }
+    }
+
+    /// All of them, in no meaningful order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
+        let mut rest = &self.copied[..];
+        let copied = std::iter::from_fn(move || {
+            let entry = (!rest.is_empty()).then(|| Entry::read(Kept::Slot(rest)))?;
+            rest = &rest[entry.len..];
+            Some(entry)
+        });
+        let shared = self.shared.iter();
+        copied.chain(shared.map(|bytes| Entry::read(Kept::Shared(bytes))))
     }
 }
 
@@ -201,37 +286,33 @@ pub struct Value<'a> {
     pub mod_revision: Revision,
     /// When the key goes, in milliseconds since the epoch; none if never.
     pub deadline_ms: Option<u64>,
-    entry: &'a Entry,
+    kept: Kept<'a>,
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn of(entry: &'a Entry) -> Value<'a> {
+    pub(crate) fn of(entry: &Entry<'a>) -> Value<'a> {
         Value {
             value: entry.value(),
             create_revision: entry.create_revision,
             mod_revision: entry.mod_revision,
-            deadline_ms: entry.deadline_ms(),
-            entry,
+            deadline_ms: entry.deadline_ms,
+            kept: entry.kept,
         }
-    }
-
-    /// The entry, independent of the store; the record is shared.
-    pub(crate) fn to_entry(self) -> Entry {
-        self.entry.clone()
     }
 
     /// The value, independent of the store: a small one is copied, a large one shared.
     pub fn to_bytes(&self) -> Bytes {
-        struct Shared(Entry);
+        struct Shared(Arc<[u8]>);
         impl AsRef<[u8]> for Shared {
             fn as_ref(&self) -> &[u8] {
-                self.0.value()
+                Entry::read(Kept::Shared(&self.0)).value()
             }
         }
-        if self.value.len() < SHARE_FROM_BYTES {
-            Bytes::copy_from_slice(self.value)
-        } else {
-            Bytes::from_owner(Shared(self.entry.clone()))
+        match self.kept {
+            Kept::Shared(bytes) if self.value.len() >= SHARE_FROM_BYTES => {
+                Bytes::from_owner(Shared(Arc::clone(bytes)))
+            }
+            _ => Bytes::copy_from_slice(self.value),
         }
     }
 }

@@ -6,26 +6,26 @@
 //! whether or not [`Keyspace::expire`] has come to remove it. Invariants: every change of an entry
 //! gives it a higher `mod_revision`; whatever deletes a key notes it in the table of deletes.
 
+mod build;
 mod database;
 mod deletes;
 mod entry;
+mod order;
+mod records;
 
 use std::sync::Arc;
 
-use hashbrown::hash_table::Entry as Slot;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
+pub use self::build::Work;
+pub(crate) use self::build::{Runner, in_turn};
 use self::database::Place;
 pub(crate) use self::database::{Database, SHARDS};
 pub(crate) use self::deletes::{DELETE_SLOTS, Deletes, noted};
 pub use self::entry::Value;
-pub(crate) use self::entry::{Entry, Record};
+pub(crate) use self::entry::{Entries, Entry, Record};
+use self::records::Number;
 use crate::notice::{NoticeClasses, Notices};
 use crate::snapshot::{EntryView, Walk};
 use crate::{DATABASES, Revision};
-
-/// Bits of the hash that name the shard: `log2(SHARDS)`.
-const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 
 /// What a flush has cut loose. Dropping it takes time in proportion to the keys that it held.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(crate) struct Keyspace {
 /// Reading.
 impl Keyspace {
     pub(crate) fn new(seed: u64) -> Keyspace {
-        let databases = std::iter::repeat_with(Database::default);
+        let databases = std::iter::repeat_with(|| Database::new(seed));
         Keyspace {
             databases: databases.take(usize::from(DATABASES)).collect(),
             seed,
@@ -86,15 +86,18 @@ impl Keyspace {
     }
 
     pub(crate) fn get(&self, database: u8, key: &[u8]) -> Option<Value<'_>> {
-        let entry = self.database(database)?.find(self.place(key), key)?;
-        entry.is_alive(self.now_ms).then(|| Value::of(entry))
+        let database = self.database(database)?;
+        let entry = database.entry(database.find(self.place(key), key)?);
+        entry.is_alive(self.now_ms).then(|| Value::of(&entry))
     }
 
     /// Whether nothing has happened to a key that was absent at revision `at`: it is absent, and
     /// was all the time.
     pub(crate) fn absent_since(&self, database: u8, key: &[u8], at: Revision) -> bool {
         let place = self.place(key);
-        let found = self.database(database).and_then(|d| d.find(place, key));
+        let found = self
+            .database(database)
+            .and_then(|database| Some(database.entry(database.find(place, key)?)));
         // One that is over its deadline may have come and gone without having been removed.
         let absent = found.is_none_or(|e| !e.is_alive(self.now_ms) && e.mod_revision <= at);
         absent && self.deletes.last(database, delete_slot(database, place)) <= at
@@ -118,14 +121,7 @@ impl Keyspace {
     }
 
     fn place(&self, key: &[u8]) -> Place {
-        let hash = xxh3_64_with_seed(key, self.seed);
-        // The shard takes the upper bits and the tag the lower ones, so that the entries of one
-        // shard still differ in all the bits that its table looks at.
-        let shard = (hash >> (u64::BITS - SHARD_BITS)) as usize;
-        Place {
-            shard,
-            tag: (hash & u64::from(u32::MAX)) as u32,
-        }
+        Place::of(self.seed, key)
     }
 }
 
@@ -136,6 +132,7 @@ impl Keyspace {
     pub(crate) fn reseed(&mut self, seed: u64) {
         if self.len() == 0 {
             self.seed = seed;
+            self.databases.fill_with(|| Database::new(seed));
             let noted = noted(self.deletes.slots()).map(|(_, at)| at);
             let flushed = noted.chain(self.deletes.flushed).max().unwrap_or(0);
             self.deletes = Deletes::default();
@@ -148,38 +145,25 @@ impl Keyspace {
         let key = record.key();
         let place = self.place(key);
         let target = &mut self.databases[usize::from(database)];
-        let before = match target.slot(place, key) {
-            Slot::Occupied(mut slot) => {
-                let entry = slot.get_mut();
-                if let Some(walk) = &mut self.walk {
-                    walk.save(database, place.shard, entry);
-                }
-                let (cost, deadline) = (entry.cost(), entry.deadline_ms());
-                if !entry.is_alive(self.now_ms) {
-                    entry.create_revision = revision;
-                    self.expired_total += 1;
-                    self.deletes.note(delete_slot(database, place), revision);
-                    let expired = NoticeClasses::EXPIRED;
-                    self.notices.note(expired, "expired", database, key);
-                    self.notices.note(NoticeClasses::NEW, "new", database, key);
-                }
-                entry.overwrite(record, revision);
-                let after = entry.cost();
-                target.bytes = target.bytes - cost + after;
-                deadline
-            }
-            Slot::Vacant(slot) => {
-                let entry = Entry::new(record, place.tag, revision);
-                let cost = entry.cost();
-                slot.insert(entry);
-                target.bytes += cost;
-                target.len += 1;
-                target.order(key);
-                self.notices.note(NoticeClasses::NEW, "new", database, key);
-                None
-            }
+        let Some(number) = target.find(place, key) else {
+            target.insert(place, record, revision);
+            self.notices.note(NoticeClasses::NEW, "new", database, key);
+            return;
         };
-        target.deadline_changed(place, before, record.deadline_ms);
+        let entry = target.entry(number);
+        if let Some(walk) = &mut self.walk {
+            walk.save(database, place.shard, &entry);
+        }
+        let mut created = entry.create_revision;
+        if !entry.is_alive(self.now_ms) {
+            created = revision;
+            self.expired_total += 1;
+            self.deletes.note(delete_slot(database, place), revision);
+            let expired = NoticeClasses::EXPIRED;
+            self.notices.note(expired, "expired", database, key);
+            self.notices.note(NoticeClasses::NEW, "new", database, key);
+        }
+        target.overwrite(place, number, record, &record.numbers(created, revision));
     }
 
     /// Gives a key another deadline; tells whether the key is there.
@@ -192,29 +176,30 @@ impl Keyspace {
     ) -> bool {
         let place = self.place(key);
         let target = &mut self.databases[usize::from(database)];
-        let Slot::Occupied(mut slot) = target.slot(place, key) else {
+        let Some(number) = target.find(place, key) else {
             return false;
         };
-        let entry = slot.get_mut();
+        let entry = target.entry(number);
         if !entry.is_alive(self.now_ms) {
             return false;
         }
         if let Some(walk) = &mut self.walk {
-            walk.save(database, place.shard, entry);
+            walk.save(database, place.shard, &entry);
         }
-        let (cost, before) = (entry.cost(), entry.deadline_ms());
-        entry.set_deadline(deadline_ms, revision);
-        let after = entry.cost();
-        target.bytes = target.bytes - cost + after;
-        target.deadline_changed(place, before, deadline_ms);
+        target.set_deadline(place, number, deadline_ms, revision);
         true
     }
 
     /// Removes a key; tells whether it was there. One over its deadline is left to `expire`.
     pub(crate) fn remove(&mut self, database: u8, key: &[u8], revision: Revision) -> bool {
-        let (place, now_ms) = (self.place(key), self.now_ms);
-        let is_it = |entry: &Entry| entry.key() == key && entry.is_alive(now_ms);
-        self.take_out(database, place, is_it, revision).is_some()
+        let place = self.place(key);
+        let target = &self.databases[usize::from(database)];
+        let found = target.find(place, key);
+        let alive = found.filter(|number| target.entry(*number).is_alive(self.now_ms));
+        if let Some(number) = alive {
+            self.take_out(database, place, number, revision);
+        }
+        alive.is_some()
     }
 
     /// Removes keys that are due, in the order of their deadlines within each database, at most
@@ -222,17 +207,18 @@ impl Keyspace {
     pub(crate) fn expire(&mut self, limit: usize, revision: Revision) -> usize {
         let mut removed = 0;
         for database in 0..DATABASES {
-            while let Some((deadline, shard, tag)) = self.databases[usize::from(database)]
+            while let Some(due) = self.databases[usize::from(database)]
                 .first_due()
                 .filter(|(deadline, ..)| *deadline <= self.now_ms && removed < limit)
             {
+                let (_, shard, tag) = due;
                 let shard = usize::from(shard);
                 let place = Place { shard, tag };
-                let is_due =
-                    |entry: &Entry| entry.tag() == tag && entry.deadline_ms() == Some(deadline);
-                while let Some(entry) = self.take_out(database, place, is_due, revision) {
+                while let Some(number) = self.databases[usize::from(database)].find_due(due) {
+                    let entry = self.databases[usize::from(database)].entry(number);
                     let expired = NoticeClasses::EXPIRED;
                     self.notices.note(expired, "expired", database, entry.key());
+                    self.take_out(database, place, number, revision);
                     removed += 1;
                 }
             }
@@ -242,20 +228,13 @@ impl Keyspace {
     }
 
     /// The one way out for a single key.
-    fn take_out(
-        &mut self,
-        database: u8,
-        place: Place,
-        is_it: impl Fn(&Entry) -> bool,
-        revision: Revision,
-    ) -> Option<Entry> {
+    fn take_out(&mut self, database: u8, place: Place, number: Number, revision: Revision) {
         let target = &mut self.databases[usize::from(database)];
-        let entry = target.remove(place.shard, place.tag, is_it)?;
         if let Some(walk) = &mut self.walk {
-            walk.save(database, place.shard, &entry);
+            walk.save(database, place.shard, &target.entry(number));
         }
+        target.remove(place, number);
         self.deletes.note(delete_slot(database, place), revision);
-        Some(entry)
     }
 
     /// Removes all keys of a database at once, whatever their number; tells whether there were any.
@@ -264,7 +243,7 @@ impl Keyspace {
         if target.len == 0 {
             return false;
         }
-        let old = Arc::new(std::mem::take(target));
+        let old = Arc::new(std::mem::replace(target, Database::new(self.seed)));
         if let Some(walk) = &mut self.walk {
             walk.save_database(database, &old, old.bytes);
         }
@@ -303,26 +282,24 @@ impl Keyspace {
     /// [`Keyspace::build_order`]. False if the key is there already or belongs to another shard:
     /// then nothing changed.
     pub(crate) fn restore(&mut self, database: u8, shard: usize, view: &EntryView<'_>) -> bool {
-        let key = &view.record[..view.key_len];
-        let place = self.place(key);
-        if place.shard != shard {
+        let record = Record {
+            parts: &[view.record],
+            key_len: view.key_len,
+            deadline_ms: view.deadline_ms,
+        };
+        let place = self.place(record.key());
+        let target = &mut self.databases[usize::from(database)];
+        if place.shard != shard || target.find(place, record.key()).is_some() {
             return false;
         }
-        let target = &mut self.databases[usize::from(database)];
-        let Slot::Vacant(slot) = target.slot(place, key) else {
-            return false;
-        };
-        let entry = Entry::restored(view, place.tag);
-        let cost = entry.cost();
-        slot.insert(entry);
-        target.bytes += cost;
-        target.len += 1;
-        target.deadline_changed(place, None, view.deadline_ms);
+        let numbers = record.numbers(view.create_revision, view.mod_revision);
+        target.insert_unordered(place, &record, &numbers);
         true
     }
 
-    pub(crate) fn build_order(&mut self) {
-        self.databases.iter_mut().for_each(Database::build_order);
+    pub(crate) fn build_order(&mut self, run: Runner<'_>) {
+        let databases = self.databases.iter_mut();
+        databases.for_each(|database| database.build_order(run));
     }
 }
 

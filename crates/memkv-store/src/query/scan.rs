@@ -8,7 +8,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::answer::{count, meta};
-use crate::keyspace::{Entry, Keyspace, SHARDS};
+use crate::keyspace::{Database, Entry, Keyspace, SHARDS, Value};
 use crate::{RANGE_BYTES, ReplyValue};
 
 /// Whole shards from `cursor` on, until `count` keys are reached.
@@ -16,7 +16,9 @@ pub(super) fn scan(keys: &Keyspace, database: u8, cursor: u64, count: u64) -> Re
     let mut found = Vec::new();
     let mut next = usize::try_from(cursor).unwrap_or(usize::MAX);
     while next < SHARDS && (found.len() as u64) < count.max(1) {
-        let mut shard: Vec<&[u8]> = alive(keys, database, next).map(Entry::key).collect();
+        let mut shard: Vec<&[u8]> = alive(keys, keys.database(database), next)
+            .map(|entry| entry.key())
+            .collect();
         shard.sort_unstable();
         found.extend(shard.into_iter().map(key_bulk));
         next += 1;
@@ -37,11 +39,10 @@ pub(super) fn range(
     let mut items = Vec::new();
     let mut bytes = 0;
     let mut more = false;
-    let ordered = keys.database(database).map(|d| d.keys_between(start, end));
-    for key in ordered.into_iter().flatten() {
-        let Some(found) = keys.get(database, key) else {
-            continue;
-        };
+    let ordered = keys.database(database).map(|d| d.between(start, end));
+    let entries = ordered.into_iter().flatten();
+    for entry in entries.filter(|entry| entry.is_alive(keys.now_ms)) {
+        let key = entry.key();
         more = items.len() as u64 >= limit || bytes >= RANGE_BYTES;
         if more {
             break;
@@ -50,8 +51,8 @@ pub(super) fn range(
         items.push(match keys_only {
             true => key_bulk(key),
             false => {
-                bytes += found.value.len();
-                let fields = meta(found, true);
+                bytes += entry.value().len();
+                let fields = meta(Value::of(&entry), true);
                 ReplyValue::Array([key_bulk(key)].into_iter().chain(fields).collect())
             }
         });
@@ -65,18 +66,26 @@ pub(super) fn random_key(keys: &Keyspace, database: u8, nonce: u64) -> ReplyValu
     let first = nonce as usize % SHARDS;
     let mask = (nonce >> u32::BITS) as u32;
     let mut shards = (0..SHARDS).map(|step| (first + step) % SHARDS);
+    let database = keys.database(database);
     let picked = shards.find_map(|shard| {
-        alive(keys, database, shard).min_by_key(|entry| (entry.tag() ^ mask, entry.key()))
+        let entries = alive(keys, database, shard);
+        let tagged =
+            entries.map(|entry| (database.map_or(0, |d| d.tag(&entry)) ^ mask, entry.key()));
+        tagged.min()
     });
-    picked.map_or(ReplyValue::Nil, |entry| key_bulk(entry.key()))
+    picked.map_or(ReplyValue::Nil, |(_, key)| key_bulk(key))
 }
 
-fn alive(keys: &Keyspace, database: u8, shard: usize) -> impl Iterator<Item = &Entry> {
-    let shard = keys
-        .database(database)
-        .map(|database| database.shard(shard));
-    let entries = shard.into_iter().flatten();
-    entries.filter(|entry| entry.is_alive(keys.now_ms))
+fn alive<'a>(
+    keys: &Keyspace,
+    database: Option<&'a Database>,
+    shard: usize,
+) -> impl Iterator<Item = Entry<'a>> + use<'a> {
+    let now_ms = keys.now_ms;
+    let entries = database
+        .into_iter()
+        .flat_map(move |database| database.shard(shard));
+    entries.filter(move |entry| entry.is_alive(now_ms))
 }
 
 fn key_bulk(key: &[u8]) -> ReplyValue {

@@ -96,8 +96,9 @@ impl ShardImage {
                     of: *shard as u64,
                     max_block_bytes,
                 };
-                let mut entries: Vec<&Entry> = entries.iter().collect();
+                let mut entries: Vec<Entry<'_>> = entries.iter().collect();
                 entries.sort_unstable_by_key(|entry| entry.key());
+                let entries: Vec<_> = entries.iter().collect();
                 items.encode(&entries, entry_len, write_entry, f)
             }
         }
@@ -173,24 +174,24 @@ fn write_delete((slot, at): &(usize, Revision), out: &mut Vec<u8>) {
     put_varint(out, *at);
 }
 
-fn entry_len(entry: &Entry) -> usize {
+fn entry_len(entry: &Entry<'_>) -> usize {
     let numbers = [
         entry.key().len() as u64,
         entry.value().len() as u64,
         entry.create_revision,
         entry.mod_revision - entry.create_revision,
-        entry.deadline_ms().unwrap_or(0),
+        entry.deadline_ms.unwrap_or(0),
     ];
     numbers.map(varint_len).iter().sum::<usize>() + entry.record().len()
 }
 
-fn write_entry(entry: &Entry, out: &mut Vec<u8>) {
+fn write_entry(entry: &Entry<'_>, out: &mut Vec<u8>) {
     put_length(out, entry.key().len());
     put_length(out, entry.value().len());
     put_varint(out, entry.create_revision);
     put_varint(out, entry.mod_revision - entry.create_revision);
     // 0 is none: no key lives with a deadline at the epoch.
-    put_varint(out, entry.deadline_ms().unwrap_or(0));
+    put_varint(out, entry.deadline_ms.unwrap_or(0));
     out.put_slice(entry.record());
 }
 

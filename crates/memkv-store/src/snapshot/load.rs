@@ -10,7 +10,7 @@ use super::block::{
     BlockHead, DELETES, ENTRIES, EntryView, HEAD, REPLIES, read_deletes, read_replies,
 };
 use super::{SessionHead, SnapshotHead, filled_shards};
-use crate::keyspace::SHARDS;
+use crate::keyspace::{SHARDS, Work, in_turn};
 use crate::session::Session;
 use crate::store::seed_of;
 use crate::wire::{DecodeError, Reader};
@@ -195,7 +195,17 @@ impl Loader {
     /// # Errors
     ///
     /// [`LoadError`] if blocks are missing or the number of keys is not the announced one.
-    pub fn finish(mut self) -> Result<Store, LoadError> {
+    pub fn finish(self) -> Result<Store, LoadError> {
+        self.finish_with(&in_turn)
+    }
+
+    /// The loaded store, as [`finish`](Loader::finish) makes it; `run` runs pieces of the work, in
+    /// any order or at the same time, and returns when all are done.
+    ///
+    /// # Errors
+    ///
+    /// As of [`finish`](Loader::finish).
+    pub fn finish_with(mut self, run: &dyn for<'a> Fn(Vec<Work<'a>>)) -> Result<Store, LoadError> {
         self.check_place(BlockPlace::End)?;
         let found = self.store.len() as u64;
         if found != self.announced_keys {
@@ -205,7 +215,7 @@ impl Loader {
                 found,
             });
         }
-        self.store.keys.build_order();
+        self.store.keys.build_order(run);
         Ok(self.store)
     }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub(crate) use self::block::EntryView;
 pub use self::load::{BlockPlace, LoadError, Loader};
 use crate::book::Book;
-use crate::keyspace::{Database, Entry, Keyspace, SHARDS, noted};
+use crate::keyspace::{Database, Entries, Entry, Keyspace, SHARDS, noted};
 use crate::session::Sessions;
 use crate::{DATABASES, NoticeClasses, Reply, Revision, SessionId, Store};
 
@@ -127,7 +127,7 @@ pub(crate) struct Walk {
     shards: VecDeque<usize>,
     /// For each shard, counted over all databases, the entries that were changed since, as they
     /// were; empty beyond the last shard that comes out.
-    saved: Vec<Vec<Entry>>,
+    saved: Vec<Entries>,
     saved_bytes: u64,
     /// The databases that were flushed since, and are walked instead of the new ones.
     flushed: Vec<(u8, Arc<Database>)>,
@@ -151,7 +151,7 @@ impl Walk {
         }
         let shards = filled_shards(keys.filled_databases());
         let end = shards.back().map_or(0, |last| last + 1);
-        let saved = std::iter::repeat_with(Vec::new).take(end).collect();
+        let saved = std::iter::repeat_with(Entries::default).take(end).collect();
         Walk {
             revision,
             pieces,
@@ -163,12 +163,12 @@ impl Walk {
     }
 
     /// Called before `entry` of a database's shard is changed, or when it was removed.
-    pub(crate) fn save(&mut self, database: u8, shard: usize, entry: &Entry) {
+    pub(crate) fn save(&mut self, database: u8, shard: usize, entry: &Entry<'_>) {
         let shard = usize::from(database) * SHARDS + shard;
         let is_to_come = self.shards.front().is_some_and(|next| shard >= *next);
         if is_to_come && entry.mod_revision <= self.revision {
             self.saved_bytes += entry.cost();
-            self.saved[shard].push(entry.clone());
+            self.saved[shard].push(entry);
         }
     }
 
@@ -195,7 +195,7 @@ impl Walk {
         let number = self.shards.pop_front()?;
         let (database, shard) = (number / SHARDS, number % SHARDS);
         let mut entries = std::mem::take(&mut self.saved[number]);
-        self.saved_bytes -= entries.iter().map(Entry::cost).sum::<u64>();
+        self.saved_bytes -= entries.iter().map(|entry| entry.cost()).sum::<u64>();
         let flushed = self
             .flushed
             .iter()
@@ -204,7 +204,7 @@ impl Walk {
         let untouched = source
             .shard(shard)
             .filter(|entry| entry.mod_revision <= self.revision);
-        entries.extend(untouched.cloned());
+        untouched.for_each(|entry| entries.push(&entry));
         Some(ShardImage(Image::Entries {
             shard: number,
             entries,
@@ -221,7 +221,8 @@ pub(crate) fn filled_shards(databases: u16) -> VecDeque<usize> {
 }
 
 /// A piece of a snapshot: the cached replies of one session, the table of deletes, or a shard. It
-/// holds references only, so it can be encoded while the store goes on changing.
+/// holds references, and copies of small entries, so it can be encoded while the store goes on
+/// changing.
 #[derive(Debug, Clone)]
 pub struct ShardImage(Image);
 
@@ -236,7 +237,7 @@ enum Image {
     Entries {
         /// Counted over all databases.
         shard: usize,
-        entries: Vec<Entry>,
+        entries: Entries,
     },
 }
 
