@@ -247,8 +247,16 @@ async fn admit(
             listed.addr,
         ));
     }
-    let silent = inner.silent_for(listed.id);
-    if silent < inner.config.replace_after {
+    // A newcomer that takes this place already must be silent, too: it may have the vote before the
+    // book says so, and a request that comes late must not evict it.
+    let newcomer = {
+        let machine = inner.replica.machine.read();
+        let pending = machine.store.book().pending_by_name(&name);
+        pending.map(|pending| pending.id)
+    };
+    let silences = [Some(listed.id), newcomer].into_iter().flatten();
+    let silent = silences.map(|id| inner.silent_for(id)).min();
+    if let Some(silent) = silent.filter(|silent| *silent < inner.config.replace_after) {
         return Err(format!(
             "the {name} that this cluster knows was heard {} s ago; it is replaced after {} s of \
              silence",

@@ -15,7 +15,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("changes of leader", 700),
     ("clock jumps", 280),
     ("commands", 55_000),
-    ("commands fenced off", 30),
+    ("commands fenced off", 10),
     ("commands forwarded", 75_000),
     ("commands not executed", 1_700),
     ("commands of unknown outcome", 1_100),

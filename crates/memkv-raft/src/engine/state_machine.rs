@@ -30,6 +30,10 @@ use crate::{Env, session};
 const APPLY_CHUNK: usize = 16;
 /// Shards that are written to a snapshot in one piece of blocking work.
 const SHARDS_PER_PIECE: usize = 16;
+/// Rest after each piece, in units of the time that it took: the writers' share of processor and
+/// disk. Three nodes on one disk with two cores wait 2.3 times as long at the 99th percentile while
+/// a snapshot is built with a rest of 1, and 1.7 times with 2.
+const REST: u32 = 2;
 /// Largest block of a snapshot, in bytes, before a value that is larger by itself.
 pub(crate) const SNAPSHOT_BLOCK_BYTES: usize = 256 * 1024;
 /// How long a snapshot that met a full disk waits before the next try.
@@ -366,7 +370,7 @@ impl SnapshotBuilder {
             if !more {
                 break;
             }
-            tokio::time::sleep(started.elapsed()).await;
+            tokio::time::sleep(started.elapsed() * REST).await;
         }
         let snapshots = self.snapshots.clone();
         let reader = blocking(&self.env, move || {
