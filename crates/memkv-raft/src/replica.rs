@@ -51,11 +51,13 @@ impl Replica {
         self.applied.subscribe()
     }
 
+    /// Whether the entry at `index` has been applied here.
+    pub(crate) fn has_applied(&self, index: u64) -> bool {
+        *self.applied.borrow() > index
+    }
+
     /// Waits until the entry at `index` has been applied here.
     pub(crate) async fn wait_applied(&self, index: u64) {
-        if *self.applied.borrow() > index {
-            return;
-        }
         let mut applied = self.applied.subscribe();
         // The sender lives as long as `self`, so this cannot fail.
         let _ = applied.wait_for(|count| *count > index).await;

@@ -4,9 +4,12 @@
 //! A client that does not read is not read from: its answers stay within one turn's, and what it
 //! listens to within its outbox. After a time it is gone.
 
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use futures_util::poll;
 use memkv_resp::{Limits, ReplyWriter, Request, RequestParser};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
@@ -195,9 +198,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
     pub(super) async fn flush(&mut self) -> Result<(), Gone> {
         Stats::add(&self.resp.server.stats.output_bytes, self.out.len());
         while self.out.has_remaining() {
+            // Nearly always the socket takes it all at once, and needs neither timer nor bell. Not
+            // `write_buf`: one buffer needs no vectored call, which costs more.
+            match poll!(pin!(self.stream.write(&self.out))) {
+                Poll::Ready(Ok(written @ 1..)) => {
+                    self.out.advance(written);
+                    continue;
+                }
+                Poll::Ready(_) => return Err(Gone),
+                Poll::Pending => {}
+            }
             let stall = self.resp.server.settings.write_stall;
             tokio::select! {
-                // Not `write_buf`: one buffer needs no vectored call, which costs more.
                 written = timeout(stall, self.stream.write(&self.out)) => match written {
                     Ok(Ok(written @ 1..)) => self.out.advance(written),
                     Ok(_) => return Err(Gone),
