@@ -24,8 +24,11 @@ use crate::peers::PeerError;
 use crate::wire::{self, Kind};
 use crate::{Frame, Lane};
 
-/// How long a request stays at the leader before it is asked anew: longer than most leaders lead.
-const ATTENDANCE: Duration = Duration::from_secs(24 * 3600);
+/// How long a request stays at the leader before it is asked anew. What a broken connection leaves
+/// behind there is gone after this time.
+const ATTENDANCE: Duration = Duration::from_secs(3600);
+/// How much longer the follower waits for that answer.
+const ANSWER_GRACE: Duration = Duration::from_secs(60);
 /// Pause before a leader is asked again that did not take the request.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Time for the other followers to notice the same: their next attempts to connect are at most
@@ -36,8 +39,6 @@ const NOTICE_PAUSE: Duration = Duration::from_millis(30);
 const STAGGER: Duration = Duration::from_millis(75);
 /// Pause before the next try, if nobody leads by then.
 const AGAIN_PAUSE: Duration = Duration::from_millis(150);
-/// Tries; then the election timeout is near.
-const TRIES: u32 = 5;
 /// No node has this id.
 const NOBODY: u64 = 0;
 
@@ -72,7 +73,7 @@ async fn death(inner: &Inner, leader: Leader) {
         let frame = Frame(vec![request]);
         let asked = inner
             .peers
-            .call(leader.id, Lane::Control, frame, ATTENDANCE)
+            .call(leader.id, Lane::Control, frame, ATTENDANCE + ANSWER_GRACE)
             .await;
         match asked {
             // The link pauses by itself before it connects again.
@@ -86,6 +87,7 @@ async fn death(inner: &Inner, leader: Leader) {
     }
 }
 
+/// Asks for votes until another leader is known, or none: then the caller drops this.
 async fn campaign(inner: &Inner, raft: &Raft, dead: Leader) {
     tracing::info!(
         node = %inner.peers.me.name,
@@ -102,7 +104,7 @@ async fn campaign(inner: &Inner, raft: &Raft, dead: Leader) {
     // Both fail only if the engine has stopped.
     let _ = raft.handle_transfer_leader(forget).await;
     tokio::time::sleep(NOTICE_PAUSE + STAGGER * rank(inner, raft, dead)).await;
-    for _ in 0..TRIES {
+    loop {
         let _ = raft.trigger().elect(true).await;
         tokio::time::sleep(AGAIN_PAUSE).await;
     }
@@ -118,10 +120,10 @@ fn rank(inner: &Inner, raft: &Raft, dead: Leader) -> u32 {
     u32::try_from(before).unwrap_or(u32::MAX)
 }
 
-/// Answers when this node does not lead, or no more.
+/// Answers when this node does not lead, or no more, or after a long time.
 pub(crate) async fn receive(mut known: watch::Receiver<Option<Leader>>, me: u64) -> Frame {
     let leads = |leader: &Option<Leader>| leader.is_some_and(|leader| leader.id == me);
     // It fails only when the node stops.
-    let _ = known.wait_for(|leader| !leads(leader)).await;
+    let _ = tokio::time::timeout(ATTENDANCE, known.wait_for(|leader| !leads(leader))).await;
     wire::ok(|_| {})
 }

@@ -2,8 +2,7 @@
 //!
 //! An entry is proposed as soon as the one before is applied, or before that if there is much to
 //! propose; nothing ever waits on a timer, so one command alone is proposed at once and a thousand
-//! share an entry and an fsync. What is refused here was
-//! never appended.
+//! share an entry and an fsync. What is refused here was never appended.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -68,8 +68,8 @@ impl Rounds {
         std::mem::take(&mut queue.waiting)
     }
 
-    /// Runs rounds of `ask` for ever, one after the other: a round costs as much as a hundred
-    /// reads, so the longer it takes, the more share the next.
+    /// Runs rounds of `ask` for ever, one after the other: a round costs as much CPU time
+    /// as thirty reads, so the longer one takes, the more share the next.
     /// Each round is counted in `sizes` by how many share it.
     pub(crate) async fn run<F: Future<Output = Outcome>>(
         &self,

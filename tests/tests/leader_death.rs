@@ -1,0 +1,36 @@
+//! A leader whose process dies is replaced without waiting for an election timeout.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use memkv_tests::{Cluster, eventually};
+use serde_json::json;
+
+/// Nobody would be elected within this test's patience, if the survivors waited for it.
+const ELECTION_TIMEOUT_MS: u64 = 60_000;
+
+/// Far below that, and far above what an election takes.
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[test]
+fn survivors_elect_at_once_when_the_leaders_process_dies() {
+    let settings = json!({ "election_timeout_ms": ELECTION_TIMEOUT_MS });
+    let mut cluster = Cluster::configured_with(3, &settings);
+    cluster.start_all();
+    cluster.wait_serving();
+    // Three leaders die in turn, and come back as followers.
+    for round in 0..3 {
+        let leader = cluster.leader();
+        cluster.nodes[leader].kill();
+        for follower in (0..3).filter(|place| *place != leader) {
+            let node = &cluster.nodes[follower];
+            eventually("a write at every survivor", LIMIT, || {
+                let set = node.seed().set("round", &format!("{round} {follower}"));
+                set.is_ok_and(|reply| reply.status == "ok").then_some(())
+            });
+        }
+        cluster.nodes[leader].start();
+        cluster.nodes[leader].wait_serving();
+    }
+}
