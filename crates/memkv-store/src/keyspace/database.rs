@@ -105,7 +105,7 @@ impl Table {
             .copied()
     }
 
-    fn insert(&mut self, place: Place, record: &Record<'_>, numbers: &Numbers) -> Entry<'_> {
+    fn insert(&mut self, place: Place, record: &Record<'_>, numbers: &Numbers) {
         if self.shards.is_empty() {
             self.shards = std::iter::repeat_with(HashTable::new)
                 .take(SHARDS)
@@ -116,25 +116,18 @@ impl Table {
         let (records, seed) = (&self.records, self.seed);
         let hash = |number: &Number| table_hash(Place::of(seed, records.key(*number)).tag);
         self.shards[place.shard].insert_unique(table_hash(place.tag), number, hash);
-        self.records.get(number)
     }
 
     /// Gives the key of an entry another record.
-    fn overwrite(
-        &mut self,
-        place: Place,
-        old: Number,
-        record: &Record<'_>,
-        numbers: &Numbers,
-    ) -> Number {
+    fn overwrite(&mut self, place: Place, old: Number, record: &Record<'_>, numbers: &Numbers) {
         let len = record.len(numbers);
         if let Some(bytes) = self.records.rewrite(old, len) {
             record.write(numbers, bytes);
-            return old;
+            return;
         }
         let new = self.records.insert(len, |out| record.write(numbers, out));
         renumber(&mut self.shards, place, old, new);
-        self.release(old, new)
+        self.release(old);
     }
 
     fn remove(&mut self, place: Place, number: Number) {
@@ -148,12 +141,11 @@ impl Table {
             let hash = |number: &Number| table_hash(Place::of(seed, records.key(*number)).tag);
             shard.shrink_to(shard.len() * 2, hash);
         }
-        self.release(number, number);
+        self.release(number);
     }
 
-    /// Frees an entry that no table names any more, which may move others. Tells where `kept` is
-    /// then.
-    fn release(&mut self, number: Number, mut kept: Number) -> Number {
+    /// Frees an entry that no table names any more, which may move others.
+    fn release(&mut self, number: Number) {
         let Table {
             seed,
             records,
@@ -161,11 +153,7 @@ impl Table {
         } = self;
         records.remove(number, |key, from, to| {
             renumber(shards, Place::of(*seed, key), from, to);
-            if from == kept {
-                kept = to;
-            }
         });
-        kept
     }
 }
 
@@ -278,7 +266,8 @@ impl Database {
         record: &Record<'_>,
         numbers: &Numbers,
     ) {
-        self.bytes += self.table.insert(place, record, numbers).cost();
+        self.table.insert(place, record, numbers);
+        self.bytes += record.cost(numbers);
         self.len += 1;
         self.deadline_changed(place, None, numbers.deadline_ms);
     }
@@ -293,8 +282,8 @@ impl Database {
     ) {
         let old = self.entry(number);
         let (cost, deadline) = (old.cost(), old.deadline_ms);
-        let number = self.table.overwrite(place, number, record, numbers);
-        self.bytes = self.bytes - cost + self.entry(number).cost();
+        self.table.overwrite(place, number, record, numbers);
+        self.bytes = self.bytes - cost + record.cost(numbers);
         self.deadline_changed(place, deadline, numbers.deadline_ms);
     }
 

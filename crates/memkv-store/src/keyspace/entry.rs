@@ -89,6 +89,11 @@ impl<'a> Record<'a> {
             + numbers.len()
     }
 
+    /// What the entry will be taken to cost in memory.
+    pub(super) fn cost(&self, numbers: &Numbers) -> u64 {
+        cost(self.len(numbers), self.deadline_ms)
+    }
+
     /// Fills the front of `out`.
     pub(super) fn write(&self, numbers: &Numbers, mut out: &mut [u8]) {
         put(&mut out, first_field(self.key_len, self.deadline_ms));
@@ -100,6 +105,11 @@ impl<'a> Record<'a> {
         }
         numbers.write(out);
     }
+}
+
+fn cost(len: usize, deadline_ms: Option<u64>) -> u64 {
+    let deadline = deadline_ms.map_or(0, |_| DEADLINE_OVERHEAD_BYTES);
+    super::records::slot_bytes(len) as u64 + ENTRY_OVERHEAD_BYTES + deadline
 }
 
 fn first_field(key_len: usize, deadline_ms: Option<u64>) -> u64 {
@@ -120,7 +130,17 @@ fn put(out: &mut &mut [u8], mut value: u64) {
 }
 
 /// Reads a varint at `at`, and moves on behind it.
+#[inline]
 fn get(bytes: &[u8], at: &mut usize) -> u64 {
+    let first = bytes[*at];
+    if first < 0x80 {
+        *at += 1;
+        return u64::from(first);
+    }
+    get_long(bytes, at)
+}
+
+fn get_long(bytes: &[u8], at: &mut usize) -> u64 {
     let mut value = 0;
     for shift in (0..u64::BITS).step_by(7) {
         let byte = bytes[*at];
@@ -221,8 +241,7 @@ impl<'a> Entry<'a> {
 
     /// What the entry is taken to cost in memory, the same wherever it is kept.
     pub(crate) fn cost(&self) -> u64 {
-        let deadline = self.deadline_ms.map_or(0, |_| DEADLINE_OVERHEAD_BYTES);
-        super::records::slot_bytes(self.len) as u64 + ENTRY_OVERHEAD_BYTES + deadline
+        cost(self.len, self.deadline_ms)
     }
 
     /// The length of the same entry with other numbers, of which a deadline is one if it was.
