@@ -192,7 +192,7 @@ async fn nobody_there_is_unreachable_and_found_when_it_comes() {
     let links = links();
     let refused = ask(&links, &gone, "anybody?").await;
     assert!(
-        matches!(refused, Err(CallError::Unreachable(_))),
+        matches!(refused, Err(CallError::NoListener(_))),
         "{refused:?}"
     );
 
