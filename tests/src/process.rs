@@ -24,6 +24,9 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// A thread stops when it next leaves the kernel, which a slow disk may delay.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
 /// A running child whose output goes to a file.
 pub struct Process {
     child: Child,
@@ -55,9 +58,15 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal.
+    /// Sends a signal. After SIGSTOP, waits until every thread has stopped: until then one of them
+    /// may still answer.
+    #[track_caller]
     pub fn signal(&self, signal: Signal) {
         kill_process(pid(self.id()), signal).unwrap();
+        if signal == Signal::STOP {
+            let stopped = poll(STOP_LIMIT, || is_stopped(self.id()).then_some(()));
+            assert!(stopped.is_some(), "process {} does not stop", self.id());
+        }
     }
 
     /// `kill -9`, and waits for the end.
@@ -122,6 +131,19 @@ impl Drop for Process {
 
 fn pid(id: u32) -> Pid {
     Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+}
+
+/// Whether all threads of a process are stopped (`T` in proc(5)).
+fn is_stopped(id: u32) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{id}/task")) else {
+        return false;
+    };
+    tasks.flatten().all(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // The name before it may hold anything, spaces and parentheses too.
+        stat.rsplit_once(')')
+            .is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
+    })
 }
 
 /// Whether a process with this id runs (a zombie does not).
