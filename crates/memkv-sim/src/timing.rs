@@ -37,6 +37,9 @@ const WRITTEN_WITHIN: u64 = 2_000_000;
 const SLEW_DIVISOR: u64 = 200;
 /// Most that a leader corrects its clock by at once, in milliseconds, and roundings.
 const AT_ONCE_MS: u64 = 5 + ROUNDING_MS;
+/// A process that began anew may win an election before it has heard a leader, so that nothing has
+/// made good what its restart set back: within so many microseconds of the death before it.
+const UNHEARD_WITHIN: u64 = 5_000_000;
 /// Most that a restart sets a clock back, in milliseconds: what a leader may have been slewed back
 /// since its clock was written down, 0.5 % of 10 s.
 const RESTART_MS: u64 = 50;
@@ -186,7 +189,8 @@ impl Timing {
         let real_ms = (micros - at) / 1000;
         let least = showed + real_ms - real_ms / SLEW_DIVISOR;
         cluster.trace.count("changes of leader");
-        let restarts = self.deaths.iter().filter(|death| **death >= at).count() as u64;
+        let has_died = |death: &&u64| **death + UNHEARD_WITHIN >= at;
+        let restarts = self.deaths.iter().filter(has_died).count() as u64;
         if log_ms + LATE_MS + RESTART_MS * restarts < least {
             let seen = format!(
                 "a new leader shows {log_ms}; {real_ms} ms before, the last one showed {showed}"
