@@ -91,7 +91,7 @@ impl Node {
 }
 
 /// Names of requests by their number on the wire.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 15] = [
     "?",
     "Append",
     "Vote",
@@ -106,6 +106,7 @@ const KINDS: [&str; 14] = [
     "Prepare",
     "Join",
     "Publish",
+    "Attend",
 ];
 
 /// Name of a request's kind.
@@ -127,6 +128,7 @@ mod tests {
             Kind::SnapshotInstall,
             Kind::Join,
             Kind::Publish,
+            Kind::Attend,
         ];
         for kind in kinds {
             let request = Bytes::from(vec![1, kind as u8]);
