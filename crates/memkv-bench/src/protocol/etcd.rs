@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Broken, Client, KEY_BYTES, Key, value};
+use super::{Broken, Client, Complaint, KEY_BYTES, Key, value};
 
 /// Frame types and flags of RFC 9113, section 6.
 const DATA: u8 = 0;
@@ -42,7 +42,7 @@ pub(crate) struct EtcdClient {
     window: i64,
     /// Bytes that the server has used up of ours.
     used: u32,
-    complaint: Option<String>,
+    complaint: Complaint,
 }
 
 /// Header block and message of one method, in which the key's place is known.
@@ -63,7 +63,7 @@ impl EtcdClient {
             first: 0,
             window: FIRST_WINDOW,
             used: 0,
-            complaint: None,
+            complaint: Complaint::default(),
         }
     }
 
@@ -120,8 +120,8 @@ impl EtcdClient {
             let ended = self.end(frame.stream);
             let (number, good) =
                 ended.ok_or_else(|| Broken("the end of a stream that is not open".into()))?;
-            if !good && self.complaint.is_none() {
-                self.complaint = Some("a gRPC status without a message".to_owned());
+            if !good {
+                self.complaint.note(b"a gRPC status without a message");
             }
             done(number, good);
         }
@@ -153,7 +153,7 @@ impl Client for EtcdClient {
     }
 
     fn complaint(&self) -> Option<&str> {
-        self.complaint.as_deref()
+        self.complaint.text()
     }
 
     fn replies(

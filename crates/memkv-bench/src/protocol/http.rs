@@ -1,7 +1,7 @@
 //! HTTP/1.1: the seed's JSON interface, the REST interface, and a bare `GET` for a server that does
 //! nothing. Understands responses with a Content-Length or without a body, and nothing else.
 
-use super::{Broken, Client, Key, Template, find, value};
+use super::{Broken, Client, Complaint, Key, Template, find, value};
 
 /// Which interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(crate) struct HttpClient {
     read: Template,
     next: u64,
     answered: u64,
-    complaint: Option<String>,
+    complaint: Complaint,
 }
 
 impl HttpClient {
@@ -47,7 +47,7 @@ impl HttpClient {
             read,
             next: 0,
             answered: 0,
-            complaint: None,
+            complaint: Complaint::default(),
         }
     }
 
@@ -83,7 +83,7 @@ impl Client for HttpClient {
     }
 
     fn complaint(&self) -> Option<&str> {
-        self.complaint.as_deref()
+        self.complaint.text()
     }
 
     fn replies(
@@ -98,9 +98,8 @@ impl Client for HttpClient {
                 return Err(Broken("a response that nobody asked for".into()));
             }
             let good = self.succeeded(response.status, response.body);
-            if !good && self.complaint.is_none() {
-                let text = &bytes[taken..taken + response.length];
-                self.complaint = Some(String::from_utf8_lossy(text).trim_end().to_owned());
+            if !good {
+                self.complaint.note(&bytes[taken..taken + response.length]);
             }
             done(self.answered, good);
             self.answered += 1;

@@ -78,6 +78,22 @@ pub(crate) trait Client {
     ) -> Result<usize, Broken>;
 }
 
+/// The first error that the server answered, as it came.
+#[derive(Default)]
+pub(crate) struct Complaint(Option<String>);
+
+impl Complaint {
+    /// Takes a reply that is no success; only the first is kept.
+    fn note(&mut self, reply: &[u8]) {
+        let text = || String::from_utf8_lossy(reply).trim_end().to_owned();
+        self.0.get_or_insert_with(text);
+    }
+
+    fn text(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
 /// A request in which only the key differs.
 pub(crate) struct Template {
     before: Vec<u8>,

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Broken, Client, Key, Template, value};
+use super::{Broken, Client, Complaint, Key, Template, value};
 
 /// The longest that `WAIT` waits: longer than any replica needs, short enough to show a lost one.
 const WAIT_MS: u32 = 2_000;
@@ -29,7 +29,7 @@ pub(crate) struct RespClient {
     dirty: bool,
     /// Writes that were answered and wait for their `WAIT`.
     written: Vec<(u64, bool)>,
-    complaint: Option<String>,
+    complaint: Complaint,
 }
 
 impl RespClient {
@@ -50,7 +50,7 @@ impl RespClient {
             expected: VecDeque::new(),
             dirty: false,
             written: Vec::new(),
-            complaint: None,
+            complaint: Complaint::default(),
         }
     }
 }
@@ -79,7 +79,7 @@ impl Client for RespClient {
     }
 
     fn complaint(&self) -> Option<&str> {
-        self.complaint.as_deref()
+        self.complaint.text()
     }
 
     fn end_batch(&mut self, out: &mut Vec<u8>) {
@@ -111,9 +111,8 @@ impl Client for RespClient {
                     reply.kind == b':' && u64::try_from(reply.number).is_ok_and(|got| got >= wanted)
                 }
             };
-            if !good && self.complaint.is_none() {
-                let text = String::from_utf8_lossy(&bytes[taken..taken + reply.length]);
-                self.complaint = Some(text.trim_end().to_owned());
+            if !good {
+                self.complaint.note(&bytes[taken..taken + reply.length]);
             }
             match expected {
                 Expected::Ok(number) if self.wait.is_some() => self.written.push((number, good)),
