@@ -155,7 +155,7 @@ impl Inner {
     /// at the latest then. `None`: this process has not heard any.
     pub(crate) fn leader_lost_at(&self) -> Option<Instant> {
         let heard_at = *self.heard_at.lock();
-        heard_at.map(|at| at + self.config.election_timeout * 6 / 5)
+        heard_at.map(|at| at + self.config.longest_silence())
     }
 
     /// Notes that the leader was heard.

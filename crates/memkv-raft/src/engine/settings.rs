@@ -7,16 +7,11 @@ use crate::{NodeConfig, StartError};
 /// The engine's configuration for a node.
 pub(crate) fn settings(config: &NodeConfig) -> Result<Config, StartError> {
     let millis = |d: std::time::Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    // The engine waits for the longest timeout (its lease of the old leader) and then for one from
-    // the range: for the configured time, up to a fifth longer. Votes are split only if two nodes
-    // start within one round of fsyncs, so a range of 200 ms makes that rare (Raft paper, section
-    // 9.3), and a wider one makes each failover longer.
-    let election_timeout = millis(config.election_timeout);
-    let (shortest, longest) = (election_timeout * 2 / 5, election_timeout * 3 / 5);
+    let (shortest, longest) = config.engine_timeouts();
     let settings = Config {
         cluster_name: "memkv".to_owned(),
-        election_timeout_min: shortest,
-        election_timeout_max: longest,
+        election_timeout_min: millis(shortest),
+        election_timeout_max: millis(longest),
         heartbeat_interval: millis(config.heartbeat_interval),
         // Off by default in the engine. Without it a node that comes back from a partition raises
         // everybody's term (Raft dissertation, section 9.6).
@@ -26,7 +21,7 @@ pub(crate) fn settings(config: &NodeConfig) -> Result<Config, StartError> {
         enable_leader_restore: Some(false),
         // Without it a leader in a partial partition keeps a cluster without progress (openraft
         // #2080). At least twice the longest election timeout, as the engine demands.
-        quorum_loss_probe_interval: Some(election_timeout * 2),
+        quorum_loss_probe_interval: Some(millis(config.election_timeout * 2)),
         // A follower whose log went back must be noticed, never tolerated.
         allow_log_reversion: None,
         // Snapshots and purges follow memkv's own rule (`compaction`), by bytes and segments.
