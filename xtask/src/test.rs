@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::cargo::{self, cargo, release_binaries, run_lines, target_dir};
 use crate::tally::Tally;
-use crate::{deps, fuzz, links, packages, sim, tidy};
+use crate::{deps, fuzz, instructions, links, packages, sim, tidy};
 
 /// Seeds per run: enough that each kind of fault occurs many times, few enough for every commit.
 const SIM_SEEDS: &str = "50";
@@ -60,6 +60,10 @@ pub(crate) fn run() -> Result<(), String> {
     tally.step(
         "deliberate bugs are in the simulator only",
         no_bugs_in_release,
+    );
+    tally.step(
+        "instructions of the hot path",
+        || instructions::run_all(&[]),
     );
     tally.tests("tests of the binaries", |counts| {
         let skips = target_dir().join("skipped-tests");

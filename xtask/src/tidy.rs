@@ -52,7 +52,7 @@ pub(crate) fn run() -> Result<(), String> {
 pub(crate) fn check() -> Result<(), String> {
     let root = root();
     let mut sources = Vec::new();
-    for top in ["crates", "tests", "xtask"] {
+    for top in ["benches", "crates", "tests", "xtask"] {
         files(&root.join(top), "rs", &mut sources)?;
     }
     if sources.is_empty() {
