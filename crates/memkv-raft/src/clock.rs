@@ -23,7 +23,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::env::blocking;
-use crate::node::Inner;
+use crate::node::{Inner, Leader};
 use crate::{ClockInspection, Env};
 
 /// A leader corrects its clock by at most this part of the time that has passed: 0.5 %, ten times
@@ -43,9 +43,18 @@ const FOLLOW_BACK_DIVISOR: u64 = 100;
 /// stayed up, but for the slew until the next would have been written: 50 ms.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 
-/// A reading that is off by more than this from what was written down, in milliseconds, was set and
-/// not slewed, and is written down at once. A leader slews by less until the next time.
+/// A reading that is ahead of what was written down by more than this, in milliseconds, is written
+/// down at once. A leader slews by less until the next time.
 const SET_MS: u64 = 60;
+
+/// A reading may be behind what was written down by the slew and by this, in milliseconds: so a
+/// follower that is set back a little does not write all the time. A restart sets the clock back by
+/// both, and is never ahead.
+const MARGIN_MS: u64 = 5;
+
+/// A new leader's first message sets a follower back by at most this, in milliseconds: what a leader
+/// that was restarted may be behind. What is behind further was late.
+const BEHIND_MS: u64 = 60;
 
 /// What a node says of its clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +72,8 @@ struct State {
     at: Instant,
     /// The highest stamp applied here.
     floor: u64,
-    /// When the leader was last followed backwards.
+    /// Which leader was followed last, and when backwards.
+    followed: Option<Leader>,
     followed_at: Instant,
     /// Up to when the reading was corrected by the wall clock, or needs no correction.
     slewed_at: Instant,
@@ -76,6 +86,11 @@ struct State {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How far a clock may have been set back since it was written down so long ago, in milliseconds.
+fn set_back_ms(elapsed_ms: u64) -> u64 {
+    elapsed_ms.min(millis(SAVE_EVERY)) / SLEW_DIVISOR + MARGIN_MS
 }
 
 impl State {
@@ -111,8 +126,10 @@ impl State {
     /// Whether a restart would go on from about here.
     fn is_written(&self) -> bool {
         self.written.is_some_and(|(log_ms, at)| {
-            let expected = log_ms.saturating_add(millis(self.at.saturating_duration_since(at)));
-            self.reading.log_ms.abs_diff(expected) <= SET_MS
+            let elapsed = millis(self.at.saturating_duration_since(at));
+            let expected = log_ms.saturating_add(elapsed);
+            let least = expected - set_back_ms(elapsed).min(expected);
+            (least..=expected.saturating_add(SET_MS)).contains(&self.reading.log_ms)
         })
     }
 }
@@ -137,10 +154,9 @@ impl LogClock {
             .filter(|(saved, (boot_id, _))| saved.boot_id == *boot_id)
             .map(|(saved, (_, now))| {
                 let elapsed = now.saturating_sub(saved.boot_ms);
-                // The process before may have been slewed back since it wrote. Late is allowed,
-                // early is not.
-                let slewed = elapsed.min(millis(SAVE_EVERY)) / SLEW_DIVISOR;
-                saved.log_ms + elapsed - slewed
+                // The process before may have been set back since it wrote. Late is allowed, early
+                // is not.
+                (saved.log_ms + elapsed).saturating_sub(set_back_ms(elapsed))
             });
         let reading = Reading {
             log_ms: own.unwrap_or_else(|| (env.wall_clock_ms)()),
@@ -150,6 +166,7 @@ impl LogClock {
             reading,
             at: Instant::now(),
             floor: 0,
+            followed: None,
             followed_at: Instant::now(),
             slewed_at: Instant::now(),
             is_hearsay: false,
@@ -210,27 +227,36 @@ impl LogClock {
     }
 
     /// Takes over the reading of the leader that this node follows, once it has one: a new leader
-    /// is sure from its first stamp on.
+    /// is sure from its first stamp on. `arrived` is when its message came in.
     ///
     /// Messages are late and never early, so a reading that is ahead is right. One that is behind
-    /// mostly tells of a slow message; a leader that really runs slower does so by its slew.
-    pub(crate) fn follow(&self, leader: Reading) {
-        if !leader.sure {
+    /// mostly tells of a slow message; a leader that really runs slower does so by its slew. Only the
+    /// first message of a new leader may tell that it is behind: it then counts, since keys that this
+    /// leader sets must not go early if this node leads next.
+    pub(crate) fn follow(&self, leader: Leader, reading: Reading, arrived: Instant) {
+        if !reading.sure {
             return;
         }
         let mut state = self.state.lock();
         state.run();
         state.slewed_at = state.at;
-        if !state.reading.sure || leader.log_ms >= state.reading.log_ms {
-            return self.take_over(state, leader);
+        let waited = millis(state.at.saturating_duration_since(arrived));
+        let log_ms = reading.log_ms.saturating_add(waited);
+        let is_new = state.followed.replace(leader) != Some(leader);
+        if !state.reading.sure || log_ms >= state.reading.log_ms {
+            return self.take_over(state, log_ms);
         }
         let since = state.at.saturating_duration_since(state.followed_at);
-        let most = millis(since) / FOLLOW_BACK_DIVISOR;
+        let most = match is_new {
+            true => BEHIND_MS,
+            false => millis(since) / FOLLOW_BACK_DIVISOR,
+        };
         if most > 0 {
             state.followed_at = state.at;
-            let behind = state.reading.log_ms - leader.log_ms;
+            let behind = state.reading.log_ms - log_ms;
             let log_ms = state.reading.log_ms - behind.min(most);
             state.reading.log_ms = log_ms.max(state.floor);
+            self.keep(state);
         }
     }
 
@@ -244,14 +270,14 @@ impl LogClock {
         }
         state.run();
         if !state.reading.sure || peer.log_ms > state.reading.log_ms {
-            self.take_over(state, peer);
+            self.take_over(state, peer.log_ms);
         }
     }
 
     /// Goes by another node's reading from now on.
-    fn take_over(&self, mut state: MutexGuard<'_, State>, other: Reading) {
+    fn take_over(&self, mut state: MutexGuard<'_, State>, log_ms: u64) {
         state.is_hearsay |= !state.reading.sure;
-        state.set(other.log_ms);
+        state.set(log_ms);
         self.keep(state);
     }
 
@@ -332,6 +358,8 @@ mod tests {
     }
 
     const START: u64 = 10_000_000;
+    const A: Leader = Leader { term: 1, id: 1 };
+    const B: Leader = Leader { term: 2, id: 2 };
     const HOUR: i64 = 3_600_000;
 
     #[tokio::test(start_paused = true)]
@@ -358,10 +386,14 @@ mod tests {
         for (jump, expected) in [(HOUR, 10_050), (-HOUR, 9_950)] {
             let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(jump)));
             let clock = clock(&wall, None);
-            clock.follow(Reading {
-                log_ms: START,
-                sure: true,
-            });
+            clock.follow(
+                A,
+                Reading {
+                    log_ms: START,
+                    sure: true,
+                },
+                Instant::now(),
+            );
             for _ in 0..1_000 {
                 tokio::time::advance(Duration::from_millis(10)).await;
                 clock.read();
@@ -375,10 +407,14 @@ mod tests {
     async fn a_leader_that_was_idle_does_not_step() {
         let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(2 * HOUR)));
         let clock = clock(&wall, None);
-        clock.follow(Reading {
-            log_ms: START,
-            sure: true,
-        });
+        clock.follow(
+            A,
+            Reading {
+                log_ms: START,
+                sure: true,
+            },
+            Instant::now(),
+        );
         tokio::time::advance(Duration::from_secs(3_600)).await;
         assert_eq!(clock.stamp(), START + 3_600_000 + 5);
     }
@@ -393,7 +429,7 @@ mod tests {
             log_ms: 2_000,
             sure: true,
         };
-        clock.follow(late);
+        clock.follow(A, late, Instant::now());
         assert_eq!(clock.stamp(), 5_000);
     }
 
@@ -409,11 +445,15 @@ mod tests {
         };
         let sure = |log_ms| Reading { log_ms, sure: true };
         let same = clock(&wall, saved(7));
-        assert_eq!(same.read(), sure(1_299), "300 ms later, less the slew");
+        assert_eq!(
+            same.read(),
+            sure(1_294),
+            "300 ms later, less the slew and the margin"
+        );
         same.learn(sure(9));
         assert_eq!(
             same.read(),
-            sure(1_299),
+            sure(1_294),
             "a peer does not step a sure clock"
         );
 
@@ -431,7 +471,7 @@ mod tests {
         assert_eq!(rebooted.read(), sure(1_300), "that was late");
         rebooted.learn(sure(1_400));
         assert_eq!(rebooted.read(), sure(1_400), "the one before was late");
-        rebooted.follow(sure(1_500));
+        rebooted.follow(A, sure(1_500), Instant::now());
         rebooted.learn(sure(1_600));
         assert_eq!(rebooted.read(), sure(1_600), "the leader's was late");
         rebooted.stamp();
@@ -451,7 +491,7 @@ mod tests {
                 clock.stamp();
             },
             LogClock::learn,
-            LogClock::follow,
+            |clock, sure| clock.follow(A, sure, Instant::now()),
         ];
         for act in become_sure {
             let disk = SimDisk::new(1);
@@ -463,7 +503,7 @@ mod tests {
             act(&clock_with(&wall, None, Some(file)), sure);
             let (_, saved) = open();
             let restarted = clock(&Arc::new(AtomicU64::new(2 * START)), saved);
-            assert_eq!(restarted.read(), sure);
+            assert_eq!(restarted.read().log_ms, START - MARGIN_MS);
         }
     }
 
@@ -478,22 +518,26 @@ mod tests {
         let sure = |log_ms| Reading { log_ms, sure: true };
         clock.learn(sure(START));
         for step in 1..=10 {
-            clock.follow(sure(START + step * SET_MS / 2));
+            clock.follow(A, sure(START + step * SET_MS / 2), Instant::now());
         }
         clock.applied(START + 1_000);
         let (_, saved) = open();
         let restarted = LogClock::resume(clock.env.clone(), saved, None);
-        assert_eq!(restarted.read(), sure(START + 1_000));
+        assert_eq!(restarted.read(), sure(START + 1_000 - MARGIN_MS));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_restarted_process_is_not_ahead_of_the_one_before() {
         let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(-HOUR)));
         let before = clock(&wall, None);
-        before.follow(Reading {
-            log_ms: START,
-            sure: true,
-        });
+        before.follow(
+            A,
+            Reading {
+                log_ms: START,
+                sure: true,
+            },
+            Instant::now(),
+        );
         let saved = ClockReading {
             boot_id: 7,
             boot_ms: 500,
@@ -512,21 +556,66 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_process_that_starts_again_does_not_undo_what_set_it_back() {
+        let wall = Arc::new(AtomicU64::new(START));
+        let disk = SimDisk::new(1);
+        let layout = Layout::under(std::path::Path::new("/memkv"));
+        disk.create_dir_all(&layout.metadata).unwrap();
+        let open = || ClockFile::open(&disk, &layout).unwrap();
+        let clock = clock_with(&wall, None, Some(open().0));
+        let sure = |log_ms| Reading { log_ms, sure: true };
+        clock.learn(sure(START + 30));
+        clock.follow(A, sure(START), Instant::now());
+        assert_eq!(clock.read(), sure(START));
+        let (_, saved) = open();
+        let restarted = LogClock::resume(clock.env.clone(), saved, None);
+        assert!(restarted.read().log_ms <= START);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_is_followed_backwards_too() {
+        let wall = Arc::new(AtomicU64::new(START));
+        let follower = clock(&wall, None);
+        let sure = |log_ms| Reading { log_ms, sure: true };
+        follower.follow(A, sure(5_000), Instant::now());
+        follower.follow(A, sure(4_970), Instant::now());
+        assert_eq!(follower.read(), sure(5_000), "that was late");
+        // B was behind when it was elected; keys that it sets must not go early if this node leads
+        // next.
+        follower.follow(B, sure(4_970), Instant::now());
+        assert_eq!(follower.read(), sure(4_970));
+        follower.follow(A, sure(1_000), Instant::now());
+        let least = 4_970 - BEHIND_MS;
+        assert_eq!(follower.read(), sure(least), "no leader is so far behind");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_request_waits_for_here_does_not_make_its_reading_late() {
+        let wall = Arc::new(AtomicU64::new(START));
+        let follower = clock(&wall, None);
+        let sure = |log_ms| Reading { log_ms, sure: true };
+        let arrived = Instant::now();
+        tokio::time::advance(Duration::from_millis(300)).await;
+        follower.follow(A, sure(5_000), arrived);
+        assert_eq!(follower.read(), sure(5_300));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_message_that_was_late_hardly_sets_a_follower_back() {
         let wall = Arc::new(AtomicU64::new(START));
         let follower = clock(&wall, None);
         let leader = |log_ms| Reading { log_ms, sure: true };
-        follower.follow(leader(5_000));
+        follower.follow(A, leader(5_000), Instant::now());
         tokio::time::advance(Duration::from_secs(10)).await;
-        follower.follow(leader(13_000));
+        follower.follow(A, leader(13_000), Instant::now());
         assert_eq!(
             follower.read().log_ms,
             14_900,
             "2 s late, a hundredth of 10 s back"
         );
-        follower.follow(leader(13_000));
+        follower.follow(A, leader(13_000), Instant::now());
         assert_eq!(follower.read().log_ms, 14_900, "once in a while only");
-        follower.follow(leader(15_000));
+        follower.follow(A, leader(15_000), Instant::now());
         assert_eq!(follower.read().log_ms, 15_000, "ahead is right");
     }
 
@@ -535,7 +624,7 @@ mod tests {
         let walls = [START, START + 3_600_000].map(|wall| Arc::new(AtomicU64::new(wall)));
         let [leader, follower] = walls.each_ref().map(|wall| clock(wall, None));
         leader.stamp();
-        follower.follow(leader.read());
+        follower.follow(A, leader.read(), Instant::now());
         tokio::time::advance(Duration::from_secs(100)).await;
         let (old, new) = (leader.read().log_ms, follower.stamp());
         assert!(new.abs_diff(old) <= 500, "{new} after {old}");

@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use memkv_store::SystemOp;
 use openraft::raft::{AppendEntriesResponse, SnapshotResponse};
+use tokio::time::Instant;
 
 use crate::Frame;
 use crate::bytes_io::{DecodeError, Reader};
@@ -18,7 +19,7 @@ use crate::engine::state_machine::SnapshotData;
 use crate::engine::{Raft, Snapshot, SnapshotMeta, codec};
 use crate::env::blocking;
 use crate::identity::uuid_text;
-use crate::node::Inner;
+use crate::node::{Inner, Leader};
 use crate::wire::{self, Envelope, Kind, WIRE_VERSION};
 use crate::{attend, formation, forward, publish};
 
@@ -102,17 +103,21 @@ fn meant_for_us(inner: &Inner, envelope: &Envelope) -> Result<(), String> {
 }
 
 fn append(inner: Arc<Inner>, raft: Raft, envelope: &Envelope, body: Reader) -> Answer {
-    let clock = envelope.clock;
+    let (clock, arrived) = (envelope.clock, Instant::now());
     let request = match codec::decode_append(body) {
         Ok(request) => request,
         Err(error) => return answer(bad(&error)),
+    };
+    let leader = Leader {
+        term: request.vote.leader_id.term,
+        id: request.vote.leader_id.node_id,
     };
     Box::pin(async move {
         match raft.append_entries(request).await {
             Ok(response) => {
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
                     inner.hear();
-                    inner.clock.follow(clock);
+                    inner.clock.follow(leader, clock, arrived);
                 }
                 wire::ok(|out| {
                     codec::put_append_response(out, &response);
