@@ -5,7 +5,7 @@
 //! carries its sender's reading: a follower's clock shows what its leader's shows, so that the next
 //! leader goes on where the last one was.
 //!
-//! A clock is *sure* if its reading comes from the cluster: from a leader, from a sure peer, or
+//! A clock is *sure* if its reading comes from the cluster: from a leader, from a sure peer's vote, or
 //! from this node's own past on a machine that has stayed up (`memkv_storage::ClockFile`). Only a
 //! node whose machine was rebooted and that has heard nobody starts from the wall clock.
 //!
@@ -52,9 +52,15 @@ const SET_MS: u64 = 60;
 /// both, and is never ahead.
 const MARGIN_MS: u64 = 5;
 
-/// A new leader's first message sets a follower back by at most this, in milliseconds: what a leader
-/// that was restarted may be behind. What is behind further was late.
-const BEHIND_MS: u64 = 60;
+/// After so many messages of a new leader, and so long after the first, a follower goes by what they
+/// told, even if that is behind: a link that was stuck delivers several late ones at once, and then
+/// others.
+const HEARD_ENOUGH: u32 = 4;
+const HEARD_FOR: Duration = Duration::from_millis(500);
+
+/// Most that a follower is set back by that, in milliseconds: a leader that was restarted is behind by
+/// less. What is behind further was late, whatever it was.
+const BEHIND_MS: u64 = 100;
 
 /// What a node says of its clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +78,9 @@ struct State {
     at: Instant,
     /// The highest stamp applied here.
     floor: u64,
-    /// Which leader was followed last, and when backwards.
-    followed: Option<Leader>,
+    /// What was heard of the leader that was followed last.
+    heard: Option<Heard>,
+    /// When a leader was last followed backwards.
     followed_at: Instant,
     /// Up to when the reading was corrected by the wall clock, or needs no correction.
     slewed_at: Instant,
@@ -82,6 +89,18 @@ struct State {
     is_hearsay: bool,
     /// What was written down last, and when.
     written: Option<(u64, Instant)>,
+}
+
+/// What a leader's first messages told.
+#[derive(Debug)]
+struct Heard {
+    leader: Leader,
+    /// When the first one was heard; none once they have counted, or need not.
+    since: Option<Instant>,
+    messages: u32,
+    /// How far this clock is ahead of the leader's, in milliseconds, by the message that was the least
+    /// late.
+    ahead_ms: u64,
 }
 
 fn millis(time: Duration) -> u64 {
@@ -121,6 +140,30 @@ impl State {
             sure: true,
         };
         self.at = Instant::now();
+    }
+
+    /// Takes note of a leader's message that tells that this clock is ahead. Once there are enough, how
+    /// far it is.
+    fn hear(&mut self, leader: Leader, ahead_ms: u64) -> Option<u64> {
+        let heard = self.heard.take().filter(|heard| heard.leader == leader);
+        let mut heard = heard.unwrap_or(Heard {
+            leader,
+            since: Some(self.at),
+            messages: 0,
+            ahead_ms,
+        });
+        heard.messages = heard.messages.saturating_add(1);
+        heard.ahead_ms = heard.ahead_ms.min(ahead_ms);
+        let is_enough = heard.messages >= HEARD_ENOUGH
+            && heard
+                .since
+                .is_some_and(|since| self.at.saturating_duration_since(since) >= HEARD_FOR);
+        let told = is_enough.then_some(heard.ahead_ms);
+        if is_enough {
+            heard.since = None;
+        }
+        self.heard = Some(heard);
+        told
     }
 
     /// Whether a restart would go on from about here.
@@ -166,7 +209,7 @@ impl LogClock {
             reading,
             at: Instant::now(),
             floor: 0,
-            followed: None,
+            heard: None,
             followed_at: Instant::now(),
             slewed_at: Instant::now(),
             is_hearsay: false,
@@ -231,8 +274,8 @@ impl LogClock {
     ///
     /// Messages are late and never early, so a reading that is ahead is right. One that is behind
     /// mostly tells of a slow message; a leader that really runs slower does so by its slew. Only the
-    /// first message of a new leader may tell that it is behind: it then counts, since keys that this
-    /// leader sets must not go early if this node leads next.
+    /// first messages of a new leader together may tell that it is behind, and then they count: keys
+    /// that this leader sets must not go early if this node leads next.
     pub(crate) fn follow(&self, leader: Leader, reading: Reading, arrived: Instant) {
         if !reading.sure {
             return;
@@ -242,27 +285,34 @@ impl LogClock {
         state.slewed_at = state.at;
         let waited = millis(state.at.saturating_duration_since(arrived));
         let log_ms = reading.log_ms.saturating_add(waited);
-        let is_new = state.followed.replace(leader) != Some(leader);
         if !state.reading.sure || log_ms >= state.reading.log_ms {
+            state.heard = Some(Heard {
+                leader,
+                since: None,
+                messages: 0,
+                ahead_ms: 0,
+            });
             return self.take_over(state, log_ms);
         }
-        let since = state.at.saturating_duration_since(state.followed_at);
-        let most = match is_new {
-            true => BEHIND_MS,
-            false => millis(since) / FOLLOW_BACK_DIVISOR,
+        let ahead_ms = state.reading.log_ms - log_ms;
+        let back_ms = match state.hear(leader, ahead_ms) {
+            Some(ahead_ms) => ahead_ms.min(BEHIND_MS),
+            None => {
+                let since = state.at.saturating_duration_since(state.followed_at);
+                ahead_ms.min(millis(since) / FOLLOW_BACK_DIVISOR)
+            }
         };
-        if most > 0 {
+        if back_ms > 0 {
             state.followed_at = state.at;
-            let behind = state.reading.log_ms - log_ms;
-            let log_ms = state.reading.log_ms - behind.min(most);
+            let log_ms = state.reading.log_ms - back_ms;
             state.reading.log_ms = log_ms.max(state.floor);
             self.keep(state);
         }
     }
 
-    /// Takes over a peer's reading if this node has none that is sure, or has its own from messages
-    /// and this one is ahead: the others were late. Every sure clock runs at most 0.5 % fast, so the
-    /// one that is ahead of all does too.
+    /// Takes over the reading in a peer's answer if this node has none that is sure, or has its own
+    /// from messages and this one is ahead: the others were late. Every sure clock runs at most 0.5 %
+    /// fast, so the one that is ahead of all does too.
     pub(crate) fn learn(&self, peer: Reading) {
         let mut state = self.state.lock();
         if !peer.sure || (state.reading.sure && !state.is_hearsay) {
@@ -329,304 +379,4 @@ pub(crate) async fn save(inner: Arc<Inner>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicU64;
-
-    use memkv_storage::Layout;
-    use memkv_storage::disk::Disk;
-    use memkv_storage::disk::sim::SimDisk;
-
-    use super::*;
-
-    /// A clock on a machine with this wall clock, and a boot clock of 500 ms.
-    fn clock(wall: &Arc<AtomicU64>, saved: Option<ClockReading>) -> LogClock {
-        clock_with(wall, saved, None)
-    }
-
-    fn clock_with(
-        wall: &Arc<AtomicU64>,
-        saved: Option<ClockReading>,
-        file: Option<ClockFile>,
-    ) -> LogClock {
-        let wall = wall.clone();
-        let env = Env {
-            wall_clock_ms: Arc::new(move || wall.load(Ordering::Relaxed)),
-            boot_clock: Arc::new(|| Some((7, 500))),
-            ..Env::real()
-        };
-        LogClock::resume(env, saved, file)
-    }
-
-    const START: u64 = 10_000_000;
-    const A: Leader = Leader { term: 1, id: 1 };
-    const B: Leader = Leader { term: 2, id: 2 };
-    const HOUR: i64 = 3_600_000;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_wall_clock_that_jumps_an_hour_moves_stamps_by_the_slew_only() {
-        for jump in [HOUR, -HOUR] {
-            let wall = Arc::new(AtomicU64::new(START));
-            let clock = clock(&wall, None);
-            let mut last = clock.stamp();
-            assert_eq!(last, START);
-            for second in 1..=10u64 {
-                tokio::time::advance(Duration::from_secs(1)).await;
-                let now = (START + second * 1000).saturating_add_signed(jump);
-                wall.store(now, Ordering::Relaxed);
-                let stamp = clock.stamp();
-                let step = stamp - last;
-                assert!((995..=1005).contains(&step), "a second took {step} ms");
-                last = stamp;
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_clock_that_is_read_all_the_time_is_slewed_all_the_same() {
-        for (jump, expected) in [(HOUR, 10_050), (-HOUR, 9_950)] {
-            let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(jump)));
-            let clock = clock(&wall, None);
-            clock.follow(
-                A,
-                Reading {
-                    log_ms: START,
-                    sure: true,
-                },
-                Instant::now(),
-            );
-            for _ in 0..1_000 {
-                tokio::time::advance(Duration::from_millis(10)).await;
-                clock.read();
-                clock.applied(clock.stamp());
-            }
-            assert_eq!(clock.read().log_ms, START + expected);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_leader_that_was_idle_does_not_step() {
-        let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(2 * HOUR)));
-        let clock = clock(&wall, None);
-        clock.follow(
-            A,
-            Reading {
-                log_ms: START,
-                sure: true,
-            },
-            Instant::now(),
-        );
-        tokio::time::advance(Duration::from_secs(3_600)).await;
-        assert_eq!(clock.stamp(), START + 3_600_000 + 5);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn time_is_never_before_an_applied_stamp() {
-        let wall = Arc::new(AtomicU64::new(1_000));
-        let clock = clock(&wall, None);
-        clock.applied(5_000);
-        assert_eq!(clock.stamp(), 5_000);
-        let late = Reading {
-            log_ms: 2_000,
-            sure: true,
-        };
-        clock.follow(A, late, Instant::now());
-        assert_eq!(clock.stamp(), 5_000);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_restarted_process_goes_on_and_a_rebooted_machine_asks_its_peers() {
-        let wall = Arc::new(AtomicU64::new(START));
-        let saved = |boot_id| {
-            Some(ClockReading {
-                boot_id,
-                boot_ms: 200,
-                log_ms: 1_000,
-            })
-        };
-        let sure = |log_ms| Reading { log_ms, sure: true };
-        let same = clock(&wall, saved(7));
-        assert_eq!(
-            same.read(),
-            sure(1_294),
-            "300 ms later, less the slew and the margin"
-        );
-        same.learn(sure(9));
-        assert_eq!(
-            same.read(),
-            sure(1_294),
-            "a peer does not step a sure clock"
-        );
-
-        let rebooted = clock(&wall, saved(8));
-        let unsure = Reading {
-            log_ms: START,
-            sure: false,
-        };
-        assert_eq!(rebooted.read(), unsure);
-        rebooted.learn(unsure);
-        assert_eq!(rebooted.read(), unsure);
-        rebooted.learn(sure(1_300));
-        assert_eq!(rebooted.read(), sure(1_300));
-        rebooted.learn(sure(1_200));
-        assert_eq!(rebooted.read(), sure(1_300), "that was late");
-        rebooted.learn(sure(1_400));
-        assert_eq!(rebooted.read(), sure(1_400), "the one before was late");
-        rebooted.follow(A, sure(1_500), Instant::now());
-        rebooted.learn(sure(1_600));
-        assert_eq!(rebooted.read(), sure(1_600), "the leader's was late");
-        rebooted.stamp();
-        rebooted.learn(sure(9_000));
-        assert_eq!(rebooted.read(), sure(1_600), "what it led with is its own");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_clock_is_written_down_before_anybody_goes_by_it() {
-        let wall = Arc::new(AtomicU64::new(START));
-        let sure = Reading {
-            log_ms: START,
-            sure: true,
-        };
-        let become_sure: [fn(&LogClock, Reading); 3] = [
-            |clock, _| {
-                clock.stamp();
-            },
-            LogClock::learn,
-            |clock, sure| clock.follow(A, sure, Instant::now()),
-        ];
-        for act in become_sure {
-            let disk = SimDisk::new(1);
-            let layout = Layout::under(std::path::Path::new("/memkv"));
-            disk.create_dir_all(&layout.metadata).unwrap();
-            let open = || ClockFile::open(&disk, &layout).unwrap();
-            let (file, none) = open();
-            assert_eq!(none, None);
-            act(&clock_with(&wall, None, Some(file)), sure);
-            let (_, saved) = open();
-            let restarted = clock(&Arc::new(AtomicU64::new(2 * START)), saved);
-            assert_eq!(restarted.read().log_ms, START - MARGIN_MS);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_clock_that_is_set_in_small_steps_is_written_down_too() {
-        let wall = Arc::new(AtomicU64::new(START));
-        let disk = SimDisk::new(1);
-        let layout = Layout::under(std::path::Path::new("/memkv"));
-        disk.create_dir_all(&layout.metadata).unwrap();
-        let open = || ClockFile::open(&disk, &layout).unwrap();
-        let clock = clock_with(&wall, None, Some(open().0));
-        let sure = |log_ms| Reading { log_ms, sure: true };
-        clock.learn(sure(START));
-        for step in 1..=10 {
-            clock.follow(A, sure(START + step * SET_MS / 2), Instant::now());
-        }
-        clock.applied(START + 1_000);
-        let (_, saved) = open();
-        let restarted = LogClock::resume(clock.env.clone(), saved, None);
-        assert_eq!(restarted.read(), sure(START + 1_000 - MARGIN_MS));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_restarted_process_is_not_ahead_of_the_one_before() {
-        let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(-HOUR)));
-        let before = clock(&wall, None);
-        before.follow(
-            A,
-            Reading {
-                log_ms: START,
-                sure: true,
-            },
-            Instant::now(),
-        );
-        let saved = ClockReading {
-            boot_id: 7,
-            boot_ms: 500,
-            log_ms: before.read().log_ms,
-        };
-        for _ in 0..100 {
-            tokio::time::advance(Duration::from_millis(100)).await;
-            before.stamp();
-        }
-        let env = Env {
-            boot_clock: Arc::new(|| Some((7, 10_500))),
-            ..Env::real()
-        };
-        let after = LogClock::resume(env, Some(saved), None);
-        assert!(after.read().log_ms <= before.read().log_ms);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_process_that_starts_again_does_not_undo_what_set_it_back() {
-        let wall = Arc::new(AtomicU64::new(START));
-        let disk = SimDisk::new(1);
-        let layout = Layout::under(std::path::Path::new("/memkv"));
-        disk.create_dir_all(&layout.metadata).unwrap();
-        let open = || ClockFile::open(&disk, &layout).unwrap();
-        let clock = clock_with(&wall, None, Some(open().0));
-        let sure = |log_ms| Reading { log_ms, sure: true };
-        clock.learn(sure(START + 30));
-        clock.follow(A, sure(START), Instant::now());
-        assert_eq!(clock.read(), sure(START));
-        let (_, saved) = open();
-        let restarted = LogClock::resume(clock.env.clone(), saved, None);
-        assert!(restarted.read().log_ms <= START);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_new_leader_is_followed_backwards_too() {
-        let wall = Arc::new(AtomicU64::new(START));
-        let follower = clock(&wall, None);
-        let sure = |log_ms| Reading { log_ms, sure: true };
-        follower.follow(A, sure(5_000), Instant::now());
-        follower.follow(A, sure(4_970), Instant::now());
-        assert_eq!(follower.read(), sure(5_000), "that was late");
-        // B was behind when it was elected; keys that it sets must not go early if this node leads
-        // next.
-        follower.follow(B, sure(4_970), Instant::now());
-        assert_eq!(follower.read(), sure(4_970));
-        follower.follow(A, sure(1_000), Instant::now());
-        let least = 4_970 - BEHIND_MS;
-        assert_eq!(follower.read(), sure(least), "no leader is so far behind");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_a_request_waits_for_here_does_not_make_its_reading_late() {
-        let wall = Arc::new(AtomicU64::new(START));
-        let follower = clock(&wall, None);
-        let sure = |log_ms| Reading { log_ms, sure: true };
-        let arrived = Instant::now();
-        tokio::time::advance(Duration::from_millis(300)).await;
-        follower.follow(A, sure(5_000), arrived);
-        assert_eq!(follower.read(), sure(5_300));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_message_that_was_late_hardly_sets_a_follower_back() {
-        let wall = Arc::new(AtomicU64::new(START));
-        let follower = clock(&wall, None);
-        let leader = |log_ms| Reading { log_ms, sure: true };
-        follower.follow(A, leader(5_000), Instant::now());
-        tokio::time::advance(Duration::from_secs(10)).await;
-        follower.follow(A, leader(13_000), Instant::now());
-        assert_eq!(
-            follower.read().log_ms,
-            14_900,
-            "2 s late, a hundredth of 10 s back"
-        );
-        follower.follow(A, leader(13_000), Instant::now());
-        assert_eq!(follower.read().log_ms, 14_900, "once in a while only");
-        follower.follow(A, leader(15_000), Instant::now());
-        assert_eq!(follower.read().log_ms, 15_000, "ahead is right");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_follower_shows_what_its_leader_shows() {
-        let walls = [START, START + 3_600_000].map(|wall| Arc::new(AtomicU64::new(wall)));
-        let [leader, follower] = walls.each_ref().map(|wall| clock(wall, None));
-        leader.stamp();
-        follower.follow(A, leader.read(), Instant::now());
-        tokio::time::advance(Duration::from_secs(100)).await;
-        let (old, new) = (leader.read().log_ms, follower.stamp());
-        assert!(new.abs_diff(old) <= 500, "{new} after {old}");
-    }
-}
+mod tests;

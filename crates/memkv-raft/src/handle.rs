@@ -59,7 +59,6 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
     let Some(raft) = inner.raft.get().cloned() else {
         return answer(wire::refused("this node has not joined its cluster yet"));
     };
-    inner.clock.learn(envelope.clock);
     match envelope.kind {
         Kind::Append => append(inner.clone(), raft, &envelope, body),
         Kind::Vote | Kind::PreVote => vote(inner.clone(), raft, envelope.kind, body),

@@ -21,6 +21,8 @@ pub struct Inspection {
     pub leads: Option<(u64, u64)>,
     /// Last entry that it knows to be committed.
     pub committed: Option<LogId>,
+    /// Index of the last entry that is applied here; 0 for none.
+    pub applied: u64,
     /// Voters of the membership in force; two sets while it is joint.
     pub voters: Vec<BTreeSet<u64>>,
     /// Last entry that is durable here, in the log or in a snapshot.
@@ -61,6 +63,7 @@ impl Node {
             node_id: inner.peers.my_id(),
             leads: leads.then_some((leader_id.term, leader_id.node_id)),
             committed: metrics.local_committed.as_ref().map(codec::storage_id),
+            applied: inner.replica.applied_index(),
             voters: metrics
                 .membership_config
                 .membership()

@@ -8,9 +8,8 @@
 //!
 //! *Not late* is log time: the entry that removes a key is stamped at most 100 ms after its deadline,
 //! or after its leader was first seen to lead, while that leader serves. A leader serves at a look if
-//! it commits what is in its log within [`COMMITS_WITHIN`], a quorum follows it, and there is space on
-//! their disks. That log time is real time
-//! is looked at separately: under one leader it never falls behind by more than 0.5 %, and a change of
+//! it commits and applies what is in its log within [`COMMITS_WITHIN`], a quorum follows it, and there
+//! is space on their disks. That log time is real time is looked at separately: under one leader it never falls behind by more than 0.5 %, and a change of
 //! leader loses at most 100 ms of it, and 55 ms more for each process that was restarted before it.
 
 use std::collections::BTreeMap;
@@ -68,7 +67,7 @@ struct SeenClock {
     saved: bool,
     /// Since when this process knows it, in microseconds.
     sure_since: Option<u64>,
-    /// When entries above the commit index were first seen in its log, by index.
+    /// When entries that are not applied were first seen in its log, by index.
     waiting: BTreeMap<u64, u64>,
 }
 
@@ -127,14 +126,14 @@ impl Timing {
             cluster.trace.count("times that log time was lost");
         }
         let host = &mut self.hosts[slot];
-        let committed = now.committed.map_or(0, |id| id.index);
+        let applied = now.applied;
         let last = now.log.last().map_or(0, |id| id.index);
         host.waiting
-            .retain(|index, _| *index > committed && *index <= last);
+            .retain(|index, _| *index > applied && *index <= last);
         let known = host
             .waiting
             .last_key_value()
-            .map_or(committed, |(index, _)| *index);
+            .map_or(applied, |(index, _)| *index);
         let news = (known + 1..=last).map(|index| (index, micros));
         host.waiting.extend(news);
         let Some(vote) = now.leads.filter(|_| clock.sure) else {
