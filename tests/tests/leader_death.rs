@@ -1,10 +1,11 @@
-//! A leader whose process dies is replaced without waiting for an election timeout.
+//! A leader whose process dies is replaced without waiting for an election timeout, and nodes that
+//! were all restarted elect one without waiting for it.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, eventually};
+use memkv_tests::{Cluster, Node, eventually};
 use serde_json::json;
 
 /// Nobody would be elected within this test's patience, if the survivors waited for it.
@@ -32,5 +33,23 @@ fn survivors_elect_at_once_when_the_leaders_process_dies() {
         }
         cluster.nodes[leader].start();
         cluster.nodes[leader].wait_serving();
+    }
+}
+
+#[test]
+fn nodes_that_were_all_restarted_elect_at_once() {
+    let settings = json!({ "election_timeout_ms": ELECTION_TIMEOUT_MS });
+    let mut cluster = Cluster::configured_with(3, &settings);
+    cluster.start_all();
+    cluster.wait_serving();
+    for round in 0..3 {
+        cluster.nodes.iter_mut().for_each(Node::kill);
+        cluster.nodes.iter_mut().for_each(Node::start);
+        for node in &cluster.nodes {
+            eventually("a write at every node", LIMIT, || {
+                let set = node.seed().set("round", &format!("{round}"));
+                set.is_ok_and(|reply| reply.status == "ok").then_some(())
+            });
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Notices at once when the leader's process dies, and starts an election without waiting for the
-//! election timeout.
+//! Notices at once when the leader's process dies, or that there is no leader when this process
+//! starts, and begins an election without waiting for the election timeout.
 //!
 //! A follower keeps one request at the leader, which answers it only when it leads no more. If that
 //! connection breaks, and then no process listens on the leader's address, the leader is dead: its
@@ -39,12 +39,21 @@ const NOTICE_PAUSE: Duration = Duration::from_millis(30);
 const STAGGER: Duration = Duration::from_millis(75);
 /// Pause before the next try, if nobody leads by then.
 const AGAIN_PAUSE: Duration = Duration::from_millis(150);
+/// A process that has started gives a leader this long to be heard: one heartbeat.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Then it asks for votes this often; whoever has no majority by then waits for timeouts as ever.
+const FIRST_TRIES: usize = 10;
 /// No node has this id.
 const NOBODY: u64 = 0;
 
 /// Attends every leader until the node stops.
 pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
     let mut known = inner.leader.subscribe();
+    tokio::select! {
+        biased;
+        heard = known.wait_for(Option::is_some) => if heard.is_err() { return },
+        () = first(&inner, &raft) => {}
+    }
     loop {
         let leader = *known.borrow_and_update();
         let me = inner.peers.my_id();
@@ -63,6 +72,27 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
             () = attended => if known.changed().await.is_err() { return },
         }
     }
+}
+
+/// Asks for votes where no leader is heard after a start: all nodes were started, or a majority was
+/// missing. Where somebody leads, the others grant no pre-vote.
+async fn first(inner: &Inner, raft: &Raft) {
+    tokio::time::sleep(FIRST_PAUSE + STAGGER * rank(inner, raft, NOBODY)).await;
+    for _ in 0..FIRST_TRIES {
+        if is_voter(inner, raft) {
+            // Fails only if the engine has stopped.
+            let _ = raft.trigger().elect(true).await;
+        }
+        tokio::time::sleep(AGAIN_PAUSE).await;
+    }
+}
+
+/// Whether this node has a vote in the membership that its log tells.
+fn is_voter(inner: &Inner, raft: &Raft) -> bool {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    let mut voters = metrics.membership_config.voter_ids();
+    voters.any(|id| id == inner.peers.my_id())
 }
 
 /// Resolves when the leader's process is dead.
@@ -103,20 +133,20 @@ async fn campaign(inner: &Inner, raft: &Raft, dead: Leader) {
     let forget = TransferLeaderRequest::new(vote, NOBODY, None);
     // Both fail only if the engine has stopped.
     let _ = raft.handle_transfer_leader(forget).await;
-    tokio::time::sleep(NOTICE_PAUSE + STAGGER * rank(inner, raft, dead)).await;
+    tokio::time::sleep(NOTICE_PAUSE + STAGGER * rank(inner, raft, dead.id)).await;
     loop {
         let _ = raft.trigger().elect(true).await;
         tokio::time::sleep(AGAIN_PAUSE).await;
     }
 }
 
-/// How many voters with smaller ids survive.
-fn rank(inner: &Inner, raft: &Raft, dead: Leader) -> u32 {
+/// How many voters with smaller ids there are besides the one that is dead.
+fn rank(inner: &Inner, raft: &Raft, dead: u64) -> u32 {
     let metrics = raft.server_metrics();
     let metrics = metrics.borrow_watched();
     let me = inner.peers.my_id();
     let before = metrics.membership_config.voter_ids();
-    let before = before.filter(|id| *id < me && *id != dead.id).count();
+    let before = before.filter(|id| *id < me && *id != dead).count();
     u32::try_from(before).unwrap_or(u32::MAX)
 }
 

@@ -79,7 +79,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("writes", 130_000),
     ("writes not executed", 3_900),
     ("writes of unknown outcome", 2_700),
-    ("writes refused for lack of space", 2_600),
+    ("writes refused for lack of space", 1_000),
 ];
 
 /// The counters that are below their floor.
