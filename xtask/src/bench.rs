@@ -9,6 +9,7 @@ const COMMANDS: &[(&str, bool)] = &[
     ("run", true),
     ("compare", true),
     ("failover", true),
+    ("growth", true),
     ("restart", false),
     ("memory", true),
     ("http", false),

@@ -50,6 +50,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   bench failover | restart | memory
                                 from the kill of a leader to the next write; from a start to
                                 serving; what a key takes in RAM
+  bench growth [--docs docs]    with more keys, larger values, more connections, more nodes
   bench http [...]              throughput and latency of a three-node cluster over HTTP
   bench snapshot [...]          what a snapshot of a million keys costs the writers";
 

@@ -17,6 +17,7 @@ mod bare;
 mod compare;
 mod disk;
 mod failover;
+mod growth;
 mod http;
 mod load;
 mod machine;
@@ -47,6 +48,8 @@ enum Command {
     Restart(restart::Options),
     /// What a key takes in RAM.
     Memory(memory::Options),
+    /// What an operation costs with more keys, larger values, more connections, more nodes.
+    Growth(growth::Options),
     /// memkv over HTTP: the original's JSON interface and the REST interface.
     Http(http::Options),
     /// What a snapshot of the whole data set costs the writers.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Failover(options) => failover::run(&options),
         Command::Restart(options) => restart::run(&options),
         Command::Memory(options) => memory::run(&options),
+        Command::Growth(options) => growth::run(&options),
         Command::Http(options) => http::run(&options),
         Command::Snapshot(options) => snapshot::run(&options),
         Command::Bare(options) => bare::run(&options),

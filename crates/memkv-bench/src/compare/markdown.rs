@@ -11,18 +11,17 @@ use crate::disk::sync_time;
 use crate::statistics::Spread;
 use crate::system::peers::version;
 
-const BEGIN: &str = "<!-- measured by `cargo xtask bench compare`: begin -->\n";
-const END: &str = "<!-- measured by `cargo xtask bench compare`: end -->\n";
-
-/// `page` with `section` in place of what is between the markers; `None` without markers.
-pub(super) fn between_markers(page: &str, section: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{section}\n{END}{after}"))
+/// `page` with `section` in place of what is between the markers of `command`; `None` without them.
+pub(crate) fn replace_section(page: &str, command: &str, section: &str) -> Option<String> {
+    let marker = |end| format!("<!-- measured by {command}: {end} -->\n");
+    let (begin, end) = (marker("begin"), marker("end"));
+    let (before, rest) = page.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}\n{section}\n{end}{after}"))
 }
 
 /// The machine and the programs, as lines of a list.
-pub(super) fn machine() -> Result<String, String> {
+pub(crate) fn machine() -> Result<String, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let model = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
     let memory = field("/proc/meminfo", "MemTotal").unwrap_or_default();
@@ -241,15 +240,21 @@ fn reached_text(goal: &Goal, reached: Spread) -> String {
 mod tests {
     use super::super::rows::{Bound, Figure, Goal, ROWS};
     use super::super::{Measure, Measures};
-    use super::{BEGIN, END, between_markers, goals, short, spread_text, thousands};
+    use super::{goals, replace_section, short, spread_text, thousands};
     use crate::statistics::Spread;
 
     #[test]
     fn only_what_is_between_the_markers_changes() {
-        let page = format!("before\n{BEGIN}old\n{END}after\n");
-        let new = between_markers(&page, "new").unwrap();
-        assert_eq!(new, format!("before\n{BEGIN}\nnew\n{END}after\n"));
-        assert_eq!(between_markers("no markers", "new"), None);
+        let page = |text: &str| {
+            let (begin, end) = (
+                "<!-- measured by x: begin -->",
+                "<!-- measured by x: end -->",
+            );
+            format!("before\n{begin}\n{text}{end}\nafter\n")
+        };
+        let new = replace_section(&page("old\n"), "x", "new").unwrap();
+        assert_eq!(new, page("\nnew\n"));
+        assert_eq!(replace_section(&page("old\n"), "y", "new"), None);
     }
 
     #[test]

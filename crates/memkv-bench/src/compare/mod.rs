@@ -25,8 +25,12 @@ use crate::run::{above_zero, fill, full, measure, positive};
 use crate::sample::Sample;
 use crate::statistics::{Spread, median};
 use crate::system::{Name, System};
+pub(crate) use markdown::{machine, replace_section};
 use rows::{Figure, Goal, Load, PLOTS, ROWS, Row, Run, SWEEP};
 use times::Timed;
+
+/// Where the section stands in the page.
+const MARKER: &str = "`cargo xtask bench compare`";
 
 /// Bytes of a value, and keys that the load is spread over.
 const VALUE_BYTES: usize = 256;
@@ -164,7 +168,7 @@ struct Results {
 /// Runs all rows, or some.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let began = Instant::now();
-    let machine = markdown::machine()?;
+    let machine = machine()?;
     println!("{machine}");
     let wanted = |title: &str| {
         options.rows.is_empty()
@@ -229,7 +233,7 @@ fn publish(docs: &Path, machine: &str, results: &Results, options: &Options) -> 
     let page = docs.join("performance.md");
     let text = fs::read_to_string(&page).map_err(|error| format!("{}: {error}", page.display()))?;
     let section = markdown::section(machine, results, options);
-    let text = markdown::between_markers(&text, &section)
+    let text = replace_section(&text, MARKER, &section)
         .ok_or_else(|| format!("{} has no markers to write between", page.display()))?;
     let dir = docs.join("performance");
     fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
