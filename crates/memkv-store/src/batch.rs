@@ -15,6 +15,12 @@ use crate::{SessionId, SystemOp};
 /// Version of the batch format.
 const VERSION: u8 = 1;
 
+/// Bytes of a group before its commands.
+const GROUP_HEADER_BYTES: usize = 1 + 5 * size_of::<u64>();
+
+/// Bytes of the length before a command, at most: 32 bits in groups of seven.
+const LONGEST_PREFIX_BYTES: usize = 5;
+
 const GROUP: u8 = 1;
 const SYSTEM: u8 = 2;
 
@@ -46,7 +52,7 @@ impl BatchBuilder {
         session: SessionId,
         first_seq: u64,
         acked_through: u64,
-        commands: impl ExactSizeIterator<Item = &'a Bytes>,
+        commands: impl ExactSizeIterator<Item = &'a Bytes> + Clone,
     ) {
         self.commands += commands.len();
         self.parts += 1;
@@ -95,7 +101,7 @@ pub fn encode_group<'a>(
     session: SessionId,
     first_seq: u64,
     acked_through: u64,
-    commands: impl ExactSizeIterator<Item = &'a Bytes>,
+    commands: impl ExactSizeIterator<Item = &'a Bytes> + Clone,
 ) -> Bytes {
     let mut out = BytesMut::new();
     put_group(&mut out, session, first_seq, acked_through, commands);
@@ -179,8 +185,11 @@ fn put_group<'a>(
     session: SessionId,
     first_seq: u64,
     acked_through: u64,
-    commands: impl ExactSizeIterator<Item = &'a Bytes>,
+    commands: impl ExactSizeIterator<Item = &'a Bytes> + Clone,
 ) {
+    let lengths = commands.clone().map(|command| command.len());
+    let prefixes = commands.len() * LONGEST_PREFIX_BYTES;
+    out.reserve(GROUP_HEADER_BYTES + prefixes + lengths.sum::<usize>());
     out.put_u8(GROUP);
     for number in [session, first_seq, acked_through, commands.len() as u64] {
         out.put_u64_le(number);
