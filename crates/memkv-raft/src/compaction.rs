@@ -1,13 +1,15 @@
 //! When a snapshot is taken and how much of the log goes after it: the seed's `max_log_count`, with
-//! a floor that keeps small settings from rewriting the data set over and over.
+//! a floor that keeps small settings from rewriting the data set over and over. And what of the log
+//! stays in memory: what a member does not have yet.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::RaftMetrics;
 use openraft::async_runtime::watch::WatchReceiver;
 
-use crate::engine::Raft;
 use crate::engine::network::Transfer;
+use crate::engine::{Raft, TypeConfig};
 use crate::node::Inner;
 
 /// How often the log's size is looked at. A log grows by some megabytes meanwhile at worst.
@@ -39,7 +41,7 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
     let mut requested_at: Option<u64> = None;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let (snapshot, purged, applied) = {
+        let (snapshot, purged, applied, everywhere) = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
             let index = |id: &Option<crate::engine::EngineLogId>| id.as_ref().map(|id| id.index);
@@ -47,8 +49,12 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
                 index(&metrics.snapshot),
                 index(&metrics.purged),
                 index(&metrics.last_applied),
+                everywhere(&metrics),
             )
         };
+        if let Some(through) = everywhere {
+            inner.storage.wal.forget_through(through);
+        }
         if let Some(snapshot) = snapshot
             && purged.is_none_or(|purged| purged < snapshot)
         {
@@ -87,6 +93,17 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
             }
         }
     }
+}
+
+/// The last entry that is applied here and that each member has, as far as this node must know: only
+/// a leader sends entries.
+fn everywhere(metrics: &RaftMetrics<TypeConfig>) -> Option<u64> {
+    let applied = metrics.last_applied.as_ref()?.index;
+    let mut members = metrics
+        .replication
+        .iter()
+        .flat_map(|members| members.values());
+    members.try_fold(applied, |least, id| Some(least.min(id.as_ref()?.index)))
 }
 
 /// Whether the log is long enough for a snapshot.

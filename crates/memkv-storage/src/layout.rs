@@ -104,9 +104,9 @@ impl Default for Options {
         Self {
             max_log_size: SEGMENT_UNIT,
             sync: true,
-            // A third of a second of the fastest writing, so that followers that keep up never make
-            // the leader read its log; whoever is further behind reads it from the system's cache.
-            cache_bytes: 16 << 20,
+            // What can be on its way at once, four entries of a mebibyte: for who keeps up, the leader
+            // never reads its log; for who is further behind, it reads from the system's cache.
+            cache_bytes: 4 << 20,
         }
     }
 }

@@ -22,6 +22,9 @@ use crate::record::{LogId, Record};
 use crate::segment::{Extent, SegmentIndex};
 use crate::wal::Job;
 
+/// A cache with room for fewer records is not worth making smaller.
+const SMALL_CACHE: usize = 1024;
+
 /// Called after each change of the queue.
 pub(crate) type Wakeup = Arc<dyn Fn() + Send + Sync>;
 
@@ -175,11 +178,25 @@ impl LogState {
 
     /// Forgets cached records that are purged, or that are on disk and too many.
     pub(crate) fn evict(&mut self) {
+        self.evict_while(|log, _| log.cache_bytes > log.cache_limit);
+    }
+
+    /// Forgets cached records up to `through` that are on disk: nobody will ask for them soon.
+    pub(crate) fn forget(&mut self, through: u64) {
+        self.evict_while(|_, index| index <= through);
+        // What a burst needed is given back.
+        if self.cache.capacity() > SMALL_CACHE.max(self.cache.len() * 8) {
+            self.cache.shrink_to(self.cache.len() * 2);
+        }
+    }
+
+    /// Forgets cached records from the front on, as long as they are purged, or on disk and may go.
+    fn evict_while(&mut self, may_go: impl Fn(&Self, u64) -> bool) {
         let stable = self.below_cuts(self.written_next);
         while let Some(front) = self.cache.front() {
             let index = front.id.index;
             let purged = index < self.first;
-            if !purged && (self.cache_bytes <= self.cache_limit || index >= stable) {
+            if !purged && (index >= stable || !may_go(self, index)) {
                 break;
             }
             self.cache_bytes -= front.encoded_len();
@@ -247,5 +264,37 @@ impl Inner {
         self.stopped
             .as_ref()
             .map(|(kind, text)| io::Error::new(*kind, text.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_written_is_forgotten() {
+        let mut log = LogState::new(u64::MAX);
+        let record = |index| Record {
+            id: LogId {
+                term: 1,
+                leader: 1,
+                index,
+            },
+            payload: vec![b'x'; 10].into(),
+        };
+        let records: Vec<Record> = (0..3000).map(record).collect();
+        log.append(&records);
+        log.forget(2999);
+        assert_eq!(log.cache_first(), 0, "nothing is written");
+        log.written_next = 2990;
+        log.forget(99);
+        assert_eq!(log.cache_first(), 100);
+        log.forget(2999);
+        assert_eq!(log.cache_first(), 2990);
+        assert_eq!(log.cache_bytes, 10 * record(0).encoded_len());
+        assert!(log.cache.capacity() < 100, "{}", log.cache.capacity());
+        let (extents, cached) = log.plan(2990..3000, u64::MAX, usize::MAX);
+        assert!(extents.is_empty());
+        assert_eq!(cached, records[2990..]);
     }
 }

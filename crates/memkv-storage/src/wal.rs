@@ -152,6 +152,12 @@ impl WalHandle {
         }
     }
 
+    /// Gives back the memory of the records up to `index` that are written: whoever needs one after
+    /// all reads it from disk.
+    pub fn forget_through(&self, index: u64) {
+        self.shared.inner.lock().log.forget(index);
+    }
+
     /// Bytes of segments started from now on, rounded up to 64 KiB.
     pub fn set_segment_bytes(&self, bytes: u64) {
         let bytes = segment_bytes(bytes);
