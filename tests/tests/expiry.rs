@@ -25,8 +25,9 @@ const LONG: Duration = Duration::from_secs(5400);
 /// The leader's clock is drawn to its wall clock by at most this share of the time that passes.
 const SLEW: f64 = 0.005;
 
-/// Stamps, deadlines and answers are whole milliseconds, each rounded down.
-const ROUNDING: Duration = Duration::from_millis(3);
+/// Stamps, deadlines and answers are whole milliseconds, each rounded down; and a node that has heard
+/// nothing for up to a second does not know of the slew by which its leader was set back meanwhile.
+const ROUNDING: Duration = Duration::from_millis(3 + 5);
 
 /// A key's life and an election, with room for a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);

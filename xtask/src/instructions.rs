@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use crate::cargo::{cargo, root, run, target_dir};
 use crate::packages;
 
-/// How far a count may be above its baseline: compilers and processors differ by a few per cent.
-const TOLERANCE: f64 = 0.10;
+/// How many per cent a count may be above its baseline: compilers and processors differ by a few.
+const TOLERANCE: u64 = 10;
 
 /// How often each piece is executed in the shorter and in the longer of two runs, whose difference
 /// is counted: what a program does before and after, and what its first run warms up, falls out.
@@ -136,7 +136,7 @@ fn compare(counted: &BTreeMap<String, u64>, baseline: &Map<String, Value>) -> Ve
         };
         let change = *now as f64 / before.max(1) as f64 - 1.0;
         println!("{name:<24} {now:>8}  {before:>8}  {:+.1} %", change * 100.0);
-        if change > TOLERANCE {
+        if now * 100 > before * (100 + TOLERANCE) {
             faults.push(format!(
                 "{name} takes {now} instructions per operation, {before} before: {:+.1} %",
                 change * 100.0
