@@ -14,6 +14,7 @@ const COMMANDS: &[(&str, bool)] = &[
     ("memory", true),
     ("http", false),
     ("snapshot", false),
+    ("soak", false),
 ];
 
 /// Builds and runs the load generator with `arguments`.

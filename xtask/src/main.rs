@@ -52,7 +52,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                                 serving; what a key takes in RAM
   bench growth [--docs docs]    with more keys, larger values, more connections, more nodes
   bench http [...]              throughput and latency of a three-node cluster over HTTP
-  bench snapshot [...]          what a snapshot of a million keys costs the writers";
+  bench snapshot [...]          what a snapshot of a million keys costs the writers
+  bench soak [--minutes N]      full load: no election, no failed request (default 60)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -28,6 +28,7 @@ mod restart;
 mod run;
 mod sample;
 mod snapshot;
+mod soak;
 mod statistics;
 mod system;
 
@@ -54,6 +55,8 @@ enum Command {
     Http(http::Options),
     /// What a snapshot of the whole data set costs the writers.
     Snapshot(snapshot::Options),
+    /// Full load for a long time: no election, no failed request.
+    Soak(soak::Options),
     /// A server that answers every HTTP request with the same body.
     Bare(bare::Options),
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Growth(options) => growth::run(&options),
         Command::Http(options) => http::run(&options),
         Command::Snapshot(options) => snapshot::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Bare(options) => bare::run(&options),
     };
     match outcome {
