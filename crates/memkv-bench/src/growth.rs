@@ -12,11 +12,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use crate::compare::{machine, replace_section};
+use crate::compare::{machine, replace_section, thousands};
 use crate::load::{Keys, Pace, Work};
 use crate::machine::{Meter, resident_bytes};
 use crate::protocol::Protocol;
-use crate::run::{above_zero, drive, full, measure};
+use crate::run::{above_zero, fill, full, measure};
 use crate::sample::Sample;
 use crate::system::{Memkv, System, To};
 
@@ -31,13 +31,6 @@ const KEYS: u64 = 20_000;
 
 /// Keys where values grow: a mebibyte each must fit three times, with the log.
 const LARGE_KEYS: u64 = 200;
-
-/// Requests of one filling connection: small values come in pipelines, large ones one at a time.
-const SMALL_FILL: (usize, usize) = (16, 64);
-const LARGE_FILL: (usize, usize) = (4, 1);
-
-/// Values from this size on are large.
-const LARGE_BYTES: usize = 16 << 10;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -81,7 +74,6 @@ impl Table {
 
 /// What is asked of a system.
 struct Load {
-    to: To,
     connections: usize,
     depth: usize,
     keys: u64,
@@ -100,7 +92,7 @@ impl Load {
             warm_up: Duration::from_millis(500),
             duration: Duration::from_secs_f64(seconds),
         };
-        let sample = measure(memkv, Protocol::Resp, self.to, &work, self.value_bytes);
+        let sample = measure(memkv, Protocol::Resp, To::Leader, &work, self.value_bytes);
         let sample = sample.map_err(full)?;
         println!("{sample}");
         if sample.failed > 0 {
@@ -112,22 +104,10 @@ impl Load {
 
     /// CPU time of all nodes per key that is written for the first time, in microseconds.
     fn fill(&self, memkv: &Memkv) -> Result<f64, String> {
-        let large = self.value_bytes >= LARGE_BYTES;
-        let (connections, depth) = if large { LARGE_FILL } else { SMALL_FILL };
-        let work = Work {
-            targets: memkv.addrs(To::Leader),
-            connections,
-            depth,
-            pace: Pace::Batch,
-            keys: Keys::Each(self.keys),
-            reads_percent: 0,
-            warm_up: Duration::ZERO,
-            duration: Duration::ZERO,
-        };
         let servers = memkv.processes();
         let mut meter = Meter::new(&servers);
         meter.mark();
-        let filled = drive(Protocol::Resp, None, &work, self.value_bytes, || {}).map_err(full)?;
+        let filled = fill(memkv, Protocol::Resp, self.keys, self.value_bytes).map_err(full)?;
         meter.mark();
         if filled.failed > 0 {
             let why = filled.complaint.unwrap_or_default();
@@ -167,10 +147,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
 }
 
 fn rate(sample: &Sample) -> String {
-    if sample.rate < 10_000.0 {
-        return format!("{:.0}", sample.rate);
-    }
-    format!("{:.1}k", sample.rate / 1e3)
+    thousands(sample.rate)
 }
 
 fn micros(micros: f64) -> String {
@@ -200,7 +177,6 @@ fn keys(options: &Options) -> Result<Table, String> {
         let memkv = Memkv::start(3, "sync");
         let empty = resident_bytes(&memkv.processes());
         let load = Load {
-            to: To::Leader,
             connections: 64,
             depth: 16,
             keys,
@@ -246,7 +222,6 @@ fn values(options: &Options) -> Result<Table, String> {
     for value_bytes in [16, 256, 4 << 10, 64 << 10, 1 << 20] {
         let memkv = Memkv::start(3, "sync");
         let load = Load {
-            to: To::Leader,
             connections: 16,
             depth: 1,
             keys: LARGE_KEYS,
@@ -288,7 +263,6 @@ fn connections(options: &Options) -> Result<Table, String> {
     // The harness needs some connections of its own.
     let memkv = Memkv::start_with(3, &json!({ "max_connections": 20_000 }));
     let load = |connections| Load {
-        to: To::Leader,
         connections,
         depth: 1,
         keys: KEYS,
@@ -321,7 +295,6 @@ fn nodes(options: &Options) -> Result<Table, String> {
     for nodes in [1, 3, 5] {
         let memkv = Memkv::start(nodes, "sync");
         let load = Load {
-            to: To::Leader,
             connections: 64,
             depth: 1,
             keys: KEYS,

@@ -13,8 +13,11 @@ use crate::protocol::{EtcdClient, HttpClient, Interface, Protocol, RespClient};
 use crate::sample::Sample;
 use crate::system::{Name, System, Target, To};
 
-/// Connections and depth that keys are filled with: quick, and no system minds.
+/// Connections and depth that keys are filled with: quick, and no system minds. Values from
+/// [`LARGE_BYTES`] on come one at a time: pipelines of them would fill a server's queue.
 const FILL: (usize, usize) = (16, 64);
+const FILL_LARGE: (usize, usize) = (4, 1);
+const LARGE_BYTES: usize = 16 << 10;
 
 /// Values that fit into one frame of HTTP/2 with what belongs to them.
 const ETCD_VALUE_BYTES: usize = 16_000;
@@ -197,10 +200,14 @@ pub(crate) fn fill(
     keys: u64,
     value_bytes: usize,
 ) -> Result<Measured, LoadError> {
+    let (connections, depth) = match value_bytes {
+        ..LARGE_BYTES => FILL,
+        _ => FILL_LARGE,
+    };
     let work = Work {
         targets: system.addrs(To::Leader),
-        connections: FILL.0,
-        depth: FILL.1,
+        connections,
+        depth,
         pace: Pace::Batch,
         keys: Keys::Each(keys),
         reads_percent: 0,

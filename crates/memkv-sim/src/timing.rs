@@ -9,8 +9,9 @@
 //! *Not late* is log time: the entry that removes a key is stamped at most 100 ms after its deadline,
 //! or after its leader was first seen to lead, while that leader serves. A leader serves at a look if
 //! it commits and applies what is in its log within [`COMMITS_WITHIN`], a quorum follows it, and there
-//! is space on their disks. That log time is real time is looked at separately: under one leader it never falls behind by more than 0.5 %, and a change of
-//! leader loses at most 100 ms of it, and 55 ms more for each process that was restarted before it.
+//! is space on their disks. That log time is real time is looked at separately: under one leader it
+//! never falls behind by more than 0.5 %, and a change of leader loses at most 100 ms of it, and 55 ms
+//! more for each process that was restarted before it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

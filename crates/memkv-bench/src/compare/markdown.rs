@@ -195,7 +195,7 @@ fn verdict(holds: Option<bool>) -> &'static str {
 }
 
 /// A rate: `735`, `21.7k`, `135.8k`.
-fn thousands(rate: f64) -> String {
+pub(crate) fn thousands(rate: f64) -> String {
     if rate < 10_000.0 {
         format!("{rate:.0}")
     } else {

@@ -25,7 +25,7 @@ use crate::run::{above_zero, fill, full, measure, positive};
 use crate::sample::Sample;
 use crate::statistics::{Spread, median};
 use crate::system::{Name, System};
-pub(crate) use markdown::{machine, replace_section};
+pub(crate) use markdown::{machine, replace_section, thousands};
 use rows::{Figure, Goal, Load, PLOTS, ROWS, Row, Run, SWEEP};
 use times::Timed;
 

@@ -27,6 +27,11 @@ fn clock_with(
     LogClock::resume(env, saved, file)
 }
 
+/// What the cluster tells.
+fn sure(log_ms: u64) -> Reading {
+    Reading { log_ms, sure: true }
+}
+
 const START: u64 = 10_000_000;
 const A: Leader = Leader { term: 1, id: 1 };
 const B: Leader = Leader { term: 2, id: 2 };
@@ -56,14 +61,7 @@ async fn a_clock_that_is_read_all_the_time_is_slewed_all_the_same() {
     for (jump, expected) in [(HOUR, 10_050), (-HOUR, 9_950)] {
         let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(jump)));
         let clock = clock(&wall, None);
-        clock.follow(
-            A,
-            Reading {
-                log_ms: START,
-                sure: true,
-            },
-            Instant::now(),
-        );
+        clock.follow(A, sure(START), Instant::now());
         for _ in 0..1_000 {
             tokio::time::advance(Duration::from_millis(10)).await;
             clock.read();
@@ -77,14 +75,7 @@ async fn a_clock_that_is_read_all_the_time_is_slewed_all_the_same() {
 async fn a_leader_that_was_idle_does_not_step() {
     let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(2 * HOUR)));
     let clock = clock(&wall, None);
-    clock.follow(
-        A,
-        Reading {
-            log_ms: START,
-            sure: true,
-        },
-        Instant::now(),
-    );
+    clock.follow(A, sure(START), Instant::now());
     tokio::time::advance(Duration::from_secs(3_600)).await;
     assert_eq!(clock.stamp(), START + 3_600_000 + 5);
 }
@@ -95,10 +86,7 @@ async fn time_is_never_before_an_applied_stamp() {
     let clock = clock(&wall, None);
     clock.applied(5_000);
     assert_eq!(clock.stamp(), 5_000);
-    let late = Reading {
-        log_ms: 2_000,
-        sure: true,
-    };
+    let late = sure(2_000);
     clock.follow(A, late, Instant::now());
     assert_eq!(clock.stamp(), 5_000);
 }
@@ -113,7 +101,6 @@ async fn a_restarted_process_goes_on_and_a_rebooted_machine_asks_its_peers() {
             log_ms: 1_000,
         })
     };
-    let sure = |log_ms| Reading { log_ms, sure: true };
     let same = clock(&wall, saved(7));
     assert_eq!(
         same.read(),
@@ -152,16 +139,12 @@ async fn a_restarted_process_goes_on_and_a_rebooted_machine_asks_its_peers() {
 #[tokio::test(start_paused = true)]
 async fn a_clock_is_written_down_before_anybody_goes_by_it() {
     let wall = Arc::new(AtomicU64::new(START));
-    let sure = Reading {
-        log_ms: START,
-        sure: true,
-    };
     let become_sure: [fn(&LogClock, Reading); 3] = [
         |clock, _| {
             clock.stamp();
         },
         LogClock::learn,
-        |clock, sure| clock.follow(A, sure, Instant::now()),
+        |clock, reading| clock.follow(A, reading, Instant::now()),
     ];
     for act in become_sure {
         let disk = SimDisk::new(1);
@@ -170,7 +153,7 @@ async fn a_clock_is_written_down_before_anybody_goes_by_it() {
         let open = || ClockFile::open(&disk, &layout).unwrap();
         let (file, none) = open();
         assert_eq!(none, None);
-        act(&clock_with(&wall, None, Some(file)), sure);
+        act(&clock_with(&wall, None, Some(file)), sure(START));
         let (_, saved) = open();
         let restarted = clock(&Arc::new(AtomicU64::new(2 * START)), saved);
         assert_eq!(restarted.read().log_ms, START - MARGIN_MS);
@@ -185,7 +168,6 @@ async fn a_clock_that_is_set_in_small_steps_is_written_down_too() {
     disk.create_dir_all(&layout.metadata).unwrap();
     let open = || ClockFile::open(&disk, &layout).unwrap();
     let clock = clock_with(&wall, None, Some(open().0));
-    let sure = |log_ms| Reading { log_ms, sure: true };
     clock.learn(sure(START));
     for step in 1..=10 {
         clock.follow(A, sure(START + step * SET_MS / 2), Instant::now());
@@ -200,14 +182,7 @@ async fn a_clock_that_is_set_in_small_steps_is_written_down_too() {
 async fn a_restarted_process_is_not_ahead_of_the_one_before() {
     let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(-HOUR)));
     let before = clock(&wall, None);
-    before.follow(
-        A,
-        Reading {
-            log_ms: START,
-            sure: true,
-        },
-        Instant::now(),
-    );
+    before.follow(A, sure(START), Instant::now());
     let saved = ClockReading {
         boot_id: 7,
         boot_ms: 500,
@@ -233,7 +208,7 @@ async fn hear_out(clock: &LogClock, leader: Leader, behind_ms: u64) {
         // All but one are late.
         let late_ms = if message == 2 { 0 } else { 700 };
         let log_ms = first + millis(began.elapsed()) - late_ms;
-        clock.follow(leader, Reading { log_ms, sure: true }, Instant::now());
+        clock.follow(leader, sure(log_ms), Instant::now());
         tokio::time::advance(HEARD_FOR / HEARD_ENOUGH).await;
     }
     let now = clock.read().log_ms;
@@ -245,7 +220,6 @@ async fn hear_out(clock: &LogClock, leader: Leader, behind_ms: u64) {
 async fn a_new_leader_is_followed_backwards_too() {
     let wall = Arc::new(AtomicU64::new(START));
     let follower = clock(&wall, None);
-    let sure = |log_ms| Reading { log_ms, sure: true };
     follower.follow(A, sure(5_000), Instant::now());
     for _ in 0..2 * HEARD_ENOUGH {
         follower.follow(A, sure(4_000), Instant::now());
@@ -272,11 +246,7 @@ async fn a_process_that_starts_again_does_not_undo_what_set_it_back() {
         ..clock(&wall, None).env
     };
     let clock = LogClock::resume(env.clone(), None, Some(open().0));
-    let sure = Reading {
-        log_ms: START,
-        sure: true,
-    };
-    clock.learn(sure);
+    clock.learn(sure(START));
     hear_out(&clock, A, 30).await;
     let restarted = LogClock::resume(env, open().1, None);
     assert!(restarted.read().log_ms <= clock.read().log_ms);
@@ -286,7 +256,6 @@ async fn a_process_that_starts_again_does_not_undo_what_set_it_back() {
 async fn what_a_request_waits_for_here_does_not_make_its_reading_late() {
     let wall = Arc::new(AtomicU64::new(START));
     let follower = clock(&wall, None);
-    let sure = |log_ms| Reading { log_ms, sure: true };
     let arrived = Instant::now();
     tokio::time::advance(Duration::from_millis(300)).await;
     follower.follow(A, sure(5_000), arrived);
@@ -297,18 +266,17 @@ async fn what_a_request_waits_for_here_does_not_make_its_reading_late() {
 async fn a_message_that_was_late_hardly_sets_a_follower_back() {
     let wall = Arc::new(AtomicU64::new(START));
     let follower = clock(&wall, None);
-    let leader = |log_ms| Reading { log_ms, sure: true };
-    follower.follow(A, leader(5_000), Instant::now());
+    follower.follow(A, sure(5_000), Instant::now());
     tokio::time::advance(Duration::from_secs(10)).await;
-    follower.follow(A, leader(13_000), Instant::now());
+    follower.follow(A, sure(13_000), Instant::now());
     assert_eq!(
         follower.read().log_ms,
         14_900,
         "2 s late, a hundredth of 10 s back"
     );
-    follower.follow(A, leader(13_000), Instant::now());
+    follower.follow(A, sure(13_000), Instant::now());
     assert_eq!(follower.read().log_ms, 14_900, "once in a while only");
-    follower.follow(A, leader(15_000), Instant::now());
+    follower.follow(A, sure(15_000), Instant::now());
     assert_eq!(follower.read().log_ms, 15_000, "ahead is right");
 }
 
