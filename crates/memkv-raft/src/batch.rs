@@ -1,8 +1,9 @@
 //! The leader's batcher: everything that waits goes into the next entry.
 //!
 //! An entry is proposed as soon as the one before is applied, or before that if there is much to
-//! propose; nothing ever waits on a timer, so one command alone is proposed at once and a thousand
-//! share an entry and an fsync. What is refused here was never appended.
+//! propose; nothing waits on a timer here (groups have gathered before, see `session`), so one
+//! command alone is proposed at once and a thousand share an entry and an fsync. What is refused
+//! here was never appended.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

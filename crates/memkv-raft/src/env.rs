@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use crate::alarm::Alarm;
+
 /// Work that may block on the disk.
 pub type BlockingWork = Box<dyn FnOnce() + Send>;
 
@@ -23,6 +25,8 @@ pub struct Env {
     pub blocking: Arc<dyn Fn(BlockingWork) -> BoxFuture<'static, ()> + Send + Sync>,
     /// Starts what drives the WAL: a thread of its own in production, a task in the simulator.
     pub drive_wal: Arc<dyn Fn(memkv_storage::WalWorker, memkv_storage::WalHandle) + Send + Sync>,
+    /// A timer for waits below a millisecond.
+    pub alarm: Arc<dyn Fn() -> Alarm + Send + Sync>,
 }
 
 impl Env {
@@ -53,6 +57,7 @@ impl Env {
                     tracing::error!(%error, "cannot start the WAL thread");
                 }
             }),
+            alarm: Arc::new(Alarm::precise),
         }
     }
 }

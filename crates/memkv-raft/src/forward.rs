@@ -12,6 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use memkv_store::{SessionId, SystemOp};
 use tokio::time::Instant;
 
+use crate::alarm::Alarm;
 use crate::node::Inner;
 use crate::peers::PeerError;
 use crate::session::GroupOutcome;
@@ -37,6 +38,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut sent: FuturesUnordered<Sent> = FuturesUnordered::new();
     let mut not_before = Instant::now();
     let mut open_not_before = Instant::now();
+    let alarm = (inner.env.alarm)();
     loop {
         inner.session.expire(|| inner.no_leader());
         let now = Instant::now();
@@ -85,6 +87,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                 }
             }
             () = inner.session.wakeup.notified() => {}
+            () = ring(&alarm, inner.session.gathers_until()) => {}
             () = sleep_until(wake_at) => {}
         }
     }
@@ -93,6 +96,13 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ring(alarm: &Alarm, at: Option<Instant>) {
+    match at {
+        Some(at) => alarm.ring_at(at).await,
         None => std::future::pending().await,
     }
 }

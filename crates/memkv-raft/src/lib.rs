@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod announce;
 mod attend;
 mod batch;
@@ -49,6 +50,7 @@ mod supervise;
 mod transport;
 mod wire;
 
+pub use alarm::Alarm;
 pub use config::{NodeConfig, Peer};
 pub use engine::runtime::seed_engine_randomness;
 pub use env::{BlockingWork, Env};

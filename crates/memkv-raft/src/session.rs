@@ -32,8 +32,8 @@ const GROUP_BYTES: usize = 512 * 1024;
 /// Most commands in one group.
 const GROUP_COMMANDS: usize = 4_096;
 /// What waits goes along at once, beside what is on its way, from so many bytes on; less waits for
-/// that to be applied. An entry costs as much CPU time by itself, on three nodes, as fifty commands,
-/// so many small ones beside each other serve nobody.
+/// that to be applied, and then a moment longer as [`gather`] says. An entry costs as much CPU time by
+/// itself, on three nodes, as fifty commands, so many small ones beside each other serve nobody.
 pub(crate) const EAGER_BYTES: usize = 64 * 1024;
 /// A window whose head made no progress for this long is sent again: a request or its effect got
 /// lost without a word. Twice the time that a slow disk may take, to not double its work.
@@ -43,6 +43,7 @@ const RESEND_AFTER: Duration = Duration::from_secs(1);
 /// answer "not appended" is worth more than "unknown".
 const OUTCOME_GRACE: Duration = Duration::from_millis(500);
 
+mod gather;
 mod window;
 
 use window::{Pending, Window};
@@ -172,8 +173,8 @@ impl Session {
 
     // For clients, from any thread.
 
-    /// Queues a command. Unless something is on its way already, whose effect will take it along,
-    /// [`Session::ring`] must be called soon; [`Submitted`] sees to it.
+    /// Queues a command. If it is to leave at once, [`Session::ring`] must be called soon, which
+    /// [`Submitted`] sees to; else the effect of what is on its way takes it along, or another one.
     pub(crate) fn submit(
         self: &Arc<Self>,
         command: Bytes,
@@ -194,12 +195,13 @@ impl Session {
         let was_eager = window.pending_bytes >= EAGER_BYTES;
         window.pending_bytes += command.len();
         let is_eager = window.pending_bytes >= EAGER_BYTES && !was_eager;
-        let must_ring = window.sent == 0;
+        let now = Instant::now();
         window.pending.push_back(Pending {
             command,
             answer,
-            deadline: Instant::now() + hold,
+            deadline: now + hold,
         });
+        let must_ring = window.is_gathered(now);
         drop(window);
         if is_eager {
             self.wakeup.notify_one();
@@ -214,7 +216,7 @@ impl Session {
     fn ring(&self) {
         let due = {
             let window = self.window.lock();
-            window.sent == 0 && (!window.pending.is_empty() || !window.slots.is_empty())
+            window.is_gathered(Instant::now()) && window.unsent() > 0
         };
         if due {
             self.wakeup.notify_one();
@@ -223,14 +225,15 @@ impl Session {
 
     // For the task that sends, see `forward`.
 
-    /// The next group for the leader, if there is one, the window has room, and nothing is on its
-    /// way or it is worth an entry beside that.
+    /// The next group for the leader, if there is one, the window has room, and either nothing is on
+    /// its way and enough has gathered, or it is worth an entry beside that.
     pub(crate) fn next_group(&self) -> Option<Group> {
         let mut window = self.window.lock();
         let id = window.id?;
+        let now = Instant::now();
         window.admit();
         let unsent = window.slots.len() - window.sent;
-        if unsent == 0 || (window.sent > 0 && !window.is_eager()) {
+        if unsent == 0 || !(window.is_gathered(now) || window.is_eager()) {
             return None;
         }
         let start = window.sent;
@@ -258,7 +261,8 @@ impl Session {
             slot.acknowledge_early();
         }
         window.sent += count;
-        window.progress_at = Some(Instant::now());
+        window.progress_at = Some(now);
+        window.gather.leaves(count, now);
         Some(Group {
             session: id,
             first_seq,
@@ -351,6 +355,11 @@ impl Session {
         .min()
     }
 
+    /// When [`Session::next_group`] must be asked again, whatever has come by then.
+    pub(crate) fn gathers_until(&self) -> Option<Instant> {
+        self.window.lock().gather.until(Instant::now())
+    }
+
     /// Refuses everything from now on and answers everything that waits.
     pub(crate) fn close(&self) {
         let mut window = self.window.lock();
@@ -409,6 +418,10 @@ impl Session {
                 Event::Rejected(Rejected::UnknownSession) => window.fenced(),
                 Event::Opened(id) => window.opened(id),
             }
+        }
+        if window.sent == 0 {
+            let waiting = window.unsent();
+            window.gather.took_effect(waiting, Instant::now());
         }
         drop(window);
         self.wakeup.notify_one();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use memkv_raft::storage::{WalHandle, WalWorker};
-use memkv_raft::{Env, FatalError, Node, StartError};
+use memkv_raft::{Alarm, Env, FatalError, Node, StartError};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
@@ -158,6 +158,7 @@ impl Cluster {
                 })
             }),
             drive_wal: Arc::new(move |worker, handle| driver.drive_wal(slot, worker, &handle)),
+            alarm: Arc::new(|| Alarm::Runtime),
         }
     }
 

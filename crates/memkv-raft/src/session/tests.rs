@@ -302,3 +302,35 @@ async fn groups_are_what_the_store_reads() {
     let info = check_group(&group.encoded).unwrap();
     assert_eq!((info.session, info.first_seq, info.count), (ID, 2, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_group_waits_for_most_of_those_who_came_with_the_last_one() {
+    let session = open();
+    let _first = [submit(&session, "a"), submit(&session, "b")];
+    let left = session.next_group().unwrap();
+    assert_eq!(left.count, 2);
+    let took = Duration::from_micros(300);
+    tokio::time::advance(took).await;
+    session.on_applied(vec![executed(1), executed(2)]);
+    // Two fifths are missing, so the alarm must be set although nothing waits.
+    assert!(session.gathers_until().is_some());
+    let alone = session.submit(Command::Noop.encode(), HOLD).unwrap();
+    assert!(alone.bell.is_none(), "it wakes nobody");
+    assert!(session.next_group().is_none());
+    tokio::time::advance(took).await;
+    assert_eq!(session.gathers_until(), None, "it waits no longer");
+    assert_eq!(session.next_group().map(|group| group.count), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_command_that_makes_a_group_enough_takes_it_along() {
+    let session = open();
+    let _first = [submit(&session, "a"), submit(&session, "b")];
+    assert!(session.next_group().is_some());
+    tokio::time::advance(Duration::from_micros(300)).await;
+    session.on_applied(vec![executed(1), executed(2)]);
+    let third = session.submit(Command::Noop.encode(), HOLD).unwrap();
+    let fourth = session.submit(Command::Noop.encode(), HOLD).unwrap();
+    assert!(third.bell.is_none() && fourth.bell.is_some());
+    assert_eq!(session.next_group().map(|group| group.count), Some(2));
+}

@@ -9,6 +9,7 @@ use memkv_store::ReplyValue;
 use memkv_store::{Command, Reply, SessionId};
 use tokio::time::Instant;
 
+use super::gather::Gather;
 use super::{Answer, EAGER_BYTES, OUTCOME_GRACE, RESEND_AFTER, WINDOW_BYTES, WINDOW_COMMANDS};
 use crate::RequestError;
 
@@ -42,6 +43,8 @@ pub(super) struct Window {
     pub(super) sent: usize,
     /// When the head of the window last changed or was last sent.
     pub(super) progress_at: Option<Instant>,
+    /// How much must wait before a group leaves.
+    pub(super) gather: Gather,
     pub(super) pending: VecDeque<Pending>,
     pub(super) pending_bytes: usize,
     /// Nothing more is accepted: the node stops.
@@ -98,6 +101,16 @@ impl Window {
                 exposed: false,
             });
         }
+    }
+
+    /// Commands that no leader has, with and without a number.
+    pub(super) fn unsent(&self) -> usize {
+        self.slots.len() - self.sent + self.pending.len()
+    }
+
+    /// Whether nothing is on its way and enough waits to leave.
+    pub(super) fn is_gathered(&self, now: Instant) -> bool {
+        self.sent == 0 && self.gather.is_enough(self.unsent(), now)
     }
 
     /// Whether what no leader has is worth an entry beside the one that is on its way.
