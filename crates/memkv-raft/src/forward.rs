@@ -9,10 +9,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use memkv_store::{SessionId, SystemOp};
+use memkv_store::{Refusal, SessionId, SystemOp, SystemOutcome};
 use tokio::time::Instant;
 
 use crate::alarm::Alarm;
+use crate::batch::ProposeError;
 use crate::node::Inner;
 use crate::peers::PeerError;
 use crate::session::GroupOutcome;
@@ -27,10 +28,13 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a leader refused a group: it is about to learn that it is none, or waits for its
 /// first quorum (the engine's `LeaseExpired`, which comes without a hint).
 const REFUSED_PAUSE: Duration = Duration::from_millis(5);
-/// Pause before the session is asked for again.
-const OPEN_PAUSE: Duration = Duration::from_millis(500);
+/// Pause before the session is asked for again, where nothing went wrong and yet its opening was not
+/// applied here.
+const OPEN_PAUSE: Duration = FORWARD_TIMEOUT;
 
 type Sent = BoxFuture<'static, (SessionId, u64, u64, GroupOutcome)>;
+/// Whether the session was asked for, so that its effect is to be waited for.
+type Opening = BoxFuture<'static, bool>;
 
 /// Sends until the node stops.
 pub(crate) async fn run(inner: Arc<Inner>) {
@@ -38,6 +42,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut sent: FuturesUnordered<Sent> = FuturesUnordered::new();
     let mut not_before = Instant::now();
     let mut open_not_before = Instant::now();
+    let mut opening: Option<Opening> = None;
     let alarm = (inner.env.alarm)();
     loop {
         inner.session.expire(|| inner.no_leader());
@@ -48,9 +53,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                 if now >= open_not_before {
                     // Nothing but the cluster's first entry can be first in its log.
                     let formed = inner.is_formed();
-                    if formed {
-                        open_session(&inner, leader);
-                    }
+                    opening = formed.then(|| open_session(&inner, leader));
                     open_not_before = now + if formed { OPEN_PAUSE } else { REFUSED_PAUSE };
                 }
                 wake_at = Some(open_not_before);
@@ -86,6 +89,12 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                     not_before = Instant::now() + REFUSED_PAUSE;
                 }
             }
+            asked = ended(&mut opening) => {
+                opening = None;
+                if !asked {
+                    open_not_before = Instant::now() + REFUSED_PAUSE;
+                }
+            }
             () = inner.session.wakeup.notified() => {}
             () = ring(&alarm, inner.session.gathers_until()) => {}
             () = sleep_until(wake_at) => {}
@@ -103,6 +112,13 @@ async fn sleep_until(at: Option<Instant>) {
 async fn ring(alarm: &Alarm, at: Option<Instant>) {
     match at {
         Some(at) => alarm.ring_at(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(opening: &mut Option<Opening>) -> bool {
+    match opening {
+        Some(opening) => opening.await,
         None => std::future::pending().await,
     }
 }
@@ -149,24 +165,35 @@ pub(crate) fn outcome_byte(outcome: GroupOutcome) -> u8 {
     }
 }
 
-/// Asks for this process's session. Its id comes back through apply, so nobody waits here; asking
-/// twice is harmless, since a boot opens one session only.
-fn open_session(inner: &Arc<Inner>, leader: u64) {
+/// Whether a session need not be asked for again soon. One entry opens one session, and the other
+/// nodes that were started together ask at the same time.
+pub(crate) fn may_be_open(outcome: &Result<SystemOutcome, ProposeError>) -> bool {
+    let retry = SystemOutcome::Refused {
+        why: Refusal::Retry,
+    };
+    outcome.as_ref().is_ok_and(|outcome| *outcome != retry)
+}
+
+/// Asks for this process's session. Its id comes back through apply; asking twice is harmless, since
+/// a boot opens one session only.
+fn open_session(inner: &Arc<Inner>, leader: u64) -> Opening {
     let op = SystemOp::OpenSession {
         node: inner.peers.my_id(),
         boot: inner.session.boot(),
     };
     if leader == inner.peers.my_id() {
-        drop(inner.batcher.propose_system(op));
-        return;
+        let outcome = inner.batcher.propose_system(op);
+        return Box::pin(async move { outcome.await.is_ok_and(|outcome| may_be_open(&outcome)) });
     }
     let request = inner.peers.envelope(Kind::OpenSession, leader).freeze();
     let call = inner
         .peers
         .call(leader, Lane::Forward, Frame(vec![request]), FORWARD_TIMEOUT);
-    tokio::spawn(async move {
-        if let Err(error) = call.await {
+    Box::pin(async move {
+        let answer = call.await;
+        if let Err(error) = &answer {
             tracing::debug!(%error, "the leader did not open a session");
         }
-    });
+        answer.is_ok()
+    })
 }

@@ -182,7 +182,8 @@ fn open_session(inner: &Arc<Inner>, envelope: &Envelope) -> Answer {
     let outcome = inner.batcher.propose_system(op);
     Box::pin(async move {
         match outcome.await {
-            Ok(Ok(_)) => wire::ok(|_| {}),
+            Ok(outcome) if forward::may_be_open(&outcome) => wire::ok(|_| {}),
+            Ok(Ok(_)) => wire::refused("the entry has opened another session; try again"),
             Ok(Err(error)) => wire::refused(&error.to_string()),
             Err(_) => wire::refused("the node is stopping"),
         }

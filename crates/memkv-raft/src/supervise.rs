@@ -17,6 +17,9 @@ use crate::node::Inner;
 
 /// How often the leader looks.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// The same while the cluster waits for its first entry, which a leader cannot write before its
+/// first quorum has answered.
+const FORM_INTERVAL: Duration = Duration::from_millis(10);
 /// A learner this many entries behind the log's end counts as caught up: it is closer than one
 /// request for entries.
 const CAUGHT_UP_ENTRIES: u64 = 64;
@@ -25,6 +28,11 @@ const CAUGHT_UP_ENTRIES: u64 = 64;
 pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
     let mut leader_changed = inner.leader.subscribe();
     loop {
+        let interval = if inner.is_formed() {
+            INTERVAL
+        } else {
+            FORM_INTERVAL
+        };
         tokio::select! {
             biased;
             changed = leader_changed.changed() => {
@@ -32,7 +40,7 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
                     return;
                 }
             }
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(interval) => {}
         }
         if inner.leads() {
             look(&inner, &raft).await;
