@@ -13,6 +13,7 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::build::{Runner, build};
+use super::deletes::DELETE_SLOTS;
 use super::entry::{Entry, Numbers, Record, Value, write_numbers};
 use super::order::{Keys, Order};
 use super::records::{Number, Records};
@@ -25,6 +26,9 @@ pub(crate) const SHARDS: usize = 1024;
 
 /// Bits of the hash that name the shard: `log2(SHARDS)`.
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();
+
+/// Slots of the table of deletes for each value of as many bits as name a shard.
+const SLOTS_PER_SHARD: usize = DELETE_SLOTS / SHARDS;
 
 /// Bits of the tag that the table and the ordered index look at, so that shard and tag make four
 /// bytes: enough to tell four million keys of a shard apart.
@@ -42,16 +46,20 @@ const SMALL_TABLE: usize = 16;
 pub(super) struct Place {
     pub(super) shard: usize,
     pub(super) tag: u32,
+    /// What the table of deletes knows of it.
+    pub(super) slot: u16,
 }
 
 impl Place {
-    /// The shard takes the upper bits and the tag the lower ones, so that the entries of one shard
+    /// The tag takes the lower bits and the shard upper ones, so that the entries of one shard
     /// still differ in all the bits that its table looks at.
     pub(super) fn of(seed: u64, key: &[u8]) -> Place {
         let hash = xxh3_64_with_seed(key, seed);
+        let upper = (hash >> (u64::BITS - SHARD_BITS)) as usize;
         Place {
-            shard: (hash >> (u64::BITS - SHARD_BITS)) as usize,
+            shard: shard_of(hash),
             tag: (hash & u64::from(u32::MAX)) as u32,
+            slot: (upper * SLOTS_PER_SHARD + hash as usize % SLOTS_PER_SHARD) as u16,
         }
     }
 
@@ -59,6 +67,22 @@ impl Place {
     pub(super) fn hash(self) -> u32 {
         (self.shard as u32) << TAG_BITS | self.tag & ((1 << TAG_BITS) - 1)
     }
+}
+
+/// The shard of a hash. They are unequal: shard `s` gets `(2/3 + 2/3 * s/SHARDS) / SHARDS` of the
+/// keys, the last one twice as many as the first. Tables double, and tables of one size would all do
+/// so at the same number of keys, and all be half empty behind it; so they are at every stage between
+/// half full and full whatever the number of keys is.
+pub(crate) fn shard_of(hash: u64) -> usize {
+    /// Of 4096: a third.
+    const TAKES_GREATER: u64 = 4096 / 3;
+    let part = |from: u32, bits: u32| hash >> from & ((1 << bits) - 1);
+    let (one, other) = (part(54, SHARD_BITS), part(44, SHARD_BITS));
+    let shard = match part(32, 12) < TAKES_GREATER {
+        true => one.max(other),
+        false => one,
+    };
+    shard as usize
 }
 
 /// What is due when: a deadline in milliseconds since the epoch, and where the keys are that have
@@ -98,10 +122,10 @@ impl Table {
         self.records.key(number)
     }
 
-    fn find(&self, place: Place, is_it: impl Fn(Number) -> bool) -> Option<Number> {
-        let shard = self.shards.get(place.shard)?;
-        shard
-            .find(table_hash(place.tag), |number| is_it(*number))
+    fn find(&self, shard: usize, tag: u32, is_it: impl Fn(Number) -> bool) -> Option<Number> {
+        let found = self.shards.get(shard)?;
+        found
+            .find(table_hash(tag), |number| is_it(*number))
             .copied()
     }
 
@@ -194,8 +218,8 @@ impl Database {
     }
 
     pub(super) fn find(&self, place: Place, key: &[u8]) -> Option<Number> {
-        self.table
-            .find(place, |number| self.table.records.key(number) == key)
+        let is_it = |number| self.table.records.key(number) == key;
+        self.table.find(place.shard, place.tag, is_it)
     }
 
     pub(super) fn place(&self, key: &[u8]) -> Place {
@@ -243,8 +267,7 @@ impl Database {
 
     /// An entry that is due.
     pub(super) fn find_due(&self, (deadline, shard, tag): Due) -> Option<Number> {
-        let shard = usize::from(shard);
-        self.table.find(Place { shard, tag }, |number| {
+        self.table.find(usize::from(shard), tag, |number| {
             let entry = self.entry(number);
             entry.deadline_ms == Some(deadline) && self.tag(&entry) == tag
         })
@@ -337,7 +360,7 @@ impl Database {
         if from == to {
             return;
         }
-        let Place { shard, tag } = place;
+        let Place { shard, tag, .. } = place;
         if let Some(from) = from {
             self.with_deadline -= 1;
             let due = (from, shard as u16, tag);
@@ -400,12 +423,31 @@ mod tests {
             database.bytes
         );
         let due = entries().filter_map(|entry| {
-            let Place { shard, tag } = database.place(entry.key());
+            let Place { shard, tag, .. } = database.place(entry.key());
             Some((entry.deadline_ms?, shard as u16, tag))
         });
         let due: Vec<Due> = due.collect();
         assert_eq!(due.len(), database.with_deadline);
         assert_eq!(due.into_iter().collect::<BTreeSet<_>>(), database.deadlines);
+    }
+
+    /// Equal shards need 1.14 buckets for a key just before all tables double, and 2.28 behind it.
+    #[test]
+    fn tables_do_not_double_all_at_once() {
+        let mut counts = vec![0usize; SHARDS];
+        for n in 1..=1_200_000u64 {
+            counts[Place::of(0, &n.to_le_bytes()).shard] += 1;
+            if n >= 600_000 && n % 60_000 == 0 {
+                let buckets = counts
+                    .iter()
+                    .map(|count| HashTable::<Number>::with_capacity(*count).num_buckets());
+                let for_a_key = buckets.sum::<usize>() as f64 / n as f64;
+                assert!((1.45..1.8).contains(&for_a_key), "{for_a_key} at {n} keys");
+            }
+        }
+        let share = |shards: &[usize]| shards.iter().sum::<usize>() as f64;
+        let (first, last) = (share(&counts[..32]), share(&counts[SHARDS - 32..]));
+        assert!((1.8..2.1).contains(&(last / first)), "{}", last / first);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub use self::build::Work;
 pub(crate) use self::build::{Runner, in_turn};
 use self::database::Place;
-pub(crate) use self::database::{Database, SHARDS};
+pub(crate) use self::database::{Database, SHARDS, shard_of};
 pub(crate) use self::deletes::{DELETE_SLOTS, Deletes, noted};
 pub use self::entry::Value;
 pub(crate) use self::entry::{Entries, Entry, Record};
@@ -211,11 +211,9 @@ impl Keyspace {
                 .first_due()
                 .filter(|(deadline, ..)| *deadline <= self.now_ms && removed < limit)
             {
-                let (_, shard, tag) = due;
-                let shard = usize::from(shard);
-                let place = Place { shard, tag };
                 while let Some(number) = self.databases[usize::from(database)].find_due(due) {
                     let entry = self.databases[usize::from(database)].entry(number);
+                    let place = self.place(entry.key());
                     let expired = NoticeClasses::EXPIRED;
                     self.notices.note(expired, "expired", database, entry.key());
                     self.take_out(database, place, number, revision);
@@ -279,9 +277,14 @@ impl Keyspace {
     }
 
     /// Puts back an entry of a snapshot, which the ordered index does not know before
-    /// [`Keyspace::build_order`]. False if the key is there already or belongs to another shard:
-    /// then nothing changed.
-    pub(crate) fn restore(&mut self, database: u8, shard: usize, view: &EntryView<'_>) -> bool {
+    /// [`Keyspace::build_order`]. False if the key is there already or does not belong to the shard
+    /// that it should belong to: then nothing changed.
+    pub(crate) fn restore(
+        &mut self,
+        database: u8,
+        shard: Option<usize>,
+        view: &EntryView<'_>,
+    ) -> bool {
         let record = Record {
             parts: &[view.record],
             key_len: view.key_len,
@@ -289,7 +292,8 @@ impl Keyspace {
         };
         let place = self.place(record.key());
         let target = &mut self.databases[usize::from(database)];
-        if place.shard != shard || target.find(place, record.key()).is_some() {
+        let is_elsewhere = shard.is_some_and(|shard| shard != place.shard);
+        if is_elsewhere || target.find(place, record.key()).is_some() {
             return false;
         }
         let numbers = record.numbers(view.create_revision, view.mod_revision);
@@ -307,7 +311,5 @@ impl Keyspace {
 /// so no two of them fall together.
 fn delete_slot(database: u8, place: Place) -> usize {
     const DATABASE_STEP: usize = 4099;
-    let within =
-        place.shard * (DELETE_SLOTS / SHARDS) + place.tag as usize % (DELETE_SLOTS / SHARDS);
-    (within + usize::from(database) * DATABASE_STEP) % DELETE_SLOTS
+    (usize::from(place.slot) + usize::from(database) * DATABASE_STEP) % DELETE_SLOTS
 }

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::answer::{count, meta};
-use crate::keyspace::{Database, Entry, Keyspace, SHARDS, Value};
+use crate::keyspace::{Database, Entry, Keyspace, SHARDS, Value, shard_of};
 use crate::{RANGE_BYTES, ReplyValue};
 
 /// Whole shards from `cursor` on, until `count` keys are reached.
@@ -60,11 +60,11 @@ pub(super) fn range(
     ReplyValue::Array(vec![ReplyValue::Array(items), count(usize::from(more))])
 }
 
-/// A key that the nonce picks: a shard by its lower half, within it the key whose hash differs
-/// least from the upper half in the upper bits. That costs one shard, not the whole keyspace.
+/// A key that the nonce picks: the shard of the keys that have it as their hash, within that the key
+/// whose hash differs least in its lower half. That costs one shard, not the whole keyspace.
 pub(super) fn random_key(keys: &Keyspace, database: u8, nonce: u64) -> ReplyValue {
-    let first = nonce as usize % SHARDS;
-    let mask = (nonce >> u32::BITS) as u32;
+    let first = shard_of(nonce);
+    let mask = (nonce & u64::from(u32::MAX)) as u32;
     let mut shards = (0..SHARDS).map(|step| (first + step) % SHARDS);
     let database = keys.database(database);
     let picked = shards.find_map(|shard| {

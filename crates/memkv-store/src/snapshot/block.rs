@@ -17,7 +17,9 @@ use crate::{Member, NoticeClasses, Reply, Revision};
 
 /// Version of the snapshot format: raised when a field or a new kind of block comes. Version 1 had
 /// one database, no deadlines and no table of deletes; it is still read.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
+/// The version since which a key's shard is what it is now.
+pub(super) const UNEQUAL_SHARDS: u8 = 4;
 
 pub(super) const HEAD: u8 = 1;
 pub(super) const REPLIES: u8 = 2;

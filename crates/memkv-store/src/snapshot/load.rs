@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 
 use super::block::{
-    BlockHead, DELETES, ENTRIES, EntryView, HEAD, REPLIES, read_deletes, read_replies,
+    BlockHead, DELETES, ENTRIES, EntryView, HEAD, REPLIES, UNEQUAL_SHARDS, read_deletes,
+    read_replies,
 };
 use super::{SessionHead, SnapshotHead, filled_shards};
 use crate::keyspace::{SHARDS, Work, in_turn};
@@ -301,6 +302,9 @@ impl Loader {
     }
 
     fn entries(&mut self, reader: &mut Reader<'_>, shard: u64) -> Result<(), LoadError> {
+        // The place was checked, so the shard is one of a database.
+        let (database, within) = (shard as usize / SHARDS, shard as usize % SHARDS);
+        let within = (self.version >= UNEQUAL_SHARDS).then_some(within);
         let count = reader.length("number of entries")?;
         for _ in 0..count {
             let entry = EntryView::read(reader, self.version)?;
@@ -312,8 +316,6 @@ impl Loader {
                     revision,
                 });
             }
-            // The place was checked, so the shard is one of a database.
-            let (database, within) = (shard as usize / SHARDS, shard as usize % SHARDS);
             if !self.store.keys.restore(database as u8, within, &entry) {
                 return Err(LoadError::Misplaced { shard });
             }
