@@ -24,7 +24,7 @@ const VALUE_BYTES: usize = 64;
 /// How often the leader is asked for its newest snapshot.
 const POLL: Duration = Duration::from_millis(50);
 /// A window begins this long before a snapshot's end at the latest; building takes less.
-const BUILD_MAX: Duration = Duration::from_secs(2);
+const BUILD_MAX: Duration = Duration::from_secs(6);
 
 #[derive(Parser)]
 pub(crate) struct Options {
@@ -54,11 +54,11 @@ struct Windows {
 
 /// Runs until there are enough windows of both kinds.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    // A megabyte or two is written in a second: a snapshot every ten to twenty seconds.
+    // Two megabytes or three are written in a second: a snapshot every fifteen to thirty seconds.
     let memkv = Memkv::start_with(
         3,
         &json!({
-            "max_log_size": 4 * 1024 * 1024,
+            "max_log_size": 8 * 1024 * 1024,
             "max_log_count": 4,
             "snapshot_growth_percent": 1,
         }),

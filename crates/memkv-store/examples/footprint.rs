@@ -8,7 +8,7 @@
 #![allow(clippy::print_stdout, reason = "it prints a table")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memkv_store::{
@@ -47,9 +47,9 @@ struct Run {
     ascending: bool,
     resident_at_first: u64,
     /// Spent within `apply` since the last report.
-    applying: std::time::Duration,
+    applying: Duration,
     /// The longest `apply` of one entry since the last report.
-    longest: std::time::Duration,
+    longest: Duration,
 }
 
 impl Run {
@@ -157,13 +157,14 @@ fn read(run: &Run) {
 
 fn photograph(run: &mut Run) -> Vec<Vec<u8>> {
     let start = Instant::now();
-    let mut longest = std::time::Duration::ZERO;
+    let (mut longest, mut held_in_all) = (Duration::ZERO, Duration::ZERO);
     let head = run.store.begin_snapshot().expect("no other snapshot");
     let mut blocks = vec![head.encode()];
     loop {
         let held = Instant::now();
         let shard = run.store.next_shard();
-        longest = longest.max(held.elapsed());
+        longest = held.elapsed().max(longest);
+        held_in_all += held.elapsed();
         let Some(shard) = shard else { break };
         let mut keep = |block: &[u8]| -> Result<(), std::convert::Infallible> {
             blocks.push(block.to_vec());
@@ -172,8 +173,9 @@ fn photograph(run: &mut Run) -> Vec<Vec<u8>> {
         let Ok(()) = shard.encode_blocks(BLOCK_BYTES, &mut keep);
     }
     println!(
-        "photograph               {} ms, the store held for {} us at most",
+        "photograph               {} ms, the store held for {} of them and {} us at most",
         start.elapsed().as_millis(),
+        held_in_all.as_millis(),
         longest.as_micros()
     );
     blocks

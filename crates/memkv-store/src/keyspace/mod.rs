@@ -22,6 +22,7 @@ pub(crate) use self::database::{Database, SHARDS, shard_of};
 pub(crate) use self::deletes::{DELETE_SLOTS, Deletes, noted};
 pub use self::entry::Value;
 pub(crate) use self::entry::{Entries, Entry, Record};
+pub(crate) use self::order::first_bytes;
 use self::records::Number;
 use crate::notice::{NoticeClasses, Notices};
 use crate::snapshot::{EntryView, Walk};

@@ -41,7 +41,7 @@ const STEP_ITEMS: usize = 8;
 const EQUAL_SHARE: usize = 16;
 
 /// A key's first bytes as a number, in the order of the keys but for equal numbers.
-fn first_bytes(key: &[u8]) -> u128 {
+pub(crate) fn first_bytes(key: &[u8]) -> u128 {
     let mut first = [0; size_of::<u128>()];
     let len = key.len().min(first.len());
     first[..len].copy_from_slice(&key[..len]);

@@ -84,6 +84,14 @@ impl Records {
         self.kept(number).key()
     }
 
+    /// The slot of a small entry.
+    pub(super) fn slot_of(&self, number: Number) -> Option<&[u8]> {
+        match self.kept(number) {
+            Kept::Slot(bytes) => Some(bytes),
+            Kept::Shared(_) => None,
+        }
+    }
+
     fn kept(&self, number: Number) -> Kept<'_> {
         match place(number) {
             Place::Slot { page, slot } => {

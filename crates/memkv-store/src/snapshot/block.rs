@@ -11,7 +11,7 @@ use bytes::BufMut;
 
 use super::{Image, SessionHead, ShardImage, SnapshotHead};
 use crate::book::{Book, MAX_MEMBERS, Seat};
-use crate::keyspace::{DELETE_SLOTS, Entry, noted};
+use crate::keyspace::{DELETE_SLOTS, Entry, first_bytes, noted};
 use crate::wire::{DecodeError, Reader, put_length, put_varint, varint_len};
 use crate::{Member, NoticeClasses, Reply, Revision};
 
@@ -98,10 +98,8 @@ impl ShardImage {
                     of: *shard as u64,
                     max_block_bytes,
                 };
-                let mut entries: Vec<Entry<'_>> = entries.iter().collect();
-                entries.sort_unstable_by_key(|entry| entry.key());
-                let entries: Vec<_> = entries.iter().collect();
-                items.encode(&entries, entry_len, write_entry, f)
+                let entries: Vec<Entry<'_>> = entries.iter().collect();
+                items.encode(&in_order(&entries), entry_len, write_entry, f)
             }
         }
     }
@@ -160,6 +158,19 @@ impl Items {
             .count()
             .max(items.len().min(1))
     }
+}
+
+/// Entries in the order of their keys, of which the first bytes as a number decide nearly always.
+fn in_order<'a>(entries: &'a [Entry<'a>]) -> Vec<&'a Entry<'a>> {
+    let with_first = entries
+        .iter()
+        .map(|entry| (first_bytes(entry.key()), entry));
+    let mut sorted: Vec<(u128, &Entry<'_>)> = with_first.collect();
+    sorted.sort_unstable_by(|(first, entry), (other_first, other)| {
+        let by_first = first.cmp(other_first);
+        by_first.then_with(|| entry.key().cmp(other.key()))
+    });
+    sorted.into_iter().map(|(_, entry)| entry).collect()
 }
 
 /// Upper bound of a reply's encoding: two varints, a kind, and the value.

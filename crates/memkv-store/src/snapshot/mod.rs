@@ -201,6 +201,7 @@ impl Walk {
             .iter()
             .find(|(of, _)| usize::from(*of) == database);
         let source = flushed.map_or(&databases[database], |(_, old)| old);
+        source.fetch(shard);
         let untouched = source
             .shard(shard)
             .filter(|entry| entry.mod_revision <= self.revision);

@@ -36,8 +36,10 @@ fn a_loaded_snapshot_is_the_store() {
 
 #[test]
 fn equal_states_write_equal_bytes() {
-    let keys: Vec<_> = (0..500u64).map(|n| n.to_le_bytes()).collect();
-    let commands: Vec<_> = keys.iter().map(|key| set(key, b"v")).collect();
+    // Of both kinds most shards have several: keys that differ early, and keys that differ late.
+    let early = (0..3000u64).map(|n| n.to_le_bytes().to_vec());
+    let late = (0..3000u64).map(|n| format!("16 equal bytes, then {n}").into_bytes());
+    let commands: Vec<_> = early.chain(late).map(|key| set(&key, b"v")).collect();
     let (mut one, _) = store_with(&commands);
     let mut two = load(&snapshot(&mut one, 200)).unwrap();
     assert_eq!(snapshot(&mut one, 4096), snapshot(&mut two, 4096));
