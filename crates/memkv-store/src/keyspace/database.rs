@@ -140,9 +140,25 @@ impl Table {
         }
         let write = |out: &mut [u8]| record.write(numbers, out);
         let number = self.records.insert(record.len(numbers), write);
+        let shard = &self.shards[place.shard];
+        if shard.len() == shard.capacity() {
+            // It grows, which takes the hash of every key anew.
+            self.fetch(place.shard);
+        }
         let (records, seed) = (&self.records, self.seed);
         let hash = |number: &Number| table_hash(Place::of(seed, records.key(*number)).tag);
         self.shards[place.shard].insert_unique(table_hash(place.tag), number, hash);
+    }
+
+    /// Has the processor fetch the small entries of a shard, which are about to be read. They lie
+    /// anywhere, so each is a miss or two; here no load waits for the one before.
+    fn fetch(&self, shard: usize) {
+        let numbers = self.shards.get(shard).into_iter().flatten();
+        let slots = numbers.filter_map(|number| self.records.slot_of(*number));
+        let lines = slots.flat_map(|slot| slot.iter().step_by(CACHE_LINE_BYTES).chain(slot.last()));
+        let sum = lines.fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
+        // Otherwise the loads would be left out.
+        std::hint::black_box(sum);
     }
 
     /// Gives the key of an entry another record.
@@ -243,15 +259,9 @@ impl Database {
         numbers.map(|number| self.entry(*number))
     }
 
-    /// Has the processor fetch the small entries of a shard, which are about to be read. They lie
-    /// anywhere, so each is a miss or two; here no load waits for the one before.
+    /// See [`Table::fetch`].
     pub(crate) fn fetch(&self, shard: usize) {
-        let numbers = self.table.shards.get(shard).into_iter().flatten();
-        let slots = numbers.filter_map(|number| self.table.records.slot_of(*number));
-        let lines = slots.flat_map(|slot| slot.iter().step_by(CACHE_LINE_BYTES).chain(slot.last()));
-        let sum = lines.fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
-        // Otherwise the loads would be left out.
-        std::hint::black_box(sum);
+        self.table.fetch(shard);
     }
 
     /// What tells two keys of a shard apart when chance picks one.
