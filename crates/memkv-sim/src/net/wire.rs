@@ -1,5 +1,6 @@
 //! One directed lane between two hosts: delivers requests in order, breaks and connects anew.
-//! Never delivers anything to a process that has not been started or is dead.
+//! Never delivers anything to a process that has not been started or is dead, or to another one than
+//! the connection was made with.
 
 use std::sync::Arc;
 
@@ -92,11 +93,11 @@ impl Wire {
         why: &'static str,
         unsent: fn(String) -> CallError,
     ) {
-        let sent = self.joins.take().is_some();
+        let joined = self.joins.take();
         let mut ghosts = Vec::new();
         let mut next = Some(first);
         while let Some(mut message) = next {
-            message.fail(if sent {
+            message.fail(if joined.is_some() {
                 CallError::Lost(why.to_owned())
             } else {
                 unsent(why.to_owned())
@@ -105,18 +106,22 @@ impl Wire {
             next = queue.try_recv().ok();
         }
         self.note("reset", "", ghosts.len());
-        if sent && self.net.dice.chance(self.net.weather().ghost) {
+        if let Some((_, receiver)) = joined
+            && self.net.dice.chance(self.net.weather().ghost)
+        {
             self.net.trace.count("late arrivals");
-            self.deliver_late(ghosts);
+            self.deliver_late(ghosts, receiver);
         }
     }
 
     fn arrive(&mut self, mut message: Message, queue: &mut mpsc::UnboundedReceiver<Message>) {
         if message.generation != self.net.generation(self.from) {
             // Its sender died after sending it: it was still in some buffer, or not.
-            if self.net.dice.coin() {
+            if let Some((_, receiver)) = self.joins
+                && self.net.dice.coin()
+            {
                 self.net.trace.count("late arrivals");
-                self.deliver_late(vec![message.request]);
+                self.deliver_late(vec![message.request], receiver);
             }
             return;
         }
@@ -139,18 +144,20 @@ impl Wire {
         let may_repeat = !matches!(self.lane, Lane::Forward | Lane::Publish);
         if may_repeat && self.net.dice.chance(self.net.weather().duplicate) {
             self.net.trace.count("duplicates");
-            self.deliver_late(vec![message.request.clone()]);
+            self.deliver_late(vec![message.request.clone()], port.generation);
         }
         self.deliver(&port, message.request, message.answer);
     }
 
-    fn deliver_late(&self, requests: Vec<Bytes>) {
+    /// A connection joins two processes, so what is late on it reaches this receiver or nobody.
+    fn deliver_late(&self, requests: Vec<Bytes>, receiver: u64) {
         let wire = Wire::new(self.net.clone(), self.from, self.to, self.lane);
         let delay = self.net.dice.millis(LATE_MS.0, LATE_MS.1);
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             for request in requests {
-                if let Some(port) = wire.net.port(wire.to) {
+                let port = wire.net.port(wire.to);
+                if let Some(port) = port.filter(|port| port.generation == receiver) {
                     wire.deliver(&port, request, None);
                 }
             }
