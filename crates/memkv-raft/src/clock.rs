@@ -199,10 +199,11 @@ impl LogClock {
                 let elapsed = now.saturating_sub(saved.boot_ms);
                 // The process before may have been set back since it wrote. Late is allowed, early
                 // is not.
-                (saved.log_ms + elapsed).saturating_sub(set_back_ms(elapsed))
+                let log_ms = (saved.log_ms + elapsed).saturating_sub(set_back_ms(elapsed));
+                (log_ms, saved.is_hearsay)
             });
         let reading = Reading {
-            log_ms: own.unwrap_or_else(|| (env.wall_clock_ms)()),
+            log_ms: own.map_or_else(|| (env.wall_clock_ms)(), |(log_ms, _)| log_ms),
             sure: own.is_some(),
         };
         let state = State {
@@ -212,7 +213,7 @@ impl LogClock {
             heard: None,
             followed_at: Instant::now(),
             slewed_at: Instant::now(),
-            is_hearsay: false,
+            is_hearsay: own.is_some_and(|(_, is_hearsay)| is_hearsay),
             written: None,
         };
         Self {
@@ -344,7 +345,7 @@ impl LogClock {
             return;
         };
         state.run();
-        let log_ms = state.reading.log_ms;
+        let (log_ms, is_hearsay) = (state.reading.log_ms, state.is_hearsay);
         // Also if it fails: a disk that takes nothing must not be asked with every stamp.
         state.written = Some((log_ms, state.at));
         drop(state);
@@ -352,6 +353,7 @@ impl LogClock {
             boot_id,
             boot_ms,
             log_ms,
+            is_hearsay,
         };
         match file.save(&reading) {
             Ok(()) => self.saved.store(true, Ordering::Relaxed),

@@ -1,8 +1,8 @@
 //! The file `clock`: what the log clock showed, next to what the machine's own clock showed.
 //!
 //! It is never synced. It only serves a process that starts again on a machine that has stayed up,
-//! and there the operating system still has what was written; after a reboot the boot id differs
-//! and the file says nothing. Invariant: a reading is returned only if its checksum is right.
+//! and there the operating system still has what was written (unless the disk failed: then it may have
+//! an older reading); after a reboot the boot id differs and the file says nothing. Invariant: a reading is returned only if its checksum is right.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -13,9 +13,9 @@ use crate::disk::{Disk, DiskFile};
 use crate::layout::{CLOCK_FILE, Layout};
 use crate::record::{u32_at, u64_at};
 
-const MAGIC: &[u8; 8] = b"MKVCLCK1";
-/// Magic, boot id, two times and the checksum.
-const LEN: usize = 8 + 16 + 8 + 8 + 4;
+const MAGIC: &[u8; 8] = b"MKVCLCK2";
+/// Magic, boot id, two times, a flag and the checksum.
+const LEN: usize = 8 + 16 + 8 + 8 + 1 + 4;
 /// Place of the CRC, which covers everything before it.
 const CRC_AT: usize = LEN - 4;
 
@@ -28,6 +28,8 @@ pub struct ClockReading {
     pub boot_ms: u64,
     /// Log time in milliseconds since the Unix epoch.
     pub log_ms: u64,
+    /// Log time comes from messages alone, all of which may have been late.
+    pub is_hearsay: bool,
 }
 
 /// The open file.
@@ -73,6 +75,7 @@ fn encode(reading: &ClockReading) -> [u8; LEN] {
     bytes[8..24].copy_from_slice(&reading.boot_id.to_le_bytes());
     bytes[24..32].copy_from_slice(&reading.boot_ms.to_le_bytes());
     bytes[32..40].copy_from_slice(&reading.log_ms.to_le_bytes());
+    bytes[40] = u8::from(reading.is_hearsay);
     let crc = crc32fast::hash(&bytes[..CRC_AT]);
     bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
     bytes
@@ -85,6 +88,7 @@ fn decode(bytes: &[u8; LEN]) -> Option<ClockReading> {
         boot_id: u128::from(u64_at(bytes, 8)) | u128::from(u64_at(bytes, 16)) << 64,
         boot_ms: u64_at(bytes, 24),
         log_ms: u64_at(bytes, 32),
+        is_hearsay: bytes[40] != 0,
     })
 }
 
@@ -107,6 +111,7 @@ mod tests {
         boot_id: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
         boot_ms: 77,
         log_ms: 1_700_000_000_123,
+        is_hearsay: true,
     };
 
     fn open(disk: &dyn Disk) -> (ClockFile, Option<ClockReading>) {

@@ -99,6 +99,7 @@ async fn a_restarted_process_goes_on_and_a_rebooted_machine_asks_its_peers() {
             boot_id,
             boot_ms: 200,
             log_ms: 1_000,
+            is_hearsay: false,
         })
     };
     let same = clock(&wall, saved(7));
@@ -187,6 +188,7 @@ async fn a_restarted_process_is_not_ahead_of_the_one_before() {
         boot_id: 7,
         boot_ms: 500,
         log_ms: before.read().log_ms,
+        is_hearsay: true,
     };
     for _ in 0..100 {
         tokio::time::advance(Duration::from_millis(100)).await;
@@ -198,6 +200,28 @@ async fn a_restarted_process_is_not_ahead_of_the_one_before() {
     };
     let after = LogClock::resume(env, Some(saved), None);
     assert!(after.read().log_ms <= before.read().log_ms);
+}
+
+/// The one message that it heard may have been late, and what it heard later may be lost with the disk.
+#[tokio::test(start_paused = true)]
+async fn hearsay_stays_hearsay_over_a_restart() {
+    let wall = Arc::new(AtomicU64::new(START));
+    let disk = SimDisk::new(1);
+    let layout = Layout::under(std::path::Path::new("/memkv"));
+    disk.create_dir_all(&layout.metadata).unwrap();
+    let open = || ClockFile::open(&disk, &layout).unwrap();
+    let before = clock_with(&wall, None, Some(open().0));
+    before.follow(A, sure(START - 1_600), Instant::now());
+    let after = clock(&wall, open().1);
+    after.learn(sure(START));
+    assert_eq!(after.read(), sure(START), "a peer heard a message in time");
+
+    let led = clock_with(&wall, None, Some(open().0));
+    led.stamp();
+    let after = clock(&wall, open().1);
+    let own = after.read();
+    after.learn(sure(START + 1_000));
+    assert_eq!(after.read(), own, "a leader's time is its own");
 }
 
 /// Lets a clock hear a leader that is behind it by `behind_ms`, until it goes by that.
