@@ -59,6 +59,12 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
     let Some(raft) = inner.raft.get().cloned() else {
         return answer(wire::refused("this node has not joined its cluster yet"));
     };
+    if matches!(
+        envelope.kind,
+        Kind::Propose | Kind::OpenSession | Kind::ReadIndex
+    ) {
+        inner.askers.note(envelope.from);
+    }
     match envelope.kind {
         Kind::Append => append(inner.clone(), raft, &envelope, body),
         Kind::Vote | Kind::PreVote => vote(inner.clone(), raft, envelope.kind, body),

@@ -15,6 +15,7 @@
 
 mod alarm;
 mod announce;
+mod askers;
 mod attend;
 mod batch;
 #[cfg(memkv_bugs)]

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::announce::Announcer;
+use crate::askers::Askers;
 use crate::batch::Batcher;
 use crate::clock::LogClock;
 use crate::engine::Raft;
@@ -93,6 +94,7 @@ pub(crate) struct Inner {
     pub(crate) prepares: mpsc::UnboundedSender<Prepare>,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) space: Arc<SpaceWatch>,
+    pub(crate) askers: Arc<Askers>,
     /// Where damaged data of this node lies. Such a node may join a cluster that exists, but never
     /// found one: others may wait for the data that it can no longer read.
     pub(crate) quarantined: Option<std::path::PathBuf>,
@@ -296,6 +298,7 @@ impl Node {
             prepares,
             transfers: Arc::default(),
             space,
+            askers: Arc::default(),
             quarantined,
             heard: tokio::sync::Notify::new(),
             incoming: tokio::sync::Mutex::default(),
@@ -501,6 +504,7 @@ async fn start_engine(
         transfers: inner.transfers.clone(),
         clock: inner.clock.clone(),
         space: inner.space.clone(),
+        askers: inner.askers.clone(),
     };
     let machine = StateMachine::new(
         inner.replica.clone(),

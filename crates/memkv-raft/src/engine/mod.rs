@@ -11,6 +11,7 @@ pub(crate) mod network;
 pub(crate) mod runtime;
 pub(crate) mod settings;
 pub(crate) mod state_machine;
+mod streaming;
 #[cfg(test)]
 mod suite;
 

@@ -6,15 +6,14 @@
 //! nothing else.
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use futures_util::future::BoxFuture;
-use futures_util::stream::{BoxStream, FuturesOrdered};
-use futures_util::{FutureExt, Stream, StreamExt};
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::EmptyNode;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -25,7 +24,9 @@ use openraft::raft::{
 use parking_lot::Mutex;
 
 use super::state_machine::SnapshotData;
+use super::streaming::{Answer, Holding, Request, Streaming};
 use super::{Snapshot, TypeConfig, Vote, codec};
+use crate::askers::Askers;
 use crate::bytes_io::{DecodeError, Reader, put_blob, put_option};
 use crate::clock::LogClock;
 use crate::env::blocking;
@@ -34,16 +35,10 @@ use crate::space::SpaceWatch;
 use crate::wire::Kind;
 use crate::{Env, Frame, Lane};
 
-/// Append requests to one peer that have no answer yet. A request holds up to a megabyte; this many
-/// cover a round trip of 10 ms at gigabytes per second.
-const PIPELINE: usize = 8;
 /// Shortest wait for the answer to entries. The engine offers one heartbeat interval, but a
 /// follower answers only after its fsync, and a disk may stall for longer; a link that breaks is
 /// noticed at once without any timeout.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(1);
-/// Turns that others on this thread get before the engine is asked for its next request. From a
-/// commit to the next entry it is five: the engine, apply, the session, the batcher, the engine.
-const TURNS: u32 = 8;
 /// Bytes of one snapshot chunk: large enough for disk and network to stream, small enough that it
 /// is sent in a few milliseconds.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -88,6 +83,7 @@ pub(crate) struct Network {
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) clock: Arc<LogClock>,
     pub(crate) space: Arc<SpaceWatch>,
+    pub(crate) askers: Arc<Askers>,
 }
 
 /// One link of the engine to one peer.
@@ -100,6 +96,7 @@ pub(crate) struct Link {
     transfers: Arc<Transfers>,
     clock: Arc<LogClock>,
     space: Arc<SpaceWatch>,
+    askers: Arc<Askers>,
 }
 
 impl Network {
@@ -112,6 +109,7 @@ impl Network {
             transfers: self.transfers.clone(),
             clock: self.clock.clone(),
             space: self.space.clone(),
+            askers: self.askers.clone(),
         }
     }
 }
@@ -266,9 +264,6 @@ impl Link {
     }
 }
 
-/// An append request that was sent: what it covers, to tell what its success means.
-type InFlight = BoxFuture<'static, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
-
 impl RaftNetworkV2<TypeConfig> for Link {
     type SnapshotData = SnapshotData;
 
@@ -296,32 +291,19 @@ impl RaftNetworkV2<TypeConfig> for Link {
     {
         let timeout = option.hard_ttl().max(APPEND_TIMEOUT);
         let link: &'s Self = self;
-        let state = (Some(input), FuturesOrdered::<InFlight>::new(), false);
-        let answers = futures_util::stream::unfold(state, move |(mut input, mut sent, failed)| {
-            async move {
-                if failed {
-                    return None;
-                }
-                loop {
-                    let room = input.is_some() && sent.len() < PIPELINE;
-                    if !room && sent.is_empty() {
-                        return None;
-                    }
-                    tokio::select! {
-                        biased;
-                        Some(answer) = sent.next(), if !sent.is_empty() => {
-                            // After anything but success the engine starts a new stream; what is
-                            // still on its way is answered to nobody.
-                            let failed = !matches!(&answer, Ok(Ok(_)));
-                            return Some((answer, (input, sent, failed)));
-                        }
-                        request = next_request(&mut input), if room => match request {
-                            Some(request) => sent.push_back(link.pipelined(request, timeout)),
-                            None => input = None,
-                        },
-                    }
-                }
-            }
+        let holding = matches!(link.append_lane, Lane::Append).then_some(Holding {
+            askers: &link.askers,
+            peer: link.to,
+        });
+        let send = move |request| link.pipelined(request, timeout);
+        let streaming = Streaming::new(input, holding, send);
+        let answers = futures_util::stream::unfold(Some(streaming), |streaming| async move {
+            let mut streaming = streaming?;
+            let answer = streaming.next_answer().await?;
+            // After anything but success the engine starts a new stream; what is still on its way
+            // is answered to nobody.
+            let goes_on = matches!(&answer, Ok(Ok(_)));
+            Some((answer, goes_on.then_some(streaming)))
         });
         Box::pin(async move { Ok(answers.boxed()) })
     }
@@ -378,34 +360,9 @@ impl RaftNetworkV2<TypeConfig> for Link {
     }
 }
 
-/// The next request of the engine's stream; never resolves once there is no stream.
-///
-/// When the engine has something new, others on this thread come first: what is new is often a
-/// commit index, and the clients that it answers bring the next entry. The engine then makes one
-/// request of both; at full load this saves half of the messages.
-async fn next_request<S>(input: &mut Option<S>) -> Option<AppendEntriesRequest<TypeConfig>>
-where
-    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
-{
-    let Some(stream) = input else {
-        return std::future::pending().await;
-    };
-    let mut next = stream.next();
-    let mut turns = TURNS;
-    poll_fn(move |context| {
-        if turns > 0 {
-            turns -= 1;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        turns = TURNS;
-        next.poll_unpin(context)
-    })
-    .await
-}
-
 impl Link {
-    fn pipelined(&self, request: AppendEntriesRequest<TypeConfig>, timeout: Duration) -> InFlight {
+    /// Sends an append request of a stream; what it covers tells what its success means.
+    fn pipelined(&self, request: Request, timeout: Duration) -> BoxFuture<'static, Answer> {
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
         let answer = self.append(&request, timeout);

@@ -1,0 +1,269 @@
+//! The append requests of one stream to one peer: when each leaves, and the answers in order.
+//!
+//! A request without entries brings nothing but the commit index, by which the peer applies what it
+//! has. It waits a moment for the next request, which says the same and brings entries too: under
+//! load that saves every second message. Invariants: requests leave in the order of the engine; what
+//! is left out is a request without entries for which a later one stands.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{Stream, StreamExt};
+use openraft::errors::RPCError;
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use tokio::time::Instant;
+
+use super::TypeConfig;
+use crate::askers::Askers;
+
+/// Requests that have no answer yet. Each holds up to a megabyte; this many cover a round trip of
+/// 10 ms at gigabytes per second.
+const PIPELINE: usize = 8;
+/// How long a request without entries waits for the next one. Whoever waits at the peer for what it
+/// brings has asked the leader for something a moment ago, and for such a peer nothing is held
+/// ([`Askers`]). Under load the next entry comes within a fraction of this.
+const HOLD: Duration = Duration::from_millis(1);
+
+pub(super) type Request = AppendEntriesRequest<TypeConfig>;
+pub(super) type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+
+/// Whose requests may be held, and who says when not.
+pub(super) struct Holding<'a> {
+    pub(super) askers: &'a Askers,
+    pub(super) peer: u64,
+}
+
+pub(super) struct Streaming<'a, S, F> {
+    /// Where the next request comes from; none once the engine has no more.
+    input: Option<S>,
+    /// None for heartbeats, by which a leader confirms reads: they wait for nothing.
+    holding: Option<Holding<'a>>,
+    /// A request that waits, and until when.
+    held: Option<(Request, Instant)>,
+    send: F,
+    sent: FuturesOrdered<BoxFuture<'static, Answer>>,
+}
+
+impl<'a, S, F> Streaming<'a, S, F>
+where
+    S: Stream<Item = Request> + Unpin,
+    F: FnMut(Request) -> BoxFuture<'static, Answer>,
+{
+    pub(super) fn new(input: S, holding: Option<Holding<'a>>, send: F) -> Self {
+        Self {
+            input: Some(input),
+            holding,
+            held: None,
+            send,
+            sent: FuturesOrdered::new(),
+        }
+    }
+
+    /// Sends what there is to send until an answer comes; none if none is missing and none will be.
+    pub(super) async fn next_answer(&mut self) -> Option<Answer> {
+        loop {
+            let ended = self.input.is_none();
+            if ended && self.sent.is_empty() && self.held.is_none() {
+                return None;
+            }
+            let room = self.sent.len() < PIPELINE;
+            let until = self.held.as_ref().map(|(_, until)| *until);
+            tokio::select! {
+                biased;
+                Some(answer) = self.sent.next(), if !self.sent.is_empty() => return Some(answer),
+                request = next(&mut self.input), if room && !ended => self.take(request),
+                () = may_leave(self.holding.as_ref(), until, ended), if room && until.is_some() => {
+                    let held = self.held.take().map(|(request, _)| (self.send)(request));
+                    self.sent.extend(held);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, request: Option<Request>) {
+        let Some(request) = request else {
+            self.input = None;
+            return;
+        };
+        // All that a held one says, this one says too.
+        let held = self.held.take();
+        if self.holding.is_some() && request.entries.is_empty() {
+            let until = held.map_or_else(|| Instant::now() + HOLD, |(_, until)| until);
+            self.held = Some((request, until));
+        } else {
+            self.sent.push_back((self.send)(request));
+        }
+    }
+}
+
+async fn next<S>(input: &mut Option<S>) -> Option<Request>
+where
+    S: Stream<Item = Request> + Unpin,
+{
+    input.as_mut()?.next().await
+}
+
+/// Ends when a held request need not wait any more: nothing can come that it would wait for, its
+/// peer waits for it, or its time is up.
+async fn may_leave(holding: Option<&Holding<'_>>, until: Option<Instant>, ended: bool) {
+    if let (Some(Holding { askers, peer }), Some(until), false) = (holding, until, ended) {
+        askers.asks_or(*peer, until).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+    use openraft::entry::RaftEntry;
+    use openraft::impls::leader_id_adv::LeaderId;
+    use openraft::{EntryPayload, LogId};
+    use parking_lot::Mutex;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::engine::{EngineLogId, Entry, Vote};
+
+    const PEER: u64 = 2;
+
+    fn id(index: u64) -> EngineLogId {
+        let leader_id = LeaderId {
+            term: 1,
+            node_id: 1,
+        };
+        LogId { leader_id, index }
+    }
+
+    /// A request with the entries behind `prev` up to `last`.
+    fn request(prev: u64, last: u64, commit: u64) -> Request {
+        let entry = |index| Entry::new(id(index), EntryPayload::Blank);
+        Request {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: Some(id(prev)),
+            leader_commit: Some(id(commit)),
+            entries: (prev + 1..=last).map(entry).collect(),
+        }
+    }
+
+    /// What was sent: the last index that it brings, and the commit index.
+    type Sent = Arc<Mutex<Vec<(u64, u64)>>>;
+
+    /// A stream that goes on while the test does something, and what it has sent by then.
+    struct Run {
+        askers: Arc<Askers>,
+        engine: mpsc::UnboundedSender<Request>,
+        sent: Sent,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Run {
+        fn start(holds: bool) -> Run {
+            let askers = Arc::<Askers>::default();
+            let (engine, mut requests) = mpsc::unbounded_channel();
+            let sent = Sent::default();
+            let (noted, asks) = (sent.clone(), askers.clone());
+            let task = tokio::spawn(async move {
+                let input = futures_util::stream::poll_fn(move |cx| requests.poll_recv(cx));
+                let holding = holds.then_some(Holding {
+                    askers: &asks,
+                    peer: PEER,
+                });
+                let send = |request: Request| {
+                    let index = |id: Option<EngineLogId>| id.map_or(0, |id| id.index);
+                    let last = request.entries.last().map(|entry| entry.log_id);
+                    let last = last.or(request.prev_log_id);
+                    noted
+                        .lock()
+                        .push((index(last), index(request.leader_commit)));
+                    async move { Ok(Ok(last)) }.boxed()
+                };
+                let mut streaming = Streaming::new(input, holding, send);
+                while streaming.next_answer().await.is_some() {}
+            });
+            Run {
+                askers,
+                engine,
+                sent,
+                task,
+            }
+        }
+
+        /// Hands the stream a request, and lets it do what it does without waiting.
+        async fn give(&self, request: Request) {
+            self.engine.send(request).unwrap();
+            self.settle().await;
+        }
+
+        async fn settle(&self) {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        fn sent(&self) -> Vec<(u64, u64)> {
+            self.sent.lock().clone()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_commit_index_goes_with_the_next_entry() {
+        let run = Run::start(true);
+        run.give(request(4, 5, 4)).await;
+        assert_eq!(run.sent(), [(5, 4)], "entries wait for nothing");
+        run.give(request(5, 5, 5)).await;
+        tokio::time::advance(HOLD / 2).await;
+        run.give(request(5, 6, 5)).await;
+        assert_eq!(run.sent(), [(5, 4), (6, 5)]);
+        tokio::time::sleep(2 * HOLD).await;
+        assert_eq!(run.sent().len(), 2, "what was held has gone with the entry");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alone_it_leaves_when_its_time_is_up_however_many_follow() {
+        let run = Run::start(true);
+        run.give(request(5, 5, 0)).await;
+        assert_eq!(run.sent(), []);
+        // The timer counts whole milliseconds, so it is twice that at most.
+        for commit in 1..=4 {
+            tokio::time::advance(HOLD / 2).await;
+            run.give(request(5, 5, commit)).await;
+        }
+        assert_eq!(run.sent().len(), 1, "{:?}", run.sent());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_leaves_at_once_for_a_peer_that_has_asked() {
+        let run = Run::start(true);
+        run.give(request(5, 5, 5)).await;
+        run.askers.note(PEER + 1);
+        run.settle().await;
+        assert_eq!(run.sent(), [], "another one asked");
+        run.askers.note(PEER);
+        run.settle().await;
+        assert_eq!(run.sent(), [(5, 5)]);
+        run.give(request(6, 6, 6)).await;
+        assert_eq!(run.sent(), [(5, 5), (6, 6)], "and it still waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_leaves_at_once_where_nothing_follows() {
+        let run = Run::start(true);
+        run.engine.send(request(5, 5, 5)).unwrap();
+        drop(run.engine);
+        let begun = Instant::now();
+        run.task.await.unwrap();
+        assert_eq!(
+            (run.sent.lock().clone(), begun.elapsed()),
+            (vec![(5, 5)], Duration::ZERO)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_wait_for_nothing() {
+        let run = Run::start(false);
+        run.give(request(5, 5, 5)).await;
+        assert_eq!(run.sent(), [(5, 5)]);
+    }
+}
