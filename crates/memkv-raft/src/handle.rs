@@ -59,10 +59,7 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
     let Some(raft) = inner.raft.get().cloned() else {
         return answer(wire::refused("this node has not joined its cluster yet"));
     };
-    if matches!(
-        envelope.kind,
-        Kind::Propose | Kind::OpenSession | Kind::ReadIndex
-    ) {
+    if envelope.kind.is_for_clients() {
         inner.askers.note(envelope.from);
     }
     match envelope.kind {

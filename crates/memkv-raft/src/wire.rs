@@ -73,6 +73,11 @@ impl Kind {
             })
     }
 
+    /// Whether clients of the sender wait until it has applied what comes of it.
+    pub(crate) fn is_for_clients(self) -> bool {
+        matches!(self, Kind::Propose | Kind::OpenSession | Kind::ReadIndex)
+    }
+
     /// Whether nodes without a common cluster may exchange it.
     pub(crate) fn is_introduction(self) -> bool {
         matches!(self, Kind::Hello | Kind::Prepare | Kind::Join)

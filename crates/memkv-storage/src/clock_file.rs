@@ -1,8 +1,9 @@
 //! The file `clock`: what the log clock showed, next to what the machine's own clock showed.
 //!
 //! It is never synced. It only serves a process that starts again on a machine that has stayed up,
-//! and there the operating system still has what was written (unless the disk failed: then it may have
-//! an older reading); after a reboot the boot id differs and the file says nothing. Invariant: a reading is returned only if its checksum is right.
+//! and there the operating system still has what was written (unless the disk failed: then it may
+//! have an older reading); after a reboot the boot id differs and the file says nothing. Invariant:
+//! a reading is returned only if its checksum is right.
 
 use std::io::{self, IoSlice};
 use std::path::Path;

@@ -27,6 +27,14 @@ fn clock_with(
     LogClock::resume(env, saved, file)
 }
 
+/// Opens the clock's file, again and again the same one, and reads it.
+fn clock_file() -> impl Fn() -> (ClockFile, Option<ClockReading>) {
+    let disk = SimDisk::new(1);
+    let layout = Layout::under(std::path::Path::new("/memkv"));
+    disk.create_dir_all(&layout.metadata).unwrap();
+    move || ClockFile::open(&disk, &layout).unwrap()
+}
+
 /// What the cluster tells.
 fn sure(log_ms: u64) -> Reading {
     Reading { log_ms, sure: true }
@@ -148,10 +156,7 @@ async fn a_clock_is_written_down_before_anybody_goes_by_it() {
         |clock, reading| clock.follow(A, reading, Instant::now()),
     ];
     for act in become_sure {
-        let disk = SimDisk::new(1);
-        let layout = Layout::under(std::path::Path::new("/memkv"));
-        disk.create_dir_all(&layout.metadata).unwrap();
-        let open = || ClockFile::open(&disk, &layout).unwrap();
+        let open = clock_file();
         let (file, none) = open();
         assert_eq!(none, None);
         act(&clock_with(&wall, None, Some(file)), sure(START));
@@ -164,10 +169,7 @@ async fn a_clock_is_written_down_before_anybody_goes_by_it() {
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_set_in_small_steps_is_written_down_too() {
     let wall = Arc::new(AtomicU64::new(START));
-    let disk = SimDisk::new(1);
-    let layout = Layout::under(std::path::Path::new("/memkv"));
-    disk.create_dir_all(&layout.metadata).unwrap();
-    let open = || ClockFile::open(&disk, &layout).unwrap();
+    let open = clock_file();
     let clock = clock_with(&wall, None, Some(open().0));
     clock.learn(sure(START));
     for step in 1..=10 {
@@ -202,14 +204,12 @@ async fn a_restarted_process_is_not_ahead_of_the_one_before() {
     assert!(after.read().log_ms <= before.read().log_ms);
 }
 
-/// The one message that it heard may have been late, and what it heard later may be lost with the disk.
+/// The one message that it heard may have been late, and what it heard later may be lost with the
+/// disk.
 #[tokio::test(start_paused = true)]
 async fn hearsay_stays_hearsay_over_a_restart() {
     let wall = Arc::new(AtomicU64::new(START));
-    let disk = SimDisk::new(1);
-    let layout = Layout::under(std::path::Path::new("/memkv"));
-    disk.create_dir_all(&layout.metadata).unwrap();
-    let open = || ClockFile::open(&disk, &layout).unwrap();
+    let open = clock_file();
     let before = clock_with(&wall, None, Some(open().0));
     before.follow(A, sure(START - 1_600), Instant::now());
     let after = clock(&wall, open().1);
@@ -260,10 +260,7 @@ async fn a_new_leader_is_followed_backwards_too() {
 #[tokio::test(start_paused = true)]
 async fn a_process_that_starts_again_does_not_undo_what_set_it_back() {
     let wall = Arc::new(AtomicU64::new(START));
-    let disk = SimDisk::new(1);
-    let layout = Layout::under(std::path::Path::new("/memkv"));
-    disk.create_dir_all(&layout.metadata).unwrap();
-    let open = || ClockFile::open(&disk, &layout).unwrap();
+    let open = clock_file();
     let began = Instant::now();
     let env = Env {
         boot_clock: Arc::new(move || Some((7, 500 + millis(began.elapsed())))),

@@ -166,10 +166,7 @@ fn in_order<'a>(entries: &'a [Entry<'a>]) -> Vec<&'a Entry<'a>> {
         .iter()
         .map(|entry| (first_bytes(entry.key()), entry));
     let mut sorted: Vec<(u128, &Entry<'_>)> = with_first.collect();
-    sorted.sort_unstable_by(|(first, entry), (other_first, other)| {
-        let by_first = first.cmp(other_first);
-        by_first.then_with(|| entry.key().cmp(other.key()))
-    });
+    sorted.sort_unstable_by_key(|(first, entry)| (*first, entry.key()));
     sorted.into_iter().map(|(_, entry)| entry).collect()
 }
 
