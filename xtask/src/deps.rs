@@ -1,14 +1,17 @@
 //! The layers, as an allow-list of dependencies between the crates of the workspace.
 //!
-//! Computed from `cargo metadata`, not from `cargo tree -i NAME`, which also passes when the name
+//! And whether what stands in for a crate of others is used. Computed from `cargo metadata`, not from `cargo tree -i NAME`, which also passes when the name
 //! is misspelt.
+
+use std::fs;
 
 use serde_json::Value;
 
-use crate::cargo::cargo;
+use crate::cargo::{cargo, root};
 
 /// Crate, and the crates of ours that it may name. A crate that is not here may not exist.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("base2histogram", &[]),
     ("memkv-proto", &[]),
     ("memkv-resp", &[]),
     ("memkv-store", &[]),
@@ -58,7 +61,10 @@ pub(crate) fn check() -> Result<(), String> {
     }
     let metadata: Value = serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("cargo metadata: {error}"))?;
-    let faults = faults(&metadata);
+    let mut faults = faults(&metadata);
+    let lock = root().join("Cargo.lock");
+    let lock = fs::read_to_string(lock).map_err(|error| format!("Cargo.lock: {error}"))?;
+    faults.extend(bypassed(&lock));
     if faults.is_empty() {
         Ok(())
     } else {
@@ -101,9 +107,25 @@ fn faults(metadata: &Value) -> Vec<String> {
     faults
 }
 
+/// What stands in for a crate of others must do so: where its version does not fit, cargo takes the
+/// other one without a word.
+fn bypassed(lock: &str) -> Option<String> {
+    let is_ours = |name: &str| LAYERS.iter().any(|(layer, _)| *layer == name);
+    let mut packages = lock.split("[[package]]").skip(1);
+    packages.find_map(|package| {
+        let field = |key: &str| {
+            let line = package.lines().find_map(|line| line.strip_prefix(key));
+            line.map(|value| value.trim_matches('"'))
+        };
+        let name = field("name = ").filter(|name| is_ours(name))?;
+        let source = field("source = ")?;
+        Some(format!("Cargo.lock has {name} from {source}, not ours"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::faults;
+    use super::{bypassed, faults};
     use serde_json::json;
 
     #[test]
@@ -123,6 +145,15 @@ mod tests {
             {"name": "memkv-extra", "dependencies": []},
         ]});
         assert_eq!(faults(&metadata).len(), 3);
+    }
+
+    #[test]
+    fn a_crate_of_ours_from_elsewhere_is_a_fault() {
+        let other = "[[package]]\nname = \"bytes\"\nsource = \"registry\"\n";
+        let ours = "[[package]]\nname = \"memkv-store\"\nversion = \"1\"\n";
+        assert_eq!(bypassed(&[other, ours, other].concat()), None);
+        let fault = bypassed(&[other, ours, "source = \"registry\"\n"].concat());
+        assert!(fault.is_some_and(|fault| fault.contains("memkv-store from registry")));
     }
 
     #[test]
