@@ -44,6 +44,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("expiries in time", 4_300),
     ("flapping links", 200),
     ("flipped bits", 100),
+    ("followers away at the end", 270),
     ("full disks", 260),
     ("leader crashes", 310),
     ("logs compacted", 8_800),

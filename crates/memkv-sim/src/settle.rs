@@ -22,6 +22,10 @@ use crate::{redis, translate};
 /// predecessor must have been silent for up to 3 s, one after the other in a cluster of five), and
 /// the transfer of a snapshot.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long a follower stays away at the end of a run: pauses that grow would have grown by then.
+const AWAY: Duration = Duration::from_secs(1);
+/// How long it then takes to start, be found, and hear what it has missed.
+const REJOIN: Duration = Duration::from_millis(400);
 /// How often it is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Clients of the last phase; the others count from 1.
@@ -54,11 +58,13 @@ pub(crate) struct Rest {
 /// Waits for rest; `None` if a promise was broken on the way.
 pub(crate) async fn settle(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<Rest> {
     let healed_at = Instant::now();
-    let mut rest = one_state(cluster, workload).await?;
+    one_state(cluster, workload).await?;
     let recovery = healed_at.elapsed();
     cluster
         .trace
         .line(format_args!("settled after {recovery:?}"));
+    rejoin(cluster, workload).await?;
+    let mut rest = one_state(cluster, workload).await?;
     if cluster.swarm.final_power_loss {
         cluster.trace.count("power losses at the end");
         for slot in 0..cluster.nodes() {
@@ -69,6 +75,24 @@ pub(crate) async fn settle(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> 
         rest = one_state(cluster, workload).await?;
     }
     Some(Rest { recovery, ..rest })
+}
+
+/// A follower goes, misses something, and must have it soon after it is back.
+async fn rejoin(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<()> {
+    let leader = cluster.leader()?;
+    let follower = (0..cluster.nodes()).find(|slot| *slot != leader)?;
+    if cluster.nodes() < 3 {
+        // Without it there is no majority.
+        return Some(());
+    }
+    cluster.trace.count("followers away at the end");
+    cluster.kill(follower, Death::Process, "away at the end");
+    let back = Instant::now() + AWAY;
+    answers(cluster, workload, leader, Instant::now() + LIMIT).await?;
+    tokio::time::sleep_until(back).await;
+    cluster.start(follower);
+    let what = "a follower that is back has what it missed";
+    within(cluster, back + REJOIN, what, || same_state(cluster)).await
 }
 
 async fn one_state(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<Rest> {
@@ -201,10 +225,7 @@ async fn within(
             return None;
         }
         if Instant::now() >= deadline {
-            let seen = format!(
-                "{LIMIT:?} after the last fault not: {what}: {}",
-                describe(cluster)
-            );
+            let seen = format!("in time: {what}: {}", describe(cluster));
             cluster.violated("a healed cluster converges", seen);
             return None;
         }

@@ -24,8 +24,9 @@ use super::secret::ClusterSecret;
 /// After a failed attempt the next one waits as long as the outage has lasted, but at least this.
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
 
-/// A peer that comes back is found within this, well below the shortest election timeout.
-const BACK_OFF_MAX: Duration = Duration::from_millis(250);
+/// A peer that comes back is found within this: one heartbeat, which is small beside a start, and
+/// ten attempts a second to a peer that is away cost nothing.
+const BACK_OFF_MAX: Duration = Duration::from_millis(100);
 
 /// An outage longer than this is no restart.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
