@@ -23,6 +23,9 @@ use crate::{
 /// milliseconds.
 const EXPIRED_PER_ENTRY: usize = 10_000;
 
+/// Commands whose keys the processor fetches at the same time, before the first of them is executed.
+const FETCHED: usize = 16;
+
 /// The replicated state machine. See the crate's documentation for how it is used.
 #[derive(Debug)]
 pub struct Store {
@@ -235,20 +238,34 @@ impl Store {
             return sink.rejected(id, first_seq, count as u64, why);
         }
         session.acknowledge(group.acked_through);
-        for (seq, operation) in (first_seq..).zip(group.commands(batch)) {
-            if seq > last_seq {
-                let reply = execute(&mut self.keys, &mut self.revision, &operation);
-                sink.reply(id, seq, &reply);
-                session.record(reply);
-                continue;
+        let mut commands = (first_seq..).zip(group.commands(batch));
+        let mut next = Vec::with_capacity(FETCHED);
+        loop {
+            next.extend(commands.by_ref().take(FETCHED));
+            match next.len() {
+                0 => break,
+                // What it looks at first is not there sooner for asking twice.
+                1 => {}
+                _ => {
+                    let keys = next.iter().filter_map(|(_, operation)| operation.key());
+                    self.keys.fetch(keys);
+                }
             }
-            #[cfg(memkv_bugs)]
-            if crate::bugs::active(crate::bugs::Bug::DropDedup) {
-                let reply = execute(&mut self.keys, &mut self.revision, &operation);
-                sink.reply(id, seq, &reply);
-                continue;
+            for (seq, operation) in next.drain(..) {
+                if seq > last_seq {
+                    let reply = execute(&mut self.keys, &mut self.revision, &operation);
+                    sink.reply(id, seq, &reply);
+                    session.record(reply);
+                    continue;
+                }
+                #[cfg(memkv_bugs)]
+                if crate::bugs::active(crate::bugs::Bug::DropDedup) {
+                    let reply = execute(&mut self.keys, &mut self.revision, &operation);
+                    sink.reply(id, seq, &reply);
+                    continue;
+                }
+                sink.duplicate(id, seq, session.reply(seq));
             }
-            sink.duplicate(id, seq, session.reply(seq));
         }
     }
 

@@ -327,6 +327,14 @@ impl<'a> Operation<'a> {
         Operation::read(input, Within::Nothing, own)
     }
 
+    /// The key that it looks up in the first database, if it is of the kind that most of a load is.
+    pub(crate) fn key(&self) -> Option<&'a [u8]> {
+        match self {
+            Operation::Set(set) => Some(set.key()),
+            _ => None,
+        }
+    }
+
     fn read(
         input: &'a [u8],
         within: Within,

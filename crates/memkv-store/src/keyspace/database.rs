@@ -161,6 +161,16 @@ impl Table {
         std::hint::black_box(sum);
     }
 
+    /// Reads a byte of what may be the entry of a place.
+    fn touch(&self, place: Place) -> u8 {
+        let Some(shard) = self.shards.get(place.shard) else {
+            return 0;
+        };
+        let numbers = shard.iter_hash(table_hash(place.tag));
+        let slots = numbers.filter_map(|number| self.records.slot_of(*number));
+        slots.fold(0, |sum, slot| sum ^ slot[0])
+    }
+
     /// Gives the key of an entry another record.
     fn overwrite(&mut self, place: Place, old: Number, record: &Record<'_>, numbers: &Numbers) {
         let len = record.len(numbers);
@@ -262,6 +272,16 @@ impl Database {
     /// See [`Table::fetch`].
     pub(crate) fn fetch(&self, shard: usize) {
         self.table.fetch(shard);
+    }
+
+    /// Has the processor fetch what the next commands look at for these keys. Where a key lies is
+    /// chance, so each is a miss or two; here no load waits for the one before.
+    pub(super) fn fetch_keys<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        let places = keys.map(|key| self.place(key));
+        let sum = places.fold(0, |sum: u8, place| {
+            sum.wrapping_add(self.table.touch(place))
+        });
+        std::hint::black_box(sum);
     }
 
     /// What tells two keys of a shard apart when chance picks one.

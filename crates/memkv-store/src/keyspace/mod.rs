@@ -104,6 +104,11 @@ impl Keyspace {
         absent && self.deletes.last(database, delete_slot(database, place)) <= at
     }
 
+    /// See [`Database::fetch_keys`]; for the first database.
+    pub(crate) fn fetch<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        self.databases[0].fetch_keys(keys);
+    }
+
     /// The earliest deadline of all, in milliseconds since the epoch.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         let first = self.databases.iter().filter_map(Database::first_due);

@@ -82,12 +82,22 @@ pub(super) struct Order {
     leaves: Vec<Leaf>,
     /// What of `leaves` is not in use.
     free: Vec<u32>,
+    recent: Recent,
+}
+
+/// The leaf that the last key came to. Keys that come one after another often lie next to each other,
+/// and the second one for a leaf saves the others the search.
+#[derive(Debug, Default)]
+struct Recent {
+    leaf: u32,
+    /// All keys whose first bytes are between these numbers belong there; none if they are equal.
+    between: (u128, u128),
 }
 
 impl Order {
     /// Puts a key in that the tables do not have yet.
     pub(super) fn insert(&mut self, key: &[u8], hash: u32, keys: &impl Keys) {
-        let Some(mut this) = self.leaf_of(key) else {
+        let Some(mut this) = self.leaf_for(key) else {
             self.add(Leaf::of(&[], [(key, hash)].into_iter()));
             return;
         };
@@ -134,7 +144,28 @@ impl Order {
         Some(*leaf as usize)
     }
 
+    /// The same, for a key that is put in.
+    fn leaf_for(&mut self, key: &[u8]) -> Option<usize> {
+        let first = first_bytes(key);
+        let (from, to) = self.recent.between;
+        if from < first && first < to {
+            return Some(self.recent.leaf as usize);
+        }
+        let leaf = self.leaf_of(key)? as u32;
+        let mut between = (0, 0);
+        if leaf == self.recent.leaf {
+            let starts: &BTreeMap<Start<'_>, u32> = &self.starts;
+            let after = (Bound::Excluded(start(key)), Bound::Unbounded);
+            let next = starts.range(after).next();
+            let to = next.map_or(u128::MAX, |((first, _), _)| *first);
+            between = (first_bytes(&self.leaves[leaf as usize].start), to);
+        }
+        self.recent = Recent { leaf, between };
+        Some(leaf as usize)
+    }
+
     fn add(&mut self, leaf: Leaf) -> usize {
+        self.recent = Recent::default();
         let start = kept_start(&leaf.start);
         let at = match self.free.pop() {
             Some(at) => {
@@ -171,6 +202,7 @@ impl Order {
                 return;
             }
         };
+        self.recent = Recent::default();
         let right_leaf = std::mem::take(&mut self.leaves[right]);
         self.starts.remove(&kept_start(&right_leaf.start));
         self.free.push(right as u32);
@@ -217,7 +249,7 @@ impl Order {
         Order {
             starts: starts.zip(0..).collect(),
             leaves,
-            free: Vec::new(),
+            ..Order::default()
         }
     }
 }
@@ -308,6 +340,10 @@ impl Leaf {
     /// How many marks are below this one. They are sorted, but to count is faster than to search:
     /// no load waits for the one before.
     fn below(&self, mark: u32) -> usize {
+        if self.marks.last().is_some_and(|last| *last < mark) {
+            // Where keys come in ascending order.
+            return self.marks.len();
+        }
         self.marks.iter().filter(|m| **m < mark).count()
     }
 
