@@ -5,7 +5,8 @@
 //! themselves only where these are equal. The result does not depend on how the pieces are run.
 
 use super::database::Table;
-use super::order::{Order, common};
+use super::leaf::common;
+use super::order::Order;
 use super::records::Number;
 
 /// A piece of the work of loading; see [`Loader::finish_with`](crate::Loader::finish_with).

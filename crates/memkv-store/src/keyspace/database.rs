@@ -15,7 +15,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::build::{Runner, build};
 use super::deletes::DELETE_SLOTS;
 use super::entry::{Entry, Numbers, Record, Value, write_numbers};
-use super::order::{Keys, Order};
+use super::leaf::Keys;
+use super::order::Order;
 use super::records::{Number, Records};
 use crate::Revision;
 

@@ -10,6 +10,7 @@ mod build;
 mod database;
 mod deletes;
 mod entry;
+mod leaf;
 mod order;
 mod records;
 

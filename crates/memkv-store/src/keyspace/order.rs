@@ -1,27 +1,16 @@
 //! The ordered index: the hashes of a database's keys in the order of the keys.
 //!
-//! It holds no keys but one for each leaf, and looks at an entry only where four bytes of its key do
-//! not decide. A leaf is sorted; the bytes that all of its keys begin with are in the leaf once, and
-//! the four that follow them are each item's mark, so an item costs eight bytes. An item says nothing
-//! of where the entry lies, so entries move without it; the hash tables say it ([`Keys`]).
-//! Invariants: the first leaf begins at the empty key; every leaf has items; a leaf's keys are at or
-//! above the key that it begins at, below that of the next, and begin with its prefix; between two
-//! calls the index and the tables have the same keys.
+//! It is a tree of two levels: where each leaf begins, and the leaves ([`Leaf`]). It holds no keys but
+//! those, and says nothing of where an entry lies, so entries move without it; the hash tables say it
+//! ([`Keys`]). Invariants: the first leaf begins at the empty key; every leaf has items; a leaf's keys
+//! are at or above the key that it begins at, and below that of the next; between two calls the index
+//! and the tables have the same keys.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// The tables, as the index asks them.
-pub(super) trait Keys {
-    /// What is known of where an entry lies.
-    type Found: Copy;
-
-    /// The keys that have this hash, in any order; others may be among them.
-    fn with_hash(&self, hash: u32) -> impl Iterator<Item = (&[u8], Self::Found)>;
-    /// A key's hash.
-    fn hash(&self, key: &[u8]) -> u32;
-}
+use super::leaf::{Keys, Leaf};
 
 /// Items in a leaf, at most. With more of them fewer keys are kept twice, and putting one in moves
 /// more: half a kilobyte on average here.
@@ -32,13 +21,6 @@ const FEW_ITEMS: usize = MAX_ITEMS / 4;
 
 /// Two leaves become one if it has at most so many, so that it need not be split again soon.
 const MERGED_ITEMS: usize = MAX_ITEMS * 3 / 4;
-
-/// A leaf's memory grows and shrinks in steps of so many items: four are lost on average.
-const STEP_ITEMS: usize = 8;
-
-/// A leaf may have one mark in so many that is equal to the one before: each of them may cost a key
-/// that comes a look at two entries, and to mark a leaf anew costs a look at all of its entries.
-const EQUAL_SHARE: usize = 16;
 
 /// A key's first bytes as a number, in the order of the keys but for equal numbers.
 pub(crate) fn first_bytes(key: &[u8]) -> u128 {
@@ -61,18 +43,6 @@ fn start(key: &[u8]) -> Start<'_> {
 /// To begin a leaf with.
 fn kept_start(key: &[u8]) -> Start<'static> {
     (first_bytes(key), Cow::Owned(key.to_vec()))
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Leaf {
-    /// What it begins at.
-    start: Box<[u8]>,
-    /// Not always the longest.
-    prefix: Box<[u8]>,
-    /// For each item the four bytes of its key behind the prefix, as a number; zeros stand for what
-    /// is not there, so equal marks leave it to the keys.
-    marks: Vec<u32>,
-    hashes: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +72,7 @@ impl Order {
             return;
         };
         let mut at = self.leaves[this].lower_bound(key, keys);
-        if self.leaves[this].hashes.len() == MAX_ITEMS {
+        if self.leaves[this].len() == MAX_ITEMS {
             // Where keys come in ascending order, full leaves stay full.
             if at == MAX_ITEMS {
                 self.add(Leaf::of(key, [(key, hash)].into_iter()));
@@ -128,10 +98,8 @@ impl Order {
         let Some(at) = leaf.position(key, hash, keys) else {
             return;
         };
-        leaf.marks.remove(at);
-        leaf.hashes.remove(at);
-        leaf.fit();
-        if leaf.hashes.len() < FEW_ITEMS {
+        leaf.remove(at);
+        if leaf.len() < FEW_ITEMS {
             self.join(this, key, keys);
         }
     }
@@ -184,9 +152,9 @@ impl Order {
     /// Makes a leaf with few items, that of `key`, one with a neighbour that is not too full. The
     /// item of `key` is out already, though the tables have it.
     fn join(&mut self, this: usize, key: &[u8], keys: &impl Keys) {
-        let len = self.leaves[this].hashes.len();
+        let len = self.leaves[this].len();
         let fits = |(_, other): &(&Start<'_>, &u32)| {
-            len == 0 || len + self.leaves[**other as usize].hashes.len() <= MERGED_ITEMS
+            len == 0 || len + self.leaves[**other as usize].len() <= MERGED_ITEMS
         };
         let starts: &BTreeMap<Start<'_>, u32> = &self.starts;
         let after = (Bound::Excluded(start(key)), Bound::Unbounded);
@@ -221,7 +189,7 @@ impl Order {
         let others = self.starts.range::<Start<'static>, _>(after);
         let others = others.map(|(_, leaf)| &self.leaves[*leaf as usize]);
         let leaves = first.into_iter().chain(others);
-        let items = leaves.flat_map(|leaf| (0..leaf.hashes.len()).map(move |at| (leaf, at)));
+        let items = leaves.flat_map(|leaf| (0..leaf.len()).map(move |at| (leaf, at)));
         items
             .skip(skipped)
             .map(|(leaf, at)| leaf.find(at, None, keys).1)
@@ -254,227 +222,6 @@ impl Order {
     }
 }
 
-impl Leaf {
-    /// A leaf of these keys, which are sorted, with their hashes.
-    fn of<'a>(start: &[u8], items: impl Iterator<Item = (&'a [u8], u32)> + Clone) -> Leaf {
-        let mut leaf = Leaf {
-            start: start.into(),
-            hashes: items.clone().map(|(_, hash)| hash).collect(),
-            ..Leaf::default()
-        };
-        leaf.mark(items.map(|(key, _)| key));
-        leaf
-    }
-
-    /// The key of an item. `gone` is one that has none any more, though the tables have it.
-    fn find<'a, K: Keys>(
-        &self,
-        at: usize,
-        gone: Option<&[u8]>,
-        keys: &'a K,
-    ) -> (&'a [u8], K::Found) {
-        let (mark, hash) = (self.marks[at], self.hashes[at]);
-        let is_alike = |key: &[u8]| {
-            let rest = key.strip_prefix(&self.prefix[..]);
-            rest.map(self::mark) == Some(mark) && gone != Some(key)
-        };
-        let mut found = keys.with_hash(hash).filter(|(key, _)| is_alike(key));
-        let first = found.next().expect("the tables have what the index has");
-        let Some(second) = found.next() else {
-            return first;
-        };
-        // Nothing in the items tells these apart but that they are in order; those before the leaf
-        // are not its own, and those behind it come last.
-        let mut alike: Vec<_> = [first, second].into_iter().chain(found).collect();
-        alike.retain(|(key, _)| **key >= *self.start && keys.hash(key) == hash);
-        alike.sort_unstable_by_key(|(key, _)| *key);
-        let items = self.marks[..at].iter().zip(&self.hashes);
-        let before = items.filter(|item| *item == (&mark, &hash)).count();
-        alike[before]
-    }
-
-    fn key<'a>(&self, at: usize, keys: &'a impl Keys) -> &'a [u8] {
-        self.find(at, None, keys).0
-    }
-
-    /// The first position whose key is not below `key`.
-    fn lower_bound(&self, key: &[u8], keys: &impl Keys) -> usize {
-        let Some(rest) = key.strip_prefix(&self.prefix[..]) else {
-            return match *key < *self.prefix {
-                true => 0,
-                false => self.marks.len(),
-            };
-        };
-        let mark = mark(rest);
-        let mut low = self.below(mark);
-        let same = self.marks[low..].iter().take_while(|m| **m == mark);
-        let mut high = low + same.count();
-        while low < high {
-            let middle = low.midpoint(high);
-            match self.key(middle, keys) < key {
-                true => low = middle + 1,
-                false => high = middle,
-            }
-        }
-        low
-    }
-
-    /// Where the item of a key is that belongs here.
-    fn position(&self, key: &[u8], hash: u32, keys: &impl Keys) -> Option<usize> {
-        let mark = mark(key.strip_prefix(&self.prefix[..])?);
-        let from = self.below(mark);
-        let same = self.marks[from..].iter().zip(&self.hashes[from..]);
-        let same = same.take_while(|(m, _)| **m == mark).enumerate();
-        let mut alike = same
-            .filter(|(_, (_, h))| **h == hash)
-            .map(|(at, _)| from + at);
-        let first = alike.next()?;
-        let others: Vec<usize> = alike.collect();
-        if others.is_empty() {
-            return Some(first);
-        }
-        let mut alike = [first].into_iter().chain(others);
-        alike.find(|at| self.key(*at, keys) == key)
-    }
-
-    /// How many marks are below this one. They are sorted, but to count is faster than to search:
-    /// no load waits for the one before.
-    fn below(&self, mark: u32) -> usize {
-        if self.marks.last().is_some_and(|last| *last < mark) {
-            // Where keys come in ascending order.
-            return self.marks.len();
-        }
-        self.marks.iter().filter(|m| **m < mark).count()
-    }
-
-    fn insert(&mut self, at: usize, key: &[u8], hash: u32) {
-        if !key.starts_with(&self.prefix) {
-            self.shorten_prefix(common(key, &self.prefix));
-        }
-        if self.hashes.len() == self.hashes.capacity() {
-            self.hashes.reserve_exact(STEP_ITEMS);
-            self.marks.reserve_exact(STEP_ITEMS);
-        }
-        self.marks.insert(at, mark(&key[self.prefix.len()..]));
-        self.hashes.insert(at, hash);
-    }
-
-    /// Where a full leaf is best split: in the middle, unless the items there have one mark. Then one
-    /// of the two has longer prefixes if these stay together. Where keys ascend up to one that
-    /// begins otherwise, that one would else stay with the last of them, and make their marks equal.
-    fn middle(&self) -> usize {
-        let middle = self.marks.len() / 2;
-        let mark = self.marks[middle];
-        let (from, to) = (self.below(mark), self.marks.partition_point(|m| *m <= mark));
-        match to - from <= self.marks.len() / EQUAL_SHARE {
-            true => middle,
-            false if to < self.marks.len() => to,
-            false if from > 0 => from,
-            false => middle,
-        }
-    }
-
-    /// Leaves `len` bytes of the prefix. No key is looked at: behind a shorter prefix come the bytes
-    /// that were cut off, and then those of the mark.
-    fn shorten_prefix(&mut self, len: usize) {
-        let (prefix, cut) = self.prefix.split_at(len);
-        let (first, bits) = (mark(cut), u8::BITS * cut.len() as u32);
-        for mark in &mut self.marks {
-            *mark = first | mark.checked_shr(bits).unwrap_or(0);
-        }
-        self.prefix = prefix.into();
-    }
-
-    /// Takes the items from `at` on into a leaf of their own.
-    fn split_off(&mut self, at: usize, keys: &impl Keys) -> Leaf {
-        let mut right = Leaf {
-            start: self.key(at, keys).into(),
-            prefix: self.prefix.clone(),
-            marks: self.marks.split_off(at),
-            hashes: self.hashes.split_off(at),
-        };
-        for leaf in [self, &mut right] {
-            leaf.tell_apart(keys);
-            leaf.fit();
-        }
-        right
-    }
-
-    /// Marks all items anew, if too many marks are equal and others can do better.
-    fn tell_apart(&mut self, keys: &impl Keys) {
-        let equal = self.marks.windows(2).filter(|pair| pair[0] == pair[1]);
-        if equal.count() <= self.marks.len() / EQUAL_SHARE {
-            return;
-        }
-        let (first, last) = (self.key(0, keys), self.key(self.marks.len() - 1, keys));
-        if common(first, last) > self.prefix.len() {
-            let all: Vec<&[u8]> = self.keys(None, keys).collect();
-            self.mark(all.into_iter());
-        }
-    }
-
-    /// Takes over the items of the next leaf.
-    fn append(&mut self, right: &Leaf, gone: &[u8], keys: &impl Keys) {
-        let same = self.prefix == right.prefix;
-        let mut all: Vec<&[u8]> = Vec::new();
-        if !same {
-            all.extend(self.keys(Some(gone), keys));
-            all.extend(right.keys(Some(gone), keys));
-        }
-        self.hashes.extend(&right.hashes);
-        self.marks.extend(&right.marks);
-        if !same {
-            self.mark(all.into_iter());
-        }
-        self.fit();
-    }
-
-    /// The keys of all items.
-    fn keys<'a>(&self, gone: Option<&[u8]>, keys: &'a impl Keys) -> impl Iterator<Item = &'a [u8]> {
-        (0..self.hashes.len()).map(move |at| self.find(at, gone, keys).0)
-    }
-
-    /// Marks all items anew behind the longest prefix; `all` are their keys.
-    fn mark<'a>(&mut self, all: impl Iterator<Item = &'a [u8]> + Clone) {
-        let mut ends = all.clone();
-        if let Some(first) = ends.next() {
-            let last = ends.last().unwrap_or(first);
-            self.prefix = first[..common(first, last)].into();
-            self.mark_all(all);
-        }
-    }
-
-    /// Marks all items anew behind the prefix.
-    fn mark_all<'a>(&mut self, all: impl Iterator<Item = &'a [u8]>) {
-        self.marks.clear();
-        self.marks
-            .extend(all.map(|key| mark(&key[self.prefix.len()..])));
-    }
-
-    /// Gives memory back that is not needed soon.
-    fn fit(&mut self) {
-        let wanted = self.hashes.len().next_multiple_of(STEP_ITEMS);
-        if self.hashes.capacity() >= wanted + 2 * STEP_ITEMS {
-            self.hashes.shrink_to(wanted);
-            self.marks.shrink_to(wanted);
-        }
-    }
-}
-
-/// The first four bytes as a number.
-fn mark(bytes: &[u8]) -> u32 {
-    let mut first = [0; size_of::<u32>()];
-    let len = bytes.len().min(first.len());
-    first[..len].copy_from_slice(&bytes[..len]);
-    u32::from_be_bytes(first)
-}
-
-/// How many bytes both begin with.
-pub(super) fn common(one: &[u8], other: &[u8]) -> usize {
-    let pairs = one.iter().zip(other);
-    pairs.take_while(|(one, other)| one == other).count()
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -483,6 +230,7 @@ mod tests {
     use xxhash_rust::xxh3::xxh3_64;
 
     use super::*;
+    use crate::keyspace::leaf::{STEP_ITEMS, mark};
 
     /// Tables that tell keys apart by so many bits of their hash, and count how often they are asked.
     #[derive(Default)]
