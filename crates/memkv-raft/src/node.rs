@@ -16,7 +16,7 @@ use memkv_store::{Command, MAX_KEY_BYTES, Reply, Store};
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
 use crate::announce::Announcer;
@@ -425,22 +425,34 @@ impl Node {
     /// everything and closes the directory. Commands that wait are answered first.
     pub async fn shutdown(&self) {
         stop::gracefully(&self.inner).await;
-        self.kill();
+        // If the caller ended the runtime before the engine has, a peer's request that comes at that
+        // moment would find it half stopped, and panic (`raft_inner.rs:214` of alpha.37).
+        if let Some(engine) = self.end() {
+            // It fails only if the runtime ends.
+            let _ = engine.await;
+        }
     }
 
     /// Stops everything at once, as the death of the process would, but for the memory.
     pub fn kill(&self) {
+        // The engine ends by itself.
+        drop(self.end());
+    }
+
+    /// Tells everything to stop; what is returned ends with the engine.
+    fn end(&self) -> Option<JoinHandle<()>> {
         self.inner.session.close();
         for task in std::mem::take(&mut *self.inner.tasks.lock()) {
             task.abort();
         }
-        if let Some(raft) = self.inner.raft.get().cloned() {
+        let engine = self.inner.raft.get().cloned().map(|raft| {
             tokio::spawn(async move {
                 // It fails only if the engine has stopped already.
                 let _ = raft.shutdown().await;
-            });
-        }
+            })
+        });
         self.inner.storage.wal.shutdown();
+        engine
     }
 }
 

@@ -92,7 +92,10 @@ async fn rejoin(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<()> 
     tokio::time::sleep_until(back).await;
     cluster.start(follower);
     let what = "a follower that is back has what it missed";
-    within(cluster, back + REJOIN, what, || same_state(cluster)).await
+    within(cluster, Instant::now() + REJOIN, what, || {
+        same_state(cluster)
+    })
+    .await
 }
 
 async fn one_state(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<Rest> {
