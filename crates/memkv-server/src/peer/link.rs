@@ -184,7 +184,13 @@ async fn keep(me: String, secret: Option<ClusterSecret>, target: Target, mut sou
     let Target { name, addr, lane } = &target;
     while source.take(&mut batch).await {
         let why = match dial(&me, name, addr, *lane, secret.as_ref()).await {
-            Ok(dialled) => converse(dialled, &mut batch, &mut source, || outage.end(&target)).await,
+            Ok(dialled) => {
+                let connected = Instant::now();
+                let works = || outage.end(&target);
+                let why = converse(dialled, &mut batch, &mut source, works).await;
+                outage.connected_for(connected.elapsed());
+                why
+            }
             Err(error) => {
                 let why = error.to_string();
                 let error = if error.is_no_listener() {
@@ -234,6 +240,15 @@ impl Outage {
         }
         // The next attempt waits as long as this outage has lasted, within bounds.
         self.back_off = lasted.clamp(BACK_OFF_MIN, BACK_OFF_MAX);
+    }
+
+    /// A connection that lasted worked, also if nothing was answered: what a follower leaves at its
+    /// leader is answered only at the end, and if that is the leader's death the next attempt tells.
+    /// A peer that cannot talk closes at once.
+    fn connected_for(&mut self, time: Duration) {
+        if time >= BACK_OFF_MIN {
+            *self = Self::default();
+        }
     }
 
     fn end(&mut self, target: &Target) {
@@ -338,4 +353,28 @@ async fn receive(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_lasted_ends_the_outage_though_nothing_was_answered() {
+        let target = Target {
+            name: "n2".to_owned(),
+            addr: "127.0.0.1:1".to_owned(),
+            lane: Lane::Control,
+        };
+        let mut outage = Outage {
+            since: Instant::now().checked_sub(10 * BACK_OFF_MAX),
+            ..Outage::default()
+        };
+        outage.connected_for(BACK_OFF_MIN / 2);
+        outage.note(&target, "it accepts, and closes");
+        assert_eq!(outage.back_off, BACK_OFF_MAX);
+        outage.connected_for(BACK_OFF_MIN);
+        outage.note(&target, "it died");
+        assert!(outage.back_off < BACK_OFF_MAX, "{:?}", outage.back_off);
+    }
 }
