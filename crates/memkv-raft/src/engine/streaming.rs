@@ -43,6 +43,9 @@ pub(super) struct Streaming<'a, S, F> {
     held: Option<(Request, Instant)>,
     send: F,
     sent: FuturesOrdered<BoxFuture<'static, Answer>>,
+    /// Whether the peer has answered in this stream. Until then one request asks: to one that is away,
+    /// megabytes of the log would be read again and again.
+    answered: bool,
 }
 
 impl<'a, S, F> Streaming<'a, S, F>
@@ -57,6 +60,7 @@ where
             held: None,
             send,
             sent: FuturesOrdered::new(),
+            answered: false,
         }
     }
 
@@ -67,11 +71,14 @@ where
             if ended && self.sent.is_empty() && self.held.is_none() {
                 return None;
             }
-            let room = self.sent.len() < PIPELINE;
+            let room = self.sent.len() < if self.answered { PIPELINE } else { 1 };
             let until = self.held.as_ref().map(|(_, until)| *until);
             tokio::select! {
                 biased;
-                Some(answer) = self.sent.next(), if !self.sent.is_empty() => return Some(answer),
+                Some(answer) = self.sent.next(), if !self.sent.is_empty() => {
+                    self.answered = true;
+                    return Some(answer);
+                }
                 request = next(&mut self.input), if room && !ended => self.take(request),
                 () = may_leave(self.holding.as_ref(), until, ended), if room && until.is_some() => {
                     let held = self.held.take().map(|(request, _)| (self.send)(request));
@@ -265,5 +272,29 @@ mod tests {
         let run = Run::start(false);
         run.give(request(5, 5, 5)).await;
         assert_eq!(run.sent(), [(5, 5)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_request_asks_whether_the_peer_is_there() {
+        let sent = Sent::default();
+        let (answers, may_answer) = tokio::sync::watch::channel(false);
+        let input = futures_util::stream::iter((1..=20).map(|index| request(index, index + 1, 0)));
+        let send = |request: Request| {
+            sent.lock().push((request.entries.len() as u64, 0));
+            let mut may_answer = may_answer.clone();
+            async move {
+                may_answer.wait_for(|may| *may).await.unwrap();
+                Ok(Ok(None))
+            }
+            .boxed()
+        };
+        let mut streaming = Streaming::new(input, None, send);
+        assert!(streaming.next_answer().now_or_never().is_none());
+        assert_eq!(sent.lock().len(), 1);
+        answers.send(true).unwrap();
+        assert!(streaming.next_answer().await.is_some());
+        answers.send(false).unwrap();
+        assert!(streaming.next_answer().now_or_never().is_none());
+        assert_eq!(sent.lock().len(), 1 + PIPELINE);
     }
 }
