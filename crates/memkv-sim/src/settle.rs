@@ -79,12 +79,15 @@ pub(crate) async fn settle(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> 
 
 /// A follower goes, misses something, and must have it soon after it is back.
 async fn rejoin(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<()> {
-    let leader = cluster.leader()?;
-    let follower = (0..cluster.nodes()).find(|slot| *slot != leader)?;
     if cluster.nodes() < 3 {
         // Without it there is no majority.
         return Some(());
     }
+    let Some(leader) = cluster.leader() else {
+        // An election is under way: no moment for this.
+        return Some(());
+    };
+    let follower = usize::from(leader == 0);
     cluster.trace.count("followers away at the end");
     cluster.kill(follower, Death::Process, "away at the end");
     let back = Instant::now() + AWAY;
