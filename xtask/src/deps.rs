@@ -1,7 +1,7 @@
 //! The layers, as an allow-list of dependencies between the crates of the workspace.
 //!
-//! And whether what stands in for a crate of others is used. Computed from `cargo metadata`, not from `cargo tree -i NAME`, which also passes when the name
-//! is misspelt.
+//! Computed from `cargo metadata`, not from `cargo tree -i NAME`, which also passes when the name is
+//! misspelt. What stands in for a crate of others is looked for in `Cargo.lock`.
 
 use std::fs;
 

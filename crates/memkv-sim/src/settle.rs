@@ -231,7 +231,7 @@ async fn within(
             return None;
         }
         if Instant::now() >= deadline {
-            let seen = format!("in time: {what}: {}", describe(cluster));
+            let seen = format!("not in time: {what}: {}", describe(cluster));
             cluster.violated("a healed cluster converges", seen);
             return None;
         }

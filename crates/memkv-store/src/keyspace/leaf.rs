@@ -240,15 +240,10 @@ impl Leaf {
         if let Some(first) = ends.next() {
             let last = ends.last().unwrap_or(first);
             self.prefix = first[..common(first, last)].into();
-            self.mark_all(all);
+            self.marks.clear();
+            self.marks
+                .extend(all.map(|key| mark(&key[self.prefix.len()..])));
         }
-    }
-
-    /// Marks all items anew behind the prefix.
-    fn mark_all<'a>(&mut self, all: impl Iterator<Item = &'a [u8]>) {
-        self.marks.clear();
-        self.marks
-            .extend(all.map(|key| mark(&key[self.prefix.len()..])));
     }
 
     /// Gives memory back that is not needed soon.
