@@ -8,6 +8,7 @@ use super::database::Table;
 use super::leaf::common;
 use super::order::Order;
 use super::records::Number;
+use super::shard::Shard;
 
 /// A piece of the work of loading; see [`Loader::finish_with`](crate::Loader::finish_with).
 pub type Work<'a> = Box<dyn FnOnce() + Send + 'a>;
@@ -83,17 +84,17 @@ impl Table {
     /// What one key of each shard begins with: most likely all do.
     fn common_prefix(&self) -> &[u8] {
         let sample = self.shards().iter().filter_map(|shard| shard.iter().next());
-        let mut sample = sample.map(|number| self.key(*number));
+        let mut sample = sample.map(|number| self.key(number));
         let first = sample.next().unwrap_or_default();
         let common = sample.fold(first.len(), |len, key| common(&first[..len], key));
         &first[..common]
     }
 
     fn items(&self, shards: std::ops::Range<usize>, prefix: &[u8]) -> Vec<Item> {
-        let numbers = self.shards()[shards].iter().flatten();
+        let numbers = self.shards()[shards].iter().flat_map(Shard::iter);
         let items = numbers.map(|number| {
-            let key = self.key(*number);
-            (first(key, prefix), *number, self.place(key).hash())
+            let key = self.key(number);
+            (first(key, prefix), number, self.place(key).hash())
         });
         items.collect()
     }

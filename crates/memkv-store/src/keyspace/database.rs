@@ -9,7 +9,6 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::build::{Runner, build};
@@ -18,6 +17,7 @@ use super::entry::{Entry, Numbers, Record, Value, write_numbers};
 use super::leaf::Keys;
 use super::order::Order;
 use super::records::{Number, Records};
+use super::shard::{self, Shard};
 use crate::Revision;
 
 /// Number of shards of a database: a snapshot holds the store for one shard at a time, which at a
@@ -31,19 +31,12 @@ const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 /// Slots of the table of deletes for each value of as many bits as name a shard.
 const SLOTS_PER_SHARD: usize = DELETE_SLOTS / SHARDS;
 
-/// Bits of the tag that the table and the ordered index look at, so that shard and tag make four
-/// bytes: enough to tell four million keys of a shard apart.
+/// Bits of the tag that the ordered index looks at, so that shard and tag make four bytes: enough
+/// to tell four million keys of a shard apart.
 const TAG_BITS: u32 = u32::BITS - SHARD_BITS;
 
 /// On all processors that this is built for today.
 const CACHE_LINE_BYTES: usize = 64;
-
-/// A shard's table is made smaller when less than one in so many of its buckets is used: then it is
-/// used for a half at least, and not made larger again soon.
-const SPARSE: usize = 8;
-
-/// Tables with fewer buckets are not worth making smaller.
-const SMALL_TABLE: usize = 16;
 
 /// Where a key belongs within its database.
 #[derive(Debug, Clone, Copy)]
@@ -71,12 +64,16 @@ impl Place {
     pub(super) fn hash(self) -> u32 {
         (self.shard as u32) << TAG_BITS | self.tag & ((1 << TAG_BITS) - 1)
     }
+
+    /// What the shard knows of it: the upper ones of the bits that the ordered index knows.
+    fn shard_tag(self) -> u16 {
+        shard_tag(self.tag)
+    }
 }
 
 /// The shard of a hash. They are unequal: shard `s` gets `(2/3 + 2/3 * s/SHARDS) / SHARDS` of the
-/// keys, the last one twice as many as the first. Tables double, and tables of one size would all do
-/// so at the same number of keys, and all be half empty behind it; so they are at every stage between
-/// half full and full whatever the number of keys is.
+/// keys, the last one twice as many as the first. Shards of one size would all grow at the same
+/// number of keys; so some grow at any time, and whatever that number is, they are as full.
 pub(crate) fn shard_of(hash: u64) -> usize {
     /// Of 4096: a third.
     const TAKES_GREATER: u64 = 4096 / 3;
@@ -110,7 +107,7 @@ pub(super) struct Table {
     seed: u64,
     records: Records,
     /// None until the first key comes.
-    shards: Vec<HashTable<Number>>,
+    shards: Vec<Shard>,
 }
 
 impl Table {
@@ -118,7 +115,7 @@ impl Table {
         Place::of(self.seed, key)
     }
 
-    pub(super) fn shards(&self) -> &[HashTable<Number>] {
+    pub(super) fn shards(&self) -> &[Shard] {
         &self.shards
     }
 
@@ -128,34 +125,23 @@ impl Table {
 
     fn find(&self, shard: usize, tag: u32, is_it: impl Fn(Number) -> bool) -> Option<Number> {
         let found = self.shards.get(shard)?;
-        found
-            .find(table_hash(tag), |number| is_it(*number))
-            .copied()
+        found.with_tag(shard_tag(tag)).find(|number| is_it(*number))
     }
 
     fn insert(&mut self, place: Place, record: &Record<'_>, numbers: &Numbers) {
         if self.shards.is_empty() {
-            self.shards = std::iter::repeat_with(HashTable::new)
-                .take(SHARDS)
-                .collect();
+            self.shards.resize_with(SHARDS, Shard::default);
         }
         let write = |out: &mut [u8]| record.write(numbers, out);
         let number = self.records.insert(record.len(numbers), write);
-        let shard = &self.shards[place.shard];
-        if shard.len() == shard.capacity() {
-            // It grows, which takes the hash of every key anew.
-            self.fetch(place.shard);
-        }
-        let (records, seed) = (&self.records, self.seed);
-        let hash = |number: &Number| table_hash(Place::of(seed, records.key(*number)).tag);
-        self.shards[place.shard].insert_unique(table_hash(place.tag), number, hash);
+        self.shards[place.shard].insert(place.shard_tag(), number);
     }
 
     /// Has the processor fetch the small entries of a shard, which are about to be read. They lie
     /// anywhere, so each is a miss or two; here no load waits for the one before.
     fn fetch(&self, shard: usize) {
-        let numbers = self.shards.get(shard).into_iter().flatten();
-        let slots = numbers.filter_map(|number| self.records.slot_of(*number));
+        let numbers = self.shards.get(shard).into_iter().flat_map(Shard::iter);
+        let slots = numbers.filter_map(|number| self.records.slot_of(number));
         let lines = slots.flat_map(|slot| slot.iter().step_by(CACHE_LINE_BYTES).chain(slot.last()));
         let sum = lines.fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
         // Otherwise the loads would be left out.
@@ -167,8 +153,8 @@ impl Table {
         let Some(shard) = self.shards.get(place.shard) else {
             return 0;
         };
-        let numbers = shard.iter_hash(table_hash(place.tag));
-        let slots = numbers.filter_map(|number| self.records.slot_of(*number));
+        let numbers = shard.with_tag(place.shard_tag());
+        let slots = numbers.filter_map(|number| self.records.slot_of(number));
         slots.fold(0, |sum, slot| sum ^ slot[0])
     }
 
@@ -180,25 +166,16 @@ impl Table {
             return;
         }
         let new = self.records.insert(len, |out| record.write(numbers, out));
-        renumber(&mut self.shards, place, old, new);
+        self.shards[place.shard].renumber(place.shard_tag(), old, new);
         self.release(old);
     }
 
     fn remove(&mut self, place: Place, number: Number) {
-        let shard = &mut self.shards[place.shard];
-        if let Ok(slot) = shard.find_entry(table_hash(place.tag), |other| *other == number) {
-            slot.remove();
-        }
-        let buckets = shard.num_buckets();
-        if buckets > SMALL_TABLE && shard.len() < buckets / SPARSE {
-            let (records, seed) = (&self.records, self.seed);
-            let hash = |number: &Number| table_hash(Place::of(seed, records.key(*number)).tag);
-            shard.shrink_to(shard.len() * 2, hash);
-        }
+        self.shards[place.shard].remove(place.shard_tag(), number);
         self.release(number);
     }
 
-    /// Frees an entry that no table names any more, which may move others.
+    /// Frees an entry that no shard names any more, which may move others.
     fn release(&mut self, number: Number) {
         let Table {
             seed,
@@ -206,17 +183,15 @@ impl Table {
             shards,
         } = self;
         records.remove(number, |key, from, to| {
-            renumber(shards, Place::of(*seed, key), from, to);
+            let place = Place::of(*seed, key);
+            shards[place.shard].renumber(place.shard_tag(), from, to);
         });
     }
 }
 
-/// Says that an entry's number is another now.
-fn renumber(shards: &mut [HashTable<Number>], place: Place, from: Number, to: Number) {
-    let is_it = |number: &Number| *number == from;
-    if let Some(number) = shards[place.shard].find_mut(table_hash(place.tag), is_it) {
-        *number = to;
-    }
+/// The part of a tag that a shard knows.
+fn shard_tag(tag: u32) -> u16 {
+    (tag >> (TAG_BITS - shard::TAG_BITS)) as u16
 }
 
 impl Keys for Table {
@@ -224,9 +199,11 @@ impl Keys for Table {
 
     fn with_hash(&self, hash: u32) -> impl Iterator<Item = (&[u8], Number)> {
         let shard = self.shards.get((hash >> TAG_BITS) as usize);
-        let found = shard.map(|shard| shard.iter_hash(table_hash(hash)));
-        let found = found.into_iter().flatten().copied();
-        found.map(|number| (self.records.key(number), number))
+        let found = shard.map(|shard| shard.with_tag(shard_tag(hash)));
+        found
+            .into_iter()
+            .flatten()
+            .map(|number| (self.records.key(number), number))
     }
 
     fn hash(&self, key: &[u8]) -> u32 {
@@ -266,8 +243,13 @@ impl Database {
 
     /// All entries of one shard, in no meaningful order.
     pub(crate) fn shard(&self, shard: usize) -> impl Iterator<Item = Entry<'_>> {
-        let numbers = self.table.shards.get(shard).into_iter().flatten();
-        numbers.map(|number| self.entry(*number))
+        let numbers = self
+            .table
+            .shards
+            .get(shard)
+            .into_iter()
+            .flat_map(Shard::iter);
+        numbers.map(|number| self.entry(number))
     }
 
     /// See [`Table::fetch`].
@@ -425,13 +407,6 @@ impl Database {
     }
 }
 
-/// The hash that a shard's table sees: it takes a bucket from the lowest bits and a control byte
-/// from the highest, and the tag must feed both.
-fn table_hash(tag: u32) -> u64 {
-    let tag = u64::from(tag & ((1 << TAG_BITS) - 1));
-    tag << (u64::BITS - TAG_BITS) | tag
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -476,19 +451,11 @@ mod tests {
         assert_eq!(due.into_iter().collect::<BTreeSet<_>>(), database.deadlines);
     }
 
-    /// Equal shards need 1.14 buckets for a key just before all tables double, and 2.28 behind it.
     #[test]
-    fn tables_do_not_double_all_at_once() {
+    fn the_last_shard_has_twice_the_keys_of_the_first() {
         let mut counts = vec![0usize; SHARDS];
         for n in 1..=1_200_000u64 {
             counts[Place::of(0, &n.to_le_bytes()).shard] += 1;
-            if n >= 600_000 && n % 60_000 == 0 {
-                let buckets = counts
-                    .iter()
-                    .map(|count| HashTable::<Number>::with_capacity(*count).num_buckets());
-                let for_a_key = buckets.sum::<usize>() as f64 / n as f64;
-                assert!((1.45..1.8).contains(&for_a_key), "{for_a_key} at {n} keys");
-            }
         }
         let share = |shards: &[usize]| shards.iter().sum::<usize>() as f64;
         let (first, last) = (share(&counts[..32]), share(&counts[SHARDS - 32..]));

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use crate::Revision;
 use crate::wire::varint_len;
 
-/// What an entry is taken to cost besides its slot, in bytes: 12 in a table that is half full, 10 in
-/// the ordered index, and the allocators' rounding.
+/// What an entry is taken to cost besides its slot, in bytes: 8 in its shard, 11 in the ordered
+/// index, and the allocators' rounding.
 const ENTRY_OVERHEAD_BYTES: u64 = 24;
 
 /// What a deadline is taken to cost besides its place in the entry: 16 bytes in an index whose

@@ -13,6 +13,7 @@ mod entry;
 mod leaf;
 mod order;
 mod records;
+mod shard;
 
 use std::sync::Arc;
 

@@ -52,6 +52,19 @@ const LARGE_PER_CHUNK: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Number(u32);
 
+impl Number {
+    /// Names nothing: memory ends before that many large entries.
+    pub(super) const NONE: Number = Number(u32::MAX);
+
+    pub(super) const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    pub(super) const fn from_bits(bits: u32) -> Number {
+        Number(bits)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Page {
     /// As long as its slots in use.
