@@ -89,6 +89,34 @@ fn ten_thousand_malformed_frames_leave_memory_flat() {
 }
 
 #[test]
+fn what_a_client_deletes_leaves_the_memory_though_nothing_follows() {
+    const KEYS: u64 = 200;
+    const VALUE_BYTES: u64 = MIB / 4;
+    /// The allocator keeps things for a second, and a busy machine is slow.
+    const LIMIT: Duration = Duration::from_secs(30);
+    let mut cluster = Cluster::start_with_redis(1);
+    let addr = redis_addr(&cluster.nodes[0]).to_owned();
+    serves(&addr);
+    let mut client = Resp::connect(&addr).unwrap();
+    let value = "v".repeat(VALUE_BYTES as usize);
+    let keys: Vec<String> = (0..KEYS).map(|n| format!("key:{n}")).collect();
+    for key in &keys {
+        assert_eq!(client.call(&["SET", key, &value]).unwrap().text(), b"OK");
+    }
+    let filled = rss(&mut cluster);
+    let del: Vec<&str> = ["DEL"]
+        .into_iter()
+        .chain(keys.iter().map(String::as_str))
+        .collect();
+    let deleted = client.call(&del).unwrap();
+    assert_eq!(deleted.integer(), Some(KEYS as i64));
+    eventually("half of the values is the system's again", LIMIT, || {
+        let left = filled.saturating_sub(rss(&mut cluster));
+        (left > KEYS * VALUE_BYTES / 2).then_some(())
+    });
+}
+
+#[test]
 fn a_pipeline_of_a_million_commands_is_answered_in_order() {
     /// In runs of as many writes and as many others: each run of writes is a round of the log.
     const RUN: usize = 1000;

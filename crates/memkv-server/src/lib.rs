@@ -29,6 +29,7 @@ mod failure;
 pub mod http;
 pub mod listener;
 pub mod logging;
+mod memory;
 mod metrics;
 pub mod password;
 pub mod peer;

@@ -18,7 +18,7 @@ use crate::listener::Listener;
 use crate::resp::{Resp, RespSettings};
 use crate::settings::{RedisListener, Settings};
 use crate::signals::StopSignals;
-use crate::{logging, process, say};
+use crate::{logging, memory, process, say};
 
 /// Exit codes: documented in `--help` and the operator's guide.
 mod exit {
@@ -144,6 +144,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     resp.serve_with(node.clone());
     api.serve_with(node.clone());
     tokio::spawn(announce(node.clone(), started));
+    tokio::spawn(memory::give_back());
     if settings.config.report_writes {
         tokio::spawn(report_writes(node.clone()));
     }
