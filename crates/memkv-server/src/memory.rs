@@ -1,7 +1,7 @@
 //! Gives free memory back to the system while nothing happens.
 //!
 //! The allocator keeps what is freed for a second, and looks what is due only while others ask it
-//! for memory: a node that was flushed and then left alone would keep all of it. It also looks
+//! for memory: a node that was emptied and then left alone would keep all of it. It also looks
 //! when a thread ends, and nothing of it that can be called without unsafe code does the same. So a
 //! thread ends now and then. Never touches memory itself.
 
@@ -14,9 +14,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Runs for ever.
 pub(crate) async fn give_back() {
-    let mut ticks = tokio::time::interval(PERIOD);
     loop {
-        ticks.tick().await;
+        tokio::time::sleep(PERIOD).await;
         // The allocator knows threads only from their first allocation on.
         let ending = || drop(black_box(Box::new(0_u8)));
         let thread = thread::Builder::new().name("memkv-memory".to_owned());
