@@ -287,7 +287,10 @@ impl Seen {
             .range(..=durable.index)
             .next_back()
             .map(|(_, id)| *id);
-        if let Some(held) = held.filter(|held| covers(Some(durable), *held))
+        // A deposed leader's entry may have its place and a higher term; where the log has nothing,
+        // it has been compacted, which happens to committed entries only.
+        let has = |held: &LogId| now.log.id_at(held.index).is_none_or(|id| id == *held);
+        if let Some(held) = held.filter(|held| covers(Some(durable), *held) && has(held))
             && known.is_none_or(|known| known.index < held.index)
         {
             self.acknowledged.insert(now.node_id, held);
