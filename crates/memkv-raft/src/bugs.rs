@@ -20,6 +20,10 @@ pub enum Bug {
     DropTicks = 5,
     /// A process does not go on from the log time that the one before wrote down.
     ForgetClock = 6,
+    /// A follower confirms the reads of a leader whatever it has voted for since.
+    ConfirmAnyVote = 7,
+    /// A leader's read index is the one that its leadership began with.
+    ForgetCommit = 8,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use crate::alarm::Alarm;
 
@@ -25,6 +26,9 @@ pub struct Env {
     pub blocking: Arc<dyn Fn(BlockingWork) -> BoxFuture<'static, ()> + Send + Sync>,
     /// Starts what drives the WAL: a thread of its own in production, a task in the simulator.
     pub drive_wal: Arc<dyn Fn(memkv_storage::WalWorker, memkv_storage::WalHandle) + Send + Sync>,
+    /// Where rounds of reads run: on the clients' threads in production, because it is there that
+    /// they are waited for.
+    pub reads: Handle,
     /// A timer for waits below a millisecond.
     pub alarm: Arc<dyn Fn() -> Alarm + Send + Sync>,
 }
@@ -57,6 +61,7 @@ impl Env {
                     tracing::error!(%error, "cannot start the WAL thread");
                 }
             }),
+            reads: Handle::current(),
             alarm: Arc::new(Alarm::precise),
         }
     }

@@ -21,7 +21,7 @@ use crate::env::blocking;
 use crate::identity::uuid_text;
 use crate::node::{Inner, Leader};
 use crate::wire::{self, Envelope, Kind, WIRE_VERSION};
-use crate::{attend, formation, forward, publish};
+use crate::{attend, confirm, formation, forward, publish};
 
 /// A snapshot that a leader is sending.
 pub(crate) struct Incoming {
@@ -70,7 +70,8 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
         Kind::SnapshotInstall => snapshot_install(inner.clone(), raft, &envelope, body),
         Kind::Propose => propose(inner, body.0),
         Kind::OpenSession => open_session(inner, &envelope),
-        Kind::ReadIndex => read_index(inner),
+        Kind::ReadIndex => read_index(inner.clone()),
+        Kind::Confirm => answer(confirm::answer(inner, body).unwrap_or_else(|error| bad(&error))),
         Kind::Attend => Box::pin(attend::receive(
             inner.leader.subscribe(),
             inner.peers.my_id(),
@@ -193,14 +194,13 @@ fn open_session(inner: &Arc<Inner>, envelope: &Envelope) -> Answer {
     })
 }
 
-fn read_index(inner: &Arc<Inner>) -> Answer {
-    let (index, _) = inner.led_reads.join();
-    inner.led_reads.ring();
+fn read_index(inner: Arc<Inner>) -> Answer {
     Box::pin(async move {
-        match index.await {
-            Ok(Ok(index)) => wire::ok(|out| out.put_u64_le(index)),
-            Ok(Err(failed)) => wire::refused(&failed.0),
-            Err(_) => wire::refused("the node is stopping"),
+        let (joined, _) = inner.led_reads.join();
+        inner.led_reads.ring();
+        match joined.await {
+            Ok(index) => wire::ok(|out| out.put_u64_le(index)),
+            Err(failed) => wire::refused(&failed.0),
         }
     })
 }

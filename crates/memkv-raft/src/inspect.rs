@@ -94,7 +94,7 @@ impl Node {
 }
 
 /// Names of requests by their number on the wire.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 16] = [
     "?",
     "Append",
     "Vote",
@@ -110,6 +110,7 @@ const KINDS: [&str; 15] = [
     "Join",
     "Publish",
     "Attend",
+    "Confirm",
 ];
 
 /// Name of a request's kind.
@@ -132,6 +133,7 @@ mod tests {
             Kind::Join,
             Kind::Publish,
             Kind::Attend,
+            Kind::Confirm,
         ];
         for kind in kinds {
             let request = Bytes::from(vec![1, kind as u8]);

@@ -24,6 +24,8 @@ mod bytes_io;
 mod clock;
 mod compaction;
 mod config;
+mod confirm;
+mod declared;
 mod diagnose;
 mod directory;
 mod engine;

@@ -15,6 +15,7 @@ use memkv_storage::{LogReader, SnapshotStore, WalHandle};
 use memkv_store::{Command, MAX_KEY_BYTES, Reply, Store};
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
@@ -23,6 +24,7 @@ use crate::announce::Announcer;
 use crate::askers::Askers;
 use crate::batch::Batcher;
 use crate::clock::LogClock;
+use crate::declared::Declared;
 use crate::engine::Raft;
 use crate::engine::log_store::LogStore;
 use crate::engine::network::{Network, Transfers};
@@ -95,6 +97,7 @@ pub(crate) struct Inner {
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) space: Arc<SpaceWatch>,
     pub(crate) askers: Arc<Askers>,
+    pub(crate) declared: Arc<Declared>,
     /// Where damaged data of this node lies. Such a node may join a cluster that exists, but never
     /// found one: others may wait for the data that it can no longer read.
     pub(crate) quarantined: Option<std::path::PathBuf>,
@@ -107,7 +110,12 @@ pub(crate) struct Inner {
 impl Inner {
     /// Starts a task that ends with the node.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.lock().push(tokio::spawn(task).abort_handle());
+        self.spawn_on(&Handle::current(), task);
+    }
+
+    /// The same, on a certain runtime.
+    fn spawn_on(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.lock().push(runtime.spawn(task).abort_handle());
     }
 
     pub(crate) fn leader_id(&self) -> Option<u64> {
@@ -299,6 +307,7 @@ impl Node {
             transfers: Arc::default(),
             space,
             askers: Arc::default(),
+            declared: Arc::default(),
             quarantined,
             heard: tokio::sync::Notify::new(),
             incoming: tokio::sync::Mutex::default(),
@@ -316,6 +325,7 @@ impl Node {
             inner.storage.log.clone(),
             vote,
             opened.metadata.committed_hint,
+            inner.declared.clone(),
         );
         inner.spawn(clock::save(inner.clone()));
         inner.spawn(live(inner.clone(), log_store, prepare_requests));
@@ -323,7 +333,8 @@ impl Node {
     }
 
     /// Answers a peer's request. Must be called in the order of arrival on each lane, and the
-    /// returned futures must be spawned in that order on the node's own runtime.
+    /// returned futures must be spawned in that order on the node's own runtime, those of
+    /// [`Lane::Read`] on any.
     pub fn handle(&self, _lane: Lane, request: Bytes) -> BoxFuture<'static, Frame> {
         handle::handle(&self.inner, request)
     }
@@ -369,6 +380,30 @@ impl Node {
         async move {
             read::barrier(&inner).await?;
             Ok(read(&inner.replica.machine.read().store))
+        }
+    }
+
+    /// The same, and gives up after `within`.
+    pub fn read_within<T, F>(
+        &self,
+        within: Duration,
+        read: F,
+    ) -> impl Future<Output = Result<T, RequestError>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Store) -> T + Send + 'static,
+    {
+        let ends_by_itself = self.inner.config.hold + read::OVERTIME <= within;
+        let read = self.read(read);
+        async move {
+            // A timer per read would cost as much as to look the key up.
+            if ends_by_itself {
+                return read.await;
+            }
+            let late = |_| RequestError::NoLeader {
+                detail: format!("no leader confirmed the read within {within:?}"),
+            };
+            tokio::time::timeout(within, read).await.map_err(late)?
         }
     }
 
@@ -479,8 +514,8 @@ async fn live(
     inner.spawn(attend::run(inner.clone(), raft.clone()));
     inner.spawn(inner.batcher.clone().run(raft.clone()));
     inner.spawn(forward::run(inner.clone()));
-    inner.spawn(read::run_led(inner.clone()));
-    inner.spawn(read::run_sent(inner.clone()));
+    inner.spawn_on(&inner.env.reads, read::run_led(inner.clone()));
+    inner.spawn_on(&inner.env.reads, read::run_sent(inner.clone()));
     inner.spawn(supervise::run(inner.clone(), raft.clone()));
     inner.spawn(compaction::run(inner.clone(), raft.clone()));
     inner.spawn(space::run(inner.clone(), raft.clone()));
@@ -517,6 +552,7 @@ async fn start_engine(
         clock: inner.clock.clone(),
         space: inner.space.clone(),
         askers: inner.askers.clone(),
+        declared: inner.declared.clone(),
     };
     let machine = StateMachine::new(
         inner.replica.clone(),

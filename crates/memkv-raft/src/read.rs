@@ -4,15 +4,16 @@
 //! No lease is ever used: a leader's quorum is asked after the read arrived. A process that was
 //! paused in between has only waited longer.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ReadPolicy;
 use tokio::time::Instant;
 
+use crate::confirm::Confirmer;
 use crate::node::Inner;
-use crate::rounds::RoundFailed;
+use crate::rounds::{RoundFailed, after_others};
 use crate::wire::Kind;
 use crate::{Frame, Lane, RequestError};
 
@@ -22,8 +23,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// long, and a disk that stalls for longer than this is rare.
 const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Waits until whatever was acknowledged before this call is applied here. Ends at most two rounds
-/// after the deadline.
+/// How long after `hold` a read has ended at the latest: the round under way and the next one.
+pub(crate) const OVERTIME: Duration = Duration::from_secs(1);
+
+/// Waits until whatever was acknowledged before this call is applied here. Ends at most
+/// [`OVERTIME`] after the node's `hold`.
 pub(crate) async fn barrier(inner: &Arc<Inner>) -> Result<(), RequestError> {
     let deadline = Instant::now() + inner.config.hold;
     loop {
@@ -81,20 +85,30 @@ async fn under_one_leader(
 
 /// Serves the rounds of reads that this node confirms as the leader.
 pub(crate) async fn run_led(inner: Arc<Inner>) {
+    let confirmer = Confirmer::default();
     let confirm = || {
-        let raft = inner.raft.get().cloned();
-        under_one_leader(&inner, async move {
-            let raft = raft.ok_or_else(|| RoundFailed("no cluster yet".to_owned()))?;
-            raft.get_read_linearizer(ReadPolicy::ReadIndex)
-                .await
-                .map(|linearizer| linearizer.read_log_id().index())
-                .map_err(|error| RoundFailed(error.to_string()))
+        under_one_leader(&inner, async {
+            match confirmer.ask_peers(&inner).await {
+                Some(index) => Ok(index),
+                None => ask_engine(&inner, &confirmer).await,
+            }
         })
     };
     inner
         .led_reads
-        .run(&inner.counters.read_batch, confirm)
+        .run(&inner.counters.read_batch, confirm, after_others)
         .await;
+}
+
+async fn ask_engine(inner: &Inner, confirmer: &Confirmer) -> Result<u64, RoundFailed> {
+    let raft = inner.raft.get();
+    let raft = raft.ok_or_else(|| RoundFailed("no cluster yet".to_owned()))?;
+    let before = inner.declared.vote();
+    let linearizer = raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+    let linearizer = linearizer.map_err(|error| RoundFailed(error.to_string()))?;
+    let index = linearizer.read_log_id().index();
+    confirmer.note(before, inner.declared.vote(), index);
+    Ok(index)
 }
 
 /// Serves the rounds of reads that another leader confirms.
@@ -104,7 +118,7 @@ pub(crate) async fn run_sent(inner: Arc<Inner>) {
             let request = inner.peers.envelope(Kind::ReadIndex, leader).freeze();
             inner
                 .peers
-                .call(leader, Lane::Forward, Frame(vec![request]), CONFIRM_TIMEOUT)
+                .call(leader, Lane::Read, Frame(vec![request]), CONFIRM_TIMEOUT)
         });
         under_one_leader(&inner, async move {
             let call = call.ok_or_else(|| RoundFailed("no leader is known".to_owned()))?;
@@ -115,6 +129,6 @@ pub(crate) async fn run_sent(inner: Arc<Inner>) {
     };
     inner
         .sent_reads
-        .run(&inner.counters.read_batch, confirm)
+        .run(&inner.counters.read_batch, confirm, || ready(()))
         .await;
 }

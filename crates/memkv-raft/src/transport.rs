@@ -43,8 +43,11 @@ pub enum Lane {
     Append,
     /// Votes, heartbeats and everything small that must never wait.
     Control,
-    /// Commands and reads on their way to the leader.
+    /// Commands on their way to the leader.
     Forward,
+    /// Reads on their way to the leader, and the leader's on their way to a majority. What comes on
+    /// this lane may be handled on any thread.
+    Read,
     /// Snapshot chunks.
     Snapshot,
     /// Messages of publish and subscribe.
@@ -53,10 +56,11 @@ pub enum Lane {
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Lane; 5] = [
+    pub const ALL: [Lane; 6] = [
         Lane::Append,
         Lane::Control,
         Lane::Forward,
+        Lane::Read,
         Lane::Snapshot,
         Lane::Publish,
     ];

@@ -45,11 +45,13 @@ pub(crate) enum Kind {
     Publish = 13,
     /// Answered when the recipient does not lead, or no more.
     Attend = 14,
+    /// Have you voted for this leader last?
+    Confirm = 15,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Result<Self, DecodeError> {
-        const ALL: [Kind; 14] = [
+        const ALL: [Kind; 15] = [
             Kind::Append,
             Kind::Vote,
             Kind::PreVote,
@@ -64,6 +66,7 @@ impl Kind {
             Kind::Join,
             Kind::Publish,
             Kind::Attend,
+            Kind::Confirm,
         ];
         ALL.into_iter()
             .find(|kind| *kind as u8 == value)

@@ -2,6 +2,7 @@
 //! Never decides anything: for a [`Node`] every method is the node's own.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -16,9 +17,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// futures are polled.
     fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send;
 
-    /// Reads linearizably.
+    /// Reads linearizably; gives up after `within`.
     fn read<T: Send + 'static>(
         &self,
+        within: Duration,
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> impl Future<Output = Result<T, RequestError>> + Send;
 
@@ -42,7 +44,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// What the node has counted of its work.
     fn stats(&self) -> NodeStats;
 
-    /// Answers a peer's request; called in the order of arrival, on the consensus runtime.
+    /// Answers a peer's request; called in the order of arrival on each lane, see [`Node::handle`].
     fn handle(&self, lane: Lane, request: Bytes) -> BoxFuture<'static, Frame>;
 }
 
@@ -54,9 +56,10 @@ impl Backend for Node {
 
     async fn read<T: Send + 'static>(
         &self,
+        within: Duration,
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<T, RequestError> {
-        Self::read(self, read).await
+        self.read_within(within, read).await
     }
 
     fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {

@@ -20,11 +20,15 @@ pub struct Consensus {
 }
 
 impl Consensus {
-    /// Starts the thread and, on it, the node.
+    /// Starts the thread and, on it, the node, whose reads are confirmed on `reads`.
     ///
     /// # Errors
     /// If the operating system has no thread or no event queue to give.
-    pub fn start(config: NodeConfig, secret: Option<ClusterSecret>) -> io::Result<Self> {
+    pub fn start(
+        config: NodeConfig,
+        secret: Option<ClusterSecret>,
+        reads: Handle,
+    ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (sender, node) = oneshot::channel();
@@ -32,10 +36,16 @@ impl Consensus {
             .name("memkv-consensus".to_owned())
             .spawn(move || {
                 runtime.block_on(async {
-                    let links = Links::new(config.me.name.clone(), Handle::current());
-                    let links = links.with_secret(secret);
+                    let me = config.me.name.clone();
+                    let links = Links::new(me, Handle::current())
+                        .with_reads_on(reads.clone())
+                        .with_secret(secret);
+                    let env = Env {
+                        reads,
+                        ..Env::real()
+                    };
                     let disk = Arc::new(RealDisk);
-                    let started = Node::start(config, disk, Arc::new(links), Env::real()).await;
+                    let started = Node::start(config, disk, Arc::new(links), env).await;
                     // Nobody waits any more if the process is ending.
                     let _ = sender.send(started);
                     // The node's tasks live on this runtime until the process ends.

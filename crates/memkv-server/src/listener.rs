@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use memkv_proto::ErrorCode;
+use memkv_raft::Lane;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -190,15 +191,19 @@ impl<B: Backend> Listener<B> {
         }
     }
 
-    /// Moves a connection to the consensus runtime.
+    /// Moves a connection to the consensus runtime, unless reads come on it.
     fn serve_peer(&self, stream: TcpStream, leftover: BytesMut, upgrade: PeerUpgrade) {
         // Upgrades are admitted only while there is a node.
         let Some(backend) = self.api.backend().cloned() else {
             return;
         };
         let handler: PeerHandler = Arc::new(move |lane, request| backend.handle(lane, request));
+        let runtime = match upgrade.lane {
+            Lane::Read => &Handle::current(),
+            _ => &self.consensus,
+        };
         let moved = stream.into_std();
-        self.consensus.spawn(async move {
+        runtime.spawn(async move {
             let (mut stream, mut leftover) = match moved.and_then(TcpStream::from_std) {
                 Ok(stream) => (stream, leftover),
                 Err(error) => {

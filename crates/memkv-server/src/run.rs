@@ -10,6 +10,7 @@ use memkv_proto::Durability;
 use memkv_proto::config::split_addr;
 use memkv_raft::{Node, NodeStatus, Phase, StartError};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::consensus::Consensus;
@@ -115,7 +116,8 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let mut signals = StopSignals::listen().map_err(system("signal handlers"))?;
     let socket = listen(settings, &settings.bind).await?;
     let redis = listen_redis(settings).await?;
-    let consensus = Consensus::start(settings.node_config(), settings.cluster_secret.clone())
+    let secret = settings.cluster_secret.clone();
+    let consensus = Consensus::start(settings.node_config(), secret, Handle::current())
         .map_err(system("the consensus thread"))?;
     let api = Arc::new(Api::new(api_settings(settings)));
     let resp = Arc::new(Resp::new(

@@ -95,9 +95,15 @@ impl Backend for Fake {
 
     async fn read<T: Send + 'static>(
         &self,
+        within: Duration,
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<T, RequestError> {
-        self.turn().await?;
+        let late = |_| RequestError::NoLeader {
+            detail: format!("no turn within {within:?}"),
+        };
+        tokio::time::timeout(within, self.turn())
+            .await
+            .map_err(late)??;
         Ok(read(&self.store.lock().0))
     }
 

@@ -3,7 +3,7 @@
 
 /// A bug's name on the command line, and how it is switched on.
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 11] = {
+const BUGS: [(&str, fn()); 13] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
     [
         ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
@@ -29,6 +29,10 @@ const BUGS: [(&str, fn()); 11] = {
         }),
         ("drop-ticks", || raft::set(Some(raft::Bug::DropTicks))),
         ("forget-clock", || raft::set(Some(raft::Bug::ForgetClock))),
+        ("confirm-any-vote", || {
+            raft::set(Some(raft::Bug::ConfirmAnyVote))
+        }),
+        ("forget-commit", || raft::set(Some(raft::Bug::ForgetCommit))),
     ]
 };
 #[cfg(not(memkv_bugs))]

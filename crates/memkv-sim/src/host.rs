@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use memkv_raft::storage::{WalHandle, WalWorker};
 use memkv_raft::{Alarm, Env, FatalError, Node, StartError};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
@@ -158,6 +159,7 @@ impl Cluster {
                 })
             }),
             drive_wal: Arc::new(move |worker, handle| driver.drive_wal(slot, worker, &handle)),
+            reads: Handle::current(),
             alarm: Arc::new(|| Alarm::Runtime),
         }
     }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use memkv_raft::Phase;
+use memkv_raft::{Lane, Phase};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Loss, WALL_CLOCK_START_MS, name};
@@ -234,13 +234,26 @@ impl Nemesis {
     }
 
     fn partition(&mut self, victim: usize) {
-        let shape = *self.dice.pick(&Shape::ALL);
-        let cuts = shape.draw(self.cluster.nodes(), victim, &self.dice);
-        self.note(&format!("{} around {}", shape.name(), name(victim)));
         self.cluster.trace.count("partitions");
-        self.cluster.trace.count(shape.name());
-        self.cluster.net.cut(cuts);
+        let leader = self.cluster.leader().filter(|_| self.dice.below(4) == 0);
+        if let Some(leader) = leader {
+            self.depose_unheard(leader);
+        } else {
+            let shape = *self.dice.pick(&Shape::ALL);
+            let cuts = shape.draw(self.cluster.nodes(), victim, &self.dice);
+            self.note(&format!("{} around {}", shape.name(), name(victim)));
+            self.cluster.trace.count(shape.name());
+            self.cluster.net.cut(cuts);
+        }
         self.heal_later(self.dice.millis(100, 8_000));
+    }
+
+    /// The leader is alone but for its reads: it is deposed, does not hear of it, and asks its voters.
+    fn depose_unheard(&self, leader: usize) {
+        self.note(&format!("isolation of {} but for its reads", name(leader)));
+        self.cluster.trace.count("partitions that spare reads");
+        let alone = Shape::Isolated.draw(self.cluster.nodes(), leader, &self.dice);
+        self.cluster.net.cut(alone.sparing(Lane::Read));
     }
 
     fn heal_later(&mut self, after: Duration) {
@@ -392,7 +405,7 @@ impl Nemesis {
         cluster.trace.line(format_args!("nemesis: relents"));
         cluster.net.ignore_all();
         cluster.net.heal();
-        cluster.net.set_weather(cluster.swarm.weather.calm());
+        cluster.net.calm_down(&cluster.swarm.weather);
         for slot in 0..cluster.nodes() {
             let stopped = {
                 let mut host = cluster.hosts[slot].lock();

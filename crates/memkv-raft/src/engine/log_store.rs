@@ -12,13 +12,15 @@ use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, stream};
 use memkv_storage::{HardState, LogReader, Record, WalHandle};
-use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::codec;
 use super::{EngineLogId, Entry, TypeConfig, Vote};
+use crate::declared::Declared;
+use crate::node::Leader;
 
 /// Most bytes of entries that one read for replication returns (at least one entry always comes).
 /// A frame of this size takes about 10 ms on a gigabit link: far less than a heartbeat interval.
@@ -32,6 +34,7 @@ pub(crate) struct LogStore {
     wal: WalHandle,
     reader: LogReader,
     volatile: Arc<Mutex<Volatile>>,
+    declared: Arc<Declared>,
 }
 
 /// What the engine asks back and the disk holds already.
@@ -46,7 +49,11 @@ impl LogStore {
         reader: LogReader,
         hard_state: Option<HardState>,
         committed: Option<memkv_storage::LogId>,
+        declared: Arc<Declared>,
     ) -> Self {
+        if let Some(vote) = hard_state {
+            declared.note_vote(leader(vote));
+        }
         let volatile = Volatile {
             vote: hard_state.map(codec::engine_vote),
             committed: committed.map(codec::engine_id),
@@ -55,6 +62,7 @@ impl LogStore {
             wal,
             reader,
             volatile: Arc::new(Mutex::new(volatile)),
+            declared,
         }
     }
 
@@ -80,6 +88,13 @@ impl LogStore {
             Bound::Unbounded => self.end(),
         };
         (start, end.min(self.end()))
+    }
+}
+
+fn leader(vote: HardState) -> Leader {
+    Leader {
+        term: vote.term,
+        id: vote.voted_for,
     }
 }
 
@@ -183,7 +198,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (done, rx) = done();
-        self.wal.save_hard_state(codec::hard_state(vote), done);
+        let hard_state = codec::hard_state(vote);
+        self.declared.note_vote(leader(hard_state));
+        self.wal.save_hard_state(hard_state, done);
         durable(rx).await?;
         self.volatile.lock().vote = Some(*vote);
         Ok(())
@@ -215,7 +232,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let records: Vec<Record> = entries
             .into_iter()
-            .map(|entry| codec::record(&entry))
+            .map(|entry| {
+                if matches!(entry.payload, EntryPayload::Membership(_)) {
+                    self.declared.note_membership(entry.log_id.index);
+                }
+                codec::record(&entry)
+            })
             .collect();
         let end = records.last().map(|record| record.id);
         self.wal.append(
@@ -234,6 +256,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // The core awaits this (`raft_core.rs:2450` of alpha.37). The FIFO already makes the
         // truncation durable before anything that is appended after it, and a failure reaches
         // every later completion.
+        self.declared.note_truncation(last.map_or(0, |id| id.index));
         self.wal
             .truncate_after(last.map(|id| id.index), Box::new(drop));
         Ok(())

@@ -5,6 +5,8 @@
 //! expects of an adapter and the traps it sets are cited where they are met.
 
 pub(crate) mod codec;
+#[cfg(test)]
+mod declares;
 mod load;
 pub(crate) mod log_store;
 pub(crate) mod network;

@@ -29,6 +29,7 @@ use super::{Snapshot, TypeConfig, Vote, codec};
 use crate::askers::Askers;
 use crate::bytes_io::{DecodeError, Reader, put_blob, put_option};
 use crate::clock::LogClock;
+use crate::declared::Declared;
 use crate::env::blocking;
 use crate::peers::{PeerError, Peers};
 use crate::space::SpaceWatch;
@@ -90,6 +91,7 @@ pub(crate) struct Network {
     pub(crate) clock: Arc<LogClock>,
     pub(crate) space: Arc<SpaceWatch>,
     pub(crate) askers: Arc<Askers>,
+    pub(crate) declared: Arc<Declared>,
 }
 
 /// One link of the engine to one peer.
@@ -103,6 +105,7 @@ pub(crate) struct Link {
     clock: Arc<LogClock>,
     space: Arc<SpaceWatch>,
     askers: Arc<Askers>,
+    declared: Arc<Declared>,
 }
 
 impl Network {
@@ -116,6 +119,7 @@ impl Network {
             clock: self.clock.clone(),
             space: self.space.clone(),
             askers: self.askers.clone(),
+            declared: self.declared.clone(),
         }
     }
 }
@@ -151,6 +155,9 @@ impl Link {
         request: &AppendEntriesRequest<TypeConfig>,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>>> {
+        if let Some(committed) = &request.leader_commit {
+            self.declared.note_commit(committed.index);
+        }
         let frame = codec::encode_append(request, self.peers.envelope(Kind::Append, self.to));
         let call = self.peers.call(self.to, self.append_lane, frame, timeout);
         let (space, to) = (self.space.clone(), self.to);

@@ -158,12 +158,9 @@ impl<B: Backend> Api<B> {
         within: Duration,
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<T, RequestError> {
-        match tokio::time::timeout(within, backend.read(read)).await {
-            Ok(Err(RequestError::Unknown { detail })) => Err(RequestError::NoLeader { detail }),
-            Ok(result) => result,
-            Err(_elapsed) => Err(RequestError::NoLeader {
-                detail: format!("no leader confirmed the read within {within:?}"),
-            }),
+        match backend.read(within, read).await {
+            Err(RequestError::Unknown { detail }) => Err(RequestError::NoLeader { detail }),
+            result => result,
         }
     }
 

@@ -24,7 +24,7 @@ const BATCH: usize = 64;
 type Response = (u64, Frame);
 
 /// Serves a connection that has just been upgraded, until it ends. `leftover` is what was read
-/// behind the upgrade. Must run on the consensus runtime.
+/// behind the upgrade. Must run on the consensus runtime, for [`Lane::Read`] on any.
 pub async fn serve(
     mut stream: TcpStream,
     leftover: BytesMut,

@@ -46,6 +46,8 @@ pub struct Links {
     secret: Option<ClusterSecret>,
     /// The consensus runtime.
     runtime: Handle,
+    /// Where the tasks of [`Lane::Read`] run.
+    reads: Handle,
     links: Mutex<HashMap<Target, Link>>,
 }
 
@@ -73,6 +75,7 @@ impl Links {
         Self {
             me,
             secret: None,
+            reads: runtime.clone(),
             runtime,
             links: Mutex::default(),
         }
@@ -82,6 +85,13 @@ impl Links {
     #[must_use]
     pub fn with_secret(mut self, secret: Option<ClusterSecret>) -> Self {
         self.secret = secret;
+        self
+    }
+
+    /// The same links; those of [`Lane::Read`] run on another runtime.
+    #[must_use]
+    pub fn with_reads_on(mut self, runtime: Handle) -> Self {
+        self.reads = runtime;
         self
     }
 
@@ -113,8 +123,11 @@ impl Links {
             queued_bytes: queued_bytes.clone(),
         };
         let secret = self.secret.clone();
-        self.runtime
-            .spawn(keep(self.me.clone(), secret, target, source));
+        let runtime = match target.lane {
+            Lane::Read => &self.reads,
+            _ => &self.runtime,
+        };
+        runtime.spawn(keep(self.me.clone(), secret, target, source));
         Link {
             queue,
             queued_bytes,

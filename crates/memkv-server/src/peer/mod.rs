@@ -2,7 +2,8 @@
 //! Each lane to each peer is a connection of its own, dialled by the side that asks; the other side
 //! only answers. Never retries a request and never looks into one.
 //!
-//! Everything here runs on the consensus runtime, next to the node: a request crosses no thread.
+//! Everything here runs on the consensus runtime, next to the node, so a request crosses no thread;
+//! the lane of reads alone on the runtime of the clients, where reads wait.
 
 mod accept;
 mod dial;
@@ -28,6 +29,7 @@ pub fn lane_name(lane: Lane) -> &'static str {
         Lane::Append => "append",
         Lane::Control => "control",
         Lane::Forward => "forward",
+        Lane::Read => "read",
         Lane::Snapshot => "snapshot",
         Lane::Publish => "publish",
     }

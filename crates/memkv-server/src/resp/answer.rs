@@ -39,12 +39,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             .map(|command| backend.write(command))
             .collect::<Vec<_>>()
             .into_iter();
-        let started = Instant::now();
+        let mut started = Instant::now();
         let deadline = started + resp.api.answer_within();
         let writes = outcomes.len();
         let mut found = VecDeque::new();
         let mut failed = None;
-        for slot in segment.slots {
+        for slot in segment.slots.drain(..) {
             let (name, shape, silent, plan) = match slot {
                 Slot::Ready(length) => {
                     let ready = segment.ready.split_to(length);
@@ -71,13 +71,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             } else {
                 if found.is_empty() && failed.is_none() {
                     let queries = mem::take(&mut segment.queries);
-                    let (started, asked) = (Instant::now(), queries.len());
+                    let asked = queries.len();
                     match resp.look(self.session.stale_reads, queries).await {
                         Ok((values, left)) => (found, segment.queries) = (values, left),
                         Err(failure) => failed = Some(failure),
                     }
                     let answered = asked - segment.queries.len();
-                    resp.api.latency().read(started.elapsed(), answered);
+                    let now = Instant::now();
+                    resp.api.latency().read(now - started, answered);
+                    // What one look has not come to is another's.
+                    started = now;
                 }
                 found
                     .pop_front()
@@ -92,6 +95,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 self.flush().await?;
             }
         }
+        segment.recycle();
+        self.segment = segment;
         Ok(())
     }
 

@@ -21,6 +21,9 @@ pub(super) const MAX_MANY_BYTES: usize = 256 * 1024 * 1024;
 /// Commands per segment that answer with a value: their answers are held all at once.
 const MAX_VALUES: usize = 32;
 
+/// Slots whose memory a connection keeps between segments (1 KiB): more than most pipelines.
+const KEPT_SLOTS: usize = 16;
+
 /// Where one answer comes from.
 pub(super) enum Slot {
     /// So many bytes of `ready`.
@@ -52,6 +55,18 @@ pub(super) struct Segment {
 impl Segment {
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// Empties it, and keeps what the next ones of most connections need of its memory.
+    pub(super) fn recycle(&mut self) {
+        if self.slots.capacity() > KEPT_SLOTS {
+            return *self = Self::default();
+        }
+        self.slots.clear();
+        self.commands.clear();
+        self.queries.clear();
+        self.ready.clear();
+        self.values = 0;
     }
 
     /// Whether the store must be asked before it can be answered.

@@ -333,6 +333,7 @@ impl Backend for Machine {
 
     async fn read<T: Send + 'static>(
         &self,
+        _within: Duration,
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<T, RequestError> {
         Ok(self.read_stale(read))

@@ -83,6 +83,7 @@ struct State {
     refuses: Vec<bool>,
     cuts: Cuts,
     weather: Weather,
+    is_calm: bool,
     wires: BTreeMap<(usize, usize, Lane), mpsc::UnboundedSender<Message>>,
 }
 
@@ -97,6 +98,7 @@ impl Net {
             refuses: vec![true; nodes],
             cuts: Cuts::none(nodes),
             weather,
+            is_calm: false,
             wires: BTreeMap::new(),
         };
         let shared = Shared {
@@ -161,9 +163,19 @@ impl Net {
         self.cut(Cuts::none(nodes));
     }
 
-    /// Changes the weather.
+    /// Changes the weather, unless it is calm for good.
     pub fn set_weather(&self, weather: Weather) {
-        self.shared.state.lock().weather = weather;
+        let mut state = self.shared.state.lock();
+        if !state.is_calm {
+            state.weather = weather;
+        }
+    }
+
+    /// From now on the network does nothing wrong, whatever storm ends later.
+    pub fn calm_down(&self, fair: &Weather) {
+        let mut state = self.shared.state.lock();
+        state.weather = fair.calm();
+        state.is_calm = true;
     }
 }
 
@@ -205,14 +217,20 @@ impl Shared {
     }
 
     /// Waits until the link works; `false` if it does not for as long as `patience`.
-    pub(crate) async fn wait_open(&self, from: usize, to: usize, patience: Duration) -> bool {
-        if !self.state.lock().cuts.is_cut(from, to) {
+    pub(crate) async fn wait_open(
+        &self,
+        (from, to): (usize, usize),
+        lane: Lane,
+        patience: Duration,
+    ) -> bool {
+        let stops = || self.state.lock().cuts.stops(from, to, lane);
+        if !stops() {
             return true;
         }
         let mut links = self.links.subscribe();
         let healed = async {
             // The sender lives as long as `self`.
-            while self.state.lock().cuts.is_cut(from, to) && links.changed().await.is_ok() {}
+            while stops() && links.changed().await.is_ok() {}
         };
         tokio::time::timeout(patience, healed).await.is_ok()
     }

@@ -1,6 +1,8 @@
 //! Shapes of partitions: which node reaches which, as directed links.
 //! Never draws anything by itself except from the dice that it is given.
 
+use memkv_raft::Lane;
+
 use crate::dice::Dice;
 
 /// Which directed links are cut.
@@ -8,6 +10,9 @@ use crate::dice::Dice;
 pub struct Cuts {
     nodes: usize,
     cut: Vec<bool>,
+    /// A lane that goes on as if nothing was cut: each is a connection of its own, and one may get
+    /// through while the others wait for their next attempt.
+    spared: Option<Lane>,
 }
 
 impl Cuts {
@@ -16,10 +21,23 @@ impl Cuts {
         Self {
             nodes,
             cut: vec![false; nodes * nodes],
+            spared: None,
         }
     }
 
-    /// Whether what `from` sends does not arrive at `to`.
+    /// The same cuts, but for one lane.
+    #[must_use]
+    pub fn sparing(mut self, lane: Lane) -> Self {
+        self.spared = Some(lane);
+        self
+    }
+
+    /// Whether what `from` sends on a lane does not arrive at `to`.
+    pub fn stops(&self, from: usize, to: usize, lane: Lane) -> bool {
+        self.spared != Some(lane) && self.is_cut(from, to)
+    }
+
+    /// Whether the link that leads from `from` to `to` is cut.
     pub fn is_cut(&self, from: usize, to: usize) -> bool {
         from != to && self.cut[from * self.nodes + to]
     }
@@ -166,6 +184,8 @@ mod tests {
                 assert!((0..nodes).all(|b| !draw(Shape::Deaf).is_cut(victim, b)));
             }
         }
+        let spares = Shape::Isolated.draw(3, 0, &dice).sparing(Lane::Read);
+        assert!(spares.stops(0, 1, Lane::Append) && !spares.stops(0, 1, Lane::Read));
         assert_eq!(count(&Shape::Ring.draw(5, 0, &dice)), 10);
         assert_eq!(count(&Cuts::none(5)), 0);
     }

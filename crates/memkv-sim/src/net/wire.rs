@@ -64,7 +64,8 @@ impl Wire {
                 tokio::time::sleep_until(message.arrives_at).await;
             }
             let patience = self.net.dice.millis(PATIENCE_MS.0, PATIENCE_MS.1);
-            if !self.net.wait_open(self.from, self.to, patience).await {
+            let way = (self.from, self.to);
+            if !self.net.wait_open(way, self.lane, patience).await {
                 self.reset(
                     message,
                     &mut queue,
@@ -173,7 +174,7 @@ impl Wire {
         );
         let handled = port.node.handle(self.lane, request);
         let mut dead = port.dead.clone();
-        let (net, from, to) = (self.net.clone(), self.from, self.to);
+        let (net, from, to, lane) = (self.net.clone(), self.from, self.to, self.lane);
         tokio::spawn(async move {
             let response = tokio::select! {
                 biased;
@@ -183,7 +184,7 @@ impl Wire {
             let Some(answer) = answer else { return };
             let result = match response {
                 None => Err(CallError::Lost("the peer died".to_owned())),
-                Some(response) => send_back(&net, from, to, kind, response).await,
+                Some(response) => send_back(&net, (to, from), lane, kind, response).await,
             };
             // The caller may have given up.
             let _ = answer.send(result);
@@ -202,15 +203,15 @@ impl Wire {
 /// The way back: it can break like the way there.
 async fn send_back(
     net: &Shared,
-    caller: usize,
-    callee: usize,
+    (callee, caller): (usize, usize),
+    lane: Lane,
     kind: &'static str,
     response: Frame,
 ) -> Result<Bytes, CallError> {
     let response = response.into_bytes();
     tokio::time::sleep(net.latency(response.len())).await;
     let patience = net.dice.millis(PATIENCE_MS.0, PATIENCE_MS.1);
-    if !net.wait_open(callee, caller, patience).await {
+    if !net.wait_open((callee, caller), lane, patience).await {
         return Err(CallError::Lost("the link is cut".to_owned()));
     }
     if net.dice.chance(net.weather().loss) {
@@ -219,6 +220,11 @@ async fn send_back(
     }
     if kind == "SnapshotInstall" && response.first() == Some(&0) {
         net.trace.count("snapshots installed");
+    }
+    match (kind, &response[..]) {
+        ("Confirm", [0, 1]) => net.trace.count("reads confirmed by a peer"),
+        ("Confirm", _) => net.trace.count("reads not confirmed by a peer"),
+        _ => {}
     }
     let (caller, callee, bytes) = (caller + 1, callee + 1, response.len());
     let sum = crc32fast::hash(&response);

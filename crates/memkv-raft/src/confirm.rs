@@ -1,0 +1,399 @@
+//! Confirms that this node still leads, by asking as few peers as a majority takes for whom they have
+//! voted last (ReadIndex, Raft dissertation, section 6.4).
+//!
+//! The engine confirms too, with a round of heartbeats that passes both nodes' cores and waits for the
+//! followers' disks. It confirms the first read of each leadership here; from then on the peers are asked
+//! past it, because all that a confirmation needs is what [`Declared`](crate::declared) shows. Never
+//! confirms while the membership is changing. Whatever is not plain is left to the engine.
+//!
+//! Why it is linearizable: let a read arrive, then this node see its own vote for its own leadership
+//! `L`, then a majority of the voters answer that they have voted for `L` last. Whoever led after
+//! `L` before the read arrived had the votes of a majority by then, which shares a node with those who
+//! have answered; it would have said so. So every write that was acknowledged before is one of `L`, or
+//! older. Nobody learns that an entry of `L` is committed but from this node: by its store, by its
+//! messages, and both are in the index.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::BufMut;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+
+use crate::bytes_io::{DecodeError, Reader};
+use crate::node::{Inner, Leader};
+use crate::peers::PeerError;
+use crate::wire::{self, Kind};
+use crate::{Frame, Lane};
+
+/// After this, all others are asked too: a peer that is well answers within a fraction of it, and one
+/// that is paused or cut off must cost a read no more than that.
+const HEDGE: Duration = Duration::from_millis(5);
+/// After this, the engine is asked instead.
+const GIVE_UP: Duration = Duration::from_millis(50);
+
+/// A leadership of this node that the engine has confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reign {
+    leader: Leader,
+    /// The read index that the engine gave: its first entry, or a later one, and whatever was
+    /// committed before.
+    from: u64,
+    /// Which of the others is asked first: another one after one that was slow or away.
+    first: usize,
+}
+
+/// What is known of this node's leadership.
+#[derive(Default)]
+pub(crate) struct Confirmer(Mutex<Option<Reign>>);
+
+/// What this node knows by itself when a round begins.
+struct View {
+    /// Last applied index.
+    applied: u64,
+    /// The voters of each part of the applied membership, and the index of its entry.
+    voters: Vec<BTreeSet<u64>>,
+    settled_at: u64,
+    /// What was declared by then, or later.
+    membership: u64,
+    commit: u64,
+    vote: Option<Leader>,
+}
+
+/// Whom to ask, and what to answer if they agree.
+#[derive(Debug, PartialEq, Eq)]
+struct Question {
+    leader: Leader,
+    index: u64,
+    others: Vec<u64>,
+    /// How many of them make a majority with this node.
+    needed: usize,
+}
+
+/// Who was asked until a majority agreed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// As many as were needed.
+    Enough,
+    /// More.
+    More,
+}
+
+type Answer = Result<bool, PeerError>;
+
+impl Confirmer {
+    /// The read index, confirmed by the peers; `None` if the engine must be asked.
+    pub(crate) async fn ask_peers(&self, inner: &Inner) -> Option<u64> {
+        let reign = (*self.0.lock())?;
+        let question = question(reign, view(inner)?)?;
+        let ask = |id| ask(inner, id, question.leader);
+        let agreed = tokio::time::timeout(GIVE_UP, agree(&question, ask)).await;
+        let agreed = agreed.ok().flatten();
+        let turns = usize::from(agreed != Some(Asked::Enough));
+        *self.0.lock() = agreed.map(|_| Reign {
+            first: reign.first.wrapping_add(turns),
+            ..reign
+        });
+        agreed.map(|_| question.index)
+    }
+
+    /// Notes what the engine has confirmed: `before` and `after` are this node's vote at both ends.
+    /// If they are the same, it was for that leadership: it can neither be an older one, whose vote
+    /// would have been another, nor a newer one, which begins with a new vote.
+    pub(crate) fn note(&self, before: Option<Leader>, after: Option<Leader>, index: u64) {
+        *self.0.lock() = before.filter(|_| before == after).map(|leader| Reign {
+            leader,
+            from: index,
+            first: 0,
+        });
+    }
+}
+
+fn view(inner: &Inner) -> Option<View> {
+    let (applied, voters, settled_at) = {
+        // Under the lock: whatever a read has seen here, or a client was told, is counted.
+        let machine = inner.replica.machine.read();
+        let membership = &machine.membership;
+        let settled_at = membership.log_id().as_ref().map_or(0, |id| id.index);
+        let voters = membership.membership().get_joint_config().clone();
+        (machine.last_applied?.index, voters, settled_at)
+    };
+    Some(View {
+        applied,
+        voters,
+        settled_at,
+        membership: inner.declared.membership(),
+        commit: inner.declared.commit(),
+        vote: inner.declared.vote(),
+    })
+}
+
+/// What to ask under this leadership; nothing if this node has voted for another one, or if who has
+/// a vote is not settled.
+fn question(reign: Reign, view: View) -> Option<Question> {
+    let [voters] = &view.voters[..] else {
+        return None;
+    };
+    // Changes of membership before `from` are applied with it; those after it are declared.
+    let settled = view.applied >= reign.from && view.membership <= view.settled_at;
+    if !settled || view.vote != Some(reign.leader) {
+        return None;
+    }
+    let own = reign.leader.id;
+    let mut others: Vec<u64> = voters.iter().copied().filter(|id| *id != own).collect();
+    let turn = reign.first % others.len().max(1);
+    others.rotate_left(turn);
+    let majority = voters.len() / 2 + 1;
+    let index = reign.from.max(view.applied).max(view.commit);
+    #[cfg(memkv_bugs)]
+    let index = if crate::bugs::active(crate::bugs::Bug::ForgetCommit) {
+        reign.from
+    } else {
+        index
+    };
+    Some(Question {
+        leader: reign.leader,
+        index,
+        needed: majority - usize::from(voters.contains(&own)),
+        others,
+    })
+}
+
+/// Asks as many as are needed, and the others if one of those is slow or away. Nothing if one has
+/// voted for another leader, or too few answer.
+async fn agree<F>(question: &Question, ask: impl Fn(u64) -> F) -> Option<Asked>
+where
+    F: Future<Output = (u64, Answer)>,
+{
+    let (first, rest) = question.others.split_at_checked(question.needed)?;
+    let mut rest = rest.iter().copied();
+    let mut answers: FuturesUnordered<F> = first.iter().copied().map(&ask).collect();
+    let mut missing = question.needed;
+    let mut asked = Asked::Enough;
+    let hedge = tokio::time::sleep(HEDGE);
+    tokio::pin!(hedge);
+    while missing > 0 {
+        tokio::select! {
+            biased;
+            Some((id, answer)) = answers.next() => match answer {
+                Ok(true) => missing -= 1,
+                Ok(false) => return None,
+                Err(error) => {
+                    tracing::trace!(id, %error, "a peer does not confirm a read");
+                    asked = Asked::More;
+                    answers.extend(rest.next().map(&ask));
+                    if answers.len() < missing {
+                        return None;
+                    }
+                }
+            },
+            () = &mut hedge, if !hedge.is_elapsed() => {
+                asked = Asked::More;
+                answers.extend(rest.by_ref().map(&ask));
+            }
+        }
+    }
+    Some(asked)
+}
+
+/// Asks one peer. The request is on its way when this returns.
+fn ask(inner: &Inner, id: u64, leader: Leader) -> impl Future<Output = (u64, Answer)> + use<> {
+    let mut request = inner.peers.envelope(Kind::Confirm, id);
+    request.put_u64_le(leader.term);
+    request.put_u64_le(leader.id);
+    let request = Frame(vec![request.freeze()]);
+    let call = inner.peers.call(id, Lane::Read, request, GIVE_UP);
+    async move {
+        let agrees = |mut body: Reader| {
+            let agrees = body.bool("agrees");
+            agrees.map_err(|error| PeerError::Lost(error.to_string()))
+        };
+        (id, call.await.and_then(agrees))
+    }
+}
+
+/// Answers a leader that asks whether this node has voted for it last.
+pub(crate) fn answer(inner: &Inner, mut body: Reader) -> Result<Frame, DecodeError> {
+    let leader = Leader {
+        term: body.u64("term")?,
+        id: body.u64("leader")?,
+    };
+    let agrees = inner.declared.vote() == Some(leader);
+    #[cfg(memkv_bugs)]
+    let agrees = agrees || crate::bugs::active(crate::bugs::Bug::ConfirmAnyVote);
+    Ok(wire::ok(|out| out.put_u8(u8::from(agrees))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::future::{pending, ready};
+
+    use futures_util::FutureExt;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const ME: Leader = Leader { term: 7, id: 1 };
+
+    fn reign() -> Reign {
+        Reign {
+            leader: ME,
+            from: 100,
+            first: 0,
+        }
+    }
+
+    fn view(voters: &[u64]) -> View {
+        View {
+            applied: 120,
+            voters: vec![voters.iter().copied().collect()],
+            settled_at: 90,
+            membership: 90,
+            commit: 110,
+            vote: Some(ME),
+        }
+    }
+
+    #[test]
+    fn a_majority_is_counted_with_this_node_if_it_has_a_vote() {
+        let asks = |voters: &[u64]| {
+            let question = question(reign(), view(voters)).unwrap();
+            (question.needed, question.others)
+        };
+        assert_eq!(asks(&[1]), (0, vec![]));
+        assert_eq!(asks(&[1, 2]), (1, vec![2]));
+        assert_eq!(asks(&[1, 2, 3]), (1, vec![2, 3]));
+        assert_eq!(asks(&[1, 2, 3, 4]), (2, vec![2, 3, 4]));
+        assert_eq!(asks(&[1, 2, 3, 4, 5]), (2, vec![2, 3, 4, 5]));
+        assert_eq!(asks(&[2, 3, 4]), (2, vec![2, 3, 4]), "it is on its way out");
+        let second = Reign {
+            first: 4,
+            ..reign()
+        };
+        let turned = question(second, view(&[1, 2, 3, 4])).unwrap();
+        assert_eq!(turned.others, [3, 4, 2]);
+    }
+
+    #[test]
+    fn the_index_covers_whatever_anybody_may_have_seen() {
+        let index = |from, applied, commit| {
+            let reign = Reign { from, ..reign() };
+            let view = View {
+                applied,
+                commit,
+                ..view(&[1, 2, 3])
+            };
+            question(reign, view).unwrap().index
+        };
+        assert_eq!(index(100, 120, 110), 120, "a client here");
+        assert_eq!(index(100, 120, 130), 130, "a client of a peer");
+        assert_eq!(index(100, 100, 0), 100, "whatever was before");
+    }
+
+    #[test]
+    fn what_is_not_plain_is_left_to_the_engine() {
+        let asks = |change: fn(&mut View)| {
+            let mut view = view(&[1, 2, 3]);
+            change(&mut view);
+            question(reign(), view)
+        };
+        assert!(asks(|_| ()).is_some());
+        let another = |term, id| Some(Leader { term, id });
+        assert_eq!(another(7, 1), Some(ME));
+        assert_eq!(
+            asks(|view| view.vote = Some(Leader { term: 8, id: 1 })),
+            None
+        );
+        assert_eq!(
+            asks(|view| view.vote = Some(Leader { term: 7, id: 2 })),
+            None
+        );
+        assert_eq!(asks(|view| view.vote = None), None);
+        assert_eq!(asks(|view| view.applied = 99), None, "its own beginning");
+        assert_eq!(asks(|view| view.membership = 119), None, "a change");
+        let joint = |view: &mut View| view.voters.push([1, 4, 5].into());
+        assert_eq!(asks(joint), None, "the middle of a change");
+    }
+
+    #[test]
+    fn only_one_leaderships_confirmation_is_noted() {
+        let confirmer = Confirmer::default();
+        confirmer.note(Some(ME), Some(ME), 100);
+        assert_eq!(*confirmer.0.lock(), Some(reign()));
+        let next = Leader { term: 8, ..ME };
+        confirmer.note(Some(ME), Some(next), 100);
+        assert_eq!(*confirmer.0.lock(), None);
+        confirmer.note(None, None, 100);
+        assert_eq!(*confirmer.0.lock(), None);
+    }
+
+    /// What a peer does when it is asked.
+    #[derive(Clone, Copy)]
+    enum Peer {
+        Agrees,
+        /// It has voted for another leader.
+        Denies,
+        Away,
+        /// It is paused.
+        Silent,
+    }
+    use Peer::{Agrees, Away, Denies, Silent};
+
+    /// Asks five nodes, of which this is one, and says whom, and how long it took.
+    async fn ask_all(peers: [Peer; 4]) -> (Option<Asked>, Vec<u64>, Duration) {
+        let peers: BTreeMap<u64, Peer> = (2..).zip(peers).collect();
+        let question = question(reign(), view(&[1, 2, 3, 4, 5])).unwrap();
+        let asked = Mutex::new(Vec::new());
+        let begun = Instant::now();
+        let ask = |id| {
+            asked.lock().push(id);
+            match peers[&id] {
+                Agrees => ready((id, Ok(true))).boxed(),
+                Denies => ready((id, Ok(false))).boxed(),
+                Away => ready((id, Err(PeerError::Lost("away".to_owned())))).boxed(),
+                Silent => pending().boxed(),
+            }
+        };
+        let limited = tokio::time::timeout(GIVE_UP, agree(&question, ask)).await;
+        let took = begun.elapsed();
+        (limited.ok().flatten(), asked.into_inner(), took)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_are_asked_as_a_majority_takes() {
+        let (agreed, asked, took) = ask_all([Agrees, Agrees, Silent, Silent]).await;
+        assert_eq!((agreed, took), (Some(Asked::Enough), Duration::ZERO));
+        assert_eq!(asked, [2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_away_is_stood_in_for() {
+        let (agreed, asked, took) = ask_all([Away, Agrees, Away, Agrees]).await;
+        assert_eq!((agreed, took), (Some(Asked::More), Duration::ZERO));
+        assert_eq!(asked, [2, 3, 4, 5]);
+        let (agreed, _, took) = ask_all([Away, Agrees, Away, Away]).await;
+        assert_eq!(
+            (agreed, took),
+            (None, Duration::ZERO),
+            "no majority is left"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_slow_costs_a_moment() {
+        let (agreed, asked, took) = ask_all([Silent, Agrees, Agrees, Silent]).await;
+        assert_eq!((agreed, asked), (Some(Asked::More), vec![2, 3, 4, 5]));
+        assert!(took >= HEDGE && took < 2 * HEDGE, "{took:?}");
+        let (agreed, _, took) = ask_all([Silent, Agrees, Silent, Silent]).await;
+        assert_eq!(agreed, None, "no majority answers");
+        assert!(took >= GIVE_UP, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_other_vote_is_enough_to_stop() {
+        let (agreed, ..) = ask_all([Denies, Agrees, Agrees, Agrees]).await;
+        assert_eq!(agreed, None);
+    }
+}
