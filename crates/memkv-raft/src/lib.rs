@@ -51,6 +51,7 @@ mod status;
 mod stop;
 mod supervise;
 mod transport;
+mod turns;
 mod wire;
 
 pub use alarm::Alarm;
@@ -65,6 +66,7 @@ pub use publish::{MAX_PUBLICATION_BYTES, Publication, Subscribers};
 pub use stats::NodeStats;
 pub use status::{MemberStatus, NodeStatus, Phase, Role};
 pub use transport::{CallError, Frame, Lane, Transport};
+pub use turns::after_others;
 
 pub use memkv_storage as storage;
 pub use memkv_store as store;

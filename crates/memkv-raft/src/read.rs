@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::confirm::Confirmer;
 use crate::node::Inner;
-use crate::rounds::{RoundFailed, after_others};
+use crate::rounds::RoundFailed;
+use crate::turns::after_others;
 use crate::wire::Kind;
 use crate::{Frame, Lane, RequestError};
 

@@ -5,7 +5,7 @@
 //! round serves as well as the next one, so only the last outcome is kept, and to wait costs no
 //! memory of its own.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -158,7 +158,7 @@ impl Rounds {
 
     /// Runs rounds of `ask` for ever, one after the other: a round costs as much CPU time
     /// as several reads, so the longer one takes, the more share the next.
-    /// Each round is counted in `sizes` by how many share it, and `pause` is between two.
+    /// Each round is counted in `sizes` by how many share it; `pause` is between two.
     pub(crate) async fn run<F: Future<Output = Outcome>, P: Future<Output = ()>>(
         &self,
         sizes: &Histogram,
@@ -178,20 +178,6 @@ impl Rounds {
             pause().await;
         }
     }
-}
-
-/// Lets the tasks run that can run now, those that have just been answered among them: who joins
-/// meanwhile shares the next round. Unlike `yield_now` it does not wait for the sockets.
-pub(crate) async fn after_others() {
-    let mut waited = false;
-    poll_fn(|context| {
-        if mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// However the rounds end, nobody waits for one that does not come.

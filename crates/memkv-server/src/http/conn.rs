@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use memkv_proto::ErrorCode;
+use memkv_raft::after_others;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -274,6 +275,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
     /// Reads at least one byte; first writes what the client may be waiting for.
     pub(super) async fn fill(&mut self, deadline: Instant) -> Result<(), Stop> {
         if !self.output.is_empty() {
+            // As with RESP: answers that are sent one after the other cost less.
+            after_others().await;
             self.flush().await.map_err(|_| Stop::Gone)?;
         }
         self.input.reserve(FIRST_READ_BYTES);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures_util::poll;
+use memkv_raft::after_others;
 use memkv_resp::{Limits, ReplyWriter, Request, RequestParser};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
@@ -153,6 +154,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             self.session.show();
             self.held = self.resp.input.hold();
         }
+        // Those whose answers came with this one's first put them together: sent one after the other,
+        // they find their clients still awake, and to wake a client costs as much as to send.
+        after_others().await;
         self.flush().await?;
         Ok(turn)
     }

@@ -1,0 +1,47 @@
+//! Taking turns with the other tasks of a thread, without waiting for its sockets.
+
+use std::future::poll_fn;
+use std::mem;
+use std::task::Poll;
+
+/// Lets the tasks run that can run now, and then goes on. Who is woken together with many others can
+/// so do something after each of them has had its turn. Unlike `tokio::task::yield_now` it does not
+/// wait until the thread has looked at its sockets again.
+pub async fn after_others() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_have_had_their_turn_before_one_goes_on() {
+        let turns = Arc::<Mutex<Vec<char>>>::default();
+        let task = |before, after| {
+            let turns = turns.clone();
+            tokio::spawn(async move {
+                turns.lock().push(before);
+                after_others().await;
+                turns.lock().push(after);
+            })
+        };
+        let tasks = [task('a', 'A'), task('b', 'B'), task('c', 'C')];
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(*turns.lock(), ['a', 'b', 'c', 'A', 'B', 'C']);
+    }
+}
