@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::bell::Bell;
 
 /// Most bytes of messages that wait for one slow subscriber (32 MiB), as in Redis's
 /// `client-output-buffer-limit pubsub`; beyond it the connection is closed.
@@ -75,7 +76,7 @@ pub(crate) struct Client {
     pub(crate) shown: Mutex<Shown>,
     outbox: Mutex<Outbox>,
     /// Rings when there is a message, or when the connection is to end.
-    bell: Notify,
+    bell: Bell,
     killed: AtomicBool,
 }
 
@@ -90,7 +91,7 @@ impl Client {
         }
         outbox.messages.push_back(message);
         drop(outbox);
-        self.bell.notify_one();
+        self.bell.ring();
     }
 
     /// What has waited, in order.
@@ -102,7 +103,7 @@ impl Client {
     pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::Relaxed);
         *self.outbox.lock() = Outbox::default();
-        self.bell.notify_one();
+        self.bell.ring();
     }
 
     pub(crate) fn is_killed(&self) -> bool {
@@ -111,7 +112,7 @@ impl Client {
 
     /// Waits until there is a message or the connection is to end.
     pub(crate) async fn rung(&self) {
-        self.bell.notified().await;
+        self.bell.heard().await;
     }
 
     /// The line of `CLIENT LIST`, without its end. What memkv does not count is 0.
@@ -172,7 +173,7 @@ impl Clients {
             since: Instant::now(),
             shown: Mutex::default(),
             outbox: Mutex::default(),
-            bell: Notify::new(),
+            bell: Bell::default(),
             killed: AtomicBool::new(false),
         });
         self.open.lock().insert(client.id, client.clone());

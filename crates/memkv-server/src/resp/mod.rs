@@ -9,6 +9,7 @@
 
 mod announce;
 mod answer;
+mod bell;
 mod clients;
 mod conn;
 mod execute;
