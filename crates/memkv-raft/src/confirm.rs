@@ -34,14 +34,14 @@ const HEDGE: Duration = Duration::from_millis(5);
 const GIVE_UP: Duration = Duration::from_millis(50);
 
 /// A leadership of this node that the engine has confirmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Reign {
     leader: Leader,
     /// The read index that the engine gave: its first entry, or a later one, and whatever was
     /// committed before.
     from: u64,
-    /// Which of the others is asked first: another one after one that was slow or away.
-    first: usize,
+    /// Who agreed the last time, and so is asked first: those who are slow or away cost one round.
+    agreed: Vec<u64>,
 }
 
 /// What is known of this node's leadership.
@@ -71,31 +71,22 @@ struct Question {
     needed: usize,
 }
 
-/// Who was asked until a majority agreed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    /// As many as were needed.
-    Enough,
-    /// More.
-    More,
-}
-
 type Answer = Result<bool, PeerError>;
 
 impl Confirmer {
     /// The read index, confirmed by the peers; `None` if the engine must be asked.
     pub(crate) async fn ask_peers(&self, inner: &Inner) -> Option<u64> {
-        let reign = (*self.0.lock())?;
-        let question = question(reign, view(inner)?)?;
+        let reign = self.0.lock().clone()?;
+        let question = question(&reign, view(inner)?)?;
         let ask = |id| ask(inner, id, question.leader);
         let agreed = tokio::time::timeout(GIVE_UP, agree(&question, ask)).await;
-        let agreed = agreed.ok().flatten();
-        let turns = usize::from(agreed != Some(Asked::Enough));
-        *self.0.lock() = agreed.map(|_| Reign {
-            first: reign.first.wrapping_add(turns),
-            ..reign
-        });
-        agreed.map(|_| question.index)
+        let reign = agreed
+            .ok()
+            .flatten()
+            .map(|agreed| Reign { agreed, ..reign });
+        let is_confirmed = reign.is_some();
+        *self.0.lock() = reign;
+        is_confirmed.then_some(question.index)
     }
 
     /// Notes what the engine has confirmed: `before` and `after` are this node's vote at both ends.
@@ -105,7 +96,7 @@ impl Confirmer {
         *self.0.lock() = before.filter(|_| before == after).map(|leader| Reign {
             leader,
             from: index,
-            first: 0,
+            agreed: Vec::new(),
         });
     }
 }
@@ -131,7 +122,7 @@ fn view(inner: &Inner) -> Option<View> {
 
 /// What to ask under this leadership; nothing if this node has voted for another one, or if who has
 /// a vote is not settled.
-fn question(reign: Reign, view: View) -> Option<Question> {
+fn question(reign: &Reign, view: View) -> Option<Question> {
     let [voters] = &view.voters[..] else {
         return None;
     };
@@ -142,8 +133,7 @@ fn question(reign: Reign, view: View) -> Option<Question> {
     }
     let own = reign.leader.id;
     let mut others: Vec<u64> = voters.iter().copied().filter(|id| *id != own).collect();
-    let turn = reign.first % others.len().max(1);
-    others.rotate_left(turn);
+    others.sort_by_key(|id| !reign.agreed.contains(id));
     let majority = voters.len() / 2 + 1;
     let index = reign.from.max(view.applied).max(view.commit);
     #[cfg(memkv_bugs)]
@@ -160,41 +150,38 @@ fn question(reign: Reign, view: View) -> Option<Question> {
     })
 }
 
-/// Asks as many as are needed, and the others if one of those is slow or away. Nothing if one has
-/// voted for another leader, or too few answer.
-async fn agree<F>(question: &Question, ask: impl Fn(u64) -> F) -> Option<Asked>
+/// Asks as many as are needed, and the others if one of those is slow or away; gives those who agree.
+/// Nothing if one has voted for another leader, or too few answer.
+async fn agree<F>(question: &Question, ask: impl Fn(u64) -> F) -> Option<Vec<u64>>
 where
     F: Future<Output = (u64, Answer)>,
 {
     let (first, rest) = question.others.split_at_checked(question.needed)?;
     let mut rest = rest.iter().copied();
     let mut answers: FuturesUnordered<F> = first.iter().copied().map(&ask).collect();
-    let mut missing = question.needed;
-    let mut asked = Asked::Enough;
+    let mut agreed = Vec::with_capacity(question.needed);
     let hedge = tokio::time::sleep(HEDGE);
     tokio::pin!(hedge);
-    while missing > 0 {
+    while agreed.len() < question.needed {
         tokio::select! {
             biased;
             Some((id, answer)) = answers.next() => match answer {
-                Ok(true) => missing -= 1,
+                Ok(true) => agreed.push(id),
                 Ok(false) => return None,
                 Err(error) => {
                     tracing::trace!(id, %error, "a peer does not confirm a read");
-                    asked = Asked::More;
                     answers.extend(rest.next().map(&ask));
-                    if answers.len() < missing {
+                    if agreed.len() + answers.len() < question.needed {
                         return None;
                     }
                 }
             },
             () = &mut hedge, if !hedge.is_elapsed() => {
-                asked = Asked::More;
                 answers.extend(rest.by_ref().map(&ask));
             }
         }
     }
-    Some(asked)
+    Some(agreed)
 }
 
 /// Asks one peer. The request is on its way when this returns.
@@ -241,7 +228,7 @@ mod tests {
         Reign {
             leader: ME,
             from: 100,
-            first: 0,
+            agreed: Vec::new(),
         }
     }
 
@@ -259,7 +246,7 @@ mod tests {
     #[test]
     fn a_majority_is_counted_with_this_node_if_it_has_a_vote() {
         let asks = |voters: &[u64]| {
-            let question = question(reign(), view(voters)).unwrap();
+            let question = question(&reign(), view(voters)).unwrap();
             (question.needed, question.others)
         };
         assert_eq!(asks(&[1]), (0, vec![]));
@@ -269,11 +256,11 @@ mod tests {
         assert_eq!(asks(&[1, 2, 3, 4, 5]), (2, vec![2, 3, 4, 5]));
         assert_eq!(asks(&[2, 3, 4]), (2, vec![2, 3, 4]), "it is on its way out");
         let second = Reign {
-            first: 4,
+            agreed: vec![5, 3],
             ..reign()
         };
-        let turned = question(second, view(&[1, 2, 3, 4])).unwrap();
-        assert_eq!(turned.others, [3, 4, 2]);
+        let sorted = question(&second, view(&[1, 2, 3, 4, 5])).unwrap();
+        assert_eq!(sorted.others, [3, 5, 2, 4], "who agreed is asked again");
     }
 
     #[test]
@@ -285,7 +272,7 @@ mod tests {
                 commit,
                 ..view(&[1, 2, 3])
             };
-            question(reign, view).unwrap().index
+            question(&reign, view).unwrap().index
         };
         assert_eq!(index(100, 120, 110), 120, "a client here");
         assert_eq!(index(100, 120, 130), 130, "a client of a peer");
@@ -297,7 +284,7 @@ mod tests {
         let asks = |change: fn(&mut View)| {
             let mut view = view(&[1, 2, 3]);
             change(&mut view);
-            question(reign(), view)
+            question(&reign(), view)
         };
         assert!(asks(|_| ()).is_some());
         let another = |term, id| Some(Leader { term, id });
@@ -342,9 +329,9 @@ mod tests {
     use Peer::{Agrees, Away, Denies, Silent};
 
     /// Asks five nodes, of which this is one, and says whom, and how long it took.
-    async fn ask_all(peers: [Peer; 4]) -> (Option<Asked>, Vec<u64>, Duration) {
+    async fn ask_all(peers: [Peer; 4]) -> (Option<Vec<u64>>, Vec<u64>, Duration) {
         let peers: BTreeMap<u64, Peer> = (2..).zip(peers).collect();
-        let question = question(reign(), view(&[1, 2, 3, 4, 5])).unwrap();
+        let question = question(&reign(), view(&[1, 2, 3, 4, 5])).unwrap();
         let asked = Mutex::new(Vec::new());
         let begun = Instant::now();
         let ask = |id| {
@@ -364,14 +351,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn as_many_are_asked_as_a_majority_takes() {
         let (agreed, asked, took) = ask_all([Agrees, Agrees, Silent, Silent]).await;
-        assert_eq!((agreed, took), (Some(Asked::Enough), Duration::ZERO));
+        assert_eq!((agreed, took), (Some(vec![2, 3]), Duration::ZERO));
         assert_eq!(asked, [2, 3]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_is_away_is_stood_in_for() {
         let (agreed, asked, took) = ask_all([Away, Agrees, Away, Agrees]).await;
-        assert_eq!((agreed, took), (Some(Asked::More), Duration::ZERO));
+        assert_eq!((agreed, took), (Some(vec![3, 5]), Duration::ZERO));
         assert_eq!(asked, [2, 3, 4, 5]);
         let (agreed, _, took) = ask_all([Away, Agrees, Away, Away]).await;
         assert_eq!(
@@ -384,7 +371,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_is_slow_costs_a_moment() {
         let (agreed, asked, took) = ask_all([Silent, Agrees, Agrees, Silent]).await;
-        assert_eq!((agreed, asked), (Some(Asked::More), vec![2, 3, 4, 5]));
+        assert_eq!((agreed, asked), (Some(vec![3, 4]), vec![2, 3, 4, 5]));
         assert!(took >= HEDGE && took < 2 * HEDGE, "{took:?}");
         let (agreed, _, took) = ask_all([Silent, Agrees, Silent, Silent]).await;
         assert_eq!(agreed, None, "no majority answers");
