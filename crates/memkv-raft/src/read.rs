@@ -25,7 +25,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(5);
 const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long after `hold` a read has ended at the latest: the round under way and the next one.
-pub(crate) const OVERTIME: Duration = Duration::from_secs(1);
+pub(crate) const OVERTIME: Duration = CONFIRM_TIMEOUT.saturating_mul(2);
 
 /// Waits until whatever was acknowledged before this call is applied here. Ends at most
 /// [`OVERTIME`] after the node's `hold`.

@@ -1,6 +1,7 @@
 //! The node's addresses: accepts connections, bounds their number, and tells on the one address
 //! that serves everybody by the first byte what a connection speaks. Peers' connections move to the
-//! consensus runtime, but for those of reads. `redis_addr` serves RESP alone, with lines typed by hand too.
+//! consensus runtime, but for those of reads. `redis_addr` serves RESP alone, with lines typed by
+//! hand too.
 //!
 //! Clients can never take the places of peers: beyond `max_connections` a few connections are
 //! still read far enough to see whether they are peers.

@@ -253,10 +253,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<EngineLogId>) -> Result<(), io::Error> {
+        self.declared.note_truncation(last.map_or(0, |id| id.index));
         // The core awaits this (`raft_core.rs:2450` of alpha.37). The FIFO already makes the
         // truncation durable before anything that is appended after it, and a failure reaches
         // every later completion.
-        self.declared.note_truncation(last.map_or(0, |id| id.index));
         self.wal
             .truncate_after(last.map(|id| id.index), Box::new(drop));
         Ok(())

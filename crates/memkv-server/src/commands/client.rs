@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::{Call, Failure};
 use crate::resp::{Client, Replies};
 
@@ -26,7 +24,7 @@ pub(super) fn id(call: &mut Call<'_>) -> Result<(), Failure> {
 }
 
 pub(super) fn info(call: &mut Call<'_>) -> Result<(), Failure> {
-    call.session.show(Instant::now());
+    call.session.show();
     let mut line = call.session.client.describe();
     line.push(b'\n');
     call.reply().verbatim(b"txt", &line);
@@ -170,7 +168,7 @@ fn is_listener(client: &Client) -> bool {
 
 pub(super) fn list(call: &mut Call<'_>) -> Result<(), Failure> {
     let args = call.args;
-    call.session.show(Instant::now());
+    call.session.show();
     let mut clients = call.server.clients.all();
     if args.len() == 4 && args.is(2, "TYPE") {
         let wanted = check_type(args.get(3))?;
@@ -277,7 +275,7 @@ pub(super) fn kill(call: &mut Call<'_>) -> Result<(), Failure> {
 /// Ends the connections that fit; this one only after its answer.
 fn kill_all(call: &mut Call<'_>, filter: &Filter) -> i64 {
     let me = call.session.client.id;
-    call.session.show(Instant::now());
+    call.session.show();
     let fits = |client: &Arc<Client>| filter.fits(client, me);
     let mut killed = 0;
     for client in call

@@ -81,7 +81,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     resp.api.latency().read(now - started, answered);
                     // What one look has not come to is another's.
                     started = now;
-                    self.answered_at = Some(now);
                 }
                 found
                     .pop_front()

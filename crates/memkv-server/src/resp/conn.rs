@@ -13,7 +13,7 @@ use futures_util::poll;
 use memkv_raft::after_others;
 use memkv_resp::{Limits, ReplyWriter, Request, RequestParser};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::Resp;
 use super::segment::Segment;
@@ -71,8 +71,6 @@ pub(super) struct Conn<'a, S, B> {
     parser: RequestParser,
     pub(super) session: Session,
     pub(super) segment: Segment,
-    /// When the last read of this turn was answered.
-    pub(super) answered_at: Option<Instant>,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
@@ -86,7 +84,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             parser: RequestParser::new(limits(resp, &session)),
             session,
             segment: Segment::default(),
-            answered_at: None,
         }
     }
 
@@ -154,13 +151,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         self.finish().await?;
         if requests > 0 {
             Stats::add(&self.resp.server.stats.commands, requests);
-            let now = self.answered_at.take().unwrap_or_else(Instant::now);
-            self.session.show(now);
+            self.session.show();
             self.held = self.resp.input.hold();
         }
-        // Those whose answers came with this one's first put them together: sent one after the other,
-        // they find their clients still awake, and to wake a client costs as much as to send.
-        after_others().await;
+        if !self.out.is_empty() {
+            // Those whose answers came with this one's first put them together: sent one after the
+            // other, they find their clients still awake, and to wake a client costs as much as to
+            // send.
+            after_others().await;
+        }
         self.flush().await?;
         Ok(turn)
     }

@@ -140,8 +140,8 @@ impl Session {
         self.replies != Replies::On
     }
 
-    /// Tells the registry what has changed, and when; once per turn, not per command.
-    pub(crate) fn show(&self, now: tokio::time::Instant) {
+    /// Tells the registry what has changed; once per turn, not per command.
+    pub(crate) fn show(&self) {
         let mut shown = self.client.shown.lock();
         shown.db = self.db;
         shown.resp = match self.protocol {
@@ -152,7 +152,7 @@ impl Session {
         shown.queued = self.queue.as_ref().map(|queue| queue.requests.len());
         shown.watched = self.watched.len();
         shown.command = self.command;
-        shown.last_active = Some(now);
+        shown.last_active = Some(tokio::time::Instant::now());
     }
 }
 
