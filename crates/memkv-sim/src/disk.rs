@@ -29,6 +29,9 @@ pub(crate) fn after(disk: &SimDisk, death: Death, dice: &Dice, trace: &Trace) ->
     let next = disk.crash(dice.next());
     let after = disk.stats();
     trace.count("power losses");
+    if after.direct > 0 {
+        trace.count("power losses after direct writes");
+    }
     if after.sectors_lost > before.sectors_lost {
         trace.count("power losses that lost sectors");
         if after.sectors_kept > before.sectors_kept {

@@ -59,6 +59,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("partition symmetric", 120),
     ("partitions", 1_000),
     ("partitions that spare reads", 170),
+    ("power losses after direct writes", 1_000),
     ("power losses at the end", 130),
     ("power losses of all", 300),
     ("power losses that lost names", 95),

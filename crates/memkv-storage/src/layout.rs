@@ -105,7 +105,7 @@ impl Default for Options {
             max_log_size: SEGMENT_UNIT,
             sync: true,
             // What can be on its way at once, four entries of a mebibyte: for who keeps up, the leader
-            // never reads its log; for who is further behind, it reads from the system's cache.
+            // never reads its log; for who is further behind, it reads from the disk.
             cache_bytes: 4 << 20,
         }
     }

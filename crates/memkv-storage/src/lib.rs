@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod active;
 #[cfg(memkv_bugs)]
 pub mod bugs;
 mod clock_file;

@@ -262,6 +262,7 @@ impl Recovered {
             segment.file.sync_data().map_err(io)?;
             segment.file.drop_cache();
         }
+        segment.file.read_ahead();
         let path = segment.path.clone();
         scan(segment, limit.unwrap_or(u64::MAX))
             .map_err(|error| OpenError::io("read log segment", &path, error))

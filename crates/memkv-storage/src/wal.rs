@@ -3,9 +3,9 @@
 //!
 //! A round takes everything that is queued, makes the newest vote and identity durable first (a
 //! record must never be durable before the vote it depends on; a vote that is durable before an
-//! older record is harmless, since nobody was told of either), then writes all records with one
-//! call and one fdatasync, and then answers all calls in the order in which they were made.
-//! A round with metadata costs one fdatasync per metadata copy more; see `metadata` for why both.
+//! older record is harmless, since nobody was told of either), then writes all records and makes
+//! them durable, with one call or with one and an fdatasync, and then answers all calls in the order
+//! in which they were made. A round with metadata costs one fdatasync per metadata copy more; see `metadata` for why both.
 //!
 //! Invariants: answers come in FIFO order; after the first error every answer is that error.
 

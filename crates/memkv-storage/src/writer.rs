@@ -14,18 +14,14 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use crate::disk::{Disk, DiskFile, zero_fill};
+use crate::active::Active;
+use crate::disk::{DirectWriter, Disk, DiskFile};
 use crate::layout::{SEGMENT_UNIT, segment_name, spare_name};
 use crate::record::{LogId, RECORD_HEADER_LEN, Record, RecordHeader};
 use crate::segment::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentIndex};
 use crate::shared::Shared;
-use crate::space::{Reserve, is_full};
-
-/// Zeros are written this far ahead at most: the price is paid in small pieces, never as a stall
-/// of a whole segment, and once per MiB in the file system's journal.
-const ZERO_AHEAD: u64 = 1 << 20;
+use crate::space::Reserve;
 
 /// Files kept for reuse: rotation takes one, a snapshot frees many at once.
 const MAX_SPARES: usize = 3;
@@ -49,19 +45,6 @@ pub(crate) struct Start {
     pub(crate) checksum: u32,
     /// Segments that recovery found to be superseded.
     pub(crate) obsolete: Vec<SegmentIndex>,
-}
-
-struct Active {
-    path: PathBuf,
-    file: Arc<dyn DiskFile>,
-    header: SegmentHeader,
-    /// Name to take once the header is durable.
-    publish: Option<PathBuf>,
-    offset: u64,
-    /// Everything below is allocated and written.
-    zeroed_to: u64,
-    capacity: u64,
-    dirty: bool,
 }
 
 pub(crate) struct LogWriter {
@@ -139,6 +122,7 @@ impl LogWriter {
         let len = file.len()?;
         let segment_bytes = self.shared.segment_bytes.load(Ordering::Relaxed);
         self.active = Some(Active {
+            direct: self.direct(&file),
             path,
             file,
             header,
@@ -149,6 +133,10 @@ impl LogWriter {
             dirty: false,
         });
         Ok(())
+    }
+
+    fn direct(&self, file: &Arc<dyn DiskFile>) -> Option<Box<dyn DirectWriter>> {
+        self.sync.then(|| file.direct()).flatten()
     }
 
     /// Generation of the newest segment and the last durable record, for the metadata; only
@@ -285,6 +273,7 @@ impl LogWriter {
             .write(|| spare.file.write_at(0, &[IoSlice::new(&header.encode())]))?;
         self.next_generation += 1;
         let mut active = Active {
+            direct: self.direct(&spare.file),
             path: spare.path,
             file: spare.file,
             header,
@@ -294,7 +283,7 @@ impl LogWriter {
             capacity,
             dirty: true,
         };
-        self.zero_ahead(&mut active, SEGMENT_HEADER_LEN)?;
+        active.zero_ahead(&self.reserve)?;
         self.adopt(&active);
         self.active = Some(active);
         (self.next, self.last, self.checksum) = (first, previous, previous_checksum);
@@ -349,22 +338,6 @@ impl LogWriter {
         Ok(Spare { path, file })
     }
 
-    /// Extends the zeroed part of a segment, if the write up to `end` has reached its end. A full
-    /// disk is no error here: the write itself may still fit.
-    fn zero_ahead(&self, active: &mut Active, end: u64) -> io::Result<()> {
-        if end < active.zeroed_to || active.zeroed_to >= active.capacity {
-            active.zeroed_to = active.zeroed_to.max(end);
-            return Ok(());
-        }
-        let to = active.capacity.min(end + ZERO_AHEAD).max(end);
-        match self.reserve.write(|| zero_fill(&*active.file, end, to)) {
-            Ok(()) => active.zeroed_to = to,
-            Err(error) if is_full(&error) => active.zeroed_to = end,
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
     /// Writes what is queued, with one call.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
@@ -384,19 +357,7 @@ impl LogWriter {
             from = to;
         }
         slices.push(IoSlice::new(&self.scratch[from..]));
-        self.reserve
-            .write(|| active.file.write_at(active.offset, &slices))
-            .map_err(|error| {
-                let path = active.path.display();
-                io::Error::new(
-                    error.kind(),
-                    format!("cannot write log segment `{path}`: {error}"),
-                )
-            })?;
-        active.offset += bytes;
-        active.dirty = true;
-        let end = active.offset;
-        self.zero_ahead(&mut active, end)?;
+        active.write(&slices, bytes, &self.reserve, &self.shared.fsync)?;
         self.active = Some(active);
         self.next += records.len() as u64;
         self.last = records.last().map(|record| record.id);
@@ -474,19 +435,7 @@ impl LogWriter {
         let Some(active) = &mut self.active else {
             return Ok(());
         };
-        let skipped = skip_fsync() && active.publish.is_none();
-        if active.dirty && !skipped {
-            let started = Instant::now();
-            active.file.sync_data().map_err(|error| {
-                let path = active.path.display();
-                io::Error::new(
-                    error.kind(),
-                    format!("cannot sync log segment `{path}`: {error}"),
-                )
-            })?;
-            self.shared.fsync.count_duration(started.elapsed(), 1);
-        }
-        active.dirty = false;
+        active.sync(&self.shared.fsync)?;
         self.publish()
     }
 
@@ -550,14 +499,4 @@ impl LogWriter {
         while self.recycle_step(first)? {}
         Ok(())
     }
-}
-
-#[cfg(memkv_bugs)]
-fn skip_fsync() -> bool {
-    crate::bugs::active(crate::bugs::Bug::SkipFsync)
-}
-
-#[cfg(not(memkv_bugs))]
-const fn skip_fsync() -> bool {
-    false
 }

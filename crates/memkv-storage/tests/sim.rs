@@ -40,19 +40,35 @@ fn records_are_readable_at_once_and_durable_when_answered() {
 
 #[test]
 fn rounds_cost_one_write_and_one_sync_of_the_log() {
-    let disk = SimDisk::new(1);
-    let mut node = reopen(&disk);
-    node.append(records(1, 0..1, 10)).unwrap();
-    let before = disk.stats();
-    for index in 1..100 {
-        node.opened
-            .wal
-            .append(records(1, index..index + 1, 10), Box::new(|_| {}));
+    // What takes direct writes, refuses them, and offers none: see `SimDisk::new`.
+    for (seed, direct) in [(1, true), (2, false), (3, false)] {
+        let disk = SimDisk::new(seed);
+        let mut node = reopen(&disk);
+        node.append(records(1, 0..1, 10)).unwrap();
+        let before = disk.stats();
+        for index in 1..100 {
+            node.opened
+                .wal
+                .append(records(1, index..index + 1, 10), Box::new(|_| {}));
+        }
+        node.settle();
+        let after = disk.stats();
+        assert_eq!(after.operations - before.operations, 2);
+        assert_eq!(after.syncs - before.syncs, 1);
+        assert_eq!(after.direct - before.direct, u64::from(direct));
     }
-    node.settle();
-    let after = disk.stats();
-    assert_eq!(after.operations - before.operations, 2);
-    assert_eq!(after.syncs - before.syncs, 1);
+}
+
+#[test]
+fn a_disk_that_refuses_direct_writes_loses_nothing() {
+    let disk = SimDisk::new(2);
+    let mut node = reopen(&disk);
+    for next in 0..200 {
+        node.append(records(1, next..next + 1, 900)).unwrap();
+    }
+    assert!(node.opened.log.segment_count() > 2);
+    assert_eq!(disk.stats().direct, 0);
+    assert_eq!(reopen(&disk.crash(3)).all(), records(1, 0..200, 900));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! Never knows what the bytes mean; formats live in the modules above.
 //! Invariant: nothing is durable before `sync_data` (contents) and `sync_dir` (names) returned.
 
+mod direct;
 pub mod real;
 pub mod sim;
 
@@ -72,6 +73,13 @@ pub trait DiskFile: Send + Sync {
     /// about what was written since the last success, and calling it again proves nothing.
     fn sync_data(&self) -> io::Result<()>;
 
+    /// Makes a writer whose writes are durable when they return; `None` where the file system has
+    /// nothing faster than `write_at` and `sync_data`.
+    fn direct(&self) -> Option<Box<dyn DirectWriter>>;
+
+    /// Starts to read the whole file, so that whoever reads it waits less. Only a hint.
+    fn read_ahead(&self);
+
     /// Forgets clean cached pages, so that the next read shows what the disk really holds. Only
     /// a hint on a real disk.
     fn drop_cache(&self);
@@ -81,6 +89,24 @@ pub trait DiskFile: Send + Sync {
 
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
+}
+
+/// Writes to one file, past whatever caches it. There is one at a time for a file, and while it is
+/// used nobody else writes to the blocks it writes to.
+pub trait DirectWriter: Send {
+    /// Writes all buffers one after the other at `offset`; they are durable when this returns. Of
+    /// what was written to the file otherwise it says nothing. Up to 4 KiB behind them may become
+    /// zeros.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] where the file system takes no such writes after all: then
+    /// nothing was written. After any other, any part of them may have been written.
+    fn write(&mut self, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()>;
+
+    /// Overwrites `from..to` with zeros, durably, as [`zero_fill`] does for later writes; what is
+    /// left of the block in which the last write ended is zero already. At most 4 KiB behind `to`
+    /// may become zeros, too.
+    fn zero(&mut self, from: u64, to: u64) -> io::Result<()>;
 }
 
 /// Zeros for filling files; 64 KiB because that is the smallest segment.

@@ -9,7 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DirLock, Disk, DiskFile};
+use super::direct::DirectFile;
+use super::{DirLock, DirectWriter, Disk, DiskFile};
 use crate::layout::LOCK_FILE;
 
 /// Most buffers that one `pwritev` takes (IOV_MAX on Linux).
@@ -126,7 +127,7 @@ fn parent_of(path: &Path) -> PathBuf {
     }
 }
 
-fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(rustix::io::Errno::INTR) => {}
@@ -182,6 +183,16 @@ impl DiskFile for RealFile {
         // dirty pages and a second call would report success (ATC '20, "Can Applications Recover
         // from fsync Failures?").
         Ok(rustix::fs::fdatasync(&self.0)?)
+    }
+
+    fn direct(&self) -> Option<Box<dyn DirectWriter>> {
+        let direct = DirectFile::new(&self.0).ok()?;
+        Some(Box::new(direct))
+    }
+
+    fn read_ahead(&self) {
+        // Where the file system ignores it, the reader waits for each piece.
+        let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::WillNeed);
     }
 
     fn drop_cache(&self) {

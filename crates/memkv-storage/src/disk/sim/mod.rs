@@ -21,8 +21,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{DirLock, Disk, DiskFile};
-use state::{Change, File, Name, Random, State, not_found, power_lost};
+use super::direct::BLOCK;
+use super::{DirLock, DirectWriter, Disk, DiskFile};
+use state::{Change, Direct, File, Name, Random, State, not_found, power_lost};
 
 /// Kinds of operations that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +45,8 @@ pub struct Stats {
     pub bytes_written: u64,
     /// Successful syncs of files and directories.
     pub syncs: u64,
+    /// Successful direct writes, each of which counts as a sync, too.
+    pub direct: u64,
     /// Power cuts.
     pub crashes: u64,
     /// Unsynced sectors that power cuts kept.
@@ -68,7 +71,8 @@ pub struct SimDisk {
 }
 
 impl SimDisk {
-    /// An empty disk.
+    /// An empty disk. Whether it takes direct writes depends on the seed: a third of all do, a third
+    /// refuse each, and a third offer none.
     pub fn new(seed: u64) -> Self {
         Self {
             state: Arc::new(Mutex::new(State::new(seed))),
@@ -237,7 +241,7 @@ impl Disk for SimDisk {
             state.pending_names.push(name);
             Ok(number)
         })?;
-        SimFile::open(self, number)
+        Ok(Arc::new(SimFile::open(self, number)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -248,7 +252,7 @@ impl Disk for SimDisk {
                 .copied()
                 .ok_or_else(|| not_found(path))
         })?;
-        SimFile::open(self, number)
+        Ok(Arc::new(SimFile::open(self, number)?))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -369,15 +373,15 @@ struct SimFile {
 }
 
 impl SimFile {
-    fn open(disk: &SimDisk, number: u64) -> io::Result<Arc<dyn DiskFile>> {
+    fn open(disk: &SimDisk, number: u64) -> io::Result<Self> {
         disk.look(|state| {
             state.file(number)?.handles += 1;
             Ok(())
         })?;
-        Ok(Arc::new(Self {
+        Ok(Self {
             disk: disk.clone(),
             number,
-        }))
+        })
     }
 }
 
@@ -393,6 +397,42 @@ impl Drop for SimFile {
                 state.collect();
             }
         }
+    }
+}
+
+/// Writes past the cache: what it has written is durable, and nothing else of the file.
+struct SimDirect(SimFile);
+
+impl SimDirect {
+    fn write_durably(&self, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
+        let SimFile { disk, number } = &self.0;
+        let is_clean = disk.look(|state| Ok(state.file(*number)?.pending.is_empty()))?;
+        assert!(is_clean, "a direct write to a file that has unsynced ones");
+        self.0.write_at(offset, bufs)?;
+        self.0.sync_data()?;
+        disk.state.lock().stats.direct += 1;
+        Ok(())
+    }
+}
+
+impl DirectWriter for SimDirect {
+    fn write(&mut self, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
+        let SimFile { disk, .. } = &self.0;
+        if disk.look(|state| Ok(state.direct == Direct::Refused))? {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let end = offset + bufs.iter().map(|buf| buf.len() as u64).sum::<u64>();
+        let zeros = vec![0; (end.next_multiple_of(BLOCK as u64) - end) as usize];
+        let mut bufs = bufs.to_vec();
+        bufs.push(IoSlice::new(&zeros));
+        self.write_durably(offset, &bufs)
+    }
+
+    fn zero(&mut self, from: u64, to: u64) -> io::Result<()> {
+        let block = BLOCK as u64;
+        let (from, to) = (from.next_multiple_of(block), to.next_multiple_of(block));
+        let zeros = vec![0; to.saturating_sub(from) as usize];
+        self.write_durably(from, &[IoSlice::new(&zeros)])
     }
 }
 
@@ -455,6 +495,18 @@ impl DiskFile for SimFile {
         }
         result
     }
+
+    fn direct(&self) -> Option<Box<dyn DirectWriter>> {
+        let offered = self.disk.look(|state| Ok(state.direct != Direct::Absent));
+        let file = offered.and_then(|offered| {
+            offered
+                .then(|| Self::open(&self.disk, self.number))
+                .transpose()
+        });
+        Some(Box::new(SimDirect(file.ok()??)))
+    }
+
+    fn read_ahead(&self) {}
 
     fn drop_cache(&self) {
         let mut state = self.disk.state.lock();

@@ -111,8 +111,30 @@ impl Name {
     }
 }
 
+/// What becomes of direct writes: file systems differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direct {
+    /// They work.
+    Taken,
+    /// A file is opened for them, and then each is refused.
+    Refused,
+    /// No file is opened for them.
+    Absent,
+}
+
+impl Direct {
+    fn drawn(seed: u64) -> Self {
+        match seed % 3 {
+            0 => Self::Absent,
+            1 => Self::Taken,
+            _ => Self::Refused,
+        }
+    }
+}
+
 #[derive(Clone)]
 pub(super) struct State {
+    pub(super) direct: Direct,
     pub(super) random: Random,
     pub(super) files: BTreeMap<u64, File>,
     pub(super) next_file: u64,
@@ -145,6 +167,7 @@ pub(super) fn not_found(path: &Path) -> io::Error {
 impl State {
     pub(super) fn new(seed: u64) -> Self {
         Self {
+            direct: Direct::drawn(seed),
             random: Random(seed),
             files: BTreeMap::new(),
             next_file: 0,
