@@ -16,6 +16,7 @@ pub(crate) mod state_machine;
 mod streaming;
 #[cfg(test)]
 mod suite;
+pub(crate) mod watch;
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
-//! The async runtime that the engine runs on: tokio's, with two differences.
+//! The async runtime that the engine runs on: tokio's, with three differences.
 //!
 //! Randomness can be seeded per thread, so that a simulation draws the same election timeouts every
-//! time. And a sleep below a millisecond yields once instead: tokio rounds it up to a timer tick,
+//! time. Its state is shown through [`LatestWatch`], which costs less. And a sleep below a millisecond yields once instead: tokio rounds it up to a timer tick,
 //! and the engine's `io_completion_forwarder` sleeps 1 us between completions that arrive back to
 //! back, which would delay commits by 1 ms at the median (`raft/mod.rs:395-424` of alpha.37).
 
@@ -15,6 +15,8 @@ use openraft::{AsyncRuntime, OptionalSend};
 use openraft_rt_tokio as rt;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+
+use super::watch::LatestWatch;
 
 thread_local! {
     /// State of the seed sequence of this thread; `None`: ask the operating system.
@@ -64,7 +66,7 @@ impl AsyncRuntime for Runtime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
     type ThreadLocalRng = StdRng;
     type Mpsc = rt::TokioMpsc;
-    type Watch = rt::TokioWatch;
+    type Watch = LatestWatch;
     type Oneshot = rt::TokioOneshot;
     type Mutex<T: OptionalSend + 'static> = rt::TokioMutex<T>;
 
