@@ -12,18 +12,17 @@ use crate::{FatalError, Phase};
 
 /// Passes on what the engine says of itself: who leads, and whether it still runs.
 pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
-    let mut metrics = raft.metrics();
+    // Not all metrics, which are new in each of the engine's turns.
+    let mut metrics = raft.server_metrics();
+    let mut applied = inner.replica.subscribe();
     let mut last_leader = None;
     loop {
-        let (mut leader, leads, running) = {
+        let (mut leader, leads) = {
             let now = metrics.borrow_watched();
             let term = now.vote.leader_id.term;
             let leader = now.current_leader.map(|id| Leader { term, id });
-            (leader, now.state.is_leader(), now.running_state.clone())
+            (leader, now.state.is_leader())
         };
-        if let Err(error) = running {
-            return inner.fail(fatal(&error));
-        }
         {
             let mut since = inner.led_since.lock();
             *since = leads.then(|| since.unwrap_or_else(Instant::now));
@@ -51,7 +50,8 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
             }
             announce(&inner, leader);
         }
-        if leader.is_some() && inner.is_formed() {
+        let is_formed = inner.is_formed();
+        if leader.is_some() && is_formed {
             inner.set_phase(Phase::Serving, String::new());
         }
         let heard_or_lost = async {
@@ -64,9 +64,12 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
             biased;
             changed = metrics.changed() => changed,
             () = heard_or_lost => Ok(()),
+            // The first leader is there before the first entry. The sender lives as long as `inner`.
+            _ = applied.changed(), if !is_formed => Ok(()),
         };
         if changed.is_err() {
-            let running = metrics.borrow_watched().running_state.clone();
+            // The engine has ended, and said why before.
+            let running = raft.metrics().borrow_watched().running_state.clone();
             if let Err(error) = running {
                 inner.fail(fatal(&error));
             }

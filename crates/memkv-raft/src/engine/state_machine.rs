@@ -135,11 +135,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         let mut chunks = entries.ready_chunks(APPLY_CHUNK);
+        let mut follows = false;
         while let Some(chunk) = chunks.next().await {
+            if std::mem::replace(&mut follows, true) {
+                // Heartbeats and votes run on the same thread: let them in between chunks.
+                tokio::task::yield_now().await;
+            }
             let chunk = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
             self.apply_chunk(chunk);
-            // Heartbeats and votes run on the same thread: let them in between chunks.
-            tokio::task::yield_now().await;
         }
         Ok(())
     }
