@@ -75,6 +75,7 @@ pub(crate) fn empty(disk: &SimDisk) {
 pub(crate) fn mend(disk: &SimDisk) {
     // Operations are counted from 1.
     disk.crash_at_op(0);
+    disk.fail_no_more();
     empty(disk);
 }
 

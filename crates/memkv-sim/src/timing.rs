@@ -28,8 +28,8 @@ const LATE_MS: u64 = 100;
 /// A leader that takes longer to commit is not one that serves, in microseconds: three looks.
 const COMMITS_WITHIN: u64 = 60_000;
 /// A leader that no quorum has followed for this long is about to refuse commands, as it does after
-/// the longest election timeout, 1 s: another may lead by then.
-const HEARD_WITHIN: Duration = Duration::from_millis(900);
+/// three fifths of `election_timeout_ms`, 600 ms: another may lead soon.
+const HEARD_WITHIN: Duration = Duration::from_millis(500);
 /// A process that knows log time for so long, in microseconds, has written it down: a disk that is
 /// slow takes some tenths of a second.
 const WRITTEN_WITHIN: u64 = 2_000_000;

@@ -137,6 +137,11 @@ impl SimDisk {
             .push(kind);
     }
 
+    /// Takes back what [`Self::fail_next`] has queued and what has not failed yet.
+    pub fn fail_no_more(&self) {
+        self.state.lock().fail_next.clear();
+    }
+
     /// Makes operations of a kind fail at random, so many of a million.
     pub fn fail_rate(&self, op: Op, per_million: u32) {
         self.state.lock().fail_rate.insert(op, per_million);
