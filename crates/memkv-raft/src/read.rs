@@ -11,7 +11,7 @@ use std::time::Duration;
 use openraft::ReadPolicy;
 use tokio::time::Instant;
 
-use crate::confirm::Confirmer;
+use crate::confirm::{Confirmer, LONGEST};
 use crate::node::Inner;
 use crate::rounds::RoundFailed;
 use crate::turns::after_others;
@@ -24,8 +24,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// long, and a disk that stalls for longer than this is rare.
 const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long after `hold` a read has ended at the latest: the round under way and the next one.
-pub(crate) const OVERTIME: Duration = CONFIRM_TIMEOUT.saturating_mul(2);
+/// How long after `hold` a read has ended at the latest: the round under way and the next one, each
+/// by the peers and then by the engine.
+pub(crate) const OVERTIME: Duration = CONFIRM_TIMEOUT.saturating_add(LONGEST).saturating_mul(2);
 
 /// Waits until whatever was acknowledged before this call is applied here. Ends at most
 /// [`OVERTIME`] after the node's `hold`.
@@ -87,13 +88,12 @@ async fn under_one_leader(
 /// Serves the rounds of reads that this node confirms as the leader.
 pub(crate) async fn run_led(inner: Arc<Inner>) {
     let confirmer = Confirmer::default();
-    let confirm = || {
-        under_one_leader(&inner, async {
-            match confirmer.ask_peers(&inner).await {
-                Some(index) => Ok(index),
-                None => ask_engine(&inner, &confirmer).await,
-            }
-        })
+    let confirm = || async {
+        // Ends soon by itself, so it needs no timer for each round.
+        match confirmer.ask_peers(&inner).await {
+            Some(index) => Ok(index),
+            None => under_one_leader(&inner, ask_engine(&inner, &confirmer)).await,
+        }
     };
     inner
         .led_reads

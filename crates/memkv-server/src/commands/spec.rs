@@ -1,7 +1,6 @@
 //! What is known of a command besides what it does: the columns of the table. Never executes
 //! anything; parsing, arity errors, `COMMAND *` and the documentation are all read from here.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use memkv_resp::Request;
@@ -162,16 +161,23 @@ pub(crate) mod flag {
     ];
 }
 
-/// Every name and its line.
-static INDEX: LazyLock<HashMap<&'static [u8], &'static Spec>> = LazyLock::new(|| {
-    TABLE
-        .iter()
-        .map(|spec| (spec.name.as_bytes(), spec))
-        .collect()
-});
-
 /// Longest name in the table, so that looking one up needs no allocation.
 const NAME_BYTES: usize = 32;
+
+/// The table by the lengths of names, and by names within one length: a few comparisons find a line,
+/// for less than a hash costs that nobody can aim at.
+struct Index {
+    specs: Vec<&'static Spec>,
+    /// Where the names of each length begin, and where the last ones end.
+    begins: [usize; NAME_BYTES + 2],
+}
+
+static INDEX: LazyLock<Index> = LazyLock::new(|| {
+    let mut specs: Vec<&Spec> = TABLE.iter().collect();
+    specs.sort_by_key(|spec| (spec.name.len(), spec.name));
+    let begins = std::array::from_fn(|len| specs.partition_point(|spec| spec.name.len() < len));
+    Index { specs, begins }
+});
 
 /// The line of a command by its full name (`client|id`), whatever its case.
 pub(crate) fn find(name: &[u8]) -> Option<&'static Spec> {
@@ -179,7 +185,10 @@ pub(crate) fn find(name: &[u8]) -> Option<&'static Spec> {
     let lower = lower.get_mut(..name.len())?;
     lower.copy_from_slice(name);
     lower.make_ascii_lowercase();
-    INDEX.get(&*lower).copied()
+    let Index { specs, begins } = &*INDEX;
+    let specs = &specs[begins[name.len()]..begins[name.len() + 1]];
+    let at = specs.binary_search_by(|spec| spec.name.as_bytes().cmp(lower));
+    at.ok().map(|at| specs[at])
 }
 
 /// The line of the command that a request names, its arity checked.

@@ -48,10 +48,11 @@ pub struct Links {
     runtime: Handle,
     /// Where the tasks of [`Lane::Read`] run.
     reads: Handle,
-    links: Mutex<HashMap<Target, Link>>,
+    /// In order of their first use. Few, so that to look at each costs less than to hash a name.
+    links: Mutex<Vec<(Target, Link)>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 struct Target {
     name: String,
     addr: String,
@@ -95,12 +96,23 @@ impl Links {
         self
     }
 
-    fn enqueue(&self, target: Target, frame: Frame, reply: Reply) {
+    fn enqueue(&self, (name, addr, lane): (&str, &str, Lane), frame: Frame, reply: Reply) {
         let bytes = frame.len();
         let mut links = self.links.lock();
-        let link = links
-            .entry(target)
-            .or_insert_with_key(|target| self.open(target.clone()));
+        let is_it =
+            |target: &Target| target.lane == lane && target.addr == addr && target.name == name;
+        let known = links.iter().position(|(target, _)| is_it(target));
+        let at = known.unwrap_or_else(|| {
+            let target = Target {
+                name: name.to_owned(),
+                addr: addr.to_owned(),
+                lane,
+            };
+            let link = self.open(target.clone());
+            links.push((target, link));
+            links.len() - 1
+        });
+        let (_, link) = &links[at];
         if link.queued_bytes.load(Ordering::Relaxed) + bytes > QUEUE_MAX_BYTES {
             let full = "too much waits for this peer; it reads slowly or not at all".to_owned();
             let _ = reply.send(Err(CallError::Unreachable(full)));
@@ -144,12 +156,7 @@ impl Transport for Links {
         request: Frame,
     ) -> BoxFuture<'static, Result<Bytes, CallError>> {
         let (reply, response) = oneshot::channel();
-        let target = Target {
-            name: name.to_owned(),
-            addr: addr.to_owned(),
-            lane,
-        };
-        self.enqueue(target, request, reply);
+        self.enqueue((name, addr, lane), request, reply);
         Box::pin(async move {
             let stopped = || Err(CallError::Lost("the node is stopping".to_owned()));
             response.await.unwrap_or_else(|_| stopped())

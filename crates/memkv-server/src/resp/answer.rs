@@ -9,7 +9,7 @@ use memkv_raft::RequestError;
 use memkv_raft::store::{Query, Reply, ReplyError, ReplyValue, Step, Store};
 use memkv_resp::ReplyWriter;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::Resp;
 use super::conn::{Conn, Gone, OUTPUT_BYTES};
@@ -33,16 +33,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             return Ok(());
         };
         // All are in line before the first one is waited for.
-        let commands = mem::take(&mut segment.commands);
+        let commands = segment.commands.drain(..);
         let mut outcomes = commands
-            .into_iter()
             .map(|command| backend.write(command))
             .collect::<Vec<_>>()
             .into_iter();
         let mut started = Instant::now();
         let deadline = started + resp.api.answer_within();
         let writes = outcomes.len();
-        let mut found = VecDeque::new();
+        let mut found = mem::take(&mut segment.found);
         let mut failed = None;
         for slot in segment.slots.drain(..) {
             let (name, shape, silent, plan) = match slot {
@@ -63,16 +62,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 }
             };
             let value = if let Some(outcome) = outcomes.next() {
-                let outcome = timeout_at(deadline, outcome).await;
+                let outcome = self.patience.wait(deadline, outcome).await;
                 if outcomes.len() == 0 {
                     resp.api.latency().wrote(started.elapsed(), writes);
                 }
-                outcome.map_or_else(|_| Err(no_outcome(name)), |outcome| written(name, outcome))
+                outcome.map_or_else(|| Err(no_outcome(name)), |outcome| written(name, outcome))
             } else {
                 if found.is_empty() && failed.is_none() {
                     let queries = mem::take(&mut segment.queries);
                     let asked = queries.len();
-                    match resp.look(self.session.stale_reads, queries).await {
+                    let values = mem::take(&mut found);
+                    let stale = self.session.stale_reads;
+                    match resp.look(stale, queries, values).await {
                         Ok((values, left)) => (found, segment.queries) = (values, left),
                         Err(failure) => failed = Some(failure),
                     }
@@ -95,6 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 self.flush().await?;
             }
         }
+        segment.found = found;
         segment.recycle();
         self.segment = segment;
         Ok(())
@@ -153,16 +155,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
 
 /// Reading, which needs nothing of the connection but whether old answers will do.
 impl<B: Backend> Resp<B> {
-    /// Answers as many queries as one look at the store allows.
-    async fn look(&self, stale: bool, queries: VecDeque<Query>) -> Result<Found, Failure> {
+    /// Answers as many queries as one look at the store allows; `values` is where, and empty.
+    async fn look(
+        &self,
+        stale: bool,
+        queries: VecDeque<Query>,
+        values: VecDeque<ReplyValue>,
+    ) -> Result<Found, Failure> {
         let Some(backend) = self.api.backend() else {
             return Err(Failure::loading());
         };
         if stale {
-            return Ok(backend.read_stale(|store| look(store, queries, backend.now_ms(store))));
+            let read = |store: &Store| look(store, queries, values, || backend.now_ms(store));
+            return Ok(backend.read_stale(read));
         }
         let clock = backend.clone();
-        self.linearizable(move |store| look(store, queries, clock.now_ms(store)))
+        self.linearizable(move |store| look(store, queries, values, || clock.now_ms(store)))
             .await
     }
 
@@ -207,7 +215,8 @@ impl<B: Backend> Resp<B> {
                     all.extend(queries.drain(..).map(|_| ReplyValue::Error(error)));
                     break;
                 }
-                let (values, left) = look(store, mem::take(&mut queries), now_ms);
+                let asked = mem::take(&mut queries);
+                let (values, left) = look(store, asked, VecDeque::new(), || now_ms);
                 bytes += values.iter().map(size).sum::<usize>();
                 all.extend(values);
                 queries = left;

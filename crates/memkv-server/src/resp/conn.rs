@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::Resp;
+use super::patience::Patience;
 use super::segment::Segment;
 use super::server::Stats;
 use super::session::Session;
@@ -68,9 +69,10 @@ pub(super) struct Conn<'a, S, B> {
     /// What the input may take of the memory that all connections share.
     held: Held,
     pub(super) out: BytesMut,
-    parser: RequestParser,
+    pub(super) parser: RequestParser,
     pub(super) session: Session,
     pub(super) segment: Segment,
+    pub(super) patience: Patience,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
@@ -84,6 +86,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             parser: RequestParser::new(limits(resp, &session)),
             session,
             segment: Segment::default(),
+            patience: Patience::default(),
         }
     }
 
@@ -209,7 +212,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             // `write_buf`: one buffer needs no vectored call, which costs more.
             match poll!(pin!(self.stream.write(&self.out))) {
                 Poll::Ready(Ok(written @ 1..)) => {
-                    self.out.advance(written);
+                    if written == self.out.len() {
+                        // All of the buffer is there again, without looking for it.
+                        self.out.clear();
+                    } else {
+                        self.out.advance(written);
+                    }
                     continue;
                 }
                 Poll::Ready(_) => return Err(Gone),

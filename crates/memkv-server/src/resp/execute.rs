@@ -56,7 +56,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     || matches!(spec.name, "quit" | "reset");
                 match (&self.session.queue, is_control) {
                     (Some(_), false) => self.enqueue(spec, request),
-                    _ => self.dispatch(spec, &request).await?,
+                    _ => {
+                        self.dispatch(spec, &request).await?;
+                        self.parser.recycle(request);
+                    }
                 }
             }
         }

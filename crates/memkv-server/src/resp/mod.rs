@@ -14,6 +14,7 @@ mod clients;
 mod conn;
 mod execute;
 mod hub;
+mod patience;
 mod publish;
 mod segment;
 mod server;

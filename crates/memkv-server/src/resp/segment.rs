@@ -49,6 +49,8 @@ pub(super) struct Segment {
     pub(super) queries: VecDeque<Query>,
     /// Answers that came up in between.
     pub(super) ready: BytesMut,
+    /// What looks have found and is not written yet.
+    pub(super) found: VecDeque<ReplyValue>,
     values: usize,
 }
 
@@ -66,6 +68,7 @@ impl Segment {
         self.commands.clear();
         self.queries.clear();
         self.ready.clear();
+        self.found.clear();
         self.values = 0;
     }
 
@@ -108,9 +111,15 @@ fn answers_value(command: &Command) -> bool {
 /// What a look has found, and what it has not come to.
 pub(super) type Found = (VecDeque<ReplyValue>, VecDeque<Query>);
 
-/// Answers queries in order, at least one, until there is enough to send.
-pub(super) fn look(store: &Store, mut queries: VecDeque<Query>, now_ms: u64) -> Found {
-    let mut values = VecDeque::with_capacity(queries.len());
+/// Answers queries in order behind `values`, at least one, until there is enough to send. Most need
+/// not know what time it is, and then nobody asks.
+pub(super) fn look(
+    store: &Store,
+    mut queries: VecDeque<Query>,
+    mut values: VecDeque<ReplyValue>,
+    now_ms: impl Fn() -> u64,
+) -> Found {
+    let mut now = None;
     let mut bytes = 0;
     while bytes < LOOK_BYTES
         && let Some(query) = queries.pop_front()
@@ -118,7 +127,9 @@ pub(super) fn look(store: &Store, mut queries: VecDeque<Query>, now_ms: u64) -> 
         let value = if is_too_large(store, 0, &query) {
             ReplyValue::Error(ReplyError::ReplyTooLong)
         } else {
-            store.query(&query, now_ms)
+            let asks_time = query.asks_time();
+            let now = asks_time.then(|| *now.get_or_insert_with(&now_ms));
+            store.query(&query, now.unwrap_or(0))
         };
         bytes += size(&value);
         values.push_back(value);

@@ -135,6 +135,17 @@ impl Query {
         }
     }
 
+    /// Whether the answer depends on what time it is, and not only on the keys.
+    #[must_use]
+    pub fn asks_time(&self) -> bool {
+        match self {
+            Query::InDatabase { query, .. } => query.asks_time(),
+            Query::Ttl { .. } => true,
+            // A deliberate bug lets keys go by the reader's clock.
+            _ => cfg!(memkv_bugs),
+        }
+    }
+
     /// The same query for `database`; 0 needs no wrapping.
     #[must_use]
     pub fn in_database(self, database: u8) -> Query {
