@@ -1,5 +1,5 @@
 //! Writes past the system's cache (`O_DIRECT`), each of which is durable when it returns.
-//! Never reads through the cache what it wrote itself, and never shortens or names a file.
+//! Never shortens or names a file, and reads one only where another writer, or a failure, left it.
 //!
 //! One call instead of a write and an fdatasync, no copy that the system keeps and later looks for,
 //! and an error is that of the very write. Such writes go in whole blocks, so the block in which

@@ -1,6 +1,7 @@
 //! The seam between this crate and the operating system: every byte goes through [`Disk`].
 //! Never knows what the bytes mean; formats live in the modules above.
-//! Invariant: nothing is durable before `sync_data` (contents) and `sync_dir` (names) returned.
+//! Invariant: nothing is durable before `sync_data` or a direct write (contents) and `sync_dir` (names)
+//! returned.
 
 mod direct;
 pub mod real;
