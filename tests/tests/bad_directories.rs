@@ -264,13 +264,27 @@ fn fill_disk(path: &Path) {
 }
 
 #[test]
+fn a_failing_write_of_the_log_stops_the_node_at_once_and_the_others_go_on() {
+    a_failing_disk_stops_the_node("write", &["inject=pwritev2:error=EIO:when=20+"]);
+}
+
+/// On a file system that takes no direct writes.
+#[test]
 fn a_failing_fsync_stops_the_node_at_once_and_the_others_go_on() {
+    // The first syncs are those of the start; a later one fails, and none is tried again.
+    let injections = [
+        "inject=pwritev2:error=EINVAL",
+        "inject=fdatasync,fsync:error=EIO:when=40+",
+    ];
+    a_failing_disk_stops_the_node("sync", &injections);
+}
+
+/// Lets calls of one node fail, as `strace` is told, until it ends and says that it could not `what`.
+fn a_failing_disk_stops_the_node(what: &str, injections: &[&str]) {
     let mut cluster = Cluster::start(3);
     set(&mut cluster.nodes[0].seed(), "before", "kept");
     cluster.nodes[2].terminate();
-    // The first syncs are those of the start; a later one fails, and none is tried again.
-    let inject = "inject=fdatasync,fsync:error=EIO:when=40+";
-    let strace = [
+    let mut strace = vec![
         "strace",
         "-f",
         "-D",
@@ -278,10 +292,11 @@ fn a_failing_fsync_stops_the_node_at_once_and_the_others_go_on() {
         "-o",
         "strace.log",
         "-e",
-        "trace=fdatasync,fsync",
-        "-e",
-        inject,
+        "trace=fdatasync,fsync,pwritev2",
     ];
+    for injection in injections {
+        strace.extend(["-e", injection]);
+    }
     let command = cluster.nodes[2].command_under(&strace);
     cluster.nodes[2].start_with(command);
     let mut client = cluster.nodes[0].seed();
@@ -293,7 +308,8 @@ fn a_failing_fsync_stops_the_node_at_once_and_the_others_go_on() {
     });
     let output = cluster.nodes[2].process().output();
     assert!(!status.success(), "{status}:\n{output}");
-    assert!(output.contains("sync"), "says what failed:\n{output}");
+    let failed = format!("cannot {what} log segment");
+    assert!(output.contains(&failed), "says what failed:\n{output}");
     set(&mut client, "after", "kept");
 
     cluster.nodes[2].kill();

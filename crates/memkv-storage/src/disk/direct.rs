@@ -21,16 +21,19 @@ use super::real::retry;
 /// systems, and no disk has larger sectors.
 pub(super) const BLOCK: usize = 4096;
 
-/// What one write takes from the buffer at most. One that is longer goes in pieces and is synced
-/// once behind the last; and the buffer never grows beyond that.
-const PIECE: usize = 1 << 20;
+/// What one call writes at most. A longer write goes in pieces and is synced once behind the last, so
+/// the buffer stays small: it is taken from every node's memory.
+const PIECE: usize = 256 << 10;
+
+/// Most writes are not longer than this, and need a buffer of no more.
+const SMALL: usize = 32 << 10;
 
 /// The writer of one file.
 pub(super) struct DirectFile {
     direct: File,
     /// The same file through the cache, for the beginning of a block that another one wrote.
     cached: File,
-    /// Memory for [`PIECE`] and the alignment, as far as it was needed.
+    /// Memory for a piece and the alignment, as far as it was needed.
     memory: Vec<u8>,
     /// The block in which the last write ended, up to that end.
     tail: Tail,
@@ -128,18 +131,18 @@ impl DirectWriter for DirectFile {
             let len = (to - at).min(PIECE as u64) as usize;
             let zeros = &mut aligned(&mut self.memory, len)[..len.next_multiple_of(BLOCK)];
             zeros.fill(0);
-            write_all(&self.direct, at, zeros, ReadWriteFlags::DSYNC)?;
+            write_all(&self.direct, at, zeros, ReadWriteFlags::empty())?;
             at += zeros.len() as u64;
         }
-        Ok(())
+        Ok(rustix::fs::fdatasync(&self.direct)?)
     }
 }
 
 /// Memory of `len` bytes, in whole blocks and at a multiple of [`BLOCK`].
 fn aligned(memory: &mut Vec<u8>, len: usize) -> &mut [u8] {
-    let needed = len.next_multiple_of(BLOCK) + BLOCK;
-    if memory.len() < needed {
-        *memory = vec![0; needed.max(2 * memory.len()).min(PIECE + BLOCK)];
+    if memory.len() < len.next_multiple_of(BLOCK) + BLOCK {
+        let whole = if len <= SMALL { SMALL } else { PIECE };
+        *memory = vec![0; whole + BLOCK];
     }
     let at = memory.as_ptr().align_offset(BLOCK);
     &mut memory[at..]
