@@ -1,9 +1,9 @@
 //! The async runtime that the engine runs on: tokio's, with three differences.
 //!
 //! Randomness can be seeded per thread, so that a simulation draws the same election timeouts every
-//! time. Its state is shown through [`LatestWatch`], which costs less. And a sleep below a millisecond yields once instead: tokio rounds it up to a timer tick,
-//! and the engine's `io_completion_forwarder` sleeps 1 us between completions that arrive back to
-//! back, which would delay commits by 1 ms at the median (`raft/mod.rs:395-424` of alpha.37).
+//! time. Its state is shown through [`LatestWatch`], which costs less. And a sleep below a millisecond
+//! yields once instead: tokio rounds it up to a timer tick, and the engine's
+//! `io_completion_forwarder` sleeps 1 us between completions that arrive back to back, which would delay commits by 1 ms at the median (`raft/mod.rs:395-424` of alpha.37).
 
 use std::cell::Cell;
 use std::future::Future;

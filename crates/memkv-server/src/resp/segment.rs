@@ -127,8 +127,7 @@ pub(super) fn look(
         let value = if is_too_large(store, 0, &query) {
             ReplyValue::Error(ReplyError::ReplyTooLong)
         } else {
-            let asks_time = query.asks_time();
-            let now = asks_time.then(|| *now.get_or_insert_with(&now_ms));
+            let now = query.asks_time().then(|| *now.get_or_insert_with(&now_ms));
             store.query(&query, now.unwrap_or(0))
         };
         bytes += size(&value);

@@ -14,8 +14,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use rustix::fs::OFlags;
 use rustix::io::ReadWriteFlags;
 
-use super::DirectWriter;
-use super::real::retry;
+use super::real::{RealFile, retry};
+use super::{DirectWriter, DiskFile, zero_fill};
 
 /// Offsets, lengths and memory of direct writes are multiples of this: the block of the usual file
 /// systems, and no disk has larger sectors.
@@ -30,7 +30,7 @@ const SMALL: usize = 32 << 10;
 
 /// The writer of one file.
 pub(super) struct DirectFile {
-    direct: File,
+    direct: RealFile,
     /// The same file through the cache, for the beginning of a block that another one wrote.
     cached: File,
     /// Memory for a piece and the alignment, as far as it was needed.
@@ -58,7 +58,7 @@ impl DirectFile {
             .custom_flags(flags)
             .open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         Ok(Self {
-            direct,
+            direct: RealFile(direct),
             cached: file.try_clone()?,
             memory: Vec::new(),
             tail: Tail::default(),
@@ -81,7 +81,7 @@ impl DirectFile {
         for mut buf in bufs.iter().map(|buf| &buf[..]) {
             while !buf.is_empty() {
                 if used == PIECE {
-                    write_all(&self.direct, at, &memory[..PIECE], flags)?;
+                    write_all(&self.direct.0, at, &memory[..PIECE], flags)?;
                     (at, used) = (at + PIECE as u64, 0);
                 }
                 let (now, later) = buf.split_at(buf.len().min(PIECE - used));
@@ -92,10 +92,9 @@ impl DirectFile {
         }
         let blocks = used.next_multiple_of(BLOCK);
         memory[used..blocks].fill(0);
-        write_all(&self.direct, at, &memory[..blocks], flags)?;
+        write_all(&self.direct.0, at, &memory[..blocks], flags)?;
         if total > PIECE {
-            // Not tried again after an error, for the reasons of `sync_data`.
-            rustix::fs::fdatasync(&self.direct)?;
+            self.direct.sync_data()?;
         }
         let last = used - used % BLOCK;
         self.tail.start = at + last as u64;
@@ -126,15 +125,10 @@ impl DirectWriter for DirectFile {
     }
 
     fn zero(&mut self, from: u64, to: u64) -> io::Result<()> {
-        let mut at = from.next_multiple_of(BLOCK as u64);
-        while at < to {
-            let len = (to - at).min(PIECE as u64) as usize;
-            let zeros = &mut aligned(&mut self.memory, len)[..len.next_multiple_of(BLOCK)];
-            zeros.fill(0);
-            write_all(&self.direct, at, zeros, ReadWriteFlags::empty())?;
-            at += zeros.len() as u64;
-        }
-        Ok(rustix::fs::fdatasync(&self.direct)?)
+        let block = BLOCK as u64;
+        let (from, to) = (from.next_multiple_of(block), to.next_multiple_of(block));
+        zero_fill(&self.direct, from, to)?;
+        self.direct.sync_data()
     }
 }
 

@@ -110,8 +110,12 @@ pub trait DirectWriter: Send {
     fn zero(&mut self, from: u64, to: u64) -> io::Result<()>;
 }
 
-/// Zeros for filling files; 64 KiB because that is the smallest segment.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// Zeros for filling files; 64 KiB because that is the smallest segment, and aligned as direct writes
+/// demand.
+#[repr(align(4096))]
+struct Zeros([u8; 64 << 10]);
+
+static ZEROS: Zeros = Zeros([0; 64 << 10]);
 
 /// Overwrites `from..to` with zeros, so that later writes into it change no file system metadata
 /// and their fdatasync is 1.4 times faster than after `fallocate` (measured).
@@ -123,8 +127,8 @@ pub fn zero_fill(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
         let mut slices = Vec::with_capacity(16);
         let mut bytes = 0;
         while slices.len() < 16 && left > 0 {
-            let piece = left.min(ZEROS.len() as u64) as usize;
-            slices.push(IoSlice::new(&ZEROS[..piece]));
+            let piece = left.min(ZEROS.0.len() as u64) as usize;
+            slices.push(IoSlice::new(&ZEROS.0[..piece]));
             bytes += piece as u64;
             left -= piece as u64;
         }

@@ -20,7 +20,7 @@ const BUFFERS_PER_CALL: usize = 1024;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
-struct RealFile(File);
+pub(super) struct RealFile(pub(super) File);
 
 struct RealLock(#[allow(dead_code, reason = "held for its flock")] File);
 

@@ -502,13 +502,12 @@ impl DiskFile for SimFile {
     }
 
     fn direct(&self) -> Option<Box<dyn DirectWriter>> {
-        let offered = self.disk.look(|state| Ok(state.direct != Direct::Absent));
-        let file = offered.and_then(|offered| {
-            offered
-                .then(|| Self::open(&self.disk, self.number))
-                .transpose()
-        });
-        Some(Box::new(SimDirect(file.ok()??)))
+        let direct = self.disk.look(|state| Ok(state.direct)).ok()?;
+        if direct == Direct::Absent {
+            return None;
+        }
+        let file = Self::open(&self.disk, self.number).ok()?;
+        Some(Box::new(SimDirect(file)))
     }
 
     fn read_ahead(&self) {}
