@@ -310,6 +310,8 @@ mod tests {
         }
         drop(sender);
         echo.await.unwrap();
+        // Waiting for a value does not mark as seen what was there already.
+        assert_eq!(*answered.borrow_and_update(), 20_000);
         assert_eq!(answered.changed().await, Err(RecvError(())));
     }
 }
