@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use crate::confirm::{Confirmer, LONGEST};
 use crate::node::Inner;
 use crate::rounds::RoundFailed;
-use crate::turns::after_others;
 use crate::wire::Kind;
 use crate::{Frame, Lane, RequestError};
 
@@ -95,10 +94,9 @@ pub(crate) async fn run_led(inner: Arc<Inner>) {
             None => under_one_leader(&inner, ask_engine(&inner, &confirmer)).await,
         }
     };
-    inner
-        .led_reads
-        .run(&inner.counters.read_batch, confirm, after_others)
-        .await;
+    let reads = &inner.led_reads;
+    let gather = |served| reads.gather(served);
+    reads.run(&inner.counters.read_batch, confirm, gather).await;
 }
 
 async fn ask_engine(inner: &Inner, confirmer: &Confirmer) -> Result<u64, RoundFailed> {
@@ -130,6 +128,6 @@ pub(crate) async fn run_sent(inner: Arc<Inner>) {
     };
     inner
         .sent_reads
-        .run(&inner.counters.read_batch, confirm, || ready(()))
+        .run(&inner.counters.read_batch, confirm, |_| ready(()))
         .await;
 }

@@ -14,6 +14,8 @@ use memkv_storage::Histogram;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::turns::after_others;
+
 /// Why a round gave no index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RoundFailed(pub(crate) String);
@@ -156,14 +158,30 @@ impl Rounds {
         woken.drain(..).for_each(Waker::wake);
     }
 
+    /// Lets more join the next round, after one that served so many: those who have been read from
+    /// their sockets, and if the others would be the larger party, those who have arrived there.
+    ///
+    /// Clients that wait for their answers fall into parties: served, waiting, and on the way. Where
+    /// each round leaves at once there are three, and with two of them a third fewer rounds. Never
+    /// waits for anybody who has not arrived.
+    pub(crate) async fn gather(&self, served: u64) {
+        after_others().await;
+        let waiting = self.queue.lock().joined;
+        if (1..served).contains(&waiting) {
+            tokio::task::yield_now().await;
+            after_others().await;
+        }
+    }
+
     /// Runs rounds of `ask` for ever, one after the other: a round costs as much CPU time
     /// as several reads, so the longer one takes, the more share the next.
-    /// Each round is counted in `sizes` by how many share it; `pause` is between two.
+    /// Each round is counted in `sizes` by how many share it; `pause` is between two, and is told
+    /// how many the first of them has served.
     pub(crate) async fn run<F: Future<Output = Outcome>, P: Future<Output = ()>>(
         &self,
         sizes: &Histogram,
         ask: impl Fn() -> F,
-        pause: impl Fn() -> P,
+        pause: impl Fn(u64) -> P,
     ) {
         let _closed_at_the_end = Close(self);
         let mut woken = Vec::new();
@@ -175,7 +193,7 @@ impl Rounds {
             }
             sizes.count(joined, 1);
             self.end(ask().await, &mut woken);
-            pause().await;
+            pause(joined).await;
         }
     }
 }
@@ -202,6 +220,8 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
+    use tokio::io::AsyncReadExt;
+
     #[tokio::test(start_paused = true)]
     async fn those_who_wait_share_a_round_that_starts_after_they_joined() {
         let rounds = Arc::new(Rounds::default());
@@ -219,7 +239,7 @@ mod tests {
                             Ok(round)
                         }
                     },
-                    || ready(()),
+                    |_| ready(()),
                 )
                 .await;
         });
@@ -241,6 +261,26 @@ mod tests {
         task.abort();
     }
 
+    #[tokio::test]
+    async fn the_smaller_party_takes_along_who_has_arrived() {
+        for (served, together) in [(1, 1), (2, 2)] {
+            let rounds = Arc::new(Rounds::default());
+            let (client, mut socket) = tokio::net::UnixStream::pair().unwrap();
+            client.writable().await.unwrap();
+            let reads = rounds.clone();
+            let task = tokio::spawn(async move {
+                socket.read_u8().await.unwrap();
+                reads.join();
+            });
+            tokio::task::yield_now().await;
+            rounds.join();
+            assert_eq!(client.try_write(b"?").unwrap(), 1);
+            rounds.gather(served).await;
+            assert_eq!(rounds.start(), together, "after a round of {served}");
+            task.await.unwrap();
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_is_told_when_there_will_be_no_more_rounds() {
         let rounds = Arc::new(Rounds::default());
@@ -248,7 +288,7 @@ mod tests {
         let task = tokio::spawn(async move {
             let never = std::future::pending;
             driver
-                .run(&Histogram::of_sizes(), never, || ready(()))
+                .run(&Histogram::of_sizes(), never, |_| ready(()))
                 .await;
         });
         let served = rounds.join().0;
