@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::build::{Runner, build};
 use super::deletes::DELETE_SLOTS;
-use super::entry::{Entry, Numbers, Record, Value, write_numbers};
+use super::entry::{Entry, Numbers, Record, Value, cost, write_numbers};
 use super::leaf::Keys;
 use super::order::Order;
 use super::records::{Number, Records};
@@ -90,6 +90,24 @@ pub(crate) fn shard_of(hash: u64) -> usize {
 /// it. Keys that share all three are one element.
 pub(super) type Due = (u64, u16, u32);
 
+/// An entry that is about to be overwritten: what of it must be known then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Old {
+    number: Number,
+    cost: u64,
+    deadline_ms: Option<u64>,
+}
+
+impl Old {
+    pub(super) fn of(number: Number, entry: &Entry<'_>) -> Old {
+        Old {
+            number,
+            cost: entry.cost(),
+            deadline_ms: entry.deadline_ms,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Database {
     table: Table,
@@ -128,13 +146,15 @@ impl Table {
         found.with_tag(shard_tag(tag)).find(|number| is_it(*number))
     }
 
-    fn insert(&mut self, place: Place, record: &Record<'_>, numbers: &Numbers) {
+    /// Puts in a key that is not there; tells how long the entry is.
+    fn insert(&mut self, place: Place, record: &Record<'_>, numbers: &Numbers) -> usize {
         if self.shards.is_empty() {
             self.shards.resize_with(SHARDS, Shard::default);
         }
-        let write = |out: &mut [u8]| record.write(numbers, out);
-        let number = self.records.insert(record.len(numbers), write);
+        let len = record.len(numbers);
+        let number = self.records.insert(len, |out| record.write(numbers, out));
         self.shards[place.shard].insert(place.shard_tag(), number);
+        len
     }
 
     /// Has the processor fetch the small entries of a shard, which are about to be read. They lie
@@ -158,16 +178,23 @@ impl Table {
         slots.fold(0, |sum, slot| sum ^ slot[0])
     }
 
-    /// Gives the key of an entry another record.
-    fn overwrite(&mut self, place: Place, old: Number, record: &Record<'_>, numbers: &Numbers) {
+    /// Gives the key of an entry another record; tells how long the entry is then.
+    fn overwrite(
+        &mut self,
+        place: Place,
+        old: Number,
+        record: &Record<'_>,
+        numbers: &Numbers,
+    ) -> usize {
         let len = record.len(numbers);
         if let Some(bytes) = self.records.rewrite(old, len) {
             record.write(numbers, bytes);
-            return;
+            return len;
         }
         let new = self.records.insert(len, |out| record.write(numbers, out));
         self.shards[place.shard].renumber(place.shard_tag(), old, new);
         self.release(old);
+        len
     }
 
     fn remove(&mut self, place: Place, number: Number) {
@@ -316,8 +343,8 @@ impl Database {
         record: &Record<'_>,
         numbers: &Numbers,
     ) {
-        self.table.insert(place, record, numbers);
-        self.bytes += record.cost(numbers);
+        let len = self.table.insert(place, record, numbers);
+        self.bytes += cost(len, numbers.deadline_ms);
         self.len += 1;
         self.deadline_changed(place, None, numbers.deadline_ms);
     }
@@ -326,15 +353,13 @@ impl Database {
     pub(super) fn overwrite(
         &mut self,
         place: Place,
-        number: Number,
+        old: &Old,
         record: &Record<'_>,
         numbers: &Numbers,
     ) {
-        let old = self.entry(number);
-        let (cost, deadline) = (old.cost(), old.deadline_ms);
-        self.table.overwrite(place, number, record, numbers);
-        self.bytes = self.bytes - cost + record.cost(numbers);
-        self.deadline_changed(place, deadline, numbers.deadline_ms);
+        let len = self.table.overwrite(place, old.number, record, numbers);
+        self.bytes = self.bytes - old.cost + cost(len, numbers.deadline_ms);
+        self.deadline_changed(place, old.deadline_ms, numbers.deadline_ms);
     }
 
     /// Changes nothing but the deadline.
@@ -345,30 +370,30 @@ impl Database {
         deadline_ms: Option<u64>,
         revision: Revision,
     ) {
-        let old = self.entry(number);
-        let (before, cost) = (old.deadline_ms, old.cost());
+        let entry = self.entry(number);
+        let old = Old::of(number, &entry);
         let numbers = Numbers {
-            create_revision: old.create_revision,
+            create_revision: entry.create_revision,
             mod_revision: revision,
             deadline_ms,
         };
-        if before.is_some() == deadline_ms.is_some() {
-            let (at, len) = (old.numbers_at(), old.len_with(&numbers));
+        if old.deadline_ms.is_some() == deadline_ms.is_some() {
+            let (at, len) = (entry.numbers_at(), entry.len_with(&numbers));
             if let Some(bytes) = self.table.records.rewrite(number, len) {
                 write_numbers(bytes, at, &numbers);
-                self.bytes = self.bytes - cost + self.entry(number).cost();
-                self.deadline_changed(place, before, deadline_ms);
+                self.bytes = self.bytes - old.cost + cost(len, deadline_ms);
+                self.deadline_changed(place, old.deadline_ms, deadline_ms);
                 return;
             }
         }
-        let old = self.entry(number);
-        let (key, value) = (old.key().to_vec(), Value::of(&old).to_bytes());
+        let entry = self.entry(number);
+        let (key, value) = (entry.key().to_vec(), Value::of(&entry).to_bytes());
         let record = Record {
             parts: &[&key, &value],
             key_len: key.len(),
             deadline_ms,
         };
-        self.overwrite(place, number, &record, &numbers);
+        self.overwrite(place, &old, &record, &numbers);
     }
 
     /// Takes an entry out.
@@ -511,7 +536,8 @@ mod tests {
                 (Some(number), _) => {
                     let created = database.entry(number).create_revision;
                     let numbers = record.numbers(created, revision);
-                    database.overwrite(place, number, &record, &numbers);
+                    let old = Old::of(number, &database.entry(number));
+                    database.overwrite(place, &old, &record, &numbers);
                     wanted.insert(key, (value, created, revision, deadline_ms));
                 }
             }

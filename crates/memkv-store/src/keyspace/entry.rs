@@ -89,11 +89,6 @@ impl<'a> Record<'a> {
             + numbers.len()
     }
 
-    /// What the entry will be taken to cost in memory.
-    pub(super) fn cost(&self, numbers: &Numbers) -> u64 {
-        cost(self.len(numbers), self.deadline_ms)
-    }
-
     /// Fills the front of `out`.
     pub(super) fn write(&self, numbers: &Numbers, mut out: &mut [u8]) {
         put(&mut out, first_field(self.key_len, self.deadline_ms));
@@ -107,7 +102,8 @@ impl<'a> Record<'a> {
     }
 }
 
-fn cost(len: usize, deadline_ms: Option<u64>) -> u64 {
+/// What an entry of `len` bytes is taken to cost in memory, the same wherever it is kept.
+pub(super) fn cost(len: usize, deadline_ms: Option<u64>) -> u64 {
     let deadline = deadline_ms.map_or(0, |_| DEADLINE_OVERHEAD_BYTES);
     super::records::slot_bytes(len) as u64 + ENTRY_OVERHEAD_BYTES + deadline
 }
@@ -239,7 +235,7 @@ impl<'a> Entry<'a> {
         self.deadline_ms.is_none_or(|deadline| deadline > now_ms)
     }
 
-    /// What the entry is taken to cost in memory, the same wherever it is kept.
+    /// See [`cost`].
     pub(crate) fn cost(&self) -> u64 {
         cost(self.len, self.deadline_ms)
     }

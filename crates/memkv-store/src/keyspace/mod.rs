@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 pub use self::build::Work;
 pub(crate) use self::build::{Runner, in_turn};
-use self::database::Place;
 pub(crate) use self::database::{Database, SHARDS, shard_of};
+use self::database::{Old, Place};
 pub(crate) use self::deletes::{DELETE_SLOTS, Deletes, noted};
 pub use self::entry::Value;
 pub(crate) use self::entry::{Entries, Entry, Record};
@@ -171,7 +171,8 @@ impl Keyspace {
             self.notices.note(expired, "expired", database, key);
             self.notices.note(NoticeClasses::NEW, "new", database, key);
         }
-        target.overwrite(place, number, record, &record.numbers(created, revision));
+        let old = Old::of(number, &entry);
+        target.overwrite(place, &old, record, &record.numbers(created, revision));
     }
 
     /// Gives a key another deadline; tells whether the key is there.
