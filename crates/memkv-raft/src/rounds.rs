@@ -159,7 +159,7 @@ impl Rounds {
     }
 
     /// Lets more join the next round, after one that served so many: those who have been read from
-    /// their sockets, and if the others would be the larger party, those who have arrived there.
+    /// their sockets, and if they are fewer than were served, those who have arrived there.
     ///
     /// Clients that wait for their answers fall into parties: served, waiting, and on the way. Where
     /// each round leaves at once there are three, and with two of them a third fewer rounds. Never

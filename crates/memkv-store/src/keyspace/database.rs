@@ -534,9 +534,9 @@ mod tests {
                     (known.2, known.3) = (revision, deadline_ms);
                 }
                 (Some(number), _) => {
-                    let created = database.entry(number).create_revision;
+                    let entry = database.entry(number);
+                    let (old, created) = (Old::of(number, &entry), entry.create_revision);
                     let numbers = record.numbers(created, revision);
-                    let old = Old::of(number, &database.entry(number));
                     database.overwrite(place, &old, &record, &numbers);
                     wanted.insert(key, (value, created, revision, deadline_ms));
                 }
