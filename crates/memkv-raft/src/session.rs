@@ -46,7 +46,7 @@ const OUTCOME_GRACE: Duration = Duration::from_millis(500);
 mod gather;
 mod window;
 
-use window::{Pending, Window};
+use window::{Closed, Pending, Window};
 
 type Answer = oneshot::Sender<Result<Reply, RequestError>>;
 
@@ -415,7 +415,7 @@ impl Session {
             match event {
                 Event::Executed { seq, reply } => window.executed(seq, Ok(reply)),
                 Event::Rejected(Rejected::Gap { expected }) => window.rewind_to(expected),
-                Event::Rejected(Rejected::UnknownSession) => window.fenced(),
+                Event::Rejected(Rejected::UnknownSession) => window.fenced(Closed::InLog),
                 Event::Opened(id) => window.opened(id),
             }
         }
@@ -429,25 +429,26 @@ impl Session {
 
     /// A snapshot replaced the store: what it executed of this session is in its cached replies.
     pub(crate) fn on_snapshot(&self, store: &Store) {
-        let node = self.node_id();
-        let mut window = self.window.lock();
-        let id = store.session_of_node(node);
+        let id = store.session_of_node(self.node_id());
         let session = id
-            .and_then(|id| store.session(id))
-            .filter(|s| s.boot() == self.boot);
-        match (id, session) {
-            (Some(id), Some(session)) => {
-                if window.id.is_none() {
-                    window.opened(id);
-                }
-                while window.first_seq <= session.last_seq() && !window.slots.is_empty() {
-                    let seq = window.first_seq;
-                    let answer = session.reply(seq).cloned().ok_or_else(lost_reply);
-                    window.executed(seq, answer);
-                }
+            .and_then(|id| Some((id, store.session(id)?)))
+            .filter(|(_, session)| session.boot() == self.boot);
+        let mut window = self.window.lock();
+        if window
+            .id
+            .is_some_and(|own| session.is_none_or(|(id, _)| id != own))
+        {
+            window.fenced(Closed::BehindSnapshot);
+        }
+        if let Some((id, session)) = session {
+            if window.id.is_none() {
+                window.opened(id);
             }
-            _ if window.id.is_some() => window.fenced(),
-            _ => {}
+            while window.first_seq <= session.last_seq() && !window.slots.is_empty() {
+                let seq = window.first_seq;
+                let answer = session.reply(seq).cloned().ok_or_else(lost_reply);
+                window.executed(seq, answer);
+            }
         }
         drop(window);
         self.wakeup.notify_one();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use memkv_store::{Command, Rejected, Reply, ReplyValue, check_group};
+use memkv_store::{
+    BatchBuilder, Command, Rejected, Reply, ReplyValue, Store, SystemOp, check_group,
+};
 
 use super::{Event, GroupOutcome, OUTCOME_GRACE, RESEND_AFTER, Session};
 use crate::RequestError;
@@ -227,6 +229,57 @@ async fn a_closed_session_executes_nothing_more_and_says_so() {
     // The old group's outcome must not touch the new window.
     session.settle(ID, group.first_seq, group.count, GroupOutcome::NotAppended);
     assert!(session.next_group().is_none());
+}
+
+/// A store whose log holds these operations, as a snapshot would bring it.
+fn store_after(ops: &[SystemOp]) -> Store {
+    let mut store = Store::default();
+    for (op, index) in ops.iter().zip(ID..) {
+        let mut batch = BatchBuilder::new(0);
+        batch.system(op);
+        store.apply(index, &batch.finish(), &mut ());
+    }
+    store
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_session_executed_behind_a_snapshot_is_unknown() {
+    let open_session = SystemOp::OpenSession { node: 1, boot: 1 };
+    let close = SystemOp::CloseSession { session: ID };
+    // Closed, and closed and opened again by a request that came twice.
+    for ops in [
+        vec![open_session.clone(), close.clone()],
+        vec![open_session.clone(), close, open_session],
+    ] {
+        let session = open();
+        session.identify(1);
+        let mut sent = submit(&session, "a");
+        session.next_group().unwrap();
+        let mut refused = submit(&session, "b");
+        session.rewind();
+        let group = session.next_group().unwrap();
+        assert_eq!(group.count, 2);
+        session.settle(ID, 2, 1, GroupOutcome::NotAppended);
+        session.on_snapshot(&store_after(&ops));
+        assert!(is_unknown(answer(&mut sent)));
+        assert!(is_not_executed(answer(&mut refused)));
+        assert_eq!(session.id(), (ops.len() == 3).then_some(ID + 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_another_one_follows_was_closed() {
+    let session = open();
+    let mut waiting = submit(&session, "a");
+    session.next_group().unwrap();
+    session.on_applied(vec![executed(1)]);
+    assert!(answer(&mut waiting).unwrap().is_ok());
+    let mut waiting = submit(&session, "b");
+    session.next_group().unwrap();
+    session.on_applied(vec![Event::Opened(ID + 1)]);
+    assert!(is_not_executed(answer(&mut waiting)));
+    let _next = submit(&session, "c");
+    assert_eq!(session.next_group().unwrap().first_seq, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,6 +32,16 @@ pub(super) struct Slot {
     pub(super) exposed: bool,
 }
 
+/// How this node got to know that its session was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// By an entry: everything that the session executed was applied here before, so what is left in
+    /// the window was not executed.
+    InLog,
+    /// By a snapshot of a time after that: what the session executed in between was not seen here.
+    BehindSnapshot,
+}
+
 #[derive(Default)]
 pub(super) struct Window {
     pub(super) id: Option<SessionId>,
@@ -216,24 +226,37 @@ impl Window {
         }
     }
 
+    /// The log opened a session. If there was another one, the log has closed that before.
     pub(super) fn opened(&mut self, id: SessionId) {
+        if self.id.is_some_and(|own| own != id) {
+            self.fenced(Closed::InLog);
+        }
         tracing::debug!(session = id, "session open");
         self.id = Some(id);
         self.sent = 0;
     }
 
-    /// The log closed the session. Everything that it executed has been applied here before, so
-    /// what is left in the window was not executed and never will be.
-    pub(super) fn fenced(&mut self) {
+    /// The session was closed; its window can never be executed any more.
+    pub(super) fn fenced(&mut self, closed: Closed) {
         self.id = None;
         self.sent = 0;
         self.first_seq = 1;
         self.slot_bytes = 0;
         for slot in std::mem::take(&mut self.slots) {
-            if let Some(answer) = slot.answer {
-                let detail = "the cluster closed this node's session".to_owned();
-                let _ = answer.send(Err(RequestError::NoLeader { detail }));
-            }
+            let Some(answer) = slot.answer else { continue };
+            let is_exposed = slot.exposed || slot.in_flight > 0;
+            let error = if is_exposed && closed == Closed::BehindSnapshot {
+                RequestError::Unknown {
+                    detail: "this node was too far behind to see whether it was executed before \
+                             the cluster closed its session"
+                        .to_owned(),
+                }
+            } else {
+                RequestError::NoLeader {
+                    detail: "the cluster closed this node's session".to_owned(),
+                }
+            };
+            let _ = answer.send(Err(error));
         }
     }
 }
