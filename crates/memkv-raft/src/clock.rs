@@ -9,6 +9,16 @@
 //! from this node's own past on a machine that has stayed up (`memkv_storage::ClockFile`). Only a
 //! node whose machine was rebooted and that has heard nobody starts from the wall clock.
 //!
+//! Log time never runs ahead: a leader's clock is not ahead of the clocks of the leaders before it by
+//! more than the slew, so no key that they set goes early. By induction over the leaders: a leader's
+//! first stamp is this node's reading, which is what the last leader's messages told when they arrived
+//! (they are late, so it is that leader's time or earlier), or an older leader's, whose time the last
+//! leader may not have known (its process was restarted, and that set it back). In the second case
+//! every message of the last leader tells that this node is ahead. If there were enough of them to
+//! tell lateness from that, this node was set back when it heard them; if it leads before, or yet
+//! another leader comes before, the doubt counts as if it were so: late is allowed, early is not. Each
+//! leader in turn may be behind the one before it, so each adds to how far this node goes back.
+//!
 //! Invariants: a stamp is never smaller than the highest one applied here; a sure clock is stepped
 //! by nobody but the leader that this node follows, unless it shows hearsay itself; a clock that has
 //! become sure is written down before anything is stamped or acknowledged by it, so that a restart
@@ -58,8 +68,9 @@ const MARGIN_MS: u64 = 5;
 const HEARD_ENOUGH: u32 = 4;
 const HEARD_FOR: Duration = Duration::from_millis(500);
 
-/// Most that a follower is set back by that, in milliseconds: a leader that was restarted is behind by
-/// less. What is behind further was late, whatever it was.
+/// Most that a follower is set back by that, in milliseconds, for each new leader since it was set
+/// back or was not ahead: a leader that was restarted is behind by less. What is behind further was
+/// late, whatever it was.
 const BEHIND_MS: u64 = 100;
 
 /// What a node says of its clock.
@@ -101,6 +112,19 @@ struct Heard {
     /// How far this clock is ahead of the leader's, in milliseconds, by the message that was the least
     /// late.
     ahead_ms: u64,
+    /// Most of that which counts.
+    most_ms: u64,
+}
+
+impl Heard {
+    /// How far this clock goes back by what was heard.
+    fn back_ms(&self) -> u64 {
+        self.ahead_ms.min(self.most_ms)
+    }
+
+    fn is_undecided(&self) -> bool {
+        self.since.is_some()
+    }
 }
 
 fn millis(time: Duration) -> u64 {
@@ -143,14 +167,21 @@ impl State {
     }
 
     /// Takes note of a leader's message that tells that this clock is ahead. Once there are enough, how
-    /// far it is.
+    /// far it goes back.
     fn hear(&mut self, leader: Leader, ahead_ms: u64) -> Option<u64> {
-        let heard = self.heard.take().filter(|heard| heard.leader == leader);
-        let mut heard = heard.unwrap_or(Heard {
+        let (same, before) = match self.heard.take() {
+            Some(heard) if heard.leader == leader => (Some(heard), None),
+            before => (None, before),
+        };
+        let undecided_ms = before
+            .filter(Heard::is_undecided)
+            .map_or(0, |before| before.most_ms);
+        let mut heard = same.unwrap_or(Heard {
             leader,
             since: Some(self.at),
             messages: 0,
             ahead_ms,
+            most_ms: undecided_ms.saturating_add(BEHIND_MS),
         });
         heard.messages = heard.messages.saturating_add(1);
         heard.ahead_ms = heard.ahead_ms.min(ahead_ms);
@@ -158,7 +189,7 @@ impl State {
             && heard
                 .since
                 .is_some_and(|since| self.at.saturating_duration_since(since) >= HEARD_FOR);
-        let told = is_enough.then_some(heard.ahead_ms);
+        let told = is_enough.then(|| heard.back_ms());
         if is_enough {
             heard.since = None;
         }
@@ -251,6 +282,11 @@ impl LogClock {
             state.set(wall);
         }
         state.run();
+        // Keys that the last leader set must not go early, if this node was ahead of it.
+        if let Some(heard) = state.heard.take().filter(Heard::is_undecided) {
+            let log_ms = state.reading.log_ms;
+            state.reading.log_ms = log_ms.saturating_sub(heard.back_ms());
+        }
         state.slew(wall);
         // Set back by less than what has passed, but that may have been counted before.
         state.reading.log_ms = state.reading.log_ms.max(state.floor);
@@ -292,12 +328,13 @@ impl LogClock {
                 since: None,
                 messages: 0,
                 ahead_ms: 0,
+                most_ms: 0,
             });
             return self.take_over(state, log_ms);
         }
         let ahead_ms = state.reading.log_ms - log_ms;
         let back_ms = match state.hear(leader, ahead_ms) {
-            Some(ahead_ms) => ahead_ms.min(BEHIND_MS),
+            Some(back_ms) => back_ms,
             None => {
                 let since = state.at.saturating_duration_since(state.followed_at);
                 ahead_ms.min(millis(since) / FOLLOW_BACK_DIVISOR)

@@ -257,6 +257,35 @@ async fn a_new_leader_is_followed_backwards_too() {
     assert!(follower.read().log_ms >= now - 2, "later messages are late");
 }
 
+/// B was restarted, and so was C, which had heard nobody but B.
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_is_ahead_of_two_leaders_in_turn_leads_behind_both() {
+    const C: Leader = Leader { term: 3, id: 3 };
+    let wall = Arc::new(AtomicU64::new(START));
+    for is_heard_out in [false, true] {
+        let follower = clock(&wall, None);
+        follower.follow(A, sure(START), Instant::now());
+        follower.follow(B, sure(START - 55), Instant::now());
+        if is_heard_out {
+            hear_out(&follower, C, 110).await;
+        } else {
+            follower.follow(C, sure(START - 110), Instant::now());
+            assert_eq!(follower.stamp(), START - 110, "the only message counts");
+        }
+    }
+    let follower = clock(&wall, None);
+    follower.follow(A, sure(START), Instant::now());
+    follower.applied(START - 50);
+    follower.follow(B, sure(START - 1_000), Instant::now());
+    assert_eq!(
+        follower.stamp(),
+        START - 50,
+        "never before what was applied"
+    );
+    let stamp = follower.stamp();
+    assert_eq!(follower.stamp(), stamp, "it counts once");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_process_that_starts_again_does_not_undo_what_set_it_back() {
     let wall = Arc::new(AtomicU64::new(START));
