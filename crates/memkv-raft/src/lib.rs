@@ -38,6 +38,7 @@ mod forward;
 mod handle;
 mod identity;
 mod inspect;
+mod lock_order;
 mod node;
 mod peers;
 mod publish;

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use memkv_store::Store;
-use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::engine::{EngineLogId, StoredMembership};
+use crate::lock_order::Root;
 use crate::session::Session;
 
 /// The store and its position in the log.
@@ -26,7 +26,7 @@ pub(crate) struct Machine {
 
 /// Shared by apply, snapshots, reads and the session.
 pub(crate) struct Replica {
-    pub(crate) machine: RwLock<Machine>,
+    pub(crate) machine: Root<Machine>,
     /// Number of log entries applied: one more than the last applied index, 0 for none.
     applied: watch::Sender<u64>,
     pub(crate) session: Arc<Session>,
@@ -35,7 +35,7 @@ pub(crate) struct Replica {
 impl Replica {
     pub(crate) fn new(session: Arc<Session>) -> Self {
         Self {
-            machine: RwLock::new(Machine::default()),
+            machine: Root::new(Machine::default()),
             applied: watch::Sender::new(0),
             session,
         }

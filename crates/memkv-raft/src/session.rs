@@ -14,15 +14,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use memkv_store::{Rejected, Reply, SessionId, Store};
-use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::RequestError;
+use crate::lock_order::Leaf;
 
 /// Most bytes of commands that wait for a sequence number, unless one alone is larger. Beyond it
 /// commands are refused.
 const PENDING_BYTES: usize = 64 * 1024 * 1024;
+/// What a command that waits takes besides its bytes, about: its place in the queue, the header of its
+/// bytes, and the channel of its answer with what holds its other end.
+const COMMAND_OVERHEAD: usize = 256;
 /// Most bytes of commands in the window: sent and not yet applied here.
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// Most commands in the window.
@@ -98,7 +101,7 @@ pub(crate) struct Session {
     /// This node's id once it has one, and the boot that tells this process from earlier ones.
     boot: u64,
     node_id: std::sync::atomic::AtomicU64,
-    window: Mutex<Window>,
+    window: Leaf<Window>,
     /// Wakes the task that sends.
     pub(crate) wakeup: Notify,
 }
@@ -147,7 +150,7 @@ impl Session {
         Self {
             boot,
             node_id: std::sync::atomic::AtomicU64::new(0),
-            window: Mutex::new(window),
+            window: Leaf::new(window),
             wakeup: Notify::new(),
         }
     }
@@ -186,11 +189,10 @@ impl Session {
             return Err(RequestError::Stopping);
         }
         // An empty queue takes any command: the largest value alone may be as large as the bound.
-        let full = window.pending_bytes + command.len() > PENDING_BYTES;
+        let queued = window.pending_cost();
+        let full = queued + command.len() + COMMAND_OVERHEAD > PENDING_BYTES;
         if full && !window.pending.is_empty() {
-            return Err(RequestError::Overloaded {
-                queued: window.pending_bytes,
-            });
+            return Err(RequestError::Overloaded { queued });
         }
         let was_eager = window.pending_bytes >= EAGER_BYTES;
         window.pending_bytes += command.len();
@@ -307,30 +309,24 @@ impl Session {
         window.rewind_to(first);
     }
 
-    /// Answers what waited too long, and rewinds a window that makes no progress.
-    pub(crate) fn expire(&self, no_leader: impl Fn() -> String) {
+    /// Answers what waited too long, and rewinds a window that makes no progress. `no_leader` may look
+    /// at the machine, so it is not called under the window's lock.
+    pub(crate) fn expire(&self, no_leader: impl FnOnce() -> String) {
         let now = Instant::now();
-        let mut window = self.window.lock();
-        while window
-            .pending
-            .front()
-            .is_some_and(|pending| pending.deadline <= now)
         {
-            let Some(pending) = window.pending.pop_front() else {
-                break;
-            };
-            window.pending_bytes -= pending.command.len();
-            let error = RequestError::NoLeader {
-                detail: no_leader(),
-            };
-            // A client that has gone needs no answer; the same holds wherever one is sent below.
-            let _ = pending.answer.send(Err(error));
+            let mut window = self.window.lock();
+            if window.resend_at().is_some_and(|at| at <= now) {
+                let first = window.first_seq;
+                window.rewind_to(first);
+            }
+            if !window.is_overdue(now) {
+                return;
+            }
         }
-        window.expire_slots(now, no_leader);
-        if window.resend_at().is_some_and(|at| at <= now) {
-            let first = window.first_seq;
-            window.rewind_to(first);
-        }
+        let why = no_leader();
+        let mut window = self.window.lock();
+        window.expire_pending(now, &why);
+        window.expire_slots(now, &why);
     }
 
     /// When to call [`Session::expire`] next.

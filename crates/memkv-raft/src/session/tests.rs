@@ -8,7 +8,9 @@ use memkv_store::{
     BatchBuilder, Command, Rejected, Reply, ReplyValue, Store, SystemOp, check_group,
 };
 
-use super::{Event, GroupOutcome, OUTCOME_GRACE, RESEND_AFTER, Session};
+use super::{
+    COMMAND_OVERHEAD, Event, GroupOutcome, OUTCOME_GRACE, PENDING_BYTES, RESEND_AFTER, Session,
+};
 use crate::RequestError;
 
 const HOLD: Duration = Duration::from_secs(3);
@@ -333,6 +335,31 @@ async fn too_much_waiting_is_refused_before_it_is_taken() {
         7,
         "64 MiB of commands a little over 8 MiB each"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_smallest_commands_are_counted_by_what_they_take() {
+    let session = Arc::new(Session::new(1));
+    let mut waiting = Vec::new();
+    let refused = loop {
+        match session.submit(Command::Noop.encode(), HOLD) {
+            Ok(receiver) => waiting.push(receiver),
+            Err(error) => break error,
+        }
+        assert!(waiting.len() <= PENDING_BYTES / COMMAND_OVERHEAD);
+    };
+    assert!(matches!(refused, RequestError::Overloaded { .. }));
+}
+
+/// What waits is told why by the machine, which apply holds while it takes the window.
+#[tokio::test(start_paused = true)]
+async fn the_window_is_free_while_the_machine_is_looked_at() {
+    let session = open();
+    let mut waiting = submit(&session, "a");
+    tokio::time::advance(HOLD).await;
+    let machine = crate::lock_order::Root::new("no leader");
+    session.expire(|| machine.read().to_string());
+    assert!(is_not_executed(answer(&mut waiting)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,10 @@ use memkv_store::{Command, Reply, SessionId};
 use tokio::time::Instant;
 
 use super::gather::Gather;
-use super::{Answer, EAGER_BYTES, OUTCOME_GRACE, RESEND_AFTER, WINDOW_BYTES, WINDOW_COMMANDS};
+use super::{
+    Answer, COMMAND_OVERHEAD, EAGER_BYTES, OUTCOME_GRACE, RESEND_AFTER, WINDOW_BYTES,
+    WINDOW_COMMANDS,
+};
 use crate::RequestError;
 
 /// A command that has not been sent to any leader.
@@ -113,6 +116,11 @@ impl Window {
         }
     }
 
+    /// What the commands that wait for a number take, in bytes.
+    pub(super) fn pending_cost(&self) -> usize {
+        self.pending_bytes + self.pending.len() * COMMAND_OVERHEAD
+    }
+
     /// Commands that no leader has, with and without a number.
     pub(super) fn unsent(&self) -> usize {
         self.slots.len() - self.sent + self.pending.len()
@@ -146,9 +154,30 @@ impl Window {
             .min(usize::try_from(position).unwrap_or(usize::MAX));
     }
 
+    /// Whether anything has waited too long.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        let pending = self.pending.front().map(|pending| pending.deadline);
+        // Deadlines are in order but for slots that are answered.
+        let slots = self.slots.iter().take_while(|slot| slot.deadline <= now);
+        pending.is_some_and(|deadline| deadline <= now)
+            || slots.into_iter().any(|slot| slot.answer.is_some())
+    }
+
+    /// Answers the commands without a number that waited too long.
+    pub(super) fn expire_pending(&mut self, now: Instant, no_leader: &str) {
+        while let Some(pending) = self.pending.pop_front_if(|first| first.deadline <= now) {
+            self.pending_bytes -= pending.command.len();
+            let error = RequestError::NoLeader {
+                detail: no_leader.to_owned(),
+            };
+            // A client that has gone needs no answer; the same holds wherever one is sent below.
+            let _ = pending.answer.send(Err(error));
+        }
+    }
+
     /// Answers the slots that waited too long. They stay in the window, as a `Noop`: the original
     /// and the `Noop` share a number, so at most one of them takes effect.
-    pub(super) fn expire_slots(&mut self, now: Instant, no_leader: impl Fn() -> String) {
+    pub(super) fn expire_slots(&mut self, now: Instant, no_leader: &str) {
         for slot in &mut self.slots {
             // Deadlines are in order but for slots that are answered.
             if slot.deadline > now {
@@ -163,11 +192,11 @@ impl Window {
             };
             let error = if slot.exposed || slot.in_flight > 0 {
                 RequestError::Unknown {
-                    detail: format!("no majority confirmed it in time ({})", no_leader()),
+                    detail: format!("no majority confirmed it in time ({no_leader})"),
                 }
             } else {
                 RequestError::NoLeader {
-                    detail: no_leader(),
+                    detail: no_leader.to_owned(),
                 }
             };
             let _ = answer.send(Err(error));
