@@ -137,6 +137,9 @@ fn vote(inner: Arc<Inner>, raft: Raft, kind: Kind, mut body: Reader) -> Answer {
         Ok(request) => request,
         Err(error) => return answer(bad(&error)),
     };
+    if !request.leadership_transfer && inner.owes_lease() {
+        return answer(wire::refused("this node hears a leader"));
+    }
     Box::pin(async move {
         let response = if kind == Kind::Vote {
             raft.vote(request).await

@@ -87,6 +87,8 @@ pub(crate) struct Inner {
     pub(crate) leader: watch::Sender<Option<Leader>>,
     /// When this node last accepted something from the leader that it follows.
     heard_at: Mutex<Option<Instant>>,
+    /// Whether the leader's process seems dead.
+    pub(crate) suspicion: attend::Suspicion,
     /// Since when this node leads without interruption.
     pub(crate) led_since: Mutex<Option<Instant>>,
     phase: Mutex<(Phase, String)>,
@@ -164,8 +166,19 @@ impl Inner {
     /// When a leader that stays silent counts as lost: an election by another node would have begun
     /// at the latest then. `None`: this process has not heard any.
     pub(crate) fn leader_lost_at(&self) -> Option<Instant> {
-        let heard_at = *self.heard_at.lock();
-        heard_at.map(|at| at + self.config.longest_silence())
+        self.heard_at().map(|at| at + self.config.longest_silence())
+    }
+
+    /// When this process last accepted something from a leader.
+    pub(crate) fn heard_at(&self) -> Option<Instant> {
+        *self.heard_at.lock()
+    }
+
+    /// Whether this node hears a leader whose lease its engine has forgotten by a false alarm.
+    pub(crate) fn owes_lease(&self) -> bool {
+        let leader = *self.leader.borrow();
+        let lease = self.config.engine_timeouts().1;
+        self.suspicion.owes_lease(leader, self.heard_at(), lease)
     }
 
     /// Notes that the leader was heard.
@@ -299,6 +312,7 @@ impl Node {
             raft: OnceLock::new(),
             leader: watch::Sender::new(None),
             heard_at: Mutex::default(),
+            suspicion: attend::Suspicion::default(),
             led_since: Mutex::default(),
             phase: Mutex::new((Phase::Forming, String::new())),
             diagnosis: Mutex::default(),

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use crate::bytes_io::Reader;
 use crate::clock::LogClock;
@@ -39,6 +40,8 @@ pub(crate) struct Peers {
     replica: Arc<Replica>,
     clock: Arc<LogClock>,
     identity: RwLock<Option<Identity>>,
+    /// The member at whose address no process listened last.
+    refused: Arc<watch::Sender<u64>>,
 }
 
 impl Peers {
@@ -56,6 +59,7 @@ impl Peers {
             replica,
             clock,
             identity: RwLock::new(None),
+            refused: Arc::new(watch::Sender::new(0)),
         }
     }
 
@@ -145,6 +149,11 @@ impl Peers {
         .encode()
     }
 
+    /// Tells, from now on, of members at whose address no process listens, whichever lane found out.
+    pub(crate) fn refusals(&self) -> watch::Receiver<u64> {
+        self.refused.subscribe()
+    }
+
     /// Sends a request to a member. It takes its place on the lane at once.
     pub(crate) fn call(
         &self,
@@ -154,7 +163,19 @@ impl Peers {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Reader, PeerError>> {
         match self.member(to) {
-            Some(member) => self.call_addr(&member.name, &member.addr, lane, request, timeout),
+            Some(member) => {
+                let sent = self
+                    .transport
+                    .call(&member.name, &member.addr, lane, request);
+                let refused = self.refused.clone();
+                Box::pin(async move {
+                    let answer = wait(sent, timeout).await;
+                    if matches!(answer, Err(PeerError::NoListener(_))) {
+                        refused.send_replace(to);
+                    }
+                    answer
+                })
+            }
             None => Box::pin(async move {
                 Err(PeerError::Unreachable(format!(
                     "the address of node {to} is not known yet"
@@ -172,22 +193,30 @@ impl Peers {
         request: Frame,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Reader, PeerError>> {
-        let call = self.transport.call(name, addr, lane, request);
-        Box::pin(async move {
-            let response = match tokio::time::timeout(timeout, call).await {
-                Ok(Ok(response)) => response,
-                Ok(Err(CallError::Unreachable(why))) => return Err(PeerError::Unreachable(why)),
-                Ok(Err(CallError::NoListener(why))) => return Err(PeerError::NoListener(why)),
-                Ok(Err(CallError::Lost(why))) => return Err(PeerError::Lost(why)),
-                Err(_) => {
-                    return Err(PeerError::Lost(format!("no answer within {timeout:?}")));
-                }
-            };
-            match wire::response(response) {
-                Ok(Ok(body)) => Ok(body),
-                Ok(Err(why)) => Err(PeerError::Refused(why)),
-                Err(error) => Err(PeerError::Lost(format!("unreadable answer: {error}"))),
-            }
-        })
+        Box::pin(wait(
+            self.transport.call(name, addr, lane, request),
+            timeout,
+        ))
+    }
+}
+
+/// Waits for a peer's answer, within bounds.
+async fn wait(
+    call: BoxFuture<'static, Result<Bytes, CallError>>,
+    timeout: Duration,
+) -> Result<Reader, PeerError> {
+    let response = match tokio::time::timeout(timeout, call).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(CallError::Unreachable(why))) => return Err(PeerError::Unreachable(why)),
+        Ok(Err(CallError::NoListener(why))) => return Err(PeerError::NoListener(why)),
+        Ok(Err(CallError::Lost(why))) => return Err(PeerError::Lost(why)),
+        Err(_) => {
+            return Err(PeerError::Lost(format!("no answer within {timeout:?}")));
+        }
+    };
+    match wire::response(response) {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(why)) => Err(PeerError::Refused(why)),
+        Err(error) => Err(PeerError::Lost(format!("unreadable answer: {error}"))),
     }
 }
