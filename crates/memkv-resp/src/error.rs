@@ -6,9 +6,14 @@ use std::fmt;
 /// A fault in what a client sent. `Display` is for logs, [`ProtocolError::reply`] for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProtocolError {
-    /// The number after `*` is no number, or above [`MAX_ARGS`](crate::MAX_ARGS), or its line does
-    /// not end in CR LF.
+    /// The number after `*` is no number, or its line does not end in CR LF.
     InvalidMultibulkLength,
+    /// The number after `*` is above [`MAX_ARGS`](crate::MAX_ARGS) or
+    /// [`Limits::max_args`](crate::Limits::max_args).
+    TooManyArguments {
+        /// The limit, the command's name included.
+        limit: usize,
+    },
     /// The number after `$` is no number, negative, or above the limit, or the argument or the
     /// length itself is not followed by CR LF.
     InvalidBulkLength,
@@ -29,8 +34,8 @@ pub enum ProtocolError {
     UnauthenticatedMultibulkLength,
     /// A longer argument than a connection may send before it authenticates.
     UnauthenticatedBulkLength,
-    /// The whole request is above [`Limits::max_request`](crate::Limits::max_request). The only
-    /// text that Redis does not have: there the connection is closed without one.
+    /// The whole request is above [`Limits::max_request`](crate::Limits::max_request). A text that
+    /// Redis does not have: there the connection is closed without one.
     TooBigRequest,
     /// The request's first word is `POST` or `Host:`. A browser was led to send HTTP here, and what
     /// follows may be commands that somebody else chose. Close, and answer nothing.
@@ -45,8 +50,12 @@ impl ProtocolError {
     pub fn reply(&self) -> Option<Vec<u8>> {
         let text = self.text()?;
         let mut reply = format!("ERR Protocol error: {text}").into_bytes();
-        if let Self::ExpectedBulk { got } = self {
-            reply.extend_from_slice(&[*got, b'\'']);
+        match self {
+            Self::ExpectedBulk { got } => reply.extend_from_slice(&[*got, b'\'']),
+            Self::TooManyArguments { limit } => {
+                reply.extend_from_slice(limit.to_string().as_bytes())
+            }
+            _ => {}
         }
         Some(reply)
     }
@@ -55,6 +64,9 @@ impl ProtocolError {
     fn text(&self) -> Option<&'static str> {
         Some(match self {
             Self::InvalidMultibulkLength => "invalid multibulk length",
+            Self::TooManyArguments { .. } => {
+                "invalid multibulk length: the most arguments of a request are "
+            }
             Self::InvalidBulkLength => "invalid bulk length",
             Self::ExpectedBulk { .. } => "expected '$', got '",
             Self::TooBigInline => "too big inline request",
@@ -77,6 +89,7 @@ impl fmt::Display for ProtocolError {
                 write!(f, "Protocol error: {text}")?;
                 match self {
                     Self::ExpectedBulk { got } => write!(f, "{}'", got.escape_ascii()),
+                    Self::TooManyArguments { limit } => write!(f, "{limit}"),
                     _ => Ok(()),
                 }
             }
@@ -102,6 +115,12 @@ mod tests {
             reply(ProtocolError::ExpectedBulk { got: 0xff }),
             b"ERR Protocol error: expected '$', got '\xff'"
         );
+        let many = ProtocolError::TooManyArguments { limit: 10 };
+        assert_eq!(
+            reply(many),
+            b"ERR Protocol error: invalid multibulk length: the most arguments of a request are 10"
+        );
+        assert_eq!(format!("ERR {many}").into_bytes(), reply(many));
         for (error, text) in [
             (
                 ProtocolError::InvalidMultibulkLength,

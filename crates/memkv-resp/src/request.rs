@@ -233,7 +233,11 @@ impl RequestParser {
         };
         let count = number(line).ok_or(ProtocolError::InvalidMultibulkLength)?;
         let count = usize::try_from(count).unwrap_or(0);
-        if count > MAX_ARGS || (count > self.limits.max_args && self.limits.authenticated) {
+        let limit = self.limits.max_args.min(MAX_ARGS);
+        if count > limit && self.limits.authenticated {
+            return Err(ProtocolError::TooManyArguments { limit });
+        }
+        if count > MAX_ARGS {
             return Err(ProtocolError::InvalidMultibulkLength);
         }
         if count > self.limits.max_args {

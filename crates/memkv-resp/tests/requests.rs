@@ -102,7 +102,7 @@ fn limits_hold_exactly() {
     assert_eq!(error(limits, most.as_bytes()), None);
     assert_eq!(
         error(limits, more.as_bytes()),
-        Some(ProtocolError::InvalidMultibulkLength)
+        Some(ProtocolError::TooManyArguments { limit: MAX_ARGS })
     );
     assert_eq!(error(limits, b"*1\r\n$10\r\n"), None);
     assert_eq!(

@@ -51,6 +51,7 @@ pub use batch::{Logged, read_batch};
 pub use book::{Book, MAX_MEMBERS};
 pub use command::{
     Command, Compare, Condition, ExpireIf, Expiry, Guard, MAX_TRANSACTION_STEPS, Seen, SetIf, Step,
+    check_steps,
 };
 pub use keyspace::{Garbage, Value, Work};
 pub use notice::{Notice, NoticeClasses};
@@ -75,6 +76,19 @@ pub const MAX_KEY_BYTES: usize = 64 * 1024;
 /// The longest value that any configuration may allow, in bytes: one value is one log entry, and
 /// is held in memory several times while it travels.
 pub const MAX_VALUE_BYTES_CEILING: usize = 64 * 1024 * 1024;
+
+/// The most bytes of values and elements that the answer of a write may have, that of a transaction
+/// with its reads included: it is kept for as long as its origin may ask for it again, on every node,
+/// and is half of what a session may keep.
+pub const MAX_WRITE_REPLY_BYTES: usize = 8 * 1024 * 1024;
+
+/// The most bytes of values that a transaction may write anew one after another with APPEND and
+/// SETRANGE: some tenths of a second of work.
+pub const MAX_COPIED_BYTES: usize = 1024 * 1024 * 1024;
+
+/// The most keys that a command or query may name, a transaction with all its steps being one: that
+/// many are looked up or written in one piece, in some hundredths of a second.
+pub const MAX_COMMAND_KEYS: usize = 131_072;
 
 /// Number of databases: what `SELECT` chooses from, 0 to 15, as in Redis's default configuration.
 pub const DATABASES: u8 = 16;

@@ -7,7 +7,10 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag};
-use crate::{MAX_KEY_BYTES, MAX_TRANSACTION_STEPS, MAX_VALUE_BYTES_CEILING, Revision};
+use crate::{
+    MAX_COMMAND_KEYS, MAX_COPIED_BYTES, MAX_KEY_BYTES, MAX_TRANSACTION_STEPS,
+    MAX_VALUE_BYTES_CEILING, MAX_WRITE_REPLY_BYTES, Revision,
+};
 
 /// What one executed write command answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,12 +72,28 @@ pub enum ReplyError {
     /// The key to rename is absent.
     #[error("there is no such key; only a key that exists can be renamed")]
     NoSuchKey,
-    /// The transaction's earlier steps have answered so much that this read was not done.
-    #[error("the transaction's answer is longer than {MAX_VALUE_BYTES_CEILING} bytes; read less")]
+    /// The answer of a write, or of a transaction with its reads, would be longer than
+    /// [`MAX_WRITE_REPLY_BYTES`]: a transaction of which this was known before was not executed.
+    /// Also told of reads beside the log, whose own limit is their front door's.
+    #[error(
+        "the answer would be too long (a write or a transaction answers at most \
+         {MAX_WRITE_REPLY_BYTES} bytes); read less at a time"
+    )]
     ReplyTooLong,
     /// A transaction has too many guards or steps, or lies in another; told before proposing only.
     #[error("a transaction has over {MAX_TRANSACTION_STEPS} guards or steps, or lies in another")]
     TransactionTooLong,
+    /// A transaction's APPEND and SETRANGE would write values anew of more than
+    /// [`MAX_COPIED_BYTES`] together; nothing of it was executed.
+    #[error(
+        "the transaction would copy more than {MAX_COPIED_BYTES} bytes of values; split it into \
+         several"
+    )]
+    TooMuchCopied,
+    /// A command names more than [`MAX_COMMAND_KEYS`](crate::MAX_COMMAND_KEYS) keys; told before
+    /// proposing only.
+    #[error("a command takes at most {MAX_COMMAND_KEYS} keys; send several")]
+    TooManyKeys,
 }
 
 const OK: u8 = 0;
@@ -90,10 +109,10 @@ const MAX_DEPTH: usize = 4;
 
 /// What an element of an array is taken to cost besides its value, in bytes. Fixed rather than
 /// measured, because what is evicted from a session's cache must not depend on the build.
-const ELEMENT_OVERHEAD_BYTES: usize = 40;
+pub(crate) const ELEMENT_OVERHEAD_BYTES: usize = 40;
 
 /// Every error, at the place of its code in the log less one.
-const ERRORS: [ReplyError; 11] = [
+const ERRORS: [ReplyError; 13] = [
     ReplyError::KeyTooLong,
     ReplyError::ValueTooLong,
     ReplyError::StringTooLong,
@@ -105,6 +124,8 @@ const ERRORS: [ReplyError; 11] = [
     ReplyError::NoSuchKey,
     ReplyError::ReplyTooLong,
     ReplyError::TransactionTooLong,
+    ReplyError::TooMuchCopied,
+    ReplyError::TooManyKeys,
 ];
 
 impl ReplyError {
@@ -300,6 +321,7 @@ mod tests {
         assert_eq!(code(ReplyError::KeyTooLong), [ERROR, 1]);
         assert_eq!(code(ReplyError::ValueTooLong), [ERROR, 2]);
         assert_eq!(code(ReplyError::TransactionTooLong), [ERROR, 11]);
+        assert_eq!(code(ReplyError::TooManyKeys), [ERROR, 13]);
     }
 
     #[test]

@@ -14,7 +14,8 @@
 use bytes::Bytes;
 use memkv_proto::{ErrorCode, HEADER_REVISION, json_bytes, ttl_ms};
 use memkv_raft::store::{
-    Command, Compare, Condition, Expiry, Guard, Query, ReplyValue, SetIf, Step,
+    Command, Compare, Condition, Expiry, Guard, MAX_TRANSACTION_STEPS, Query, ReplyValue, SetIf,
+    Step,
 };
 use serde_json::{Map, Value, json};
 
@@ -94,6 +95,12 @@ fn list<T>(
         Some(Value::Array(items)) => items,
         Some(_) => return Err(format!("{name} must be a list")),
     };
+    if items.len() > MAX_TRANSACTION_STEPS {
+        return Err(format!(
+            "{name} has {} items, the limit is {MAX_TRANSACTION_STEPS}",
+            items.len()
+        ));
+    }
     let places = items.into_iter().enumerate();
     places
         .map(|(at, item)| {
@@ -266,6 +273,19 @@ mod tests {
         });
         assert_eq!(request.operations[1], by);
         assert_eq!(request.otherwise.len(), 2);
+    }
+
+    #[test]
+    fn lists_are_bounded_before_they_are_steps() {
+        for (name, item) in [
+            ("if", r#"{"key": "a", "exists": true}"#),
+            ("else", r#"{"get": {"key": "a"}}"#),
+        ] {
+            let body = |count: usize| format!("{{\"{name}\": [{}]}}", vec![item; count].join(","));
+            assert!(parse(body(MAX_TRANSACTION_STEPS).as_bytes()).is_ok());
+            let error = parse(body(MAX_TRANSACTION_STEPS + 1).as_bytes()).unwrap_err();
+            assert_eq!(error, format!("{name} has 1025 items, the limit is 1024"));
+        }
     }
 
     #[test]

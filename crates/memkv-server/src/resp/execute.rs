@@ -8,7 +8,7 @@ use std::mem;
 
 use bytes::{Bytes, BytesMut};
 use memkv_proto::ErrorCode;
-use memkv_raft::store::{Command, Query, ReplyError, Seen};
+use memkv_raft::store::{Command, Query, ReplyError, Seen, check_steps};
 use memkv_resp::{ReplyWriter, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -160,6 +160,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     }
 
     async fn read(&mut self, name: &'static str, query: Query, shape: Shape) -> Result<(), Gone> {
+        if let Err(error) = query.check_limits() {
+            self.fail(&Failure::executed(error, name));
+            return Ok(());
+        }
         if !self.segment.takes_read() {
             self.finish().await?;
         }
@@ -342,6 +346,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         let (plan, operations) = Plan::new(queue, db, |command| self.check(command));
         let is_last = plan.has_edge();
         let silent = self.session.is_silent();
+        if let Err(error) = check_steps(watched.len(), &operations) {
+            self.fail(&Failure::executed(error, "exec").of_exec());
+            return Ok(());
+        }
         if watched.is_empty() && !writes(&operations) {
             self.finish().await?;
             let stale = self.session.stale_reads;

@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Command, ExpireIf, Expiry, Guard, SetIf, Step};
+use super::{Command, ExpireIf, Expiry, Guard, SetIf, Step, check_count};
 use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag};
 use crate::{DATABASES, NoticeClasses};
 
@@ -193,7 +193,7 @@ pub(super) fn read(
         },
         SET_MANY => {
             let if_none_exists = body.bool("whether none may exist")?;
-            let count = body.length("number of pairs")?;
+            let count = key_count(body, "number of pairs")?;
             let pairs = (0..count).map(|_| {
                 let key = own(body.prefixed("key")?);
                 Ok((key, own(body.prefixed("value")?)))
@@ -273,11 +273,17 @@ pub(super) fn read(
             Command::Announce { classes }
         }
         TICK => Command::Tick,
-        TRANSACTION if within == Within::Nothing => Command::Transaction {
-            guards: Guard::read_all(body, own)?,
-            operations: Step::read_all(body, own)?,
-            otherwise: Step::read_all(body, own)?,
-        },
+        TRANSACTION if within == Within::Nothing => {
+            let transaction = Command::Transaction {
+                guards: Guard::read_all(body, own)?,
+                operations: Step::read_all(body, own)?,
+                otherwise: Step::read_all(body, own)?,
+            };
+            let what = "number of a transaction's keys";
+            let checked = transaction.check_key_count();
+            checked.map_err(|_| DecodeError::Invalid { what })?;
+            transaction
+        }
         IN_DATABASE if within != Within::Database => {
             let database = read_database(body)?;
             let inner = body.take(body.rest().len(), "command")?;
@@ -295,6 +301,13 @@ pub(super) fn read(
     };
     reader.finish("command")?;
     Ok(command)
+}
+
+/// How many keys, or pairs, of at least one byte each follow: no more than a command may name.
+pub(crate) fn key_count(reader: &mut Reader<'_>, what: &'static str) -> Result<usize, DecodeError> {
+    let count = reader.length(what)?;
+    check_count(count).map_err(|_| DecodeError::Invalid { what })?;
+    Ok(count)
 }
 
 pub(crate) fn read_database(reader: &mut Reader<'_>) -> Result<u8, DecodeError> {

@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Context, SetIf, check_key};
+use super::{Context, SetIf, check_key, key_count};
 use crate::wire::{DecodeError, Reader, put_length, put_prefixed};
 use crate::{ReplyError, ReplyValue, Revision};
 
@@ -27,7 +27,7 @@ pub(crate) struct Del<'a> {
 
 impl<'a> Del<'a> {
     pub(super) fn decode(mut body: Reader<'a>) -> Result<Del<'a>, DecodeError> {
-        let count = body.length("del keys")?;
+        let count = key_count(&mut body, "del keys")?;
         let keys = body.clone();
         for _ in 0..count {
             body.prefixed("del key")?;
@@ -65,10 +65,11 @@ pub(super) fn conditional(context: &mut Context<'_>, key: &[u8], condition: &Set
 }
 
 /// GETDEL.
-pub(super) fn get(context: &mut Context<'_>, key: &[u8]) -> ReplyValue {
-    let old = context.get(key).map(|old| old.to_bytes());
+pub(super) fn get(context: &mut Context<'_>, key: &[u8]) -> Result<ReplyValue, ReplyError> {
+    let old = context.get(key).map(|old| context.answer(old));
+    let old = old.transpose()?;
     del(context, key);
-    old.map_or(ReplyValue::Nil, ReplyValue::Bulk)
+    Ok(old.unwrap_or(ReplyValue::Nil))
 }
 
 /// MEMKV.DELREV.

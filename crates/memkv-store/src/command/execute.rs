@@ -5,7 +5,7 @@
 
 use super::{Command, Operation, counter, del, expire, set, string, transaction};
 use crate::keyspace::{Keyspace, Record, Value};
-use crate::{DATABASES, NoticeClasses, ReplyError, ReplyValue, Revision};
+use crate::{DATABASES, MAX_WRITE_REPLY_BYTES, NoticeClasses, ReplyError, ReplyValue, Revision};
 
 /// What a command may touch while it executes.
 pub(crate) struct Context<'a> {
@@ -16,6 +16,8 @@ pub(crate) struct Context<'a> {
     pub(super) revision: Revision,
     /// Whether it did.
     pub(super) changed: bool,
+    /// How many bytes of a value it may answer.
+    room: usize,
 }
 
 impl Context<'_> {
@@ -26,6 +28,14 @@ impl Context<'_> {
 
     pub(super) fn get(&self, key: &[u8]) -> Option<Value<'_>> {
         self.keys.get(self.database, key)
+    }
+
+    /// A value as an answer, which is kept on every node until its origin has it.
+    pub(super) fn answer(&self, value: Value<'_>) -> Result<ReplyValue, ReplyError> {
+        if value.value.len() > self.room {
+            return Err(ReplyError::ReplyTooLong);
+        }
+        Ok(ReplyValue::Bulk(value.to_bytes()))
     }
 
     /// Sets a key; `parts` are the key, then, one after another, the value.
@@ -91,6 +101,7 @@ impl Context<'_> {
 fn run(
     keys: &mut Keyspace,
     last: &mut Revision,
+    room: usize,
     what: impl FnOnce(&mut Context<'_>) -> Result<ReplyValue, ReplyError>,
 ) -> ReplyValue {
     let mut context = Context {
@@ -98,6 +109,7 @@ fn run(
         database: 0,
         revision: *last + 1,
         changed: false,
+        room,
     };
     let result = what(&mut context);
     if context.changed {
@@ -109,13 +121,23 @@ fn run(
 impl Command {
     /// Executes any command; `last` is the store's revision.
     pub(super) fn execute(&self, keys: &mut Keyspace, last: &mut Revision) -> ReplyValue {
+        self.execute_within(keys, last, MAX_WRITE_REPLY_BYTES)
+    }
+
+    /// The same for one that may answer a value of at most `room` bytes.
+    pub(super) fn execute_within(
+        &self,
+        keys: &mut Keyspace,
+        last: &mut Revision,
+        room: usize,
+    ) -> ReplyValue {
         match self {
             Command::Transaction {
                 guards,
                 operations,
                 otherwise,
             } => transaction::execute(keys, last, guards, operations, otherwise),
-            command => run(keys, last, |context| {
+            command => run(keys, last, room, |context| {
                 command.check_sizes()?;
                 command.execute_in(context)
             }),
@@ -144,7 +166,7 @@ impl Command {
                 if_none_exists,
             } => set::many(context, pairs, *if_none_exists),
             Command::DelIf { key, condition } => del::conditional(context, key, condition),
-            Command::GetDel { key } => del::get(context, key),
+            Command::GetDel { key } => return del::get(context, key),
             Command::GetEx { key, expiry } => return expire::get(context, key, *expiry),
             Command::IncrBy { key, by } => return counter::by(context, key, *by),
             Command::IncrByFloat { key, by } => return counter::by_float(context, key, by),
@@ -204,8 +226,8 @@ impl Operation<'_> {
     pub(crate) fn execute(&self, keys: &mut Keyspace, last: &mut Revision) -> ReplyValue {
         match self {
             Operation::Noop => ReplyValue::Ok,
-            Operation::Set(set) => run(keys, last, |context| set.execute(context)),
-            Operation::Del(del) => run(keys, last, |context| del.execute(context)),
+            Operation::Set(set) => run(keys, last, 0, |context| set.execute(context)),
+            Operation::Del(del) => run(keys, last, 0, |context| del.execute(context)),
             Operation::Other(command) => command.execute(keys, last),
         }
     }

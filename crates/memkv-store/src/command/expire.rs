@@ -117,13 +117,13 @@ pub(super) fn get(
         return Ok(ReplyValue::Nil);
     };
     let fate = fate(expiry, context.now_ms(), old.deadline_ms)?;
-    let value = old.to_bytes();
+    let value = context.answer(old)?;
     match expiry {
         Expiry::Keep => {}
         Expiry::None => drop(persist(context, key)),
         Expiry::In { .. } | Expiry::At { .. } => apply(context, key, fate),
     }
-    Ok(ReplyValue::Bulk(value))
+    Ok(value)
 }
 
 fn apply(context: &mut Context<'_>, key: &[u8], fate: Fate) {

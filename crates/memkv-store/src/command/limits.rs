@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::codec::Within;
 use super::transaction;
 use super::{Command, MAX_TRANSACTION_STEPS, Step};
-use crate::{MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, ReplyError};
+use crate::{MAX_COMMAND_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, ReplyError};
 
 /// A piece of a command that has a size limit.
 pub(super) enum Part<'a> {
@@ -21,10 +21,32 @@ impl Command {
     /// # Errors
     ///
     /// The same [`ReplyError`] that executing it would answer; for a transaction, the first step's
-    /// that has one, or `TransactionTooLong` if it could not even be decoded.
+    /// that has one, or `TransactionTooLong` or `TooManyKeys` if it could not even be decoded.
     pub fn check_limits(&self) -> Result<(), ReplyError> {
+        self.check_key_count()?;
         self.check_shape(Within::Nothing)?;
         self.check_sizes()
+    }
+
+    /// Whether it names no more keys than one command may.
+    pub(super) fn check_key_count(&self) -> Result<(), ReplyError> {
+        check_count(self.key_count())
+    }
+
+    /// How many keys it names, guards and steps included.
+    pub(crate) fn key_count(&self) -> usize {
+        match self {
+            Command::Del { keys } => keys.len(),
+            Command::SetMany { pairs, .. } => pairs.len(),
+            Command::Rename { .. } | Command::Copy { .. } => 2,
+            Command::InDatabase { command, .. } => command.key_count(),
+            Command::Transaction {
+                guards,
+                operations,
+                otherwise,
+            } => guards.len() + key_counts(operations) + key_counts(otherwise),
+            _ => 1,
+        }
     }
 
     pub(super) fn check_sizes(&self) -> Result<(), ReplyError> {
@@ -163,6 +185,32 @@ impl Command {
 /// Breaks the recursion of types between [`Command::visit`] and its closure.
 pub(super) fn visit_inner<'a>(command: &'a Command, f: &mut dyn FnMut(Part<'a>)) {
     command.visit(&mut |part| f(part));
+}
+
+/// Whether a transaction may have so many guards and these steps, each of which is within its limits.
+///
+/// # Errors
+///
+/// `TooManyKeys` above [`MAX_COMMAND_KEYS`] for all of them together.
+pub fn check_steps(guards: usize, steps: &[Step]) -> Result<(), ReplyError> {
+    check_count(guards + key_counts(steps))
+}
+
+fn key_counts(steps: &[Step]) -> usize {
+    let counts = steps.iter().map(|step| match step {
+        Step::Write(command) => command.key_count(),
+        Step::Read(query) => query.key_count(),
+    });
+    counts.sum()
+}
+
+/// Whether one command may name so many keys.
+pub(crate) fn check_count(keys: usize) -> Result<(), ReplyError> {
+    if keys > MAX_COMMAND_KEYS {
+        Err(ReplyError::TooManyKeys)
+    } else {
+        Ok(())
+    }
 }
 
 pub(super) fn check_key(key: &[u8]) -> Result<(), ReplyError> {

@@ -9,6 +9,7 @@
 mod codec;
 mod counter;
 mod del;
+mod estimate;
 mod execute;
 mod expire;
 mod limits;
@@ -20,9 +21,11 @@ mod transaction;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use self::codec::Within;
-pub(crate) use self::codec::read_database;
+pub(crate) use self::codec::{key_count, read_database};
 use self::del::Del;
 use self::execute::Context;
+pub(crate) use self::limits::check_count;
+pub use self::limits::check_steps;
 use self::limits::{Part, check_key, check_value, visit_inner};
 use self::set::Set;
 pub use self::terms::{ExpireIf, Expiry, SetIf};
@@ -354,7 +357,7 @@ impl<'a> Operation<'a> {
 mod tests {
     use super::*;
     use crate::Query;
-    use crate::{MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, ReplyError};
+    use crate::{MAX_COMMAND_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, ReplyError};
 
     fn samples() -> Vec<Command> {
         let bytes = |len: usize| Bytes::from(vec![b'x'; len]);
@@ -488,6 +491,54 @@ mod tests {
             Command::decode(&beyond.encode()),
             Err(DecodeError::Invalid { what: "database" })
         );
+    }
+
+    #[test]
+    fn a_command_names_only_so_many_keys() {
+        let keys = |count| vec![Bytes::from_static(b"k"); count];
+        let pairs = |count| vec![(Bytes::from_static(b"k"), Bytes::new()); count];
+        let exec = |guards, operations| Command::Transaction {
+            guards: vec![
+                Guard {
+                    database: 0,
+                    key: Bytes::new(),
+                    holds: Condition::Exists(true),
+                };
+                guards
+            ],
+            operations,
+            otherwise: vec![],
+        };
+        let many = |if_none_exists| {
+            move |count| Command::SetMany {
+                pairs: pairs(count),
+                if_none_exists,
+            }
+        };
+        let commands: [&dyn Fn(usize) -> Command; 7] = [
+            &|count| Command::Del { keys: keys(count) },
+            &many(false),
+            &many(true),
+            &|count| many(false)(count).in_database(9),
+            &|count| exec(0, vec![Step::Write(Command::Del { keys: keys(count) })]),
+            &|count| {
+                let read = |count| Step::Read(Query::GetMany { keys: keys(count) });
+                exec(1, vec![read(count - 101), read(100)])
+            },
+            &|count| {
+                let query = Query::Exists { keys: keys(count) };
+                exec(0, vec![Step::Read(query.in_database(3))])
+            },
+        ];
+        for command in commands {
+            let (fits, over) = (command(MAX_COMMAND_KEYS), command(MAX_COMMAND_KEYS + 1));
+            assert_eq!(fits.check_limits(), Ok(()));
+            let encoded = fits.encode();
+            assert!(Command::decode(&encoded) == Ok(fits));
+            assert_eq!(over.check_limits(), Err(ReplyError::TooManyKeys));
+            let refused = Command::decode(&over.encode());
+            assert!(matches!(refused, Err(DecodeError::Invalid { .. })));
+        }
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(super) fn with(
     )?;
     let holds = condition.holds(old.map(|old| old.value));
     let answer = match old {
-        Some(old) if get => ReplyValue::Bulk(old.to_bytes()),
+        Some(old) if get => context.answer(old)?,
         None if !get && holds => ReplyValue::Ok,
         Some(_) if holds => ReplyValue::Ok,
         _ => ReplyValue::Nil,

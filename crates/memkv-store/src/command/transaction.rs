@@ -1,16 +1,19 @@
 //! Transactions: guards that must hold, and the steps that are then executed with nothing between.
 //!
 //! A step that fails answers its error and the others go on, as in Redis: nothing is rolled back.
+//! What all of them would answer or copy is estimated before the first one (`estimate`): a
+//! transaction that is too much is refused whole.
 //! Invariant: no transaction lies in another.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::codec::{Within, read_database};
-use super::{Command, Part, visit_inner};
+use super::{Command, Part, estimate, visit_inner};
 use crate::keyspace::Keyspace;
 use crate::query::Query;
+use crate::reply::ELEMENT_OVERHEAD_BYTES;
 use crate::wire::{DecodeError, Reader, put_prefixed, put_varint};
-use crate::{MAX_VALUE_BYTES_CEILING, ReplyError, ReplyValue, Revision};
+use crate::{MAX_WRITE_REPLY_BYTES, ReplyError, ReplyValue, Revision};
 
 /// The most guards that a transaction may have, and the most steps on either branch: it is one
 /// entry and one uninterrupted piece of work, so it stays below some milliseconds.
@@ -258,20 +261,28 @@ pub(super) fn execute(
     } else {
         (otherwise, Some(ReplyValue::Aborted))
     };
-    let mut bytes = 0;
+    if let Err(error) = estimate::check(keys, steps) {
+        return ReplyValue::Error(error);
+    }
+    let mut room = MAX_WRITE_REPLY_BYTES;
     let answers = steps.iter().map(|step| {
         let answer = match step {
-            Step::Write(command) => command.execute(keys, last),
-            // A thousand reads of the largest value would be an answer that no node can send.
-            Step::Read(_) if bytes > MAX_VALUE_BYTES_CEILING => {
-                ReplyValue::Error(ReplyError::ReplyTooLong)
-            }
-            Step::Read(query) => query.answer(keys, keys.now_ms),
+            Step::Write(command) => command.execute_within(keys, last, room),
+            Step::Read(query) => read(keys, query, room),
         };
-        bytes += answer.bulk_len();
+        room = room.saturating_sub(ELEMENT_OVERHEAD_BYTES + answer.bulk_len());
         answer
     });
     ReplyValue::Array(mark.into_iter().chain(answers).collect())
+}
+
+/// Measures before it copies: what the steps before have changed may be longer than was estimated.
+fn read(keys: &Keyspace, query: &Query, room: usize) -> ReplyValue {
+    let len_of = |database, key: &[u8]| Some(keys.get(database, key)?.value.len());
+    if query.answer_len(keys, &len_of, room) > room {
+        return ReplyValue::Error(ReplyError::ReplyTooLong);
+    }
+    query.answer(keys, keys.now_ms)
 }
 
 impl Guard {

@@ -10,7 +10,8 @@ mod scan;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::command::read_database;
+use crate::ReplyError;
+use crate::command::{check_count, key_count, read_database};
 use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag};
 
 /// A read. Answers are [`ReplyValue`](crate::ReplyValue)s; a key longer than the limit is absent.
@@ -143,6 +144,24 @@ impl Query {
             Query::Ttl { .. } => true,
             // A deliberate bug lets keys go by the reader's clock.
             _ => cfg!(memkv_bugs),
+        }
+    }
+
+    /// Whether it names no more keys than it may.
+    ///
+    /// # Errors
+    ///
+    /// `TooManyKeys` above [`MAX_COMMAND_KEYS`](crate::MAX_COMMAND_KEYS).
+    pub fn check_limits(&self) -> Result<(), ReplyError> {
+        check_count(self.key_count())
+    }
+
+    /// How many keys it names.
+    pub fn key_count(&self) -> usize {
+        match self {
+            Query::GetMany { keys } | Query::Exists { keys } => keys.len(),
+            Query::InDatabase { query, .. } => query.key_count(),
+            _ => 1,
         }
     }
 
@@ -315,7 +334,7 @@ fn read_keys(
     reader: &mut Reader<'_>,
     own: &dyn Fn(&[u8]) -> Bytes,
 ) -> Result<Vec<Bytes>, DecodeError> {
-    let count = reader.length("number of keys")?;
+    let count = key_count(reader, "number of keys")?;
     (0..count)
         .map(|_| reader.prefixed("key").map(own))
         .collect()

@@ -7,8 +7,9 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::answer::{count, meta};
+use super::answer::{META_FIELDS, count, meta, sum_until};
 use crate::keyspace::{Database, Entry, Keyspace, SHARDS, Value, shard_of};
+use crate::reply::ELEMENT_OVERHEAD_BYTES;
 use crate::{RANGE_BYTES, ReplyValue};
 
 /// Whole shards from `cursor` on, until `count` keys are reached.
@@ -25,6 +26,54 @@ pub(super) fn scan(keys: &Keyspace, database: u8, cursor: u64, count: u64) -> Re
     }
     let cursor = if next < SHARDS { next as i64 } else { 0 };
     ReplyValue::Array(vec![ReplyValue::Integer(cursor), ReplyValue::Array(found)])
+}
+
+/// How long the answer of [`scan`] is, counted until it is above `enough`.
+pub(super) fn scan_len(
+    keys: &Keyspace,
+    database: u8,
+    cursor: u64,
+    count: u64,
+    enough: usize,
+) -> usize {
+    let mut found = 0;
+    let mut next = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let shards = std::iter::from_fn(|| {
+        if next >= SHARDS || found >= count.max(1) {
+            return None;
+        }
+        let shard = alive(keys, keys.database(database), next);
+        next += 1;
+        let lengths: Vec<usize> = shard.map(|entry| entry.key().len()).collect();
+        found += lengths.len() as u64;
+        Some(lengths)
+    });
+    let len = sum_until(shards.flatten(), enough);
+    len.saturating_add(2 * ELEMENT_OVERHEAD_BYTES)
+}
+
+/// How long the answer of [`range`] is, counted until it is above `enough`.
+pub(super) fn range_len(
+    keys: &Keyspace,
+    database: u8,
+    start: &[u8],
+    end: Bound<&[u8]>,
+    limit: u64,
+    keys_only: bool,
+    enough: usize,
+) -> usize {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let ordered = keys.database(database).map(|d| d.between(start, end));
+    let entries = ordered.into_iter().flatten();
+    let alive = entries.filter(|entry| entry.is_alive(keys.now_ms));
+    let lengths = alive.take(limit).map(|entry| match keys_only {
+        true => entry.key().len(),
+        false => {
+            let fields = (1 + META_FIELDS) * ELEMENT_OVERHEAD_BYTES;
+            fields + entry.key().len() + entry.value().len()
+        }
+    });
+    sum_until(lengths, enough).saturating_add(2 * ELEMENT_OVERHEAD_BYTES)
 }
 
 /// Keys in byte order, and whether more follow.
@@ -60,9 +109,14 @@ pub(super) fn range(
     ReplyValue::Array(vec![ReplyValue::Array(items), count(usize::from(more))])
 }
 
+/// See [`pick_key`].
+pub(super) fn random_key(keys: &Keyspace, database: u8, nonce: u64) -> ReplyValue {
+    pick_key(keys, database, nonce).map_or(ReplyValue::Nil, key_bulk)
+}
+
 /// A key that the nonce picks: the shard of the keys that have it as their hash, within that the key
 /// whose hash differs least in its lower half. That costs one shard, not the whole keyspace.
-pub(super) fn random_key(keys: &Keyspace, database: u8, nonce: u64) -> ReplyValue {
+pub(super) fn pick_key(keys: &Keyspace, database: u8, nonce: u64) -> Option<&[u8]> {
     let first = shard_of(nonce);
     let mask = (nonce & u64::from(u32::MAX)) as u32;
     let mut shards = (0..SHARDS).map(|step| (first + step) % SHARDS);
@@ -73,7 +127,7 @@ pub(super) fn random_key(keys: &Keyspace, database: u8, nonce: u64) -> ReplyValu
             entries.map(|entry| (database.map_or(0, |d| d.tag(&entry)) ^ mask, entry.key()));
         tagged.min()
     });
-    picked.map_or(ReplyValue::Nil, |(_, key)| key_bulk(key))
+    picked.map(|(_, key)| key)
 }
 
 fn alive<'a>(

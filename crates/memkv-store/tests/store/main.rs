@@ -2,6 +2,7 @@
 //! snapshots hold. Deterministic: every test says its seed or is a plain script.
 
 mod apply;
+mod bounds;
 mod expiry;
 mod model;
 mod notices;

@@ -109,3 +109,39 @@ async fn a_protocol_error_comes_behind_the_answers_before_it() {
         assert_eq!(client.shown().await, answer);
     }
 }
+
+#[tokio::test]
+async fn a_command_and_a_transaction_name_only_so_many_keys() {
+    let mut client = start().await.client().await;
+    let many = |command: &'static str, keys: usize| [&[command][..], &vec!["k"; keys]].concat();
+    let refused = "-ERR a command takes at most 131072 keys; send several";
+    for command in ["MGET", "EXISTS", "DEL"] {
+        client.send_args(&many(command, 131_073)).await;
+        assert_eq!(client.shown().await, refused, "{command}");
+    }
+    // A transaction is one command.
+    for reads in [true, false] {
+        client.ask("MULTI").await;
+        if !reads {
+            assert_eq!(client.ask("SET k v").await, "+QUEUED");
+        }
+        for keys in [131_072, 1] {
+            client.send_args(&many("EXISTS", keys)).await;
+            assert_eq!(client.shown().await, "+QUEUED");
+        }
+        let answer = client.ask("EXEC").await;
+        let why = "-EXECABORT Transaction discarded because of: a command takes at most 131072";
+        assert!(answer.starts_with(why), "{answer}");
+        assert_eq!(client.ask("EXISTS k").await, ":0");
+    }
+    let pairs = [&["MSET"][..], &vec!["k"; 2 * 131_072]].concat();
+    client.send_args(&pairs).await;
+    assert_eq!(client.shown().await, "+OK");
+    client.send_args(&many("EXISTS", 131_072)).await;
+    assert_eq!(client.shown().await, ":131072");
+    let pairs = [&pairs[..], &["k", "v"]].concat();
+    client.send_args(&pairs).await;
+    let answer = client.shown().await;
+    let why = "-ERR Protocol error: invalid multibulk length: the most arguments of a request are";
+    assert!(answer.starts_with(why), "{answer}");
+}
