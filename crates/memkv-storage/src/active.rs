@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::disk::{DirectWriter, DiskFile, zero_fill};
+use crate::disk::{DirectWriter, DiskFile, is_refusal, zero_fill};
 use crate::histogram::Histogram;
 use crate::segment::SegmentHeader;
 use crate::space::{Reserve, is_full};
@@ -36,6 +36,8 @@ pub(crate) struct Active {
     pub(crate) dirty: bool,
     /// None where the file system takes no direct writes, or records are not synced.
     pub(crate) direct: Option<Box<dyn DirectWriter>>,
+    /// Whether the file system has refused a direct write.
+    pub(crate) refused: bool,
 }
 
 impl Active {
@@ -73,14 +75,41 @@ impl Active {
         let Some(direct) = &mut self.direct else {
             return Ok(false);
         };
-        match direct.write(self.offset, records) {
-            // A file system that opens a file for direct writes and then refuses them.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+        let written = direct.write(self.offset, records);
+        self.unless_refused(written)
+    }
+
+    /// Whether a direct write was made. A file system that opens a file for direct writes and then
+    /// refuses one is not asked again.
+    fn unless_refused(&mut self, written: io::Result<()>) -> io::Result<bool> {
+        match written {
+            Err(error) if is_refusal(&error) => {
+                tracing::warn!(
+                    %error,
+                    segment = %self.path.display(),
+                    "the file system refuses direct writes: the log goes through the system's \
+                     cache, with a write and a sync each"
+                );
                 self.direct = None;
+                self.refused = true;
                 Ok(false)
             }
             written => written.map(|()| true),
         }
+    }
+
+    /// Writes zeros; whether they are durable, `dirty` says.
+    fn write_zeros(&mut self, from: u64, to: u64) -> io::Result<()> {
+        if !self.dirty
+            && let Some(direct) = &mut self.direct
+        {
+            let written = direct.zero(from, to);
+            if self.unless_refused(written)? {
+                return Ok(());
+            }
+        }
+        self.dirty = true;
+        zero_fill(&*self.file, from, to)
     }
 
     /// Extends the zeroed part, if the records have reached its end. A full disk is no error here:
@@ -92,10 +121,7 @@ impl Active {
             return Ok(());
         }
         let to = self.capacity.min(end + ZERO_AHEAD).max(end);
-        let written = reserve.write(|| match &mut self.direct {
-            Some(direct) if !self.dirty => direct.zero(end, to),
-            _ => zero_fill(&*self.file, end, to),
-        });
+        let written = reserve.write(|| self.write_zeros(end, to));
         match written {
             Ok(()) => self.zeroed_to = to,
             Err(error) if is_full(&error) => self.zeroed_to = end,

@@ -70,6 +70,8 @@ pub(crate) struct LogWriter {
     pending: Vec<Record>,
     pending_bytes: u64,
     scratch: Vec<u8>,
+    /// Whether segments get direct writers: false from the first refusal on.
+    takes_direct: bool,
 }
 
 impl LogWriter {
@@ -104,6 +106,7 @@ impl LogWriter {
             pending: Vec::new(),
             pending_bytes: 0,
             scratch: Vec::new(),
+            takes_direct: sync,
         };
         writer.resume()?;
         Ok(writer)
@@ -131,12 +134,25 @@ impl LogWriter {
             zeroed_to: len,
             capacity: len.max(segment_bytes),
             dirty: false,
+            refused: false,
         });
         Ok(())
     }
 
-    fn direct(&self, file: &Arc<dyn DiskFile>) -> Option<Box<dyn DirectWriter>> {
-        self.sync.then(|| file.direct()).flatten()
+    fn direct(&mut self, file: &Arc<dyn DiskFile>) -> Option<Box<dyn DirectWriter>> {
+        if !self.takes_direct {
+            return None;
+        }
+        let direct = file.direct();
+        if direct.is_none() {
+            self.takes_direct = false;
+            tracing::info!(
+                directory = %self.dir.display(),
+                "the file system offers no direct writes: the log goes through the system's cache, \
+                 with a write and a sync each"
+            );
+        }
+        direct
     }
 
     /// Generation of the newest segment and the last durable record, for the metadata; only
@@ -282,6 +298,7 @@ impl LogWriter {
             zeroed_to,
             capacity,
             dirty: true,
+            refused: false,
         };
         active.zero_ahead(&self.reserve)?;
         self.adopt(&active);
@@ -358,6 +375,7 @@ impl LogWriter {
         }
         slices.push(IoSlice::new(&self.scratch[from..]));
         active.write(&slices, bytes, &self.reserve, &self.shared.fsync)?;
+        self.takes_direct &= !active.refused;
         self.active = Some(active);
         self.next += records.len() as u64;
         self.last = records.last().map(|record| record.id);

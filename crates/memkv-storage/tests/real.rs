@@ -5,6 +5,7 @@
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
@@ -199,4 +200,24 @@ fn readers_see_right_records_while_segments_are_recycled_under_them() {
     }
     session.wal.shutdown();
     worker.join().unwrap();
+}
+
+#[test]
+fn the_log_works_in_memory_file_systems_whatever_they_say_of_direct_writes() {
+    let shared_memory = Path::new("/dev/shm");
+    let Ok(root) = tempfile::tempdir_in(shared_memory) else {
+        return println!("skipped: {} takes no directory", shared_memory.display());
+    };
+    let layout = Layout::under(root.path());
+    session(&layout, &options(), |opened| {
+        for next in 0..200 {
+            call(opened, |wal, done| {
+                wal.append(records(1, next..next + 1, 1500), done)
+            });
+        }
+    });
+    session(&layout, &options(), |opened| {
+        let all = opened.log.read(0..u64::MAX, u64::MAX, usize::MAX).unwrap();
+        assert_eq!(all, records(1, 0..200, 1500));
+    });
 }

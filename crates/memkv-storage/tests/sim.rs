@@ -478,3 +478,35 @@ fn simulated_disk_keeps_what_was_synced_and_tears_the_rest() {
 fn write(file: &dyn DiskFile, offset: u64, bytes: &[u8]) {
     file.write_at(offset, &[IoSlice::new(bytes)]).unwrap();
 }
+
+#[test]
+fn a_file_system_that_refuses_direct_writes_at_any_moment_loses_nothing() {
+    let kinds = [
+        std::io::ErrorKind::InvalidInput,
+        std::io::ErrorKind::Unsupported,
+        std::io::ErrorKind::PermissionDenied,
+    ];
+    for kind in kinds {
+        let mut taken_before = 0;
+        for after in 0..60 {
+            // A disk that takes direct writes: see `SimDisk::new`.
+            let disk = SimDisk::new(1);
+            let mut node = reopen(&disk);
+            disk.refuse_direct(kind, after);
+            for next in 0..60 {
+                node.append(records(1, next..next + 1, 3000)).unwrap();
+            }
+            taken_before = disk.stats().direct;
+            assert!(node.opened.log.segment_count() > 2);
+            assert_eq!(
+                reopen(&disk.crash(after)).all(),
+                records(1, 0..60, 3000),
+                "{kind:?} after {after}"
+            );
+        }
+        assert!(
+            taken_before >= 50,
+            "only {taken_before} were taken at first"
+        );
+    }
+}

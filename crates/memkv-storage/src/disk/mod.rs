@@ -100,14 +100,29 @@ pub trait DirectWriter: Send {
     /// zeros.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] where the file system takes no such writes after all: then
-    /// nothing was written. After any other, any part of them may have been written.
+    /// One that [`is_refusal`] where the file system takes no such writes after all: what it refused
+    /// is not written, and `write_at` may take it. After any error, any part of the buffers may have
+    /// been written.
     fn write(&mut self, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()>;
 
     /// Overwrites `from..to` with zeros, durably, as [`zero_fill`] does for later writes; what is
     /// left of the block in which the last write ended is zero already. At most 4 KiB behind `to`
     /// may become zeros, too.
+    ///
+    /// # Errors
+    /// As those of [`DirectWriter::write`].
     fn zero(&mut self, from: u64, to: u64) -> io::Result<()>;
+}
+
+/// Whether an error says that a call, or a flag of it, is not to be had here. `EINVAL` comes from
+/// file systems that know the flag and not the alignment, `EOPNOTSUPP` from those that do not know
+/// the flag, `ENOSYS` from kernels without the call, and `EPERM` from sandboxes that forbid it. A
+/// plain write then fails with the same error if it is a real one.
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
+    )
 }
 
 /// Zeros for filling files; 64 KiB because that is the smallest segment, and aligned as direct writes

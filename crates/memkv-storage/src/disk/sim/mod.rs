@@ -147,6 +147,11 @@ impl SimDisk {
         self.state.lock().fail_rate.insert(op, per_million);
     }
 
+    /// Refuses direct writes from now on with an error of this kind, once so many more were taken.
+    pub fn refuse_direct(&self, kind: io::ErrorKind, after: u64) {
+        self.state.lock().direct = Direct::Refused { kind, after };
+    }
+
     /// Bounds the bytes that all files may take together.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity = bytes;
@@ -423,9 +428,7 @@ impl SimDirect {
 impl DirectWriter for SimDirect {
     fn write(&mut self, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
         let SimFile { disk, .. } = &self.0;
-        if disk.look(|state| Ok(state.direct == Direct::Refused))? {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+        disk.look(|state| state.direct.answer())?;
         let end = offset + bufs.iter().map(|buf| buf.len() as u64).sum::<u64>();
         let zeros = vec![0; (end.next_multiple_of(BLOCK as u64) - end) as usize];
         let mut bufs = bufs.to_vec();
@@ -436,6 +439,7 @@ impl DirectWriter for SimDirect {
     fn zero(&mut self, from: u64, to: u64) -> io::Result<()> {
         let block = BLOCK as u64;
         let (from, to) = (from.next_multiple_of(block), to.next_multiple_of(block));
+        self.0.disk.look(|state| state.direct.answer())?;
         let zeros = vec![0; to.saturating_sub(from) as usize];
         self.write_durably(from, &[IoSlice::new(&zeros)])
     }

@@ -116,8 +116,13 @@ impl Name {
 pub(super) enum Direct {
     /// They work.
     Taken,
-    /// A file is opened for them, and then each is refused.
-    Refused,
+    /// A file is opened for them, and then each is refused, after so many were taken.
+    Refused {
+        /// With what.
+        kind: io::ErrorKind,
+        /// Direct writes that are still taken.
+        after: u64,
+    },
     /// No file is opened for them.
     Absent,
 }
@@ -127,10 +132,34 @@ impl Direct {
         match seed % 3 {
             0 => Self::Absent,
             1 => Self::Taken,
-            _ => Self::Refused,
+            _ => Self::Refused {
+                kind: REFUSALS[(seed / 3 % 3) as usize],
+                after: 0,
+            },
+        }
+    }
+
+    /// Takes or refuses one write.
+    pub(super) fn answer(&mut self) -> io::Result<()> {
+        match self {
+            Self::Refused { kind, after: 0 } => {
+                Err(io::Error::new(*kind, "simulated refusal of a direct write"))
+            }
+            Self::Refused { after, .. } => {
+                *after -= 1;
+                Ok(())
+            }
+            Self::Taken | Self::Absent => Ok(()),
         }
     }
 }
+
+/// What file systems, kernels and sandboxes refuse with.
+const REFUSALS: [io::ErrorKind; 3] = [
+    io::ErrorKind::InvalidInput,
+    io::ErrorKind::Unsupported,
+    io::ErrorKind::PermissionDenied,
+];
 
 #[derive(Clone)]
 pub(super) struct State {
