@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::clock::LogClock;
 use crate::engine::{Batch, Raft, TypeConfig};
 use crate::session::{EAGER_BYTES, GroupOutcome};
-use crate::space::SpaceWatch;
+use crate::space::{Shortage, SpaceWatch};
 
 /// Entries proposed and not yet applied, while at least [`EAGER_BYTES`] wait for the next. Enough to
 /// keep the disk busy while the last entry is on its way through the followers.
@@ -28,6 +28,8 @@ const ENTRIES_IN_FLIGHT: usize = 4;
 const ENTRY_BYTES: usize = 1024 * 1024;
 /// Most bytes of groups that wait for a slot, from all nodes together.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// What a group that waits takes besides its bytes, about.
+const WORK_OVERHEAD: usize = 256;
 
 /// Why a system operation has no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,13 +58,37 @@ enum Work {
 }
 
 impl Work {
+    /// Whether it may go on while space is low, at log time `now_ms`.
+    fn is_for_low_space(&self, now_ms: u64) -> bool {
+        match self {
+            Work::Group { encoded, .. } => memkv_store::only_removes(encoded, now_ms),
+            // Few and small: without a session no command that removes could come.
+            Work::System { .. } | Work::Tick => true,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Work::Group { encoded, .. } => encoded.len(),
+            Work::System { .. } | Work::Tick => 0,
+        }
+    }
+
     fn refuse(self, outcome: GroupOutcome) {
         match self {
             // Whoever asked may be gone; then nobody needs the answer. The same below.
             Work::Group { answer, .. } => drop(answer.send(outcome)),
-            Work::System { answer, .. } => drop(answer.send(Err(ProposeError::NotAppended(
-                "this node does not lead".to_owned(),
-            )))),
+            Work::System { answer, .. } => {
+                let why = match outcome {
+                    GroupOutcome::DiskLow | GroupOutcome::DiskExhausted => {
+                        "a majority of the nodes has no disk space left"
+                    }
+                    GroupOutcome::NotAppended | GroupOutcome::Applied | GroupOutcome::Unknown => {
+                        "this node does not lead"
+                    }
+                };
+                drop(answer.send(Err(ProposeError::NotAppended(why.to_owned()))));
+            }
             // Whoever asked looks again.
             Work::Tick => {}
         }
@@ -74,6 +100,18 @@ struct Queue {
     work: VecDeque<Work>,
     bytes: usize,
     in_flight: usize,
+}
+
+impl Queue {
+    /// Takes out what may add to the data set at this log time.
+    fn take_additions(&mut self, stamp: u64) -> VecDeque<Work> {
+        let (kept, additions) = std::mem::take(&mut self.work)
+            .into_iter()
+            .partition(|work| work.is_for_low_space(stamp));
+        self.work = kept;
+        self.bytes = self.work.iter().map(Work::len).sum();
+        additions
+    }
 }
 
 /// Collects what the leader proposes.
@@ -99,18 +137,19 @@ impl Batcher {
         self.queue.lock().work.len()
     }
 
-    pub(crate) fn is_majority_low(&self, raft: &Raft) -> bool {
+    pub(crate) fn shortage(&self, raft: &Raft) -> Shortage {
         let metrics = raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let voters = metrics.membership_config.voter_ids();
-        self.space.majority_is_low(*raft.node_id(), voters)
+        self.space.of_majority(*raft.node_id(), voters)
     }
 
     /// Queues a group of a session's commands, in order of the calls.
     pub(crate) fn propose(&self, encoded: Bytes) -> oneshot::Receiver<GroupOutcome> {
         let (answer, receiver) = oneshot::channel();
         let mut queue = self.queue.lock();
-        if queue.bytes + encoded.len() > QUEUE_BYTES && !queue.work.is_empty() {
+        let taken = queue.bytes + queue.work.len() * WORK_OVERHEAD;
+        if taken + encoded.len() > QUEUE_BYTES && !queue.work.is_empty() {
             drop(queue);
             let _ = answer.send(GroupOutcome::NotAppended);
             return receiver;
@@ -191,24 +230,30 @@ impl Batcher {
             self.refuse_all(GroupOutcome::NotAppended);
             return None;
         }
-        if self.is_majority_low(raft) {
-            self.refuse_all(GroupOutcome::DiskLow);
+        let shortage = self.shortage(raft);
+        if shortage == Shortage::Exhausted {
+            self.refuse_all(GroupOutcome::DiskExhausted);
             return None;
         }
         let stamp = self.clock.stamp();
         let mut queue = self.queue.lock();
+        if shortage == Shortage::Low {
+            for work in queue.take_additions(stamp) {
+                work.refuse(GroupOutcome::DiskLow);
+            }
+        }
         let mut taken = Vec::new();
         let mut bytes = 0;
         while let Some(work) = queue.work.front() {
-            let len = match work {
-                Work::Group { encoded, .. } => encoded.len(),
-                Work::System { .. } | Work::Tick => 0,
-            };
+            let len = work.len();
             if !taken.is_empty() && bytes + len > ENTRY_BYTES {
                 break;
             }
             bytes += len;
             taken.extend(queue.work.pop_front());
+        }
+        if taken.is_empty() {
+            return None;
         }
         queue.bytes -= bytes;
         queue.in_flight += 1;
@@ -272,9 +317,11 @@ fn settle(work: Vec<Work>, result: Option<ClientWriteResult<TypeConfig>>) {
             Work::System { answer, .. } => {
                 let result = match outcome {
                     GroupOutcome::Applied => outcomes.next().ok_or(ProposeError::Unknown),
-                    GroupOutcome::NotAppended | GroupOutcome::DiskLow => Err(
-                        ProposeError::NotAppended("this node does not lead".to_owned()),
-                    ),
+                    GroupOutcome::NotAppended
+                    | GroupOutcome::DiskLow
+                    | GroupOutcome::DiskExhausted => Err(ProposeError::NotAppended(
+                        "this node does not lead".to_owned(),
+                    )),
                     GroupOutcome::Unknown => Err(ProposeError::Unknown),
                 };
                 let _ = answer.send(result);
@@ -307,5 +354,48 @@ impl<T: Send + 'static> Drop for ProposalResponder<T> {
         if let Some(answer) = self.0.take() {
             answer(None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memkv_store::{Command, ExpireIf, Expiry};
+
+    use super::*;
+
+    #[test]
+    fn low_space_refuses_what_may_add_and_nothing_else() {
+        let key = Bytes::from_static(b"k");
+        let set = Command::Set {
+            key: key.clone(),
+            value: Bytes::new(),
+        };
+        let expire = Command::Expire {
+            key,
+            expiry: Expiry::At { ms: 100 },
+            condition: ExpireIf::Always,
+        };
+        let mut queue = Queue::default();
+        let mut answers = Vec::new();
+        for command in [&expire, &set] {
+            let (answer, receiver) = oneshot::channel();
+            let encoded = memkv_store::encode_group(1, 1, 0, [command.encode()].iter());
+            queue.bytes += encoded.len();
+            queue.work.push_back(Work::Group { encoded, answer });
+            answers.push(receiver);
+        }
+        let (answer, _opened) = oneshot::channel();
+        let op = SystemOp::OpenSession { node: 1, boot: 1 };
+        queue.work.push_back(Work::System { op, answer });
+        queue.work.push_back(Work::Tick);
+        for work in queue.take_additions(100) {
+            work.refuse(GroupOutcome::DiskLow);
+        }
+        assert!(answers[0].try_recv().is_err(), "it waits on");
+        assert_eq!(answers[1].try_recv(), Ok(GroupOutcome::DiskLow));
+        assert_eq!(queue.work.len(), 3);
+        assert_eq!(queue.bytes, queue.work[0].len());
+        assert_eq!(queue.take_additions(99).len(), 1, "its deadline is to come");
+        assert_eq!(queue.bytes, 0);
     }
 }

@@ -28,9 +28,14 @@ pub enum RequestError {
     },
     /// Certainly not executed: the disks of a majority are nearly full.
     #[error(
-        "disk space is low on a majority of the nodes: writes are refused until there is more; nothing was executed"
+        "disk space is low on a majority of the nodes: only what removes keys is taken until there is more; nothing was executed"
     )]
     DiskFull,
+    /// Certainly not executed: the disks of a majority are full.
+    #[error(
+        "the disks of a majority of the nodes are full: every write is refused until there is space; nothing was executed"
+    )]
+    DiskExhausted,
     /// Certainly not executed: too large for this cluster's limits.
     #[error("{what} is {bytes} bytes, the limit is {limit}")]
     TooLarge {

@@ -83,7 +83,8 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                 open_not_before = not_before;
             }
             Some((session, first_seq, count, outcome)) = sent.next(), if !sent.is_empty() => {
-                inner.session.settle(session, first_seq, count, outcome);
+                let now_ms = inner.clock.read().log_ms;
+                inner.session.settle(session, first_seq, count, outcome, now_ms);
                 if outcome != GroupOutcome::Applied {
                     inner.counters.failed_proposals.fetch_add(1, Ordering::Relaxed);
                     not_before = Instant::now() + REFUSED_PAUSE;
@@ -144,6 +145,7 @@ fn send(inner: &Arc<Inner>, leader: u64, group: crate::session::Group) -> Sent {
                 Ok(0) => GroupOutcome::Applied,
                 Ok(1) => GroupOutcome::NotAppended,
                 Ok(3) => GroupOutcome::DiskLow,
+                Ok(4) => GroupOutcome::DiskExhausted,
                 _ => GroupOutcome::Unknown,
             },
             Err(PeerError::Unreachable(_) | PeerError::NoListener(_) | PeerError::Refused(_)) => {
@@ -162,6 +164,7 @@ pub(crate) fn outcome_byte(outcome: GroupOutcome) -> u8 {
         GroupOutcome::NotAppended => 1,
         GroupOutcome::Unknown => 2,
         GroupOutcome::DiskLow => 3,
+        GroupOutcome::DiskExhausted => 4,
     }
 }
 

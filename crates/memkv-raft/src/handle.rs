@@ -124,7 +124,7 @@ fn append(inner: Arc<Inner>, raft: Raft, envelope: &Envelope, body: Reader) -> A
                 }
                 wire::ok(|out| {
                     codec::put_append_response(out, &response);
-                    out.put_u8(u8::from(inner.space.is_low()));
+                    out.put_u8(inner.space.own() as u8);
                 })
             }
             Err(error) => wire::refused(&error.to_string()),

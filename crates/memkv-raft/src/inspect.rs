@@ -31,7 +31,7 @@ pub struct Inspection {
     pub log: LogReader,
     /// What its log clock shows.
     pub clock: ClockInspection,
-    /// It refuses commands, because a majority has hardly any space left on its disks.
+    /// It proposes nothing, because a majority has no space left on its disks.
     pub refuses_for_space: bool,
     /// How long ago a quorum was last known to follow it, if it leads.
     pub quorum_silent_for: Option<Duration>,
@@ -72,7 +72,7 @@ impl Node {
             durable: self.durable(),
             log: inner.storage.log.clone(),
             clock: inner.clock.inspect(),
-            refuses_for_space: inner.batcher.is_majority_low(raft),
+            refuses_for_space: inner.batcher.shortage(raft) == crate::space::Shortage::Exhausted,
             quorum_silent_for: metrics
                 .last_quorum_acked
                 .as_ref()

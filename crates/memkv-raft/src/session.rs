@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use memkv_store::{Rejected, Reply, SessionId, Store};
+use memkv_store::{Command, Rejected, Reply, SessionId, Store};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -86,13 +86,18 @@ pub(crate) enum GroupOutcome {
     NotAppended,
     /// Nobody knows.
     Unknown,
-    /// Certainly not appended: a majority is low on disk space.
+    /// Certainly not appended: a majority is low on disk space, and it may add to the data.
     DiskLow,
+    /// Certainly not appended: a majority has no disk space left.
+    DiskExhausted,
 }
 
 impl GroupOutcome {
     fn is_refusal(self) -> bool {
-        matches!(self, Self::NotAppended | Self::DiskLow)
+        match self {
+            Self::NotAppended | Self::DiskLow | Self::DiskExhausted => true,
+            Self::Applied | Self::Unknown => false,
+        }
     }
 }
 
@@ -273,13 +278,15 @@ impl Session {
         })
     }
 
-    /// What became of a group. A group that is not known to be applied must be sent again.
+    /// What became of a group. A group that is not known to be applied must be sent again; where disks
+    /// are low at log time `now_ms`, without what may add to the data.
     pub(crate) fn settle(
         &self,
         session: SessionId,
         first_seq: u64,
         count: u64,
         outcome: GroupOutcome,
+        now_ms: u64,
     ) {
         let mut window = self.window.lock();
         if window.id != Some(session) {
@@ -293,8 +300,17 @@ impl Session {
             slot.in_flight = slot.in_flight.saturating_sub(1);
             slot.exposed |= !outcome.is_refusal();
         }
-        if outcome == GroupOutcome::DiskLow {
-            window.refuse_unexposed(&RequestError::DiskFull);
+        match outcome {
+            GroupOutcome::DiskLow => {
+                let may_add = |command: &Bytes| {
+                    !Command::decode(command).is_ok_and(|command| command.only_removes(now_ms))
+                };
+                window.refuse_unexposed(&RequestError::DiskFull, may_add);
+            }
+            GroupOutcome::DiskExhausted => {
+                window.refuse_unexposed(&RequestError::DiskExhausted, |_| true);
+            }
+            GroupOutcome::Applied | GroupOutcome::NotAppended | GroupOutcome::Unknown => {}
         }
         if outcome != GroupOutcome::Applied {
             window.rewind_to(first_seq);

@@ -11,7 +11,7 @@ use crate::bytes_io::{DecodeError, Reader, put_blob, put_option};
 use crate::clock::Reading;
 
 /// Version of everything that nodes say to each other. A node refuses any other.
-pub(crate) const WIRE_VERSION: u8 = 1;
+pub(crate) const WIRE_VERSION: u8 = 2;
 
 /// What a request asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -284,7 +284,7 @@ mod tests {
             Envelope::decode(Bytes::from(bytes)).err(),
             Some(DecodeError::Bad {
                 what: "wire version",
-                value: 2
+                value: u64::from(WIRE_VERSION) + 1
             })
         );
     }

@@ -18,7 +18,7 @@ pub(crate) fn code(error: &RequestError) -> ErrorCode {
         RequestError::TooLarge { .. } => ErrorCode::ValueTooLarge,
         // Another node can serve it, or this one after its restart.
         RequestError::Stopping => ErrorCode::Loading,
-        RequestError::DiskFull => ErrorCode::DiskFull,
+        RequestError::DiskFull | RequestError::DiskExhausted => ErrorCode::DiskFull,
     }
 }
 

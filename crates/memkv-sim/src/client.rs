@@ -290,7 +290,7 @@ fn settle_write(
             cluster.trace.line(format_args!(
                 "client {process} {home} {op:?} {key}: {error}"
             ));
-            if error == RequestError::DiskFull {
+            if matches!(error, RequestError::DiskFull | RequestError::DiskExhausted) {
                 cluster.trace.count("writes refused for lack of space");
             }
             if let RequestError::Unknown { .. } = error {

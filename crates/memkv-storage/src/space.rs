@@ -30,6 +30,9 @@ pub struct Space {
     /// Whether new proposals should be refused: the reserve is gone or cannot grow to what the
     /// next snapshot needs, or what is free besides it is less than [`RESERVE_BASE`].
     pub low: bool,
+    /// Whether nothing more should be written at all: what is free beside the log, together with the
+    /// reserve, is less than [`RESERVE_BASE`], which what is in flight may need.
+    pub exhausted: bool,
 }
 
 /// The preallocated file, and the question how much is free.
@@ -78,7 +81,13 @@ impl Reserve {
         let free = self.free()?;
         let reserve = *self.held.lock();
         let low = free < RESERVE_BASE || reserve < self.target.load(Ordering::Relaxed);
-        Ok(Space { free, reserve, low })
+        let for_log = self.disk.free_space(&self.log)?.saturating_add(reserve);
+        Ok(Space {
+            free,
+            reserve,
+            low,
+            exhausted: for_log < RESERVE_BASE,
+        })
     }
 
     fn free(&self) -> io::Result<u64> {

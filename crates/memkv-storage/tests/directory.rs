@@ -29,10 +29,9 @@ fn full_disk_takes_the_reserve_and_says_so() {
         node.append(vec![record(1, index, 1 << 20)]).unwrap();
         index += 1;
     }
-    assert!(
-        store.space().unwrap().reserve > 0,
-        "low before the reserve is touched"
-    );
+    let space = store.space().unwrap();
+    assert!(space.reserve > 0, "low before the reserve is touched");
+    assert!(!space.exhausted, "{space:?}");
     // Others fill the disk: what is in flight still fits.
     let free = store.space().unwrap().free;
     let other = disk.create(&layout().log.join("other")).unwrap();
@@ -46,6 +45,7 @@ fn full_disk_takes_the_reserve_and_says_so() {
     assert!(disk.stats().full > 0, "the disk was never full");
     let space = store.space().unwrap();
     assert!(space.low && space.reserve == 0, "{space:?}");
+    assert!(space.exhausted, "{space:?}");
     // Compaction frees the log, the other file goes, and the reserve comes back.
     node.snapshot(id(1, index - 1), 2).unwrap();
     node.opened.wal.purge_through(id(1, index - 1));

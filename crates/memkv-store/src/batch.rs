@@ -143,6 +143,29 @@ pub fn check_group(group: &[u8]) -> Result<GroupInfo, DecodeError> {
     })
 }
 
+/// Whether every command of an encoded group only removes, executed at log time `now_ms` or later;
+/// `false` for what is no group.
+pub fn only_removes(group: &[u8], now_ms: u64) -> bool {
+    let Ok(Group {
+        count,
+        mut commands,
+        ..
+    }) = Group::read(&mut Reader::new(group))
+    else {
+        return false;
+    };
+    (0..count).all(|_| {
+        // The keys do not matter, so nothing of them is kept.
+        let command = commands.prefixed("group command");
+        let operation = command.and_then(|command| Operation::decode(command, &|_| Bytes::new()));
+        match operation {
+            Ok(Operation::Noop | Operation::Del(_)) => true,
+            Ok(Operation::Set(_)) | Err(_) => false,
+            Ok(Operation::Other(command)) => command.only_removes(now_ms),
+        }
+    })
+}
+
 /// A command as it lies in a log.
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -343,6 +366,27 @@ mod tests {
         [Command::Noop, set, Command::Del { keys: vec![key] }]
             .map(|c| c.encode())
             .to_vec()
+    }
+
+    #[test]
+    fn a_group_only_removes_if_all_its_commands_do() {
+        let del = Command::Del {
+            keys: vec![Bytes::from_static(b"k")],
+        };
+        let set = Command::Set {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::new(),
+        };
+        let flush = Command::FlushDatabase.in_database(2);
+        let group = |commands: &[Command]| {
+            let encoded: Vec<Bytes> = commands.iter().map(Command::encode).collect();
+            encode_group(1, 1, 0, encoded.iter())
+        };
+        let removes = group(&[Command::Noop, del.clone(), flush.clone()]);
+        assert!(only_removes(&removes, 0));
+        assert!(!only_removes(&group(&[del, set, flush]), 0));
+        assert!(!only_removes(&removes[..removes.len() - 1], 0));
+        assert!(!only_removes(b"", 0));
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::clock::LogClock;
 use crate::declared::Declared;
 use crate::env::blocking;
 use crate::peers::{PeerError, Peers};
-use crate::space::SpaceWatch;
+use crate::space::{Shortage, SpaceWatch};
 use crate::wire::Kind;
 use crate::{Env, Frame, Lane};
 
@@ -163,10 +163,17 @@ impl Link {
         let (space, to) = (self.space.clone(), self.to);
         Box::pin(async move {
             let mut body = call.await.map_err(|error| rpc_error(&error))?;
-            let read =
-                |body: &mut Reader| Ok((codec::read_append_response(body)?, body.bool("space")?));
-            let (response, low) = read(&mut body).map_err(|error| bad_answer(&error))?;
-            space.note(to, low);
+            let read = |body: &mut Reader| {
+                let response = codec::read_append_response(body)?;
+                let shortage = body.u8("space")?;
+                let shortage = Shortage::from_u8(shortage).ok_or(DecodeError::Bad {
+                    what: "space",
+                    value: u64::from(shortage),
+                })?;
+                Ok((response, shortage))
+            };
+            let (response, shortage) = read(&mut body).map_err(|error| bad_answer(&error))?;
+            space.note(to, shortage);
             Ok(response)
         })
     }

@@ -100,7 +100,13 @@ async fn what_every_leader_refused_was_not_executed() {
     let mut waiting = submit(&session, "a");
     for _ in 0..3 {
         let group = session.next_group().unwrap();
-        session.settle(ID, group.first_seq, group.count, GroupOutcome::NotAppended);
+        session.settle(
+            ID,
+            group.first_seq,
+            group.count,
+            GroupOutcome::NotAppended,
+            0,
+        );
     }
     tokio::time::advance(HOLD).await;
     session.expire(no_leader);
@@ -113,9 +119,15 @@ async fn one_attempt_in_doubt_makes_the_outcome_unknown_for_good() {
     let session = open();
     let mut waiting = submit(&session, "a");
     let group = session.next_group().unwrap();
-    session.settle(ID, group.first_seq, group.count, GroupOutcome::Unknown);
+    session.settle(ID, group.first_seq, group.count, GroupOutcome::Unknown, 0);
     let again = session.next_group().unwrap();
-    session.settle(ID, again.first_seq, again.count, GroupOutcome::NotAppended);
+    session.settle(
+        ID,
+        again.first_seq,
+        again.count,
+        GroupOutcome::NotAppended,
+        0,
+    );
     tokio::time::advance(HOLD).await;
     session.expire(no_leader);
     assert!(is_unknown(answer(&mut waiting)));
@@ -140,7 +152,13 @@ async fn a_command_in_a_leaders_hands_waits_a_little_for_a_better_answer() {
     tokio::time::advance(HOLD).await;
     session.expire(no_leader);
     assert!(answer(&mut waiting).is_none());
-    session.settle(ID, group.first_seq, group.count, GroupOutcome::NotAppended);
+    session.settle(
+        ID,
+        group.first_seq,
+        group.count,
+        GroupOutcome::NotAppended,
+        0,
+    );
     session.expire(no_leader);
     assert!(is_not_executed(answer(&mut waiting)));
 
@@ -229,7 +247,13 @@ async fn a_closed_session_executes_nothing_more_and_says_so() {
         "numbers begin anew"
     );
     // The old group's outcome must not touch the new window.
-    session.settle(ID, group.first_seq, group.count, GroupOutcome::NotAppended);
+    session.settle(
+        ID,
+        group.first_seq,
+        group.count,
+        GroupOutcome::NotAppended,
+        0,
+    );
     assert!(session.next_group().is_none());
 }
 
@@ -261,7 +285,7 @@ async fn what_a_session_executed_behind_a_snapshot_is_unknown() {
         session.rewind();
         let group = session.next_group().unwrap();
         assert_eq!(group.count, 2);
-        session.settle(ID, 2, 1, GroupOutcome::NotAppended);
+        session.settle(ID, 2, 1, GroupOutcome::NotAppended, 0);
         session.on_snapshot(&store_after(&ops));
         assert!(is_unknown(answer(&mut sent)));
         assert!(is_not_executed(answer(&mut refused)));
@@ -289,7 +313,7 @@ async fn low_disks_refuse_at_once_and_leave_nothing_behind() {
     let session = open();
     let mut waiting = submit(&session, "a");
     let group = session.next_group().unwrap();
-    session.settle(ID, group.first_seq, group.count, GroupOutcome::DiskLow);
+    session.settle(ID, group.first_seq, group.count, GroupOutcome::DiskLow, 0);
     assert_eq!(answer(&mut waiting), Some(Err(RequestError::DiskFull)));
     assert!(session.next_group().is_none());
     let _later = submit(&session, "b");
@@ -298,6 +322,28 @@ async fn low_disks_refuse_at_once_and_leave_nothing_behind() {
         1,
         "the number was never used"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn low_disks_let_pass_what_only_removes() {
+    let session = open();
+    let del = Command::Del {
+        keys: vec![Bytes::from_static(b"a")],
+    };
+    let submit_del = || session.submit(del.encode(), HOLD).unwrap().receiver;
+    let (mut set, mut removed) = (submit(&session, "a"), submit_del());
+    let group = session.next_group().unwrap();
+    assert!(!memkv_store::only_removes(&group.encoded, 0));
+    session.settle(ID, 1, 2, GroupOutcome::DiskLow, 0);
+    assert_eq!(answer(&mut set), Some(Err(RequestError::DiskFull)));
+    assert!(answer(&mut removed).is_none());
+    let again = session.next_group().unwrap();
+    assert_eq!((again.first_seq, again.count), (1, 2));
+    assert!(memkv_store::only_removes(&again.encoded, 0));
+    session.settle(ID, 1, 2, GroupOutcome::DiskExhausted, 0);
+    let refused = Some(Err(RequestError::DiskExhausted));
+    assert_eq!(answer(&mut removed), refused, "the reserve is in danger");
+    assert!(session.next_group().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -205,10 +205,14 @@ impl Window {
         self.trim();
     }
 
-    /// Answers everything that no leader can have appended with `error`.
-    pub(super) fn refuse_unexposed(&mut self, error: &RequestError) {
+    /// Answers with `error` whatever `concerns` says that no leader can have appended.
+    pub(super) fn refuse_unexposed(
+        &mut self,
+        error: &RequestError,
+        concerns: impl Fn(&Bytes) -> bool,
+    ) {
         for slot in &mut self.slots {
-            if slot.exposed || slot.in_flight > 0 {
+            if slot.exposed || slot.in_flight > 0 || !concerns(&slot.command) {
                 continue;
             }
             let Some(answer) = slot.answer.take() else {

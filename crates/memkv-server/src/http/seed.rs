@@ -123,7 +123,7 @@ fn failed(op: SeedOp, error: &RequestError) -> Response {
             no_answer(op, SeedStatus::NoLeader, Executed::No)
         }
         RequestError::Unknown { .. } => no_answer(op, SeedStatus::Error, Executed::Maybe),
-        RequestError::Overloaded { .. } | RequestError::DiskFull => {
+        RequestError::Overloaded { .. } | RequestError::DiskFull | RequestError::DiskExhausted => {
             no_answer(op, SeedStatus::Error, Executed::No)
         }
         RequestError::TooLarge { .. } => refused(failure::code(error), &failure::detail(error)),

@@ -13,6 +13,7 @@ mod estimate;
 mod execute;
 mod expire;
 mod limits;
+mod removes;
 mod set;
 mod string;
 mod terms;

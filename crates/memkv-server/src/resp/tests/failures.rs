@@ -28,6 +28,7 @@ async fn prefixes_say_whether_a_write_was_executed() {
             "-TRYAGAIN ",
         ),
         (RequestError::DiskFull, "-MISCONF ", "-MISCONF "),
+        (RequestError::DiskExhausted, "-MISCONF ", "-MISCONF "),
         (RequestError::Stopping, "-LOADING ", "-LOADING "),
     ] {
         let mut client = client_of(Some(Fake::failing(error))).await;
