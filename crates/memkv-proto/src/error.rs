@@ -117,6 +117,8 @@ error_table! {
     KeyTooLarge "MK-020" 413 "ERR" USAGE final No "key too large";
     /// The value exceeds `max_value_bytes`.
     ValueTooLarge "MK-021" 413 "ERR" USAGE final No "value too large";
+    /// The body exceeds what its path takes, though no value in it need be too large.
+    BodyTooLarge "MK-022" 413 "ERR" USAGE final No "body too large";
     /// The key is absent.
     NotFound "MK-030" 404 "ERR" NOT_FOUND final No "key not found";
     /// `If-Match` or `If-None-Match` does not hold.

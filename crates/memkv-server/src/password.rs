@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
+use crate::http::trimmed;
+
 /// The name of the one user.
 pub const USER: &str = "default";
 
@@ -34,12 +36,12 @@ impl Password {
             return false;
         };
         if scheme.eq_ignore_ascii_case("bearer") {
-            return self.is(token.trim().as_bytes());
+            return self.is(trimmed(token).as_bytes());
         }
         if !scheme.eq_ignore_ascii_case("basic") {
             return false;
         }
-        let Ok(pair) = STANDARD.decode(token.trim()) else {
+        let Ok(pair) = STANDARD.decode(trimmed(token)) else {
             return false;
         };
         let Some(colon) = pair.iter().position(|byte| *byte == b':') else {

@@ -8,6 +8,9 @@ use super::failure::ConfigError;
 use super::keys::{Key, nearest};
 use crate::json::{Members, Source, Text, kind_of};
 
+/// What may stand around a node in a list: anything else is a part of it.
+const BLANKS: [char; 2] = [' ', '\t'];
+
 /// The members of the object that `raw` is, without duplicates, or what is wrong with it.
 pub(super) fn object<'a>(
     source: Source<'a>,
@@ -110,7 +113,7 @@ pub(super) fn nodes_from_text(
     origin: &str,
 ) -> Result<Vec<NodeAddr>, ConfigError> {
     let mut nodes = Vec::new();
-    if text.trim().is_empty() {
+    if text.trim_matches(BLANKS).is_empty() {
         return Ok(nodes);
     }
     for item in text.split(',') {
@@ -123,7 +126,7 @@ pub(super) fn nodes_from_text(
 
 /// One node from text: `id@host:port`.
 pub(super) fn node_from_text(key: &Key, text: &str, origin: &str) -> Result<NodeAddr, ConfigError> {
-    NodeAddr::parse(text.trim()).map_err(|err| ConfigError::BadAddress {
+    NodeAddr::parse(text.trim_matches(BLANKS)).map_err(|err| ConfigError::BadAddress {
         key: key.name.to_owned(),
         origin: origin.to_owned(),
         detail: err.to_string(),
@@ -148,4 +151,25 @@ fn refuse_repeated(
         origin: origin.to_owned(),
         next: "give every node an id and an address of its own".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_spaces_and_tabs_may_stand_around_a_node() {
+        let key = Key::find("peer_addrs").unwrap();
+        let nodes = |text: &str| nodes_from_text(key, text, "test");
+        assert_eq!(nodes(" \tn1@h:1 ,\tn2@h:2 ").unwrap().len(), 2);
+        assert_eq!(nodes(" \t ").unwrap(), []);
+        for text in [
+            "\u{a0}",
+            "\u{a0}n1@h:1",
+            "n1@h:1\u{2003}",
+            "n1@h:1,\nn2@h:2",
+        ] {
+            assert!(nodes(text).is_err(), "{text:?}");
+        }
+    }
 }

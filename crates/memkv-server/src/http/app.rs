@@ -416,6 +416,14 @@ impl<B: Backend> App for Api<B> {
                 "the body is longer than {limit} bytes, so its value is longer than \
                  {max_value_bytes} bytes, the limit; raise max_value_bytes on every node"
             ),
+            Ok(Route::Transaction) => {
+                let detail = format!(
+                    "the body is longer than {limit} bytes, the limit of a transaction in JSON, \
+                     whatever max_value_bytes is; send it in several transactions, or large values \
+                     as they are with PUT {KV_PREFIX}{{key}} and If-Match"
+                );
+                return Refusal::new(ErrorCode::BodyTooLarge, detail);
+            }
             _ => {
                 let detail =
                     format!("the body is longer than {limit} bytes, and this path needs none");

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr;
 use memkv_proto::ErrorCode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
@@ -13,8 +14,11 @@ use super::head::{BodyLength, Head, Refusal};
 use super::limits::Limits;
 use crate::budget::Held;
 
-/// Longest line between chunks: sixteen digits and a short extension.
+/// Longest size line of a chunk: sixteen digits and a short extension.
 const CHUNK_LINE_BYTES: usize = 256;
+
+/// What ends each line and each chunk.
+const LINE_END: &[u8] = b"\r\n";
 
 /// Until when the next bytes of a body must arrive, and the memory that they take.
 struct Pace {
@@ -101,7 +105,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
         let mut pace = Pace::new(&self.limits);
         let mut body = BytesMut::new();
         loop {
-            let line = self.read_line(&mut pace).await?;
+            let Some(line) = self.read_line(&mut pace, CHUNK_LINE_BYTES).await? else {
+                return Err(bad_chunk("a chunk's size line is too long"));
+            };
             let mut left = chunk_length(&line)?;
             if left == 0 {
                 self.skip_trailers(&mut pace).await?;
@@ -126,40 +132,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
                 self.input.advance(take);
                 left -= take as u64;
             }
-            if !self.read_line(&mut pace).await?.is_empty() {
+            if self.read_line(&mut pace, LINE_END.len()).await?.is_none() {
                 return Err(bad_chunk("a chunk is longer than it says"));
             }
         }
     }
 
     async fn skip_trailers(&mut self, pace: &mut Pace) -> Result<(), Stop> {
-        let mut bytes = 0;
-        loop {
-            let line = self.read_line(pace).await?;
-            if line.is_empty() {
+        let most = self.limits.header_bytes;
+        let mut left = most;
+        while let Some(line) = self.read_line(pace, left).await? {
+            if &line[..] == LINE_END {
                 return Ok(());
             }
-            bytes += line.len();
-            if bytes > self.limits.header_bytes {
-                let detail = format!("more than {} bytes of trailers", self.limits.header_bytes);
-                return Err(Refusal::new(ErrorCode::HeaderTooLarge, detail).into());
-            }
+            left -= line.len();
         }
+        let detail = format!("more than {most} bytes of trailers, the limit");
+        Err(Refusal::new(ErrorCode::HeaderTooLarge, detail).into())
     }
 
-    /// A line without its CR LF.
-    async fn read_line(&mut self, pace: &mut Pace) -> Result<BytesMut, Stop> {
+    /// A line with its CR LF; `None` if it is longer than `most` bytes.
+    async fn read_line(&mut self, pace: &mut Pace, most: usize) -> Result<Option<BytesMut>, Stop> {
         loop {
-            if let Some(end) = self.input.iter().position(|&byte| byte == b'\n') {
-                let mut line = self.input.split_to(end + 1);
-                if !line.ends_with(b"\r\n") {
-                    return Err(bad_chunk("a line does not end with CR LF"));
-                }
-                line.truncate(end - 1);
-                return Ok(line);
+            // What lies behind the limit may not have arrived, so it must not count.
+            let within = self.input.get(..most).unwrap_or(&self.input);
+            if let Some(end) = memchr(b'\n', within) {
+                let line = self.input.split_to(end + 1);
+                let text = line.strip_suffix(LINE_END);
+                return match text {
+                    Some(text) if memchr(b'\r', text).is_none() => Ok(Some(line)),
+                    _ => Err(bad_chunk("a line does not end with CR LF")),
+                };
             }
-            if self.input.len() > CHUNK_LINE_BYTES {
-                return Err(bad_chunk("a chunk's size line is too long"));
+            if self.input.len() >= most {
+                return Ok(None);
             }
             self.fill_body(pace).await?;
         }
@@ -188,16 +194,16 @@ fn bad_chunk(why: &str) -> Stop {
     Refusal::new(ErrorCode::BadRequest, format!("bad chunked body: {why}")).into()
 }
 
-/// Hexadecimal digits, then perhaps an extension, which is ignored.
+/// Of a size line: hexadecimal digits, then perhaps an extension, which is ignored.
 fn chunk_length(line: &[u8]) -> Result<u64, Stop> {
-    let digits = line
-        .split(|&byte| byte == b';')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii_end();
-    let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
-    let length = std::str::from_utf8(digits).ok().filter(|_| all_digits);
-    length
-        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-        .ok_or_else(|| bad_chunk("a chunk's size is not a hexadecimal number"))
+    // The parser takes no digits for a zero, which would end the body.
+    let is_number = line.first().is_some_and(u8::is_ascii_hexdigit);
+    match httparse::parse_chunk_size(line) {
+        Ok(httparse::Status::Complete((end, length))) if is_number && end == line.len() => {
+            Ok(length)
+        }
+        _ => Err(bad_chunk(
+            "a chunk's size is not a hexadecimal number of 16 digits at most",
+        )),
+    }
 }

@@ -15,7 +15,8 @@ use memkv_raft::after_others;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::head::{self, BodyLength, Head, HeadScanner, Method, Refusal};
+use super::end::HeadEnd;
+use super::head::{self, BodyLength, Head, Method, Refusal};
 use super::limits::{Limits, MAX_IGNORED_BODY_BYTES};
 use super::response::{Connection, Framing, Response};
 
@@ -139,6 +140,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
             Err(Stop::Gone | Stop::Slow) => return Ok(Next::Close),
         };
         match app.admit(&head) {
+            Admission::Upgrade(..) if head.body != BodyLength::Known(0) => {
+                // The other protocol would read the body as its own first bytes.
+                let detail = "an upgrade must have no body";
+                let refusal = Refusal::new(ErrorCode::BadRequest, detail);
+                self.finish(app.refuse(Some(&head), refusal), false).await
+            }
             Admission::Upgrade(protocol, fields, upgrade) => {
                 let mut answer = format!(
                     "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
@@ -175,20 +182,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
     }
 
     async fn read_head(&mut self) -> Result<Head, Stop> {
-        self.skip_empty_lines();
-        if self.input.is_empty() {
+        let idle = Instant::now() + self.limits.idle_time;
+        while !self.is_begun() {
             // A connection that once carried a big value must not hold its memory while idle.
-            if self.input.capacity() > OUTPUT_BYTES {
+            if self.input.is_empty() && self.input.capacity() > OUTPUT_BYTES {
                 self.input = BytesMut::new();
             }
-            self.fill(Instant::now() + self.limits.idle_time).await?;
+            self.fill(idle).await?;
         }
         let deadline = Instant::now() + self.limits.header_time;
-        let mut scanner = HeadScanner::default();
+        let mut end = HeadEnd::default();
         loop {
-            self.skip_empty_lines();
-            if let Some(length) = scanner.scan(&self.input, &self.limits)? {
-                let head = head::parse(&self.input[..length]);
+            if let Some(length) = end.find(&self.input, &self.limits)? {
+                let head = head::parse(self.input.get(..length).unwrap_or_default());
                 self.input.advance(length);
                 return Ok(head?);
             }
@@ -205,11 +211,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
         }
     }
 
-    /// Some clients send an empty line behind a body (RFC 9112, section 2.2).
-    fn skip_empty_lines(&mut self) {
+    /// Whether a head has begun. Some clients send an empty line behind a body, which begins none
+    /// (RFC 9112, section 2.2), and neither does the first half of one.
+    fn is_begun(&mut self) -> bool {
         while self.input.starts_with(b"\r\n") {
             self.input.advance(2);
         }
+        !matches!(&self.input[..], b"" | b"\r")
     }
 
     /// Answers a request whose body nobody wants. A short one is skipped and the connection goes

@@ -2,12 +2,12 @@
 //! used to smuggle requests: bare line feeds, folded lines, ambiguous lengths are refused.
 //! Never allocates more than the limits in [`limits`](super::limits).
 //!
-//! The parser is ours, on top of `httparse`, because the usual server's URI type ends at 65,534
-//! bytes and a percent-encoded key may be three times as long.
+//! `httparse` parses; what the fields mean together is judged here, because the usual server's URI
+//! type ends at 65,534 bytes and a percent-encoded key may be three times as long.
 
-use memkv_proto::{ErrorCode, KV_PREFIX, limits::MAX_KEY_BYTES};
+use memkv_proto::ErrorCode;
 
-use super::limits::{Limits, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES};
+use super::limits::MAX_HEADER_FIELDS;
 
 /// Request method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,81 +91,18 @@ impl Refusal {
     }
 }
 
-/// Finds the end of a head in a buffer that grows; looks at each byte once.
-#[derive(Debug, Default)]
-pub(super) struct HeadScanner {
-    at: usize,
-    line_start: usize,
-    request_line: Option<usize>,
-}
-
-impl HeadScanner {
-    /// Length of the head, or `None` if more bytes are needed. `buffer` must start with the same
-    /// bytes on each call.
-    pub(super) fn scan(
-        &mut self,
-        buffer: &[u8],
-        limits: &Limits,
-    ) -> Result<Option<usize>, Refusal> {
-        while let Some(found) = buffer[self.at..].iter().position(|&byte| byte == b'\n') {
-            let end = self.at + found;
-            if end == self.line_start || buffer[end - 1] != b'\r' {
-                return Err(Refusal::bad(
-                    "a line of the request head does not end with CR LF",
-                ));
-            }
-            let is_empty = end - 1 == self.line_start;
-            self.at = end + 1;
-            self.line_start = end + 1;
-            self.check_lengths(buffer, limits)?;
-            match self.request_line {
-                Some(_) if is_empty => return Ok(Some(end + 1)),
-                Some(_) => {}
-                None => self.request_line = Some(end + 1),
-            }
-        }
-        self.at = buffer.len();
-        self.check_lengths(buffer, limits)?;
-        Ok(None)
-    }
-
-    fn check_lengths(&self, buffer: &[u8], limits: &Limits) -> Result<(), Refusal> {
-        let Some(request_line) = self.request_line else {
-            return if self.at > MAX_REQUEST_LINE_BYTES {
-                Err(line_too_long(buffer))
-            } else {
-                Ok(())
-            };
-        };
-        if self.at - request_line > limits.header_bytes {
-            let detail = format!(
-                "the header fields are more than {} bytes, the limit; send fewer or shorter ones",
-                limits.header_bytes
-            );
-            return Err(Refusal::new(ErrorCode::HeaderTooLarge, detail));
-        }
-        Ok(())
-    }
-}
-
-fn line_too_long(buffer: &[u8]) -> Refusal {
-    let is_key = buffer.split(|&byte| byte == b' ').nth(1);
-    if is_key.is_some_and(|target| target.starts_with(KV_PREFIX.as_bytes())) {
-        let detail = format!("the key is longer than {MAX_KEY_BYTES} bytes, the limit");
-        return Refusal::new(ErrorCode::KeyTooLarge, detail);
-    }
-    let detail =
-        format!("the request line is longer than {MAX_REQUEST_LINE_BYTES} bytes, the limit");
-    Refusal::new(ErrorCode::HeaderTooLarge, detail)
-}
-
-/// Parses a complete head, as [`HeadScanner`] found it.
+/// Parses a complete head, as [`HeadEnd`](super::end::HeadEnd) found it.
 pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADER_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err(Refusal::bad("the request head is cut short")),
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
+        // Two opinions about where a head ends are how requests are smuggled.
+        Ok(_) => {
+            return Err(Refusal::bad(
+                "the request head does not end where it seems to",
+            ));
+        }
         Err(httparse::Error::TooManyHeaders) => {
             let detail = format!("more than {MAX_HEADER_FIELDS} header fields, the limit");
             return Err(Refusal::new(ErrorCode::HeaderTooLarge, detail));
@@ -193,7 +130,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
         // An HTTP/1.0 client does not know the interim response (RFC 9110, section 10.1.1).
         expects_continue: facts.expects_continue && minor == 1,
         content_type: facts.content_type,
-        upgrade: facts.upgrade.filter(|_| facts.connection_upgrade),
+        // HTTP/1.0 knows no upgrades (RFC 9110, section 7.8).
+        upgrade: facts
+            .upgrade
+            .filter(|_| facts.connection_upgrade && minor == 1),
         if_match: facts.if_match,
         if_none_match: facts.if_none_match,
         authorization: facts.authorization,
@@ -258,23 +198,20 @@ impl Facts {
             self.length = Some(length);
         } else if is("transfer-encoding") {
             let coding = text(name, value)?;
-            if self.chunked || !coding.trim().eq_ignore_ascii_case("chunked") {
+            if self.chunked || !coding.eq_ignore_ascii_case("chunked") {
                 return Err(Refusal::bad(
                     "the only Transfer-Encoding known here is one 'chunked'",
                 ));
             }
             self.chunked = true;
         } else if is("connection") {
-            for token in text(name, value)?.split(',').map(str::trim) {
+            for token in text(name, value)?.split(',').map(trimmed) {
                 self.close |= token.eq_ignore_ascii_case("close");
                 self.keep_alive |= token.eq_ignore_ascii_case("keep-alive");
                 self.connection_upgrade |= token.eq_ignore_ascii_case("upgrade");
             }
         } else if is("expect") {
-            if !text(name, value)?
-                .trim()
-                .eq_ignore_ascii_case("100-continue")
-            {
+            if !text(name, value)?.eq_ignore_ascii_case("100-continue") {
                 return Err(Refusal::bad(
                     "the only expectation known here is 100-continue",
                 ));
@@ -285,13 +222,13 @@ impl Facts {
         } else if is("upgrade") {
             self.upgrade = Some(text(name, value)?.to_owned());
         } else if is("if-match") {
-            self.if_match = Some(text(name, value)?.trim().to_owned());
+            self.if_match = Some(text(name, value)?.to_owned());
         } else if is("if-none-match") {
-            self.if_none_match = Some(text(name, value)?.trim().to_owned());
+            self.if_none_match = Some(text(name, value)?.to_owned());
         } else if is("authorization") {
-            self.authorization = Some(text(name, value)?.trim().to_owned());
+            self.authorization = Some(text(name, value)?.to_owned());
         } else if is("x-memkv-nonce") {
-            self.nonce = Some(text(name, value)?.trim().to_owned());
+            self.nonce = Some(text(name, value)?.to_owned());
         } else if is("x-memkv-from") {
             self.from = Some(text(name, value)?.to_owned());
         }
@@ -315,25 +252,35 @@ impl Facts {
 
 fn text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
     std::str::from_utf8(value)
+        .map(trimmed)
         .map_err(|_| Refusal::bad(format!("the header field {name} is not UTF-8")))
+}
+
+/// Without the white space that HTTP knows: spaces and tabs (RFC 9110, section 5.6.3). What else
+/// Unicode calls white space belongs to the value, for every program on the way.
+pub(crate) fn trimmed(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
 }
 
 /// Digits only: `parse` alone would take a sign.
 fn content_length(value: &str) -> Result<u64, Refusal> {
-    let digits = value.trim();
-    let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let all_digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     all_digits
-        .then(|| digits.parse().ok())
+        .then(|| value.parse().ok())
         .flatten()
         .ok_or_else(|| Refusal::bad("Content-Length is not a number of bytes"))
 }
 
 #[cfg(test)]
 mod tests {
+    use memkv_proto::limits::MAX_KEY_BYTES;
+
     use super::*;
+    use crate::http::end::HeadEnd;
+    use crate::http::limits::{Limits, MAX_REQUEST_LINE_BYTES};
 
     fn head(text: &str) -> Result<Head, Refusal> {
-        let length = HeadScanner::default().scan(text.as_bytes(), &Limits::default())?;
+        let length = HeadEnd::default().find(text.as_bytes(), &Limits::default())?;
         parse(&text.as_bytes()[..length.expect("the head is complete")])
     }
 
@@ -439,22 +386,5 @@ mod tests {
         let many = "X: y\r\n".repeat(MAX_HEADER_FIELDS);
         let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{many}\r\n");
         assert_eq!(refused(&head), ErrorCode::HeaderTooLarge);
-    }
-
-    #[test]
-    fn a_head_may_arrive_in_any_pieces() {
-        let text = b"GET / HTTP/1.1\r\nHost: h\r\n\r\nnext";
-        let mut scanner = HeadScanner::default();
-        for length in 0..text.len() - 4 {
-            assert_eq!(
-                scanner.scan(&text[..length], &Limits::default()),
-                Ok(None),
-                "{length}"
-            );
-        }
-        assert_eq!(
-            scanner.scan(text, &Limits::default()),
-            Ok(Some(text.len() - 4))
-        );
     }
 }

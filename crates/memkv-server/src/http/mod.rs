@@ -1,5 +1,5 @@
 //! HTTP/1.1 on the node's one address: the seed's API, the REST API, health, and the way in for
-//! peers. `conn`, `head`, `body` and `response` are the protocol; `app` decides what a request is;
+//! peers. `conn`, `end`, `head`, `body` and `response` are the protocol; `app` decides what a request is;
 //! `seed`, `kv`, `listing`, `txn` and `status` answer it.
 //!
 //! Never executes anything of a request that it refuses.
@@ -9,6 +9,7 @@ mod body;
 mod condition;
 mod conn;
 mod date;
+mod end;
 mod head;
 mod kv;
 mod limits;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use app::{Api, ApiSettings, PeerUpgrade};
 pub use conn::{Admission, App, End, serve};
+pub(crate) use head::trimmed;
 pub use head::{Head, Refusal};
 pub use limits::Limits;
 pub use response::Response;

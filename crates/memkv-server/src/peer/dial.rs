@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::secret::{ClusterSecret, Meeting, hex, nonce};
 use super::{PROTOCOL, lane_name, socket};
+use crate::http::trimmed;
 
 /// TCP and upgrade together. A lost SYN is sent again after one second; a second one is a cut-off
 /// peer, and the next attempt comes soon enough.
@@ -141,7 +142,7 @@ fn field<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
     let field = headers
         .iter()
         .find(|field| field.name.eq_ignore_ascii_case(name))?;
-    std::str::from_utf8(field.value).ok().map(str::trim)
+    std::str::from_utf8(field.value).ok().map(trimmed)
 }
 
 /// Enough of an unexpected answer to recognise what sent it.

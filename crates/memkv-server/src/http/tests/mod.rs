@@ -1,7 +1,9 @@
 //! The HTTP listener over an in-memory connection, byte by byte: `api` and `rest` hold the routes
-//! to their contract, `wire` the connection to its limits.
+//! to their contract, `framing` the bounds of each request to RFC 9112, and `wire` the connection to
+//! its limits.
 
 mod api;
+mod framing;
 mod rest;
 mod wire;
 
