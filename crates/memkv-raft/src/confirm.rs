@@ -104,12 +104,12 @@ impl Confirmer {
 
 fn view(inner: &Inner) -> Option<View> {
     let (applied, voters, settled_at) = {
-        // Under the lock: whatever a read has seen here, or a client was told, is counted.
-        let machine = inner.replica.machine.read();
-        let membership = &machine.membership;
+        // Whatever a read has seen here, or a client was told, is counted in what is published.
+        let published = inner.replica.published();
+        let membership = &published.membership;
         let settled_at = membership.log_id().as_ref().map_or(0, |id| id.index);
         let voters = membership.membership().get_joint_config().clone();
-        (machine.last_applied?.index, voters, settled_at)
+        (published.last_applied?.index, voters, settled_at)
     };
     Some(View {
         applied,

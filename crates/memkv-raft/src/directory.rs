@@ -100,9 +100,8 @@ pub(crate) async fn load_snapshot(
         .map_err(|error| StartError::Load(format!("cannot load the snapshot: {error}")))?;
     if let Some((meta, store)) = loaded {
         let mut machine = replica.machine.write();
-        machine.store = store;
-        machine.last_applied = meta.last_log_id;
-        machine.membership = meta.last_membership;
+        machine.replace(store, meta.last_log_id, meta.last_membership);
+        replica.publish(&machine);
         drop(machine);
         if let Some(last) = meta.last_log_id {
             replica.announce(last.index);

@@ -229,14 +229,7 @@ async fn admit(
             durability(sync),
         ));
     }
-    let listed = inner
-        .replica
-        .machine
-        .read()
-        .store
-        .book()
-        .by_name(&name)
-        .cloned();
+    let listed = inner.replica.book().by_name(&name).cloned();
     let listed = listed.ok_or_else(|| {
         format!("this cluster has no member named {name}: adding one needs the operator")
     })?;
@@ -250,8 +243,8 @@ async fn admit(
     // A newcomer that takes this place already must be silent, too: it may have the vote before the
     // book says so, and a request that comes late must not evict it.
     let newcomer = {
-        let machine = inner.replica.machine.read();
-        let pending = machine.store.book().pending_by_name(&name);
+        let book = inner.replica.book();
+        let pending = book.pending_by_name(&name);
         pending.map(|pending| pending.id)
     };
     let silences = [Some(listed.id), newcomer].into_iter().flatten();

@@ -133,7 +133,7 @@ impl Inner {
 
     /// Whether the cluster's first entry is applied here.
     pub(crate) fn is_formed(&self) -> bool {
-        self.replica.machine.read().store.book().cluster().is_some()
+        self.replica.book().cluster().is_some()
     }
 
     /// Whether this node has a vote or a log: its cluster may exist.

@@ -89,8 +89,7 @@ impl Peers {
     /// All members as this node knows them: the replicated address book, and before that exists,
     /// what was agreed on when the node got its id.
     pub(crate) fn members(&self) -> Vec<MemberInfo> {
-        let machine = self.replica.machine.read();
-        let book = machine.store.book();
+        let book = self.replica.book();
         if book.cluster().is_some() {
             return book
                 .members()
@@ -101,7 +100,6 @@ impl Peers {
                 })
                 .collect();
         }
-        drop(machine);
         self.identity
             .read()
             .as_ref()
@@ -111,12 +109,10 @@ impl Peers {
     /// Where a member is. An admitted node that is not in this node's book yet is found in its
     /// identity's list.
     pub(crate) fn member(&self, id: u64) -> Option<MemberInfo> {
-        let machine = self.replica.machine.read();
-        if let Some(member) = machine.store.book().member(id) {
+        if let Some(member) = self.replica.book().member(id) {
             let (name, addr) = (member.name.clone(), member.addr.clone());
             return Some(MemberInfo { id, name, addr });
         }
-        drop(machine);
         let identity = self.identity.read();
         identity
             .as_ref()?

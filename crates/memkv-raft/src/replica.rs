@@ -2,11 +2,14 @@
 //!
 //! Applied means applied in memory; nothing here is ever taken from a number on disk, because the
 //! engine would skip the replay. One lock guards the store together with its position in the log, so
-//! a snapshot can be begun at any moment and knows exactly what it covers.
+//! a snapshot knows exactly what it covers. Clients' reads and large commands hold that lock for as
+//! long as they take; so what consensus needs of the machine is published beside it. Invariant: what
+//! is published is never behind what a reader may have seen under the lock.
 
 use std::sync::Arc;
 
-use memkv_store::Store;
+use memkv_store::{Book, Store};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::engine::{EngineLogId, StoredMembership};
@@ -17,16 +20,56 @@ use crate::session::Session;
 #[derive(Default)]
 pub(crate) struct Machine {
     pub(crate) store: Store,
+    /// The last entry of which anything is in the store.
     pub(crate) last_applied: Option<EngineLogId>,
-    pub(crate) membership: StoredMembership,
+    pub(crate) membership: Arc<StoredMembership>,
+    /// The store's address book, to be shared.
+    book: Arc<Book>,
     /// How often a leader's snapshot has replaced the store: a snapshot that was being built from
     /// the store before must not go on with the one after.
+    pub(crate) installs: u64,
+}
+
+impl Machine {
+    /// The address book may have changed.
+    pub(crate) fn note_book(&mut self) {
+        if *self.book != *self.store.book() {
+            self.book = Arc::new(self.store.book().clone());
+        }
+    }
+
+    /// The store is another one.
+    pub(crate) fn replace(
+        &mut self,
+        store: Store,
+        last_applied: Option<EngineLogId>,
+        membership: StoredMembership,
+    ) {
+        self.store = store;
+        self.last_applied = last_applied;
+        self.membership = Arc::new(membership);
+        self.note_book();
+    }
+}
+
+/// What is known of the machine without its lock.
+#[derive(Clone, Default)]
+pub(crate) struct Published {
+    /// The last entry of which anything is in the store.
+    pub(crate) last_applied: Option<EngineLogId>,
+    pub(crate) membership: Arc<StoredMembership>,
+    pub(crate) book: Arc<Book>,
+    pub(crate) next_deadline: Option<u64>,
+    pub(crate) revision: u64,
+    pub(crate) keys: usize,
     pub(crate) installs: u64,
 }
 
 /// Shared by apply, snapshots, reads and the session.
 pub(crate) struct Replica {
     pub(crate) machine: Root<Machine>,
+    /// Held to copy it or to replace it, never while anything else is done.
+    published: Mutex<Published>,
     /// Number of log entries applied: one more than the last applied index, 0 for none.
     applied: watch::Sender<u64>,
     pub(crate) session: Arc<Session>,
@@ -36,9 +79,38 @@ impl Replica {
     pub(crate) fn new(session: Arc<Session>) -> Self {
         Self {
             machine: Root::new(Machine::default()),
+            published: Mutex::new(Published::default()),
             applied: watch::Sender::new(0),
             session,
         }
+    }
+
+    /// Publishes what has changed. Called before the machine's lock is released: whoever has seen
+    /// something under it finds it counted here.
+    pub(crate) fn publish(&self, machine: &Machine) {
+        let mut published = self.published.lock();
+        let now = &mut *published;
+        now.last_applied = machine.last_applied;
+        now.next_deadline = machine.store.next_deadline();
+        now.revision = machine.store.revision();
+        now.keys = machine.store.len();
+        now.installs = machine.installs;
+        if !Arc::ptr_eq(&now.membership, &machine.membership) {
+            now.membership = machine.membership.clone();
+        }
+        if !Arc::ptr_eq(&now.book, &machine.book) {
+            now.book = machine.book.clone();
+        }
+    }
+
+    /// What was published last.
+    pub(crate) fn published(&self) -> Published {
+        self.published.lock().clone()
+    }
+
+    /// The address book, as published last.
+    pub(crate) fn book(&self) -> Arc<Book> {
+        self.published.lock().book.clone()
     }
 
     /// Announces that everything up to `index` has been applied.
@@ -66,5 +138,47 @@ impl Replica {
     /// Highest applied index; 0 when nothing was.
     pub(crate) fn applied_index(&self) -> u64 {
         self.applied.borrow().saturating_sub(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use memkv_store::{BatchBuilder, Member, SystemOp};
+
+    use super::*;
+
+    fn form() -> Bytes {
+        let mut batch = BatchBuilder::new(5);
+        batch.system(&SystemOp::Form {
+            cluster: [7; 16],
+            durability_sync: true,
+            members: vec![Member {
+                id: 1,
+                name: "n1".to_owned(),
+                addr: "a:1".to_owned(),
+                pending: false,
+            }],
+        });
+        batch.finish()
+    }
+
+    #[test]
+    fn what_consensus_needs_is_there_while_the_machine_is_held() {
+        let replica = Replica::new(Arc::new(Session::new(1)));
+        let mut machine = replica.machine.write();
+        machine.store.apply(3, &form(), &mut ());
+        machine.note_book();
+        assert_eq!(replica.book().cluster(), None, "not published yet");
+        replica.publish(&machine);
+        // The lock is still held, as by a large command: taking it here would be for ever.
+        let book = replica.book();
+        let addr = book.member(1).map(|member| &*member.addr);
+        assert_eq!((book.cluster(), addr), (Some([7; 16]), Some("a:1")));
+        machine.replace(Store::new(), None, StoredMembership::default());
+        machine.installs += 1;
+        replica.publish(&machine);
+        let published = replica.published();
+        assert_eq!((published.book.cluster(), published.installs), (None, 1));
     }
 }

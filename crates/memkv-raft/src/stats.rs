@@ -86,7 +86,7 @@ impl Inner {
             forwarded: count(&counters.forwarded),
             peer_lag: self.peer_lag(),
             snapshots_built: count(&counters.snapshots_built),
-            snapshots_installed: self.replica.machine.read().installs,
+            snapshots_installed: self.replica.published().installs,
             disk_free: (disk_free != u64::MAX).then_some(disk_free),
             disk_low: self.space.is_low(),
             publications_unconfirmed: count(&self.publisher.unconfirmed),

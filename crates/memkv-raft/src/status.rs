@@ -144,8 +144,8 @@ impl crate::node::Inner {
         members.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         let leader = leader_id.map(|id| self.peers.name_of(id));
         let (revision, keys) = {
-            let machine = self.replica.machine.read();
-            (machine.store.revision(), machine.store.len())
+            let published = self.replica.published();
+            (published.revision, published.keys)
         };
         NodeStatus {
             name: self.peers.me.name.clone(),

@@ -50,8 +50,7 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
 
 async fn look(inner: &Arc<Inner>, raft: &Raft) {
     let (formed, members) = {
-        let machine = inner.replica.machine.read();
-        let book = machine.store.book();
+        let book = inner.replica.book();
         (
             book.cluster().is_some(),
             book.members().cloned().collect::<Vec<Member>>(),

@@ -127,7 +127,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         &mut self,
     ) -> Result<(Option<EngineLogId>, StoredMembership), io::Error> {
         let machine = self.replica.machine.read();
-        Ok((machine.last_applied, machine.membership.clone()))
+        Ok((machine.last_applied, (*machine.membership).clone()))
     }
 
     async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
@@ -166,12 +166,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let snapshots = self.snapshots.clone();
         let store = blocking(&self.env, move || make_current(&snapshots, snapshot)).await??;
         let mut machine = self.replica.machine.write();
-        machine.store = store;
         machine.installs += 1;
-        machine.last_applied = meta.last_log_id;
-        machine.membership = meta.last_membership.clone();
+        machine.replace(store, meta.last_log_id, meta.last_membership.clone());
         self.clock.applied(machine.store.stamp_ms());
         self.replica.session.on_snapshot(&machine.store);
+        self.replica.publish(&machine);
         drop(machine);
         if let Some(last) = &meta.last_log_id {
             self.replica.announce(last.index);
@@ -203,6 +202,7 @@ impl StateMachine {
             apply_entry(&mut machine, entry, &mut outcomes);
             let system = std::mem::take(&mut outcomes.system);
             if !system.is_empty() {
+                machine.note_book();
                 self.replica
                     .session
                     .on_system(&machine.store, &mut outcomes.events);
@@ -212,6 +212,7 @@ impl StateMachine {
             }
         }
         self.clock.applied(machine.store.stamp_ms());
+        self.replica.publish(&machine);
         let garbage = machine.store.take_garbage();
         let notices = machine.store.take_notices();
         drop(machine);
@@ -239,7 +240,7 @@ fn apply_entry(machine: &mut Machine, entry: super::Entry, outcomes: &mut Outcom
         EntryPayload::Normal(batch) => machine.store.apply(id.index, &batch.0, outcomes),
         EntryPayload::Membership(membership) => {
             machine.store.mark_applied(id.index);
-            machine.membership = StoredMembership::new(Some(id), membership.clone());
+            machine.membership = Arc::new(StoredMembership::new(Some(id), membership.clone()));
         }
     }
     machine.last_applied = Some(id);
