@@ -76,7 +76,7 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
             inner.leader.subscribe(),
             inner.peers.my_id(),
         )),
-        Kind::Publish => answer(publish::receive(inner, body).unwrap_or_else(|error| bad(&error))),
+        Kind::Publish => publish::receive(inner, body).unwrap_or_else(|error| answer(bad(&error))),
         Kind::Hello | Kind::Prepare | Kind::Join => formation::introduction(inner, envelope, body),
     }
 }

@@ -63,7 +63,7 @@ pub use error::{FatalError, RequestError, StartError};
 #[doc(hidden)]
 pub use inspect::{ClockInspection, Inspection, kind_of};
 pub use node::Node;
-pub use publish::{MAX_PUBLICATION_BYTES, Publication, Subscribers};
+pub use publish::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication, Subscribers};
 pub use stats::NodeStats;
 pub use status::{MemberStatus, NodeStatus, Phase, Role};
 pub use transport::{CallError, Frame, Lane, Transport};

@@ -8,7 +8,7 @@
 //! `publish` returns, whether or not anybody waits for the answer.
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -27,6 +27,9 @@ use crate::{Frame, Lane};
 
 /// Most bytes of one message, channel and payload together: the largest value and the largest key.
 pub const MAX_PUBLICATION_BYTES: usize = (64 << 20) + (64 << 10);
+
+/// Most bytes of a channel's name, as of a key.
+pub const MAX_CHANNEL_BYTES: usize = 64 << 10;
 
 /// How long a publisher waits for the nodes' counts. Longer than a round trip on earth and than the
 /// hiccups of a healthy node; who exceeds it is not waited for again before it has answered.
@@ -47,7 +50,7 @@ const OVERHEAD_BYTES: usize = 512;
 pub struct Publication {
     /// Whether the channel is one of `SPUBLISH`, whose listeners are others than those of `PUBLISH`.
     pub is_shard: bool,
-    /// Where it is published.
+    /// Where it is published; at most [`MAX_CHANNEL_BYTES`], but for what a node tells of a key.
     pub channel: Bytes,
     /// What is published. With the channel at most [`MAX_PUBLICATION_BYTES`].
     pub payload: Bytes,
@@ -65,6 +68,12 @@ impl Publication {
     fn decode(mut body: Reader) -> Result<Self, DecodeError> {
         let is_shard = body.bool("whether it is for a shard channel")?;
         let channel = body.blob("channel")?;
+        if channel.len() > MAX_CHANNEL_BYTES {
+            return Err(DecodeError::Bad {
+                what: "length of a channel",
+                value: channel.len() as u64,
+            });
+        }
         Ok(Self {
             is_shard,
             // Copies: a subscriber that reads slowly must not hold the buffer that it came in.
@@ -74,10 +83,12 @@ impl Publication {
     }
 }
 
-/// Who listens on this node. No method ever waits.
+/// Who listens on this node. No method ever waits, or takes longer for more listeners: they are called
+/// on the thread that consensus runs on.
 pub trait Subscribers: Send + Sync {
-    /// Hands on a message that another node published; how many got it.
-    fn deliver(&self, publication: &Publication) -> u64;
+    /// Takes on a message that another node published, to be delivered in the order of the calls;
+    /// resolves to how many got it, and to nothing if too many wait already.
+    fn deliver(&self, publication: Publication) -> BoxFuture<'static, Option<u64>>;
 
     /// Whether anybody listens to any channel. Once somebody's subscription is acknowledged, it is
     /// true.
@@ -224,12 +235,22 @@ async fn count(inner: &Inner, waiting: Vec<Waiting>, deadline: Instant) -> u64 {
     total
 }
 
-/// A peer's message. Handed on before this returns: the order of arrival is the order of delivery.
-pub(crate) fn receive(inner: &Inner, body: Reader) -> Result<Frame, DecodeError> {
+/// A peer's message. In line before this returns: the order of arrival is the order of delivery.
+pub(crate) fn receive(
+    inner: &Inner,
+    body: Reader,
+) -> Result<BoxFuture<'static, Frame>, DecodeError> {
     let publication = Publication::decode(body)?;
-    let subscribers = inner.publisher.subscribers();
-    let count = subscribers.map_or(0, |subscribers| subscribers.deliver(&publication));
-    Ok(wire::ok(|out| out.put_u64_le(count)))
+    let delivered = match inner.publisher.subscribers() {
+        Some(subscribers) => subscribers.deliver(publication),
+        None => Box::pin(ready(Some(0))),
+    };
+    Ok(Box::pin(async move {
+        match delivered.await {
+            Some(count) => wire::ok(|out| out.put_u64_le(count)),
+            None => wire::refused("too many messages wait here for delivery"),
+        }
+    }))
 }
 
 /// Finds out which of the silent peers answer again. Costs nothing while all do.

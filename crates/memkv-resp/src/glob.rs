@@ -1,21 +1,10 @@
-//! Glob patterns as in `KEYS`, `SCAN ... MATCH` and `PSUBSCRIBE`. The same answers as
-//! `stringmatchlen` of Redis 7.0 on x86-64, its oddities included, without its recursion.
+//! Glob patterns as in `KEYS`, `SCAN ... MATCH` and `PSUBSCRIBE`, walked element by element. The same
+//! answers as `stringmatchlen` of Redis 7.0 on x86-64, its oddities included, without its recursion;
+//! [`Pattern`](crate::Pattern) says which they are. Never bounds anything: `Pattern` does.
 
-/// Whether `pattern` matches the whole of `text`.
-///
-/// `*` stands for any bytes, `?` for one byte, `[a-z]` and `[^a-z]` for one byte of a class or not
-/// of it, and `\` makes the next byte stand for itself. With `nocase`, ASCII letters are equal to
-/// their other case, except those escaped within a class.
-///
-/// What may surprise, all of it as in Redis: nothing but the empty pattern matches the empty text,
-/// not even `*`, so a caller for whom `*` means everything asks first. A class that does not close
-/// ends with the pattern. `]` cannot be first in a class but can be the end of a range. The bytes
-/// of a range are signed, so `\x80` is before `a`. A `\` at the end stands for itself.
-///
-/// The time is at most proportional to the length of the pattern times that of the text, so a
-/// caller should bound the pattern.
-#[must_use]
-pub fn glob_match(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
+/// Whether `pattern` matches the whole of `text`. Takes at most as many steps as pattern and text have
+/// bytes, multiplied.
+pub(crate) fn matches(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
     if text.is_empty() {
         return pattern.is_empty();
     }
@@ -37,12 +26,12 @@ pub fn glob_match(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
             // Starting later would only run out of text sooner.
             return pattern.is_empty();
         };
-        match match_one(pattern, *byte, nocase) {
-            Some(rest) => {
+        match first_matches(pattern, *byte, nocase) {
+            (true, rest) => {
                 pattern = rest;
                 text = text_rest;
             }
-            None => {
+            (false, _) => {
                 let Some((after_star, [_, shorter @ ..])) = retry else {
                     return false;
                 };
@@ -54,10 +43,11 @@ pub fn glob_match(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
     }
 }
 
-/// The rest of the pattern if its first element, which is not a star, matches the byte.
-fn match_one(pattern: &[u8], byte: u8, nocase: bool) -> Option<&[u8]> {
-    let (matches, rest) = match pattern {
-        [] => return None,
+/// Whether the pattern's first element, which is not a star, matches the byte, and what follows it.
+/// Nothing matches the end of the pattern.
+pub(crate) fn first_matches(pattern: &[u8], byte: u8, nocase: bool) -> (bool, &[u8]) {
+    match pattern {
+        [] => (false, pattern),
         [b'?', rest @ ..] => (true, rest),
         [b'[', b'^', rest @ ..] => {
             let (matches, rest) = match_class(rest, byte, nocase);
@@ -67,8 +57,7 @@ fn match_one(pattern: &[u8], byte: u8, nocase: bool) -> Option<&[u8]> {
         [b'\\', literal, rest @ ..] | [literal, rest @ ..] => {
             (fold(*literal, nocase) == fold(byte, nocase), rest)
         }
-    };
-    matches.then_some(rest)
+    }
 }
 
 /// Whether the class has the byte, and what follows the class.

@@ -16,6 +16,7 @@ mod glob;
 mod inline;
 mod limits;
 mod number;
+mod pattern;
 mod reply;
 mod request;
 
@@ -23,9 +24,9 @@ pub use error::ProtocolError;
 pub use frame::{
     Frame, FrameError, FrameParser, MAX_FRAME_BYTES, MAX_FRAME_DEPTH, encode_command, parse_frame,
 };
-pub use glob::glob_match;
 pub use inline::{UnbalancedQuotes, split_args};
 pub use limits::{Limits, MAX_ARGS, MAX_BULK_BYTES};
 pub use number::parse_i64 as parse_integer;
+pub use pattern::{MAX_PATTERN_BYTES, Pattern, PatternTooLong};
 pub use reply::{Protocol, ReplyWriter};
 pub use request::{BIG_BULK_BYTES, Request, RequestParser};

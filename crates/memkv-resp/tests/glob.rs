@@ -1,8 +1,18 @@
 //! Glob patterns against examples from Redis's behaviour and against a slow matcher that tries
 //! everything.
 
-use memkv_resp::glob_match;
+use bytes::Bytes;
+use memkv_resp::Pattern;
 use proptest::prelude::*;
+
+fn glob_match(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
+    let pattern = Pattern::new(Bytes::copy_from_slice(pattern)).expect("short enough");
+    if nocase {
+        pattern.matches_any_case(text)
+    } else {
+        pattern.matches(text)
+    }
+}
 
 /// One element of a pattern.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //! arity says which are there.
 
 use bytes::Bytes;
-use memkv_resp::{Request, parse_integer};
+use memkv_resp::{Pattern, Request, parse_integer};
 
 use super::failure::Failure;
 
@@ -50,6 +50,12 @@ impl<'a> Args<'a> {
     /// An integer.
     pub(crate) fn int(&self, at: usize) -> Result<i64, Failure> {
         parse_integer(self.get(at)).ok_or(Failure::NOT_AN_INTEGER)
+    }
+
+    /// A pattern that outlives the call: without the buffer that it was read into.
+    pub(crate) fn pattern(&self, at: usize) -> Result<Pattern, Failure> {
+        let pattern = Pattern::new(Bytes::copy_from_slice(self.get(at)));
+        pattern.map_err(|why| Failure::with(format!("ERR {why}")))
     }
 
     /// Where the value of the option at `at` is; a syntax error if nothing follows.

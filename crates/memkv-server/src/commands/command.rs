@@ -1,7 +1,7 @@
 //! `COMMAND` and `... HELP`: the table, as clients ask for it.
 
 use bytes::BytesMut;
-use memkv_resp::{ReplyWriter, glob_match};
+use memkv_resp::ReplyWriter;
 
 use super::hints::{NOT_KEYS, Use, key_uses, key_uses_of, tips};
 use super::spec::{commands, find, flag};
@@ -157,7 +157,10 @@ pub(super) fn list(call: &mut Call<'_>) -> Result<(), Failure> {
                     let is = |category: &&str| category.as_bytes()[1..].eq_ignore_ascii_case(value);
                     spec.categories().iter().any(is)
                 }),
-                b"PATTERN" => specs.retain(|spec| glob_match(value, spec.name.as_bytes(), true)),
+                b"PATTERN" => {
+                    let pattern = args.pattern(4)?;
+                    specs.retain(|spec| pattern.matches_any_case(spec.name.as_bytes()));
+                }
                 _ => return Err(Failure::SYNTAX),
             }
         }

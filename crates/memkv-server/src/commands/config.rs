@@ -3,11 +3,15 @@
 //! All others are in the configuration file.
 
 use memkv_raft::store::{Command, NoticeClasses};
-use memkv_resp::glob_match;
+use memkv_resp::Pattern;
 
 use super::connection::DATABASES;
 use super::{Args, Call, Failure, Op, Shape};
 use crate::resp::Server;
+
+/// Most patterns of one CONFIG GET: more than there are settings, and all of them the slowest that
+/// there are take some hundredths of a second.
+const MAX_PATTERNS: usize = 64;
 
 /// The setting that can be set.
 const ANNOUNCE: &str = "notify-keyspace-events";
@@ -73,9 +77,17 @@ fn values(server: &Server) -> Vec<(&'static str, String)> {
 
 pub(super) fn get(call: &mut Call<'_>) -> Result<(), Failure> {
     let args = call.args;
+    if args.len() > 2 + MAX_PATTERNS {
+        return Err(Failure::with(format!(
+            "ERR CONFIG GET takes at most {MAX_PATTERNS} patterns"
+        )));
+    }
+    let patterns: Result<Vec<_>, _> = (2..args.len()).map(|at| args.pattern(at)).collect();
+    let patterns = patterns?;
     let mut values = values(call.server);
     values.retain(|(name, _)| {
-        (2..args.len()).any(|at| glob_match(args.get(at), name.as_bytes(), true))
+        let matches = |pattern: &Pattern| pattern.matches_any_case(name.as_bytes());
+        patterns.iter().any(matches)
     });
     let mut reply = call.reply();
     reply.map(values.len());

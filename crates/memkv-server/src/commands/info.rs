@@ -157,8 +157,8 @@ fn about_stats(text: &mut String, server: &Server, view: Option<&View>) {
             ("expired_keys", &view.map_or(0, |view| view.expired)),
             ("evicted_keys", &0),
             ("total_error_replies", &count(&stats.errors)),
-            ("pubsub_channels", &server.hub.names(Kind::Channel).len()),
-            ("pubsub_patterns", &server.hub.names(Kind::Pattern).len()),
+            ("pubsub_channels", &server.hub.len(Kind::Channel)),
+            ("pubsub_patterns", &server.hub.len(Kind::Pattern)),
         ],
     );
 }

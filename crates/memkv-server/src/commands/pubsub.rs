@@ -1,11 +1,11 @@
 //! Publish and subscribe. Replies to SUBSCRIBE and its kin are pushes, one per channel.
 
 use bytes::{Bytes, BytesMut};
-use memkv_raft::{MAX_PUBLICATION_BYTES, Publication};
-use memkv_resp::{Protocol, ReplyWriter, glob_match};
+use memkv_raft::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication};
+use memkv_resp::{Protocol, ReplyWriter};
 
 use super::{Args, Call, Failure};
-use crate::resp::{Kind, Message};
+use crate::resp::{Kind, Message, step_aside};
 
 /// Writes a message that the connection did not ask for.
 pub(crate) fn push_message(out: &mut BytesMut, protocol: Protocol, message: &Message) {
@@ -35,15 +35,35 @@ fn confirm(call: &mut Call<'_>, kind: Kind, verb: &str, channel: Option<&[u8]>) 
     reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
 }
 
-fn listen(call: &mut Call<'_>, kind: Kind, verb: &str) {
+/// Listens to all that are named, or to none.
+fn listen(call: &mut Call<'_>, kind: Kind, verb: &str) -> Result<(), Failure> {
+    let failed = |why: &dyn std::fmt::Display| Failure::with(format!("ERR {why}"));
     for at in 1..call.args.len() {
-        let channel = call.owned(at);
-        if call.session.listens[kind as usize].insert(channel.clone()) {
-            let client = &call.session.client;
-            call.server.hub.listen(kind, channel.clone(), client);
+        match kind {
+            Kind::Pattern => drop(call.args.pattern(at)?),
+            Kind::Channel | Kind::Shard => check_channel(call.args.get(at))?,
         }
-        confirm(call, kind, verb, Some(&channel));
     }
+    let names: Vec<_> = (1..call.args.len()).map(|at| call.owned(at)).collect();
+    let new = call.session.listens[kind as usize].new_of(kind, &names);
+    let new = new.map_err(|why| failed(&why))?;
+    let listened = call.server.hub.listen(kind, &new, &call.session.client);
+    listened.map_err(|why| failed(&why))?;
+    for name in names {
+        call.session.listens[kind as usize].insert(name.clone());
+        confirm(call, kind, verb, Some(&name));
+    }
+    Ok(())
+}
+
+fn check_channel(channel: &[u8]) -> Result<(), Failure> {
+    if channel.len() <= MAX_CHANNEL_BYTES {
+        return Ok(());
+    }
+    Err(Failure::with(format!(
+        "ERR the channel has {} bytes, and at most {MAX_CHANNEL_BYTES} are allowed",
+        channel.len()
+    )))
 }
 
 fn leave(call: &mut Call<'_>, kind: Kind, verb: &str) {
@@ -65,18 +85,15 @@ fn leave(call: &mut Call<'_>, kind: Kind, verb: &str) {
 }
 
 pub(super) fn subscribe(call: &mut Call<'_>) -> Result<(), Failure> {
-    listen(call, Kind::Channel, "subscribe");
-    Ok(())
+    listen(call, Kind::Channel, "subscribe")
 }
 
 pub(super) fn psubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
-    listen(call, Kind::Pattern, "psubscribe");
-    Ok(())
+    listen(call, Kind::Pattern, "psubscribe")
 }
 
 pub(super) fn ssubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
-    listen(call, Kind::Shard, "ssubscribe");
-    Ok(())
+    listen(call, Kind::Shard, "ssubscribe")
 }
 
 pub(super) fn unsubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
@@ -103,6 +120,7 @@ pub(super) fn spublish(args: &Args<'_>) -> Result<Publication, Failure> {
 }
 
 fn publication(args: &Args<'_>, is_shard: bool) -> Result<Publication, Failure> {
+    check_channel(args.get(1))?;
     if args.get(1).len() + args.get(2).len() > MAX_PUBLICATION_BYTES {
         return Err(Failure::with(format!(
             "ERR a message and its channel have at most {MAX_PUBLICATION_BYTES} bytes"
@@ -129,9 +147,11 @@ fn names(call: &mut Call<'_>, kind: Kind) -> Result<(), Failure> {
     if args.len() > 3 {
         return Err(Failure::subcommand_syntax(args.name, args.get(1)));
     }
+    let pattern = (args.len() == 3).then(|| args.pattern(2)).transpose()?;
     let mut names = call.server.hub.names(kind);
-    if args.len() == 3 {
-        names.retain(|name| glob_match(args.get(2), name, false));
+    if let Some(pattern) = pattern {
+        let steps = names.iter().map(|name| pattern.steps(name)).sum();
+        step_aside(steps, || names.retain(|name| pattern.matches(name)));
     }
     let mut reply = call.reply();
     reply.array(names.len());
@@ -154,14 +174,14 @@ fn counts(call: &mut Call<'_>, kind: Kind) -> Result<(), Failure> {
     reply.array(2 * (args.len() - 2));
     for at in 2..args.len() {
         reply.bulk(args.get(at));
-        let count = server.hub.count(kind, args.get(at));
+        let count = server.hub.listeners(kind, args.get(at));
         reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
     }
     Ok(())
 }
 
 pub(super) fn numpat(call: &mut Call<'_>) -> Result<(), Failure> {
-    let count = call.server.hub.names(Kind::Pattern).len();
+    let count = call.server.hub.len(Kind::Pattern);
     call.reply()
         .integer(i64::try_from(count).unwrap_or(i64::MAX));
     Ok(())

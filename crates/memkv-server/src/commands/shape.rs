@@ -1,10 +1,12 @@
 //! From what the store answers to what the client reads. Never changes what was answered: a shape
 //! only says how it is written.
 
-use bytes::{BufMut, Bytes};
+use std::sync::Arc;
+
+use bytes::BufMut;
 use memkv_proto::ErrorCode;
 use memkv_raft::store::{ReplyError, ReplyValue};
-use memkv_resp::{ReplyWriter, glob_match, parse_integer};
+use memkv_resp::{Pattern, ReplyWriter, parse_integer};
 
 use super::Failure;
 
@@ -34,11 +36,11 @@ pub(crate) enum Shape {
     MemoryUsage { key_bytes: usize },
     /// A step of SCAN.
     Scan {
-        pattern: Option<Bytes>,
+        pattern: Option<Arc<Pattern>>,
         is_other_type: bool,
     },
     /// All keys that match.
-    Keys { pattern: Bytes },
+    Keys { pattern: Arc<Pattern> },
     /// Revisions and expiry.
     Meta,
     /// A page of keys in order.
@@ -48,6 +50,21 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
+    /// How many steps it takes to write the answer, beside those that grow with its bytes alone.
+    pub(crate) fn steps(&self, value: &ReplyValue) -> usize {
+        let (pattern, keys) = match (self, value) {
+            (Self::Scan { pattern, .. }, ReplyValue::Array(parts)) => {
+                (pattern.as_ref(), parts.last())
+            }
+            (Self::Keys { pattern }, ReplyValue::Array(parts)) => (Some(pattern), parts.first()),
+            _ => return 0,
+        };
+        let (Some(pattern), Some(ReplyValue::Array(keys))) = (pattern, keys) else {
+            return 0;
+        };
+        keys.iter().map(|key| pattern.steps(key_of(key))).sum()
+    }
+
     /// Writes the answer to the command called `name`; `Err` is written as it is by the caller.
     pub(crate) fn write<B: BufMut>(
         &self,
@@ -81,7 +98,7 @@ impl Shape {
                     return Err(Failure::internal());
                 };
                 let keeps = |key: &&[u8]| {
-                    let matches = |pattern: &Bytes| matches(pattern, key);
+                    let matches = |pattern: &Arc<Pattern>| matches(pattern, key);
                     !is_other_type && pattern.as_ref().is_none_or(matches)
                 };
                 reply.array(2);
@@ -163,8 +180,8 @@ fn write_keys<B: BufMut>(
 }
 
 /// `*` is everything, the empty key too.
-fn matches(pattern: &[u8], key: &[u8]) -> bool {
-    pattern == b"*" || glob_match(pattern, key, false)
+fn matches(pattern: &Pattern, key: &[u8]) -> bool {
+    pattern.as_bytes() == "*" || pattern.matches(key)
 }
 
 /// The key of an item: the item itself, or its first part.

@@ -1,49 +1,71 @@
-//! Keyspace notifications, from what the node has applied to messages for this node's listeners.
+//! What the node hands to this node's listeners: messages of other nodes, and what happens to keys.
 //!
-//! They are delivered by a task of their own, so that applying never waits for listeners. What waits
-//! for that task is bounded; what exceeds the bound is dropped and counted. Invariant: what is
-//! delivered is delivered once and in the order of the log.
+//! Both are delivered by tasks of their own, so that neither consensus nor applying ever waits for
+//! listeners. What waits for these tasks is bounded; what exceeds the bound is dropped and counted.
+//! Invariants: what is delivered is delivered once; messages are in the order of their arrival, and
+//! notices in the order of the log.
 
+use std::future::ready;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use memkv_raft::store::Notice;
 use memkv_raft::{Publication, Subscribers};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 
+use super::queue::{Queue, Taker, queue};
 use super::server::{Server, Stats};
 
 /// Most bytes of notices that wait for delivery (32 MiB), as for one slow listener.
-const WAITING_BYTES: usize = 32 * 1024 * 1024;
+const WAITING_NOTICES: usize = 32 * 1024 * 1024;
 
 /// What a notice costs beside its key, about.
 const NOTICE_OVERHEAD_BYTES: usize = 64;
 
+/// Most bytes of messages from all nodes that wait for delivery (64 MiB): what two have under way at
+/// most.
+const WAITING_MESSAGES: usize = 64 * 1024 * 1024;
+
+/// What a message costs beside its bytes, about.
+const MESSAGE_OVERHEAD_BYTES: usize = 512;
+
+/// A message, and who wants to know how many got it.
+type Arrived = (Publication, oneshot::Sender<u64>);
+
 /// This node's listeners, as the node sees them.
 pub(super) struct Listeners {
     server: Arc<Server>,
-    queue: UnboundedSender<(Vec<Notice>, usize)>,
-    waiting: Arc<AtomicUsize>,
+    notices: Queue<Vec<Notice>>,
+    messages: Queue<Arrived>,
 }
 
 impl Listeners {
-    /// Starts the task that delivers; it ends with what is returned.
+    /// Starts the tasks that deliver, on the runtime that serves clients; they end with what is
+    /// returned.
     pub(super) fn start(server: Arc<Server>) -> Self {
-        let (queue, notices) = unbounded_channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        tokio::spawn(deliver(server.clone(), notices, waiting.clone()));
+        let (notices, noticed) = queue(WAITING_NOTICES);
+        let (messages, arrived) = queue(WAITING_MESSAGES);
+        tokio::spawn(deliver_notices(server.clone(), noticed));
+        tokio::spawn(deliver_messages(server.clone(), arrived));
         Self {
             server,
-            queue,
-            waiting,
+            notices,
+            messages,
         }
     }
 }
 
 impl Subscribers for Listeners {
-    fn deliver(&self, publication: &Publication) -> u64 {
-        self.server.hub.deliver(publication) as u64
+    fn deliver(&self, publication: Publication) -> BoxFuture<'static, Option<u64>> {
+        let bytes = publication.channel.len() + publication.payload.len() + MESSAGE_OVERHEAD_BYTES;
+        let (delivered, count) = oneshot::channel();
+        match self.messages.put((publication, delivered), bytes) {
+            Ok(()) => count.map(Result::ok).boxed(),
+            // The publisher's node counts it.
+            Err(_) => ready(None).boxed(),
+        }
     }
 
     fn has_listeners(&self) -> bool {
@@ -53,27 +75,25 @@ impl Subscribers for Listeners {
     fn announce(&self, notices: Vec<Notice>) {
         let cost = |notice: &Notice| notice.key.len() + NOTICE_OVERHEAD_BYTES;
         let bytes = notices.iter().map(cost).sum();
-        let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
-        if before > 0 && before + bytes > WAITING_BYTES {
-            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            Stats::add(&self.server.stats.dropped_notices, notices.len());
-            return;
+        if let Err(dropped) = self.notices.put(notices, bytes) {
+            Stats::add(&self.server.stats.dropped_notices, dropped.len());
         }
-        // Fails only while the process ends.
-        let _ = self.queue.send((notices, bytes));
     }
 }
 
-async fn deliver(
-    server: Arc<Server>,
-    mut queue: UnboundedReceiver<(Vec<Notice>, usize)>,
-    waiting: Arc<AtomicUsize>,
-) {
-    while let Some((notices, bytes)) = queue.recv().await {
+async fn deliver_messages(server: Arc<Server>, mut arrived: Taker<Arrived>) {
+    while let Some((publication, delivered)) = arrived.take().await {
+        let count = server.hub.deliver(&server.aside, &publication).await;
+        // Its publisher may have stopped waiting.
+        let _ = delivered.send(count as u64);
+    }
+}
+
+async fn deliver_notices(server: Arc<Server>, mut noticed: Taker<Vec<Notice>>) {
+    while let Some(notices) = noticed.take().await {
         for message in notices.into_iter().flat_map(messages) {
-            server.hub.deliver(&message);
+            server.hub.deliver(&server.aside, &message).await;
         }
-        waiting.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -102,7 +122,10 @@ fn messages(notice: Notice) -> impl Iterator<Item = Publication> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
+    use crate::resp::Kind;
 
     #[test]
     fn a_notice_goes_to_the_channels_that_are_on() {
@@ -129,13 +152,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_for_delivery_is_bounded() {
+    async fn notices_that_wait_for_delivery_are_bounded() {
         let server = Arc::new(Server::new(crate::testing::resp_settings()));
         // The task that delivers does not run before this one waits.
         let listeners = Listeners::start(server.clone());
         let notice = Notice {
             database: 0,
-            key: Bytes::from(vec![0; WAITING_BYTES / 2]),
+            key: Bytes::from(vec![0; WAITING_NOTICES / 2]),
             event: "set",
             on_keyspace: true,
             on_keyevent: true,
@@ -145,10 +168,38 @@ mod tests {
         }
         let dropped = || server.stats.dropped_notices.load(Ordering::Relaxed);
         assert_eq!(dropped(), 2);
-        while listeners.waiting.load(Ordering::Relaxed) > 0 {
+        while listeners.notices.waiting() > 0 {
             tokio::task::yield_now().await;
         }
         listeners.announce(vec![notice]);
         assert_eq!(dropped(), 2);
+    }
+
+    #[tokio::test]
+    async fn messages_of_other_nodes_wait_for_a_task_and_are_bounded() {
+        let server = Arc::new(Server::new(crate::testing::resp_settings()));
+        let listeners = Listeners::start(server.clone());
+        let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let client = server.clients.add(addr, addr);
+        let channel = Bytes::from_static(b"c");
+        let name = [channel.clone()];
+        server.hub.listen(Kind::Channel, &name, &client).unwrap();
+        let message = |payload| Publication {
+            is_shard: false,
+            channel: channel.clone(),
+            payload,
+        };
+        let small = |at: u8| message(Bytes::from(vec![at]));
+        let counts: Vec<_> = (0..100).map(|at| listeners.deliver(small(at))).collect();
+        // Nothing is matched or handed over on the caller's thread.
+        assert_eq!(client.take_messages().len(), 0);
+        let large = message(Bytes::from(vec![0; WAITING_MESSAGES]));
+        assert_eq!(listeners.deliver(large).await, None);
+        for count in counts {
+            assert_eq!(count.await, Some(1));
+        }
+        let got = client.take_messages();
+        let got: Vec<u8> = got.iter().map(|message| message.payload[0]).collect();
+        assert_eq!(got, (0..100).collect::<Vec<_>>());
     }
 }

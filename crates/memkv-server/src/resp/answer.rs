@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             match plan {
                 Some(plan) => self.write_exec(&plan, value, silent).await,
                 None if silent => {}
-                None => self.write_value(name, &shape, value),
+                None => self.write_answer(name, &shape, value).await,
             }
             if self.out.len() >= OUTPUT_BYTES {
                 self.flush().await?;
@@ -100,6 +100,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         segment.recycle();
         self.segment = segment;
         Ok(())
+    }
+
+    /// Writes what the store answered, aside if that takes long.
+    async fn write_answer(
+        &mut self,
+        name: &str,
+        shape: &Shape,
+        value: Result<ReplyValue, Failure>,
+    ) {
+        let steps = value.as_ref().map_or(0, |value| shape.steps(value));
+        if steps == 0 {
+            return self.write_value(name, shape, value);
+        }
+        let server = &self.resp.server;
+        let write = || self.write_value(name, shape, value);
+        server.aside.run(steps, write).await;
     }
 
     fn write_value(&mut self, name: &str, shape: &Shape, value: Result<ReplyValue, Failure>) {
@@ -130,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     match item {
                         Item::Step { name, shape } => {
                             let value = values.next().ok_or(Failure::SYNTAX);
-                            self.write_value(name, shape, value);
+                            self.write_answer(name, shape, value).await;
                         }
                         Item::Edge(spec, request) => match spec.handler {
                             Handler::Publish(publish) => {

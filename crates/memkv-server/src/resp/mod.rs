@@ -2,20 +2,24 @@
 //! has one of. `conn` is the loop, `execute` takes requests, `segment` collects
 //! them, `answer` settles a segment, `transaction` is MULTI to EXEC, `publish` is PUBLISH, `announce`
 //! what is told of keys,
-//! `session` what a connection has said about itself, `server`, `clients` and `hub` are shared.
+//! `session` what a connection has said about itself, `names` what it listens to, `server`, `clients`
+//! and `hub` are shared, `aside` is where slow work is done, `queue` is how tasks are handed it.
 //!
 //! Invariants: every request gets exactly one answer, in order; a read sees the connection's own
 //! earlier writes and none of its later ones; what a connection holds is bounded.
 
 mod announce;
 mod answer;
+mod aside;
 mod bell;
 mod clients;
 mod conn;
 mod execute;
 mod hub;
+mod names;
 mod patience;
 mod publish;
+mod queue;
 mod segment;
 mod server;
 mod session;
@@ -36,6 +40,7 @@ use crate::commands::Failure;
 use crate::http::Api;
 use crate::metrics;
 
+pub(crate) use aside::step_aside;
 pub(crate) use clients::{Client, Message};
 pub(crate) use hub::Kind;
 pub(crate) use server::{Server, View};

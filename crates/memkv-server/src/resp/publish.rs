@@ -9,10 +9,11 @@ use memkv_raft::Publication;
 use memkv_resp::{ReplyWriter, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::Resp;
 use super::conn::{Conn, Gone};
 use super::segment::Slot;
 use crate::backend::Backend;
-use crate::commands::{Args, Failure, Publish, push_message};
+use crate::commands::{Args, Publish, push_message};
 
 /// How many have got a message: here, and on the other nodes once they have said so.
 pub(super) struct Receivers {
@@ -38,7 +39,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         match publish(args) {
             Ok(publication) => {
-                let receivers = self.send_out(&publication);
+                let receivers = send_out(self.resp, &publication).await;
                 let silent = self.session.is_silent();
                 self.segment
                     .slots
@@ -64,22 +65,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             name,
             db: self.session.db,
         };
-        let receivers: Result<Receivers, Failure> =
-            publish(&args).map(|publication| self.send_out(&publication));
-        match receivers {
-            Ok(receivers) => {
-                let count = receivers.count().await;
+        match publish(&args) {
+            Ok(publication) => {
+                let count = send_out(self.resp, &publication).await.count().await;
                 ReplyWriter::new(&mut self.out, self.session.protocol).integer(count);
             }
             Err(failure) => self.fail(&failure),
-        }
-    }
-
-    fn send_out(&self, publication: &Publication) -> Receivers {
-        let backend = self.resp.api.backend();
-        Receivers {
-            here: self.resp.server.hub.deliver(publication),
-            elsewhere: backend.map(|backend| backend.publish(publication)),
         }
     }
 
@@ -92,5 +83,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if !silent {
             ReplyWriter::new(&mut self.out, self.session.protocol).integer(count);
         }
+    }
+}
+
+async fn send_out<B: Backend>(resp: &Resp<B>, publication: &Publication) -> Receivers {
+    let elsewhere = resp.api.backend();
+    let elsewhere = elsewhere.map(|backend| backend.publish(publication));
+    let here = resp.server.hub.deliver(&resp.server.aside, publication);
+    Receivers {
+        here: here.await,
+        elsewhere,
     }
 }

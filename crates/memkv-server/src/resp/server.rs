@@ -10,6 +10,7 @@ use memkv_raft::store::NoticeClasses;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::aside::Aside;
 use super::clients::Clients;
 use super::hub::Hub;
 use crate::password::Password;
@@ -93,6 +94,8 @@ pub(crate) struct Server {
     pub(crate) settings: RespSettings,
     pub(crate) clients: Clients,
     pub(crate) hub: Hub,
+    /// Where what takes long for one client is done.
+    pub(crate) aside: Aside,
     pub(crate) stats: Stats,
     pub(crate) started: Instant,
     /// `SHUTDOWN` was said.
@@ -106,6 +109,7 @@ impl Server {
             settings,
             clients: Clients::default(),
             hub: Hub::default(),
+            aside: Aside::default(),
             stats: Stats::default(),
             started: Instant::now(),
             stop: Notify::new(),

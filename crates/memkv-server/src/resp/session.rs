@@ -2,7 +2,6 @@
 //!
 //! Invariant: what the connection listens to is in the hub, and no longer once this is dropped.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use memkv_resp::{Protocol, Request};
 
 use super::clients::Client;
 use super::hub::Kind;
+use super::names::Names;
 use super::server::Server;
 use crate::commands::Spec;
 
@@ -62,7 +62,7 @@ pub(crate) struct Session {
     pub(crate) queue: Option<Queue>,
     pub(crate) watched: Vec<Watched>,
     /// By [`Kind`].
-    pub(crate) listens: [BTreeSet<Bytes>; 3],
+    pub(crate) listens: [Names; 3],
     /// The connection ends once what was answered has been sent.
     pub(crate) is_closing: bool,
     pub(crate) command: &'static str,
@@ -107,7 +107,7 @@ impl Session {
     /// Ends all subscriptions.
     pub(crate) fn leave_all(&mut self) {
         for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
-            for name in std::mem::take(&mut self.listens[kind as usize]) {
+            for name in self.listens[kind as usize].take() {
                 self.server.hub.leave(kind, &name, self.client.id);
             }
         }

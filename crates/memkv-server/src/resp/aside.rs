@@ -1,0 +1,67 @@
+//! Work that takes long for one client without keeping those waiting that share its thread: it is
+//! done beside them, one such work at a time. Never runs on the thread that consensus runs on.
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
+
+/// Up to so many steps are done in place, about a millisecond: to go aside costs a thread.
+const STEPS_IN_PLACE: usize = 1024 * 1024;
+
+/// Who works aside.
+#[derive(Debug)]
+pub(crate) struct Aside(Semaphore);
+
+impl Default for Aside {
+    fn default() -> Self {
+        Self(Semaphore::new(1))
+    }
+}
+
+impl Aside {
+    /// Does work of so many steps of some nanoseconds.
+    pub(crate) async fn run<T>(&self, steps: usize, work: impl FnOnce() -> T) -> T {
+        if steps <= STEPS_IN_PLACE {
+            return work();
+        }
+        // It is never closed, so this cannot fail.
+        let _turn = self.0.acquire().await;
+        step_aside(steps, work)
+    }
+}
+
+/// The same for who cannot wait for others that work aside.
+pub(crate) fn step_aside<T>(steps: usize, work: impl FnOnce() -> T) -> T {
+    let has_threads = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
+    if steps > STEPS_IN_PLACE && Handle::try_current().is_ok_and(has_threads) {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn others_on_the_thread_go_on_meanwhile() {
+        let aside = Arc::new(Aside::default());
+        let (done, waits) = channel();
+        let work = tokio::spawn(async move {
+            let wait = move || waits.recv().is_ok();
+            aside.run(STEPS_IN_PLACE + 1, wait).await
+        });
+        // There is one worker thread, and the work does not end before this task has run on it.
+        let other = tokio::spawn(async move { done.send(()).is_ok() });
+        assert!(other.await.unwrap());
+        assert!(work.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn where_there_is_one_thread_it_is_done_in_place() {
+        assert_eq!(Aside::default().run(usize::MAX, || 7).await, 7);
+    }
+}
