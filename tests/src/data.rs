@@ -2,6 +2,8 @@
 //! seed's layout says: which directory holds what.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::cluster::Node;
@@ -22,6 +24,18 @@ pub fn files_in(dir: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+/// Writes a new file that only this user can read, as the nodes demand of secrets.
+pub fn write_secret(file: &Path, text: &str) {
+    let mut options = fs::File::options();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .unwrap();
+    file.write_all(text.as_bytes()).unwrap();
 }
 
 /// Index of the first entry in a node's log, from the names of its segments.

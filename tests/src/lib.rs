@@ -33,7 +33,7 @@ mod wait;
 mod wall_clock;
 
 pub use cluster::{Cluster, Node};
-pub use data::{files_in, first_index, flip_bit, newest_snapshot};
+pub use data::{files_in, first_index, flip_bit, newest_snapshot, write_secret};
 pub use http::{Http, Response};
 pub use interop::{Listener, node_script, on_every_listener, python_script};
 pub use load::{Load, Verdict};

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use memkv_tests::{Cluster, binary};
+use memkv_tests::{Cluster, binary, write_secret};
 use serde_json::{Value, json};
 
 /// Exit code, standard output, standard error of the program with this standard input.
@@ -107,7 +107,7 @@ fn conditions_counters_listings_and_transactions_work_from_the_command_line() {
 fn a_password_opens_every_way_in() {
     let mut cluster = Cluster::configured(1);
     let file = cluster.root().join("password");
-    std::fs::write(&file, "correct horse\n").unwrap();
+    write_secret(&file, "correct horse\n");
     let file = file.to_str().unwrap().to_owned();
     let node = &mut cluster.nodes[0];
     let mut config = node.read_config();

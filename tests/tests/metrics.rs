@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Http, Resp, eventually};
+use memkv_tests::{Cluster, Http, Resp, eventually, write_secret};
 use serde_json::json;
 
 /// Longer than an election and a lagging follower take on a busy machine.
@@ -305,7 +305,7 @@ fn info_and_the_metrics_agree() {
 fn the_password_is_wanted_here_too() {
     let cluster = {
         let mut cluster = Cluster::configured_with(1, &json!({ "password_file": "password" }));
-        std::fs::write(cluster.nodes[0].dir.join("password"), "secret\n").unwrap();
+        write_secret(&cluster.nodes[0].dir.join("password"), "secret\n");
         cluster.nodes[0].start();
         cluster
     };

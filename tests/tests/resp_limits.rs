@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Node, Resp, encode, eventually, rss_bytes, skip};
+use memkv_tests::{Cluster, Node, Resp, encode, eventually, rss_bytes, skip, write_secret};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
@@ -274,7 +274,7 @@ fn ten_thousand_idle_connections_cost_little_and_one_more_is_refused() {
 fn before_the_password_requests_must_be_small() {
     const PASSWORD: &str = "correct horse battery staple";
     let mut cluster = Cluster::configured_with(1, &json!({ "password_file": "../password" }));
-    std::fs::write(cluster.root().join("password"), PASSWORD).unwrap();
+    write_secret(&cluster.root().join("password"), PASSWORD);
     cluster.nodes[0].start();
     let addr = cluster.nodes[0].addr.clone();
     let mut client = eventually("the node answers", ANSWER_LIMIT, || {

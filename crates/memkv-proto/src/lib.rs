@@ -12,6 +12,7 @@ mod json;
 pub mod json_bytes;
 pub mod limits;
 pub mod path;
+pub mod secret;
 pub mod seed;
 pub mod status;
 mod ttl;

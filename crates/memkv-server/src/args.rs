@@ -39,6 +39,8 @@ pub enum Mode {
     },
     /// Several nodes as child processes.
     Demo(DemoArgs),
+    /// Print a new cluster secret.
+    Secret,
 }
 
 /// What to demonstrate.
@@ -63,6 +65,7 @@ pub fn parse(
     let (name, inner) = matches.subcommand().unwrap_or(("", &matches));
     let mode = match name {
         "demo" => Mode::Demo(demo_args(inner)),
+        "secret" => Mode::Secret,
         "alone" => Mode::Node {
             config: path(inner, "CONFIG").or_else(|| path(inner, "config")),
             bind: Some(text(inner, "ADDR")),
@@ -107,6 +110,7 @@ fn command() -> Command {
         .args(KEYS.iter().map(flag))
         .subcommand(alone())
         .subcommand(demo())
+        .subcommand(secret())
 }
 
 fn alone() -> Command {
@@ -150,6 +154,10 @@ fn demo() -> Command {
                 .value_parser(value_parser!(u16).range(1..))
                 .help("The nodes take the first free ports from here"),
         )
+}
+
+fn secret() -> Command {
+    Command::new("secret").about("Print a new secret for cluster_secret_file: 32 random bytes")
 }
 
 /// A setting as a flag. Its value is checked later, with the same words as in a file.

@@ -9,7 +9,7 @@ use memkv_raft::{Env, Node, NodeConfig, StartError};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use crate::peer::{ClusterSecret, Links};
+use crate::peer::{Links, Trust};
 
 /// The thread and its runtime; both end with the process.
 pub struct Consensus {
@@ -20,15 +20,12 @@ pub struct Consensus {
 }
 
 impl Consensus {
-    /// Starts the thread and, on it, the node, whose reads are confirmed on `reads`.
+    /// Starts the thread and, on it, the node, whose reads are confirmed on `reads`,
+    /// and which speaks to those peers that `trust` says.
     ///
     /// # Errors
     /// If the operating system has no thread or no event queue to give.
-    pub fn start(
-        config: NodeConfig,
-        secret: Option<ClusterSecret>,
-        reads: Handle,
-    ) -> io::Result<Self> {
+    pub fn start(config: NodeConfig, trust: Trust, reads: Handle) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (sender, node) = oneshot::channel();
@@ -39,7 +36,7 @@ impl Consensus {
                     let me = config.me.name.clone();
                     let links = Links::new(me, Handle::current())
                         .with_reads_on(reads.clone())
-                        .with_secret(secret);
+                        .with_trust(trust);
                     let env = Env {
                         reads,
                         ..Env::real()

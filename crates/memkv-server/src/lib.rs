@@ -25,6 +25,7 @@ mod budget;
 mod commands;
 pub mod consensus;
 pub mod demo;
+mod exposure;
 mod failure;
 pub mod http;
 pub mod listener;
@@ -37,6 +38,7 @@ pub mod process;
 pub mod resp;
 pub mod run;
 pub mod say;
+pub mod secrets;
 pub mod settings;
 pub mod signals;
 #[cfg(test)]

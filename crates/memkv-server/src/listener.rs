@@ -8,11 +8,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use memkv_proto::ErrorCode;
 use memkv_raft::Lane;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -21,8 +22,7 @@ use tokio::time::timeout;
 
 use crate::backend::Backend;
 use crate::http::{self, Admission, Api, App, End, Head, Limits, PeerUpgrade, Refusal, Response};
-use crate::password::same;
-use crate::peer::{self, PROOF_BYTES, PeerHandler};
+use crate::peer::{self, HandshakeError, PeerHandler};
 use crate::resp::Resp;
 
 /// Connections beyond `max_connections` that are read to see whether they are peers: six lanes of
@@ -33,7 +33,10 @@ const RESERVED: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A peer's proof follows its upgrade by one round trip.
-const CONFIRMATION_MAX: Duration = Duration::from_secs(5);
+const PROOF_MAX: Duration = Duration::from_secs(5);
+
+/// Time between two lines about peers that were refused.
+const TELL_PERIOD: Duration = Duration::from_secs(10);
 
 /// First read: enough for most requests.
 const FIRST_READ_BYTES: usize = 4 * 1024;
@@ -47,6 +50,7 @@ pub struct Listener<B> {
     crowded_limits: Arc<Limits>,
     clients: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
+    strangers: Strangers,
     /// The consensus runtime, where peers are served.
     consensus: Handle,
 }
@@ -89,6 +93,7 @@ impl<B: Backend> Listener<B> {
             crowded_limits: Arc::new(crowded_limits),
             clients: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
             reserved: Arc::new(Semaphore::new(RESERVED)),
+            strangers: Strangers::default(),
             consensus,
         }
     }
@@ -186,66 +191,82 @@ impl<B: Backend> Listener<B> {
         match http::serve(stream, input, app, limits.clone()).await {
             End::Closed => {}
             End::Upgraded(stream, leftover, upgrade) => {
-                drop(place);
-                self.serve_peer(stream, leftover, upgrade);
+                self.serve_peer(stream, leftover, upgrade, place).await;
             }
         }
     }
 
-    /// Moves a connection to the consensus runtime, unless reads come on it.
-    fn serve_peer(&self, stream: TcpStream, leftover: BytesMut, upgrade: PeerUpgrade) {
+    /// Lets a peer in that has proved itself, if it must; until then it holds its place. Its
+    /// connection moves to the consensus runtime, unless reads come on it.
+    async fn serve_peer(
+        &self,
+        mut stream: TcpStream,
+        mut leftover: BytesMut,
+        upgrade: PeerUpgrade,
+        place: OwnedSemaphorePermit,
+    ) {
+        let PeerUpgrade {
+            lane,
+            peer,
+            challenge,
+        } = upgrade;
+        if let Some(challenge) = challenge {
+            let settled = timeout(PROOF_MAX, challenge.settle(&mut stream, &mut leftover)).await;
+            if let Err(why) = settled.unwrap_or(Err(HandshakeError::Unproven)) {
+                return self.strangers.refused(&peer, &why);
+            }
+        }
+        drop(place);
         // Upgrades are admitted only while there is a node.
         let Some(backend) = self.api.backend().cloned() else {
             return;
         };
         let handler: PeerHandler = Arc::new(move |lane, request| backend.handle(lane, request));
-        let runtime = match upgrade.lane {
+        let runtime = match lane {
             Lane::Read => &Handle::current(),
             _ => &self.consensus,
         };
         let moved = stream.into_std();
         runtime.spawn(async move {
-            let (mut stream, mut leftover) = match moved.and_then(TcpStream::from_std) {
-                Ok(stream) => (stream, leftover),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot take over a peer's connection");
-                    return;
-                }
-            };
-            if let Some(expected) = upgrade.confirmation
-                && !is_confirmed(&mut stream, &mut leftover, expected).await
-            {
-                tracing::warn!(
-                    peer = upgrade.peer,
-                    "closed a peer's connection: it does not prove that it knows the cluster secret"
-                );
-                return;
+            match moved.and_then(TcpStream::from_std) {
+                Ok(stream) => peer::serve(stream, leftover, lane, peer, handler).await,
+                Err(error) => tracing::warn!(%error, "cannot take over a peer's connection"),
             }
-            peer::serve(stream, leftover, upgrade.lane, upgrade.peer, handler).await;
         });
     }
 }
 
-/// Whether the peer sends this proof before anything else, soon.
-async fn is_confirmed(
-    stream: &mut TcpStream,
-    leftover: &mut BytesMut,
-    expected: [u8; PROOF_BYTES],
-) -> bool {
-    let read = async {
-        while leftover.len() < PROOF_BYTES {
-            if stream.read_buf(leftover).await? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
+/// Says that peers were refused, seldom: everybody who reaches the node can cause it.
+#[derive(Default)]
+struct Strangers(Mutex<Refusals>);
+
+#[derive(Default)]
+struct Refusals {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Strangers {
+    fn refused(&self, peer: &str, why: &HandshakeError) {
+        let more = {
+            let mut refusals = self.0.lock();
+            if refusals
+                .told
+                .is_some_and(|told| told.elapsed() < TELL_PERIOD)
+            {
+                refusals.untold += 1;
+                return;
             }
-        }
-        Ok::<_, std::io::Error>(())
-    };
-    if !matches!(timeout(CONFIRMATION_MAX, read).await, Ok(Ok(()))) {
-        return false;
+            refusals.told = Some(Instant::now());
+            std::mem::take(&mut refusals.untold)
+        };
+        // A name is believed only with a proof.
+        let peer = match why {
+            HandshakeError::Refused(_) => peer,
+            _ => "unknown",
+        };
+        tracing::warn!(peer, %why, more, "closed a peer's connection");
     }
-    let mut proof = [0; PROOF_BYTES];
-    proof.copy_from_slice(&leftover.split_to(PROOF_BYTES));
-    same(&proof, &expected)
 }
 
 /// Both ends of a connection.
@@ -311,21 +332,21 @@ mod tests {
 
     use super::*;
     use crate::http::ApiSettings;
-    use crate::peer::{ClusterSecret, Links};
+    use crate::peer::{ClusterSecret, Links, Trust};
     use crate::testing::{Fake, resp_settings};
 
     async fn start(max_connections: usize) -> String {
-        start_with(max_connections, None).await
+        start_with(max_connections, Trust::Everybody).await
     }
 
-    async fn start_with(max_connections: usize, secret: Option<ClusterSecret>) -> String {
+    async fn start_with(max_connections: usize, trust: Trust) -> String {
         let api = Api::new(ApiSettings {
             name: "n1".to_owned(),
             names: vec!["n1".to_owned()],
             max_value_bytes: 1000,
             request_timeout: Duration::from_secs(5),
             password: None,
-            cluster_secret: secret,
+            trust,
         });
         api.serve_with(Fake::working());
         let api = Arc::new(api);
@@ -411,25 +432,94 @@ mod tests {
         );
     }
 
-    /// One call of a peer with this secret; whether it was answered.
-    async fn calls(addr: &str, secret: Option<&str>) -> Result<Bytes, String> {
-        let secret = secret.map(|text| ClusterSecret::new(text).unwrap());
-        let links = Links::new("n2".to_owned(), Handle::current()).with_secret(secret);
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn proof_of(secret: &str) -> Trust {
+        Trust::Secret(ClusterSecret::new(secret).unwrap())
+    }
+
+    /// One call of a peer that speaks to whom `trust` says; whether it was answered.
+    async fn calls(to: &str, addr: &str, trust: Trust) -> Result<Bytes, String> {
+        let links = Links::new("n2".to_owned(), Handle::current()).with_trust(trust);
         let frame = Frame(vec![Bytes::from_static(b"vote")]);
-        let called = links.call("n1", addr, Lane::Control, frame).await;
+        let called = links.call(to, addr, Lane::Control, frame).await;
         called.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
     async fn peers_must_know_the_cluster_secret_in_both_directions() {
-        let (right, wrong) = ("0123456789abcdef", "fedcba9876543210");
-        let guarded = start_with(10, ClusterSecret::new(right)).await;
-        assert_eq!(calls(&guarded, Some(right)).await.unwrap(), "vote");
-        let error = calls(&guarded, Some(wrong)).await.unwrap_err();
+        let wrong = "fedcba9876543210fedcba9876543210";
+        let guarded = start_with(10, proof_of(SECRET)).await;
+        let answered = calls("n1", &guarded, proof_of(SECRET)).await;
+        assert_eq!(answered.unwrap(), "vote");
+        let error = calls("n1", &guarded, proof_of(wrong)).await.unwrap_err();
         assert!(error.contains("cluster secret"), "{error}");
-        assert!(calls(&guarded, None).await.is_err(), "no frame is taken");
+        let error = calls("n1", &guarded, Trust::Everybody).await.unwrap_err();
+        assert!(error.contains("cluster_secret_file"), "{error}");
         let open = start(10).await;
-        let error = calls(&open, Some(right)).await.unwrap_err();
+        let error = calls("n1", &open, proof_of(SECRET)).await.unwrap_err();
         assert!(error.contains("cluster secret"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_trusts_nobody_admits_and_dials_nobody() {
+        let closed = start_with(10, Trust::Nobody).await;
+        for trust in [Trust::Everybody, proof_of(SECRET)] {
+            let error = calls("n1", &closed, trust).await.unwrap_err();
+            assert!(
+                error.contains("403") && error.contains("cluster_secret_file"),
+                "{error}"
+            );
+        }
+        let open = start(10).await;
+        let error = calls("n1", &open, Trust::Nobody).await.unwrap_err();
+        assert!(error.contains("cluster_secret_file"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_wrong_name_is_told_to_who_knows_the_secret_only() {
+        let guarded = start_with(10, proof_of(SECRET)).await;
+        let error = calls("n3", &guarded, proof_of(SECRET)).await.unwrap_err();
+        assert!(error.contains("this node is \"n1\", not \"n3\""), "{error}");
+
+        let nonce = "0123456789abcdef".repeat(4);
+        for to in ["n1", "n3"] {
+            let mut stranger = TcpStream::connect(&guarded).await.unwrap();
+            let request = format!(
+                "GET /memkv{to}/raft/control HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
+                 Upgrade: {}\r\nX-Memkv-From: n2\r\nX-Memkv-Nonce: {nonce}\r\n\r\n",
+                peer::PROTOCOL
+            );
+            let head = ask(&mut stranger, &request).await;
+            let (fixed, answered) = head.split_once("X-Memkv-Nonce: ").unwrap();
+            assert_eq!(
+                fixed,
+                format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {}\r\n",
+                    peer::PROTOCOL
+                )
+            );
+            assert_eq!(answered.len(), 64 + 4, "a nonce and no proof: {answered}");
+            stranger.write_all(&[7; 32]).await.unwrap();
+            let mut rest = Vec::new();
+            stranger.read_to_end(&mut rest).await.unwrap();
+            assert!(rest.is_empty(), "{rest:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unproven_peer_keeps_a_clients_place_until_it_is_closed() {
+        let guarded = start_with(1, proof_of(SECRET)).await;
+        let mut stranger = TcpStream::connect(&guarded).await.unwrap();
+        let request = format!(
+            "GET /memkvn1/raft/control HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
+             Upgrade: {}\r\nX-Memkv-Nonce: {}\r\n\r\n",
+            peer::PROTOCOL,
+            "0".repeat(64)
+        );
+        assert!(ask(&mut stranger, &request).await.contains("101"));
+        let mut second = TcpStream::connect(&guarded).await.unwrap();
+        let refusal = ask(&mut second, ALIVE).await;
+        assert!(refusal.contains("max_connections"), "{refusal}");
     }
 }

@@ -4,6 +4,7 @@ use std::process::exit;
 
 use memkv_proto::ErrorCode;
 use memkv_server::args::{Args, Mode, parse};
+use memkv_server::peer::random_hex;
 use memkv_server::settings::Settings;
 use memkv_server::{demo, process, run, say};
 
@@ -28,9 +29,20 @@ fn start(args: Args) -> u8 {
         say::error("the process that started this node has ended");
         return EXIT_CONFIG;
     }
+    if let Some(name) = unreadable_variable() {
+        say::coded_error(
+            format_args!("{name} is not UTF-8 text"),
+            ErrorCode::BadConfig,
+        );
+        return EXIT_CONFIG;
+    }
     let variable = |name: &str| std::env::var(name).ok();
     match args.mode {
         Mode::Demo(demo) => demo::run(demo, &args.overrides),
+        Mode::Secret => {
+            say::out(random_hex());
+            0
+        }
         Mode::Node { config, bind } => {
             let settings = Settings::load(
                 config.as_deref(),
@@ -47,4 +59,12 @@ fn start(args: Args) -> u8 {
             }
         }
     }
+}
+
+/// A variable for this program that is no text: to pass it over could mean to serve without a password.
+fn unreadable_variable() -> Option<String> {
+    std::env::vars_os().find_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        (name.starts_with("MEMKV_") && value.into_string().is_err()).then_some(name)
+    })
 }

@@ -2,7 +2,6 @@
 //! Never returns while the node serves; whatever goes wrong is said once, with what to do.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +13,10 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::consensus::Consensus;
+use crate::exposure::{self, Exposed};
 use crate::http::{Api, ApiSettings, Limits};
 use crate::listener::Listener;
+use crate::peer::Trust;
 use crate::resp::{Resp, RespSettings};
 use crate::settings::{RedisListener, Settings};
 use crate::signals::StopSignals;
@@ -53,15 +54,8 @@ const WRITE_STALL: Duration = Duration::from_secs(60);
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
-    #[error(
-        "{addr} is not a loopback address: everybody who reaches it could {danger}; set {missing}, \
-         listen on 127.0.0.1 or ::1, or say --insecure if the network is trusted"
-    )]
-    Insecure {
-        addr: SocketAddr,
-        danger: &'static str,
-        missing: &'static str,
-    },
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
     #[error("cannot listen on {bind}: {source}; {next}")]
     Listen {
         bind: String,
@@ -78,7 +72,7 @@ enum RunError {
 impl RunError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Insecure { .. } => exit::CONFIG,
+            Self::Exposed(_) => exit::CONFIG,
             Self::Listen { .. } | Self::System { .. } => exit::FAILED,
         }
     }
@@ -114,12 +108,13 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let started = Instant::now();
     let system = |what| move |source| RunError::System { what, source };
     let mut signals = StopSignals::listen().map_err(system("signal handlers"))?;
-    let socket = listen(settings, &settings.bind).await?;
+    let socket = listen(settings, &settings.bind, true).await?;
     let redis = listen_redis(settings).await?;
-    let secret = settings.cluster_secret.clone();
-    let consensus = Consensus::start(settings.node_config(), secret, Handle::current())
+    let bound = socket.local_addr().map_err(system("the address"))?;
+    let trust = exposure::trust(settings, &[bound]);
+    let consensus = Consensus::start(settings.node_config(), trust.clone(), Handle::current())
         .map_err(system("the consensus thread"))?;
-    let api = Arc::new(Api::new(api_settings(settings)));
+    let api = Arc::new(Api::new(api_settings(settings, trust)));
     let resp = Arc::new(Resp::new(
         api.clone(),
         resp_settings(settings, redis.as_ref()),
@@ -189,7 +184,8 @@ async fn start(
     }
 }
 
-async fn listen(settings: &Settings, bind: &str) -> Result<TcpListener, RunError> {
+/// Listens where clients are served, and peers too if that is said.
+async fn listen(settings: &Settings, bind: &str, peers: bool) -> Result<TcpListener, RunError> {
     let failed = |source: io::Error| {
         let next = match source.kind() {
             io::ErrorKind::AddrInUse => {
@@ -209,38 +205,18 @@ async fn listen(settings: &Settings, bind: &str) -> Result<TcpListener, RunError
         .await
         .map_err(failed)?
         .collect();
-    if let Some(&addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) {
-        check_secure(settings, addr)?;
+    exposure::check_clients(settings, &addrs)?;
+    if peers {
+        exposure::check_peers(settings, &addrs)?;
     }
     TcpListener::bind(&addrs[..]).await.map_err(failed)
-}
-
-/// Who reaches this address must be told apart from who may use it, unless that is said to be wrong.
-fn check_secure(settings: &Settings, addr: SocketAddr) -> Result<(), RunError> {
-    let peers = !settings.config.peer_addrs.is_empty();
-    let (danger, missing) = if settings.password.is_none() {
-        ("read and write", "password_file")
-    } else if peers && settings.cluster_secret.is_none() {
-        ("pass for one of the nodes", "cluster_secret_file")
-    } else {
-        return Ok(());
-    };
-    if !settings.config.insecure {
-        return Err(RunError::Insecure {
-            addr,
-            danger,
-            missing,
-        });
-    }
-    tracing::warn!(%addr, "insecure: everybody who reaches this address can {danger}");
-    Ok(())
 }
 
 /// The listener for Redis clients alone, if there is to be one.
 async fn listen_redis(settings: &Settings) -> Result<Option<TcpListener>, RunError> {
     match &settings.redis {
         RedisListener::None => Ok(None),
-        RedisListener::At(addr) => listen(settings, addr).await.map(Some),
+        RedisListener::At(addr) => listen(settings, addr, false).await.map(Some),
         RedisListener::FirstFree => {
             for port in REDIS_PORT..REDIS_PORT + REDIS_PORTS {
                 if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
@@ -271,7 +247,7 @@ fn redis_port(settings: &Settings, redis: Option<&TcpListener>) -> u16 {
     own.map_or_else(shared, |addr| addr.port())
 }
 
-fn api_settings(settings: &Settings) -> ApiSettings {
+fn api_settings(settings: &Settings, trust: Trust) -> ApiSettings {
     let config = &settings.config;
     ApiSettings {
         name: config.node_addr.id.clone(),
@@ -283,7 +259,7 @@ fn api_settings(settings: &Settings) -> ApiSettings {
         max_value_bytes: usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX),
         request_timeout: Duration::from_millis(config.request_timeout_ms),
         password: settings.password.clone(),
-        cluster_secret: settings.cluster_secret.clone(),
+        trust,
     }
 }
 

@@ -15,15 +15,13 @@ use memkv_raft::{NodeConfig, Peer};
 
 use crate::password::Password;
 use crate::peer::ClusterSecret;
+use crate::secrets::{self, BadSecret, PASSWORD_VARIABLE};
 
 /// The original's configuration file, in the working directory.
 const CONFIG_FILE: &str = "raft_config.json";
 
 /// Where a node keeps its data that nobody has configured.
 const EMBEDDED_DIR: &str = "memkv-data";
-
-/// Holds the clients' password, where it must not lie in a file.
-const PASSWORD_VARIABLE: &str = "MEMKV_PASSWORD";
 
 /// How to run one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,18 +68,9 @@ pub enum SettingsError {
     /// Its content, a variable or a flag is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A file with a secret cannot be used.
-    #[error("{key}: {what} {}; {next}", path.display())]
-    Secret {
-        /// The setting that names it.
-        key: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// Why not.
-        what: String,
-        /// What to do.
-        next: &'static str,
-    },
+    /// A secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] BadSecret),
     /// The address to listen on is none.
     #[error("{0}")]
     Bind(String),
@@ -107,8 +96,8 @@ impl Settings {
             config.apply_override(key, value, flag)?;
         }
         config.validate()?;
-        let password = password(&config, variable(PASSWORD_VARIABLE))?;
-        let cluster_secret = cluster_secret(&config)?;
+        let password = secrets::password(&config, variable(PASSWORD_VARIABLE))?;
+        let cluster_secret = secrets::cluster_secret(&config)?;
         let bind = bind.map_or_else(|| config.node_addr.addr.clone(), str::to_owned);
         let redis = match &config.redis_addr[..] {
             "" if is_embedded => RedisListener::FirstFree,
@@ -155,59 +144,6 @@ impl Settings {
             announce: self.announce(),
             ..NodeConfig::new(peer(&config.node_addr), layout)
         }
-    }
-}
-
-/// The clients' password, from its variable or its file. An empty variable is none.
-fn password(
-    config: &RaftConfig,
-    variable: Option<String>,
-) -> Result<Option<Password>, SettingsError> {
-    if let Some(text) = variable.filter(|text| !text.is_empty()) {
-        return Ok(Some(Password::new(&text)));
-    }
-    let Some((path, text)) = secret_file("password_file", &config.password_file)? else {
-        return Ok(None);
-    };
-    match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(SettingsError::Secret {
-            key: "password_file",
-            path,
-            what: "there is no password in".to_owned(),
-            next: "write one into it, or leave the setting out",
-        }),
-        text => Ok(Some(Password::new(text))),
-    }
-}
-
-fn cluster_secret(config: &RaftConfig) -> Result<Option<ClusterSecret>, SettingsError> {
-    let key = "cluster_secret_file";
-    let Some((path, text)) = secret_file(key, &config.cluster_secret_file)? else {
-        return Ok(None);
-    };
-    let short = || SettingsError::Secret {
-        key,
-        path,
-        what: "there are fewer than 16 bytes in".to_owned(),
-        next: "make a secret with: head -c 32 /dev/urandom | base64",
-    };
-    ClusterSecret::new(&text).ok_or_else(short).map(Some)
-}
-
-/// A secret's file and its text; none without a name.
-fn secret_file(key: &'static str, name: &str) -> Result<Option<(PathBuf, String)>, SettingsError> {
-    if name.is_empty() {
-        return Ok(None);
-    }
-    let path = PathBuf::from(name);
-    match read(&path) {
-        Ok(text) => Ok(Some((path, text))),
-        Err(error) => Err(SettingsError::Secret {
-            key,
-            path,
-            what: format!("{error}:"),
-            next: "it must be a text file that this user can read",
-        }),
     }
 }
 

@@ -26,8 +26,9 @@ an error earned; it stops where a connection is lost with a command under way.
 
 The cluster is found through, in this order: --endpoints, --config, the variable
 MEMKV_ENDPOINTS, cluster_config.json in the working directory, 127.0.0.1:11081.
-The password is in the file of --password-file, or in the variable
-MEMKV_PASSWORD, or in the file that MEMKV_PASSWORD_FILE names.
+The password is in the file of --password-file or of MEMKV_PASSWORD_FILE, which
+no other user can read, or in the variable MEMKV_PASSWORD. Where there are both,
+a file and MEMKV_PASSWORD, they must hold the same.
 
 Exit codes: 0 done; 1 the key is absent, a condition does not hold, or a
 transaction did its \"else\"; 2 wrong usage; 3 unavailable, nothing was written;

@@ -1,11 +1,14 @@
 //! Where the cluster is, and its password: flags before variables before files.
 //! Never contacts a node.
 
+use std::fmt::Display;
 use std::io::{self, Read};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use memkv_client::Endpoints;
 use memkv_client::proto::limits::MAX_CONFIG_BYTES;
+use memkv_client::proto::secret::{self, Access, MAX_SECRET_BYTES};
 use memkv_client::proto::{ClusterConfig, ErrorCode};
 
 use super::args::{
@@ -56,30 +59,50 @@ fn read_config(file: &Path) -> Result<Endpoints, Failure> {
     Ok(config.into())
 }
 
-/// The password, if there is one. It is no flag: every user of the machine could read it.
+/// The password, if there is one. It is no flag: every user of the machine could read it. A file, of
+/// the flag before that of the variable, and the variable that holds it must agree, as at the server.
 pub(crate) fn password(args: &Args) -> Result<Option<String>, Failure> {
     let variable = |name| std::env::var_os(name).filter(|text| !text.is_empty());
-    if let Some(file) = &args.password_file {
-        return read_password(file).map(Some);
+    let said = variable(PASSWORD_VARIABLE).map(|text| {
+        text.into_string()
+            .map_err(|_| usage(format!("{PASSWORD_VARIABLE} is no UTF-8")))
+    });
+    let said = said.transpose()?;
+    let named = variable(PASSWORD_FILE_VARIABLE).map(PathBuf::from);
+    let Some(file) = args.password_file.clone().or(named) else {
+        return Ok(said);
+    };
+    let written = read_password(&file)?;
+    if said.is_some_and(|said| said != written) {
+        return Err(usage(format!(
+            "{PASSWORD_VARIABLE} and {} hold different passwords; leave one of them out",
+            file.display()
+        )));
     }
-    if let Some(text) = variable(PASSWORD_VARIABLE) {
-        let text = text.into_string();
-        return text
-            .map(Some)
-            .map_err(|_| usage(format!("{PASSWORD_VARIABLE} is no UTF-8")));
-    }
-    variable(PASSWORD_FILE_VARIABLE)
-        .map(|file| read_password(Path::new(&file)))
-        .transpose()
+    Ok(Some(written))
 }
 
-/// As the server reads its `password_file`: without the line end.
+/// As the server reads its `password_file`.
 fn read_password(file: &Path) -> Result<String, Failure> {
-    let name = file.display();
-    let text = std::fs::read_to_string(file)
-        .map_err(|err| usage(format!("cannot read the password in {name}: {err}")))?;
-    match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(usage(format!("there is no password in {name}"))),
-        text => Ok(text.to_owned()),
-    }
+    let failed = |err: &dyn Display| {
+        usage(format!(
+            "cannot use the password in {}: {err}",
+            file.display()
+        ))
+    };
+    let opened = std::fs::File::open(file).map_err(|err| failed(&err))?;
+    let told = opened.metadata().map_err(|err| failed(&err))?;
+    let access = Access {
+        mode: told.mode(),
+        owner: told.uid(),
+        user: rustix::process::geteuid().as_raw(),
+    };
+    secret::check_access(access).map_err(|err| failed(&err))?;
+    let mut bytes = Vec::new();
+    opened
+        .take(MAX_SECRET_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|err| failed(&err))?;
+    let text = secret::password(&bytes).map_err(|err| failed(&err))?;
+    Ok(text.to_owned())
 }

@@ -1,6 +1,7 @@
 //! The program: conditions, counters, listings, transactions and the password.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use memkv_client::proto::ErrorCode;
@@ -142,8 +143,15 @@ fn txn_sends_the_file_and_tells_the_branch() {
 fn the_password_comes_from_a_file_or_a_variable() {
     let node = Fake::start(|_| Act::ok("v"));
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("one"), "one\n").unwrap();
-    fs::write(dir.path().join("empty"), "\n").unwrap();
+    let write = |name: &str, text: &str, mode| {
+        let file = dir.path().join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    write("one", "one\n", 0o600);
+    write("empty", "\n", 0o600);
+    write("open", "one\n", 0o640);
+    write("long", &"a".repeat(5000), 0o600);
     let get = |args: &[&str], variables: &[(&str, &str)]| {
         let mut program = program(dir.path());
         program
@@ -154,9 +162,10 @@ fn the_password_comes_from_a_file_or_a_variable() {
     };
     let two = ("MEMKV_PASSWORD", "two");
     let file = ("MEMKV_PASSWORD_FILE", "one");
+    let one = ("MEMKV_PASSWORD", "one");
     for (args, variables) in [
-        (&["--password-file", "one"][..], &[two][..]),
-        (&[], &[two, file]),
+        (&["--password-file", "one"][..], &[one][..]),
+        (&[], &[two]),
         (&[], &[("MEMKV_PASSWORD", ""), file]),
     ] {
         assert_eq!(get(args, variables), done("v\n"));
@@ -168,9 +177,16 @@ fn the_password_comes_from_a_file_or_a_variable() {
         .collect();
     let one = "Basic ZGVmYXVsdDpvbmU=";
     assert_eq!(shown, [one, "Basic ZGVmYXVsdDp0d28=", one]);
-    for bad in ["empty", "absent"] {
+    for bad in ["empty", "absent", "open", "long"] {
         let (code, _, talk) = get(&["--password-file", bad], &[]);
         assert_eq!((code, talk.contains(bad)), (2, true), "{talk}");
+    }
+    for (args, variables) in [
+        (&["--password-file", "one"][..], &[two][..]),
+        (&[], &[two, file]),
+    ] {
+        let (code, _, talk) = get(args, variables);
+        assert!(code == 2 && talk.contains("different passwords"), "{talk}");
     }
     assert_eq!(node.seen().len(), 3);
 }

@@ -204,16 +204,17 @@ pub const KEYS: &[Key] = &[
         Kind::File,
         "",
         "",
-        "File with the password that clients must show; the variable MEMKV_PASSWORD may hold it \
-         instead.",
+        "File with the password that clients must show: its text without the line end, in a file that \
+         no other user can read. The variable MEMKV_PASSWORD may hold it instead.",
     ),
     key(
         "cluster_secret_file",
         Kind::File,
         "",
         "",
-        "File with the secret, of 16 bytes or more, that all nodes of the cluster share and prove \
-         to each other.",
+        "File with the secret that all nodes of the cluster share and prove to each other: 32 bytes or \
+         more, as `memkv_server secret` prints them, in a file that no other user can read. Wanted \
+         where there are peers and a password, or an address that other machines reach.",
     ),
     key(
         "insecure",

@@ -14,6 +14,7 @@ use memkv_proto::config::KEYS;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::DemoError;
+use crate::secrets::PASSWORD_VARIABLE;
 
 /// A node stops within three seconds; then it is killed.
 pub(super) const STOP_MAX: Duration = Duration::from_millis(3500);
@@ -93,6 +94,7 @@ impl Node {
         for key in KEYS {
             command.env_remove(key.env_name());
         }
+        command.env_remove(PASSWORD_VARIABLE);
         command.spawn()
     }
 

@@ -92,6 +92,7 @@ impl Place {
             if file.is_file() {
                 let text = fs::read_to_string(&file).map_err(unreadable)?;
                 let config = RaftConfig::from_json(&text, &file.display().to_string())?;
+                check_open(&config)?;
                 nodes.push(Node::new(&config, dir, file));
             }
         }
@@ -122,6 +123,7 @@ impl Place {
             config.redis_addr = format!("127.0.0.1:{redis_port}");
             config.peer_addrs = all.iter().filter(|node| *node != me).cloned().collect();
             config.validate()?;
+            check_open(&config)?;
             let dir = self.root.join(&me.id);
             let file = dir.join(CONFIG_FILE);
             fs::create_dir_all(&dir)
@@ -142,6 +144,15 @@ impl Drop for Place {
             let _ = fs::remove_dir_all(&self.root);
         }
     }
+}
+
+/// The demo asks its nodes itself, and shows no password.
+fn check_open(config: &RaftConfig) -> Result<(), DemoError> {
+    if config.password_file.is_empty() {
+        return Ok(());
+    }
+    let why = "the demo's nodes take no password: leave password_file out, or run a node alone";
+    Err(DemoError::Place(why.to_owned()))
 }
 
 /// The first `count` ports from `first` on where nobody listens.
@@ -200,6 +211,15 @@ mod tests {
             again.iter().map(|node| node.id.clone()).collect::<Vec<_>>(),
             ids
         );
+        let password = (
+            "password_file",
+            "p".to_owned(),
+            "--password-file".to_owned(),
+        );
+        let fresh = tempfile::tempdir().unwrap();
+        let asked = args(fresh.path(), 1, 20_000);
+        let with_password = Place::open(&asked).unwrap().nodes(&asked, &[password]);
+        assert!(with_password.is_err_and(|error| error.to_string().contains("no password")));
         let Err(error) = place.nodes(&args(dir.path(), 5, 30_000), &[]) else {
             panic!("three nodes are not five")
         };

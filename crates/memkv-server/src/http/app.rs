@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use memkv_proto::limits::MAX_KEY_BYTES;
+use memkv_proto::limits::{MAX_KEY_BYTES, MAX_NODE_ID_BYTES};
 use memkv_proto::seed::SeedOp;
 use memkv_proto::{ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH};
 use memkv_raft::Lane;
@@ -20,7 +20,7 @@ use super::{kv, listing, seed, status, txn};
 use crate::backend::Backend;
 use crate::metrics::Latency;
 use crate::password::Password;
-use crate::peer::{self, ClusterSecret, Meeting, PROOF_BYTES};
+use crate::peer::{self, Challenge, Trust};
 
 /// A JSON string may escape each byte as six (`\u0041`), and the object around it is short.
 const JSON_GROWTH: usize = 6;
@@ -44,8 +44,8 @@ pub struct ApiSettings {
     pub request_timeout: Duration,
     /// What clients must show; none lets everybody in.
     pub password: Option<Password>,
-    /// What peers must prove; none believes them.
-    pub cluster_secret: Option<ClusterSecret>,
+    /// Which peers are admitted.
+    pub trust: Trust,
 }
 
 /// The HTTP API of a node.
@@ -69,8 +69,8 @@ pub struct PeerUpgrade {
     pub lane: Lane,
     /// The peer's name, for the log only: who it is the node's own handshake says.
     pub peer: String,
-    /// What must come before the first frame, if peers must prove themselves.
-    pub confirmation: Option<[u8; PROOF_BYTES]>,
+    /// What must be settled before the first frame, if peers must prove themselves.
+    pub challenge: Option<Challenge>,
 }
 
 /// What a path means.
@@ -208,12 +208,12 @@ impl<B: Backend> Api<B> {
     }
 
     /// Health is for everybody: what asks for it seldom has a password, and learns nothing else.
-    fn authorize(&self, head: &Head, route: &Route<'_>) -> Result<(), Response> {
+    fn authorize(&self, head: &Head, route: Option<&Route<'_>>) -> Result<(), Response> {
         let Some(password) = &self.settings.password else {
             return Ok(());
         };
         let shown = head.authorization.as_deref();
-        if matches!(route, Route::Live | Route::Ready)
+        if matches!(route, Some(Route::Live | Route::Ready))
             || shown.is_some_and(|field| password.authorizes(field))
         {
             return Ok(());
@@ -227,26 +227,26 @@ impl<B: Backend> Api<B> {
         };
         let code = ErrorCode::Unauthorized;
         let response = match route {
-            Route::Seed(_) => seed::refused(code, detail),
+            Some(Route::Seed(_)) => seed::refused(code, detail),
             _ => Response::error(code, detail),
         };
         Err(response.with("WWW-Authenticate", "Basic realm=\"memkv\", Bearer"))
+    }
+
+    /// Words for a peer that looks for the node `id` and has found this one.
+    fn is_another(&self, id: &str) -> String {
+        let me = &self.settings.name;
+        let id: String = id.chars().take(MAX_NODE_ID_BYTES).collect();
+        format!(
+            "this node is {me:?}, not {id:?}: the address of {id:?} in the peer's configuration, or \
+             in the cluster's address book, leads here; correct it"
+        )
     }
 
     fn admit_peer(&self, head: &Head) -> Option<Admission<PeerUpgrade>> {
         let rest = head.path.strip_prefix("/memkv")?;
         let (id, lane) = rest.split_once("/raft/")?;
         let refuse = |status, line: String| Some(Admission::Refuse(Response::text(status, line)));
-        if id != self.settings.name {
-            let me = &self.settings.name;
-            return refuse(
-                421,
-                format!(
-                    "this node is {me:?}, not {id:?}: the address of {id:?} in the peer's \
-                     configuration, or in the cluster's address book, leads here; correct it"
-                ),
-            );
-        }
         let Some(lane) = peer::lane_from_name(lane) else {
             return refuse(404, format!("this version of memkv has no lane {lane:?}"));
         };
@@ -260,25 +260,38 @@ impl<B: Backend> Api<B> {
             return refuse(503, "this node is loading its data; try again".to_owned());
         }
         let from = head.from.clone().unwrap_or_default();
-        let mut fields = Vec::new();
-        let mut confirmation = None;
-        if let Some(secret) = &self.settings.cluster_secret {
-            let answered = peer::nonce();
-            let meeting = Meeting {
-                from: &from,
-                to: id,
-                lane: peer::lane_name(lane),
-                asked: head.nonce.as_deref().unwrap_or_default(),
-                answered: &answered,
-            };
-            confirmation = Some(secret.confirmation(meeting));
-            fields.push(("X-Memkv-Proof", peer::hex(&secret.answer(meeting))));
-            fields.push(("X-Memkv-Nonce", answered));
+        let (mut fields, mut challenge) = (Vec::new(), None);
+        match &self.settings.trust {
+            Trust::Nobody => {
+                let why = "this node admits only peers that prove that they know the cluster secret, and \
+                           has none: give all nodes the same cluster_secret_file";
+                return refuse(403, why.to_owned());
+            }
+            Trust::Everybody if id != self.settings.name => {
+                return refuse(421, self.is_another(id));
+            }
+            Trust::Everybody => {}
+            // Who does not know the secret learns nothing, not even that the name is wrong.
+            Trust::Secret(secret) => {
+                let verdict = match id == self.settings.name {
+                    true => String::new(),
+                    false => self.is_another(id),
+                };
+                let asked = head.nonce.as_deref().unwrap_or_default();
+                let names = (from.as_str(), id);
+                let made =
+                    Challenge::new(secret.clone(), names, peer::lane_name(lane), asked, verdict);
+                let Some(made) = made else {
+                    return refuse(400, "X-Memkv-Nonce is not 64 hexadecimal digits".to_owned());
+                };
+                fields.push(("X-Memkv-Nonce", made.nonce().to_owned()));
+                challenge = Some(made);
+            }
         }
         let upgrade = PeerUpgrade {
             lane,
             peer: from,
-            confirmation,
+            challenge,
         };
         Some(Admission::Upgrade(peer::PROTOCOL, fields, upgrade))
     }
@@ -335,11 +348,16 @@ impl<B: Backend> App for Api<B> {
         let route = match self.route(&head.path) {
             Ok(route) => route,
             Err(detail) => {
-                let no_path = || Admission::Refuse(Response::error(ErrorCode::BadPath, detail));
+                let no_path = || {
+                    // The words name this node, which is for those that know the password.
+                    let refusal = self.authorize(head, None);
+                    let bad_path = || Response::error(ErrorCode::BadPath, detail);
+                    Admission::Refuse(refusal.err().unwrap_or_else(bad_path))
+                };
                 return self.admit_peer(head).unwrap_or_else(no_path);
             }
         };
-        if let Err(response) = self.authorize(head, &route) {
+        if let Err(response) = self.authorize(head, Some(&route)) {
             return Admission::Refuse(response);
         }
         let allow = match route {

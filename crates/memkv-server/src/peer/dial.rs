@@ -1,4 +1,5 @@
-//! Opens a peer connection: TCP, then the HTTP/1.1 upgrade (RFC 9110, section 7.8).
+//! Opens a peer connection: TCP, the HTTP/1.1 upgrade (RFC 9110, section 7.8), and the handshake where
+//! there is a cluster secret.
 //! Never sends a frame.
 
 use std::io;
@@ -9,7 +10,8 @@ use memkv_raft::Lane;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::secret::{ClusterSecret, Meeting, hex, nonce};
+use super::handshake::{HandshakeError, Trust, prove};
+use super::secret::{Meeting, random_hex};
 use super::{PROTOCOL, lane_name, socket};
 use crate::http::trimmed;
 
@@ -29,11 +31,18 @@ pub(super) enum DialError {
     Timeout,
     #[error("it is not a memkv node, or of another version: it answered {0:?}")]
     NotAPeer(String),
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
     #[error(
-        "it does not prove that it knows this node's cluster secret: give all nodes the same \
-         cluster_secret_file, and the one with the wrong one a restart"
+        "it wants a proof of the cluster secret, and this node has none: give all nodes the same \
+         cluster_secret_file"
     )]
-    Unproven,
+    NoSecret,
+    #[error(
+        "this node speaks to peers only if they prove that they know the cluster secret, and has \
+         none: give all nodes the same cluster_secret_file"
+    )]
+    TrustsNobody,
     #[error("it refused with HTTP status {status}: {detail}")]
     Refused { status: u16, detail: String },
 }
@@ -54,22 +63,25 @@ pub(super) async fn dial(
     name: &str,
     addr: &str,
     lane: Lane,
-    secret: Option<&ClusterSecret>,
+    trust: &Trust,
 ) -> Result<Dialled, DialError> {
+    if *trust == Trust::Nobody {
+        return Err(DialError::TrustsNobody);
+    }
     tokio::time::timeout(DIAL_MAX, async {
         let mut stream = TcpStream::connect(addr).await?;
         socket::tune(&stream);
         let me = memkv_proto::encode_key_path(me.as_bytes());
         let to = memkv_proto::encode_key_path(name.as_bytes());
-        let asked = nonce();
+        let asked = random_hex();
         let request = format!(
             "GET /memkv{to}/raft/{lane} HTTP/1.1\r\nHost: {addr}\r\nConnection: Upgrade\r\n\
              Upgrade: {PROTOCOL}\r\nX-Memkv-From: {me}\r\nX-Memkv-Nonce: {asked}\r\n\r\n",
             lane = lane_name(lane),
         );
         stream.write_all(request.as_bytes()).await?;
-        let answer = read_answer(&mut stream).await?;
-        if let Some(secret) = secret {
+        let mut answer = read_answer(&mut stream).await?;
+        if let Trust::Secret(secret) = trust {
             let meeting = Meeting {
                 from: &me,
                 to: &to,
@@ -77,10 +89,9 @@ pub(super) async fn dial(
                 asked: &asked,
                 answered: &answer.nonce,
             };
-            if answer.proof != hex(&secret.answer(meeting)) {
-                return Err(DialError::Unproven);
-            }
-            stream.write_all(&secret.confirmation(meeting)).await?;
+            prove(&mut stream, &mut answer.leftover, secret, meeting).await?;
+        } else if !answer.nonce.is_empty() {
+            return Err(DialError::NoSecret);
         }
         Ok((stream, answer.leftover))
     })
@@ -90,9 +101,8 @@ pub(super) async fn dial(
 
 /// What came with the upgrade.
 struct Answer {
-    /// Empty from a node without a secret; so is the proof.
+    /// Empty from a node without a secret.
     nonce: String,
-    proof: String,
     leftover: BytesMut,
 }
 
@@ -112,13 +122,12 @@ async fn read_answer(stream: &mut TcpStream) -> Result<Answer, DialError> {
         };
         let status = response.code.unwrap_or_default();
         let length = content_length(response.headers).min(ANSWER_MAX);
-        let [nonce, proof] = ["x-memkv-nonce", "x-memkv-proof"]
-            .map(|name| field(response.headers, name).unwrap_or_default().to_owned());
+        let nonce = field(response.headers, "x-memkv-nonce").unwrap_or_default();
+        let nonce = nonce.to_owned();
         let mut rest = buffer.split_off(head);
         if status == 101 {
             return Ok(Answer {
                 nonce,
-                proof,
                 leftover: rest,
             });
         }

@@ -18,8 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::dial::{Dialled, dial};
 use super::frame::{self, FrameError, FrameReader};
+use super::handshake::Trust;
 use super::lane_name;
-use super::secret::ClusterSecret;
 
 /// After a failed attempt the next one waits as long as the outage has lasted, but at least this.
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
@@ -43,7 +43,7 @@ type Reply = oneshot::Sender<Result<Bytes, CallError>>;
 /// Ways to all peers, as a [`Transport`].
 pub struct Links {
     me: String,
-    secret: Option<ClusterSecret>,
+    trust: Trust,
     /// The consensus runtime.
     runtime: Handle,
     /// Where the tasks of [`Lane::Read`] run.
@@ -71,21 +71,22 @@ struct Request {
 }
 
 impl Links {
-    /// The links of the node named `me`; their tasks run on `runtime`.
+    /// The links of the node named `me`, to peers of which no proof is wanted; their tasks run on
+    /// `runtime`.
     pub fn new(me: String, runtime: Handle) -> Self {
         Self {
             me,
-            secret: None,
+            trust: Trust::Everybody,
             reads: runtime.clone(),
             runtime,
             links: Mutex::default(),
         }
     }
 
-    /// The same links, which prove to every peer that they know `secret`, and demand the same.
+    /// The same links, to those that `trust` says, by the proof that it says.
     #[must_use]
-    pub fn with_secret(mut self, secret: Option<ClusterSecret>) -> Self {
-        self.secret = secret;
+    pub fn with_trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
         self
     }
 
@@ -134,12 +135,12 @@ impl Links {
             requests,
             queued_bytes: queued_bytes.clone(),
         };
-        let secret = self.secret.clone();
+        let trust = self.trust.clone();
         let runtime = match target.lane {
             Lane::Read => &self.reads,
             _ => &self.runtime,
         };
-        runtime.spawn(keep(self.me.clone(), secret, target, source));
+        runtime.spawn(keep(self.me.clone(), trust, target, source));
         Link {
             queue,
             queued_bytes,
@@ -198,12 +199,12 @@ impl Source {
 }
 
 /// The life of a link: dial when somebody asks, talk until the connection ends, wait, again.
-async fn keep(me: String, secret: Option<ClusterSecret>, target: Target, mut source: Source) {
+async fn keep(me: String, trust: Trust, target: Target, mut source: Source) {
     let mut batch = Vec::new();
     let mut outage = Outage::default();
     let Target { name, addr, lane } = &target;
     while source.take(&mut batch).await {
-        let why = match dial(&me, name, addr, *lane, secret.as_ref()).await {
+        let why = match dial(&me, name, addr, *lane, &trust).await {
             Ok(dialled) => {
                 let connected = Instant::now();
                 let works = || outage.end(&target);

@@ -8,6 +8,7 @@
 mod accept;
 mod dial;
 mod frame;
+mod handshake;
 mod link;
 mod secret;
 mod socket;
@@ -15,13 +16,14 @@ mod socket;
 mod tests;
 
 pub use accept::{PeerHandler, serve};
+pub use handshake::{Challenge, HandshakeError, Trust, prove};
 pub use link::Links;
-pub use secret::{ClusterSecret, Meeting, PROOF_BYTES, hex, nonce};
+pub use secret::{ClusterSecret, Meeting, PROOF_BYTES, random_hex};
 
 use memkv_raft::Lane;
 
 /// The protocol's name in the `Upgrade` header; another number is another protocol.
-pub const PROTOCOL: &str = "memkv-peer/1";
+pub const PROTOCOL: &str = "memkv-peer/2";
 
 /// The lane's name in paths and logs.
 pub fn lane_name(lane: Lane) -> &'static str {

@@ -1,20 +1,19 @@
-//! The cluster's secret: both ends of a new peer connection prove that they know it.
-//!
-//! The dialling side sends a nonce with its upgrade; the answering side sends its own and a proof
-//! over both, and gets one back before the first frame: HMAC-SHA-256 (RFC 2104) over who speaks to
-//! whom, on which lane, and both nonces. So a proof that was overheard is of no use later. What
-//! follows is neither encrypted nor signed: whoever can change packets on the way needs TLS against.
+//! The cluster's secret, and the proofs that a node knows it: HMAC-SHA-256 (RFC 2104) over which side
+//! proves, who speaks to whom, on which lane, and a nonce of each side. So a proof that was overheard
+//! is of no use later, and none can be handed back to the side that made it.
+//! Never prints the secret.
 
 use std::sync::Arc;
 
 use hmac::{Hmac, Mac};
+use memkv_proto::secret::MIN_CLUSTER_SECRET_BYTES;
 use sha2::Sha256;
-
-/// Shorter secrets can be guessed by who has overheard one proof.
-const MIN_BYTES: usize = 16;
 
 /// Bytes of a proof.
 pub const PROOF_BYTES: usize = 32;
+
+/// Random bytes of a nonce and of a new secret.
+const RANDOM_BYTES: usize = 32;
 
 /// What one connection's proofs are about.
 #[derive(Debug, Clone, Copy)]
@@ -36,23 +35,22 @@ pub struct Meeting<'a> {
 pub struct ClusterSecret(Arc<[u8]>);
 
 impl ClusterSecret {
-    /// From a file's text, without white space around it; `None` if it is too short.
+    /// From a file's text; `None` if it is too short.
     pub fn new(text: &str) -> Option<Self> {
-        let text = text.trim();
-        (text.len() >= MIN_BYTES).then(|| Self(text.as_bytes().into()))
+        (text.len() >= MIN_CLUSTER_SECRET_BYTES).then(|| Self(text.as_bytes().into()))
     }
 
-    /// What the answering side sends.
-    pub fn answer(&self, meeting: Meeting<'_>) -> [u8; PROOF_BYTES] {
-        self.proof("answer", meeting)
+    /// What the dialling side sends first.
+    pub fn dialler_proof(&self, meeting: Meeting<'_>) -> [u8; PROOF_BYTES] {
+        self.proof("dialler", meeting, "")
     }
 
-    /// What the dialling side sends when it has seen the answer.
-    pub fn confirmation(&self, meeting: Meeting<'_>) -> [u8; PROOF_BYTES] {
-        self.proof("confirmation", meeting)
+    /// What the answering side sends with its verdict, once the dialling side has proved itself.
+    pub fn answer_proof(&self, meeting: Meeting<'_>, verdict: &str) -> [u8; PROOF_BYTES] {
+        self.proof("answer", meeting, verdict)
     }
 
-    fn proof(&self, side: &str, meeting: Meeting<'_>) -> [u8; PROOF_BYTES] {
+    fn proof(&self, side: &str, meeting: Meeting<'_>, said: &str) -> [u8; PROOF_BYTES] {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
         let Meeting {
@@ -62,7 +60,7 @@ impl ClusterSecret {
             asked,
             answered,
         } = meeting;
-        for field in [super::PROTOCOL, side, from, to, lane, asked, answered] {
+        for field in [super::PROTOCOL, side, from, to, lane, asked, answered, said] {
             mac.update(&(field.len() as u64).to_le_bytes());
             mac.update(field.as_bytes());
         }
@@ -76,29 +74,31 @@ impl std::fmt::Debug for ClusterSecret {
     }
 }
 
-/// A number that is used once, as text.
-pub fn nonce() -> String {
-    format!("{:032x}", rand::random::<u128>())
-}
-
-/// A proof as text.
-pub fn hex(proof: &[u8]) -> String {
+/// 32 random bytes as 64 hexadecimal digits: a nonce, or a new secret.
+pub fn random_hex() -> String {
     use std::fmt::Write as _;
-    let mut text = String::with_capacity(2 * proof.len());
-    for byte in proof {
+    let mut text = String::with_capacity(2 * RANDOM_BYTES);
+    for byte in rand::random::<[u8; RANDOM_BYTES]>() {
         // Writing to memory cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     text
 }
 
+/// Whether this can be what [`random_hex`] has given: a nonce of any other form is refused.
+pub(super) fn is_nonce(text: &str) -> bool {
+    text.len() == 2 * RANDOM_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
     #[test]
     fn a_proof_is_good_for_its_own_meeting_side_and_secret_only() {
-        let secret = ClusterSecret::new("0123456789abcdef\n").unwrap();
+        let secret = ClusterSecret::new(SECRET).unwrap();
         let meeting = Meeting {
             from: "n1",
             to: "n2",
@@ -106,8 +106,8 @@ mod tests {
             asked: "a",
             answered: "b",
         };
-        let proof = secret.answer(meeting);
-        assert_eq!(proof, secret.answer(meeting));
+        let proof = secret.dialler_proof(meeting);
+        assert_eq!(proof, secret.dialler_proof(meeting));
         let others = [
             Meeting {
                 from: "n3",
@@ -134,17 +134,43 @@ mod tests {
                 answered: "",
                 ..meeting
             },
+            // The two ends, and the two nonces, the other way round.
+            Meeting {
+                from: "n2",
+                to: "n1",
+                ..meeting
+            },
+            Meeting {
+                asked: "b",
+                answered: "a",
+                ..meeting
+            },
         ];
         for other in others {
-            assert_ne!(proof, secret.answer(other), "{other:?}");
+            assert_ne!(proof, secret.dialler_proof(other), "{other:?}");
+            assert_ne!(proof, secret.answer_proof(other, ""), "{other:?}");
         }
-        assert_ne!(proof, secret.confirmation(meeting));
-        let another = ClusterSecret::new("0123456789abcdeF").unwrap();
-        assert_ne!(proof, another.answer(meeting));
+        let answer = secret.answer_proof(meeting, "");
+        assert_ne!(proof, answer, "one side's proof is not the other's");
+        assert_ne!(answer, secret.answer_proof(meeting, "no"));
+        let another = ClusterSecret::new("0123456789abcdef0123456789abcdeF").unwrap();
+        assert_ne!(proof, another.dialler_proof(meeting));
     }
 
     #[test]
-    fn a_short_secret_is_none() {
-        assert_eq!(ClusterSecret::new("0123456789abcde \n"), None);
+    fn a_short_secret_is_none_and_a_new_one_is_long_enough_and_new() {
+        assert_eq!(ClusterSecret::new(&SECRET[1..]), None);
+        let (one, two) = (random_hex(), random_hex());
+        assert!(ClusterSecret::new(&one).is_some());
+        assert_ne!(one, two);
+        assert!(is_nonce(&one));
+        for bad in [
+            "",
+            &one[1..],
+            &format!("{one}0"),
+            &one.replace(&one[..1], "g"),
+        ] {
+            assert!(!is_nonce(bad), "{bad}");
+        }
     }
 }

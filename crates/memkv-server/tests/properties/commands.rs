@@ -27,6 +27,7 @@ use memkv_raft::{
 use memkv_resp::FrameParser;
 use memkv_server::backend::Backend;
 use memkv_server::http::{Api, ApiSettings};
+use memkv_server::peer::Trust;
 use memkv_server::resp::{Resp, RespSettings};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
@@ -84,7 +85,7 @@ fn serving(machine: &Machine) -> Resp<Machine> {
         max_value_bytes: MAX_VALUE_BYTES,
         request_timeout: Duration::from_secs(1),
         password: None,
-        cluster_secret: None,
+        trust: Trust::Everybody,
     }));
     api.serve_with(machine.clone());
     let settings = RespSettings {

@@ -371,13 +371,13 @@ async fn health_and_status_tell_apart_alive_ready_and_loading() {
 
 #[tokio::test]
 async fn peers_are_let_in_by_the_right_name_only() {
-    let upgrade = "Connection: Upgrade\r\nUpgrade: memkv-peer/1\r\nX-Memkv-From: n2\r\n";
+    let upgrade = "Connection: Upgrade\r\nUpgrade: memkv-peer/2\r\nX-Memkv-From: n2\r\n";
     let mut client = connect();
     for (path, fields, status) in [
         ("/memkvn2/raft/append", upgrade, 421),
         ("/memkvn1/raft/nothing", upgrade, 404),
         ("/memkvn1/raft/append", "", 426),
-        ("/memkvn1/raft/append", "Upgrade: memkv-peer/1\r\n", 426),
+        ("/memkvn1/raft/append", "Upgrade: memkv-peer/2\r\n", 426),
     ] {
         let answer = client.ask_with("GET", path, fields, b"").await;
         assert_eq!(answer.status, status, "{path} {fields}");
@@ -400,7 +400,7 @@ async fn peers_are_let_in_by_the_right_name_only() {
     let answer = client.answer(false).await;
     assert_eq!(
         (answer.status, answer.header("upgrade")),
-        (101, Some("memkv-peer/1"))
+        (101, Some("memkv-peer/2"))
     );
     let End::Upgraded(_, leftover, peer) = client.server.await.unwrap() else {
         panic!("the connection changes hands");

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::{Api, ApiSettings, End, Limits, PeerUpgrade, serve};
 use crate::password::Password;
+use crate::peer::Trust;
 use crate::testing::Fake;
 
 const MAX_VALUE_BYTES: usize = 1000;
@@ -68,7 +69,7 @@ fn api_for(
         max_value_bytes,
         request_timeout: Duration::from_secs(5),
         password: password.map(Password::new),
-        cluster_secret: None,
+        trust: Trust::Everybody,
     });
     if let Some(backend) = backend {
         api.serve_with(backend);

@@ -186,6 +186,11 @@ async fn with_a_password_only_health_is_for_everybody() {
     for path in ["/livez", "/readyz"] {
         assert_eq!(client.ask("GET", path, b"").await.status, 200, "{path}");
     }
+    for path in ["/nowhere", "/memkvn9/store/get"] {
+        let refused = client.ask("GET", path, b"").await;
+        assert_eq!(refused.status, 401, "{path}");
+        assert!(!refused.text().contains("n1"), "{}", refused.text());
+    }
     let wrong = "Authorization: Bearer hunter1\r\n";
     assert_eq!(
         client.ask_with("PUT", "/v1/kv/k", wrong, b"x").await.status,

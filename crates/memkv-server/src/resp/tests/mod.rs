@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use super::{Resp, RespSettings};
 use crate::http::{Api, ApiSettings, Limits};
 use crate::listener::Listener;
+use crate::peer::Trust;
 use crate::testing::{Fake, resp_settings};
 
 /// A server on an address for Redis clients alone.
@@ -37,7 +38,7 @@ async fn start_with(backend: Option<Fake>, settings: RespSettings) -> TestServer
         max_value_bytes: settings.max_value_bytes,
         request_timeout: Duration::from_millis(500),
         password: None,
-        cluster_secret: None,
+        trust: Trust::Everybody,
     }));
     let resp = Arc::new(Resp::new(api.clone(), settings));
     if let Some(backend) = backend {

@@ -1,0 +1,122 @@
+//! What an address exposes: who reaches it must be told apart from who may use it. Clients by the
+//! password, unless `insecure` says that the network is trusted; peers by the cluster secret, unless
+//! only this machine reaches the node and clients need no password either.
+
+use std::net::SocketAddr;
+
+use crate::peer::Trust;
+use crate::settings::Settings;
+
+/// Why a node must not listen as it was told to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Exposed {
+    #[error(
+        "{addr} is not a loopback address: everybody who reaches it could read and write; set \
+         password_file, listen on 127.0.0.1 or ::1, or say --insecure if the network is trusted"
+    )]
+    Clients { addr: SocketAddr },
+    #[error(
+        "{why}, so everybody who reaches this node could pass for one of its peers: write a secret \
+         into a file with `umask 077; memkv_server secret > FILE`, and give every node that file as \
+         its cluster_secret_file"
+    )]
+    Peers { why: String },
+}
+
+/// Looks at the addresses that clients will reach.
+pub(crate) fn check_clients(settings: &Settings, addrs: &[SocketAddr]) -> Result<(), Exposed> {
+    let Some(addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) else {
+        return Ok(());
+    };
+    if settings.password.is_some() {
+        return Ok(());
+    }
+    if !settings.config.insecure {
+        return Err(Exposed::Clients { addr: *addr });
+    }
+    tracing::warn!(%addr, "insecure: everybody who reaches this address can read and write");
+    Ok(())
+}
+
+/// Looks at the addresses that peers will reach. A node without peers starts, and admits none.
+pub(crate) fn check_peers(settings: &Settings, addrs: &[SocketAddr]) -> Result<(), Exposed> {
+    let has_peers = !settings.config.peer_addrs.is_empty();
+    match trust(settings, addrs) {
+        Trust::Nobody if has_peers => Err(Exposed::Peers {
+            why: match addrs.iter().find(|addr| !addr.ip().is_loopback()) {
+                Some(addr) => format!("{addr} is not a loopback address"),
+                None => "there is a password, and every user of this machine reaches its loopback \
+                         addresses"
+                    .to_owned(),
+            },
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// With which peers a node speaks that listens on these addresses.
+pub(crate) fn trust(settings: &Settings, addrs: &[SocketAddr]) -> Trust {
+    let is_local = addrs.iter().all(|addr| addr.ip().is_loopback());
+    match &settings.cluster_secret {
+        Some(secret) => Trust::Secret(secret.clone()),
+        None if is_local && settings.password.is_none() => Trust::Everybody,
+        None => Trust::Nobody,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::password::Password;
+    use crate::peer::ClusterSecret;
+
+    fn settings(password: bool, secret: bool, peers: &str, insecure: bool) -> Settings {
+        let flag = |key, value: &str| (key, value.to_owned(), "test".to_owned());
+        let insecure = flag("insecure", if insecure { "true" } else { "false" });
+        let flags = [insecure, flag("peer_addrs", peers)];
+        let mut settings = Settings::load(None, None, &flags, |_| None).unwrap();
+        settings.password = password.then(|| Password::new("p"));
+        settings.cluster_secret = secret
+            .then(|| ClusterSecret::new(&"s".repeat(32)))
+            .flatten();
+        settings
+    }
+
+    #[test]
+    fn peers_are_believed_on_loopback_without_a_password_only() {
+        let local = ["127.0.0.1:1".parse().unwrap(), "[::1]:1".parse().unwrap()];
+        let outside: [SocketAddr; 2] = [local[0], "0.0.0.0:1".parse().unwrap()];
+        for peers in ["", "n2@127.0.0.1:2"] {
+            for insecure in [false, true] {
+                let trust = |password, secret, addrs: &[SocketAddr]| {
+                    let settings = settings(password, secret, peers, insecure);
+                    let trust = trust(&settings, addrs);
+                    let refuses = check_peers(&settings, addrs).is_err();
+                    assert_eq!(refuses, trust == Trust::Nobody && !peers.is_empty());
+                    trust
+                };
+                assert_eq!(trust(false, false, &local), Trust::Everybody);
+                assert_eq!(trust(true, false, &local), Trust::Nobody);
+                assert_eq!(trust(false, false, &outside), Trust::Nobody);
+                assert_eq!(trust(true, false, &outside), Trust::Nobody);
+                for (password, addrs) in [(false, &local), (true, &local), (true, &outside)] {
+                    let is_proof = matches!(trust(password, true, addrs), Trust::Secret(_));
+                    assert!(is_proof, "{password} {addrs:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn clients_from_outside_need_a_password_unless_it_is_said_to_be_wrong() {
+        let outside = ["10.0.0.1:1".parse().unwrap()];
+        let check = |password, insecure| {
+            let settings = settings(password, false, "", insecure);
+            check_clients(&settings, &outside).is_ok()
+        };
+        assert!(!check(false, false));
+        assert!(check(true, false) && check(false, true));
+        let local = ["127.0.0.1:1".parse().unwrap()];
+        check_clients(&settings(false, false, "", false), &local).unwrap();
+    }
+}
