@@ -169,7 +169,7 @@ fn an_oversized_header_or_body_is_refused_before_it_is_read() {
     let node = &cluster.nodes[0];
     let mut http = Http::connect(&node.addr).unwrap();
     let head = format!(
-        "GET /v1/status HTTP/1.1\r\nHost: x\r\nX-Long: {}",
+        "GET /v1/status HTTP/1.1\r\nHost: localhost\r\nX-Long: {}",
         "a".repeat(64 * 1024)
     );
     // The server may close before everything was sent; either way nothing else may happen.
@@ -179,7 +179,7 @@ fn an_oversized_header_or_body_is_refused_before_it_is_read() {
     }
     let mut http = Http::connect(&node.addr).unwrap();
     let head = format!(
-        "POST /memkv{}/store/set HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        "POST /memkv{}/store/set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n",
         node.id,
         1_u64 << 40
@@ -237,7 +237,7 @@ fn memory_stays_bounded_under_refused_and_unfinished_requests() {
         }
         let mut http = Http::connect(&addr).unwrap();
         let head = format!(
-            "POST /memkv{name}/store/set HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+            "POST /memkv{name}/store/set HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{{",
             4 * 1024 * 1024
         );

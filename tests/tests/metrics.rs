@@ -315,7 +315,7 @@ fn the_password_is_wanted_here_too() {
     });
     assert_eq!(without.status, 401);
     // default:secret
-    let with = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\
+    let with = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\
                  Authorization: Basic ZGVmYXVsdDpzZWNyZXQ=\r\n\r\n";
     let page = eventually("the node has loaded its data", LIMIT, || {
         let mut http = Http::connect(addr).unwrap();

@@ -125,6 +125,10 @@ error_table! {
     PreconditionFailed "MK-031" 412 "ERR" NOT_FOUND final No "precondition failed";
     /// The password is missing or wrong.
     Unauthorized "MK-040" 401 "NOAUTH" USAGE final No "not authorized";
+    /// A browser sent it for a page of another site.
+    ForeignSite "MK-041" 403 "ERR" USAGE final No "sent by another site's page";
+    /// The host of the URL is not one of the node's, and no password says who may be trusted.
+    UnknownHost "MK-042" 421 "ERR" USAGE final No "unknown host name";
     /// A defect of the node: it says what it can in the detail and more in its log.
     Internal "MK-100" 500 "ERR" UNKNOWN final Maybe "internal error";
     /// More is queued than the node may hold; refused before it was proposed.

@@ -186,6 +186,7 @@ fn flag(key: &'static Key) -> Arg {
         Kind::Addr => flag.value_name("HOST:PORT"),
         Kind::Node => flag.value_name("ID@HOST:PORT"),
         Kind::Nodes => flag.value_name("ID@HOST:PORT,..."),
+        Kind::Hosts => flag.value_name("HOST,..."),
     }
 }
 

@@ -347,6 +347,7 @@ mod tests {
             request_timeout: Duration::from_secs(5),
             password: None,
             trust,
+            allowed_hosts: Vec::new(),
         });
         api.serve_with(Fake::working());
         let api = Arc::new(api);
@@ -367,7 +368,7 @@ mod tests {
         String::from_utf8(answer).unwrap()
     }
 
-    const ALIVE: &str = "GET /livez HTTP/1.1\r\nHost: h\r\n\r\n";
+    const ALIVE: &str = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
     #[tokio::test]
     async fn clients_beyond_the_limit_are_told_and_peers_still_get_in() {

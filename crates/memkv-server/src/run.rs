@@ -260,6 +260,7 @@ fn api_settings(settings: &Settings, trust: Trust) -> ApiSettings {
         request_timeout: Duration::from_millis(config.request_timeout_ms),
         password: settings.password.clone(),
         trust,
+        allowed_hosts: settings.allowed_hosts(),
     }
 }
 

@@ -121,6 +121,17 @@ impl Settings {
         NoticeClasses::parse(letters).unwrap_or_default()
     }
 
+    /// The names of the configuration under which HTTP clients may reach this node: those meant for
+    /// this, and those of its own addresses.
+    pub fn allowed_hosts(&self) -> Vec<String> {
+        let own = [&self.config.node_addr.addr, &self.bind];
+        let hosts = own.into_iter().filter_map(|addr| split_addr(addr));
+        let hosts = hosts.map(|(host, _port)| host.to_owned());
+        hosts
+            .chain(self.config.allowed_hosts.iter().cloned())
+            .collect()
+    }
+
     /// What the node must be told.
     pub fn node_config(&self) -> NodeConfig {
         let config = &self.config;
@@ -282,6 +293,38 @@ mod tests {
         }
         assert_eq!(announce("").unwrap(), NoticeClasses::default());
         assert!(announce("Kq").is_err());
+    }
+
+    #[test]
+    fn a_node_is_reached_under_its_own_and_the_configured_names() {
+        let (_dir, file) = written(
+            r#"{"node_addr": {"addr": "n1.internal:1", "id": "1"}, "allowed_hosts": ["kv.example"]}"#,
+        );
+        let hosts = |variable: Option<&str>, flag: Option<&str>| {
+            let flag = flag.map(|names| ("allowed_hosts", names.to_owned(), "flag".to_owned()));
+            let variable = |name: &str| {
+                variable
+                    .filter(|_| name == "MEMKV_ALLOWED_HOSTS")
+                    .map(str::to_owned)
+            };
+            let flags: Vec<_> = flag.into_iter().collect();
+            Settings::load(Some(&file), Some("web:2"), &flags, variable)
+                .map(|settings| settings.allowed_hosts())
+        };
+        let own = |more: &[&'static str]| [&["n1.internal", "web"], more].concat();
+        assert_eq!(hosts(None, None).unwrap(), own(&["kv.example"]));
+        assert_eq!(hosts(Some("a, b"), None).unwrap(), own(&["a", "b"]));
+        assert_eq!(hosts(Some("a"), Some("c")).unwrap(), own(&["c"]));
+        assert_eq!(hosts(None, Some("")).unwrap(), own(&[]));
+        for bad in [
+            "a:1", "http://a", "*", "a,,b", "a b", "[::1]", "\u{a0}a", "kv/x",
+        ] {
+            let error = hosts(None, Some(bad)).unwrap_err().to_string();
+            assert!(
+                error.contains("a list of host names without ports"),
+                "{bad}: {error}"
+            );
+        }
     }
 
     #[test]

@@ -35,10 +35,10 @@ impl HttpClient {
                 Template::new(
                     "PUT /v1/kv/",
                     format!(
-                        " HTTP/1.1\r\nHost: memkv\r\nContent-Length: {value_bytes}\r\n\r\n{value}"
+                        " HTTP/1.1\r\nHost: localhost\r\nContent-Length: {value_bytes}\r\n\r\n{value}"
                     ),
                 ),
-                Template::new("GET /v1/kv/", " HTTP/1.1\r\nHost: memkv\r\n\r\n"),
+                Template::new("GET /v1/kv/", " HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             ),
         };
         HttpClient {
@@ -68,7 +68,7 @@ fn post(id: &str, act: &str, rest: &str) -> Template {
     let length = body.len() + super::KEY_BYTES + rest.len();
     Template::new(
         format!(
-            "POST /memkv{id}/store/{act} HTTP/1.1\r\nHost: memkv\r\n\
+            "POST /memkv{id}/store/{act} HTTP/1.1\r\nHost: localhost\r\n\
              Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         ),
         rest,

@@ -121,13 +121,17 @@ pub fn split_addr(addr: &str) -> Option<(&str, u16)> {
             .is_ok()
             .then_some((inner, port));
     }
+    is_host(host).then_some((host, port))
+}
+
+/// Whether this is a host name or an IPv4 address.
+pub(super) fn is_host(host: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     // RFC 1035, section 2.3.4: at most 255 bytes.
     let named = (1..=255).contains(&host.len()) && host.bytes().all(plain);
     // Digits and dots alone must be an IPv4 address: 127.0.0.256 is a slip, not a name.
     let numeric = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let ok = named && (!numeric || host.parse::<core::net::Ipv4Addr>().is_ok());
-    ok.then_some((host, port))
+    named && (!numeric || host.parse::<core::net::Ipv4Addr>().is_ok())
 }
 
 #[cfg(test)]

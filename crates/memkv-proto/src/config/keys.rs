@@ -30,6 +30,8 @@ pub enum Kind {
     Node,
     /// A list of nodes; as text separated by commas, and empty for none.
     Nodes,
+    /// A list of host names; as text separated by commas, and empty for none.
+    Hosts,
 }
 
 /// One setting.
@@ -217,6 +219,15 @@ pub const KEYS: &[Key] = &[
          where there are peers and a password, or an address that other machines reach.",
     ),
     key(
+        "allowed_hosts",
+        Kind::Hosts,
+        "",
+        "",
+        "While there is no password, the names under which HTTP clients may reach this node, as a \
+         protection from web pages that have their own name lead here; addresses, localhost and \
+         the host of node_addr always may.",
+    ),
+    key(
         "insecure",
         Kind::Bool,
         "false",
@@ -307,6 +318,7 @@ impl Key {
             Kind::Nodes => {
                 "a list of nodes: [{\"addr\": \"host:port\", \"id\": \"n1\"}]".to_owned()
             }
+            Kind::Hosts => "a list of host names without ports: [\"kv.example.com\"]".to_owned(),
         }
     }
 }

@@ -8,8 +8,8 @@ use super::failure::ConfigError;
 use super::keys::{Key, nearest};
 use crate::json::{Members, Source, Text, kind_of};
 
-/// What may stand around a node in a list: anything else is a part of it.
-const BLANKS: [char; 2] = [' ', '\t'];
+/// What may stand around an item of a list: anything else is a part of it.
+pub(super) const BLANKS: [char; 2] = [' ', '\t'];
 
 /// The members of the object that `raw` is, without duplicates, or what is wrong with it.
 pub(super) fn object<'a>(

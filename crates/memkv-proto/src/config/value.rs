@@ -1,10 +1,10 @@
 //! One setting's value, from JSON or from text, checked against what its key accepts.
 //! Never looks at any other setting.
 
-use super::address::{NodeAddr, check_addr};
+use super::address::{NodeAddr, check_addr, is_host};
 use super::failure::ConfigError;
 use super::keys::{Key, Kind};
-use super::nodes;
+use super::nodes::{self, BLANKS};
 use crate::json::{Source, kind_of};
 
 /// A value that passed the check of its key.
@@ -14,6 +14,7 @@ pub(super) enum Value {
     Bool(bool),
     Node(NodeAddr),
     Nodes(Vec<NodeAddr>),
+    Hosts(Vec<String>),
 }
 
 /// A value as a file has it.
@@ -27,6 +28,11 @@ pub(super) fn value_from_json(
     match key.kind {
         Kind::Node => nodes::node(source, key, raw).map(Value::Node),
         Kind::Nodes => nodes::nodes(source, key, raw).map(Value::Nodes),
+        Kind::Hosts => {
+            let hosts: Vec<String> = serde_json::from_str(raw)
+                .map_err(|_| ConfigError::bad_value(key, &origin, kind_of(raw)))?;
+            self::hosts(key, hosts, &origin)
+        }
         Kind::Path | Kind::File | Kind::Word(_) | Kind::Letters(_) | Kind::Addr => {
             let text: String = serde_json::from_str(raw)
                 .map_err(|_| ConfigError::bad_value(key, &origin, kind_of(raw)))?;
@@ -66,5 +72,18 @@ pub(super) fn value_from_text(key: &Key, text: &str, origin: &str) -> Result<Val
         }
         Kind::Node => nodes::node_from_text(key, text, origin).map(Value::Node),
         Kind::Nodes => nodes::nodes_from_text(key, text, origin).map(Value::Nodes),
+        Kind::Hosts if text.is_empty() => Ok(Value::Hosts(Vec::new())),
+        Kind::Hosts => {
+            let names = text.split(',').map(|name| name.trim_matches(BLANKS));
+            hosts(key, names.map(str::to_owned).collect(), origin)
+        }
+    }
+}
+
+/// Host names, each checked.
+fn hosts(key: &Key, names: Vec<String>, origin: &str) -> Result<Value, ConfigError> {
+    match names.iter().find(|name| !is_host(name)) {
+        Some(name) => Err(ConfigError::bad_value(key, origin, format!("{name:?}"))),
+        None => Ok(Value::Hosts(names)),
     }
 }

@@ -16,7 +16,7 @@ use memkv_raft::store::{Command, Reply, Store};
 use super::conn::{Admission, App};
 use super::head::{Head, Method, Refusal};
 use super::response::Response;
-use super::{kv, listing, seed, status, txn};
+use super::{kv, listing, seed, site, status, txn};
 use crate::backend::Backend;
 use crate::metrics::Latency;
 use crate::password::Password;
@@ -46,6 +46,8 @@ pub struct ApiSettings {
     pub password: Option<Password>,
     /// Which peers are admitted.
     pub trust: Trust,
+    /// While there is no password, the names that the host of a URL may have besides `localhost`.
+    pub allowed_hosts: Vec<String>,
 }
 
 /// The HTTP API of a node.
@@ -87,7 +89,11 @@ enum Route<'a> {
 
 impl<B: Backend> Api<B> {
     /// An API that answers "loading" until it gets its node.
-    pub fn new(settings: ApiSettings) -> Self {
+    pub fn new(mut settings: ApiSettings) -> Self {
+        // A dot at the end says that the name is complete, which all of these are.
+        for name in &mut settings.allowed_hosts {
+            name.truncate(name.strip_suffix('.').unwrap_or(name).len());
+        }
         Self {
             backend: OnceLock::new(),
             settings,
@@ -243,6 +249,23 @@ impl<B: Backend> Api<B> {
         )
     }
 
+    /// What holds on every path, before anything else is said.
+    fn check_sender(&self, head: &Head) -> Result<(), Refusal> {
+        // Versions of the original's client send HTTP/1.1 without Host.
+        if head.lacks_host && SeedOp::from_path(single_slash(&head.path)).is_none() {
+            let detail = "HTTP/1.1 needs a Host header field (RFC 9112, section 3.2)";
+            return Err(Refusal::new(ErrorCode::BadRequest, detail));
+        }
+        site::check_page(head)?;
+        // A peer, of any version, comes under any name that the cluster's address book has. No browser
+        // can be made to send such an upgrade.
+        let is_peer = |protocol: &str| protocol.starts_with("memkv-peer/");
+        if self.settings.password.is_some() || head.upgrade.as_deref().is_some_and(is_peer) {
+            return Ok(());
+        }
+        site::check_host(head, &self.settings.allowed_hosts)
+    }
+
     fn admit_peer(&self, head: &Head) -> Option<Admission<PeerUpgrade>> {
         let rest = head.path.strip_prefix("/memkv")?;
         let (id, lane) = rest.split_once("/raft/")?;
@@ -345,6 +368,9 @@ impl<B: Backend> App for Api<B> {
     type Upgrade = PeerUpgrade;
 
     fn admit(&self, head: &Head) -> Admission<PeerUpgrade> {
+        if let Err(refusal) = self.check_sender(head) {
+            return Admission::Close(self.refuse(Some(head), refusal));
+        }
         let route = match self.route(&head.path) {
             Ok(route) => route,
             Err(detail) => {

@@ -44,6 +44,16 @@ pub struct Head {
     pub path: String,
     /// What follows the `?`, as it was sent; empty without one.
     pub query: String,
+    /// Host and port of a target in absolute form, which a client sends that takes this for a proxy.
+    pub authority: Option<String>,
+    /// `Host`, as it was sent.
+    pub host: Option<String>,
+    /// There is no `Host`, which HTTP/1.1 asks for (RFC 9112, section 3.2).
+    pub lacks_host: bool,
+    /// `Origin`: the site whose page made a browser send this.
+    pub origin: Option<String>,
+    /// `Sec-Fetch-Site: cross-site`: a browser sends this for a page of another site.
+    pub is_cross_site: bool,
     /// Length of the body.
     pub body: BodyLength,
     /// Whether the connection goes on after the response.
@@ -114,17 +124,18 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
     for field in request.headers.iter() {
         facts.note(field.name, field.value)?;
     }
-    if minor == 1 && !facts.host {
-        return Err(Refusal::bad(
-            "HTTP/1.1 needs a Host header field (RFC 9112, section 3.2)",
-        ));
-    }
-    let (path, query) = target(request.path.unwrap_or_default());
+    let body = facts.body_length(minor)?;
+    let (authority, path, query) = target(request.path.unwrap_or_default());
     Ok(Head {
         method: method(request.method.unwrap_or_default()),
         path: path.to_owned(),
         query: query.to_owned(),
-        body: facts.body_length(minor)?,
+        authority: authority.map(str::to_owned),
+        lacks_host: minor == 1 && facts.host.is_none(),
+        host: facts.host,
+        origin: facts.origin,
+        is_cross_site: facts.is_cross_site,
+        body,
         keep_alive: !facts.close && (minor == 1 || facts.keep_alive),
         keep_alive_asked: facts.keep_alive,
         // An HTTP/1.0 client does not know the interim response (RFC 9110, section 10.1.1).
@@ -153,21 +164,30 @@ fn method(name: &str) -> Method {
     }
 }
 
-/// Path and query of a request target in origin form or absolute form (RFC 9112, section 3.2).
-fn target(target: &str) -> (&str, &str) {
-    let origin = match target.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains('/') => {
-            rest.find('/').map_or("/", |slash| &rest[slash..])
+/// Authority, path and query of a request target in origin form or absolute form (RFC 9112, section
+/// 3.2).
+fn target(target: &str) -> (Option<&str>, &str, &str) {
+    let absolute = target.split_once("://").filter(|(scheme, _)| {
+        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+    });
+    let (authority, origin) = match absolute {
+        None => (None, target),
+        Some((_, rest)) => {
+            let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            (Some(authority), path)
         }
-        _ => target,
     };
-    origin.split_once('?').unwrap_or((origin, ""))
+    let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
+    // An empty path is the root (RFC 9110, section 4.2.3).
+    (authority, if path.is_empty() { "/" } else { path }, query)
 }
 
 /// What the header fields say.
 #[derive(Default)]
 struct Facts {
-    host: bool,
+    host: Option<String>,
+    origin: Option<String>,
+    is_cross_site: bool,
     length: Option<u64>,
     chunked: bool,
     close: bool,
@@ -187,9 +207,11 @@ impl Facts {
     fn note(&mut self, name: &str, value: &[u8]) -> Result<(), Refusal> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         if is("host") {
-            if std::mem::replace(&mut self.host, true) {
-                return Err(Refusal::bad("the Host header field occurs twice"));
-            }
+            once(&mut self.host, name, value)?;
+        } else if is("origin") {
+            once(&mut self.origin, name, value)?;
+        } else if is("sec-fetch-site") {
+            self.is_cross_site |= text(name, value)?.eq_ignore_ascii_case("cross-site");
         } else if is("content-length") {
             let length = content_length(text(name, value)?)?;
             if self.length.is_some_and(|first| first != length) {
@@ -218,19 +240,19 @@ impl Facts {
             }
             self.expects_continue = true;
         } else if is("content-type") {
-            self.content_type = Some(text(name, value)?.to_owned());
+            once(&mut self.content_type, name, value)?;
         } else if is("upgrade") {
-            self.upgrade = Some(text(name, value)?.to_owned());
+            once(&mut self.upgrade, name, value)?;
         } else if is("if-match") {
-            self.if_match = Some(text(name, value)?.to_owned());
+            once(&mut self.if_match, name, value)?;
         } else if is("if-none-match") {
-            self.if_none_match = Some(text(name, value)?.to_owned());
+            once(&mut self.if_none_match, name, value)?;
         } else if is("authorization") {
-            self.authorization = Some(text(name, value)?.to_owned());
+            once(&mut self.authorization, name, value)?;
         } else if is("x-memkv-nonce") {
-            self.nonce = Some(text(name, value)?.to_owned());
+            once(&mut self.nonce, name, value)?;
         } else if is("x-memkv-from") {
-            self.from = Some(text(name, value)?.to_owned());
+            once(&mut self.from, name, value)?;
         }
         Ok(())
     }
@@ -247,6 +269,17 @@ impl Facts {
             (true, None) => Ok(BodyLength::Chunked),
             (false, length) => Ok(BodyLength::Known(length.unwrap_or(0))),
         }
+    }
+}
+
+/// Keeps a field that has one value. Of two, a proxy on the way may have looked at the other one.
+fn once(field: &mut Option<String>, name: &str, value: &[u8]) -> Result<(), Refusal> {
+    let value = text(name, value)?.to_owned();
+    match field.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::bad(format!(
+            "the header field {name} occurs twice"
+        ))),
     }
 }
 
@@ -314,6 +347,9 @@ mod tests {
         assert_eq!(path_of("/v1/kv/a%2Fb?x=1?y"), "/v1/kv/a%2Fb");
         assert_eq!(path_of("http://h:1/v1/kv/k"), "/v1/kv/k");
         assert_eq!(path_of("http://h"), "/");
+        assert_eq!(path_of("HTTPS://h:1?x=/v1/kv/k"), "/");
+        assert_eq!(path_of("ftp://h/v1/kv/k"), "ftp://h/v1/kv/k");
+        assert_eq!(path_of("://h/v1/kv/k"), "://h/v1/kv/k");
         assert_eq!(path_of("//memkv1/store/get"), "//memkv1/store/get");
         assert_eq!(path_of("/v1/kv/http://x"), "/v1/kv/http://x");
     }
@@ -347,17 +383,16 @@ mod tests {
             "Transfer-Encoding : chunked\r\n",
             "X: a\r\n folded\r\n",
             "Host: other\r\n",
+            "Host: h\r\n",
+            "Origin: a\r\norigin: b\r\n",
+            "If-Match: \"1\"\r\nIf-Match: \"2\"\r\n",
+            "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n",
             "X: a\nY: b\r\n",
             "X: a\0b\r\n",
             "Expect: tea\r\n",
         ] {
             assert_eq!(refused(&with(fields)), ErrorCode::BadRequest, "{fields:?}");
         }
-        assert_eq!(
-            refused("GET / HTTP/1.1\r\n\r\n"),
-            ErrorCode::BadRequest,
-            "no Host"
-        );
         assert_eq!(
             refused("GET / HTTP/2.0\r\nHost: h\r\n\r\n"),
             ErrorCode::BadRequest

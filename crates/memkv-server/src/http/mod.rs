@@ -1,5 +1,6 @@
 //! HTTP/1.1 on the node's one address: the seed's API, the REST API, health, and the way in for
-//! peers. `conn`, `end`, `head`, `body` and `response` are the protocol; `app` decides what a request is;
+//! peers. `conn`, `end`, `head`, `body` and `response` are the protocol; `app` decides what a request is,
+//! `site` whether a browser was made to send it;
 //! `seed`, `kv`, `listing`, `txn` and `status` answer it.
 //!
 //! Never executes anything of a request that it refuses.
@@ -17,6 +18,7 @@ mod listing;
 mod query;
 mod response;
 mod seed;
+mod site;
 mod status;
 mod txn;
 

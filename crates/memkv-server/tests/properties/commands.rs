@@ -86,6 +86,7 @@ fn serving(machine: &Machine) -> Resp<Machine> {
         request_timeout: Duration::from_secs(1),
         password: None,
         trust: Trust::Everybody,
+        allowed_hosts: Vec::new(),
     }));
     api.serve_with(machine.clone());
     let settings = RespSettings {

@@ -1,10 +1,11 @@
 //! The HTTP listener over an in-memory connection, byte by byte: `api` and `rest` hold the routes
-//! to their contract, `framing` the bounds of each request to RFC 9112, and `wire` the connection to
-//! its limits.
+//! to their contract, `framing` the bounds of each request to RFC 9112, `sites` browsers to pages of
+//! this node, and `wire` the connection to its limits.
 
 mod api;
 mod framing;
 mod rest;
+mod sites;
 mod wire;
 
 use std::sync::Arc;
@@ -70,6 +71,7 @@ fn api_for(
         request_timeout: Duration::from_secs(5),
         password: password.map(Password::new),
         trust: Trust::Everybody,
+        allowed_hosts: vec!["kv.example.com.".to_owned()],
     });
     if let Some(backend) = backend {
         api.serve_with(backend);
@@ -112,7 +114,7 @@ impl Client {
     async fn ask_with(&mut self, method: &str, path: &str, fields: &str, body: &[u8]) -> Answer {
         let length = body.len();
         self.send(format!(
-            "{method} {path} HTTP/1.1\r\nHost: h\r\n{fields}Content-Length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}Content-Length: {length}\r\n\r\n"
         ))
         .await;
         self.send(body).await;

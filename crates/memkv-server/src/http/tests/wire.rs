@@ -15,7 +15,9 @@ fn limits() -> Limits {
 async fn a_head_that_trickles_is_answered_with_408_in_time() {
     let mut client = connect();
     let start = Instant::now();
-    client.send("GET /livez HTTP/1.1\r\nHost: h\r\nX: ").await;
+    client
+        .send("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ")
+        .await;
     let answer = client.answer(true).await;
     assert_eq!(answer.status, 408);
     assert!(answer.text().contains("5s"), "{}", answer.text());
@@ -46,7 +48,7 @@ async fn a_body_that_stops_is_answered_with_408_and_executes_nothing() {
     let api = api(Some(Fake::working()));
     let mut client = connect_to(api.clone());
     client
-        .send("PUT /v1/kv/k HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345")
+        .send("PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345")
         .await;
     let answer = client.answer(true).await;
     assert_eq!(answer.status, 408, "{}", answer.text());
@@ -62,7 +64,7 @@ async fn a_slow_body_that_moves_is_read() {
     let mut client = connect();
     let start = Instant::now();
     client
-        .send("PUT /v1/kv/k HTTP/1.1\r\nHost: h\r\nContent-Length: 900\r\n\r\n")
+        .send("PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n")
         .await;
     for _ in 0..9 {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -78,7 +80,9 @@ async fn a_client_that_does_not_read_is_dropped() {
     let mut client = connect_to(api.clone());
     // More answers than the pipe between the two ends holds.
     for _ in 0..2000 {
-        client.send("GET /livez HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        client
+            .send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await;
         if client.server.is_finished() {
             break;
         }
@@ -93,7 +97,9 @@ async fn what_is_too_long_is_refused_with_its_limit() {
     let mut client = connect();
     let field = "x".repeat(limits().header_bytes);
     client
-        .send(format!("GET / HTTP/1.1\r\nHost: h\r\nX: {field}\r\n\r\n"))
+        .send(format!(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nX: {field}\r\n\r\n"
+        ))
         .await;
     let answer = client.answer(true).await;
     assert_eq!(answer.status, 431);
@@ -106,7 +112,7 @@ async fn what_is_too_long_is_refused_with_its_limit() {
         let length = 1_u64 << 40;
         client
             .send(format!(
-                "{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
             ))
             .await;
         let answer = client.answer(true).await;
@@ -117,7 +123,7 @@ async fn what_is_too_long_is_refused_with_its_limit() {
     // By what arrives.
     let mut client = connect();
     client
-        .send("PUT /v1/kv/k HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .send("PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         .await;
     client.send("ffffffffffffffff\r\n").await;
     assert_eq!(client.answer(true).await.status, 413);
@@ -127,7 +133,7 @@ async fn what_is_too_long_is_refused_with_its_limit() {
 async fn a_refused_request_is_read_to_its_end_so_that_the_refusal_arrives() {
     let mut client = connect();
     client
-        .send("PUT /v1/kv/k HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n")
+        .send("PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
         .await;
     // More than the pipe holds: without reading, the server would block the client.
     client.send(vec![0; 1_000_000]).await;
@@ -138,7 +144,7 @@ async fn a_refused_request_is_read_to_its_end_so_that_the_refusal_arrives() {
 #[tokio::test]
 async fn chunks_make_a_body_and_bad_ones_a_400() {
     let mut client = connect();
-    let head = "PUT /v1/kv/k HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     client
         .send(format!(
             "{head}3;x=y\r\nabc\r\n2 \r\nde\r\n0\r\nTrailer: t\r\n\r\n"
@@ -174,7 +180,7 @@ async fn pipelined_requests_are_answered_in_order() {
     let mut requests = String::new();
     for number in 0..100 {
         requests.push_str(&format!(
-            "PUT /v1/kv/k{number} HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n{number:03}\r\n"
+            "PUT /v1/kv/k{number} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n{number:03}\r\n"
         ));
     }
     client.send(requests).await;
@@ -190,8 +196,7 @@ async fn pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn continue_is_said_only_to_who_waits_for_it() {
     let mut client = connect();
-    let head =
-        "PUT /v1/kv/k HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    let head = "PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     client.send(head).await;
     assert_eq!(client.answer(true).await.status, 100);
     client.send("abc").await;
@@ -267,7 +272,7 @@ async fn bodies_of_all_connections_together_are_bounded() {
         ..limits()
     });
     let api = api_with(Some(Fake::working()), 1_000_000);
-    let head = "PUT /v1/kv/k HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n";
+    let head = "PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n";
     let mut waiting = connect_with(api.clone(), limits.clone());
     waiting.send(head).await;
     waiting.send([0; 90_000]).await;

@@ -39,6 +39,7 @@ async fn start_with(backend: Option<Fake>, settings: RespSettings) -> TestServer
         request_timeout: Duration::from_millis(500),
         password: None,
         trust: Trust::Everybody,
+        allowed_hosts: Vec::new(),
     }));
     let resp = Arc::new(Resp::new(api.clone(), settings));
     if let Some(backend) = backend {
