@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use memkv_store::{BatchBuilder, SystemOp, SystemOutcome};
+use memkv_store::{BatchBuilder, DecodeError, SystemOp, SystemOutcome};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
@@ -145,28 +145,42 @@ impl Batcher {
     }
 
     /// Queues a group of a session's commands, in order of the calls.
-    pub(crate) fn propose(&self, encoded: Bytes) -> oneshot::Receiver<GroupOutcome> {
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if this node could not apply it: it was not queued, because every node would
+    /// stop at such an entry.
+    pub(crate) fn propose(
+        &self,
+        encoded: Bytes,
+    ) -> Result<oneshot::Receiver<GroupOutcome>, DecodeError> {
+        memkv_store::check_group(&encoded)?;
         let (answer, receiver) = oneshot::channel();
         let mut queue = self.queue.lock();
         let taken = queue.bytes + queue.work.len() * WORK_OVERHEAD;
         if taken + encoded.len() > QUEUE_BYTES && !queue.work.is_empty() {
             drop(queue);
             let _ = answer.send(GroupOutcome::NotAppended);
-            return receiver;
+            return Ok(receiver);
         }
         queue.bytes += encoded.len();
         queue.work.push_back(Work::Group { encoded, answer });
         drop(queue);
         self.wakeup.notify_one();
-        receiver
+        Ok(receiver)
     }
 
-    /// Queues a system operation.
+    /// Queues a system operation, unless this node could not apply it.
     pub(crate) fn propose_system(
         &self,
         op: SystemOp,
     ) -> oneshot::Receiver<Result<SystemOutcome, ProposeError>> {
         let (answer, receiver) = oneshot::channel();
+        if let Err(error) = SystemOp::decode(&op.encode()) {
+            // Whoever asked may be gone.
+            let _ = answer.send(Err(ProposeError::NotAppended(error.to_string())));
+            return receiver;
+        }
         self.queue
             .lock()
             .work
@@ -362,6 +376,25 @@ mod tests {
     use memkv_store::{Command, ExpireIf, Expiry};
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_this_build_cannot_read_is_never_queued() {
+        let clock = LogClock::resume(crate::Env::real(), None, None);
+        let batcher = Batcher::new(Arc::new(clock), Arc::default());
+        let unknown = Bytes::from_static(b"\xee");
+        let group = memkv_store::encode_group(1, 1, 0, [unknown].iter());
+        assert!(batcher.propose(group).is_err());
+        let mut outcome = batcher.propose_system(SystemOp::SetAddress {
+            node: 1,
+            addr: "x".repeat(memkv_store::MAX_ADDR_BYTES + 1),
+        });
+        let refused = outcome.try_recv();
+        assert!(
+            matches!(&refused, Ok(Err(ProposeError::NotAppended(why))) if why.contains("address")),
+            "{refused:?}"
+        );
+        assert_eq!(batcher.pending(), 0);
+    }
 
     #[test]
     fn low_space_refuses_what_may_add_and_nothing_else() {

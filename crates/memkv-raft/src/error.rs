@@ -46,6 +46,12 @@ pub enum RequestError {
         /// The largest size allowed.
         limit: usize,
     },
+    /// Certainly not executed: this version's own decoder does not accept the command.
+    #[error("this version of memkv cannot read the command back: {detail}; nothing was executed")]
+    Unreadable {
+        /// What could not be read.
+        detail: String,
+    },
     /// Certainly not executed: the node is stopping.
     #[error("the node is stopping; nothing was executed")]
     Stopping,
@@ -80,6 +86,20 @@ pub enum FatalError {
         "disk failure: {0}; the node stops at once, because after a failed fsync nobody knows what is on the disk"
     )]
     Disk(String),
+    /// A committed entry cannot be read, so nothing after it can be applied.
+    #[error(
+        "log entry {index} of term {term} cannot be read: {why}. A newer version of memkv may have \
+         written it: start this node with the version that the other nodes run. Nothing was lost, and \
+         neither this entry nor any after it was applied"
+    )]
+    Unreadable {
+        /// The entry's index.
+        index: u64,
+        /// The entry's term.
+        term: u64,
+        /// What could not be read.
+        why: String,
+    },
     /// The cluster gave this node's place to another.
     #[error("{0}")]
     Replaced(String),

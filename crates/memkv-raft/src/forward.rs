@@ -129,7 +129,13 @@ fn send(inner: &Arc<Inner>, leader: u64, group: crate::session::Group) -> Sent {
     if leader == inner.peers.my_id() {
         let outcome = inner.batcher.propose(group.encoded);
         return Box::pin(async move {
-            let outcome = outcome.await.unwrap_or(GroupOutcome::Unknown);
+            let outcome = match outcome {
+                Ok(outcome) => outcome.await.unwrap_or(GroupOutcome::Unknown),
+                Err(error) => {
+                    tracing::error!(%error, "this node's own commands cannot be read");
+                    GroupOutcome::NotAppended
+                }
+            };
             (session, first_seq, count, outcome)
         });
     }

@@ -170,11 +170,11 @@ fn transfer(raft: Raft, mut body: Reader) -> Answer {
 }
 
 fn propose(inner: &Arc<Inner>, group: Bytes) -> Answer {
-    if let Err(error) = memkv_store::check_group(&group) {
-        return answer(wire::refused(&format!("unreadable commands: {error}")));
-    }
     // Queued here, in the order of arrival.
-    let outcome = inner.batcher.propose(group);
+    let outcome = match inner.batcher.propose(group) {
+        Ok(outcome) => outcome,
+        Err(error) => return answer(wire::refused(&format!("unreadable commands: {error}"))),
+    };
     Box::pin(outcome.map(|outcome| {
         let outcome = outcome.unwrap_or(crate::session::GroupOutcome::Unknown);
         wire::ok(|out| out.put_u8(forward::outcome_byte(outcome)))

@@ -21,6 +21,7 @@ mod batch;
 #[cfg(memkv_bugs)]
 pub mod bugs;
 mod bytes_io;
+mod checked;
 mod clock;
 mod compaction;
 mod config;

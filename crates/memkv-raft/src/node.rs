@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_storage::disk::Disk;
 use memkv_storage::{LogReader, SnapshotStore, WalHandle};
-use memkv_store::{Command, MAX_KEY_BYTES, Reply, Store};
+use memkv_store::{Command, Reply, Store};
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -42,13 +42,9 @@ use crate::space::SpaceWatch;
 use crate::stats::{Counters, NodeStats};
 use crate::{
     Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
-    Transport, attend, clock, compaction, diagnose, directory, expiry, follow, forward, read,
-    space, stop, supervise,
+    Transport, attend, checked, clock, compaction, diagnose, directory, expiry, follow, forward,
+    read, space, stop, supervise,
 };
-
-/// Most bytes of one command: the largest value that any configuration allows, its key, and room
-/// for many small ones. A command is one entry, which is in memory several times while it travels.
-const MAX_COMMAND_BYTES: usize = 65 << 20;
 
 /// The parts of the data directory that live as long as the node.
 pub(crate) struct Storage {
@@ -359,26 +355,10 @@ impl Node {
         &self,
         command: &Command,
     ) -> impl Future<Output = Result<Reply, RequestError>> + Send + use<> {
-        let encoded = command.encode();
-        let submitted = self
-            .check_size(command, encoded.len())
-            .and_then(|()| self.inner.session.submit(encoded, self.inner.config.hold));
+        let inner = &self.inner;
+        let submitted = checked::encode(command, inner.config.max_value_bytes)
+            .and_then(|encoded| inner.session.submit(encoded, inner.config.hold));
         async move { submitted?.reply().await }
-    }
-
-    fn check_size(&self, command: &Command, encoded: usize) -> Result<(), RequestError> {
-        let (key, value) = command.longest();
-        let sizes = [
-            ("key", key, MAX_KEY_BYTES),
-            ("value", value, self.inner.config.max_value_bytes),
-            ("command", encoded, MAX_COMMAND_BYTES),
-        ];
-        for (what, bytes, limit) in sizes {
-            if bytes > limit {
-                return Err(RequestError::TooLarge { what, bytes, limit });
-            }
-        }
-        Ok(())
     }
 
     /// Reads linearizably: `read` sees every write that was acknowledged anywhere before this call.

@@ -6,12 +6,13 @@
 //! long as they take; so what consensus needs of the machine is published beside it. Invariant: what
 //! is published is never behind what a reader may have seen under the lock.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use memkv_store::{Book, Store};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::FatalError;
 use crate::engine::{EngineLogId, StoredMembership};
 use crate::lock_order::Root;
 use crate::session::Session;
@@ -72,6 +73,8 @@ pub(crate) struct Replica {
     published: Mutex<Published>,
     /// Number of log entries applied: one more than the last applied index, 0 for none.
     applied: watch::Sender<u64>,
+    /// The committed entry that could not be read. Nothing is applied any more.
+    pub(crate) unreadable: OnceLock<FatalError>,
     pub(crate) session: Arc<Session>,
 }
 
@@ -81,6 +84,7 @@ impl Replica {
             machine: Root::new(Machine::default()),
             published: Mutex::new(Published::default()),
             applied: watch::Sender::new(0),
+            unreadable: OnceLock::new(),
             session,
         }
     }

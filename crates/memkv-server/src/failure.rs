@@ -16,6 +16,7 @@ pub(crate) fn code(error: &RequestError) -> ErrorCode {
         RequestError::Unknown { .. } => ErrorCode::Unknown,
         RequestError::TooLarge { what: "key", .. } => ErrorCode::KeyTooLarge,
         RequestError::TooLarge { .. } => ErrorCode::ValueTooLarge,
+        RequestError::Unreadable { .. } => ErrorCode::BadRequest,
         // Another node can serve it, or this one after its restart.
         RequestError::Stopping => ErrorCode::Loading,
         RequestError::DiskFull | RequestError::DiskExhausted => ErrorCode::DiskFull,

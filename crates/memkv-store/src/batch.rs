@@ -60,7 +60,7 @@ impl BatchBuilder {
     }
 
     /// Adds a group that another node has encoded with [`encode_group`]. The caller has had it
-    /// checked by [`check_group`]: a malformed group would take the whole batch with it.
+    /// checked by [`check_group`]: a malformed group would stop every node that applies the batch.
     pub fn raw_group(&mut self, group: &[u8]) {
         let commands = Group::read(&mut Reader::new(group)).map_or(0, |group| group.count);
         self.commands += commands;
@@ -141,6 +141,16 @@ pub fn check_group(group: &[u8]) -> Result<GroupInfo, DecodeError> {
         count: count as u64,
         bytes: group.len(),
     })
+}
+
+/// Checks that an encoded command is one that `apply` of this build can read. To be called before the
+/// command gets a number: what is refused later would keep all that follow it.
+///
+/// # Errors
+///
+/// [`DecodeError`] if `apply` would find it malformed.
+pub fn check_command(command: &[u8]) -> Result<(), DecodeError> {
+    Operation::decode(command, &|_| Bytes::new()).map(drop)
 }
 
 /// Whether every command of an encoded group only removes, executed at log time `now_ms` or later;

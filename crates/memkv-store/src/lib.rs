@@ -45,7 +45,7 @@ mod store;
 mod system;
 mod wire;
 
-pub use batch::{BatchBuilder, GroupInfo, check_group, encode_group, only_removes};
+pub use batch::{BatchBuilder, GroupInfo, check_command, check_group, encode_group, only_removes};
 #[doc(hidden)]
 pub use batch::{Logged, read_batch};
 pub use book::{Book, MAX_MEMBERS};

@@ -20,7 +20,8 @@ pub trait Sink {
     /// The batch's system operation number `ordinal`, counted from 0, came out like this.
     fn system(&mut self, ordinal: usize, outcome: &SystemOutcome);
 
-    /// The batch could not be read and changed nothing but the applied index.
+    /// The batch could not be read. It changed nothing and does not count as applied: nothing after
+    /// it may be applied.
     fn malformed(&mut self, why: &DecodeError);
 }
 

@@ -1,8 +1,8 @@
 //! The store: the whole replicated state, and `apply`, the only way to change it.
 //!
-//! `apply` is total: whatever the bytes, it neither fails nor panics, and what it does depends on
-//! nothing but the state, the index and the bytes. Invariants: the stamp and the revision never
-//! go back; a malformed batch changes nothing but the applied index.
+//! `apply` never panics, whatever the bytes, and what it does depends on nothing but the state, the
+//! index and the bytes. Invariants: the stamp and the revision never go back; a malformed batch
+//! changes nothing and is never counted as applied.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
@@ -181,16 +181,18 @@ impl Store {
     /// Applies the batch of the log entry at `index`; effects go to `sink` in the batch's order.
     ///
     /// An entry at or below [`applied_index`](Store::applied_index) is in the state already: it is
-    /// skipped without effects, because executing it twice would be a divergence.
+    /// skipped without effects, because executing it twice would be a divergence. A batch that cannot
+    /// be read changes nothing and is not counted: the sink hears of it, and whoever applies must stop
+    /// there, because the entries after it depend on what it did elsewhere.
     pub fn apply(&mut self, index: u64, batch: &Bytes, sink: &mut dyn Sink) {
         if index <= self.applied_index {
             return;
         }
-        self.applied_index = index;
         let checked = match Batch::check(batch) {
             Ok(checked) => checked,
             Err(why) => return sink.malformed(&why),
         };
+        self.applied_index = index;
         self.keys.now_ms = self.keys.now_ms.max(checked.stamp_ms);
         self.expire();
         let mut ordinal = 0;

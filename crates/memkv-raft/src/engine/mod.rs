@@ -16,6 +16,8 @@ pub(crate) mod state_machine;
 mod streaming;
 #[cfg(test)]
 mod suite;
+#[cfg(test)]
+mod unreadable;
 pub(crate) mod watch;
 
 use std::fmt;

@@ -1,6 +1,7 @@
 //! The engine's state machine on `memkv-store`: apply, build a snapshot, install one.
 //!
-//! Apply never fails and never waits. Snapshots are built beside it: the store keeps pre-images, so
+//! Apply never waits, and fails only at a committed entry that cannot be read: it stops there for
+//! good, since the entries after it depend on what it did elsewhere. Snapshots are built beside it: the store keeps pre-images, so
 //! a builder that is slow, or waits for disk space, delays no write.
 
 use std::io;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
 use memkv_storage::{SnapshotReader, SnapshotReceiver, SnapshotStore, SnapshotWriter};
-use memkv_store::{Rejected, Reply, SessionId, Sink, Store, SystemOutcome};
+use memkv_store::{DecodeError, Rejected, Reply, SessionId, Sink, Store, SystemOutcome};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -23,7 +24,7 @@ use crate::clock::LogClock;
 use crate::env::blocking;
 use crate::replica::{Machine, Replica};
 use crate::stats::Counters;
-use crate::{Env, session};
+use crate::{Env, FatalError, session};
 
 /// Entries that are applied under one lock. Each is bounded by the batcher to about a megabyte, so
 /// readers wait some milliseconds at worst.
@@ -88,6 +89,7 @@ struct Outcomes {
     session: Option<SessionId>,
     events: Vec<session::Event>,
     system: Vec<SystemOutcome>,
+    malformed: Option<DecodeError>,
 }
 
 impl Sink for Outcomes {
@@ -114,8 +116,8 @@ impl Sink for Outcomes {
         self.system.push(outcome.clone());
     }
 
-    fn malformed(&mut self, why: &memkv_store::DecodeError) {
-        tracing::error!(%why, "a log entry is not a batch; it has no effect on any node");
+    fn malformed(&mut self, why: &DecodeError) {
+        self.malformed = Some(why.clone());
     }
 }
 
@@ -142,7 +144,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 tokio::task::yield_now().await;
             }
             let chunk = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
-            self.apply_chunk(chunk);
+            self.apply_chunk(chunk)?;
         }
         Ok(())
     }
@@ -186,7 +188,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 }
 
 impl StateMachine {
-    fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) {
+    /// Applies these entries, or those before the first that cannot be read.
+    fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
+        if let Some(unreadable) = self.replica.unreadable.get() {
+            return Err(io::Error::other(unreadable.clone()));
+        }
         let mut outcomes = Outcomes {
             session: self.replica.session.id(),
             ..Outcomes::default()
@@ -196,10 +202,20 @@ impl StateMachine {
         let mut machine = self.replica.machine.write();
         let started = Instant::now();
         for (entry, responder) in chunk {
-            let index = entry.log_id().index;
-            last = Some(index);
-            self.announcer.prepare(&mut machine.store, index);
+            let id = entry.log_id();
+            self.announcer.prepare(&mut machine.store, id.index);
             apply_entry(&mut machine, entry, &mut outcomes);
+            if let Some(why) = &outcomes.malformed {
+                let unreadable = FatalError::Unreadable {
+                    index: id.index,
+                    term: id.committed_leader_id().term,
+                    why: why.to_string(),
+                };
+                // Nothing is applied after it, so it is the only one.
+                let _ = self.replica.unreadable.set(unreadable);
+                break;
+            }
+            last = Some(id.index);
             let system = std::mem::take(&mut outcomes.system);
             if !system.is_empty() {
                 machine.note_book();
@@ -230,6 +246,10 @@ impl StateMachine {
         for (responder, applied) in responders {
             responder.send(applied);
         }
+        match self.replica.unreadable.get() {
+            Some(unreadable) => Err(io::Error::other(unreadable.clone())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -243,7 +263,9 @@ fn apply_entry(machine: &mut Machine, entry: super::Entry, outcomes: &mut Outcom
             machine.membership = Arc::new(StoredMembership::new(Some(id), membership.clone()));
         }
     }
-    machine.last_applied = Some(id);
+    if outcomes.malformed.is_none() {
+        machine.last_applied = Some(id);
+    }
 }
 
 /// The newest snapshot as the engine wants it.

@@ -126,7 +126,9 @@ fn failed(op: SeedOp, error: &RequestError) -> Response {
         RequestError::Overloaded { .. } | RequestError::DiskFull | RequestError::DiskExhausted => {
             no_answer(op, SeedStatus::Error, Executed::No)
         }
-        RequestError::TooLarge { .. } => refused(failure::code(error), &failure::detail(error)),
+        RequestError::TooLarge { .. } | RequestError::Unreadable { .. } => {
+            refused(failure::code(error), &failure::detail(error))
+        }
     }
 }
 

@@ -396,8 +396,15 @@ proptest! {
         let mut store = Store::new();
         let mut recorder = Recorder::default();
         let framed = [&[1, 0, 0, 0, 0, 0, 0, 0, 0][..], &bytes].concat();
-        store.apply(1, &Bytes::from(bytes), &mut recorder);
-        store.apply(2, &Bytes::from(framed), &mut recorder);
-        prop_assert_eq!(store.applied_index(), 2);
+        for (index, batch) in (1..).zip([bytes, framed]) {
+            let before = (store.applied_index(), store.digest());
+            recorder.0.clear();
+            store.apply(index, &Bytes::from(batch), &mut recorder);
+            if recorder.0 == [Event::Malformed] {
+                prop_assert_eq!((store.applied_index(), store.digest()), before);
+            } else {
+                prop_assert_eq!(store.applied_index(), index);
+            }
+        }
     }
 }
