@@ -76,7 +76,7 @@ impl Mutator {
 
     fn byte(&mut self) -> u8 {
         // What the formats are made of, half of the time.
-        const TELLING: &[u8] = b"\r\n*$+-:0123456789_,#(!=%~>\" '\\x\0\xff";
+        const TELLING: &[u8] = b"\r\n*$+-:0123456789_,#(!=%~>\" '\\x\0\xff{}[];/?";
         if self.below(2) == 0 {
             return TELLING[self.below(TELLING.len())];
         }

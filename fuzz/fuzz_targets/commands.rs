@@ -5,5 +5,9 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../targets/commands.rs"]
 mod commands;
+#[path = "../../crates/memkv-server/tests/properties/machine.rs"]
+mod machine;
+#[path = "../../crates/memkv-server/tests/properties/wire.rs"]
+mod wire;
 
 fuzz_target!(|data: &[u8]| commands::target(data));

@@ -1,0 +1,13 @@
+//! The target of the same name under libFuzzer.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../targets/http.rs"]
+mod http;
+#[path = "../../crates/memkv-server/tests/properties/machine.rs"]
+mod machine;
+#[path = "../../crates/memkv-server/tests/properties/wire.rs"]
+mod wire;
+
+fuzz_target!(|data: &[u8]| http::target(data));
