@@ -194,6 +194,23 @@ fn is_closed(error: &io::Error) -> bool {
 }
 
 #[test]
+fn an_empty_line_with_a_pause_in_it_ends_neither_the_connection_nor_the_node() {
+    let cluster = Cluster::start(2);
+    for node in &cluster.nodes {
+        let mut http = Http::connect(&node.addr).unwrap();
+        for half in ["\r", "\n", "\r", "\n\r\n\r"] {
+            http.send(half.as_bytes()).unwrap();
+            // The pause is what is tested: the server must see the first half alone.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        http.send(b"\nGET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        assert_eq!(http.receive(true).unwrap().status, 200);
+        assert_eq!(node.seed().set("key", "served").unwrap().status, "ok");
+    }
+}
+
+#[test]
 fn requests_that_never_end_are_cut_off_and_others_are_served_meanwhile() {
     /// The header must be complete after this; the server's own limit is 5 s.
     const CUT_OFF_LIMIT: Duration = Duration::from_secs(15);

@@ -21,7 +21,7 @@ impl Endpoints {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut addrs: Vec<String> = Vec::new();
         for part in text.split(',') {
-            let part = part.trim();
+            let part = part.trim_matches([' ', '\t']);
             let addr = part
                 .strip_prefix("http://")
                 .unwrap_or(part)

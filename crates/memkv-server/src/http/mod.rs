@@ -1,7 +1,7 @@
 //! HTTP/1.1 on the node's one address: the seed's API, the REST API, health, and the way in for
-//! peers. `conn`, `end`, `head`, `body` and `response` are the protocol; `app` decides what a request is,
-//! `site` whether a browser was made to send it;
-//! `seed`, `kv`, `listing`, `txn` and `status` answer it.
+//! peers. `conn`, `end`, `head`, `body` and `response` are the protocol; `app` decides what a request
+//! is, `site` whether a browser was made to send it; `seed`, `kv`, `listing`, `txn` (with `json`) and
+//! `status` answer it.
 //!
 //! Never executes anything of a request that it refuses.
 
@@ -12,6 +12,7 @@ mod conn;
 mod date;
 mod end;
 mod head;
+mod json;
 mod kv;
 mod limits;
 mod listing;

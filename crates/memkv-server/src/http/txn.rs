@@ -73,8 +73,7 @@ struct Request {
 type Object = Map<String, Value>;
 
 fn parse(body: &[u8]) -> Result<Request, String> {
-    // The parser itself refuses more than 128 levels before it recurses deeper.
-    let body: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let body = super::json::parse(body).map_err(|error| error.to_string())?;
     let mut body = object("the body", body)?;
     let request = Request {
         guards: list(&mut body, "if", guard)?,
@@ -292,6 +291,14 @@ mod tests {
     fn what_is_not_understood_completely_is_refused_with_its_place() {
         for (body, words) in [
             ("[]", "the body must be an object"),
+            (
+                r#"{"then": [], "then": []}"#,
+                "the field \"then\" occurs twice",
+            ),
+            (
+                r#"{"then": [{"delete": {"key": "a"}, "delete": {"key": "b"}}]}"#,
+                "the field \"delete\" occurs twice",
+            ),
             (r#"{"than": []}"#, "unknown field \"than\""),
             (r#"{"then": {}}"#, "then must be a list"),
             (
