@@ -19,13 +19,22 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
 
 /// Builds the simulator and returns its path.
 pub(crate) fn build() -> Result<PathBuf, String> {
+    Ok(build_package("memkv-sim")?.join("memkv-sim"))
+}
+
+/// Builds the server with the deliberate bugs, and returns the directory that holds it.
+pub(crate) fn build_server() -> Result<PathBuf, String> {
+    build_package("memkv-server")
+}
+
+fn build_package(package: &str) -> Result<PathBuf, String> {
     let target = cargo::target_dir().join("sim");
     let mut build = cargo::cargo([
         "build",
         "--release",
         "--locked",
         "-p",
-        "memkv-sim",
+        package,
         "--bins",
         // The engine's state is wrapped in a type that checks it at every access; that alone takes
         // a third of the time, and what it checks the simulator's invariants see from outside.
@@ -38,6 +47,7 @@ pub(crate) fn build() -> Result<PathBuf, String> {
     build.env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true");
     build.env("CARGO_PROFILE_RELEASE_LTO", "off");
     build.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
-    cargo::run(&mut build).map_err(|error| format!("the simulator did not build: {error}"))?;
-    Ok(target.join("release").join("memkv-sim"))
+    cargo::run(&mut build)
+        .map_err(|error| format!("{package} did not build with the deliberate bugs: {error}"))?;
+    Ok(target.join("release"))
 }

@@ -70,6 +70,7 @@ pub(crate) fn run() -> Result<(), String> {
         fs::write(&skips, "").map_err(|error| format!("{}: {error}", skips.display()))?;
         let mut tests = cargo(["test", "-p", "memkv-tests", "--locked", "--no-fail-fast"]);
         tests.env("MEMKV_BIN_DIR", target_dir().join("release"));
+        tests.env("MEMKV_BUGS_BIN_DIR", sim::build_server()?);
         tests.env("MEMKV_INTEROP_DIR", packages::interop_dir());
         tests.env("MEMKV_CRASH_ROUNDS", CRASH_ROUNDS);
         tests.env("MEMKV_SKIP_FILE", &skips);

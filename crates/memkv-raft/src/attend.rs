@@ -15,9 +15,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::lock::Mutex;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -8,12 +8,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::lock::Mutex;
 use bytes::Bytes;
 use memkv_store::{BatchBuilder, DecodeError, SystemOp, SystemOutcome};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::LogClock;
@@ -207,6 +207,8 @@ impl Batcher {
     pub(crate) async fn run(self: Arc<Self>, raft: Raft) {
         loop {
             self.wakeup.notified().await;
+            #[cfg(memkv_bugs)]
+            memkv_storage::bugs::pass(memkv_storage::bugs::Place::Consensus);
             while let Some((work, stamp)) = self.next_entry(&raft) {
                 if self
                     .clone()

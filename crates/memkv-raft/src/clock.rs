@@ -28,8 +28,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::lock::{Mutex, MutexGuard};
 use memkv_storage::{ClockFile, ClockReading};
-use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::env::blocking;

@@ -16,10 +16,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::lock::Mutex;
 use bytes::BufMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use parking_lot::Mutex;
 
 use crate::bytes_io::{DecodeError, Reader};
 use crate::node::{Inner, Leader};

@@ -48,7 +48,7 @@ impl Env {
             random: Arc::new(rand::random),
             blocking: Arc::new(|work| {
                 Box::pin(async move {
-                    // A panic in the work has already been reported by the panic hook.
+                    // A panic in the work ends the process, or has been reported in a test.
                     let _ = tokio::task::spawn_blocking(work).await;
                 })
             }),
@@ -74,6 +74,11 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> std::io::Result<T> {
     let (tx, rx) = tokio::sync::oneshot::channel();
+    let work = move || {
+        #[cfg(memkv_bugs)]
+        memkv_storage::bugs::pass(memkv_storage::bugs::Place::Blocking);
+        work()
+    };
     (env.blocking)(Box::new(move || drop(tx.send(work())))).await;
     rx.await
         .map_err(|_| std::io::Error::other("the work was dropped: the node is stopping"))

@@ -8,13 +8,13 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::lock::Mutex;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_storage::disk::Disk;
 use memkv_storage::{LogReader, SnapshotStore, WalHandle};
 use memkv_store::{Command, Reply, Store};
 use openraft::async_runtime::watch::WatchReceiver;
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -373,7 +373,10 @@ impl Node {
         let inner = self.inner.clone();
         async move {
             read::barrier(&inner).await?;
-            Ok(read(&inner.replica.machine.read().store))
+            let machine = inner.replica.machine.read();
+            #[cfg(memkv_bugs)]
+            memkv_storage::bugs::pass(memkv_storage::bugs::Place::Reading);
+            Ok(read(&machine.store))
         }
     }
 

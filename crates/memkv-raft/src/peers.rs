@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::lock::RwLock;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::bytes_io::Reader;

@@ -88,6 +88,8 @@ async fn under_one_leader(
 pub(crate) async fn run_led(inner: Arc<Inner>) {
     let confirmer = Confirmer::default();
     let confirm = || async {
+        #[cfg(memkv_bugs)]
+        memkv_storage::bugs::pass(memkv_storage::bugs::Place::Round);
         // Ends soon by itself, so it needs no timer for each round.
         match confirmer.ask_peers(&inner).await {
             Some(index) => Ok(index),

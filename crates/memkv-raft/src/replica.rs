@@ -8,8 +8,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use crate::lock::Mutex;
 use memkv_store::{Book, Store};
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::FatalError;

@@ -10,8 +10,8 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use crate::lock::Mutex;
 use memkv_storage::Histogram;
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::turns::after_others;

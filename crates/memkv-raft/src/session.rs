@@ -190,6 +190,8 @@ impl Session {
     ) -> Result<Submitted, RequestError> {
         let (answer, receiver) = oneshot::channel();
         let mut window = self.window.lock();
+        #[cfg(memkv_bugs)]
+        memkv_storage::bugs::pass(memkv_storage::bugs::Place::Writing);
         if window.closed {
             return Err(RequestError::Stopping);
         }

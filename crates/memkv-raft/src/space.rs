@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use crate::lock::Mutex;
 use openraft::async_runtime::watch::WatchReceiver;
-use parking_lot::Mutex;
 
 use crate::engine::Raft;
 use crate::env::blocking;

@@ -23,7 +23,7 @@ pub async fn after_others() {
 mod tests {
     use std::sync::Arc;
 
-    use parking_lot::Mutex;
+    use crate::lock::Mutex;
 
     use super::*;
 

@@ -32,6 +32,7 @@ pub mod listener;
 pub mod logging;
 mod memory;
 mod metrics;
+mod panics;
 pub mod password;
 pub mod peer;
 pub mod process;

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use memkv_proto::ErrorCode;
 use memkv_raft::Lane;
-use parking_lot::Mutex;
+use memkv_raft::contain::contained;
+use memkv_raft::lock::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -102,7 +103,9 @@ impl<B: Backend> Listener<B> {
     pub async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
             let (stream, addrs) = accept(&listener).await;
-            tokio::spawn(self.clone().connection(stream, addrs));
+            #[cfg(memkv_bugs)]
+            memkv_raft::storage::bugs::pass(memkv_raft::storage::bugs::Place::Accept);
+            tokio::spawn(contained(self.clone().connection(stream, addrs)));
         }
     }
 
@@ -110,7 +113,7 @@ impl<B: Backend> Listener<B> {
     pub async fn accept_resp(self: Arc<Self>, listener: TcpListener) {
         loop {
             let (stream, addrs) = accept(&listener).await;
-            tokio::spawn(self.clone().resp_connection(stream, addrs));
+            tokio::spawn(contained(self.clone().resp_connection(stream, addrs)));
         }
     }
 

@@ -20,7 +20,7 @@ use crate::peer::Trust;
 use crate::resp::{Resp, RespSettings};
 use crate::settings::{RedisListener, Settings};
 use crate::signals::StopSignals;
-use crate::{logging, memory, process, say};
+use crate::{logging, memory, panics, process, say};
 
 /// Exit codes: documented in `--help` and the operator's guide.
 mod exit {
@@ -81,6 +81,7 @@ impl RunError {
 /// Runs a node until a signal or a failure; returns the exit code.
 pub fn node(settings: Settings) -> u8 {
     logging::start(settings.config.log_level, settings.config.log_format);
+    panics::install();
     // One core is for consensus; a second thread there would only take turns with it.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use memkv_raft::lock::Mutex;
 use memkv_raft::storage::Histogram;
 use memkv_raft::store::{
     BatchBuilder, Command, NoticeClasses, Rejected, Reply, SessionId, Sink, Store, SystemOp,
@@ -14,7 +15,6 @@ use memkv_raft::{
     Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication, RequestError, Role,
     Subscribers,
 };
-use parking_lot::Mutex;
 
 use crate::backend::Backend;
 use crate::resp::RespSettings;

@@ -24,3 +24,61 @@ pub fn set(bug: Option<Bug>) {
 pub fn active(bug: Bug) -> bool {
     ACTIVE.load(Ordering::SeqCst) == bug as u8
 }
+
+/// Where a panic can be ordered: one for each kind of task of a node, and for what a client's may be
+/// doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Place {
+    /// A connection executes a command of Redis.
+    Command = 1,
+    /// A connection answers an HTTP request.
+    Request = 2,
+    /// A connection reads the store.
+    Reading = 3,
+    /// A connection holds the session's lock.
+    Writing = 4,
+    /// The listener accepts a connection.
+    Accept = 5,
+    /// A peer's connection begins.
+    Peer = 6,
+    /// A round of reads.
+    Round = 7,
+    /// A task on the consensus thread.
+    Consensus = 8,
+    /// An entry is applied.
+    Apply = 9,
+    /// The log's thread.
+    Log = 10,
+    /// Work that blocks.
+    Blocking = 11,
+}
+
+static ORDERED: AtomicU8 = AtomicU8::new(0);
+
+/// Orders one panic at the place of this name; whether there is one.
+pub fn order_panic(name: &str) -> bool {
+    let place = match name {
+        "command" => Place::Command,
+        "request" => Place::Request,
+        "reading" => Place::Reading,
+        "writing" => Place::Writing,
+        "accept" => Place::Accept,
+        "peer" => Place::Peer,
+        "round" => Place::Round,
+        "consensus" => Place::Consensus,
+        "apply" => Place::Apply,
+        "log" => Place::Log,
+        "blocking" => Place::Blocking,
+        _ => return false,
+    };
+    ORDERED.store(place as u8, Ordering::SeqCst);
+    true
+}
+
+/// Panics if that was ordered here, once.
+pub fn pass(place: Place) {
+    let ordered = place as u8;
+    let taken = ORDERED.compare_exchange(ordered, 0, Ordering::SeqCst, Ordering::SeqCst);
+    assert!(taken.is_err(), "a deliberate panic: {place:?}");
+}

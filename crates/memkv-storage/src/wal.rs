@@ -304,6 +304,8 @@ impl WalWorker {
                 }
                 inner.queue.is_empty() && (inner.shutdown || inner.stopped.is_some())
             };
+            #[cfg(memkv_bugs)]
+            crate::bugs::pass(crate::bugs::Place::Log);
             if ending {
                 self.finish();
                 return;

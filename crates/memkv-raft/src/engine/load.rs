@@ -8,9 +8,9 @@ use std::io;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
+use crate::lock::Mutex;
 use memkv_storage::SnapshotReader;
 use memkv_store::{LoadError, Loader, Store, Work};
-use parking_lot::Mutex;
 
 /// Blocks that are read and not yet put in. One may be as large as the largest value.
 const BLOCKS_AHEAD: usize = 4;

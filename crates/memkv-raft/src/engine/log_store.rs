@@ -10,11 +10,11 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
+use crate::lock::Mutex;
 use futures_util::{Stream, StreamExt, stream};
 use memkv_storage::{HardState, LogReader, Record, WalHandle};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::codec;

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::lock::Mutex;
 use bytes::{BufMut, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -21,7 +22,6 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use parking_lot::Mutex;
 
 use super::state_machine::SnapshotData;
 use super::streaming::{Answer, Holding, Request, Streaming};

@@ -203,6 +203,8 @@ impl StateMachine {
         let started = Instant::now();
         for (entry, responder) in chunk {
             let id = entry.log_id();
+            #[cfg(memkv_bugs)]
+            memkv_storage::bugs::pass(memkv_storage::bugs::Place::Apply);
             self.announcer.prepare(&mut machine.store, id.index);
             apply_entry(&mut machine, entry, &mut outcomes);
             if let Some(why) = &outcomes.malformed {

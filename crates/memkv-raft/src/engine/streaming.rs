@@ -123,11 +123,11 @@ async fn may_leave(holding: Option<&Holding<'_>>, until: Option<Instant>, ended:
 mod tests {
     use std::sync::Arc;
 
+    use crate::lock::Mutex;
     use futures_util::FutureExt;
     use openraft::entry::RaftEntry;
     use openraft::impls::leader_id_adv::LeaderId;
     use openraft::{EntryPayload, LogId};
-    use parking_lot::Mutex;
     use tokio::sync::mpsc;
 
     use super::*;

@@ -371,6 +371,15 @@ impl<B: Backend> App for Api<B> {
         if let Err(refusal) = self.check_sender(head) {
             return Admission::Close(self.refuse(Some(head), refusal));
         }
+        #[cfg(memkv_bugs)]
+        if let Some(name) = head.path.strip_prefix("/deliberate-panic/") {
+            let status = if memkv_raft::storage::bugs::order_panic(name) {
+                200
+            } else {
+                404
+            };
+            return Admission::Refuse(Response::text(status, name));
+        }
         let route = match self.route(&head.path) {
             Ok(route) => route,
             Err(detail) => {
@@ -416,6 +425,8 @@ impl<B: Backend> App for Api<B> {
     async fn call(&self, head: Head, body: Bytes) -> Response {
         self.active.fetch_add(1, Ordering::Relaxed);
         let _active = Active(&self.active);
+        #[cfg(memkv_bugs)]
+        memkv_raft::storage::bugs::pass(memkv_raft::storage::bugs::Place::Request);
         let route = self.route(&head.path);
         let started = Instant::now();
         let class = route

@@ -7,6 +7,7 @@ use memkv_raft::storage::Counted;
 use memkv_raft::{Phase, Role};
 
 use super::Seen;
+use crate::panics;
 
 /// What a metric is, in Prometheus's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,8 @@ metrics! {
         => |_| Samples::Each("version", vec![(env!("CARGO_PKG_VERSION").to_owned(), 1.0)]);
     Gauge "memkv_uptime_seconds" "Age of the process."
         => |seen| Samples::One(seen.server.started.elapsed().as_secs_f64());
+    Counter "memkv_panics_total" "Connections of clients that a defect of memkv has closed; the log says where, and it is worth a report. Any other panic ends the process."
+        => |_| whole(panics::contained());
     Gauge "memkv_node_serving" "1 if the node is a member of a cluster and serves, 0 while it waits or after it has stopped."
         => |seen| flag(seen.view.status.phase == Phase::Serving);
     Gauge "memkv_durability" "Always 1; the label says what an acknowledged write has survived: sync or os."

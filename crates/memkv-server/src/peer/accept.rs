@@ -32,6 +32,8 @@ pub async fn serve(
     peer: String,
     handler: PeerHandler,
 ) {
+    #[cfg(memkv_bugs)]
+    memkv_raft::storage::bugs::pass(memkv_raft::storage::bugs::Place::Peer);
     socket::tune(&stream);
     let (read_half, write_half) = stream.split();
     let (responses, to_write) = mpsc::unbounded_channel();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use memkv_raft::lock::Mutex;
 use tokio::time::Instant;
 
 use super::bell::Bell;

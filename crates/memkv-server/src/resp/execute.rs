@@ -38,6 +38,8 @@ const LISTENERS_COMMANDS: [&str; 9] = [
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// Takes the next request.
     pub(super) async fn execute(&mut self, request: Request) -> Result<(), Gone> {
+        #[cfg(memkv_bugs)]
+        memkv_raft::storage::bugs::pass(memkv_raft::storage::bugs::Place::Command);
         match self.admit(&request) {
             Err(failure) if is_exec(&request) => {
                 self.session.queue = None;

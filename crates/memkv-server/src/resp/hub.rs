@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use memkv_raft::Publication;
+use memkv_raft::lock::Mutex;
 use memkv_resp::{Pattern, PatternTooLong};
-use parking_lot::Mutex;
 
 use super::aside::Aside;
 use super::clients::{Client, Message};

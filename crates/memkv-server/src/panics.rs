@@ -1,0 +1,66 @@
+//! What a panic ends: the process, unless it was in the task of a client's connection, which holds no
+//! lock for writing; then that connection alone. The runtime catches what unwinds and drops the task,
+//! and guards give back what the connection held. Never lets anything else unwind: where consensus, the
+//! log or apply has stopped half-way, only a restart is safe, and what was acknowledged is on disk.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use memkv_raft::contain::is_contained;
+
+use crate::say;
+
+/// Most characters of a panic's text that are logged: it may quote what a client has sent.
+const MAX_TEXT: usize = 512;
+
+static CONTAINED: AtomicU64 = AtomicU64::new(0);
+
+/// Panics that have cost a client's connection since the process began.
+pub(crate) fn contained() -> u64 {
+    CONTAINED.load(Ordering::Relaxed)
+}
+
+/// From now on a panic ends the process, or is counted. Logging must have been started.
+pub(crate) fn install() {
+    std::panic::set_hook(Box::new(judge));
+}
+
+fn judge(panic: &PanicHookInfo<'_>) {
+    let text: String = text(panic).chars().take(MAX_TEXT).collect();
+    let at = panic.location().map(ToString::to_string);
+    let at = at.as_deref().unwrap_or("an unknown place");
+    let current = thread::current();
+    let thread = current.name().unwrap_or("unnamed");
+    let is_contained = is_contained();
+    if is_contained {
+        CONTAINED.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            panic = text,
+            at,
+            thread,
+            "a defect of memkv: a client's connection panicked and was closed; please report it"
+        );
+    } else {
+        tracing::error!(
+            panic = text,
+            at,
+            thread,
+            "a defect of memkv: the node panicked and ends; what was acknowledged is on disk; start it \
+             again, and please report it"
+        );
+    }
+    // Only where the variables of the standard library ask for it.
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        say::error(trace);
+    }
+    if !is_contained {
+        std::process::abort();
+    }
+}
+
+fn text<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
+    panic.payload_as_str().unwrap_or("no text")
+}

@@ -1,0 +1,156 @@
+//! A panic in each kind of task of a real node. A client's connection costs itself alone, unless it
+//! was changing what others see; everything else ends the process. Needs a server that was built with
+//! the deliberate bugs, which `cargo xtask test` builds and names in `MEMKV_BUGS_BIN_DIR`.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use memkv_tests::{Cluster, Http, Resp, eventually};
+
+/// Longer than a start and an election take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What `abort` ends a process with.
+const SIGABRT: i32 = 6;
+
+/// A node with the deliberate bugs, serving.
+fn start() -> Cluster {
+    let dir = std::env::var_os("MEMKV_BUGS_BIN_DIR").map(PathBuf::from);
+    let server = dir.unwrap_or_default().join("memkv_server");
+    assert!(
+        server.is_file(),
+        "MEMKV_BUGS_BIN_DIR names no server with the deliberate bugs: use `cargo xtask test`"
+    );
+    let mut cluster = Cluster::configured(1);
+    let node = &mut cluster.nodes[0];
+    let mut command = Command::new(server);
+    command.args(["alone", &node.addr]).current_dir(&node.dir);
+    node.start_with(command);
+    node.wait_serving();
+    cluster
+}
+
+/// Orders a panic at a place.
+fn order(addr: &str, place: &str) {
+    let path = format!("/deliberate-panic/{place}");
+    let ordered = Http::once(addr, "GET", &path, b"").unwrap();
+    assert_eq!(ordered.status, 200, "{place}");
+}
+
+/// A number of the node's metrics.
+fn metric(addr: &str, name: &str) -> u64 {
+    let page = Http::once(addr, "GET", "/metrics", b"").unwrap().text();
+    let line = page.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.unwrap_or_else(|| panic!("no {name} in {page}"));
+    value.trim().parse().unwrap()
+}
+
+/// Log lines of one panic at a place: the text of the panic is logged once.
+fn lines(output: &str, place: &str) -> Vec<String> {
+    let text = format!("a deliberate panic: {place}");
+    let found = output.lines().filter(|line| line.contains(&text));
+    found.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_panic_in_a_clients_connection_costs_that_connection() {
+    let mut cluster = start();
+    let addr = cluster.nodes[0].addr.clone();
+    let mut other = Resp::connect(&addr).unwrap();
+    assert_eq!(other.call(&["SET", "k", "v"]).unwrap().text(), b"OK");
+    let mut client = Resp::connect(&addr).unwrap();
+    for (place, name, expected) in [
+        ("Command", "command", 1),
+        ("Request", "request", 2),
+        ("Reading", "reading", 3),
+    ] {
+        let subscribed = client.call(&["HELLO", "3"]).is_ok()
+            && client.call(&["SUBSCRIBE", "c"]).is_ok()
+            && client.call(&["PSUBSCRIBE", "p*"]).is_ok();
+        assert!(subscribed);
+        assert_eq!(metric(&addr, "memkv_subscriptions "), 2);
+        let open = metric(&addr, "memkv_connections ");
+        if name == "request" {
+            let mut http = Http::connect(&addr).unwrap();
+            order(&addr, name);
+            assert!(http.request("GET", "/livez", &[], b"").is_err(), "closed");
+        } else {
+            order(&addr, name);
+            assert!(
+                client.call(&["GET", "k"]).is_err(),
+                "the connection was closed"
+            );
+        }
+        drop(client);
+        eventually("what it held is given back", LIMIT, || {
+            let left = metric(&addr, "memkv_subscriptions ") == 0;
+            (left && metric(&addr, "memkv_connections ") == open - 1).then_some(())
+        });
+        assert_eq!(metric(&addr, "memkv_panics_total "), expected);
+        // The others go on, writing and reading.
+        assert_eq!(other.call(&["SET", "k", name]).unwrap().text(), b"OK");
+        assert_eq!(other.call(&["GET", "k"]).unwrap().text(), name.as_bytes());
+        let output = cluster.nodes[0].process().output();
+        let said = lines(&output, place);
+        assert_eq!(said.len(), 1, "{output}");
+        assert!(
+            said[0].contains("bugs.rs:") && said[0].contains("was closed"),
+            "{said:?}"
+        );
+        client = Resp::connect(&addr).unwrap();
+    }
+    assert!(cluster.nodes[0].process().ended().is_none());
+}
+
+#[test]
+fn a_panic_anywhere_else_ends_the_process() {
+    for (place, name) in [
+        ("Writing", "writing"),
+        ("Accept", "accept"),
+        ("Peer", "peer"),
+        ("Round", "round"),
+        ("Consensus", "consensus"),
+        ("Apply", "apply"),
+        ("Log", "log"),
+        ("Blocking", "blocking"),
+    ] {
+        let mut cluster = start();
+        let (addr, id) = (cluster.nodes[0].addr.clone(), cluster.nodes[0].id.clone());
+        let mut client = Resp::connect(&addr).unwrap();
+        let kept = client.call(&["SET", "k", "acknowledged"]).unwrap();
+        assert_eq!(kept.text(), b"OK");
+        order(&addr, name);
+        if name == "peer" {
+            let mut http = Http::connect(&addr).unwrap();
+            let head = format!(
+                "GET /memkv{id}/raft/control HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+                 Upgrade: memkv-peer/2\r\nX-Memkv-From: n9\r\n\r\n"
+            );
+            http.send(head.as_bytes()).unwrap();
+        }
+        // A write and a read come by every other place; whether they are answered does not matter.
+        drop(client.call(&["SET", "other", "v"]));
+        drop(client.call(&["GET", "other"]));
+        drop(Resp::connect(&addr));
+        let status = cluster.nodes[0].process().wait_end(LIMIT);
+        let output = cluster.nodes[0].process().output();
+        assert_eq!(status.signal(), Some(SIGABRT), "{place}: {output}");
+        let said = lines(&output, place);
+        assert_eq!(said.len(), 1, "{output}");
+        assert!(
+            said[0].contains("bugs.rs:") && said[0].contains("the node panicked"),
+            "{said:?}"
+        );
+        // What was acknowledged is there again.
+        let node = &mut cluster.nodes[0];
+        node.kill();
+        node.start();
+        node.wait_serving();
+        let mut client = Resp::connect(&addr).unwrap();
+        assert_eq!(client.call(&["GET", "k"]).unwrap().text(), b"acknowledged");
+    }
+}
