@@ -31,6 +31,7 @@
 //! "concurrent"; nothing here depends on hash order or on the wall clock, except a budget that
 //! asks for a time limit.
 
+pub mod chance;
 mod demand;
 mod failure;
 pub mod generate;

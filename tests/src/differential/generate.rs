@@ -2,9 +2,11 @@
 //! would hardly ever form. Knows of each connection only whether it is between `MULTI` and `EXEC`, and
 //! whether it may be watching keys.
 
+use std::collections::BTreeMap;
+
 use super::arguments::Arguments;
 use super::templates::{OF_ONE, TEMPLATES, blocks};
-use super::{Sent, Step, Unit, scripts};
+use super::{CONNECTIONS, Sent, Step, Unit, scripts};
 
 /// Commands of a round: as many as a busy client pipelines.
 const ROUND: std::ops::Range<usize> = 100..500;
@@ -20,6 +22,9 @@ const SHORT_LIFE: usize = 20;
 
 /// Every key, for commands that must see all of them at once.
 const ALL_KEYS: &str = "1000000";
+
+/// Commands over which [`shares`] counts: the rarest command comes some two hundred times.
+const SHARES_OVER: usize = 200_000;
 
 /// Makes steps for a connection.
 type Block = fn(&mut Generator, usize) -> Vec<Step>;
@@ -321,6 +326,27 @@ impl Generator {
         };
         vec![one(&text.split(' ').collect::<Vec<_>>())]
     }
+}
+
+/// The share of each command in what is sent, by its upper-case name. Counted on a sample, because
+/// sequences of steps have no closed form.
+pub(crate) fn shares() -> BTreeMap<String, f64> {
+    let mut generator = Generator::new(0, CONNECTIONS);
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut sent = 0;
+    while sent < SHARES_OVER {
+        for unit in generator.round() {
+            let (Step::Commands(commands) | Step::Expire { commands, .. }) = unit.step else {
+                continue;
+            };
+            sent += commands.len();
+            for command in commands {
+                *counts.entry(command.name()).or_default() += 1;
+            }
+        }
+    }
+    let share = |(name, count)| (name, count as f64 / sent as f64);
+    counts.into_iter().map(share).collect()
 }
 
 fn random_key() -> Vec<Step> {
