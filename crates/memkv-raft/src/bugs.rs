@@ -24,6 +24,8 @@ pub enum Bug {
     ConfirmAnyVote = 7,
     /// A leader's read index is the one that its leadership began with.
     ForgetCommit = 8,
+    /// A node that starts again does not ask whether its disk is an old one.
+    TrustOldDisk = 9,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

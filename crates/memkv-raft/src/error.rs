@@ -103,6 +103,11 @@ pub enum FatalError {
     /// The cluster gave this node's place to another.
     #[error("{0}")]
     Replaced(String),
+    /// The data directory is an old copy. It is marked: the next start sets it aside.
+    #[error(
+        "{0}. The next start sets this directory aside, and the cluster replaces the node. Where all nodes were put back to copies on purpose, remove the files `peers` and `condemned` of every node first"
+    )]
+    OldDisk(String),
     /// The engine stopped.
     #[error("the consensus engine stopped: {0}")]
     Engine(String),

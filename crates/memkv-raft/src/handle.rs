@@ -21,7 +21,7 @@ use crate::env::blocking;
 use crate::identity::uuid_text;
 use crate::node::{Inner, Leader};
 use crate::wire::{self, Envelope, Kind, WIRE_VERSION};
-use crate::{attend, confirm, formation, forward, publish};
+use crate::{attend, confirm, formation, forward, memory, publish};
 
 /// A snapshot that a leader is sending.
 pub(crate) struct Incoming {
@@ -53,9 +53,13 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
     if envelope.kind.is_introduction() {
         return formation::introduction(inner, envelope, body);
     }
+    if envelope.kind == Kind::Recall {
+        return answer(recall(inner, &envelope));
+    }
     if let Err(why) = meant_for_us(inner, &envelope) {
         return answer(wire::refused(&why));
     }
+    inner.memory.note_boot(envelope.from, envelope.boot);
     let Some(raft) = inner.raft.get().cloned() else {
         return answer(wire::refused("this node has not joined its cluster yet"));
     };
@@ -77,7 +81,16 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
             inner.peers.my_id(),
         )),
         Kind::Publish => publish::receive(inner, body).unwrap_or_else(|error| answer(bad(&error))),
+        Kind::Recall => answer(recall(inner, &envelope)),
         Kind::Hello | Kind::Prepare | Kind::Join => formation::introduction(inner, envelope, body),
+    }
+}
+
+/// Tells a node of this cluster what is remembered of it, whatever id it knows this one by.
+fn recall(inner: &Inner, envelope: &Envelope) -> Frame {
+    match inner.peers.cluster() {
+        Some(cluster) if cluster == envelope.cluster => memory::answer(inner, envelope.from),
+        _ => wire::refused("this node belongs to another cluster or to none"),
     }
 }
 
@@ -107,14 +120,15 @@ fn meant_for_us(inner: &Inner, envelope: &Envelope) -> Result<(), String> {
 
 fn append(inner: Arc<Inner>, raft: Raft, envelope: &Envelope, body: Reader) -> Answer {
     let (clock, arrived) = (envelope.clock, Instant::now());
-    let request = match codec::decode_append(body) {
-        Ok(request) => request,
+    let (request, durable) = match codec::decode_append(body) {
+        Ok(decoded) => decoded,
         Err(error) => return answer(bad(&error)),
     };
     let leader = Leader {
         term: request.vote.leader_id.term,
         id: request.vote.leader_id.node_id,
     };
+    inner.memory.note_mark(leader.id, leader.term, durable);
     Box::pin(async move {
         match raft.append_entries(request).await {
             Ok(response) => {
@@ -137,6 +151,10 @@ fn vote(inner: Arc<Inner>, raft: Raft, kind: Kind, mut body: Reader) -> Answer {
         Ok(request) => request,
         Err(error) => return answer(bad(&error)),
     };
+    if kind == Kind::Vote {
+        let candidate = request.vote.leader_id;
+        inner.memory.note_mark(candidate.node_id, candidate.term, 0);
+    }
     if !request.leadership_transfer && inner.owes_lease() {
         return answer(wire::refused("this node hears a leader"));
     }

@@ -94,7 +94,7 @@ impl Node {
 }
 
 /// Names of requests by their number on the wire.
-const KINDS: [&str; 16] = [
+const KINDS: [&str; 17] = [
     "?",
     "Append",
     "Vote",
@@ -111,6 +111,7 @@ const KINDS: [&str; 16] = [
     "Publish",
     "Attend",
     "Confirm",
+    "Recall",
 ];
 
 /// Name of a request's kind.

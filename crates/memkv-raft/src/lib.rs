@@ -42,6 +42,7 @@ mod identity;
 mod inspect;
 pub mod lock;
 mod lock_order;
+mod memory;
 mod node;
 mod peers;
 mod publish;

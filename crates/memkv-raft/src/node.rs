@@ -30,9 +30,11 @@ use crate::engine::log_store::LogStore;
 use crate::engine::network::{Network, Transfers};
 use crate::engine::settings::settings;
 use crate::engine::state_machine::StateMachine;
+use crate::env::blocking;
 use crate::formation::{self, Prepare};
 use crate::handle::{self, Incoming};
 use crate::identity::Identity;
+use crate::memory::Memory;
 use crate::peers::Peers;
 use crate::publish::{self, Publication, Publisher, Subscribers};
 use crate::replica::Replica;
@@ -43,7 +45,7 @@ use crate::stats::{Counters, NodeStats};
 use crate::{
     Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
     Transport, attend, checked, clock, compaction, diagnose, directory, expiry, follow, forward,
-    read, space, stop, supervise,
+    memory, read, space, stop, supervise,
 };
 
 /// The parts of the data directory that live as long as the node.
@@ -94,6 +96,8 @@ pub(crate) struct Inner {
     pub(crate) prepares: mpsc::UnboundedSender<Prepare>,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) space: Arc<SpaceWatch>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) askers: Arc<Askers>,
     pub(crate) declared: Arc<Declared>,
     /// Where damaged data of this node lies. Such a node may join a cluster that exists, but never
@@ -275,6 +279,7 @@ impl Node {
         let (clock_file, saved) = memkv_storage::ClockFile::open(&*disk, &config.layout)?;
         let clock = Arc::new(LogClock::resume(env.clone(), saved, Some(clock_file)));
         clock.applied(replica.machine.read().store.stamp_ms());
+        let peers_file = memkv_storage::PeersFile::open(&*disk, &config.layout)?;
         let me = config.me.clone();
         let peers = Arc::new(Peers::new(
             me,
@@ -287,12 +292,22 @@ impl Node {
         (env.drive_wal)(opened.worker, opened.wal.clone());
         let space = Arc::<SpaceWatch>::default();
         let old_through = opened.log.last().map_or(0, |last| last.index);
+        let storage = Storage {
+            wal: opened.wal,
+            log: opened.log,
+            snapshots: opened.snapshots,
+        };
+        let memory = Memory::new(
+            peers_file,
+            identity.as_ref().map(|identity| identity.cluster),
+            boot,
+            opened.metadata.hard_state,
+            &storage,
+        );
         let inner = Arc::new(Inner {
-            storage: Storage {
-                wal: opened.wal,
-                log: opened.log,
-                snapshots: opened.snapshots,
-            },
+            storage,
+            memory: Arc::new(memory),
+            disk,
             batcher: Arc::new(Batcher::new(clock.clone(), space.clone())),
             config,
             env,
@@ -338,6 +353,7 @@ impl Node {
             inner.declared.clone(),
         );
         inner.spawn(clock::save(inner.clone()));
+        inner.spawn(memory::keep(inner.clone()));
         inner.spawn(live(inner.clone(), log_store, prepare_requests));
         Ok(Node { inner })
     }
@@ -495,7 +511,12 @@ async fn live(
     mut prepares: mpsc::UnboundedReceiver<Prepare>,
 ) {
     let identity = match inner.peers.identity() {
-        Some(identity) => identity,
+        Some(identity) => {
+            if let Some(why) = memory::is_outdated(&inner).await {
+                return condemn(&inner, why).await;
+            }
+            identity
+        }
         None => match formation::obtain_identity(&inner, &mut prepares).await {
             Ok(Some(identity)) => identity,
             Ok(None) => return,
@@ -537,6 +558,18 @@ async fn live(
     }
 }
 
+/// Ends a node whose disk is an old copy, so that its next start sets the directory aside.
+async fn condemn(inner: &Arc<Inner>, why: String) {
+    let (disk, layout, text) = (inner.disk.clone(), inner.config.layout.clone(), why.clone());
+    let write = move || memkv_storage::condemn(&*disk, &layout, &text);
+    let condemned = blocking(&inner.env, write).await;
+    inner.fail(match condemned {
+        Ok(Ok(())) => FatalError::OldDisk(why),
+        Ok(Err(error)) => FatalError::Disk(format!("{why}; {error}")),
+        Err(error) => FatalError::Disk(format!("{why}; {error}")),
+    });
+}
+
 async fn start_engine(
     inner: &Arc<Inner>,
     identity: &Identity,
@@ -550,6 +583,8 @@ async fn start_engine(
         space: inner.space.clone(),
         askers: inner.askers.clone(),
         declared: inner.declared.clone(),
+        memory: inner.memory.clone(),
+        wal: inner.storage.wal.clone(),
     };
     let machine = StateMachine::new(
         inner.replica.clone(),

@@ -27,6 +27,7 @@ pub(crate) async fn gracefully(inner: &Arc<Inner>) {
         }
     };
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
+    crate::memory::save(inner, true).await;
 }
 
 /// Transfers leadership to a voter that `fits`, for as long as an operator can wait; after that the

@@ -47,11 +47,13 @@ pub(crate) enum Kind {
     Attend = 14,
     /// Have you voted for this leader last?
     Confirm = 15,
+    /// What do you remember of me?
+    Recall = 16,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Result<Self, DecodeError> {
-        const ALL: [Kind; 15] = [
+        const ALL: [Kind; 16] = [
             Kind::Append,
             Kind::Vote,
             Kind::PreVote,
@@ -67,6 +69,7 @@ impl Kind {
             Kind::Publish,
             Kind::Attend,
             Kind::Confirm,
+            Kind::Recall,
         ];
         ALL.into_iter()
             .find(|kind| *kind as u8 == value)

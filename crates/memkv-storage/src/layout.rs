@@ -9,6 +9,8 @@
 //! metadata_path/
 //!   metadata-a  metadata-b                      term and vote, identity, boot counter, frontier
 //!   clock                                       log time and the machine's; never synced
+//!   peers                                       what the peers have told; two slots, rarely synced
+//!   condemned                                   why this directory must be set aside
 //! snapshot_path/
 //!   00000000000000000500-...-....snap           index, term (hex), leader (hex): the newest two
 //!   incoming-1.part  building-2.part            unfinished; removed at the next start
@@ -25,6 +27,8 @@
 //! | `metadata-a` | yes, while being overwritten | `metadata-b` holds the last acknowledged value |
 //! | `metadata-b` | yes, while being overwritten | `metadata-a` is complete and at least as new |
 //! | `clock` | yes | it says nothing; the wall clock or the peers do |
+//! | `peers` | yes, one of its slots | the other slot, which is older, or nothing is remembered |
+//! | `condemned` | its text | the directory is set aside all the same |
 //! | snapshot | never: synced and re-read before the rename | the older one, if the log covers the gap; else refuse |
 //! | `*.part`, `spare-*`, `reserve` | always | removed or overwritten |
 //!
@@ -44,6 +48,12 @@ pub(crate) const METADATA_FILES: [&str; 2] = ["metadata-a", "metadata-b"];
 
 /// Name of the file that carries the log clock over a restart of the process.
 pub(crate) const CLOCK_FILE: &str = "clock";
+
+/// Name of the file with what a node remembers of its peers.
+pub(crate) const PEERS_FILE: &str = "peers";
+
+/// Name of the file that says why a directory must not be used any more.
+pub(crate) const CONDEMNED_FILE: &str = "condemned";
 
 /// Directories with contents set aside start with this.
 pub(crate) const QUARANTINE_PREFIX: &str = "quarantine-";
@@ -137,6 +147,7 @@ pub(crate) fn is_data_name(name: &str) -> bool {
     parse_segment_name(name).is_some()
         || is_spare_name(name)
         || METADATA_FILES.iter().any(|file| name.starts_with(file))
+        || [PEERS_FILE, CONDEMNED_FILE].contains(&name)
         || ends.iter().any(|end| name.ends_with(end))
 }
 

@@ -11,8 +11,11 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::disk::{DirLock, Disk};
 use crate::histogram::Histogram;
-use crate::layout::{Layout, Options, QUARANTINE_PREFIX, RESERVE_FILE, is_data_name};
+use crate::layout::{
+    CONDEMNED_FILE, Layout, Options, QUARANTINE_PREFIX, RESERVE_FILE, is_data_name,
+};
 use crate::metadata::{self, Found, Metadata, MetadataFiles, Stored};
+use crate::peers_file::check_condemned;
 use crate::reader::LogReader;
 use crate::recovery::{self, Claims, Recovered, TornTail};
 use crate::shared::{Inner, LogState, Shared};
@@ -129,6 +132,7 @@ impl OpenError {
 /// See [`OpenError`]. After [`OpenError::Corrupt`] and [`OpenError::Metadata`] nothing was changed.
 pub fn open(disk: Arc<dyn Disk>, layout: &Layout, options: Options) -> Result<Opened, OpenError> {
     let locks = Arc::new(lock(&*disk, layout)?);
+    check_condemned(&*disk, layout)?;
     let names = recovery::list(&*disk, &layout.log)
         .map_err(|error| OpenError::io("list", &layout.log, error))?;
     let (stored, first_valid, mut report) = read_metadata(&*disk, layout, &names)?;
@@ -395,7 +399,13 @@ pub fn quarantined(disk: &dyn Disk, layout: &Layout) -> Result<Option<PathBuf>, 
 
 fn set_aside(disk: &dyn Disk, dir: &Path, target: &Path) -> io::Result<()> {
     disk.create_dir_all(target)?;
-    for name in disk.read_dir(dir)? {
+    let (last, mut names): (Vec<String>, Vec<String>) = disk
+        .read_dir(dir)?
+        .into_iter()
+        .partition(|name| name == CONDEMNED_FILE);
+    // What condemns the rest goes last.
+    names.extend(last);
+    for name in names {
         if name == RESERVE_FILE {
             disk.remove_file(&dir.join(name))?;
         } else if is_data_name(&name) {

@@ -17,6 +17,26 @@ fn reopen(disk: &SimDisk) -> Node {
 }
 
 #[test]
+fn a_condemned_directory_is_set_aside_as_a_whole() {
+    let disk = SimDisk::new(1);
+    let mut node = reopen(&disk);
+    node.append(vec![record(1, 0, 10)]).unwrap();
+    memkv_storage::condemn(&disk, &layout(), "its disk went back in time").unwrap();
+    let disk = disk.crash(1);
+    let refused = Node::open(Arc::new(disk.clone()), options()).err().unwrap();
+    let why = refused.to_string();
+    assert!(
+        why.contains("condemned") && why.contains("went back in time"),
+        "{why}"
+    );
+    assert!(matches!(refused, OpenError::Corrupt { .. }));
+    let aside = quarantine(Arc::new(disk.clone()), &layout()).unwrap();
+    assert!(disk.open(&aside.join("condemned")).is_ok());
+    let node = reopen(&disk);
+    assert!(node.opened.recovery.fresh, "the node begins anew");
+}
+
+#[test]
 fn full_disk_takes_the_reserve_and_says_so() {
     let disk = SimDisk::new(1);
     disk.set_capacity(Some(40 << 20));

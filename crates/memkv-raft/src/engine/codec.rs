@@ -173,9 +173,11 @@ pub(crate) fn read_vote(reader: &mut Reader) -> Result<Vote, DecodeError> {
 /// Header fields, then one part per payload: the payloads are shared with the log.
 pub(crate) fn encode_append(
     request: &AppendEntriesRequest<TypeConfig>,
+    durable: u64,
     mut header: BytesMut,
 ) -> Frame {
     put_vote(&mut header, &request.vote);
+    header.put_u64_le(durable);
     put_option(&mut header, request.prev_log_id.as_ref(), put_log_id);
     put_option(&mut header, request.leader_commit.as_ref(), put_log_id);
     header.put_u32_le(len32(request.entries.len()));
@@ -204,8 +206,9 @@ fn unpinned(payload: Bytes) -> Bytes {
 
 pub(crate) fn decode_append(
     mut reader: Reader,
-) -> Result<AppendEntriesRequest<TypeConfig>, DecodeError> {
+) -> Result<(AppendEntriesRequest<TypeConfig>, u64), DecodeError> {
     let vote = read_vote(&mut reader)?;
+    let durable = reader.u64("durable index")?;
     let prev_log_id = reader.option("previous log id", read_log_id)?;
     let leader_commit = reader.option("commit index", read_log_id)?;
     let headers = reader.list("entries", |reader| {
@@ -220,12 +223,13 @@ pub(crate) fn decode_append(
         })?);
     }
     reader.end("append request")?;
-    Ok(AppendEntriesRequest {
+    let request = AppendEntriesRequest {
         vote,
         prev_log_id,
         entries,
         leader_commit,
-    })
+    };
+    Ok((request, durable))
 }
 
 pub(crate) fn put_append_response(
@@ -395,16 +399,17 @@ mod tests {
     #[test]
     fn an_append_request_survives_the_wire() {
         let request = request();
-        let frame = encode_append(&request, BytesMut::new());
-        let read = decode_append(Reader(frame.into_bytes())).unwrap();
+        let frame = encode_append(&request, 77, BytesMut::new());
+        let (read, durable) = decode_append(Reader(frame.into_bytes())).unwrap();
+        assert_eq!(durable, 77);
         assert_eq!(format!("{request:?}"), format!("{read:?}"));
     }
 
     #[test]
     fn a_small_payload_does_not_keep_its_request_alive() {
-        let whole = encode_append(&request(), BytesMut::new()).into_bytes();
+        let whole = encode_append(&request(), 77, BytesMut::new()).into_bytes();
         let buffer = whole.as_ptr_range();
-        let read = decode_append(Reader(whole)).unwrap();
+        let (read, _) = decode_append(Reader(whole)).unwrap();
         let EntryPayload::Normal(batch) = &read.entries[1].payload else {
             panic!("the second entry holds a batch");
         };
@@ -413,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_cut_append_request_is_refused_at_every_length() {
-        let whole = encode_append(&request(), BytesMut::new()).into_bytes();
+        let whole = encode_append(&request(), 77, BytesMut::new()).into_bytes();
         for len in 0..whole.len() {
             assert!(
                 decode_append(Reader(whole.slice(..len))).is_err(),

@@ -1,7 +1,7 @@
 //! Tests: the adapter declares a vote, a change of membership and a commit index before anything that
 //! depends on it can leave the node. Reads rely on it (`confirm.rs`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ use super::{EngineLogId, Entry, Membership, Vote};
 use crate::clock::LogClock;
 use crate::declared::Declared;
 use crate::identity::Identity;
-use crate::node::Leader;
+use crate::memory::Memory;
+use crate::node::{Leader, Storage};
 use crate::peers::Peers;
 use crate::replica::Replica;
 use crate::session::Session;
@@ -143,7 +144,20 @@ async fn a_commit_index_is_declared_before_a_peer_is_told() {
         }],
         founder: true,
     });
+    let (disk, layout) = (
+        Arc::new(SimDisk::new(1)),
+        Layout::under(Path::new("/memkv")),
+    );
+    let opened = memkv_storage::open(disk.clone(), &layout, Options::default()).unwrap();
+    let storage = Storage {
+        wal: opened.wal,
+        log: opened.log,
+        snapshots: opened.snapshots,
+    };
+    let file = memkv_storage::PeersFile::open(&*disk, &layout).unwrap();
     let mut network = Network {
+        memory: Arc::new(Memory::new(file, None, 1, None, &storage)),
+        wal: storage.wal,
         peers,
         env,
         transfers: Arc::default(),

@@ -15,6 +15,7 @@ use bytes::{BufMut, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
+use memkv_storage::WalHandle;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::EmptyNode;
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -31,6 +32,7 @@ use crate::bytes_io::{DecodeError, Reader, put_blob, put_option};
 use crate::clock::LogClock;
 use crate::declared::Declared;
 use crate::env::blocking;
+use crate::memory::Memory;
 use crate::peers::{PeerError, Peers};
 use crate::space::{Shortage, SpaceWatch};
 use crate::wire::Kind;
@@ -92,6 +94,8 @@ pub(crate) struct Network {
     pub(crate) space: Arc<SpaceWatch>,
     pub(crate) askers: Arc<Askers>,
     pub(crate) declared: Arc<Declared>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) wal: WalHandle,
 }
 
 /// One link of the engine to one peer.
@@ -106,6 +110,8 @@ pub(crate) struct Link {
     space: Arc<SpaceWatch>,
     askers: Arc<Askers>,
     declared: Arc<Declared>,
+    memory: Arc<Memory>,
+    wal: WalHandle,
 }
 
 impl Network {
@@ -120,6 +126,8 @@ impl Network {
             space: self.space.clone(),
             askers: self.askers.clone(),
             declared: self.declared.clone(),
+            memory: self.memory.clone(),
+            wal: self.wal.clone(),
         }
     }
 }
@@ -158,9 +166,14 @@ impl Link {
         if let Some(committed) = &request.leader_commit {
             self.declared.note_commit(committed.index);
         }
-        let frame = codec::encode_append(request, self.peers.envelope(Kind::Append, self.to));
+        let durable = self.wal.durable().map_or(0, |id| id.index);
+        let header = self.peers.envelope(Kind::Append, self.to);
+        let frame = codec::encode_append(request, durable, header);
         let call = self.peers.call(self.to, self.append_lane, frame, timeout);
-        let (space, to) = (self.space.clone(), self.to);
+        let (space, memory, to) = (self.space.clone(), self.memory.clone(), self.to);
+        let term = request.vote.leader_id.term;
+        let last = request.entries.last().map(|entry| entry.log_id);
+        let last = last.or(request.prev_log_id);
         Box::pin(async move {
             let mut body = call.await.map_err(|error| rpc_error(&error))?;
             let read = |body: &mut Reader| {
@@ -174,6 +187,14 @@ impl Link {
             };
             let (response, shortage) = read(&mut body).map_err(|error| bad_answer(&error))?;
             space.note(to, shortage);
+            let acknowledged = match &response {
+                AppendEntriesResponse::Success => last,
+                AppendEntriesResponse::PartialSuccess(through) => *through,
+                AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => None,
+            };
+            if let Some(through) = acknowledged {
+                memory.note_mark(to, term, through.index);
+            }
             Ok(response)
         })
     }
@@ -209,6 +230,10 @@ impl Link {
         // Whoever wins has heard a majority: if any of them knows the time, the next leader does.
         let clock = crate::wire::read_clock(&mut body).map_err(|error| bad_answer(&error))?;
         self.clock.learn(clock);
+        if kind == Kind::Vote && response.vote_granted {
+            self.memory
+                .note_mark(self.to, request.vote.leader_id.term, 0);
+        }
         Ok(response)
     }
 
