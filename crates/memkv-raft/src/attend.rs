@@ -146,7 +146,7 @@ impl Suspicion {
 
     /// Whether this node owes `leader` the lease that its engine has forgotten: the alarm was false,
     /// and the leader was heard within `lease`.
-    pub(crate) fn owes_lease(
+    fn owes_lease(
         &self,
         leader: Option<Leader>,
         heard_at: Option<Instant>,
@@ -155,6 +155,13 @@ impl Suspicion {
         leader.is_some_and(|leader| self.is_over(leader, heard_at))
             && heard_at.is_some_and(|at| at.elapsed() < lease)
     }
+}
+
+/// Whether this node hears a leader whose lease its engine has forgotten by a false alarm.
+pub(crate) fn owes_lease(inner: &Inner) -> bool {
+    let leader = *inner.leader.borrow();
+    let lease = inner.config.engine_timeouts().1;
+    inner.suspicion.owes_lease(leader, inner.heard_at(), lease)
 }
 
 /// Watches the leader's process, and asks for votes whenever it is dead.

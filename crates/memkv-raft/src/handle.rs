@@ -155,7 +155,7 @@ fn vote(inner: Arc<Inner>, raft: Raft, kind: Kind, mut body: Reader) -> Answer {
         let candidate = request.vote.leader_id;
         inner.memory.note_mark(candidate.node_id, candidate.term, 0);
     }
-    if !request.leadership_transfer && inner.owes_lease() {
+    if !request.leadership_transfer && attend::owes_lease(inner.as_ref()) {
         return answer(wire::refused("this node hears a leader"));
     }
     Box::pin(async move {

@@ -17,6 +17,8 @@ use crate::engine::codec;
 pub struct Inspection {
     /// This node's id.
     pub node_id: u64,
+    /// Term of its vote.
+    pub term: u64,
     /// Term and node id of the vote that it leads under.
     pub leads: Option<(u64, u64)>,
     /// Last entry that it knows to be committed.
@@ -61,6 +63,7 @@ impl Node {
         let leader_id = metrics.vote.leader_id;
         Some(Inspection {
             node_id: inner.peers.my_id(),
+            term: leader_id.term,
             leads: leads.then_some((leader_id.term, leader_id.node_id)),
             committed: metrics.local_committed.as_ref().map(codec::storage_id),
             applied: inner.replica.applied_index(),
@@ -78,6 +81,13 @@ impl Node {
                 .as_ref()
                 .map(|at| openraft::Instant::elapsed(&**at)),
         })
+    }
+
+    /// Term and index up to which a node has told this one that it is durable.
+    #[doc(hidden)]
+    pub fn remembers(&self, id: u64) -> Option<(u64, u64)> {
+        let mark = self.inner.memory.recall(id)?.mark;
+        Some((mark.term, mark.index))
     }
 
     /// Last entry that is durable here, in the log or in a snapshot.

@@ -44,7 +44,7 @@ use crate::env::blocking;
 use crate::node::{Inner, Storage};
 use crate::peers::PeerError;
 use crate::wire::{self, Kind};
-use crate::{Frame, Lane, Peer};
+use crate::{FatalError, Frame, Lane, Peer};
 
 /// Version of the encoding.
 const VERSION: u8 = 1;
@@ -149,6 +149,11 @@ impl Memory {
         }
     }
 
+    /// Whether the disk held a vote or a log when this process began.
+    pub(crate) fn began_with_data(&self) -> bool {
+        self.own.mark != Mark::default()
+    }
+
     /// A peer has spoken, in this life.
     pub(crate) fn note_boot(&self, id: u64, boot: u64) {
         let mut state = self.state.lock();
@@ -170,7 +175,7 @@ impl Memory {
         }
     }
 
-    fn recall(&self, id: u64) -> Option<Remembered> {
+    pub(crate) fn recall(&self, id: u64) -> Option<Remembered> {
         self.state.lock().peers.get(&id).copied()
     }
 
@@ -239,8 +244,23 @@ pub(crate) fn answer(inner: &Inner, from: u64) -> Frame {
     wire::ok(|out| put_option(out, remembered.as_ref(), |out, of| of.put(out)))
 }
 
+/// Compares this node's disk with what the peers remember, and marks an old one so that the next start
+/// sets it aside.
+pub(crate) async fn check_disk(inner: &Inner) -> Result<(), FatalError> {
+    let Some(why) = is_outdated(inner).await else {
+        return Ok(());
+    };
+    let (disk, layout, text) = (inner.disk.clone(), inner.config.layout.clone(), why.clone());
+    let write = move || memkv_storage::condemn(&*disk, &layout, &text);
+    Err(match blocking(&inner.env, write).await {
+        Ok(Ok(())) => FatalError::OldDisk(why),
+        Ok(Err(error)) => FatalError::Disk(format!("{why}; {error}")),
+        Err(error) => FatalError::Disk(format!("{why}; {error}")),
+    })
+}
+
 /// Asks all peers that can be reached, and says why this node's disk is an old one, if it is.
-pub(crate) async fn is_outdated(inner: &Inner) -> Option<String> {
+async fn is_outdated(inner: &Inner) -> Option<String> {
     #[cfg(memkv_bugs)]
     if crate::bugs::active(crate::bugs::Bug::TrustOldDisk) {
         return None;

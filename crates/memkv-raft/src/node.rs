@@ -30,7 +30,6 @@ use crate::engine::log_store::LogStore;
 use crate::engine::network::{Network, Transfers};
 use crate::engine::settings::settings;
 use crate::engine::state_machine::StateMachine;
-use crate::env::blocking;
 use crate::formation::{self, Prepare};
 use crate::handle::{self, Incoming};
 use crate::identity::Identity;
@@ -140,7 +139,8 @@ impl Inner {
     pub(crate) async fn is_initialized(&self) -> bool {
         match self.raft.get() {
             Some(raft) => raft.is_initialized().await.unwrap_or(true),
-            None => false,
+            // The engine waits for what the peers remember.
+            None => self.memory.began_with_data(),
         }
     }
 
@@ -172,13 +172,6 @@ impl Inner {
     /// When this process last accepted something from a leader.
     pub(crate) fn heard_at(&self) -> Option<Instant> {
         *self.heard_at.lock()
-    }
-
-    /// Whether this node hears a leader whose lease its engine has forgotten by a false alarm.
-    pub(crate) fn owes_lease(&self) -> bool {
-        let leader = *self.leader.borrow();
-        let lease = self.config.engine_timeouts().1;
-        self.suspicion.owes_lease(leader, self.heard_at(), lease)
     }
 
     /// Notes that the leader was heard.
@@ -297,11 +290,13 @@ impl Node {
             log: opened.log,
             snapshots: opened.snapshots,
         };
+        let log_is_empty = storage.log.last().is_none() && storage.snapshots.latest().is_none();
+        let vote = directory::vote_to_start_with(identity.as_ref(), &opened.metadata, log_is_empty);
         let memory = Memory::new(
             peers_file,
             identity.as_ref().map(|identity| identity.cluster),
             boot,
-            opened.metadata.hard_state,
+            vote,
             &storage,
         );
         let inner = Arc::new(Inner {
@@ -342,9 +337,6 @@ impl Node {
             // The new boot must be durable before anyone hears of it.
             inner.save_identity(identity).await?;
         }
-        let log_is_empty =
-            inner.storage.log.last().is_none() && inner.storage.snapshots.latest().is_none();
-        let vote = directory::vote_to_start_with(identity.as_ref(), &opened.metadata, log_is_empty);
         let log_store = LogStore::new(
             inner.storage.wal.clone(),
             inner.storage.log.clone(),
@@ -512,8 +504,8 @@ async fn live(
 ) {
     let identity = match inner.peers.identity() {
         Some(identity) => {
-            if let Some(why) = memory::is_outdated(&inner).await {
-                return condemn(&inner, why).await;
+            if let Err(error) = memory::check_disk(&inner).await {
+                return inner.fail(error);
             }
             identity
         }
@@ -556,18 +548,6 @@ async fn live(
             tracing::info!(%error, "the engine is initialized already");
         }
     }
-}
-
-/// Ends a node whose disk is an old copy, so that its next start sets the directory aside.
-async fn condemn(inner: &Arc<Inner>, why: String) {
-    let (disk, layout, text) = (inner.disk.clone(), inner.config.layout.clone(), why.clone());
-    let write = move || memkv_storage::condemn(&*disk, &layout, &text);
-    let condemned = blocking(&inner.env, write).await;
-    inner.fail(match condemned {
-        Ok(Ok(())) => FatalError::OldDisk(why),
-        Ok(Err(error)) => FatalError::Disk(format!("{why}; {error}")),
-        Err(error) => FatalError::Disk(format!("{why}; {error}")),
-    });
 }
 
 async fn start_engine(

@@ -3,7 +3,7 @@
 
 /// A bug's name on the command line, and how it is switched on.
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 13] = {
+const BUGS: [(&str, fn()); 14] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
     [
         ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
@@ -31,6 +31,9 @@ const BUGS: [(&str, fn()); 13] = {
         ("forget-clock", || raft::set(Some(raft::Bug::ForgetClock))),
         ("confirm-any-vote", || {
             raft::set(Some(raft::Bug::ConfirmAnyVote))
+        }),
+        ("trust-old-disk", || {
+            raft::set(Some(raft::Bug::TrustOldDisk))
         }),
         ("forget-commit", || raft::set(Some(raft::Bug::ForgetCommit))),
     ]

@@ -53,6 +53,10 @@ pub(crate) struct Host {
     pub(crate) disk_stalled_until: Option<Instant>,
     /// The current process has met a disk error on purpose, and may die of it.
     pub(crate) excused: bool,
+    /// The current process stops in order.
+    pub(crate) stops: bool,
+    /// Its disk was put back to an older copy, and nobody has noticed yet.
+    pub(crate) is_old: bool,
     /// Its directory was emptied or damaged, and the cluster has not given it a new place yet.
     pub(crate) loss: Option<Loss>,
     /// How often a directory of this host has been set aside.
@@ -114,6 +118,8 @@ impl Cluster {
                     disk_slowness: 1,
                     disk_stalled_until: None,
                     excused: false,
+                    stops: false,
+                    is_old: false,
                     loss: None,
                     quarantines: 0,
                 })

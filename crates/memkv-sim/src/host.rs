@@ -90,6 +90,7 @@ impl Cluster {
         self.invariants
             .note_clock(slot, forgets, self.trace.micros());
         host.excused = false;
+        host.stops = false;
         if matches!(death, Death::Power) {
             host.boot_id += 1;
         }
@@ -109,12 +110,14 @@ impl Cluster {
     /// Stops a host's process in order; it starts again after a while.
     pub(crate) async fn stop(self: &Arc<Self>, slot: usize) {
         let (node, generation, stopping) = {
-            let host = self.hosts[slot].lock();
+            let mut host = self.hosts[slot].lock();
             let Some(life) = &host.life else { return };
             let Some(node) = life.node.clone() else {
                 return;
             };
-            (node, life.generation, life.stopping.clone())
+            let stopping = (node, life.generation, life.stopping.clone());
+            host.stops = true;
+            stopping
         };
         self.trace.line(format_args!("{} stops", name(slot)));
         node.shutdown().await;
@@ -239,7 +242,9 @@ impl Cluster {
         let set_aside = quarantines > host.quarantines;
         host.quarantines = quarantines;
         let loss = host.loss;
-        if let Some(known) = host.loss.take_if(|loss| !loss.gone)
+        // An old disk is found a little later than damage.
+        let is_old = host.is_old;
+        if let Some(known) = host.loss.take_if(|loss| !loss.gone && !is_old)
             && set_aside
         {
             host.loss = Some(Loss {
@@ -285,18 +290,46 @@ impl Cluster {
             self.wipe(slot);
             return;
         }
+        if let FatalError::OldDisk(_) = error {
+            if !std::mem::take(&mut self.hosts[slot].lock().is_old) {
+                let seen = format!("{}, and nobody put it back: {error}", name(slot));
+                return self.violated("a disk is taken for an old one only if it is one", seen);
+            }
+            self.trace.count("old disks found");
+            return self.restart(slot, self.death(), "its disk is an old one");
+        }
         if !self.hosts[slot].lock().excused {
             let seen = format!("{} failed, and its disk had not: {error}", name(slot));
             return self.violated("a node fails only with its disk", seen);
         }
         self.trace.count("processes ended by their disk");
         // The kernel may have dropped what it could not write, or still show it.
-        let death = if self.dice.coin() {
+        self.restart(slot, self.death(), "its disk failed");
+    }
+
+    fn death(&self) -> Death {
+        if self.dice.coin() {
             Death::Power
         } else {
             Death::Process
-        };
-        self.restart(slot, death, "its disk failed");
+        }
+    }
+
+    /// Ends a host's process, puts its disk back to an older copy of itself, and starts it again.
+    pub(crate) fn put_back(self: &Arc<Self>, slot: usize, image: disk::SimDisk) {
+        self.kill(slot, Death::Process, "to be put back to an old copy");
+        {
+            let mut host = self.hosts[slot].lock();
+            host.disk = Arc::new(image);
+            host.is_old = true;
+            host.loss = Some(Loss {
+                node_id: self.invariants.node_id(slot),
+                gone: false,
+            });
+        }
+        self.invariants.note_wipe(slot);
+        self.invariants.note_clock(slot, true, self.trace.micros());
+        self.start(slot);
     }
 
     /// Kills a host's process, empties its directory, and starts it again after a while.
@@ -310,6 +343,7 @@ impl Cluster {
                 gone: true,
             });
             host.quarantines = 0;
+            host.is_old = false;
         }
         self.invariants.note_wipe(slot);
         self.invariants.note_clock(slot, true, self.trace.micros());

@@ -49,6 +49,8 @@ const EARLY_AMBUSHES: [Ambush; 5] = [
 const EARLY_FAULTS_EVERY: Duration = Duration::from_millis(300);
 /// Most free space on a full disk, in bytes.
 const FULL_DISK_BYTES: u64 = 256 * 1024;
+/// How long the old copy of a disk may take to be outgrown, and to be found.
+const OLD_DISK_PATIENCE: Duration = Duration::from_secs(5);
 /// Most disk operations before a death inside them.
 const DISK_OPERATIONS: u64 = 40;
 
@@ -139,6 +141,7 @@ impl Nemesis {
             Fault::Corrupt => self.corrupt(slot),
             Fault::Clock => self.clock(slot),
             Fault::FullDisk => self.full_disks(slot),
+            Fault::OldDisk => self.old_disk(slot).await,
         }
     }
 
@@ -375,6 +378,70 @@ impl Nemesis {
         self.note(&format!("{}'s clock is off by {jump} ms", name(slot)));
         debug_assert!(hour < WALL_CLOCK_START_MS);
         self.cluster.hosts[slot].lock().skew_ms = jump;
+    }
+
+    /// Puts a disk back to what it was, once a node that goes on remembers better; all are reachable
+    /// then. Where that does not come about, nothing is promised and nothing is done.
+    async fn old_disk(&self, slot: usize) {
+        self.try_old_disk(slot).await;
+        let weather = self.cluster.swarm.weather.clone();
+        self.cluster.net.set_weather(weather);
+    }
+
+    async fn try_old_disk(&self, slot: usize) {
+        let Some(now) = self.cluster.node(slot).and_then(|node| node.inspect()) else {
+            return;
+        };
+        let image = self.cluster.hosts[slot].lock().disk.image();
+        // The copy holds this or less.
+        let held = (now.term, now.log.last().map_or(0, |id| id.index));
+        self.quiet();
+        let deadline = Instant::now() + OLD_DISK_PATIENCE;
+        while !self.is_outgrown(slot, now.node_id, held) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if !self.may_lose(slot) {
+            return;
+        }
+        self.cluster.trace.count("disks put back");
+        self.note(&format!("{}'s disk goes back in time", name(slot)));
+        self.cluster.put_back(slot, image);
+        let deadline = Instant::now() + OLD_DISK_PATIENCE;
+        while self.cluster.hosts[slot].lock().is_old {
+            if Instant::now() >= deadline {
+                let seen = format!("{} goes on with an old disk", name(slot));
+                let promise = "a disk that went back in time is set aside";
+                return self.cluster.violated(promise, seen);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends what may come between nodes.
+    fn quiet(&self) {
+        self.cluster.net.ignore_all();
+        self.cluster.net.heal();
+        let calm = self.cluster.swarm.weather.calm();
+        self.cluster.net.set_weather(calm);
+    }
+
+    /// Whether all other nodes go on, and one remembers more of this one than was `held`.
+    fn is_outgrown(&self, slot: usize, node_id: u64, held: (u64, u64)) -> bool {
+        let others = || (0..self.cluster.nodes()).filter(|other| *other != slot);
+        let goes_on = |other: usize| {
+            let host = self.cluster.hosts[other].lock();
+            host.life.is_some() && host.disk.is_powered() && !host.excused && !host.stops
+        };
+        let remembers = |other: usize| {
+            let mark = self.cluster.node(other)?.remembers(node_id)?;
+            Some(mark > held)
+        };
+        others().all(goes_on)
+            && others().any(|other| remembers(other) == Some(true))
+            && self.cluster.invariants.node_id(slot) == node_id
     }
 
     /// One disk, or all of them, have hardly any space for a while.

@@ -41,11 +41,13 @@ pub enum Fault {
     Clock,
     /// A disk has hardly any space left, for a while.
     FullDisk,
+    /// A disk is put back to an older copy of itself.
+    OldDisk,
 }
 
 impl Fault {
     /// All faults, with their weight against each other.
-    const ALL: [(Fault, u64); 15] = [
+    const ALL: [(Fault, u64); 16] = [
         (Fault::Crash, 4),
         (Fault::CrashLeader, 3),
         (Fault::PowerLoss, 1),
@@ -61,13 +63,14 @@ impl Fault {
         (Fault::Corrupt, 1),
         (Fault::Clock, 1),
         (Fault::FullDisk, 1),
+        (Fault::OldDisk, 1),
     ];
 
     /// Whether it makes sense in a cluster of one.
     fn fits_one(self) -> bool {
         !matches!(
             self,
-            Fault::Partition | Fault::Flap | Fault::Storm | Fault::CrashOnRequest
+            Fault::Partition | Fault::Flap | Fault::Storm | Fault::CrashOnRequest | Fault::OldDisk
         )
     }
 }

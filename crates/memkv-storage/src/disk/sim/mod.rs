@@ -97,6 +97,18 @@ impl SimDisk {
         self.next_process(&mut state)
     }
 
+    /// A disk of its own with what is on this one now, as an image that is put back later. This one
+    /// goes on.
+    #[must_use = "it is the copy"]
+    pub fn image(&self) -> Self {
+        let mut state = self.state.lock().clone();
+        state.start_process();
+        Self {
+            process: state.process,
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
     fn next_process(&self, state: &mut State) -> Self {
         state.start_process();
         Self {
