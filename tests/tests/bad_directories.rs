@@ -349,6 +349,34 @@ fn copy_data(from: &Node, to: &Node) {
 }
 
 #[test]
+fn a_directory_that_is_put_back_to_an_old_copy_is_set_aside_and_the_node_replaced() {
+    let mut cluster = killed_cluster();
+    let copy = Node::new(cluster.root());
+    copy_data(&cluster.nodes[0], &copy);
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    for node in &mut cluster.nodes {
+        node.wait_serving();
+    }
+    set(&mut cluster.nodes[1].seed(), "later", "kept");
+    cluster.nodes[0].kill();
+    copy_data(&copy, &cluster.nodes[0]);
+    cluster.nodes[0].start();
+    let new_id = eventually("the node was replaced", REPLACED_LIMIT, || {
+        let status = cluster.nodes[0].status()?;
+        let id = status["node_id"].as_u64().unwrap();
+        (status["phase"] == "serving" && id > 3).then_some(id)
+    });
+    assert!(new_id > 3, "an id that was never used: {new_id}");
+    let output = cluster.nodes[0].process().output();
+    assert!(output.contains("went back in time"), "{output}");
+    let metadata = cluster.nodes[0].dir.join("metadata/quarantine-1");
+    assert!(metadata.join("condemned").is_file(), "the old copy is kept");
+    holds(&cluster.nodes[0], "later", "kept");
+}
+
+#[test]
 fn another_nodes_directory_is_refused_with_both_names() {
     let mut cluster = killed_cluster();
     copy_data(&cluster.nodes[1], &cluster.nodes[0]);

@@ -35,12 +35,14 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::join_all;
-use memkv_storage::{HardState, MAX_PEERS_BYTES, PeersFile};
+use memkv_storage::disk::Disk;
+use memkv_storage::{HardState, Layout, MAX_PEERS_BYTES, OpenError, PeersFile};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::bytes_io::{DecodeError, Reader, put_option};
 use crate::env::blocking;
+use crate::identity::Identity;
 use crate::node::{Inner, Storage};
 use crate::peers::PeerError;
 use crate::wire::{self, Kind};
@@ -118,35 +120,28 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Goes on from what was saved for this cluster; `vote` and `storage` are what the disk holds.
-    pub(crate) fn new(
-        (file, saved): (PeersFile, Option<Bytes>),
-        cluster: Option<[u8; 16]>,
-        boot: u64,
-        vote: Option<HardState>,
-        storage: &Storage,
-    ) -> Self {
+    /// Goes on from what was saved for this cluster; `own` is what this node's disk holds.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        layout: &Layout,
+        identity: Option<&Identity>,
+        own: Remembered,
+    ) -> Result<Self, OpenError> {
+        let (file, saved) = PeersFile::open(disk, layout)?;
         let peers = saved.map(|saved| decode(Reader(saved)));
-        let peers = match (peers, cluster) {
-            (Some(Ok((of, peers))), Some(cluster)) if of == cluster => peers,
+        let peers = match (peers, identity) {
+            (Some(Ok((cluster, peers))), Some(identity)) if cluster == identity.cluster => peers,
             _ => BTreeMap::new(),
-        };
-        let own = Remembered {
-            boot,
-            mark: Mark {
-                term: vote.map_or(0, |vote| vote.term),
-                index: end(storage),
-            },
         };
         let state = State {
             peers,
             is_new: false,
         };
-        Self {
+        Ok(Self {
             file,
             own,
             state: Mutex::new(state),
-        }
+        })
     }
 
     /// Whether the disk held a vote or a log when this process began.
@@ -186,12 +181,18 @@ impl Memory {
     }
 }
 
-/// Index at which a node's data ends: of its log or its newest snapshot.
-fn end(storage: &Storage) -> u64 {
+/// What the disk of a process that begins with this boot holds.
+pub(crate) fn held(boot: u64, vote: Option<HardState>, storage: &Storage) -> Remembered {
     let log = storage.log.last().or(storage.log.purged());
     let snapshot = storage.snapshots.latest().map(|meta| meta.last);
     let ends = [log, snapshot].into_iter().flatten();
-    ends.map(|id| id.index).max().unwrap_or(0)
+    Remembered {
+        boot,
+        mark: Mark {
+            term: vote.map_or(0, |vote| vote.term),
+            index: ends.map(|id| id.index).max().unwrap_or(0),
+        },
+    }
 }
 
 fn encode(cluster: [u8; 16], peers: &BTreeMap<u64, Remembered>) -> Bytes {

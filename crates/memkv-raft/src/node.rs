@@ -272,7 +272,6 @@ impl Node {
         let (clock_file, saved) = memkv_storage::ClockFile::open(&*disk, &config.layout)?;
         let clock = Arc::new(LogClock::resume(env.clone(), saved, Some(clock_file)));
         clock.applied(replica.machine.read().store.stamp_ms());
-        let peers_file = memkv_storage::PeersFile::open(&*disk, &config.layout)?;
         let me = config.me.clone();
         let peers = Arc::new(Peers::new(
             me,
@@ -292,13 +291,8 @@ impl Node {
         };
         let log_is_empty = storage.log.last().is_none() && storage.snapshots.latest().is_none();
         let vote = directory::vote_to_start_with(identity.as_ref(), &opened.metadata, log_is_empty);
-        let memory = Memory::new(
-            peers_file,
-            identity.as_ref().map(|identity| identity.cluster),
-            boot,
-            vote,
-            &storage,
-        );
+        let own = memory::held(boot, vote, &storage);
+        let memory = Memory::open(&*disk, &config.layout, identity.as_ref(), own)?;
         let inner = Arc::new(Inner {
             storage,
             memory: Arc::new(memory),

@@ -2,12 +2,14 @@
 //! Never returns while the node serves; whatever goes wrong is said once, with what to do.
 
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use memkv_proto::Durability;
 use memkv_proto::config::split_addr;
-use memkv_raft::{Node, NodeStatus, Phase, StartError};
+use memkv_raft::{FatalError, Node, NodeStatus, Phase, StartError};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -150,6 +152,9 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         failure = node.failed() => {
             tracing::error!(%failure, "the node has failed");
             say::error(&failure);
+            if let FatalError::OldDisk(_) = failure {
+                begin_anew();
+            }
             return Ok(exit::FAILED);
         }
         (name, _) = signals.next() => tracing::info!(signal = name, "stopping"),
@@ -160,6 +165,19 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let code = stop(&node, &api, &mut signals).await;
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(code)
+}
+
+/// Puts a new process in the place of this one, which finds its directory marked and sets it aside.
+/// Returns only if the system refuses; then whoever started this process must do it.
+fn begin_anew() {
+    let arguments = std::env::args_os().skip(1);
+    let refused = match std::env::current_exe() {
+        Ok(program) => Command::new(program).args(arguments).exec(),
+        Err(error) => error,
+    };
+    say::error(format_args!(
+        "cannot start anew ({refused}): start this node again"
+    ));
 }
 
 /// Waits until the node answers; an exit code if it never will.

@@ -24,8 +24,8 @@ use super::{EngineLogId, Entry, Membership, Vote};
 use crate::clock::LogClock;
 use crate::declared::Declared;
 use crate::identity::Identity;
-use crate::memory::Memory;
-use crate::node::{Leader, Storage};
+use crate::memory::{Memory, Remembered};
+use crate::node::Leader;
 use crate::peers::Peers;
 use crate::replica::Replica;
 use crate::session::Session;
@@ -149,15 +149,10 @@ async fn a_commit_index_is_declared_before_a_peer_is_told() {
         Layout::under(Path::new("/memkv")),
     );
     let opened = memkv_storage::open(disk.clone(), &layout, Options::default()).unwrap();
-    let storage = Storage {
-        wal: opened.wal,
-        log: opened.log,
-        snapshots: opened.snapshots,
-    };
-    let file = memkv_storage::PeersFile::open(&*disk, &layout).unwrap();
+    let memory = Memory::open(&*disk, &layout, None, Remembered::default()).unwrap();
     let mut network = Network {
-        memory: Arc::new(Memory::new(file, None, 1, None, &storage)),
-        wal: storage.wal,
+        memory: Arc::new(memory),
+        wal: opened.wal,
         peers,
         env,
         transfers: Arc::default(),
