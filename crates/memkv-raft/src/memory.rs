@@ -37,12 +37,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::join_all;
 use memkv_storage::disk::Disk;
 use memkv_storage::{HardState, Layout, MAX_PEERS_BYTES, OpenError, PeersFile};
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::bytes_io::{DecodeError, Reader, put_option};
 use crate::env::blocking;
 use crate::identity::Identity;
+use crate::lock::Mutex;
 use crate::node::{Inner, Storage};
 use crate::peers::PeerError;
 use crate::wire::{self, Kind};
