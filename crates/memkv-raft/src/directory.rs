@@ -100,7 +100,7 @@ pub(crate) async fn load_snapshot(
         .map_err(|error| StartError::Load(format!("cannot load the snapshot: {error}")))?;
     if let Some((meta, store)) = loaded {
         let mut machine = replica.machine.write();
-        machine.replace(store, meta.last_log_id, meta.last_membership);
+        drop(machine.replace(store, meta.last_log_id, meta.last_membership));
         replica.publish(&machine);
         drop(machine);
         if let Some(last) = meta.last_log_id {

@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 pub use parking_lot::RwLockReadGuard;
 
@@ -110,6 +111,15 @@ impl<T> RwLock<T> {
     /// Takes it for reading if that is possible at once.
     pub fn try_read(&self) -> Option<RwLockReadGuard<'_, T>> {
         self.0.try_read()
+    }
+
+    /// Waits until no other thread holds it, and at most so long.
+    pub fn try_write_for(&self, within: Duration) -> Option<RwLockWriteGuard<'_, T>> {
+        let guard = self.0.try_write_for(within)?;
+        Some(RwLockWriteGuard {
+            guard,
+            _held: Held::new(),
+        })
     }
 
     /// Waits until no other thread holds it.

@@ -6,6 +6,7 @@
 //! debug builds check at each taking. Never waits for anything else.
 
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use crate::lock::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -26,6 +27,12 @@ impl<T> Root<T> {
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
         check();
         self.0.read()
+    }
+
+    /// Waits at most so long.
+    pub(crate) fn try_write_for(&self, within: Duration) -> Option<RwLockWriteGuard<'_, T>> {
+        check();
+        self.0.try_write_for(within)
     }
 
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {

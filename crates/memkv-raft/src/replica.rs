@@ -39,17 +39,19 @@ impl Machine {
         }
     }
 
-    /// The store is another one.
+    /// The store is another one; gives back the one before, to be dropped without the lock.
+    #[must_use]
     pub(crate) fn replace(
         &mut self,
         store: Store,
         last_applied: Option<EngineLogId>,
         membership: StoredMembership,
-    ) {
-        self.store = store;
+    ) -> Store {
+        let old = std::mem::replace(&mut self.store, store);
         self.last_applied = last_applied;
         self.membership = Arc::new(membership);
         self.note_book();
+        old
     }
 }
 
@@ -69,6 +71,9 @@ pub(crate) struct Published {
 /// Shared by apply, snapshots, reads and the session.
 pub(crate) struct Replica {
     pub(crate) machine: Root<Machine>,
+    /// Held while an entry is applied, from its first command to its last, and while a snapshot is
+    /// begun, so that none begins within an entry. Taken before the machine.
+    pub(crate) entries: tokio::sync::Mutex<()>,
     /// Held to copy it or to replace it, never while anything else is done.
     published: Mutex<Published>,
     /// Number of log entries applied: one more than the last applied index, 0 for none.
@@ -82,6 +87,7 @@ impl Replica {
     pub(crate) fn new(session: Arc<Session>) -> Self {
         Self {
             machine: Root::new(Machine::default()),
+            entries: tokio::sync::Mutex::new(()),
             published: Mutex::new(Published::default()),
             applied: watch::Sender::new(0),
             unreadable: OnceLock::new(),
@@ -179,7 +185,7 @@ mod tests {
         let book = replica.book();
         let addr = book.member(1).map(|member| &*member.addr);
         assert_eq!((book.cluster(), addr), (Some([7; 16]), Some("a:1")));
-        machine.replace(Store::new(), None, StoredMembership::default());
+        drop(machine.replace(Store::new(), None, StoredMembership::default()));
         machine.installs += 1;
         replica.publish(&machine);
         let published = replica.published();

@@ -170,7 +170,7 @@ pub fn only_removes(group: &[u8], now_ms: u64) -> bool {
         let operation = command.and_then(|command| Operation::decode(command, &|_| Bytes::new()));
         match operation {
             Ok(Operation::Noop | Operation::Del(_)) => true,
-            Ok(Operation::Set(_)) | Err(_) => false,
+            Ok(Operation::Set(_) | Operation::SetMany(_)) | Err(_) => false,
             Ok(Operation::Other(command)) => command.only_removes(now_ms),
         }
     })
@@ -275,6 +275,11 @@ impl<'a> Batch<'a> {
         Ok(batch)
     }
 
+    /// How many bytes of the batch are parts.
+    pub(crate) fn parts_len(&self) -> usize {
+        self.parts.rest().len()
+    }
+
     pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
         let mut parts = self.parts.clone();
         std::iter::from_fn(move || Part::read(&mut parts).ok())
@@ -282,7 +287,7 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Part<'a>, DecodeError> {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Part<'a>, DecodeError> {
         match reader.rest().first() {
             Some(&SYSTEM) => {
                 reader.u8("part")?;
@@ -349,16 +354,9 @@ impl<'a> Group<'a> {
         Ok(self)
     }
 
-    /// The commands; keys and values of those that are not borrowed share `batch`'s memory.
-    pub(crate) fn commands<'b>(
-        &self,
-        batch: &'b Bytes,
-    ) -> impl Iterator<Item = Operation<'a>> + use<'a, 'b> {
-        let mut commands = self.commands.clone();
-        std::iter::from_fn(move || {
-            let command = commands.prefixed("group command").ok()?;
-            Operation::decode(command, &|part| batch.slice_ref(part)).ok()
-        })
+    /// How many bytes the commands have, which end the group.
+    pub(crate) fn commands_len(&self) -> usize {
+        self.commands.rest().len()
     }
 }
 

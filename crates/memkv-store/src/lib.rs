@@ -27,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod applying;
 mod batch;
 mod book;
 #[cfg(memkv_bugs)]
@@ -45,6 +46,7 @@ mod store;
 mod system;
 mod wire;
 
+pub use applying::{Applying, Progress};
 pub use batch::{BatchBuilder, GroupInfo, check_command, check_group, encode_group, only_removes};
 #[doc(hidden)]
 pub use batch::{Logged, read_batch};

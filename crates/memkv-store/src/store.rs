@@ -1,30 +1,19 @@
-//! The store: the whole replicated state, and `apply`, the only way to change it.
+//! The store: the whole replicated state. `apply` (in `applying`) is the only way to change it.
 //!
 //! `apply` never panics, whatever the bytes, and what it does depends on nothing but the state, the
 //! index and the bytes. Invariants: the stamp and the revision never go back; a malformed batch
 //! changes nothing and is never counted as applied.
 
-use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::batch::{Batch, Group, Part};
 use crate::book::Book;
-use crate::command::Operation;
 use crate::keyspace::{Keyspace, Value};
 use crate::session::{Session, Sessions};
 use crate::snapshot::{ShardImage, SnapshotBusy, SnapshotHead};
 use crate::{
-    Garbage, Notice, NoticeClasses, Query, Refusal, Rejected, Reply, ReplyValue, Revision, Seen,
-    SessionId, Sink, SystemOp, SystemOutcome,
+    Garbage, Notice, NoticeClasses, Query, Refusal, ReplyValue, Revision, Seen, SessionId,
+    SystemOp, SystemOutcome,
 };
-
-/// Keys that one entry removes because they are due, at most; what is left goes with the next
-/// entries and is absent anyway. At about half a microsecond each it holds an entry up for some
-/// milliseconds.
-const EXPIRED_PER_ENTRY: usize = 10_000;
-
-/// Commands whose keys the processor fetches at the same time, before the first of them is executed.
-const FETCHED: usize = 16;
 
 /// The replicated state machine. See the crate's documentation for how it is used.
 #[derive(Debug)]
@@ -34,6 +23,8 @@ pub struct Store {
     pub(crate) book: Book,
     pub(crate) revision: Revision,
     pub(crate) applied_index: u64,
+    /// Whether a part of the entry at `applied_index` is still to be executed.
+    pub(crate) is_within_entry: bool,
 }
 
 impl Default for Store {
@@ -52,6 +43,7 @@ impl Store {
             book: Book::default(),
             revision: 0,
             applied_index: 0,
+            is_within_entry: false,
         }
     }
 
@@ -176,102 +168,14 @@ impl Store {
     }
 }
 
-/// Applying.
+/// What applying does besides executing commands, which is in `applying`.
 impl Store {
-    /// Applies the batch of the log entry at `index`; effects go to `sink` in the batch's order.
-    ///
-    /// An entry at or below [`applied_index`](Store::applied_index) is in the state already: it is
-    /// skipped without effects, because executing it twice would be a divergence. A batch that cannot
-    /// be read changes nothing and is not counted: the sink hears of it, and whoever applies must stop
-    /// there, because the entries after it depend on what it did elsewhere.
-    pub fn apply(&mut self, index: u64, batch: &Bytes, sink: &mut dyn Sink) {
-        if index <= self.applied_index {
-            return;
-        }
-        let checked = match Batch::check(batch) {
-            Ok(checked) => checked,
-            Err(why) => return sink.malformed(&why),
-        };
-        self.applied_index = index;
-        self.keys.now_ms = self.keys.now_ms.max(checked.stamp_ms);
-        self.expire();
-        let mut ordinal = 0;
-        for part in checked.parts() {
-            match part {
-                Part::Group(group) => self.apply_group(batch, &group, sink),
-                Part::System(op) => {
-                    let outcome = self.apply_system(index, op);
-                    sink.system(ordinal, &outcome);
-                    ordinal += 1;
-                }
-            }
-        }
-    }
-
-    /// Removes what is due. All of it goes at one revision: it is one event, and whoever watches
-    /// sees it.
-    fn expire(&mut self) {
-        if self.keys.expire(EXPIRED_PER_ENTRY, self.revision + 1) > 0 {
-            self.revision += 1;
-        }
-    }
-
     /// Takes note of an entry that carries no batch, such as the engine's own.
     pub fn mark_applied(&mut self, index: u64) {
         self.applied_index = self.applied_index.max(index);
     }
 
-    /// Executes what a session has not executed yet, answers what it has. Checked once per group.
-    fn apply_group(&mut self, batch: &Bytes, group: &Group<'_>, sink: &mut dyn Sink) {
-        let Group {
-            session: id,
-            first_seq,
-            count,
-            ..
-        } = *group;
-        let Some(session) = self.sessions.get_mut(id) else {
-            return sink.rejected(id, first_seq, count as u64, Rejected::UnknownSession);
-        };
-        let last_seq = session.last_seq();
-        if first_seq > last_seq + 1 {
-            let why = Rejected::Gap {
-                expected: last_seq + 1,
-            };
-            return sink.rejected(id, first_seq, count as u64, why);
-        }
-        session.acknowledge(group.acked_through);
-        let mut commands = (first_seq..).zip(group.commands(batch));
-        let mut next = Vec::with_capacity(FETCHED);
-        loop {
-            next.extend(commands.by_ref().take(FETCHED));
-            match next.len() {
-                0 => break,
-                // What it looks at first is not there sooner for asking twice.
-                1 => {}
-                _ => {
-                    let keys = next.iter().filter_map(|(_, operation)| operation.key());
-                    self.keys.fetch(keys);
-                }
-            }
-            for (seq, operation) in next.drain(..) {
-                if seq > last_seq {
-                    let reply = execute(&mut self.keys, &mut self.revision, &operation);
-                    sink.reply(id, seq, &reply);
-                    session.record(reply);
-                    continue;
-                }
-                #[cfg(memkv_bugs)]
-                if crate::bugs::active(crate::bugs::Bug::DropDedup) {
-                    let reply = execute(&mut self.keys, &mut self.revision, &operation);
-                    sink.reply(id, seq, &reply);
-                    continue;
-                }
-                sink.duplicate(id, seq, session.reply(seq));
-            }
-        }
-    }
-
-    fn apply_system(&mut self, index: u64, op: SystemOp) -> SystemOutcome {
+    pub(crate) fn apply_system(&mut self, index: u64, op: SystemOp) -> SystemOutcome {
         let result = match op {
             SystemOp::Form {
                 cluster,
@@ -341,7 +245,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`SnapshotBusy`] if one has been started and neither finished nor aborted.
+    /// [`SnapshotBusy`] if one has been started and neither finished nor aborted, or within an entry.
     pub fn begin_snapshot(&mut self) -> Result<SnapshotHead, SnapshotBusy> {
         SnapshotHead::begin(self)
     }
@@ -361,14 +265,6 @@ impl Store {
 /// The hash seed of a cluster's keyspace.
 pub(crate) fn seed_of(cluster: &[u8; 16]) -> u64 {
     xxh3_64(cluster)
-}
-
-fn execute(keys: &mut Keyspace, revision: &mut Revision, operation: &Operation<'_>) -> Reply {
-    let value = operation.execute(keys, revision);
-    Reply {
-        revision: *revision,
-        value,
-    }
 }
 
 fn outcome(result: Result<SystemOutcome, Refusal>) -> SystemOutcome {

@@ -4,9 +4,12 @@
 //! serde, so an upgrade or a change of engine touches this folder alone. Rules that the engine
 //! expects of an adapter and the traps it sets are cited where they are met.
 
+mod apply;
 pub(crate) mod codec;
 #[cfg(test)]
 mod declares;
+#[cfg(test)]
+mod giving_way;
 mod load;
 pub(crate) mod log_store;
 pub(crate) mod network;

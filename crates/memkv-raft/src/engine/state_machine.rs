@@ -1,33 +1,31 @@
 //! The engine's state machine on `memkv-store`: apply, build a snapshot, install one.
 //!
-//! Apply never waits, and fails only at a committed entry that cannot be read: it stops there for
-//! good, since the entries after it depend on what it did elsewhere. Snapshots are built beside it: the store keeps pre-images, so
-//! a builder that is slow, or waits for disk space, delays no write.
+//! Apply (in `apply`) never makes the consensus thread wait, and fails only at a committed entry that
+//! cannot be read: it stops there for good, since the entries after it depend on what it did
+//! elsewhere. Snapshots are built beside it: the store keeps pre-images, so a builder that is slow, or
+//! waits for disk space, delays no write.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use memkv_storage::{SnapshotReader, SnapshotReceiver, SnapshotStore, SnapshotWriter};
-use memkv_store::{DecodeError, Rejected, Reply, SessionId, Sink, Store, SystemOutcome};
-use openraft::entry::RaftEntry;
+use memkv_store::{SnapshotHead, Store};
+use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use openraft::{EntryPayload, OptionalSend};
 
-use super::{
-    Applied, EngineLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, codec, load,
-};
+use super::apply::Applier;
+use super::{EngineLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, codec, load};
+use crate::Env;
 use crate::announce::Announcer;
 use crate::clock::LogClock;
 use crate::env::blocking;
-use crate::replica::{Machine, Replica};
+use crate::replica::Replica;
 use crate::stats::Counters;
-use crate::{Env, FatalError, session};
 
-/// Entries that are applied under one lock. Each is bounded by the batcher to about a megabyte, so
-/// readers wait some milliseconds at worst.
+/// Entries that are looked at together.
 const APPLY_CHUNK: usize = 16;
 /// Shards that are written to a snapshot in one piece of blocking work, at most, and how long a piece
 /// goes on: whoever waits for the processor or for the store waits for a piece.
@@ -55,12 +53,8 @@ pub(crate) enum SnapshotData {
 
 /// The engine's handle on the replica.
 pub(crate) struct StateMachine {
-    replica: Arc<Replica>,
+    applier: Applier,
     snapshots: SnapshotStore,
-    clock: Arc<LogClock>,
-    env: Env,
-    counters: Arc<Counters>,
-    announcer: Announcer,
 }
 
 impl StateMachine {
@@ -72,52 +66,14 @@ impl StateMachine {
         counters: Arc<Counters>,
         announcer: Announcer,
     ) -> Self {
-        Self {
+        let applier = Applier {
             replica,
-            snapshots,
             clock,
-            env,
+            announcer: Arc::new(announcer),
             counters,
-            announcer,
-        }
-    }
-}
-
-/// Collects what applying gives back, for this node's session and for proposers.
-#[derive(Default)]
-struct Outcomes {
-    session: Option<SessionId>,
-    events: Vec<session::Event>,
-    system: Vec<SystemOutcome>,
-    malformed: Option<DecodeError>,
-}
-
-impl Sink for Outcomes {
-    fn reply(&mut self, session: SessionId, seq: u64, reply: &Reply) {
-        if self.session == Some(session) {
-            self.events.push(session::Event::Executed {
-                seq,
-                reply: reply.clone(),
-            });
-        }
-    }
-
-    fn duplicate(&mut self, _session: SessionId, _seq: u64, _reply: Option<&Reply>) {
-        // The first execution was applied here too and has answered already.
-    }
-
-    fn rejected(&mut self, session: SessionId, _first_seq: u64, _count: u64, why: Rejected) {
-        if self.session == Some(session) {
-            self.events.push(session::Event::Rejected(why));
-        }
-    }
-
-    fn system(&mut self, _ordinal: usize, outcome: &SystemOutcome) {
-        self.system.push(outcome.clone());
-    }
-
-    fn malformed(&mut self, why: &DecodeError) {
-        self.malformed = Some(why.clone());
+            env,
+        };
+        Self { applier, snapshots }
     }
 }
 
@@ -128,7 +84,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn applied_state(
         &mut self,
     ) -> Result<(Option<EngineLogId>, StoredMembership), io::Error> {
-        let machine = self.replica.machine.read();
+        let machine = self.applier.replica.machine.read();
         Ok((machine.last_applied, (*machine.membership).clone()))
     }
 
@@ -144,17 +100,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 tokio::task::yield_now().await;
             }
             let chunk = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;
-            self.apply_chunk(chunk)?;
+            self.applier.apply(chunk).await?;
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         SnapshotBuilder {
-            replica: self.replica.clone(),
+            replica: self.applier.replica.clone(),
             snapshots: self.snapshots.clone(),
-            env: self.env.clone(),
-            counters: self.counters.clone(),
+            env: self.applier.env.clone(),
+            counters: self.applier.counters.clone(),
         }
     }
 
@@ -165,108 +121,34 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        let snapshots = self.snapshots.clone();
-        let store = blocking(&self.env, move || make_current(&snapshots, snapshot)).await??;
-        let mut machine = self.replica.machine.write();
-        machine.installs += 1;
-        machine.replace(store, meta.last_log_id, meta.last_membership.clone());
-        self.clock.applied(machine.store.stamp_ms());
-        self.replica.session.on_snapshot(&machine.store);
-        self.replica.publish(&machine);
-        drop(machine);
+        let (applier, snapshots) = (self.applier.clone(), self.snapshots.clone());
+        let SnapshotMeta {
+            last_log_id,
+            last_membership,
+        } = meta.clone();
+        blocking(&self.applier.env, move || {
+            let store = make_current(&snapshots, snapshot)?;
+            let mut machine = applier.replica.machine.write();
+            machine.installs += 1;
+            let old = machine.replace(store, last_log_id, last_membership);
+            applier.clock.applied(machine.store.stamp_ms());
+            applier.replica.session.on_snapshot(&machine.store);
+            applier.replica.publish(&machine);
+            drop(machine);
+            drop(old);
+            Ok::<_, io::Error>(())
+        })
+        .await??;
         if let Some(last) = &meta.last_log_id {
-            self.replica.announce(last.index);
+            self.applier.replica.announce(last.index);
         }
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let snapshots = self.snapshots.clone();
-        let reader = blocking(&self.env, move || snapshots.open_latest()).await??;
-        reader.map(stored_snapshot).transpose()
-    }
-}
-
-impl StateMachine {
-    /// Applies these entries, or those before the first that cannot be read.
-    fn apply_chunk(&mut self, chunk: Vec<EntryResponder<TypeConfig>>) -> Result<(), io::Error> {
-        if let Some(unreadable) = self.replica.unreadable.get() {
-            return Err(io::Error::other(unreadable.clone()));
-        }
-        let mut outcomes = Outcomes {
-            session: self.replica.session.id(),
-            ..Outcomes::default()
-        };
-        let mut responders = Vec::with_capacity(chunk.len());
-        let mut last = None;
-        let mut machine = self.replica.machine.write();
-        let started = Instant::now();
-        for (entry, responder) in chunk {
-            let id = entry.log_id();
-            #[cfg(memkv_bugs)]
-            memkv_storage::bugs::pass(memkv_storage::bugs::Place::Apply);
-            self.announcer.prepare(&mut machine.store, id.index);
-            apply_entry(&mut machine, entry, &mut outcomes);
-            if let Some(why) = &outcomes.malformed {
-                let unreadable = FatalError::Unreadable {
-                    index: id.index,
-                    term: id.committed_leader_id().term,
-                    why: why.to_string(),
-                };
-                // Nothing is applied after it, so it is the only one.
-                let _ = self.replica.unreadable.set(unreadable);
-                break;
-            }
-            last = Some(id.index);
-            let system = std::mem::take(&mut outcomes.system);
-            if !system.is_empty() {
-                machine.note_book();
-                self.replica
-                    .session
-                    .on_system(&machine.store, &mut outcomes.events);
-            }
-            if let Some(responder) = responder {
-                responders.push((responder, Applied { system }));
-            }
-        }
-        self.clock.applied(machine.store.stamp_ms());
-        self.replica.publish(&machine);
-        let garbage = machine.store.take_garbage();
-        let notices = machine.store.take_notices();
-        drop(machine);
-        self.counters.apply.count_duration(started.elapsed(), 1);
-        // Before anybody is answered: who has an answer has missed nothing that came before it.
-        self.announcer.tell(notices);
-        if let Some(garbage) = garbage {
-            // Freeing a million keys takes longer than a heartbeat may wait.
-            tokio::spawn((self.env.blocking)(Box::new(move || drop(garbage))));
-        }
-        if let Some(index) = last {
-            self.replica.announce(index);
-        }
-        self.replica.session.on_applied(outcomes.events);
-        for (responder, applied) in responders {
-            responder.send(applied);
-        }
-        match self.replica.unreadable.get() {
-            Some(unreadable) => Err(io::Error::other(unreadable.clone())),
-            None => Ok(()),
-        }
-    }
-}
-
-fn apply_entry(machine: &mut Machine, entry: super::Entry, outcomes: &mut Outcomes) {
-    let id = entry.log_id();
-    match &entry.payload {
-        EntryPayload::Blank => machine.store.mark_applied(id.index),
-        EntryPayload::Normal(batch) => machine.store.apply(id.index, &batch.0, outcomes),
-        EntryPayload::Membership(membership) => {
-            machine.store.mark_applied(id.index);
-            machine.membership = Arc::new(StoredMembership::new(Some(id), membership.clone()));
-        }
-    }
-    if outcomes.malformed.is_none() {
-        machine.last_applied = Some(id);
+        let latest = blocking(&self.applier.env, move || snapshots.open_latest());
+        latest.await??.map(stored_snapshot).transpose()
     }
 }
 
@@ -352,7 +234,9 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 // a full disk must heal by itself.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                     tracing::warn!(%error, "no space for a snapshot; trying again in a second");
-                    self.replica.machine.write().store.abort_snapshot();
+                    let replica = self.replica.clone();
+                    let abort = move || replica.machine.write().store.abort_snapshot();
+                    blocking(&self.env, abort).await?;
                     tokio::time::sleep(FULL_DISK_RETRY).await;
                 }
                 // A leader's snapshot replaced the store; this one goes on from the new state.
@@ -369,21 +253,18 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
 impl SnapshotBuilder {
     async fn build_once(&mut self) -> Result<Snapshot, io::Error> {
-        let (meta, head, installs) = {
-            let mut machine = self.replica.machine.write();
-            let Some(last) = &machine.last_applied else {
-                let meta = SnapshotMeta::default();
-                return Ok(Snapshot {
-                    meta,
-                    snapshot: SnapshotData::Nothing,
-                });
-            };
-            let meta = memkv_storage::SnapshotMeta {
-                last: codec::storage_id(last),
-                extra: codec::encode_stored_membership(&machine.membership),
-            };
-            let head = machine.store.begin_snapshot().map_err(io::Error::other)?;
-            (meta, head, machine.installs)
+        let begun = {
+            // Between two entries.
+            let _whole = self.replica.entries.lock().await;
+            let replica = self.replica.clone();
+            blocking(&self.env, move || begin(&replica)).await??
+        };
+        let Some((meta, head, installs)) = begun else {
+            let meta = SnapshotMeta::default();
+            return Ok(Snapshot {
+                meta,
+                snapshot: SnapshotData::Nothing,
+            });
         };
         let snapshots = self.snapshots.clone();
         let mut writer = blocking(&self.env, move || {
@@ -411,6 +292,22 @@ impl SnapshotBuilder {
         .await??;
         stored_snapshot(reader.ok_or_else(|| io::Error::other("the new snapshot is gone"))?)
     }
+}
+
+type Begun = (memkv_storage::SnapshotMeta, SnapshotHead, u64);
+
+/// Begins a snapshot of the machine as it is; nothing if nothing was applied to it.
+fn begin(replica: &Replica) -> io::Result<Option<Begun>> {
+    let mut machine = replica.machine.write();
+    let Some(last) = &machine.last_applied else {
+        return Ok(None);
+    };
+    let meta = memkv_storage::SnapshotMeta {
+        last: codec::storage_id(last),
+        extra: codec::encode_stored_membership(&machine.membership),
+    };
+    let head = machine.store.begin_snapshot().map_err(io::Error::other)?;
+    Ok(Some((meta, head, machine.installs)))
 }
 
 /// Writes the next shards; the lock is held for one shard at a time, to share its references. In

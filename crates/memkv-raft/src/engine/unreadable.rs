@@ -18,7 +18,7 @@ use crate::replica::Replica;
 use crate::session::Session;
 use crate::{Env, FatalError};
 
-fn machine(replica: &Arc<Replica>) -> StateMachine {
+pub(super) fn machine(replica: &Arc<Replica>) -> StateMachine {
     let root = Path::new("/node");
     let layout = Layout {
         log: root.join("log"),
@@ -42,7 +42,7 @@ fn machine(replica: &Arc<Replica>) -> StateMachine {
     )
 }
 
-fn entry(index: u64, batch: Bytes) -> std::io::Result<EntryResponder<TypeConfig>> {
+pub(super) fn entry(index: u64, batch: Bytes) -> std::io::Result<EntryResponder<TypeConfig>> {
     let id = codec::engine_id(memkv_storage::LogId {
         term: 3,
         leader: 1,
@@ -51,7 +51,7 @@ fn entry(index: u64, batch: Bytes) -> std::io::Result<EntryResponder<TypeConfig>
     Ok((Entry::new(id, EntryPayload::Normal(Batch(batch))), None))
 }
 
-fn open(boot: u64) -> Bytes {
+pub(super) fn open(boot: u64) -> Bytes {
     let mut batch = BatchBuilder::new(0);
     batch.system(&SystemOp::OpenSession { node: 1, boot });
     batch.finish()

@@ -1,16 +1,16 @@
-//! How every command but NOOP, SET and DEL looks in the log: its opcode, then its fields in order.
+//! How every command but NOOP, SET, MSET and DEL looks in the log: its opcode, then its fields in order.
 //!
 //! It executes nothing. Invariants: an opcode is never reused for another meaning; what `read`
 //! accepts it reads to the end; how deep commands lie in each other is bounded by [`Within`].
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::set::MANY_OPCODE;
 use super::{Command, ExpireIf, Expiry, Guard, SetIf, Step, check_count};
 use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag};
 use crate::{DATABASES, NoticeClasses};
 
 const SET_WITH: u8 = 3;
-const SET_MANY: u8 = 4;
 const DEL_IF: u8 = 5;
 const GET_DEL: u8 = 6;
 const GET_EX: u8 = 7;
@@ -62,7 +62,7 @@ pub(super) fn encode(command: &Command, out: &mut BytesMut) {
             pairs,
             if_none_exists,
         } => {
-            out.put_u8(SET_MANY);
+            out.put_u8(MANY_OPCODE);
             out.put_u8(u8::from(*if_none_exists));
             put_length(out, pairs.len());
             for (key, value) in pairs {
@@ -191,18 +191,6 @@ pub(super) fn read(
             expiry: Expiry::read(body)?,
             get: body.bool("whether to get")?,
         },
-        SET_MANY => {
-            let if_none_exists = body.bool("whether none may exist")?;
-            let count = key_count(body, "number of pairs")?;
-            let pairs = (0..count).map(|_| {
-                let key = own(body.prefixed("key")?);
-                Ok((key, own(body.prefixed("value")?)))
-            });
-            Command::SetMany {
-                pairs: pairs.collect::<Result<_, DecodeError>>()?,
-                if_none_exists,
-            }
-        }
         DEL_IF => Command::DelIf {
             key: own(body.prefixed("key")?),
             condition: SetIf::read(body, own)?,

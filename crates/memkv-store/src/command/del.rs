@@ -23,6 +23,7 @@ pub(super) fn encode(keys: &[Bytes], out: &mut BytesMut) {
 pub(crate) struct Del<'a> {
     /// Invariant: holds nothing but length-prefixed keys.
     keys: Reader<'a>,
+    count: usize,
 }
 
 impl<'a> Del<'a> {
@@ -33,12 +34,17 @@ impl<'a> Del<'a> {
             body.prefixed("del key")?;
         }
         body.finish("del")?;
-        Ok(Del { keys })
+        Ok(Del { keys, count })
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut keys = self.keys.clone();
         std::iter::from_fn(move || keys.prefixed("del key").ok())
+    }
+
+    /// How many keys it names.
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     pub(super) fn execute(&self, context: &mut Context<'_>) -> Result<ReplyValue, ReplyError> {

@@ -164,7 +164,10 @@ impl Command {
             Command::SetMany {
                 pairs,
                 if_none_exists,
-            } => set::many(context, pairs, *if_none_exists),
+            } => {
+                let pairs = pairs.iter().map(|(key, value)| (&key[..], &value[..]));
+                set::many(context, pairs, *if_none_exists)
+            }
             Command::DelIf { key, condition } => del::conditional(context, key, condition),
             Command::GetDel { key } => return del::get(context, key),
             Command::GetEx { key, expiry } => return expire::get(context, key, *expiry),
@@ -227,6 +230,7 @@ impl Operation<'_> {
         match self {
             Operation::Noop => ReplyValue::Ok,
             Operation::Set(set) => run(keys, last, 0, |context| set.execute(context)),
+            Operation::SetMany(set) => run(keys, last, 0, |context| set.execute(context)),
             Operation::Del(del) => run(keys, last, 0, |context| del.execute(context)),
             Operation::Other(command) => command.execute(keys, last),
         }

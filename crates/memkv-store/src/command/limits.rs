@@ -101,7 +101,7 @@ impl Command {
     }
 
     /// Hands every key and value to `f`.
-    fn visit<'a>(&'a self, f: &mut impl FnMut(Part<'a>)) {
+    pub(super) fn visit<'a>(&'a self, f: &mut impl FnMut(Part<'a>)) {
         match self {
             Command::Noop
             | Command::FlushAll

@@ -18,6 +18,7 @@ mod set;
 mod string;
 mod terms;
 mod transaction;
+mod work;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -28,9 +29,10 @@ use self::execute::Context;
 pub(crate) use self::limits::check_count;
 pub use self::limits::check_steps;
 use self::limits::{Part, check_key, check_value, visit_inner};
-use self::set::Set;
+use self::set::{Set, SetMany};
 pub use self::terms::{ExpireIf, Expiry, SetIf};
 pub use self::transaction::{Compare, Condition, Guard, MAX_TRANSACTION_STEPS, Seen, Step};
+pub(crate) use self::work::KEY as KEY_WORK;
 use crate::wire::{DecodeError, Reader};
 use crate::{NoticeClasses, Revision};
 
@@ -275,6 +277,7 @@ impl Command {
                 key: own(set.key()),
                 value: own(set.value()),
             },
+            Operation::SetMany(set) => set.to_command(own),
             Operation::Del(del) => Command::Del {
                 keys: del.keys().map(own).collect(),
             },
@@ -318,6 +321,7 @@ impl Command {
 pub(crate) enum Operation<'a> {
     Noop,
     Set(Set<'a>),
+    SetMany(SetMany<'a>),
     Del(Del<'a>),
     Other(Command),
 }
@@ -348,6 +352,7 @@ impl<'a> Operation<'a> {
         match reader.u8("command")? {
             NOOP => reader.finish("noop").map(|()| Operation::Noop),
             set::OPCODE => Set::decode(reader).map(Operation::Set),
+            set::MANY_OPCODE => SetMany::decode(reader).map(Operation::SetMany),
             del::OPCODE => Del::decode(reader).map(Operation::Del),
             opcode => codec::read(opcode, reader, within, own).map(Operation::Other),
         }

@@ -7,11 +7,13 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::expire::{Fate, fate};
-use super::{Context, Expiry, SetIf, check_key, check_value};
+use super::{Command, Context, Expiry, SetIf, check_key, check_value, key_count};
 use crate::wire::{DecodeError, Reader, put_length};
 use crate::{ReplyError, ReplyValue, Revision};
 
 pub(super) const OPCODE: u8 = 1;
+/// Of MSET and MSETNX.
+pub(super) const MANY_OPCODE: u8 = 4;
 
 pub(super) fn encode(key: &Bytes, value: &Bytes, out: &mut BytesMut) {
     out.put_u8(OPCODE);
@@ -54,6 +56,63 @@ impl<'a> Set<'a> {
     }
 }
 
+/// MSET and MSETNX where they lie in the log: whether none may exist, the number of pairs, then each
+/// key and each value with its length in front.
+#[derive(Debug, Clone)]
+pub(crate) struct SetMany<'a> {
+    if_none_exists: bool,
+    count: usize,
+    /// Invariant: holds nothing but so many pairs.
+    pairs: Reader<'a>,
+}
+
+impl<'a> SetMany<'a> {
+    pub(super) fn decode(mut body: Reader<'a>) -> Result<SetMany<'a>, DecodeError> {
+        let if_none_exists = body.bool("whether none may exist")?;
+        let count = key_count(&mut body, "number of pairs")?;
+        let pairs = body.clone();
+        for _ in 0..count {
+            body.prefixed("key")?;
+            body.prefixed("value")?;
+        }
+        body.finish("command")?;
+        Ok(SetMany {
+            if_none_exists,
+            count,
+            pairs,
+        })
+    }
+
+    /// How many pairs there are, and how many bytes they have.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.count, self.pairs.rest().len())
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
+        let mut pairs = self.pairs.clone();
+        std::iter::from_fn(move || {
+            let key = pairs.prefixed("key").ok()?;
+            Some((key, pairs.prefixed("value").ok()?))
+        })
+    }
+
+    pub(super) fn to_command(&self, own: &dyn Fn(&[u8]) -> Bytes) -> Command {
+        let pairs = self.pairs();
+        Command::SetMany {
+            pairs: pairs.map(|(key, value)| (own(key), own(value))).collect(),
+            if_none_exists: self.if_none_exists,
+        }
+    }
+
+    pub(super) fn execute(&self, context: &mut Context<'_>) -> Result<ReplyValue, ReplyError> {
+        for (key, value) in self.pairs() {
+            check_key(key)?;
+            check_value(value)?;
+        }
+        Ok(many(context, self.pairs(), self.if_none_exists))
+    }
+}
+
 /// SET with options.
 pub(super) fn with(
     context: &mut Context<'_>,
@@ -84,12 +143,12 @@ pub(super) fn with(
 }
 
 /// MSET and MSETNX.
-pub(super) fn many(
+pub(super) fn many<'k>(
     context: &mut Context<'_>,
-    pairs: &[(Bytes, Bytes)],
+    pairs: impl Iterator<Item = (&'k [u8], &'k [u8])> + Clone,
     if_none_exists: bool,
 ) -> ReplyValue {
-    if if_none_exists && pairs.iter().any(|(key, _)| context.get(key).is_some()) {
+    if if_none_exists && pairs.clone().any(|(key, _)| context.get(key).is_some()) {
         return ReplyValue::Integer(0);
     }
     for (key, value) in pairs {

@@ -21,9 +21,12 @@ use crate::keyspace::{Database, Entries, Entry, Keyspace, SHARDS, noted};
 use crate::session::Sessions;
 use crate::{DATABASES, NoticeClasses, Reply, Revision, SessionId, Store};
 
-/// A snapshot is being taken already.
+/// A snapshot is being taken already, or an entry is applied in part only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a snapshot is being taken already; finish or abort it before beginning another")]
+#[error(
+    "a snapshot is being taken already, or an entry is being applied; finish or abort the one and \
+     resume the other before beginning a snapshot"
+)]
 pub struct SnapshotBusy;
 
 /// What a snapshot says about itself: where in the log it was taken, everything but keys and
@@ -107,7 +110,7 @@ impl SnapshotHead {
     }
 
     pub(crate) fn begin(store: &mut Store) -> Result<SnapshotHead, SnapshotBusy> {
-        if store.keys.walk().is_some() {
+        if store.keys.walk().is_some() || store.is_within_entry {
             return Err(SnapshotBusy);
         }
         let walk = Walk::new(store.revision, &store.sessions, &store.keys);

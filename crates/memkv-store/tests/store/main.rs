@@ -6,6 +6,7 @@ mod bounds;
 mod expiry;
 mod model;
 mod notices;
+mod pieces;
 mod random;
 mod reference;
 mod snapshot;

@@ -1,0 +1,280 @@
+//! Applying committed entries in pieces, so that heartbeats and votes, which run on the same thread,
+//! wait for a piece at most.
+//!
+//! A piece is what is done under one hold of the machine's lock: commands up to [`PIECE`]. A command
+//! that is more than [`HEAVY`] by itself runs on a blocking thread, and so does a piece for which the
+//! lock is not to be had at once, because clients read. A command is never split, entries are applied
+//! in their order, and an entry counts as applied when all of it is. Invariants: no snapshot begins
+//! within an entry; what is published covers whatever a reader can see; effects reach the session in
+//! the order of the log.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use memkv_store::{
+    Applying, DecodeError, Garbage, Notice, Progress, Rejected, Reply, SessionId, Sink,
+    SystemOutcome,
+};
+use openraft::EntryPayload;
+use openraft::entry::RaftEntry;
+use openraft::storage::EntryResponder;
+
+use super::{Applied, Entry, StoredMembership, TypeConfig};
+use crate::announce::Announcer;
+use crate::clock::LogClock;
+use crate::env::blocking;
+use crate::replica::{Machine, Replica};
+use crate::stats::Counters;
+use crate::{Env, FatalError, session};
+
+/// Work under one hold of the lock, in the store's units of about 50 nanoseconds: a millisecond or two.
+const PIECE: u64 = 32 * 1024;
+
+/// A command of more work than this, some five milliseconds, leaves the consensus thread.
+const HEAVY: u64 = 100_000;
+
+/// How long the consensus thread waits for readers to let go of the machine: longer than most reads
+/// take, and a tenth of what it may be away for.
+const LOCK_WAIT: Duration = Duration::from_millis(1);
+
+/// What pieces need, on whatever thread they run.
+#[derive(Clone)]
+pub(super) struct Applier {
+    pub(super) replica: Arc<Replica>,
+    pub(super) clock: Arc<LogClock>,
+    pub(super) announcer: Arc<Announcer>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) env: Env,
+}
+
+/// Entries that are to be applied, and what applying them has brought.
+pub(super) struct Entries {
+    waiting: std::vec::IntoIter<EntryResponder<TypeConfig>>,
+    current: Option<Current>,
+    outcomes: Outcomes,
+    /// Proposers of entries that are applied, to be answered.
+    answers: Vec<Answer>,
+    /// The last entry that is applied.
+    last: Option<u64>,
+    notices: Vec<Notice>,
+    garbage: Option<Garbage>,
+}
+
+type Answer = (openraft::storage::ApplyResponder<TypeConfig>, Applied);
+
+/// An entry of which a part is applied.
+struct Current {
+    entry: EntryResponder<TypeConfig>,
+    applying: Applying,
+}
+
+/// Collects what applying gives back, for this node's session and for proposers.
+#[derive(Default)]
+struct Outcomes {
+    session: Option<SessionId>,
+    events: Vec<session::Event>,
+    system: Vec<SystemOutcome>,
+    malformed: Option<DecodeError>,
+}
+
+impl Sink for Outcomes {
+    fn reply(&mut self, session: SessionId, seq: u64, reply: &Reply) {
+        if self.session == Some(session) {
+            self.events.push(session::Event::Executed {
+                seq,
+                reply: reply.clone(),
+            });
+        }
+    }
+
+    fn duplicate(&mut self, _session: SessionId, _seq: u64, _reply: Option<&Reply>) {
+        // The first execution was applied here too and has answered already.
+    }
+
+    fn rejected(&mut self, session: SessionId, _first_seq: u64, _count: u64, why: Rejected) {
+        if self.session == Some(session) {
+            self.events.push(session::Event::Rejected(why));
+        }
+    }
+
+    fn system(&mut self, _ordinal: usize, outcome: &SystemOutcome) {
+        self.system.push(outcome.clone());
+    }
+
+    fn malformed(&mut self, why: &DecodeError) {
+        self.malformed = Some(why.clone());
+    }
+}
+
+impl Applier {
+    /// Applies these entries, or those before the first that cannot be read.
+    pub(super) async fn apply(&self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        self.check_readable()?;
+        let mut entries = Entries {
+            waiting: chunk.into_iter(),
+            current: None,
+            outcomes: Outcomes::default(),
+            answers: Vec::new(),
+            last: None,
+            notices: Vec::new(),
+            garbage: None,
+        };
+        let _whole = self.replica.entries.lock().await;
+        let mut next = 0;
+        loop {
+            let room = PIECE.max(next);
+            let progress;
+            (entries, progress) = self.piece(entries, room).await?;
+            self.pass_on(&mut entries);
+            match progress {
+                Progress::Done => return self.check_readable(),
+                Progress::Paused { next: work } => next = work,
+            }
+            // Heartbeats and votes run on the same thread: let them in between.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn check_readable(&self) -> io::Result<()> {
+        match self.replica.unreadable.get() {
+            Some(unreadable) => Err(io::Error::other(unreadable.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// One piece: here if it is short and the lock is to be had, else on a blocking thread.
+    async fn piece(&self, mut entries: Entries, room: u64) -> io::Result<(Entries, Progress)> {
+        if room <= HEAVY
+            && let Some(mut machine) = self.replica.machine.try_write_for(LOCK_WAIT)
+        {
+            let progress = self.run(&mut machine, &mut entries, room);
+            return Ok((entries, progress));
+        }
+        let applier = self.clone();
+        blocking(&self.env, move || {
+            let progress = applier.run(&mut applier.replica.machine.write(), &mut entries, room);
+            (entries, progress)
+        })
+        .await
+    }
+
+    /// Executes commands for which there is room, and publishes what is to be seen of the machine.
+    fn run(&self, machine: &mut Machine, entries: &mut Entries, mut room: u64) -> Progress {
+        let started = Instant::now();
+        entries.outcomes.session = self.replica.session.id();
+        let mut progress = Progress::Done;
+        while progress == Progress::Done
+            && let Some(current) = self.next(machine, entries)
+        {
+            progress = self.resume(machine, entries, current, &mut room);
+        }
+        self.clock.applied(machine.store.stamp_ms());
+        self.replica.publish(machine);
+        entries.garbage = machine.store.take_garbage();
+        entries.notices = machine.store.take_notices();
+        self.counters.apply.count_duration(started.elapsed(), 1);
+        progress
+    }
+
+    /// The next entry that has commands, begun.
+    fn next(&self, machine: &mut Machine, entries: &mut Entries) -> Option<Current> {
+        if let Some(current) = entries.current.take() {
+            return Some(current);
+        }
+        loop {
+            let entry = entries.waiting.next()?;
+            let id = entry.0.log_id();
+            #[cfg(memkv_bugs)]
+            memkv_storage::bugs::pass(memkv_storage::bugs::Place::Apply);
+            self.announcer.prepare(&mut machine.store, id.index);
+            let begun = begin(machine, &entry.0, &mut entries.outcomes);
+            if let Some(why) = &entries.outcomes.malformed {
+                let unreadable = FatalError::Unreadable {
+                    index: id.index,
+                    term: id.committed_leader_id().term,
+                    why: why.to_string(),
+                };
+                // Nothing is applied after it, so it is the only one.
+                let _ = self.replica.unreadable.set(unreadable);
+                entries.waiting = Vec::new().into_iter();
+                return None;
+            }
+            // From now on a reader may see something of it.
+            machine.last_applied = Some(id);
+            match begun {
+                Some(applying) => return Some(Current { entry, applying }),
+                None => self.ended(machine, entries, entry),
+            }
+        }
+    }
+
+    fn resume(
+        &self,
+        machine: &mut Machine,
+        entries: &mut Entries,
+        mut current: Current,
+        room: &mut u64,
+    ) -> Progress {
+        let store = &mut machine.store;
+        let progress = store.resume(&mut current.applying, room, &mut entries.outcomes);
+        match progress {
+            Progress::Done => self.ended(machine, entries, current.entry),
+            Progress::Paused { .. } => entries.current = Some(current),
+        }
+        progress
+    }
+
+    /// An entry is applied.
+    fn ended(
+        &self,
+        machine: &mut Machine,
+        entries: &mut Entries,
+        (entry, responder): EntryResponder<TypeConfig>,
+    ) {
+        entries.last = Some(entry.log_id().index);
+        let system = std::mem::take(&mut entries.outcomes.system);
+        if !system.is_empty() {
+            machine.note_book();
+            let events = &mut entries.outcomes.events;
+            self.replica.session.on_system(&machine.store, events);
+        }
+        if let Some(responder) = responder {
+            entries.answers.push((responder, Applied { system }));
+        }
+    }
+
+    /// Tells everybody what a piece has brought. Without the lock.
+    fn pass_on(&self, entries: &mut Entries) {
+        // Before anybody is answered: who has an answer has missed nothing that came before it.
+        self.announcer.tell(std::mem::take(&mut entries.notices));
+        if let Some(garbage) = entries.garbage.take() {
+            // Freeing a million keys takes longer than a heartbeat may wait.
+            tokio::spawn((self.env.blocking)(Box::new(move || drop(garbage))));
+        }
+        if let Some(index) = entries.last.take() {
+            self.replica.announce(index);
+        }
+        let events = std::mem::take(&mut entries.outcomes.events);
+        self.replica.session.on_applied(events);
+        for (responder, applied) in entries.answers.drain(..) {
+            responder.send(applied);
+        }
+    }
+}
+
+/// Begins an entry; nothing if that is all there is of it.
+fn begin(machine: &mut Machine, entry: &Entry, outcomes: &mut Outcomes) -> Option<Applying> {
+    let id = entry.log_id();
+    match &entry.payload {
+        EntryPayload::Blank => machine.store.mark_applied(id.index),
+        EntryPayload::Normal(batch) => {
+            return machine.store.begin_apply(id.index, &batch.0, outcomes);
+        }
+        EntryPayload::Membership(membership) => {
+            machine.store.mark_applied(id.index);
+            machine.membership = Arc::new(StoredMembership::new(Some(id), membership.clone()));
+        }
+    }
+    None
+}

@@ -1,0 +1,94 @@
+//! That applying gives way: to clients that hold the machine, around large commands, and to snapshots
+//! between entries only.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use memkv_store::{BatchBuilder, Command};
+use openraft::storage::RaftStateMachine;
+
+use super::unreadable::{entry, machine, open};
+use crate::replica::Replica;
+use crate::session::Session;
+
+fn set(key: &str) -> Bytes {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    let value = key.clone();
+    Command::Set { key, value }.encode()
+}
+
+/// More than the consensus thread does by itself.
+fn large() -> Bytes {
+    let key = |n: u32| Bytes::from(n.to_string());
+    let pairs = (0..10_000).map(|n| (key(n), key(n))).collect();
+    let if_none_exists = false;
+    Command::SetMany {
+        pairs,
+        if_none_exists,
+    }
+    .encode()
+}
+
+fn batch(first_seq: u64, commands: &[Bytes]) -> Bytes {
+    let mut batch = BatchBuilder::new(0);
+    batch.group(1, first_seq, 0, commands.iter());
+    batch.finish()
+}
+
+async fn replica() -> (Arc<Replica>, super::state_machine::StateMachine) {
+    let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
+    let mut machine = machine(&replica);
+    let opened = futures_util::stream::iter([entry(1, open(1))]);
+    machine.apply(opened).await.unwrap();
+    (replica, machine)
+}
+
+#[tokio::test]
+async fn apply_waits_elsewhere_while_a_client_reads() {
+    let (replica, mut machine) = replica().await;
+    let reading = replica.machine.read();
+    let entries = futures_util::stream::iter([entry(2, batch(1, &[set("a")]))]);
+    let mut apply = pin!(machine.apply(entries));
+    // Waiting for the lock here would be for ever.
+    assert!(apply.as_mut().now_or_never().is_none());
+    assert_eq!(replica.applied_index(), 1);
+    drop(reading);
+    apply.await.unwrap();
+    assert_eq!(replica.applied_index(), 2);
+    assert!(replica.machine.read().store.exists(b"a"));
+}
+
+#[tokio::test]
+async fn between_the_pieces_of_an_entry_are_whole_commands_and_no_snapshot_begins() {
+    let (replica, mut machine) = replica().await;
+    let commands = [set("a"), large(), set("b")];
+    let entries = [
+        entry(2, batch(1, &commands)),
+        entry(3, batch(4, &[set("c")])),
+    ];
+    let mut apply = pin!(machine.apply(futures_util::stream::iter(entries)));
+    assert!(
+        apply.as_mut().now_or_never().is_none(),
+        "the large one waits"
+    );
+    {
+        let machine = replica.machine.read();
+        assert!(machine.store.exists(b"a") && !machine.store.exists(b"b"));
+        assert_eq!(machine.store.len(), 1, "nothing of the large one");
+    }
+    // It may be seen, so it is published; it is not applied yet.
+    let published = replica.published().last_applied;
+    assert_eq!(published.map(|id| id.index), Some(2));
+    assert_eq!(replica.applied_index(), 1);
+    // Who begins a snapshot takes this first.
+    assert!(replica.entries.try_lock().is_err());
+    apply.await.unwrap();
+    assert_eq!(replica.applied_index(), 3);
+    let _whole = replica.entries.try_lock().unwrap();
+    let mut machine = replica.machine.write();
+    assert_eq!(machine.store.len(), 10_003);
+    let head = machine.store.begin_snapshot().unwrap();
+    assert_eq!(head.applied_index(), 3);
+}

@@ -1,0 +1,179 @@
+//! How much work a command is, at most, before it is executed: for who applies, to give way in time.
+//!
+//! A unit is about 50 nanoseconds: one key that is walked past, or 64 bytes that are copied. A key that
+//! is found, written or removed anywhere else is sixteen. Numbers are bounds from counts and lengths as
+//! they are now; no part of the state, and nothing that a command does depends on them.
+
+use super::{Command, Operation, Part, Step};
+use crate::Query;
+use crate::keyspace::{Keyspace, SHARDS};
+
+/// A key that is looked up, written or removed.
+pub(crate) const KEY: u64 = 16;
+/// A key that is looked up, and its value copied if it is a small one.
+const READ: u64 = 24;
+/// A key among others that are walked over in order.
+const WALKED: u64 = 4;
+/// Bytes that are copied for one unit.
+const COPIED_BYTES: u64 = 64;
+
+fn copied(bytes: usize) -> u64 {
+    bytes as u64 / COPIED_BYTES
+}
+
+fn keys(count: usize) -> u64 {
+    KEY * count as u64
+}
+
+impl Operation<'_> {
+    #[inline]
+    pub(crate) fn work(&self, store: &Keyspace) -> u64 {
+        match self {
+            Operation::Noop => 1,
+            Operation::Set(set) => KEY + copied(set.value().len()),
+            Operation::SetMany(set) => {
+                let (count, bytes) = set.size();
+                keys(count) + copied(bytes)
+            }
+            Operation::Del(del) => KEY + keys(del.count()),
+            Operation::Other(command) => command.work(store, 0),
+        }
+    }
+}
+
+impl Command {
+    fn work(&self, store: &Keyspace, database: u8) -> u64 {
+        let old = |key: &[u8]| {
+            store
+                .get(database, key)
+                .map_or(0, |found| found.value.len())
+        };
+        match self {
+            Command::InDatabase { database, command } => command.work(store, *database),
+            Command::Append { key, suffix } => KEY + copied(old(key).saturating_add(suffix.len())),
+            Command::SetRange { key, .. } => KEY + copied(old(key).max(self.patched())),
+            Command::Rename { from, .. } | Command::Copy { from, .. } => {
+                2 * KEY + copied(old(from))
+            }
+            Command::GetEx { key, .. }
+            | Command::Expire { key, .. }
+            | Command::Prolong { key, .. }
+            | Command::Persist { key } => KEY + copied(old(key)),
+            Command::Transaction {
+                guards,
+                operations,
+                otherwise,
+            } => {
+                let steps = [operations, otherwise];
+                let branches = steps.map(|steps| transaction(store, steps));
+                keys(guards.len()) + branches[0].max(branches[1])
+            }
+            plain => plain.carried(),
+        }
+    }
+
+    /// What the command is by what it carries alone.
+    fn carried(&self) -> u64 {
+        let mut bytes = self.patched();
+        self.visit(&mut |part| {
+            let (Part::Key(part) | Part::Value(part)) = part;
+            bytes += part.len();
+        });
+        keys(self.key_count()) + copied(bytes)
+    }
+
+    /// Where a SETRANGE ends, if it may be executed.
+    fn patched(&self) -> usize {
+        match self {
+            Command::SetRange { offset, patch, .. } => usize::try_from(*offset)
+                .ok()
+                .and_then(|offset| offset.checked_add(patch.len()))
+                .filter(|end| *end <= crate::MAX_VALUE_BYTES_CEILING)
+                .unwrap_or(0),
+            Command::InDatabase { command, .. } => command.patched(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it writes a value anew that was there before.
+    fn rewrites(&self) -> bool {
+        match self {
+            Command::Append { .. }
+            | Command::SetRange { .. }
+            | Command::Rename { .. }
+            | Command::Copy { .. }
+            | Command::GetEx { .. }
+            | Command::Expire { .. }
+            | Command::Prolong { .. }
+            | Command::Persist { .. } => true,
+            Command::InDatabase { command, .. } => command.rewrites(),
+            _ => false,
+        }
+    }
+}
+
+/// The steps of one branch. Those that rewrite values may each meet the longest of all that the
+/// branch names or makes, since an earlier step may have moved it there.
+fn transaction(store: &Keyspace, steps: &[Step]) -> u64 {
+    let mut work = 0;
+    let (mut rewrites, mut longest) = (0, 0);
+    for step in steps {
+        match step {
+            Step::Read(query) => work += query.work(store, 0),
+            Step::Write(command) => {
+                work += command.carried();
+                rewrites += u64::from(command.rewrites());
+            }
+        }
+    }
+    if rewrites > 0 {
+        for step in steps {
+            if let Step::Write(command) = step {
+                longest = longest.max(command.longest_named(store, 0));
+                longest = longest.max(command.patched());
+            }
+        }
+    }
+    let carried = work.saturating_mul(COPIED_BYTES);
+    let grown = (longest as u64).saturating_add(carried);
+    work.saturating_add(rewrites.saturating_mul(grown.min(MOST) / COPIED_BYTES))
+}
+
+/// No value is longer.
+const MOST: u64 = crate::MAX_VALUE_BYTES_CEILING as u64;
+
+impl Command {
+    /// The longest value now at any of its keys.
+    fn longest_named(&self, store: &Keyspace, database: u8) -> usize {
+        if let Command::InDatabase { database, command } = self {
+            return command.longest_named(store, *database);
+        }
+        let mut longest = 0;
+        // A command of many keys writes them; what rewrites a value names one or two.
+        if self.key_count() <= 2 {
+            self.visit(&mut |part| {
+                if let Part::Key(key) = part {
+                    let found = store.get(database, key);
+                    longest = longest.max(found.map_or(0, |found| found.value.len()));
+                }
+            });
+        }
+        longest
+    }
+}
+
+impl Query {
+    /// As for commands, within a transaction.
+    fn work(&self, store: &Keyspace, database: u8) -> u64 {
+        let len = store.database_len(database) as u64;
+        match self {
+            Query::InDatabase { database, query } => query.work(store, *database),
+            Query::Range { limit, .. } => KEY + WALKED * (*limit).min(len),
+            Query::Scan { count, .. } => {
+                KEY + WALKED * (*count).min(len).saturating_add(len / SHARDS as u64)
+            }
+            Query::RandomKey { .. } => KEY + WALKED * (len / SHARDS as u64),
+            other => READ * other.key_count() as u64,
+        }
+    }
+}
