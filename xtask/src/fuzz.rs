@@ -7,7 +7,9 @@ use std::process::Command;
 use crate::cargo::{root, run, target_dir};
 
 /// The targets; each has a corpus of the same name.
-const TARGETS: [&str; 5] = ["frames", "requests", "commands", "http", "txn"];
+const TARGETS: [&str; 7] = [
+    "frames", "requests", "commands", "http", "txn", "config", "peers",
+];
 
 /// Seconds per target in `cargo xtask test`: with the building it stays a small part of the whole.
 const SECONDS: u32 = 10;

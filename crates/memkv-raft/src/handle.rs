@@ -94,6 +94,22 @@ fn recall(inner: &Inner, envelope: &Envelope) -> Frame {
     }
 }
 
+/// Whether a request can be read: what [`handle`] does with any bytes before the engine sees them.
+#[must_use]
+pub fn is_readable(request: Bytes) -> bool {
+    let Ok((envelope, mut body)) = Envelope::decode(request) else {
+        return false;
+    };
+    match envelope.kind {
+        Kind::Append => codec::decode_append(body).is_ok(),
+        Kind::Vote | Kind::PreVote => codec::read_vote_request(&mut body).is_ok(),
+        Kind::TransferLeader => codec::read_transfer_request(&mut body).is_ok(),
+        Kind::Propose => memkv_store::check_group(&body.0).is_ok(),
+        Kind::Publish => publish::Publication::decode(body).is_ok(),
+        _ => true,
+    }
+}
+
 /// Refuses what belongs to another cluster, or to another life of this address.
 fn meant_for_us(inner: &Inner, envelope: &Envelope) -> Result<(), String> {
     let Some(identity) = inner.peers.identity() else {

@@ -65,6 +65,8 @@ pub use engine::runtime::seed_engine_randomness;
 pub use env::{BlockingWork, Env};
 pub use error::{FatalError, RequestError, StartError};
 #[doc(hidden)]
+pub use handle::is_readable;
+#[doc(hidden)]
 pub use inspect::{ClockInspection, Inspection, kind_of};
 pub use node::Node;
 pub use publish::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication, Subscribers};

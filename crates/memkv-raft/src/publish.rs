@@ -65,7 +65,7 @@ impl Publication {
         [head.freeze(), self.payload.clone()]
     }
 
-    fn decode(mut body: Reader) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(mut body: Reader) -> Result<Self, DecodeError> {
         let is_shard = body.bool("whether it is for a shard channel")?;
         let channel = body.blob("channel")?;
         if channel.len() > MAX_CHANNEL_BYTES {

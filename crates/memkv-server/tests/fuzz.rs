@@ -10,6 +10,8 @@ mod commands;
 mod http;
 #[path = "properties/machine.rs"]
 mod machine;
+#[path = "../../../fuzz/targets/peers.rs"]
+mod peers;
 #[path = "../../../fuzz/seeded.rs"]
 mod seeded;
 #[path = "../../../fuzz/targets/txn.rs"]
@@ -25,6 +27,11 @@ fn commands_over_the_corpus_and_seeded_inputs() {
 #[test]
 fn http_over_the_corpus_and_seeded_inputs() {
     seeded::run("http", http::target);
+}
+
+#[test]
+fn peers_over_the_corpus_and_seeded_inputs() {
+    seeded::run("peers", peers::target);
 }
 
 #[test]

@@ -29,7 +29,7 @@ const MAX_SLICES: usize = 64;
 
 /// Why a connection's bytes are not frames.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FrameError {
+pub enum FrameError {
     /// The connection failed.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -51,7 +51,7 @@ pub(super) enum FrameError {
 }
 
 /// Puts a frame at the end of `out`: its header, then its parts, shared and not copied.
-pub(super) fn push(out: &mut VecDeque<Bytes>, id: u64, frame: Frame) -> Result<(), FrameError> {
+pub fn push(out: &mut VecDeque<Bytes>, id: u64, frame: Frame) -> Result<(), FrameError> {
     let bytes = frame.len();
     let length = u32::try_from(bytes).unwrap_or(u32::MAX);
     if bytes > MAX_BODY_BYTES {
@@ -101,7 +101,7 @@ pub(super) async fn write_all(
 }
 
 /// Reads frames off a connection.
-pub(super) struct FrameReader<R> {
+pub struct FrameReader<R> {
     reader: R,
     buffer: BytesMut,
 }
@@ -114,7 +114,7 @@ struct Header {
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// `leftover` is what has already been read behind the upgrade.
-    pub(super) fn new(reader: R, leftover: BytesMut) -> Self {
+    pub fn new(reader: R, leftover: BytesMut) -> Self {
         Self {
             reader,
             buffer: leftover,
@@ -123,7 +123,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// The next frame's id and body; `None` when the peer closed between two frames. May be
     /// dropped and called again: what has arrived stays in the buffer.
-    pub(super) async fn next(&mut self) -> Result<Option<(u64, Bytes)>, FrameError> {
+    pub async fn next(&mut self) -> Result<Option<(u64, Bytes)>, FrameError> {
         while self.buffer.len() < HEADER_BYTES {
             if !self.fill(HEADER_BYTES).await? {
                 return if self.buffer.is_empty() {

@@ -16,6 +16,7 @@ mod socket;
 mod tests;
 
 pub use accept::{PeerHandler, serve};
+pub use frame::{FrameError, FrameReader, push};
 pub use handshake::{Challenge, HandshakeError, Trust, prove};
 pub use link::Links;
 pub use secret::{ClusterSecret, Meeting, PROOF_BYTES, random_hex};
