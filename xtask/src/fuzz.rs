@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::cargo::{root, run, target_dir};
+use crate::tally::Ran;
 
 /// The targets; each has a corpus of the same name.
 const TARGETS: [&str; 7] = [
@@ -15,10 +16,10 @@ const TARGETS: [&str; 7] = [
 const SECONDS: u32 = 10;
 
 /// Fuzzes each target for some seconds.
-pub(crate) fn run_all() -> Result<(), String> {
+pub(crate) fn run_all() -> Result<Ran, String> {
     if !is_there() {
-        println!("no nightly toolchain with cargo-fuzz: the unit tests have run the same targets");
-        return Ok(());
+        let why = "no nightly toolchain with cargo-fuzz; the unit tests have run the same targets";
+        return Ok(Ran::No(why));
     }
     for target in TARGETS {
         // libFuzzer writes what it finds into the first directory: not into the corpus.
@@ -30,7 +31,7 @@ pub(crate) fn run_all() -> Result<(), String> {
         fuzz.arg("--").arg(format!("-max_total_time={SECONDS}"));
         run(fuzz.current_dir(root()))?;
     }
-    Ok(())
+    Ok(Ran::Yes)
 }
 
 /// Asks rustup first, because asking for a missing toolchain may install it.

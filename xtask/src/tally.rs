@@ -6,6 +6,14 @@
 use std::fmt;
 use std::time::Instant;
 
+/// Whether a step could run on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ran {
+    Yes,
+    /// Why not: what is missing.
+    No(&'static str),
+}
+
 /// What passed, failed and was skipped so far.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -18,14 +26,27 @@ pub(crate) struct Tally {
 impl Tally {
     /// Runs one step of our own; it counts as one test.
     pub(crate) fn step(&mut self, name: &str, step: impl FnOnce() -> Result<(), String>) {
+        self.step_where_possible(name, || step().map(|()| Ran::Yes));
+    }
+
+    /// The same for a step that needs what this machine may not have: then it is skipped, not passed.
+    pub(crate) fn step_where_possible(
+        &mut self,
+        name: &str,
+        step: impl FnOnce() -> Result<Ran, String>,
+    ) {
         let started = Instant::now();
         println!("\n== {name}");
         let outcome = step();
         let seconds = started.elapsed().as_secs_f64();
         match outcome {
-            Ok(()) => {
+            Ok(Ran::Yes) => {
                 self.passed += 1;
                 println!("== {name}: passed in {seconds:.1} s");
+            }
+            Ok(Ran::No(why)) => {
+                self.skipped += 1;
+                println!("== {name}: skipped: {why}");
             }
             Err(message) => {
                 println!("== {name}: FAILED in {seconds:.1} s: {message}");
@@ -162,6 +183,14 @@ mod tests {
         let mut tally = Tally::default();
         tally.tests("nothing", |_| Ok(()));
         assert!(tally.finish().is_err());
+    }
+
+    #[test]
+    fn a_step_that_could_not_run_has_not_passed() {
+        let mut tally = Tally::default();
+        tally.step_where_possible("fuzzing", || Ok(super::Ran::No("no fuzzer")));
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (0, 0, 1));
+        assert!(tally.finish().is_err(), "nothing else ran");
     }
 
     #[test]
