@@ -13,6 +13,7 @@ use bytes::Bytes;
 use memkv_store::{BatchBuilder, DecodeError, SystemOp, SystemOutcome};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
+use openraft::impls::leader_id_adv::LeaderId;
 use openraft::raft::ClientWriteResult;
 use tokio::sync::{Notify, oneshot};
 
@@ -210,9 +211,12 @@ impl Batcher {
             #[cfg(memkv_bugs)]
             memkv_storage::bugs::pass(memkv_storage::bugs::Place::Consensus);
             while let Some((work, stamp)) = self.next_entry(&raft) {
+                // Of the term of the stamp: it may end while the clock is written down.
+                let leader = raft.server_metrics().borrow_watched().vote.leader_id;
+                self.clock.written().await;
                 if self
                     .clone()
-                    .propose_entry(&raft, work, stamp)
+                    .propose_entry(&raft, work, stamp, leader)
                     .await
                     .is_err()
                 {
@@ -281,6 +285,7 @@ impl Batcher {
         raft: &Raft,
         work: Vec<Work>,
         stamp: u64,
+        leader: LeaderId<u64, u64>,
     ) -> Result<(), ()> {
         let mut builder = BatchBuilder::new(stamp);
         for item in &work {
@@ -291,7 +296,6 @@ impl Batcher {
             }
         }
         let batch = Batch(builder.finish());
-        let leader = raft.server_metrics().borrow_watched().vote.leader_id;
         let batcher = self.clone();
         let responder = ProposalResponder::new(move |result| {
             batcher.queue.lock().in_flight -= 1;

@@ -26,6 +26,8 @@ pub enum Bug {
     ForgetCommit = 8,
     /// A node that starts again does not ask whether its disk is an old one.
     TrustOldDisk = 9,
+    /// Entries that are not in memory are read on the thread of consensus.
+    WaitForTheLog = 10,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use crate::lock::{Mutex, MutexGuard};
 use memkv_storage::{ClockFile, ClockReading};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::env::blocking;
@@ -215,6 +216,17 @@ pub(crate) struct LogClock {
     state: Mutex<State>,
     /// A reading of this process is written down.
     saved: AtomicBool,
+    writing: watch::Sender<Writing>,
+}
+
+/// What there is to write down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    Nothing,
+    /// The reading, before anything goes by it.
+    Due,
+    /// Nothing any more.
+    Ended,
 }
 
 impl LogClock {
@@ -252,6 +264,7 @@ impl LogClock {
             file,
             state: Mutex::new(state),
             saved: AtomicBool::new(false),
+            writing: watch::Sender::new(Writing::Nothing),
         }
     }
 
@@ -369,51 +382,94 @@ impl LogClock {
         self.keep(state);
     }
 
-    /// Writes the reading down unless what is written still tells it.
+    /// Lets the reading be written down unless what is written still tells it. Whoever stamps or
+    /// acknowledges by it waits for [`Self::written`] first.
     fn keep(&self, state: MutexGuard<'_, State>) {
-        if state.reading.sure && !state.is_written() {
-            self.write_down(state);
+        if self.file.is_some() && state.reading.sure && !state.is_written() {
+            self.writing.send_if_modified(|writing| {
+                let begins = *writing == Writing::Nothing;
+                if begins {
+                    *writing = Writing::Due;
+                }
+                begins
+            });
         }
     }
 
-    /// Writes a sure reading down. It waits for no disk: the file is never synced.
-    fn write_down(&self, mut state: MutexGuard<'_, State>) {
-        let (Some(file), Some((boot_id, boot_ms))) = (&self.file, (self.env.boot_clock)()) else {
-            return;
-        };
-        state.run();
-        let (log_ms, is_hearsay) = (state.reading.log_ms, state.is_hearsay);
-        // Also if it fails: a disk that takes nothing must not be asked with every stamp.
-        state.written = Some((log_ms, state.at));
-        drop(state);
-        let reading = ClockReading {
-            boot_id,
-            boot_ms,
-            log_ms,
-            is_hearsay,
-        };
-        match file.save(&reading) {
-            Ok(()) => self.saved.store(true, Ordering::Relaxed),
-            Err(error) => {
-                tracing::debug!(%error, "cannot write the clock down; a restart will ask the peers");
+    /// Resolves when what this clock shows is written down, or cannot be: at once, but for the moments
+    /// after it has become sure or was set ahead.
+    pub(crate) async fn written(&self) {
+        if *self.writing.borrow() == Writing::Due {
+            let mut writing = self.writing.subscribe();
+            // The sender lives as long as `self`.
+            let _ = writing.wait_for(|now| *now != Writing::Due).await;
+        }
+    }
+
+    /// Writes a sure reading down. May wait for the disk, though the file is never synced: so this is
+    /// not for the thread of consensus.
+    fn write_down(&self) {
+        let Some(file) = &self.file else { return };
+        loop {
+            let mut state = self.state.lock();
+            if !state.reading.sure {
+                return;
+            }
+            state.run();
+            let (log_ms, is_hearsay) = (state.reading.log_ms, state.is_hearsay);
+            // Also if it fails: a disk that takes nothing must not be asked with every stamp.
+            state.written = Some((log_ms, state.at));
+            drop(state);
+            // The machine's clock is read last: if this thread is paused in between, a restart is late
+            // and not early.
+            if let Some((boot_id, boot_ms)) = (self.env.boot_clock)() {
+                let reading = ClockReading {
+                    boot_id,
+                    boot_ms,
+                    log_ms,
+                    is_hearsay,
+                };
+                match file.save(&reading) {
+                    Ok(()) => self.saved.store(true, Ordering::Relaxed),
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot write the clock down; a restart will ask the peers");
+                    }
+                }
+            }
+            // It may have been set ahead meanwhile.
+            let state = self.state.lock();
+            if state.is_written() {
+                self.writing.send_if_modified(|writing| {
+                    let ends = *writing == Writing::Due;
+                    if ends {
+                        *writing = Writing::Nothing;
+                    }
+                    ends
+                });
+                return;
             }
         }
     }
 }
 
-/// Writes the reading down from time to time.
+/// Writes the reading down when it is due, and from time to time.
 pub(crate) async fn save(inner: Arc<Inner>) {
+    /// Nobody waits for a clock that nobody writes down any more.
+    struct End(Arc<LogClock>);
+    impl Drop for End {
+        fn drop(&mut self) {
+            self.0.writing.send_replace(Writing::Ended);
+        }
+    }
+    let end = End(inner.clock.clone());
+    let mut writing = end.0.writing.subscribe();
     loop {
-        tokio::time::sleep(SAVE_EVERY).await;
+        let due = writing.wait_for(|writing| *writing == Writing::Due);
+        // Either way it is time.
+        drop(tokio::time::timeout(SAVE_EVERY, due).await);
         let clock = inner.clock.clone();
-        let save = move || {
-            let state = clock.state.lock();
-            if state.reading.sure {
-                clock.write_down(state);
-            }
-        };
         // Fails only when the node stops.
-        drop(blocking(&inner.env, save).await);
+        drop(blocking(&inner.env, move || clock.write_down()).await);
     }
 }
 

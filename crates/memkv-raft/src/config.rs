@@ -26,6 +26,8 @@ pub struct NodeConfig {
     pub layout: Layout,
     /// Bytes of one log segment, as the seed's `max_log_size` (rounded up to 64 KiB).
     pub max_log_size: u64,
+    /// Bytes of recent log records that stay in memory for peers that are behind.
+    pub log_cache_bytes: u64,
     /// More segments than this start a snapshot, as the seed's `max_log_count`.
     pub max_log_count: usize,
     /// `true`: an acknowledged write is fsynced on a majority. `false`: it survives the death of
@@ -58,6 +60,7 @@ impl NodeConfig {
             layout,
             max_log_size: 64 * 1024 * 1024,
             max_log_count: 6,
+            log_cache_bytes: memkv_storage::Options::default().cache_bytes,
             sync: true,
             election_timeout: Duration::from_millis(1000),
             heartbeat_interval: Duration::from_millis(100),

@@ -1,10 +1,14 @@
 //! What a start finds in the data directory: opens it, checks whose it is, loads the newest snapshot.
 //! Refuses with words whatever would mix two nodes or lose entries.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use memkv_storage::disk::Disk;
-use memkv_storage::{HardState, LogReader, Metadata, OpenError, RecoveryReport, SnapshotStore};
+use memkv_storage::{
+    ClockFile, ClockReading, HardState, LogReader, Metadata, OpenError, RecoveryReport,
+    SnapshotStore,
+};
 
 use crate::engine::state_machine::load_latest;
 use crate::env::blocking;
@@ -12,15 +16,46 @@ use crate::identity::{Identity, uuid_text};
 use crate::replica::Replica;
 use crate::{Env, NodeConfig, StartError};
 
+/// A directory that this node may work with.
+pub(crate) struct Directory {
+    pub(crate) opened: memkv_storage::Opened,
+    pub(crate) identity: Option<Identity>,
+    /// Where an earlier content of it was set aside.
+    pub(crate) quarantined: Option<PathBuf>,
+    pub(crate) clock: (ClockFile, Option<ClockReading>),
+}
+
+/// Opens the directory and checks whose it is, where that may wait for the disk.
+pub(crate) async fn open(
+    config: &NodeConfig,
+    disk: Arc<dyn Disk>,
+    env: &Env,
+) -> Result<Directory, StartError> {
+    let config = config.clone();
+    let open = move || {
+        let opened = open_or_set_aside(&config, disk.clone())?;
+        let identity = check_identity(&config, &opened.metadata)?;
+        Ok(Directory {
+            identity,
+            quarantined: memkv_storage::quarantined(&*disk, &config.layout)?,
+            clock: ClockFile::open(&*disk, &config.layout)?,
+            opened,
+        })
+    };
+    blocking(env, open)
+        .await
+        .map_err(|error| StartError::Load(format!("cannot open the directory: {error}")))?
+}
+
 /// Opens the directory, or sets a corrupt one aside so that the node can be replaced.
-pub(crate) fn open_directory(
+fn open_or_set_aside(
     config: &NodeConfig,
     disk: Arc<dyn Disk>,
 ) -> Result<memkv_storage::Opened, StartError> {
     let options = memkv_storage::Options {
         max_log_size: config.max_log_size,
         sync: config.sync,
-        ..memkv_storage::Options::default()
+        cache_bytes: config.log_cache_bytes,
     };
     let opened = match memkv_storage::open(disk.clone(), &config.layout, options.clone()) {
         Err(error @ OpenError::Corrupt { .. }) if !config.peers.is_empty() => {
@@ -62,7 +97,7 @@ fn tell(recovery: &RecoveryReport) {
     }
 }
 
-pub(crate) fn check_identity(
+fn check_identity(
     config: &NodeConfig,
     metadata: &Metadata,
 ) -> Result<Option<Identity>, StartError> {

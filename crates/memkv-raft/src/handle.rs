@@ -151,6 +151,7 @@ fn append(inner: Arc<Inner>, raft: Raft, envelope: &Envelope, body: Reader) -> A
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
                     inner.hear();
                     inner.clock.follow(leader, clock, arrived);
+                    inner.clock.written().await;
                 }
                 wire::ok(|out| {
                     codec::put_append_response(out, &response);

@@ -30,6 +30,7 @@ use crate::engine::log_store::LogStore;
 use crate::engine::network::{Network, Transfers};
 use crate::engine::settings::settings;
 use crate::engine::state_machine::StateMachine;
+use crate::env::blocking;
 use crate::formation::{self, Prepare};
 use crate::handle::{self, Incoming};
 use crate::identity::Identity;
@@ -261,15 +262,15 @@ impl Node {
         transport: Arc<dyn Transport>,
         env: Env,
     ) -> Result<Node, StartError> {
-        let opened = directory::open_directory(&config, disk.clone())?;
-        let quarantined = memkv_storage::quarantined(&*disk, &config.layout)?;
-        let identity = directory::check_identity(&config, &opened.metadata)?;
+        let directory = directory::open(&config, disk.clone(), &env).await?;
+        let (opened, identity, quarantined) =
+            (directory.opened, directory.identity, directory.quarantined);
         let boot = opened.metadata.boot + 1;
         let session = Arc::new(Session::new(boot));
         let replica = Arc::new(Replica::new(session.clone()));
         directory::load_snapshot(&replica, &opened.snapshots, &env).await?;
         directory::check_gap(&replica, &opened.log)?;
-        let (clock_file, saved) = memkv_storage::ClockFile::open(&*disk, &config.layout)?;
+        let (clock_file, saved) = directory.clock;
         let clock = Arc::new(LogClock::resume(env.clone(), saved, Some(clock_file)));
         clock.applied(replica.machine.read().store.stamp_ms());
         let me = config.me.clone();
@@ -292,7 +293,13 @@ impl Node {
         let log_is_empty = storage.log.last().is_none() && storage.snapshots.latest().is_none();
         let vote = directory::vote_to_start_with(identity.as_ref(), &opened.metadata, log_is_empty);
         let own = memory::held(boot, vote, &storage);
-        let memory = Memory::open(&*disk, &config.layout, identity.as_ref(), own)?;
+        let memory = {
+            let (disk, layout, identity) = (disk.clone(), config.layout.clone(), identity.clone());
+            let open = move || Memory::open(&*disk, &layout, identity.as_ref(), own);
+            blocking(&env, open)
+                .await
+                .map_err(|error| StartError::Load(error.to_string()))??
+        };
         let inner = Arc::new(Inner {
             storage,
             memory: Arc::new(memory),
@@ -337,6 +344,7 @@ impl Node {
             vote,
             opened.metadata.committed_hint,
             inner.declared.clone(),
+            inner.env.clone(),
         );
         inner.spawn(clock::save(inner.clone()));
         inner.spawn(memory::keep(inner.clone()));
@@ -573,9 +581,11 @@ async fn start_engine(
         },
     );
     let settings = Arc::new(settings(&inner.config)?);
+    let runs = log_store.runs();
     let raft = Raft::new(identity.node_id, settings, network, log_store, machine)
         .await
         .map_err(|error| StartError::Engine(error.to_string()))?;
+    runs.store(true, std::sync::atomic::Ordering::Relaxed);
     // Only this task sets it, once.
     let _ = inner.raft.set(raft.clone());
     Ok(raft)

@@ -1,9 +1,11 @@
 //! The consensus runtime: one thread for the node, its peers and its state machine, so that a
-//! request crosses no thread on its way to the log. Never runs a client's connection.
+//! request crosses no thread on its way to the log. Never runs a client's connection, and never waits
+//! for a disk.
 
 use std::io;
 use std::sync::Arc;
 
+use memkv_raft::storage::disk::guard;
 use memkv_raft::storage::disk::real::RealDisk;
 use memkv_raft::{Env, Node, NodeConfig, StartError};
 use tokio::runtime::{Builder, Handle};
@@ -32,6 +34,8 @@ impl Consensus {
         std::thread::Builder::new()
             .name("memkv-consensus".to_owned())
             .spawn(move || {
+                // The node hands over whatever waits.
+                let _scope = guard::forbid();
                 runtime.block_on(async {
                     let me = config.me.name.clone();
                     let links = Links::new(me, Handle::current())

@@ -3,7 +3,7 @@
 
 /// A bug's name on the command line, and how it is switched on.
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 14] = {
+const BUGS: [(&str, fn()); 15] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
     [
         ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
@@ -34,6 +34,9 @@ const BUGS: [(&str, fn()); 14] = {
         }),
         ("trust-old-disk", || {
             raft::set(Some(raft::Bug::TrustOldDisk))
+        }),
+        ("wait-for-the-log", || {
+            raft::set(Some(raft::Bug::WaitForTheLog))
         }),
         ("forget-commit", || raft::set(Some(raft::Bug::ForgetCommit))),
     ]

@@ -211,6 +211,7 @@ impl Cluster {
             .map(peer)
             .collect();
         config.max_log_size = self.swarm.max_log_size;
+        config.log_cache_bytes = self.swarm.log_cache_bytes;
         config.max_log_count = self.swarm.max_log_count;
         config.snapshot_growth_percent = self.swarm.snapshot_growth_percent;
         config.replace_after = self.swarm.replace_after;

@@ -4,8 +4,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use memkv_raft::storage::disk::Disk;
+use memkv_raft::storage::disk::guard;
 use memkv_raft::storage::disk::sim::Op;
 pub(crate) use memkv_raft::storage::disk::sim::SimDisk;
 
@@ -57,7 +59,8 @@ pub(crate) fn fail_soon(disk: &SimDisk, operations: u64, with_error: bool, dice:
 /// Leaves this many bytes of free space, besides the reserve that the process holds. Without a
 /// reserve the disk stays as it is: nothing is promised to a node whose last bytes are taken.
 pub(crate) fn fill(disk: &SimDisk, free: u64) {
-    let unbounded = disk.free_space(Path::new(DIRECTORIES[0])).unwrap_or(0);
+    let free_space = guard::allow(|| disk.free_space(Path::new(DIRECTORIES[0])));
+    let unbounded = free_space.unwrap_or(0);
     let reserve = Path::new(DIRECTORIES[0]).join("reserve");
     let holds_reserve = disk.files().iter().any(|(path, _)| *path == reserve);
     // Less than half of everything is free: this disk is full already.
@@ -76,6 +79,7 @@ pub(crate) fn mend(disk: &SimDisk) {
     // Operations are counted from 1.
     disk.crash_at_op(0);
     disk.fail_no_more();
+    disk.slow_reads(Duration::ZERO);
     empty(disk);
 }
 
@@ -83,7 +87,7 @@ pub(crate) fn mend(disk: &SimDisk) {
 pub(crate) fn quarantines(disk: &SimDisk) -> usize {
     DIRECTORIES
         .iter()
-        .filter_map(|dir| disk.read_dir(Path::new(dir)).ok())
+        .filter_map(|dir| guard::allow(|| disk.read_dir(Path::new(dir))).ok())
         .flatten()
         .filter(|name| name.starts_with("quarantine-"))
         .count()

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use memkv_raft::storage::disk::guard;
+use memkv_raft::storage::disk::sim::SimDisk;
 use memkv_raft::storage::{WalHandle, WalWorker};
 use memkv_raft::{Alarm, Env, FatalError, Node, StartError};
 use tokio::runtime::Handle;
@@ -139,7 +141,7 @@ impl Cluster {
     fn env(self: &Arc<Self>, slot: usize, death: watch::Receiver<bool>) -> Env {
         let (clock, machine, random) = (self.clone(), self.clone(), self.dice.clone());
         let (pacer, driver) = (self.clone(), self.clone());
-        let blocked = death;
+        let (blocked, disk) = (death, self.hosts[slot].lock().disk.clone());
         Env {
             wall_clock_ms: Arc::new(move || {
                 let now = WALL_CLOCK_START_MS + clock.trace.micros() / 1000;
@@ -152,12 +154,13 @@ impl Cluster {
             }),
             random: Arc::new(move || u128::from(random.next()) << 64 | u128::from(random.next())),
             blocking: Arc::new(move |work| {
-                let (delay, dead) = (pacer.disk_delay(slot), blocked.clone());
+                let (pacer, disk, dead) = (pacer.clone(), disk.clone(), blocked.clone());
                 Box::pin(async move {
-                    tokio::time::sleep(delay).await;
+                    tokio::time::sleep(pacer.disk_delay(slot)).await;
                     // A dead process's work never reaches the disk.
                     if !*dead.borrow() {
-                        work();
+                        guard::allow(work);
+                        pacer.read(&disk).await;
                     }
                 })
             }),
@@ -167,13 +170,25 @@ impl Cluster {
         }
     }
 
+    /// Lets the time pass that reads from a disk have taken.
+    async fn read(&self, disk: &SimDisk) {
+        let took = disk.take_read_time();
+        if !took.is_zero() {
+            self.trace.count("slow reads");
+            tokio::time::sleep(took).await;
+        }
+    }
+
     fn drive_wal(self: &Arc<Self>, slot: usize, worker: WalWorker, handle: &WalHandle) {
         let wakeup = Arc::new(Notify::new());
         let notify = wakeup.clone();
         handle.set_wakeup(Arc::new(move || notify.notify_one()));
         let mut host = self.hosts[slot].lock();
         let Some(life) = &mut host.life else { return };
-        let task = drive_wal(self.clone(), slot, worker, wakeup, life.stopping.clone());
+        let stopping = life.stopping.clone();
+        let disk = host.disk.clone();
+        let task = drive_wal(self.clone(), slot, disk, worker, wakeup, stopping);
+        let Some(life) = &mut host.life else { return };
         life.tasks.push(tokio::spawn(task).abort_handle());
     }
 }
@@ -183,6 +198,7 @@ impl Cluster {
 async fn drive_wal(
     cluster: Arc<Cluster>,
     slot: usize,
+    disk: Arc<SimDisk>,
     mut worker: WalWorker,
     wakeup: Arc<Notify>,
     stopping: Arc<AtomicBool>,
@@ -191,7 +207,10 @@ async fn drive_wal(
         wakeup.notified().await;
         loop {
             tokio::time::sleep(cluster.disk_delay(slot)).await;
-            let Some(answers) = worker.poll() else { break };
+            let Some(answers) = guard::allow(|| worker.poll()) else {
+                break;
+            };
+            cluster.read(&disk).await;
             // A thread's switch: the disk has the data, and nobody knows it yet.
             if cluster.dice.coin() {
                 tokio::time::sleep(cluster.disk_delay(slot)).await;

@@ -130,6 +130,13 @@ impl Invariants {
     pub(crate) fn check(&self, cluster: &Cluster) {
         let mut seen = self.0.lock();
         let mut verdict = Ok(());
+        for slot in 0..cluster.nodes() {
+            let waited = cluster.hosts[slot].lock().disk.stats().forbidden;
+            if waited > 0 {
+                let seen = format!("{} did {waited} times", name(slot));
+                verdict = fail("consensus never waits for a disk", seen);
+            }
+        }
         for (slot, node) in cluster.live() {
             let process = cluster.hosts[slot].lock().generation;
             if let Some(now) = node.inspect() {

@@ -51,6 +51,8 @@ const EARLY_FAULTS_EVERY: Duration = Duration::from_millis(300);
 const FULL_DISK_BYTES: u64 = 256 * 1024;
 /// How long the old copy of a disk may take to be outgrown, and to be found.
 const OLD_DISK_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time of one read.
+const SLOWEST_READ: Duration = Duration::from_secs(1);
 /// Most disk operations before a death inside them.
 const DISK_OPERATIONS: u64 = 40;
 
@@ -142,6 +144,7 @@ impl Nemesis {
             Fault::Clock => self.clock(slot),
             Fault::FullDisk => self.full_disks(slot),
             Fault::OldDisk => self.old_disk(slot).await,
+            Fault::SlowReads => self.slow_reads(slot),
         }
     }
 
@@ -322,6 +325,26 @@ impl Nemesis {
             let mut host = cluster.hosts[slot].lock();
             host.disk_slowness = 1;
             host.disk_stalled_until = None;
+        });
+    }
+
+    /// What is not in memory takes up to a second to come. A restart before that makes sure that little
+    /// of the log is.
+    fn slow_reads(&self, slot: usize) {
+        self.cluster.trace.count("spells of slow reads");
+        let lasts = self.dice.millis(1_000, 8_000);
+        self.note(&format!(
+            "{}'s disk is slow to read for {lasts:?}",
+            name(slot)
+        ));
+        if self.dice.coin() {
+            self.crash(slot, "to read its log anew");
+        }
+        let disk = self.cluster.hosts[slot].lock().disk.clone();
+        disk.slow_reads(SLOWEST_READ);
+        tokio::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            disk.slow_reads(Duration::ZERO);
         });
     }
 

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use memkv_raft::storage::disk::guard;
+
 use crate::client::Workload;
 use crate::cluster::{Cluster, Violation};
 use crate::judge;
@@ -62,6 +64,8 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Report> {
     builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
     let runtime = builder.build()?;
     memkv_raft::seed_engine_randomness(seed);
+    // The one thread is that of every node's consensus.
+    let _scope = guard::forbid();
     Ok(runtime.block_on(whole_run(seed, options)))
 }
 
@@ -82,7 +86,7 @@ async fn whole_run(seed: u64, options: Options) -> Report {
     if let Some(rest) = &rest
         && cluster.violation().is_none()
     {
-        judge(&cluster, &workload, rest);
+        guard::allow(|| judge(&cluster, &workload, rest));
     }
     cluster.tear_down();
     Report {
@@ -100,7 +104,7 @@ async fn whole_run(seed: u64, options: Options) -> Report {
 async fn look(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(STEP).await;
-        cluster.invariants.check(&cluster);
+        guard::allow(|| cluster.invariants.check(&cluster));
         cluster.trace.count("looks at the invariants");
     }
 }

@@ -43,11 +43,13 @@ pub enum Fault {
     FullDisk,
     /// A disk is put back to an older copy of itself.
     OldDisk,
+    /// Reads from a disk take up to a second each, for a while.
+    SlowReads,
 }
 
 impl Fault {
     /// All faults, with their weight against each other.
-    const ALL: [(Fault, u64); 16] = [
+    const ALL: [(Fault, u64); 17] = [
         (Fault::Crash, 4),
         (Fault::CrashLeader, 3),
         (Fault::PowerLoss, 1),
@@ -64,6 +66,7 @@ impl Fault {
         (Fault::Clock, 1),
         (Fault::FullDisk, 1),
         (Fault::OldDisk, 1),
+        (Fault::SlowReads, 1),
     ];
 
     /// Whether it makes sense in a cluster of one.
@@ -104,6 +107,8 @@ pub struct Swarm {
     pub value_bytes: u64,
     /// See `NodeConfig`.
     pub max_log_size: u64,
+    /// See `NodeConfig`.
+    pub log_cache_bytes: u64,
     /// See `NodeConfig`.
     pub max_log_count: usize,
     /// See `NodeConfig`.
@@ -152,6 +157,7 @@ impl Swarm {
             replace_after: dice.millis(2_000, 3_000),
             final_power_loss: dice.chance(40 * PERCENT),
             redis_percent: *dice.pick(&[0, 40, 40, 80]),
+            log_cache_bytes: *dice.pick(&[4 << 20, 64 << 10, 0]),
         }
     }
 }

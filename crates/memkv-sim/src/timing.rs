@@ -30,9 +30,10 @@ const COMMITS_WITHIN: u64 = 60_000;
 /// A leader that no quorum has followed for this long is about to refuse commands, as it does after
 /// three fifths of `election_timeout_ms`, 600 ms: another may lead soon.
 const HEARD_WITHIN: Duration = Duration::from_millis(500);
-/// A process that knows log time for so long, in microseconds, has written it down: a disk that is
-/// slow takes some tenths of a second.
-const WRITTEN_WITHIN: u64 = 2_000_000;
+/// A process that knows log time for so long, in microseconds, has written it down: a disk stalls for
+/// six seconds at most, and one that is slow takes some tenths of a second. Nothing goes by the time
+/// before.
+const WRITTEN_WITHIN: u64 = 7_000_000;
 /// Log time runs fast or slow by at most one part in so many.
 const SLEW_DIVISOR: u64 = 200;
 /// Most that a leader corrects its clock by at once, in milliseconds, and roundings.

@@ -34,7 +34,7 @@ pub use layout::{Layout, Options};
 pub use metadata::{MAX_IDENTITY, Metadata};
 pub use open::{OpenError, Opened, RecoveryReport, open, quarantine, quarantined};
 pub use peers_file::{MAX_PEERS_BYTES, PeersFile, condemn};
-pub use reader::LogReader;
+pub use reader::{ColdRecords, Found, LogReader};
 pub use record::{HardState, LogId, Record};
 pub use recovery::TornTail;
 pub use snapshot_format::{MAX_BLOCK, MAX_EXTRA, SnapshotMeta, SnapshotReader};

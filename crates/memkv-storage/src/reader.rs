@@ -7,7 +7,38 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::record::{LogId, Record};
+use crate::segment::Extent;
 use crate::shared::Shared;
+
+/// Where records are.
+pub enum Found {
+    /// All of them are here.
+    InMemory(Vec<Record>),
+    /// Some must be read first.
+    OnDisk(ColdRecords),
+}
+
+/// Records that are read from the disk, and those in memory that follow them. They are those of the
+/// moment when they were looked for, whatever becomes of the log.
+pub struct ColdRecords {
+    extents: Vec<Extent>,
+    recent: Vec<Record>,
+}
+
+impl ColdRecords {
+    /// Reads them. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As those of [`LogReader::read`].
+    pub fn read(self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for extent in &self.extents {
+            extent.read(&mut records)?;
+        }
+        records.extend(self.recent);
+        Ok(records)
+    }
+}
 
 /// A view of the log that follows every append at once. Cheap to clone.
 #[derive(Clone)]
@@ -50,6 +81,14 @@ impl LogReader {
         max_bytes: u64,
         max_records: usize,
     ) -> io::Result<Vec<Record>> {
+        match self.look(range, max_bytes, max_records) {
+            Found::InMemory(records) => Ok(records),
+            Found::OnDisk(cold) => cold.read(),
+        }
+    }
+
+    /// The same without waiting for the disk: records that are in memory, or else what to read.
+    pub fn look(&self, range: Range<u64>, max_bytes: u64, max_records: usize) -> Found {
         let (extents, recent) = self
             .shared
             .inner
@@ -57,14 +96,10 @@ impl LogReader {
             .log
             .plan(range, max_bytes, max_records);
         if extents.is_empty() {
-            return Ok(recent);
+            Found::InMemory(recent)
+        } else {
+            Found::OnDisk(ColdRecords { extents, recent })
         }
-        let mut records = Vec::new();
-        for extent in &extents {
-            extent.read(&mut records)?;
-        }
-        records.extend(recent);
-        Ok(records)
     }
 
     /// Number of live segments.

@@ -18,7 +18,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::OpenError;
-use crate::disk::{DirLock, Disk, DiskFile};
+use crate::disk::{DirLock, Disk, DiskFile, guard};
 use crate::record::LogId;
 use crate::snapshot_format::{Encoder, MAX_BLOCK, MAX_EXTRA, SnapshotMeta, SnapshotReader, append};
 use crate::space::{Reserve, Space};
@@ -47,6 +47,16 @@ struct Spare {
     len: u64,
 }
 
+/// What is gone for its users and still takes space, because it was dropped where nothing may wait
+/// for a disk, or would be. Its lock is held for moments only.
+#[derive(Default)]
+struct Dropped {
+    /// Unfinished files, open so that nothing is freed before they are removed.
+    parts: Vec<(PathBuf, Arc<dyn DiskFile>)>,
+    /// Removed ones that were being read: closing the last handle of such a file frees its blocks.
+    read: Vec<Arc<dyn DiskFile>>,
+}
+
 struct Inner {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -54,6 +64,7 @@ struct Inner {
     /// Newest first.
     known: Mutex<Vec<Known>>,
     spare: Mutex<Option<Spare>>,
+    dropped: Mutex<Dropped>,
     counter: AtomicU64,
     /// Held by the worker; only an unfinished snapshot prolongs it.
     locks: Weak<Vec<Box<dyn DirLock>>>,
@@ -199,6 +210,7 @@ impl SnapshotStore {
             reserve,
             known: Mutex::new(found.good),
             spare: Mutex::new(None),
+            dropped: Mutex::default(),
             counter: AtomicU64::new(0),
             locks: Arc::downgrade(locks),
         }));
@@ -245,8 +257,29 @@ impl SnapshotStore {
     }
 
     /// What is left on the disks. Takes the reserve again where there is room for it.
+    /// Frees what was dropped on a thread that must not wait for a disk.
     pub fn space(&self) -> io::Result<Space> {
+        self.tidy();
         self.0.reserve.space()
+    }
+
+    /// Frees what was dropped. What cannot be removed now is removed at the next start.
+    fn tidy(&self) {
+        // Without the lock the directory may be another's.
+        let Some(_locks) = self.0.locks.upgrade() else {
+            return;
+        };
+        let Dropped { parts, read } = std::mem::take(&mut *self.0.dropped.lock());
+        for (path, _) in &parts {
+            let _ = self.0.disk.remove_file(path);
+        }
+        let still_read = read.into_iter().filter(|file| Arc::strong_count(file) > 1);
+        let mut still_read: Vec<_> = still_read.collect();
+        self.0.dropped.lock().read.append(&mut still_read);
+        if !parts.is_empty() {
+            drop(parts);
+            self.reserve_room();
+        }
     }
 
     fn part(&self, kind: &str) -> Part {
@@ -314,6 +347,9 @@ impl SnapshotStore {
         for Known { meta, len, file } in old {
             let path = dir.join(name(meta.last));
             let unread = Arc::strong_count(&file) == 1;
+            if !unread {
+                self.0.dropped.lock().read.push(file.clone());
+            }
             let removed = if unread && spare.is_none() && candidate.is_none() {
                 candidate = Some(Spare { file, len });
                 disk.rename(&path, &dir.join(SPARE))
@@ -335,6 +371,7 @@ impl SnapshotStore {
 
     /// A file to write a snapshot into: the spare if there is one. It may be longer than needed.
     fn file_for(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.tidy();
         let Inner {
             disk,
             dir,
@@ -350,7 +387,7 @@ impl SnapshotStore {
     }
 }
 
-/// An unfinished file, removed when dropped.
+/// An unfinished file, removed when dropped, or soon after where nothing may wait for a disk.
 struct Part {
     store: SnapshotStore,
     path: PathBuf,
@@ -428,10 +465,11 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if self.file.take().is_some() {
-            // If it stays, the next start removes it.
-            let _ = self.store.0.disk.remove_file(&self.path);
-            self.store.reserve_room();
+        let Some(file) = self.file.take() else { return };
+        let path = std::mem::take(&mut self.path);
+        self.store.0.dropped.lock().parts.push((path, file));
+        if guard::may_wait() {
+            self.store.tidy();
         }
     }
 }

@@ -7,9 +7,10 @@ mod common;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use common::*;
-use memkv_storage::disk::Disk;
 use memkv_storage::disk::sim::SimDisk;
+use memkv_storage::disk::{Disk, guard};
 use memkv_storage::{OpenError, SnapshotMeta, quarantine};
 
 fn reopen(disk: &SimDisk) -> Node {
@@ -295,4 +296,51 @@ fn missing_parts_are_refused() {
         Node::open(Arc::new(both), options()),
         Err(OpenError::Metadata { .. })
     ));
+}
+
+#[test]
+fn an_unfinished_snapshot_is_removed_without_waiting_where_that_is_forbidden() {
+    let disk = SimDisk::new(1);
+    let mut node = Node::open(Arc::new(disk.clone()), options()).unwrap();
+    let unfinished = |disk: &SimDisk| {
+        let files = disk.files().into_iter();
+        files
+            .filter(|(path, _)| path.extension().is_some_and(|end| end == "part"))
+            .count()
+    };
+    let meta = SnapshotMeta {
+        last: id(1, 7),
+        extra: Bytes::new(),
+    };
+    let begin = |node: &Node| {
+        let mut writer = node.opened.snapshots.create(meta.clone());
+        writer.block(b"some of it").unwrap();
+        writer
+    };
+    drop(begin(&node));
+    assert_eq!(unfinished(&disk), 0, "at once where that is allowed");
+
+    let writer = begin(&node);
+    let mut receiver = node.opened.snapshots.receive();
+    receiver.write_raw(0, b"a piece").unwrap();
+    let scope = guard::forbid();
+    drop((writer, receiver));
+    assert_eq!(disk.stats().forbidden, 0, "it has waited for the disk");
+    drop(scope);
+    assert_eq!(unfinished(&disk), 2);
+    node.opened.snapshots.space().unwrap();
+    assert_eq!(unfinished(&disk), 0);
+
+    // The last reader of a snapshot that is gone does not free it either.
+    node.snapshot(id(1, 1), 3).unwrap();
+    let reader = node.opened.snapshots.open_latest().unwrap();
+    for index in 2..6 {
+        node.snapshot(id(1, index), 3).unwrap();
+    }
+    let used = |disk: &SimDisk| u64::MAX - disk.free_space(&layout().log).unwrap();
+    let before = used(&disk);
+    drop(reader);
+    assert_eq!(used(&disk), before);
+    node.opened.snapshots.space().unwrap();
+    assert!(used(&disk) < before);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use futures_util::FutureExt;
 use memkv_storage::Layout;
 use memkv_storage::disk::Disk;
 use memkv_storage::disk::sim::SimDisk;
@@ -159,9 +160,16 @@ async fn a_clock_is_written_down_before_anybody_goes_by_it() {
         let open = clock_file();
         let (file, none) = open();
         assert_eq!(none, None);
-        act(&clock_with(&wall, None, Some(file)), sure(START));
+        let clock = clock_with(&wall, None, Some(file));
+        act(&clock, sure(START));
+        assert!(
+            clock.written().now_or_never().is_none(),
+            "nothing goes by a clock that is not written down"
+        );
+        clock.write_down();
+        assert!(clock.written().now_or_never().is_some());
         let (_, saved) = open();
-        let restarted = clock(&Arc::new(AtomicU64::new(2 * START)), saved);
+        let restarted = clock_with(&Arc::new(AtomicU64::new(2 * START)), saved, None);
         assert_eq!(restarted.read().log_ms, START - MARGIN_MS);
     }
 }
@@ -176,6 +184,7 @@ async fn a_clock_that_is_set_in_small_steps_is_written_down_too() {
         clock.follow(A, sure(START + step * SET_MS / 2), Instant::now());
     }
     clock.applied(START + 1_000);
+    clock.write_down();
     let (_, saved) = open();
     let restarted = LogClock::resume(clock.env.clone(), saved, None);
     assert_eq!(restarted.read(), sure(START + 1_000 - MARGIN_MS));
@@ -212,12 +221,14 @@ async fn hearsay_stays_hearsay_over_a_restart() {
     let open = clock_file();
     let before = clock_with(&wall, None, Some(open().0));
     before.follow(A, sure(START - 1_600), Instant::now());
+    before.write_down();
     let after = clock(&wall, open().1);
     after.learn(sure(START));
     assert_eq!(after.read(), sure(START), "a peer heard a message in time");
 
     let led = clock_with(&wall, None, Some(open().0));
     led.stamp();
+    led.write_down();
     let after = clock(&wall, open().1);
     let own = after.read();
     after.learn(sure(START + 1_000));
@@ -297,7 +308,9 @@ async fn a_process_that_starts_again_does_not_undo_what_set_it_back() {
     };
     let clock = LogClock::resume(env.clone(), None, Some(open().0));
     clock.learn(sure(START));
+    clock.write_down();
     hear_out(&clock, A, 30).await;
+    clock.write_down();
     let restarted = LogClock::resume(env, open().1, None);
     assert!(restarted.read().log_ms <= clock.read().log_ms);
 }
@@ -339,4 +352,20 @@ async fn a_follower_shows_what_its_leader_shows() {
     tokio::time::advance(Duration::from_secs(100)).await;
     let (old, new) = (leader.read().log_ms, follower.stamp());
     assert!(new.abs_diff(old) <= 500, "{new} after {old}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_is_written_down_without_waiting_for_the_disk() {
+    let wall = Arc::new(AtomicU64::new(START));
+    let disk = SimDisk::new(1);
+    let layout = Layout::under(std::path::Path::new("/memkv"));
+    disk.create_dir_all(&layout.metadata).unwrap();
+    let (file, _) = ClockFile::open(&disk, &layout).unwrap();
+    let clock = clock_with(&wall, None, Some(file));
+    let _scope = memkv_storage::disk::guard::forbid();
+    clock.learn(sure(START));
+    clock.follow(A, sure(2 * START), Instant::now());
+    clock.applied(3 * START);
+    clock.stamp();
+    assert_eq!(disk.stats().forbidden, 0);
 }

@@ -52,7 +52,7 @@ fn log(vote: Option<HardState>) -> (Opened, LogStore, Arc<Declared>) {
     let opened = opened.unwrap();
     let declared = Arc::<Declared>::default();
     let (wal, reader) = (opened.wal.clone(), opened.log.clone());
-    let store = LogStore::new(wal, reader, vote, None, declared.clone());
+    let store = LogStore::new(wal, reader, vote, None, declared.clone(), Env::real());
     (opened, store, declared)
 }
 

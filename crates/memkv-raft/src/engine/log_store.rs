@@ -4,22 +4,28 @@
 //! are readable and reports durability through the callback; a purge returns after its logical mark
 //! (the engine's core awaits purges, `raft_core.rs:2433` of alpha.37). A vote returns only when it
 //! is durable. All of them share one FIFO, so no entry is durable before the vote it depends on.
+//! Entries that are in memory are read at once; once the engine runs, others are read where that may
+//! wait, because it reads on the thread that beats and commits.
 
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::lock::Mutex;
 use futures_util::{Stream, StreamExt, stream};
-use memkv_storage::{HardState, LogReader, Record, WalHandle};
+use memkv_storage::disk::guard;
+use memkv_storage::{Found, HardState, LogReader, Record, WalHandle};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::oneshot;
 
 use super::codec;
 use super::{EngineLogId, Entry, TypeConfig, Vote};
+use crate::Env;
 use crate::declared::Declared;
+use crate::env::blocking;
 use crate::node::Leader;
 
 /// Most bytes of entries that one read for replication returns (at least one entry always comes).
@@ -35,6 +41,9 @@ pub(crate) struct LogStore {
     reader: LogReader,
     volatile: Arc<Mutex<Volatile>>,
     declared: Arc<Declared>,
+    env: Env,
+    /// Whether the engine runs.
+    runs: Arc<AtomicBool>,
 }
 
 /// What the engine asks back and the disk holds already.
@@ -50,6 +59,7 @@ impl LogStore {
         hard_state: Option<HardState>,
         committed: Option<memkv_storage::LogId>,
         declared: Arc<Declared>,
+        env: Env,
     ) -> Self {
         if let Some(vote) = hard_state {
             declared.note_vote(leader(vote));
@@ -63,12 +73,36 @@ impl LogStore {
             reader,
             volatile: Arc::new(Mutex::new(volatile)),
             declared,
+            env,
+            runs: Arc::default(),
         }
     }
 
-    fn read(&self, start: u64, end: u64, max_bytes: u64, max: usize) -> io::Result<Vec<Entry>> {
-        let records = self.reader.read(start..end, max_bytes, max)?;
-        records.into_iter().map(to_entry).collect()
+    /// Set once the engine runs. Before, it reads the log in many small pieces, one after the other:
+    /// they are read at once, because there is no heartbeat and no commit yet that would wait.
+    pub(crate) fn runs(&self) -> Arc<AtomicBool> {
+        self.runs.clone()
+    }
+
+    async fn read(
+        &self,
+        start: u64,
+        end: u64,
+        max_bytes: u64,
+        max: usize,
+    ) -> io::Result<Vec<Entry>> {
+        #[cfg(memkv_bugs)]
+        if crate::bugs::active(crate::bugs::Bug::WaitForTheLog) {
+            return to_entries(self.reader.read(start..end, max_bytes, max)?);
+        }
+        match self.reader.look(start..end, max_bytes, max) {
+            Found::InMemory(records) => to_entries(records),
+            Found::OnDisk(cold) if !self.runs.load(Ordering::Relaxed) => {
+                tokio::task::yield_now().await;
+                to_entries(guard::allow(|| cold.read())?)
+            }
+            Found::OnDisk(cold) => blocking(&self.env, || to_entries(cold.read()?)).await?,
+        }
     }
 
     /// Index after the last entry, 0 for an empty log.
@@ -96,6 +130,10 @@ fn leader(vote: HardState) -> Leader {
         term: vote.term,
         id: vote.voted_for,
     }
+}
+
+fn to_entries(records: Vec<Record>) -> io::Result<Vec<Entry>> {
+    records.into_iter().map(to_entry).collect()
 }
 
 fn to_entry(record: Record) -> io::Result<Entry> {
@@ -128,7 +166,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         let (mut start, end) = self.bounds(&range);
         let mut entries = Vec::new();
         while start < end {
-            let read = self.read(start, end, u64::MAX, usize::MAX)?;
+            let read = self.read(start, end, READ_BYTES, READ_RECORDS).await?;
             // The range may begin before the first entry that is left.
             let Some(last) = read.last() else { break };
             start = last.log_id.index + 1;
@@ -143,6 +181,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
         self.read(start, end.min(self.end()), READ_BYTES, READ_RECORDS)
+            .await
     }
 
     /// Reads ahead by bytes, not by the whole range, as the default would: the range may be the
@@ -162,7 +201,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
                 if next >= end {
                     return None;
                 }
-                match store.read(next, end, READ_BYTES, READ_RECORDS) {
+                match store.read(next, end, READ_BYTES, READ_RECORDS).await {
                     Ok(entries) => {
                         let after = entries.last()?.log_id.index + 1;
                         Some((entries.into_iter().map(Ok).collect::<Vec<_>>(), after))

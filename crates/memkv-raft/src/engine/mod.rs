@@ -7,6 +7,8 @@
 mod apply;
 pub(crate) mod codec;
 #[cfg(test)]
+mod cold_reads;
+#[cfg(test)]
 mod declares;
 #[cfg(test)]
 mod giving_way;

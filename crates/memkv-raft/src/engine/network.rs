@@ -234,6 +234,7 @@ impl Link {
             self.memory
                 .note_mark(self.to, request.vote.leader_id.term, 0);
         }
+        self.clock.written().await;
         Ok(response)
     }
 

@@ -57,6 +57,7 @@ impl<F: Fn() -> Directory + Send + Sync> StoreBuilder<TypeConfig, LogStore, Stat
             opened.metadata.hard_state,
             opened.metadata.committed_hint,
             Arc::default(),
+            env.clone(),
         );
         let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
         let clock = Arc::new(LogClock::resume(env.clone(), None, None));

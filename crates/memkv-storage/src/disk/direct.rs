@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use rustix::io::ReadWriteFlags;
 
 use super::real::{RealFile, retry};
-use super::{DirectWriter, DiskFile, zero_fill};
+use super::{DirectWriter, DiskFile, guard, zero_fill};
 
 /// Offsets, lengths and memory of direct writes are multiples of this: the block of the usual file
 /// systems, and no disk has larger sectors.
@@ -117,6 +117,7 @@ impl DirectFile {
 
 impl DirectWriter for DirectFile {
     fn write(&mut self, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
+        guard::check();
         let written = self.write_blocks(offset, bufs);
         if written.is_err() {
             self.tail = Tail::default();
@@ -125,6 +126,7 @@ impl DirectWriter for DirectFile {
     }
 
     fn zero(&mut self, from: u64, to: u64) -> io::Result<()> {
+        guard::check();
         let block = BLOCK as u64;
         let (from, to) = (from.next_multiple_of(block), to.next_multiple_of(block));
         zero_fill(&self.direct, from, to)?;

@@ -4,6 +4,7 @@
 //! returned.
 
 mod direct;
+pub mod guard;
 pub mod real;
 pub mod sim;
 

@@ -1,5 +1,6 @@
 //! The operating system's files (Linux), through `std` and `rustix`.
-//! Never retries a failed sync, and never caches anything itself.
+//! Never retries a failed sync, never caches anything itself, and never works on a thread that must
+//! not wait (`guard`).
 //! Invariants: interrupted and short calls are continued; directories are 0700, files 0600.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::direct::DirectFile;
-use super::{DirLock, DirectWriter, Disk, DiskFile};
+use super::{DirLock, DirectWriter, Disk, DiskFile, guard};
 use crate::layout::LOCK_FILE;
 
 /// Most buffers that one `pwritev` takes (IOV_MAX on Linux).
@@ -34,15 +35,18 @@ fn options() -> OpenOptions {
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        guard::check();
         let file = options().create(true).truncate(true).open(path)?;
         Ok(Arc::new(RealFile(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        guard::check();
         Ok(Arc::new(RealFile(options().open(path)?)))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        guard::check();
         if path.is_dir() {
             return Ok(());
         }
@@ -56,6 +60,7 @@ impl Disk for RealDisk {
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<String>> {
+        guard::check();
         let mut names = Vec::new();
         for entry in std::fs::read_dir(path)? {
             if let Ok(name) = entry?.file_name().into_string() {
@@ -67,18 +72,22 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        guard::check();
         std::fs::rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        guard::check();
         std::fs::remove_file(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        guard::check();
         File::open(path)?.sync_all()
     }
 
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn DirLock>> {
+        guard::check();
         // A file rather than the directory itself: it can name its holder, and flock on a
         // directory fails on NFS.
         let mut file = options()
@@ -108,6 +117,7 @@ impl Disk for RealDisk {
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        guard::check();
         let stat = retry(|| rustix::fs::statvfs(dir))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
@@ -138,6 +148,7 @@ pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::R
 
 impl DiskFile for RealFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        guard::check();
         let mut done = 0;
         while done < buf.len() {
             match self.0.read_at(&mut buf[done..], offset + done as u64) {
@@ -151,6 +162,7 @@ impl DiskFile for RealFile {
     }
 
     fn write_at(&self, mut offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()> {
+        guard::check();
         for group in bufs.chunks(BUFFERS_PER_CALL) {
             let mut group = group.to_vec();
             let mut left: &mut [IoSlice<'_>] = &mut group;
@@ -168,6 +180,7 @@ impl DiskFile for RealFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
+        guard::check();
         let flags = rustix::fs::FallocateFlags::empty();
         match retry(|| rustix::fs::fallocate(&self.0, flags, 0, len)) {
             // Some file systems cannot reserve: writing zeros does the same, slowly.
@@ -179,6 +192,7 @@ impl DiskFile for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        guard::check();
         // No retry on EINTR or anything else: after an error the kernel may have dropped the
         // dirty pages and a second call would report success (ATC '20, "Can Applications Recover
         // from fsync Failures?").
@@ -186,25 +200,30 @@ impl DiskFile for RealFile {
     }
 
     fn direct(&self) -> Option<Box<dyn DirectWriter>> {
+        guard::check();
         let direct = DirectFile::new(&self.0).ok()?;
         Some(Box::new(direct))
     }
 
     fn read_ahead(&self) {
+        guard::check();
         // Where the file system ignores it, the reader waits for each piece.
         let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::WillNeed);
     }
 
     fn drop_cache(&self) {
+        guard::check();
         // A hint: where the file system ignores it, the read is served from memory.
         let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed);
     }
 
     fn len(&self) -> io::Result<u64> {
+        guard::check();
         Ok(self.0.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        guard::check();
         self.0.set_len(len)
     }
 }

@@ -18,6 +18,7 @@ mod state;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -61,6 +62,8 @@ pub struct Stats {
     pub full: u64,
     /// Bits flipped.
     pub flips: u64,
+    /// Operations on a thread that must not wait for a disk.
+    pub forbidden: u64,
 }
 
 /// A disk in memory. Clones share it; a clone belongs to the process that it was made in.
@@ -164,6 +167,17 @@ impl SimDisk {
         self.state.lock().direct = Direct::Refused { kind, after };
     }
 
+    /// Lets each read take up to so long from now on; see [`Self::take_read_time`].
+    pub fn slow_reads(&self, most: Duration) {
+        self.state.lock().slowest_read = most;
+    }
+
+    /// The longest time that a read has taken since this was asked last. Calls return at once: whoever
+    /// made them has to let that time pass, before anything comes of them.
+    pub fn take_read_time(&self) -> Duration {
+        std::mem::take(&mut self.state.lock().read_time)
+    }
+
     /// Bounds the bytes that all files may take together.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity = bytes;
@@ -219,6 +233,7 @@ impl SimDisk {
     ) -> io::Result<T> {
         let mut state = self.state.lock();
         state.check(self.process)?;
+        state.note_waiting();
         state.stats.operations += 1;
         let strikes = state.crash_at == Some(state.stats.operations);
         if strikes {
@@ -237,6 +252,7 @@ impl SimDisk {
     fn look<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.state.lock();
         state.check(self.process)?;
+        state.note_waiting();
         act(&mut state)
     }
 }
@@ -463,6 +479,7 @@ impl DiskFile for SimFile {
             if let Some(error) = state.fault(Op::Read) {
                 return Err(error);
             }
+            state.take_time();
             let file = state.file(self.number)?;
             let count = (buf.len() as u64).min(file.len().saturating_sub(offset)) as usize;
             let start = (offset as usize).min(file.seen.len());

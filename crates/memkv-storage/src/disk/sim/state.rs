@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Op, Stats};
+use crate::disk::guard;
 
 /// What a disk writes as a whole.
 const SECTOR: usize = 512;
@@ -179,6 +181,9 @@ pub(super) struct State {
     pub(super) fail_next: BTreeMap<Op, Vec<io::ErrorKind>>,
     pub(super) fail_rate: BTreeMap<Op, u32>,
     pub(super) capacity: Option<u64>,
+    /// Longest time of a read, and that of those which nobody has waited for yet.
+    pub(super) slowest_read: Duration,
+    pub(super) read_time: Duration,
     pub(super) stats: Stats,
 }
 
@@ -211,6 +216,8 @@ impl State {
             fail_next: BTreeMap::new(),
             fail_rate: BTreeMap::new(),
             capacity: None,
+            slowest_read: Duration::ZERO,
+            read_time: Duration::ZERO,
             stats: Stats::default(),
         }
     }
@@ -220,6 +227,20 @@ impl State {
             Err(power_lost())
         } else {
             Ok(())
+        }
+    }
+
+    /// Notes a call on a thread that must not wait.
+    pub(super) fn note_waiting(&mut self) {
+        self.stats.forbidden += u64::from(!guard::may_wait());
+    }
+
+    /// Draws how long a read takes.
+    pub(super) fn take_time(&mut self) {
+        let most = u64::try_from(self.slowest_read.as_micros()).unwrap_or(u64::MAX);
+        if most > 0 {
+            let time = Duration::from_micros(self.random.below(most));
+            self.read_time = self.read_time.max(time);
         }
     }
 
