@@ -147,7 +147,13 @@ impl Store {
         self.keys.now_ms
     }
 
-    /// The index of the last log entry applied or marked as applied; 0 before the first.
+    /// Whether only a part of the entry at [`applied_index`](Store::applied_index) is applied: what is
+    /// to be seen now depends on how this node cuts entries.
+    pub fn is_within_entry(&self) -> bool {
+        self.is_within_entry
+    }
+
+    /// The index of the last log entry applied, be it in part, or marked as applied; 0 before the first.
     pub fn applied_index(&self) -> u64 {
         self.applied_index
     }

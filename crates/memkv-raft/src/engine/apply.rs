@@ -29,10 +29,12 @@ use crate::stats::Counters;
 use crate::{Env, FatalError, session};
 
 /// Work under one hold of the lock, in the store's units of about 50 nanoseconds: a millisecond or two.
-const PIECE: u64 = 32 * 1024;
+/// In the simulator, where commands are small, a few commands, so that entries come in pieces.
+const PIECE: u64 = if cfg!(memkv_bugs) { 64 } else { 32 * 1024 };
 
-/// A command of more work than this, some five milliseconds, leaves the consensus thread.
-const HEAVY: u64 = 100_000;
+/// A command of more work than this, some five milliseconds, leaves the consensus thread. In the
+/// simulator that is one of some keys, such as most transactions.
+const HEAVY: u64 = if cfg!(memkv_bugs) { 128 } else { 100_000 };
 
 /// How long the consensus thread waits for readers to let go of the machine: longer than most reads
 /// take, and a tenth of what it may be away for.

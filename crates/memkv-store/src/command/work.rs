@@ -50,6 +50,8 @@ impl Command {
         };
         match self {
             Command::InDatabase { database, command } => command.work(store, *database),
+            // The most frequent ones, which carry a number and a key.
+            Command::IncrBy { .. } | Command::GetDel { .. } => 2 * KEY,
             Command::Append { key, suffix } => KEY + copied(old(key).saturating_add(suffix.len())),
             Command::SetRange { key, .. } => KEY + copied(old(key).max(self.patched())),
             Command::Rename { from, .. } | Command::Copy { from, .. } => {
