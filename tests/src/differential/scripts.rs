@@ -57,6 +57,25 @@ for i, key in ipairs(KEYS) do
 end
 return #KEYS";
 
+const EXTEND_ALL: &str = "
+for i, key in ipairs(KEYS) do
+  if redis.call(\"get\", key) ~= ARGV[1] then return 0 end
+end
+for i, key in ipairs(KEYS) do
+  redis.call(\"set\", key, ARGV[1], \"PX\", ARGV[2])
+end
+return #KEYS";
+
+const RELEASE_ALL: &str = "
+local count = 0
+for i, key in ipairs(KEYS) do
+  if redis.call(\"get\", key) == ARGV[1] then
+    redis.pcall(\"del\", key)
+    count = count + 1
+  end
+end
+return count";
+
 /// A far deadline, in seconds and in milliseconds.
 const SECONDS: &str = "500000";
 const MILLISECONDS: &str = "500000000";
@@ -74,7 +93,8 @@ pub(crate) fn call(arguments: &mut Arguments) -> Vec<Step> {
         _ => None,
     };
     let kind = pick(&[
-        "delete", "expire", "window", "present", "hits", "read", "all", "hash", "keys",
+        "delete", "expire", "window", "present", "hits", "anew", "read", "all", "extend",
+        "release", "hash", "keys",
     ]);
     let eval = |text: &str, rest: &[&str]| Sent::new(&[&["EVAL", text], rest].concat());
     let calls = match kind {
@@ -83,12 +103,22 @@ pub(crate) fn call(arguments: &mut Arguments) -> Vec<Step> {
         "window" => vec![eval(COUNT_IN_WINDOW, &["1", rate, SECONDS, "3"])],
         "present" => vec![eval(COUNT_IF_PRESENT, &["1", rate, "5"])],
         "hits" => vec![eval(HITS_AND_TIME, &["1", rate, "1", MILLISECONDS])],
+        // What has no window begins one.
+        "anew" => vec![
+            Sent::new(&["SET", rate, "41"]),
+            eval(HITS_AND_TIME, &["1", rate, "0", MILLISECONDS]),
+        ],
         "read" => vec![
             Sent::new(&["INCR", endless]),
             eval(READ_HITS_AND_TIME, &["1", endless]),
             eval(READ_HITS_AND_TIME, &["1", "endless:0"]),
         ],
         "all" => vec![eval(LOCK_ALL, &["2", lock, "lock:4", token, MILLISECONDS])],
+        "extend" => {
+            let all = ["2", lock, "lock:4", token, MILLISECONDS];
+            vec![eval(EXTEND_ALL, &all), Sent::new(&["GET", "lock:4"])]
+        }
+        "release" => vec![eval(RELEASE_ALL, &["3", lock, "lock:4", lock, token])],
         "hash" => vec![
             Sent::new(&["SCRIPT", "LOAD", DELETE]),
             Sent::new(&["SCRIPT", "EXISTS", DELETE_HASH]),

@@ -37,6 +37,8 @@ pub enum Condition {
     Unchanged(Seen),
     /// The key is present, or absent.
     Exists(bool),
+    /// The key is present and has a deadline; or it is absent or has none.
+    HasDeadline(bool),
     /// The key is present and its value compares like this, byte by byte, with the given one.
     Value(Compare, Bytes),
     /// The revision that last wrote the key compares like this with the given one.
@@ -88,6 +90,7 @@ const EXISTS: u8 = 2;
 const VALUE: u8 = 3;
 const MOD_REVISION: u8 = 4;
 const CREATE_REVISION: u8 = 5;
+const HAS_DEADLINE: u8 = 6;
 
 const WRITE: u8 = 0;
 const READ: u8 = 1;
@@ -116,6 +119,10 @@ impl Guard {
             Condition::Exists(exists) => {
                 out.put_u8(EXISTS);
                 out.put_u8(u8::from(*exists));
+            }
+            Condition::HasDeadline(has) => {
+                out.put_u8(HAS_DEADLINE);
+                out.put_u8(u8::from(*has));
             }
             Condition::Value(compare, value) => {
                 out.put_u8(VALUE);
@@ -147,6 +154,7 @@ impl Guard {
                 at: reader.varint(what)?,
             }),
             EXISTS => Condition::Exists(reader.bool(what)?),
+            HAS_DEADLINE => Condition::HasDeadline(reader.bool(what)?),
             VALUE => Condition::Value(Compare::read(reader)?, own(reader.prefixed(what)?)),
             MOD_REVISION => Condition::ModRevision(Compare::read(reader)?, reader.varint(what)?),
             CREATE_REVISION => {
@@ -302,6 +310,9 @@ impl Guard {
                 keys.absent_since(self.database, &self.key, *at)
             }
             Condition::Exists(exists) => found.is_some() == *exists,
+            Condition::HasDeadline(has) => {
+                found.is_some_and(|found| found.deadline_ms.is_some()) == *has
+            }
             Condition::Value(compare, value) => {
                 found.is_some_and(|found| compare.holds(&found.value, &&value[..]))
             }

@@ -196,6 +196,7 @@ fn guard() -> impl Strategy<Value = Guard> {
     };
     let condition = prop_oneof![
         any::<bool>().prop_map(Condition::Exists),
+        any::<bool>().prop_map(Condition::HasDeadline),
         (compare(), value()).prop_map(|(how, value)| Condition::Value(how, value)),
         (compare(), 0u64..40).prop_map(|(how, at)| Condition::ModRevision(how, at)),
         (compare(), 0u64..40).prop_map(|(how, at)| Condition::CreateRevision(how, at)),

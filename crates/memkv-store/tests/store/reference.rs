@@ -397,6 +397,9 @@ impl Reference {
                 found.is_none() && touched.max(flushed) <= *at
             }
             Condition::Exists(exists) => found.is_some() == *exists,
+            Condition::HasDeadline(has) => {
+                found.is_some_and(|found| found.deadline.is_some()) == *has
+            }
             Condition::Value(how, value) => {
                 found.is_some_and(|found| compare(*how, found.value[..].cmp(&value[..])))
             }

@@ -11,6 +11,7 @@ use memkv_raft::store::{
 };
 use memkv_resp::parse_integer;
 
+use super::sha1;
 use crate::commands::{Failure, Op, Shape};
 
 /// A script that is recognised.
@@ -33,6 +34,10 @@ pub(super) enum Known {
     ReadHitsAndTime,
     /// Takes several locks or none.
     LockAll,
+    /// Lets several locks that one holds last for a time, or none.
+    ExtendAll,
+    /// Deletes those of several locks that one holds.
+    ReleaseAll,
 }
 
 /// Each text as the libraries have it, and what it is.
@@ -103,11 +108,25 @@ const SCRIPTS: &[(Known, &str)] = &[
     ),
 ];
 
+/// The same for those of node-redlock 4 and 5: the hash of their words, with a line end between two.
+const HASHES: &[(Known, &str)] = &[
+    (Known::ExtendAll, "7014978c03d212587caaae9073b9811612787533"),
+    (
+        Known::ReleaseAll,
+        "35d081ad57a15445bbc90a391052066378df3f87",
+    ),
+];
+
 /// Which script a text is.
 pub(super) fn recognise(text: &[u8]) -> Option<Known> {
     let tokens = tokens(text)?;
     let is_it = |(_, known): &&(Known, &str)| tokens_of(known) == tokens;
-    SCRIPTS.iter().find(is_it).map(|(script, _)| *script)
+    if let Some((script, _)) = SCRIPTS.iter().find(is_it) {
+        return Some(*script);
+    }
+    let hash = sha1::hex(&tokens.join(&b'\n'));
+    let is_it = |(_, known): &&(Known, &str)| *known == hash;
+    HASHES.iter().find(is_it).map(|(script, _)| *script)
 }
 
 fn tokens_of(known: &str) -> Vec<Vec<u8>> {
@@ -176,6 +195,25 @@ impl Call {
 
     fn read(&self, query: Query) -> Step {
         Step::Read(query.in_database(self.db))
+    }
+
+    /// Steps that set all keys to the first argument for as many milliseconds as the second one says,
+    /// and that value.
+    fn set_all(&self) -> Result<(Vec<Step>, Bytes), Failure> {
+        let value = Self::needed(&self.args, 0)?;
+        let expiry = Expiry::In {
+            ms: self.number(1)?,
+        };
+        let set = |key: &Bytes| {
+            self.write(Command::SetWith {
+                key: key.clone(),
+                value: value.clone(),
+                condition: SetIf::Always,
+                expiry,
+                get: false,
+            })
+        };
+        Ok((self.keys.iter().map(set).collect(), value))
     }
 
     fn guard(&self, key: &Bytes, holds: Condition) -> Guard {
@@ -261,10 +299,11 @@ impl Known {
                 let command = transaction(guards, vec![operation], Vec::new());
                 Op::Write(command, Shape::Script(first_of))
             }
+            // What counts without a window, as after PERSIST, begins one.
             Self::HitsAndTime => {
                 let resets = call.args.first().is_some_and(|arg| arg == "1");
                 let window = in_ms(call.number(1)?);
-                let guards = vec![call.guard(&key, Condition::Exists(true))];
+                let guards = vec![call.guard(&key, Condition::HasDeadline(true))];
                 let begin = Command::SetWith {
                     key: key.clone(),
                     value: Bytes::from_static(b"1"),
@@ -289,24 +328,30 @@ impl Known {
                 Op::Write(command, Shape::Plain)
             }
             Self::LockAll => {
-                let value = Call::needed(&call.args, 0)?;
-                let expiry = in_ms(call.number(1)?);
+                let (locks, _) = call.set_all()?;
                 let absent = |key| call.guard(key, Condition::Exists(false));
                 let guards = call.keys.iter().map(absent).collect();
-                let lock = |key: &Bytes| {
-                    call.write(Command::SetWith {
+                let command = transaction(guards, locks, Vec::new());
+                Op::Write(command, Shape::Script(count_of))
+            }
+            Self::ExtendAll => {
+                let (locks, value) = call.set_all()?;
+                let held = |key| call.guard(key, equal(value.clone()));
+                let guards = call.keys.iter().map(held).collect();
+                let command = transaction(guards, locks, Vec::new());
+                Op::Write(command, Shape::Script(count_of))
+            }
+            Self::ReleaseAll => {
+                let value = Call::needed(&call.args, 0)?;
+                let release = |key: &Bytes| {
+                    call.write(Command::DelIf {
                         key: key.clone(),
-                        value: value.clone(),
-                        condition: SetIf::Always,
-                        expiry,
-                        get: false,
+                        condition: SetIf::Equal(value.clone()),
                     })
                 };
-                let locks = call.keys.iter().map(lock).collect();
-                Op::Write(
-                    transaction(guards, locks, Vec::new()),
-                    Shape::Script(count_of),
-                )
+                let releases = call.keys.iter().map(release).collect();
+                let command = transaction(Vec::new(), releases, Vec::new());
+                Op::Write(command, Shape::Script(sum_of))
             }
         })
     }
@@ -353,6 +398,18 @@ fn count_of(value: &ReplyValue) -> ReplyValue {
             )),
         _ => ReplyValue::Integer(0),
     }
+}
+
+/// What the steps have counted together.
+fn sum_of(value: &ReplyValue) -> ReplyValue {
+    let ReplyValue::Array(values) = value else {
+        return ReplyValue::Nil;
+    };
+    let counts = values.iter().map(|value| match value {
+        ReplyValue::Integer(count) => *count,
+        _ => 0,
+    });
+    ReplyValue::Integer(counts.sum())
 }
 
 #[cfg(test)]

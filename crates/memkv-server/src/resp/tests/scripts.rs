@@ -144,3 +144,42 @@ async fn hashes_and_refusals() {
         "{exec}"
     );
 }
+
+#[tokio::test]
+async fn a_window_begins_anew_where_a_count_has_none() {
+    let mut client = start().await.client().await;
+    client.ask("SET h 41").await;
+    assert_eq!(client.eval(HITS, "1 h 0 5000").await, "[:1 :5000]");
+    assert_eq!(client.ask("GET h").await, "$1");
+    assert_eq!(client.eval(HITS, "1 h 0 5000").await, "[:2 :4999]");
+}
+
+/// The scripts of node-redlock 4 and 5, put together from what they do; the library sends the same
+/// words with other white space and comments.
+const LOCK_ALL: &str =
+    "for i, key in ipairs(KEYS) do if redis.call('exists', key) == 1 then return 0 end end
+    for i, key in ipairs(KEYS) do redis.call('set', key, ARGV[1], 'PX', ARGV[2]) end return #KEYS";
+const EXTEND_ALL: &str =
+    "for i, key in ipairs(KEYS) do if redis.call('get', key) ~= ARGV[1] then return 0 end end
+    for i, key in ipairs(KEYS) do redis.call('set', key, ARGV[1], 'PX', ARGV[2]) end return #KEYS";
+const RELEASE_ALL: &str = "local count = 0 for i, key in ipairs(KEYS) do
+    if redis.call('get', key) == ARGV[1] then redis.pcall('del', key) count = count + 1 end end return count";
+
+#[tokio::test]
+async fn locks_on_several_keys_are_taken_extended_and_released() {
+    let mut client = start().await.client().await;
+    assert_eq!(client.eval(LOCK_ALL, "2 a b mine 9000").await, ":2");
+    assert_eq!(client.eval(LOCK_ALL, "2 b c other 9000").await, ":0");
+    assert_eq!(client.eval(EXTEND_ALL, "2 a b other 500").await, ":0");
+    // One of them is not held, so none is extended.
+    assert_eq!(client.eval(EXTEND_ALL, "2 a c mine 500").await, ":0");
+    assert_eq!(client.ask("EXISTS c").await, ":0");
+    assert_eq!(client.eval(EXTEND_ALL, "2 a b mine 500").await, ":2");
+    assert_eq!(client.ask("PTTL a").await, ":500");
+    client.ask("SET b other").await;
+    // What one holds no more is left alone, and not counted.
+    assert_eq!(client.eval(RELEASE_ALL, "3 a b c mine").await, ":1");
+    assert_eq!(client.ask("GET b").await, "$other");
+    assert_eq!(client.eval(RELEASE_ALL, "2 b b other").await, ":1");
+    assert_eq!(client.ask("EXISTS a b c").await, ":0");
+}
