@@ -3,7 +3,7 @@
 //!
 //! Standard output carries data only, standard error everything else. Exit codes: 0 done, 1 the key
 //! is absent or a condition does not hold, 2 wrong usage, 3 unavailable and nothing written, 4
-//! outcome unknown. Writes no file but the history of the prompt.
+//! outcome unknown, 5 executed but not printed. Writes no file but the history of the prompt.
 
 mod cli;
 

@@ -47,6 +47,8 @@ pub mod exit {
     pub const UNAVAILABLE: u8 = 3;
     /// The write may or may not have been executed.
     pub const UNKNOWN: u8 = 4;
+    /// The command was executed, but what it answered could not be printed.
+    pub const UNPRINTED: u8 = 5;
 }
 
 /// One line of the error table.

@@ -21,7 +21,7 @@ use crate::env::blocking;
 use crate::identity::uuid_text;
 use crate::node::{Inner, Leader};
 use crate::wire::{self, Envelope, Kind, WIRE_VERSION};
-use crate::{attend, confirm, formation, forward, memory, publish};
+use crate::{attend, confirm, copies, formation, forward, memory, publish};
 
 /// A snapshot that a leader is sending.
 pub(crate) struct Incoming {
@@ -76,6 +76,7 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
         Kind::OpenSession => open_session(inner, &envelope),
         Kind::ReadIndex => read_index(inner.clone()),
         Kind::Confirm => answer(confirm::answer(inner, body).unwrap_or_else(|error| bad(&error))),
+        Kind::Matched => answer(copies::answer(inner, body).unwrap_or_else(|error| bad(&error))),
         Kind::Attend => Box::pin(attend::receive(
             inner.leader.subscribe(),
             inner.peers.my_id(),

@@ -27,6 +27,7 @@ mod compaction;
 mod config;
 mod confirm;
 pub mod contain;
+mod copies;
 mod declared;
 mod diagnose;
 mod directory;
@@ -61,6 +62,7 @@ mod wire;
 
 pub use alarm::Alarm;
 pub use config::{NodeConfig, Peer};
+pub use copies::Copies;
 pub use engine::runtime::seed_engine_randomness;
 pub use env::{BlockingWork, Env};
 pub use error::{FatalError, RequestError, StartError};

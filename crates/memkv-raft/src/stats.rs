@@ -1,7 +1,7 @@
 //! What a node counts of its work, for whoever watches it. Nothing here decides anything, and
 //! counting never locks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memkv_storage::{Counted, Histogram};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -19,6 +19,8 @@ pub(crate) struct Counters {
     pub(crate) forwarded: AtomicU64,
     /// Snapshots that were built here.
     pub(crate) snapshots_built: AtomicU64,
+    /// Whether one is being built.
+    pub(crate) building: AtomicBool,
     /// Free bytes of the disk when it was last looked at; `u64::MAX` before.
     pub(crate) disk_free: AtomicU64,
     /// How long applying took, a run of entries at a time.
@@ -34,6 +36,7 @@ impl Default for Counters {
             failed_proposals: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
             snapshots_built: AtomicU64::new(0),
+            building: AtomicBool::new(false),
             disk_free: AtomicU64::new(u64::MAX),
             apply: Histogram::of_durations(),
             read_batch: Histogram::of_sizes(),

@@ -1,6 +1,8 @@
 //! What a node says of itself. Never blocks and never asks a peer, so that it answers without a
 //! leader.
 
+use std::sync::atomic::Ordering;
+
 use memkv_storage::LogId;
 
 /// Raft role, as the paper names it, with learners.
@@ -73,6 +75,10 @@ pub struct NodeStatus {
     pub revision: u64,
     /// Keys.
     pub keys: usize,
+    /// A snapshot is being built.
+    pub building_snapshot: bool,
+    /// This node's disk is low, so that it takes on nothing that grows.
+    pub disk_low: bool,
     /// `true`: fsync before every acknowledgement.
     pub sync: bool,
     /// All members, in the order of their names.
@@ -162,6 +168,8 @@ impl crate::node::Inner {
             log_segments: self.storage.log.segment_count(),
             revision,
             keys,
+            building_snapshot: self.counters.building.load(Ordering::Relaxed),
+            disk_low: self.space.is_low(),
             sync: self.config.sync,
             members,
         }

@@ -49,11 +49,13 @@ pub(crate) enum Kind {
     Confirm = 15,
     /// What do you remember of me?
     Recall = 16,
+    /// How far do the members' logs agree with yours?
+    Matched = 17,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Result<Self, DecodeError> {
-        const ALL: [Kind; 16] = [
+        const ALL: [Kind; 17] = [
             Kind::Append,
             Kind::Vote,
             Kind::PreVote,
@@ -70,6 +72,7 @@ impl Kind {
             Kind::Attend,
             Kind::Confirm,
             Kind::Recall,
+            Kind::Matched,
         ];
         ALL.into_iter()
             .find(|kind| *kind as u8 == value)

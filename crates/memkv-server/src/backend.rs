@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_raft::store::{Command, Reply, Store};
 use memkv_raft::{
-    Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError, Subscribers,
+    Copies, Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError, Subscribers,
 };
 
 /// A replicated store; a clone is another handle to the same one.
@@ -37,6 +37,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Sends a message to the subscribers of all other nodes, in the order of the calls; resolves
     /// to their number.
     fn publish(&self, publication: &Publication) -> BoxFuture<'static, u64>;
+
+    /// Waits until so many other nodes have whatever was acknowledged here before, but no longer than
+    /// `within`.
+    fn wait_copies(&self, wanted: Copies, within: Option<Duration>) -> BoxFuture<'static, Copies>;
 
     /// Says who gets the messages that other nodes publish, and what is announced of keys.
     fn subscribe(&self, subscribers: Box<dyn Subscribers>);
@@ -76,6 +80,10 @@ impl Backend for Node {
 
     fn publish(&self, publication: &Publication) -> BoxFuture<'static, u64> {
         Box::pin(Self::publish(self, publication))
+    }
+
+    fn wait_copies(&self, wanted: Copies, within: Option<Duration>) -> BoxFuture<'static, Copies> {
+        Box::pin(Self::wait_copies(self, wanted, within))
     }
 
     fn subscribe(&self, subscribers: Box<dyn Subscribers>) {

@@ -255,6 +255,7 @@ fn resp_settings(settings: &Settings, redis: Option<&TcpListener>) -> RespSettin
         max_connections: config.max_connections,
         write_stall: WRITE_STALL,
         announce: settings.announce(),
+        sync: config.durability == Durability::Sync,
         password: settings.password.clone(),
     }
 }

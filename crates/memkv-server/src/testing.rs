@@ -12,9 +12,10 @@ use memkv_raft::store::{
     SystemOutcome,
 };
 use memkv_raft::{
-    Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication, RequestError, Role,
-    Subscribers,
+    Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication, RequestError,
+    Role, Subscribers,
 };
+use tokio::sync::watch;
 
 use crate::backend::Backend;
 use crate::resp::RespSettings;
@@ -29,6 +30,16 @@ pub(crate) struct Fake {
     store: Arc<Mutex<(Store, u64)>>,
     fails_with: Option<RequestError>,
     hangs: bool,
+    says: Arc<Mutex<Says>>,
+    /// Up to which index the other nodes have the log.
+    others: watch::Sender<Vec<u64>>,
+}
+
+/// What the node says of itself.
+#[derive(Default)]
+struct Says {
+    building_snapshot: bool,
+    disk_low: bool,
 }
 
 impl Fake {
@@ -41,6 +52,8 @@ impl Fake {
             store: Arc::new(Mutex::new((store, 0))),
             fails_with: None,
             hangs: false,
+            says: Arc::default(),
+            others: watch::Sender::new(Vec::new()),
         }
     }
 
@@ -56,6 +69,18 @@ impl Fake {
             hangs: true,
             ..Self::working()
         }
+    }
+
+    pub(crate) fn is_building_a_snapshot(&self, is: bool) {
+        self.says.lock().building_snapshot = is;
+    }
+
+    pub(crate) fn is_low_on_disk(&self, is: bool) {
+        self.says.lock().disk_low = is;
+    }
+
+    pub(crate) fn others_have(&self, indexes: &[u64]) {
+        self.others.send_replace(indexes.to_vec());
     }
 
     async fn turn(&self) -> Result<(), RequestError> {
@@ -117,6 +142,7 @@ impl Backend for Fake {
 
     fn status(&self) -> NodeStatus {
         let store = &self.store.lock().0;
+        let says = self.says.lock();
         let name = "n1".to_owned();
         NodeStatus {
             name: name.clone(),
@@ -133,6 +159,8 @@ impl Backend for Fake {
             log_segments: 1,
             revision: store.revision(),
             keys: store.len(),
+            building_snapshot: says.building_snapshot,
+            disk_low: says.disk_low,
             sync: true,
             members: vec![MemberStatus {
                 id: 1,
@@ -146,6 +174,24 @@ impl Backend for Fake {
     /// There is no other node.
     fn publish(&self, _: &Publication) -> BoxFuture<'static, u64> {
         Box::pin(std::future::ready(0))
+    }
+
+    fn wait_copies(&self, wanted: Copies, within: Option<Duration>) -> BoxFuture<'static, Copies> {
+        let index = self.store.lock().0.applied_index();
+        let mut others = self.others.subscribe();
+        let count =
+            move |others: &Vec<u64>| others.iter().filter(|has| **has >= index).count() as u64;
+        Box::pin(async move {
+            let enough = others.wait_for(|others| count(others) >= wanted.elsewhere);
+            match within {
+                Some(within) => drop(tokio::time::timeout(within, enough).await),
+                None => drop(enough.await),
+            }
+            Copies {
+                here: true,
+                elsewhere: count(&others.borrow()),
+            }
+        })
     }
 
     fn subscribe(&self, _: Box<dyn Subscribers>) {}
@@ -182,6 +228,7 @@ pub(crate) fn resp_settings() -> RespSettings {
         max_connections: 100,
         write_stall: Duration::from_secs(10),
         announce: NoticeClasses::default(),
+        sync: true,
         password: None,
     }
 }

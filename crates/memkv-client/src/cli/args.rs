@@ -33,7 +33,7 @@ a file and MEMKV_PASSWORD, they must hold the same.
 Exit codes: 0 done; 1 the key is absent, a condition does not hold, or a
 transaction did its \"else\"; 2 wrong usage; 3 unavailable, nothing was written;
 4 outcome unknown: the write may or may not have been executed, and is not sent
-a second time.";
+a second time; 5 the write was done, but standard output cannot be written.";
 
 /// Heading of what every command takes.
 const EVERYWHERE: &str = "Options of every command";

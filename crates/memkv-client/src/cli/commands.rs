@@ -49,16 +49,18 @@ pub(crate) async fn execute(
             };
             let condition = condition(nx, xx, if_rev);
             let options = SetOptions { ttl, condition };
+            let mut printed = Ok(());
             for done in 0..times {
                 let key = key.as_bytes();
                 let set = client.set_with(key, value.clone(), &options).await;
                 if set.is_err() && done > 0 {
                     Talk::new().note(&format!("{done} of {times} writes were done"));
                 }
-                if !written(set, printer)? {
+                if !written(set, printer, &mut printed)? {
                     return Ok(exit::NOT_FOUND);
                 }
             }
+            printed.map_err(Failure::Unprinted)?;
             Ok(exit::OK)
         }
         Command::Del { keys, if_rev } => delete(client, printer, &keys, if_rev).await,
@@ -68,7 +70,8 @@ pub(crate) async fn execute(
             Ok(if exists { exit::OK } else { exit::NOT_FOUND })
         }
         Command::Incr { key, by } => {
-            printer.sum(client.incr(key.as_bytes(), by).await?)?;
+            let sum = client.incr(key.as_bytes(), by).await?;
+            printer.sum(sum).map_err(Failure::Unprinted)?;
             Ok(exit::OK)
         }
         Command::Scan {
@@ -82,7 +85,7 @@ pub(crate) async fn execute(
         }
         Command::Txn { file } => {
             let answer = client.txn_json(read(&file)?).await?;
-            printer.transaction(&answer)?;
+            printer.transaction(&answer).map_err(Failure::Unprinted)?;
             Ok(if answer.succeeded {
                 exit::OK
             } else {
@@ -93,8 +96,13 @@ pub(crate) async fn execute(
     }
 }
 
-/// Prints the outcome of a write that may have had a condition, and returns whether it held.
-fn written(outcome: Result<Option<u64>, Error>, printer: &Printer) -> Result<bool, Failure> {
+/// Prints the outcome of a write that may have had a condition, and returns whether it held. That
+/// nobody reads the outcome is noted, and no reason to leave out the writes that follow.
+fn written(
+    outcome: Result<Option<u64>, Error>,
+    printer: &Printer,
+    printed: &mut io::Result<()>,
+) -> Result<bool, Failure> {
     match outcome {
         Err(err) if err.code() == ErrorCode::PreconditionFailed => {
             printer.condition_failed()?;
@@ -102,7 +110,10 @@ fn written(outcome: Result<Option<u64>, Error>, printer: &Printer) -> Result<boo
             Ok(false)
         }
         outcome => {
-            printer.written(outcome?)?;
+            let revision = outcome?;
+            if printed.is_ok() {
+                *printed = printer.written(revision);
+            }
             Ok(true)
         }
     }
@@ -119,15 +130,17 @@ async fn delete(
         return Err(usage(message));
     }
     let condition = if_rev.map_or(Condition::Always, Condition::Revision);
+    let mut printed = Ok(());
     for (done, key) in keys.iter().enumerate() {
         let deleted = client.del_if(key.as_bytes(), condition).await;
         if deleted.is_err() && done > 0 {
             Talk::new().note(&format!("{done} of {} keys were removed", keys.len()));
         }
-        if !written(deleted, printer)? {
+        if !written(deleted, printer, &mut printed)? {
             return Ok(exit::NOT_FOUND);
         }
     }
+    printed.map_err(Failure::Unprinted)?;
     Ok(exit::OK)
 }
 

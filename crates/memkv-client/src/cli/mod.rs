@@ -28,6 +28,8 @@ enum Failure {
     Usage(String, ErrorCode),
     /// Standard output cannot be written.
     Output(io::Error),
+    /// The same, after something was written to the cluster.
+    Unprinted(io::Error),
     /// The operating system gives this process too little to start.
     Start(io::Error),
 }
@@ -69,7 +71,11 @@ pub(crate) fn main() -> u8 {
     match run(args) {
         Ok(code) => code,
         // Whoever reads has enough, as in `memkv_client get k | head -c 10`.
-        Err(Failure::Output(err)) if err.kind() == io::ErrorKind::BrokenPipe => exit::OK,
+        Err(Failure::Output(err) | Failure::Unprinted(err))
+            if err.kind() == io::ErrorKind::BrokenPipe =>
+        {
+            exit::OK
+        }
         Err(failure) => report(&failure),
     }
 }
@@ -93,6 +99,13 @@ fn report(failure: &Failure) -> u8 {
                 None,
             );
             exit::UNAVAILABLE
+        }
+        Failure::Unprinted(err) => {
+            let what = format!(
+                "the write was done, but standard output cannot be written: {err}; do not repeat it"
+            );
+            talk.error(&what, &[], None);
+            exit::UNPRINTED
         }
         Failure::Start(err) => {
             talk.error(&format!("cannot start: {err}; nothing was sent"), &[], None);

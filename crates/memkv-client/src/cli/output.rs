@@ -59,13 +59,16 @@ impl Talk {
 pub(crate) struct Printer {
     format: Format,
     coloured: bool,
+    is_terminal: bool,
 }
 
 impl Printer {
     pub(crate) fn new(format: Format) -> Self {
+        let is_terminal = io::stdout().is_terminal();
         Self {
             format,
-            coloured: coloured(io::stdout().is_terminal()),
+            coloured: coloured(is_terminal),
+            is_terminal,
         }
     }
 
@@ -83,6 +86,10 @@ impl Printer {
             }
             (_, None) => Ok(()),
             (Format::Raw, Some(entry)) => print(&entry.value),
+            // What is in a value must not command a terminal; a pipe gets it as it is.
+            (Format::Table, Some(entry)) if self.is_terminal => {
+                print(format!("{}\n", escape(&entry.value)).as_bytes())
+            }
             (Format::Table, Some(entry)) => {
                 let mut line = entry.value.to_vec();
                 line.push(b'\n');
@@ -168,7 +175,7 @@ impl Printer {
                 StepResult::Found(value) => lines.extend_from_slice(escape(value).as_bytes()),
                 StepResult::Absent => lines.extend_from_slice(b"not found"),
                 StepResult::Failed(why) => {
-                    lines.extend_from_slice(format!("error: {why}").as_bytes())
+                    lines.extend_from_slice(format!("error: {}", escape(why.as_bytes())).as_bytes())
                 }
             }
             lines.push(b'\n');

@@ -364,3 +364,25 @@ fn help_is_data_and_names_the_exit_codes() {
     assert!(help.contains("4 outcome unknown"), "{help}");
     assert_eq!(run("h:1", &["--version"]).status.code(), Some(0));
 }
+
+#[test]
+fn a_write_that_cannot_be_printed_exits_with_5_and_the_others_are_done() {
+    let node = Fake::start(|_| Act::ok(b"1".to_vec()));
+    let dir = tempfile::tempdir().unwrap();
+    let into_full = |args: &[&str]| {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = program(dir.path());
+        command.args(["--endpoints", &node.addr]).args(args);
+        told(&command.stdout(full).output().unwrap())
+    };
+    for args in [&["set", "k", "v"][..], &["del", "a", "b", "c"]] {
+        let (code, _, talk) = into_full(args);
+        assert_eq!(code, 5, "{talk}");
+        assert!(talk.contains("the write was done"), "{talk}");
+    }
+    // Nobody reads the first answer, and the keys behind it are removed all the same.
+    assert_eq!(node.seen().len(), 4);
+    let (code, _, talk) = into_full(&["get", "k"]);
+    assert_eq!(code, 3, "{talk}");
+    assert!(!talk.contains("done"), "{talk}");
+}

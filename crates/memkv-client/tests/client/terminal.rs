@@ -28,6 +28,10 @@ struct Terminal {
 
 impl Terminal {
     fn start(home: &Path, addrs: &[&str]) -> Self {
+        Self::start_with(home, addrs, &[])
+    }
+
+    fn start_with(home: &Path, addrs: &[&str], args: &[&str]) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
         let ours = openpt(flags).unwrap();
         grantpt(&ours).unwrap();
@@ -41,6 +45,7 @@ impl Terminal {
             .into();
         let child = program(home)
             .args(["--endpoints", &addrs.join(",")])
+            .args(args)
             .env("HOME", home)
             .env("TERM", "xterm")
             .env_remove("XDG_STATE_HOME")
@@ -165,4 +170,13 @@ fn a_lost_connection_is_said_and_the_next_node_asked() {
     terminal.type_in("\x04");
     assert_eq!(terminal.exit_code(), Some(0));
     assert_eq!((first.seen().len(), second.seen().len()), (1, 1));
+}
+
+#[test]
+fn a_value_does_not_command_the_terminal() {
+    let node = crate::fake::Fake::start(|_| crate::fake::Act::ok(b"\x1b[2J\x07gone\n".to_vec()));
+    let home = tempfile::tempdir().unwrap();
+    let mut terminal = Terminal::start_with(home.path(), &[&node.addr], &["get", "k"]);
+    terminal.see("\\u{1b}[2J\\u{7}gone\\n");
+    assert_eq!(terminal.exit_code(), Some(0));
 }

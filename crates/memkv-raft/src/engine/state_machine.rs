@@ -228,6 +228,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let _building = Building::begin(&self.counters);
         loop {
             match self.build_once().await {
                 // An error here would stop the engine for good (`raft_core.rs:2030` of alpha.37);
@@ -248,6 +249,22 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 }
             }
         }
+    }
+}
+
+/// A snapshot is being built while this lives.
+struct Building(Arc<Counters>);
+
+impl Building {
+    fn begin(counters: &Arc<Counters>) -> Self {
+        counters.building.store(true, Ordering::Relaxed);
+        Self(counters.clone())
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        self.0.building.store(false, Ordering::Relaxed);
     }
 }
 

@@ -16,10 +16,12 @@ const MAX_PATTERNS: usize = 64;
 /// The setting that can be set.
 const ANNOUNCE: &str = "notify-keyspace-events";
 
+/// What an acknowledgement means.
+const APPEND_FSYNC: &str = "appendfsync";
+
 /// Settings that are the same on every node.
-const FIXED: [(&str, &str); 25] = [
+const FIXED: [(&str, &str); 24] = [
     ("activedefrag", "no"),
-    ("appendfsync", "always"),
     ("appendonly", "yes"),
     ("bind", ""),
     (
@@ -49,7 +51,8 @@ const FIXED: [(&str, &str); 25] = [
 ];
 
 /// Settings that the node must be asked for.
-const ASKED: [&str; 5] = [
+const ASKED: [&str; 6] = [
+    APPEND_FSYNC,
     "databases",
     "maxclients",
     ANNOUNCE,
@@ -67,6 +70,9 @@ fn values(server: &Server) -> Vec<(&'static str, String)> {
     let announced = server.view().and_then(|view| view.announced);
     let announced = announced.unwrap_or(settings.announce);
     values.push((ANNOUNCE, announced.letters()));
+    // Without fsync the operating system decides, which Redis calls `no`.
+    let fsync = if settings.sync { "always" } else { "no" };
+    values.push((APPEND_FSYNC, fsync.to_owned()));
     values.push(("databases", DATABASES.to_string()));
     values.push(("maxclients", settings.max_connections.to_string()));
     values.push(("port", settings.port.to_string()));
@@ -140,7 +146,7 @@ pub(super) fn resetstat(call: &mut Call<'_>) -> Result<(), Failure> {
 }
 
 pub(super) fn rewrite(_: &mut Call<'_>) -> Result<(), Failure> {
-    // There is one, but nothing that could have changed since it was read.
-    let text = "ERR The server is running without a config file";
+    let text = "ERR memkv never writes its configuration file, and need not: what CONFIG SET sets is \
+                kept by the cluster; change other settings in the file and restart the node";
     Err(Failure::new(text))
 }

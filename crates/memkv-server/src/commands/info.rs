@@ -60,14 +60,6 @@ fn lines<const N: usize>(text: &mut String, values: [(&str, &dyn std::fmt::Displ
 }
 
 fn about_server(text: &mut String, server: &Server, view: Option<&View>) {
-    let status = view.map(|view| &view.status);
-    let cluster = status.and_then(|status| status.cluster);
-    // Redis's is 40 hex digits and new with every start; so is this.
-    let run_id = format!(
-        "{:032x}{:08x}",
-        u128::from_be_bytes(cluster.unwrap_or_default()),
-        std::process::id()
-    );
     let uptime = server.started.elapsed().as_secs();
     lines(
         text,
@@ -78,7 +70,7 @@ fn about_server(text: &mut String, server: &Server, view: Option<&View>) {
             ("os", &std::env::consts::OS),
             ("arch_bits", &usize::BITS),
             ("process_id", &std::process::id()),
-            ("run_id", &run_id),
+            ("run_id", &server.run_id),
             ("tcp_port", &server.settings.port),
             (
                 "server_time_usec",
@@ -128,17 +120,21 @@ fn human(bytes: u64) -> String {
 }
 
 fn about_persistence(text: &mut String, _: &Server, view: Option<&View>) {
+    let status = view.map(|view| &view.status);
+    let is_building = status.is_some_and(|status| status.building_snapshot);
+    // A write that the disk does not take ends the process; one that would not fit is refused first.
+    let is_low = status.is_some_and(|status| status.disk_low);
     lines(
         text,
         [
             ("loading", &u8::from(view.is_none())),
             ("async_loading", &0),
             ("rdb_changes_since_last_save", &0),
-            ("rdb_bgsave_in_progress", &0),
+            ("rdb_bgsave_in_progress", &u8::from(is_building)),
             ("rdb_last_bgsave_status", &"ok"),
             ("aof_enabled", &1),
             ("aof_rewrite_in_progress", &0),
-            ("aof_last_write_status", &"ok"),
+            ("aof_last_write_status", &if is_low { "err" } else { "ok" }),
         ],
     );
 }

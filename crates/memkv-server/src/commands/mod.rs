@@ -25,9 +25,11 @@ mod strings;
 mod stubs;
 mod table;
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
-use memkv_raft::Publication;
 use memkv_raft::store::{Command, Query};
+use memkv_raft::{Copies, Publication};
 use memkv_resp::ReplyWriter;
 
 use crate::resp::{Server, Session};
@@ -48,6 +50,19 @@ pub(crate) type Edge = fn(&mut Call<'_>) -> Result<(), Failure>;
 
 /// Turns arguments into a message for listeners on all nodes.
 pub(crate) type Publish = fn(&Args<'_>) -> Result<Publication, Failure>;
+
+/// Reads how many other nodes are waited for, how long, and how the answer is written.
+pub(crate) type Wait = fn(&Args<'_>) -> Result<Waiting, Failure>;
+
+/// See [`Wait`].
+pub(crate) struct Waiting {
+    /// Where the writes shall be.
+    pub(crate) wanted: Copies,
+    /// None is for ever.
+    pub(crate) within: Option<Duration>,
+    /// Writes the answer; whether acknowledged means synced is the last argument.
+    pub(crate) write: fn(&mut ReplyWriter<'_, BytesMut>, Copies, bool),
+}
 
 /// What only the connection itself can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ pub(crate) fn page() -> String {
          texts are those of Redis 7.0\nwhere Redis has the command. Writes are answered when a \
          majority has them on disk and this node has applied them.\n**linearizable** reads see every \
          write that was acknowledged anywhere before; after `READONLY` they answer from this\nnode, \
-         however old. **local** commands are about this node or this connection.\nWhere replies \
+         however old. **local** commands are about this node or this connection;\n**leader**: the leader is asked, and nothing is read or written.\nWhere replies \
          may differ from those of **Redis 7.0**, [differences](differences.md) says how and why.\n",
     );
     let differing = differing(DIFFERENCES);
@@ -69,10 +69,17 @@ fn compared(spec: &Spec, name: &str, differing: &BTreeSet<&str>) -> &'static str
 fn line(spec: &Spec, differing: &BTreeSet<&str>) -> String {
     // What an operator sets is set through the log.
     let is_setting = spec.name == "config|set";
-    let consistency = if spec.has(flag::WRITE) || is_setting {
+    // A transaction is one entry of the log, and a script is one too.
+    let is_whole =
+        spec.name == "exec" || spec.has(flag::MOVABLEKEYS) && spec.group == Group::Scripting;
+    // What WATCH sees of a key is read as any read is; WAIT asks the leader.
+    let is_watch = matches!(spec.handler, super::Handler::Flow(super::Flow::Watch));
+    let consistency = if spec.has(flag::WRITE) || is_setting || is_whole {
         "log"
-    } else if matches!(spec.handler, super::Handler::Data(_)) {
+    } else if matches!(spec.handler, super::Handler::Data(_)) || is_watch {
         "linearizable"
+    } else if matches!(spec.handler, super::Handler::Wait(_)) {
+        "leader"
     } else {
         "local"
     };

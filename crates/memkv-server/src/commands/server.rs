@@ -1,8 +1,10 @@
 //! Commands about the node and the cluster that need no key.
 
-use memkv_raft::{NodeStatus, Role};
+use std::time::Duration;
 
-use super::{Args, Call, Failure};
+use memkv_raft::Copies;
+
+use super::{Args, Call, Failure, Waiting};
 use crate::resp::View;
 
 pub(super) fn time(call: &mut Call<'_>) -> Result<(), Failure> {
@@ -46,60 +48,58 @@ pub(super) fn role(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// On how many nodes beside the leader an acknowledged write certainly is: a majority has it.
-pub(super) fn certain_replicas(status: &NodeStatus) -> i64 {
-    let is_voter = |role| matches!(role, Role::Leader | Role::Follower | Role::Candidate);
-    let voters = status
-        .members
-        .iter()
-        .filter(|member| is_voter(member.role))
-        .count();
-    i64::try_from(voters / 2).unwrap_or(i64::MAX)
-}
-
-fn check_timeout(args: &Args<'_>, at: usize) -> Result<(), Failure> {
-    match args.int(at) {
-        Ok(0..) => Ok(()),
-        Ok(_) => Err(Failure::new("ERR timeout is negative")),
+/// How long to wait; 0 is for ever.
+fn timeout(args: &Args<'_>, at: usize) -> Result<Option<Duration>, Failure> {
+    match args.int(at).map(u64::try_from) {
+        Ok(Ok(0)) => Ok(None),
+        Ok(Ok(ms)) => Ok(Some(Duration::from_millis(ms))),
+        Ok(Err(_)) => Err(Failure::new("ERR timeout is negative")),
         Err(_) => Err(Failure::new(
             "ERR timeout is not an integer or out of range",
         )),
     }
 }
 
-/// Whatever was acknowledged before this command is on a majority already, so there is nothing to
-/// wait for; how many more nodes have it by now, nobody here knows.
-pub(super) fn wait(call: &mut Call<'_>) -> Result<(), Failure> {
-    call.args.int(1)?;
-    check_timeout(&call.args, 2)?;
-    let replicas = certain_replicas(&view(call)?.status);
-    call.reply().integer(replicas);
-    Ok(())
+fn count(nodes: u64) -> i64 {
+    i64::try_from(nodes).unwrap_or(i64::MAX)
 }
 
-pub(super) fn waitaof(call: &mut Call<'_>) -> Result<(), Failure> {
-    let local = call.args.int(1)?;
+/// Whatever was acknowledged before this command is on a majority already; this is for more.
+pub(super) fn wait(args: &Args<'_>) -> Result<Waiting, Failure> {
+    let wanted = args.int(1)?;
+    Ok(Waiting {
+        wanted: Copies {
+            here: false,
+            elsewhere: u64::try_from(wanted).unwrap_or(0),
+        },
+        within: timeout(args, 2)?,
+        write: |reply, copies, _| reply.integer(count(copies.elsewhere)),
+    })
+}
+
+pub(super) fn waitaof(args: &Args<'_>) -> Result<Waiting, Failure> {
+    let local = args.int(1)?;
     if !(0..=1).contains(&local) {
         return Err(Failure::new(
             "ERR value is out of range, must be between 0 and 1",
         ));
     }
-    if call.args.int(2)? < 0 {
+    let Ok(elsewhere) = u64::try_from(args.int(2)?) else {
         return Err(Failure::new("ERR value is out of range, must be positive"));
-    }
-    check_timeout(&call.args, 3)?;
-    let status = view(call)?.status;
-    // Without fsync nothing is certain to be on a disk.
-    let (leader, others) = if status.sync {
-        (1, certain_replicas(&status))
-    } else {
-        (0, 0)
     };
-    let mut reply = call.reply();
-    reply.array(2);
-    reply.integer(leader);
-    reply.integer(others);
-    Ok(())
+    Ok(Waiting {
+        wanted: Copies {
+            here: local == 1,
+            elsewhere,
+        },
+        within: timeout(args, 3)?,
+        // Without fsync nothing is certain to be on a disk.
+        write: |reply, copies, sync| {
+            reply.array(2);
+            reply.integer((sync && copies.here).into());
+            reply.integer(if sync { count(copies.elsewhere) } else { 0 });
+        },
+    })
 }
 
 pub(super) fn shutdown(call: &mut Call<'_>) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use memkv_resp::Request;
 
 use super::failure::Failure;
 use super::table::TABLE;
-use super::{Data, Edge, Flow, Publish};
+use super::{Data, Edge, Flow, Publish, Wait};
 
 /// One command, or one subcommand such as `client|id`.
 pub(crate) struct Spec {
@@ -53,6 +53,8 @@ pub(crate) enum Handler {
     Flow(Flow),
     /// The listeners of all nodes, and the connection counts them.
     Publish(Publish),
+    /// The cluster's leader says when, and the connection waits.
+    Wait(Wait),
     /// Nobody, ever: it is refused before anything else is looked at.
     Forbidden(&'static str),
     /// Nobody: a subcommand must be named.

@@ -146,10 +146,10 @@ Generic {
         "Returns 1 for a key that is there.";
     "object|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Edge(command::help),
         "Lists the subcommands.";
-    "wait" 3 (NOSCRIPT) NONE "3.0.0" "O(1)" Edge(server::wait),
-        "Returns on how many other nodes every acknowledged write certainly is; never blocks.";
-    "waitaof" 4 (NOSCRIPT) NONE "7.2.0" "O(1)" Edge(server::waitaof),
-        "Returns on how many disks every acknowledged write certainly is; never blocks.";
+    "wait" 3 (NOSCRIPT) NONE "3.0.0" "O(N) with N nodes" Wait(server::wait),
+        "Waits until so many other nodes have what was acknowledged before; returns how many do.";
+    "waitaof" 4 (NOSCRIPT) NONE "7.2.0" "O(N) with N nodes" Wait(server::waitaof),
+        "The same of disks, this node's and others'; none where durability is left to the system.";
 }
 Transactions {
     "multi" 1 (EDGE | FAST | ALLOW_BUSY) NONE "1.2.0" "O(1)" Flow(Flow::Multi),
@@ -164,13 +164,13 @@ Transactions {
         "Forgets the watched keys.";
 }
 Scripting {
-    "eval" -3 (EVAL) NONE "2.6.0" "O(1)" Data(script::eval),
+    "eval" -3 (EVAL) NONE "2.6.0" "O(N) with N keys" Data(script::eval),
         "Executes a script that memkv recognises.";
-    "evalsha" -3 (EVAL) NONE "2.6.0" "O(1)" Data(script::evalsha),
+    "evalsha" -3 (EVAL) NONE "2.6.0" "O(N) with N keys" Data(script::evalsha),
         "Executes a script that memkv recognises, named by its hash.";
-    "eval_ro" -3 (EVAL | READONLY) NONE "7.0.0" "O(1)" Data(script::eval),
+    "eval_ro" -3 (EVAL | READONLY) NONE "7.0.0" "O(N) with N keys" Data(script::eval),
         "Executes a script that memkv recognises.";
-    "evalsha_ro" -3 (EVAL | READONLY) NONE "7.0.0" "O(1)" Data(script::evalsha),
+    "evalsha_ro" -3 (EVAL | READONLY) NONE "7.0.0" "O(N) with N keys" Data(script::evalsha),
         "Executes a script that memkv recognises, named by its hash.";
     "script" -2 (0) NONE "2.6.0" "of the subcommand" Container,
         "Tells which scripts are known.";

@@ -17,7 +17,7 @@ use super::segment::{Found, MAX_MANY_BYTES, Slot, look, size};
 use super::server::Stats;
 use super::transaction::{Item, Plan};
 use crate::backend::Backend;
-use crate::commands::{Failure, Handler, Shape};
+use crate::commands::{Args, Failure, Handler, Shape};
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// Executes the segment that was collected, and puts its answers in order.
@@ -151,6 +151,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                         Item::Edge(spec, request) => match spec.handler {
                             Handler::Publish(publish) => {
                                 self.publish_in_exec(publish, request, spec.name).await;
+                            }
+                            Handler::Wait(wait) => {
+                                let args = Args {
+                                    request,
+                                    name: spec.name,
+                                    db: self.session.db,
+                                };
+                                let waiting = wait(&args);
+                                // It does not wait, so the client cannot go meanwhile.
+                                let _ = self.wait_copies(waiting, false).await;
                             }
                             _ => self.edge(spec, request),
                         },

@@ -64,8 +64,8 @@ enum Turn {
 /// A connection and its buffers.
 pub(super) struct Conn<'a, S, B> {
     pub(super) resp: &'a Resp<B>,
-    stream: S,
-    input: BytesMut,
+    pub(super) stream: S,
+    pub(super) input: BytesMut,
     /// What the input may take of the memory that all connections share.
     held: Held,
     pub(super) out: BytesMut,
@@ -195,7 +195,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
     }
 
     /// Counts what has arrived against what all connections may hold.
-    fn hold(&mut self) -> Result<(), Gone> {
+    pub(super) fn hold(&mut self) -> Result<(), Gone> {
         if self.held.grow_to(self.input.len()) {
             return Ok(());
         }

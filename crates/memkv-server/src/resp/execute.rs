@@ -122,6 +122,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 };
                 self.publish(publish, &args).await
             }
+            Handler::Wait(wait) => {
+                self.finish().await?;
+                let args = Args {
+                    request,
+                    name: spec.name,
+                    db: self.session.db,
+                };
+                let waiting = wait(&args);
+                self.wait_copies(waiting, true).await
+            }
             _ => {
                 self.finish().await?;
                 self.edge(spec, request);

@@ -2,7 +2,7 @@
 //! has one of. `conn` is the loop, `execute` takes requests, `segment` collects
 //! them, `answer` settles a segment, `transaction` is MULTI to EXEC, `publish` is PUBLISH, `announce`
 //! what is told of keys,
-//! `session` what a connection has said about itself, `names` what it listens to, `server`, `clients`
+//! `wait` is WAIT, `session` what a connection has said about itself, `names` what it listens to, `server`, `clients`
 //! and `hub` are shared, `aside` is where slow work is done, `queue` is how tasks are handed it.
 //!
 //! Invariants: every request gets exactly one answer, in order; a read sees the connection's own
@@ -24,6 +24,7 @@ mod segment;
 mod server;
 mod session;
 mod transaction;
+mod wait;
 
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,8 @@ pub struct RespSettings {
     pub write_stall: Duration,
     /// Which events of keys this node announces until the cluster is told.
     pub announce: NoticeClasses,
+    /// Whether an acknowledged write is on disks, and not only with the operating systems.
+    pub sync: bool,
     /// What clients must show; none lets everybody in.
     pub password: Option<Password>,
 }
@@ -98,6 +100,8 @@ pub(crate) struct Server {
     pub(crate) aside: Aside,
     pub(crate) stats: Stats,
     pub(crate) started: Instant,
+    /// Differs with every start, 40 hex digits.
+    pub(crate) run_id: String,
     /// `SHUTDOWN` was said.
     pub(crate) stop: Notify,
     look: OnceLock<Look>,
@@ -112,6 +116,10 @@ impl Server {
             aside: Aside::default(),
             stats: Stats::default(),
             started: Instant::now(),
+            run_id: rand::random::<[u8; 20]>()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
             stop: Notify::new(),
             look: OnceLock::new(),
         }

@@ -56,6 +56,7 @@ fn serving(machine: &Machine) -> Resp<Machine> {
         write_stall: Duration::from_secs(1),
         password: None,
         announce: NoticeClasses::default(),
+        sync: true,
     };
     let resp = Resp::new(Arc::new(machine.api()), settings);
     RUNTIME.with(|runtime| {

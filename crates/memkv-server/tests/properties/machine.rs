@@ -16,8 +16,8 @@ use memkv_raft::store::{
     ReplyValue, SessionId, Sink, Store, SystemOp, SystemOutcome,
 };
 use memkv_raft::{
-    Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication, RequestError, Role,
-    Subscribers,
+    Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication, RequestError,
+    Role, Subscribers,
 };
 use memkv_server::backend::Backend;
 use memkv_server::http::{Api, ApiSettings};
@@ -244,6 +244,15 @@ impl Backend for Machine {
         Box::pin(std::future::ready(0))
     }
 
+    /// Nothing is waited for.
+    fn wait_copies(
+        &self,
+        _: Copies,
+        _: Option<Duration>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Copies> + Send>> {
+        Box::pin(std::future::ready(Copies::default()))
+    }
+
     fn subscribe(&self, _: Box<dyn Subscribers>) {}
 
     fn stats(&self) -> NodeStats {
@@ -268,6 +277,8 @@ impl Backend for Machine {
             log_segments: 1,
             revision: store.revision(),
             keys: store.len(),
+            building_snapshot: false,
+            disk_low: false,
             sync: true,
             members: vec![MemberStatus {
                 id: 1,

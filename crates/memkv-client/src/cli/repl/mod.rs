@@ -136,7 +136,15 @@ impl Repl {
             return Ok(Next::Line(exit::USAGE));
         }
         let code = match self.session.execute(&words) {
-            Outcome::Replies(replies) => self.show(&words, &replies)?,
+            Outcome::Replies(replies) => {
+                let shown = self.show(&words, &replies);
+                shown.map_err(|failure| match failure {
+                    Failure::Output(err) if self.session.table.may_change(&words) => {
+                        Failure::Unprinted(err)
+                    }
+                    failure => failure,
+                })?
+            }
             nowhere @ Outcome::Nowhere(_) => return Ok(Next::Nowhere(report(&nowhere))),
             lost => return Ok(Next::Lost(report(&lost))),
         };

@@ -12,10 +12,27 @@ pub(super) fn text(words: &[Vec<u8>], frame: &Frame, format: Format) -> Vec<u8> 
     match (format, frame) {
         (Format::Table, Frame::Bulk(text)) if is_report(words) => {
             let end: &[u8] = if text.ends_with(b"\n") { b"" } else { b"\n" };
-            [text, end].concat()
+            [&visible(text)[..], end].concat()
         }
         _ => plain(frame, format),
     }
+}
+
+/// A text for people with its lines, and every other control character escaped: a terminal must not
+/// obey what a node says.
+fn visible(text: &[u8]) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() && !matches!(c, '\n' | '\r' | '\t') {
+                shown.extend(c.escape_default().map(|c| c as u8));
+            } else {
+                shown.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+        }
+        shown.extend(chunk.invalid().escape_ascii());
+    }
+    shown
 }
 
 /// Commands whose reply is a text for people, which no quotes help to read.
@@ -52,7 +69,7 @@ fn formatted(frame: &Frame, indent: &str) -> Vec<u8> {
         Frame::Error(text) | Frame::BulkError(text) => format!("(error) {}", printable(text)),
         Frame::Simple(text) => printable(text),
         // A text for people, which may have lines.
-        Frame::Verbatim(_, text) => return [text, &b"\n"[..]].concat(),
+        Frame::Verbatim(_, text) => return [&visible(text)[..], b"\n"].concat(),
         Frame::Integer(number) => format!("(integer) {number}"),
         Frame::Double(number) => format!("(double) {}", double(*number)),
         Frame::BigNumber(digits) => format!("(big number) {}", printable(digits)),
@@ -227,6 +244,23 @@ mod tests {
 
     fn table(frame: &Frame) -> String {
         String::from_utf8(plain(frame, Format::Table)).unwrap()
+    }
+
+    #[test]
+    fn a_text_for_people_keeps_its_lines_and_commands_no_terminal() {
+        let words = vec![b"INFO".to_vec()];
+        let evil = b"a\r\nb\t\x1b[2J\xff".to_vec();
+        let shown = b"a\r\nb\t\\u{1b}[2J\\xff\n";
+        for frame in [
+            Frame::Bulk(evil.clone()),
+            Frame::Verbatim(*b"txt", evil.clone()),
+        ] {
+            assert_eq!(text(&words, &frame, Format::Table), shown);
+        }
+        assert_eq!(
+            text(&words, &Frame::Bulk(evil.clone()), Format::Raw),
+            [&evil[..], b"\n"].concat()
+        );
     }
 
     #[test]

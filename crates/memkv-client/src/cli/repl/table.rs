@@ -90,7 +90,9 @@ impl Table {
     /// The command that these words begin with, a subcommand if there is one.
     fn find<W: AsRef<[u8]>>(&self, words: &[W]) -> Option<&Command> {
         let word = |at: usize| {
+            // A name with `|` stands for two words, and is none that could be typed.
             let word = words.get(at)?.as_ref();
+            let word = Some(word).filter(|word| !word.contains(&b'|'))?;
             Some(String::from_utf8_lossy(word).to_lowercase())
         };
         let first = word(0)?;
@@ -119,7 +121,7 @@ impl Table {
         let command = self.find(&words)?;
         let own = command.words().len();
         let expected = command.arguments();
-        let given = words.len() - own;
+        let given = words.len().checked_sub(own)?;
         let repeats = expected.last().is_some_and(|last| last.starts_with('['));
         let skipped = given.min(expected.len() - usize::from(repeats));
         let missing = expected[skipped..].join(" ");
@@ -420,5 +422,14 @@ mod tests {
         let text = wrapped("group:", &many);
         assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
         assert_eq!(text.split_whitespace().count(), 41);
+    }
+
+    #[test]
+    fn a_name_with_a_bar_is_no_word_that_can_be_typed() {
+        let table = table();
+        for line in ["config|get", "CONFIG|GET x", "|", "config|", " "] {
+            assert_eq!(table.hint(line, 0), None, "{line}");
+        }
+        assert!(table.hint("config get", 0).is_some());
     }
 }

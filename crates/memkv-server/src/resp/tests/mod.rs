@@ -1,5 +1,6 @@
 //! RESP end to end over loopback sockets: a real store without a cluster behind it.
 
+mod answers;
 mod commands;
 mod connection;
 mod failures;

@@ -1,0 +1,81 @@
+//! WAIT and WAITAOF: the connection waits until other nodes have its writes, or its time is over.
+//!
+//! Never reads more ahead meanwhile than what a turn takes; notices that the client has gone. Nothing of
+//! the segment waits: what was asked before has been answered.
+
+use std::time::Duration;
+
+use memkv_raft::Copies;
+use memkv_resp::ReplyWriter;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use super::conn::{Conn, Gone, OUTPUT_BYTES};
+use super::server::Stats;
+use crate::backend::Backend;
+use crate::commands::{Failure, Waiting};
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
+    /// Answers, at once unless `may_wait`: within a transaction nothing is waited for, as in Redis.
+    pub(super) async fn wait_copies(
+        &mut self,
+        waiting: Result<Waiting, Failure>,
+        may_wait: bool,
+    ) -> Result<(), Gone> {
+        let waiting = match waiting {
+            Ok(waiting) => waiting,
+            Err(failure) => {
+                self.fail_at_once(&failure);
+                return Ok(());
+            }
+        };
+        let Some(backend) = self.resp.api.backend() else {
+            self.fail_at_once(&Failure::loading());
+            return Ok(());
+        };
+        let within = if may_wait {
+            waiting.within
+        } else {
+            Some(Duration::ZERO)
+        };
+        let mut copies = backend.wait_copies(waiting.wanted, within);
+        let copies: Copies = if may_wait {
+            self.flush().await?;
+            let mut may_speak = true;
+            loop {
+                // A client that pipelines on is read from up to a buffer's size.
+                let has_room = may_speak && self.input.len() < OUTPUT_BYTES;
+                tokio::select! {
+                    copies = &mut copies => break copies,
+                    read = self.stream.read_buf(&mut self.input), if has_room => {
+                        match read {
+                            Ok(1..) => self.hold()?,
+                            // It has said all that it will, and may still read the answer.
+                            Ok(0) if within.is_some() => may_speak = false,
+                            _ => return Err(Gone),
+                        }
+                    }
+                    () = self.session.client.rung() => {
+                        if self.session.client.is_killed() {
+                            return Err(Gone);
+                        }
+                    }
+                }
+            }
+        } else {
+            copies.await
+        };
+        if !self.session.is_silent() {
+            let sync = self.resp.server.settings.sync;
+            let mut reply = ReplyWriter::new(&mut self.out, self.session.protocol);
+            (waiting.write)(&mut reply, copies, sync);
+        }
+        Ok(())
+    }
+
+    fn fail_at_once(&mut self, failure: &Failure) {
+        Stats::add(&self.resp.server.stats.errors, 1);
+        if !self.session.is_silent() {
+            ReplyWriter::new(&mut self.out, self.session.protocol).error(failure.as_bytes());
+        }
+    }
+}
