@@ -13,7 +13,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
 use crate::bytes_io::{DecodeError, Reader, len32};
-use crate::node::Inner;
+use crate::node::{Inner, Node};
 use crate::wire::{self, Kind};
 use crate::{Frame, Lane};
 
@@ -45,9 +45,21 @@ fn elsewhere(matched: &[(u64, u64)], me: u64, index: u64) -> u64 {
     matched.iter().filter(has).count() as u64
 }
 
+impl Node {
+    /// Waits until so many other nodes have whatever was acknowledged here before this call, but no
+    /// longer than `within`, which may be for ever. Must be called within a tokio runtime.
+    pub fn wait_copies(
+        &self,
+        wanted: Copies,
+        within: Option<Duration>,
+    ) -> impl Future<Output = Copies> + Send + use<> {
+        wait(self.inner.clone(), wanted, within)
+    }
+}
+
 /// Waits until so many other nodes have whatever was applied here before this call, but no longer than
 /// `within`; where they are by then, as far as a leader has said it.
-pub(crate) async fn wait(inner: Arc<Inner>, wanted: Copies, within: Option<Duration>) -> Copies {
+async fn wait(inner: Arc<Inner>, wanted: Copies, within: Option<Duration>) -> Copies {
     let deadline = within.and_then(|within| Instant::now().checked_add(within));
     let index = inner.replica.applied_index();
     let mut pause = FIRST_PAUSE;

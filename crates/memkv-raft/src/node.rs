@@ -24,7 +24,6 @@ use crate::announce::Announcer;
 use crate::askers::Askers;
 use crate::batch::Batcher;
 use crate::clock::LogClock;
-use crate::copies::{self, Copies};
 use crate::declared::Declared;
 use crate::engine::Raft;
 use crate::engine::log_store::LogStore;
@@ -420,16 +419,6 @@ impl Node {
     /// answer. Must be called within a tokio runtime.
     pub fn publish(&self, publication: &Publication) -> impl Future<Output = u64> + Send + use<> {
         publish::publish(&self.inner, publication)
-    }
-
-    /// Waits until so many other nodes have whatever was acknowledged here before this call, but no
-    /// longer than `within`, which may be for ever. Must be called within a tokio runtime.
-    pub fn wait_copies(
-        &self,
-        wanted: Copies,
-        within: Option<Duration>,
-    ) -> impl Future<Output = Copies> + Send + use<> {
-        copies::wait(self.inner.clone(), wanted, within)
     }
 
     /// Says who gets the messages that other nodes publish, and what is announced of keys. A second call has no effect.

@@ -15,6 +15,9 @@ use crate::inline;
 use crate::limits::{Limits, MAX_ARGS, MAX_BULK_BYTES};
 use crate::number::parse_i64;
 
+/// The most arguments that Redis takes (`INT_MAX`); above it, its own text is the answer.
+const REDIS_MAX_ARGS: usize = 0x7fff_ffff;
+
 /// An argument longer than this is announced by [`RequestParser::needed`] (32 KiB, as in Redis):
 /// below it, two ordinary reads bring the whole argument anyway.
 pub const BIG_BULK_BYTES: usize = 32 * 1024;
@@ -233,6 +236,9 @@ impl RequestParser {
         };
         let count = number(line).ok_or(ProtocolError::InvalidMultibulkLength)?;
         let count = usize::try_from(count).unwrap_or(0);
+        if count > REDIS_MAX_ARGS {
+            return Err(ProtocolError::InvalidMultibulkLength);
+        }
         let limit = self.limits.max_args.min(MAX_ARGS);
         if count > limit && self.limits.authenticated {
             return Err(ProtocolError::TooManyArguments { limit });
