@@ -19,7 +19,7 @@ const PERMISSIONS: u32 = 0o7777;
 /// The superuser's id.
 const ROOT: u32 = 0;
 
-/// Who may do what with an opened file.
+/// Owner and permissions of an opened file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
     /// `st_mode`.

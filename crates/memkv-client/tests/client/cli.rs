@@ -380,7 +380,7 @@ fn a_write_that_cannot_be_printed_exits_with_5_and_the_others_are_done() {
         assert_eq!(code, 5, "{talk}");
         assert!(talk.contains("the write was done"), "{talk}");
     }
-    // Nobody reads the first answer, and the keys behind it are removed all the same.
+    // The reader of the first answer is gone, and the keys behind it are removed all the same.
     assert_eq!(node.seen().len(), 4);
     let (code, _, talk) = into_full(&["get", "k"]);
     assert_eq!(code, 3, "{talk}");

@@ -56,12 +56,7 @@ impl Query {
                 end,
                 limit,
                 keys_only,
-            } => {
-                let end = end
-                    .as_ref()
-                    .map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-                range(keys, database, start, end, *limit, *keys_only)
-            }
+            } => range(keys, database, start, before(end), *limit, *keys_only),
             Query::RandomKey { nonce } => random_key(keys, database, *nonce),
             Query::DbSize => count(keys.database_len(database)),
             // Decoding refuses it; built by hand, the innermost database counts.
@@ -114,12 +109,15 @@ impl Query {
                 end,
                 limit,
                 keys_only,
-            } => {
-                let end = end
-                    .as_ref()
-                    .map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
-                range_len(keys, database, start, end, *limit, *keys_only, enough)
-            }
+            } => range_len(
+                keys,
+                database,
+                start,
+                before(end),
+                *limit,
+                *keys_only,
+                enough,
+            ),
             Query::RandomKey { nonce } => pick_key(keys, database, *nonce).map_or(0, <[u8]>::len),
             Query::Exists { .. } | Query::StrLen { .. } | Query::Ttl { .. } | Query::DbSize => 0,
             // As above, the innermost database counts.
@@ -212,6 +210,12 @@ pub(super) fn meta(found: Value<'_>, value: bool) -> [ReplyValue; META_FIELDS] {
             .deadline_ms
             .map_or(ReplyValue::Integer(NO_DEADLINE), number),
     ]
+}
+
+/// Where a range ends: before `end`, or nowhere.
+fn before(end: &Option<Bytes>) -> Bound<&[u8]> {
+    end.as_ref()
+        .map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]))
 }
 
 #[cfg(test)]
