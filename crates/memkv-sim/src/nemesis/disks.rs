@@ -1,0 +1,218 @@
+//! The nemesis's faults of disks and directories.
+//!
+//! Never takes the directories of more than a minority, nor touches bytes for which nothing is promised.
+
+use std::time::Duration;
+
+use memkv_raft::Phase;
+use tokio::time::Instant;
+
+use super::Nemesis;
+use crate::cluster::{Loss, name};
+use crate::disk;
+use crate::host::Death;
+
+/// Most free space on a full disk, in bytes.
+const FULL_DISK_BYTES: u64 = 256 * 1024;
+/// How long the old copy of a disk may take to be outgrown, and to be found.
+const OLD_DISK_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time of one read.
+const SLOWEST_READ: Duration = Duration::from_secs(1);
+/// Most disk operations before a death inside them.
+const DISK_OPERATIONS: u64 = 40;
+
+impl Nemesis {
+    /// From some operation on, the disk does nothing any more; the process finds out and dies.
+    pub(super) fn break_disk(&self, slot: usize, kind: &'static str) {
+        let operations = self.dice.between(1, DISK_OPERATIONS);
+        self.note(&format!(
+            "{}'s disk fails after {operations} operations",
+            name(slot)
+        ));
+        self.cluster.trace.count(kind);
+        let mut host = self.cluster.hosts[slot].lock();
+        host.excused = true;
+        disk::fail_soon(&host.disk, operations, kind == "disk errors", &self.dice);
+    }
+
+    pub(super) fn slow_disk(&self, slot: usize) {
+        let lasts = self.dice.millis(200, 6_000);
+        let stall = self.dice.coin();
+        self.cluster
+            .trace
+            .count(if stall { "disk stalls" } else { "slow disks" });
+        self.note(&format!(
+            "{}'s disk is slow for {lasts:?}, stall: {stall}",
+            name(slot)
+        ));
+        let until = Instant::now() + lasts;
+        {
+            let mut host = self.cluster.hosts[slot].lock();
+            if stall {
+                host.disk_stalled_until = Some(until);
+            } else {
+                host.disk_slowness = self.dice.between(5, 50);
+            }
+        }
+        let cluster = self.cluster.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep_until(until).await;
+            let mut host = cluster.hosts[slot].lock();
+            host.disk_slowness = 1;
+            host.disk_stalled_until = None;
+        });
+    }
+
+    /// What is not in memory takes up to a second to come. A restart before that makes sure that little
+    /// of the log is.
+    pub(super) fn slow_reads(&self, slot: usize) {
+        self.cluster.trace.count("spells of slow reads");
+        let lasts = self.dice.millis(1_000, 8_000);
+        self.note(&format!(
+            "{}'s disk is slow to read for {lasts:?}",
+            name(slot)
+        ));
+        if self.dice.coin() {
+            self.crash(slot, "to read its log anew");
+        }
+        let disk = self.cluster.hosts[slot].lock().disk.clone();
+        disk.slow_reads(SLOWEST_READ);
+        tokio::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            disk.slow_reads(Duration::ZERO);
+        });
+    }
+
+    /// Whether one more directory may be taken, and this one's node is a member that has data.
+    pub(super) fn may_lose(&self, slot: usize) -> bool {
+        let losses = |slot: usize| self.cluster.hosts[slot].lock().loss.is_some();
+        let lost = (0..self.cluster.nodes())
+            .filter(|slot| losses(*slot))
+            .count();
+        !losses(slot)
+            && lost < self.cluster.minority()
+            && self
+                .cluster
+                .live()
+                .iter()
+                .any(|(_, node)| node.status().phase == Phase::Serving)
+            && self.cluster.invariants.node_id(slot) != 0
+    }
+
+    pub(super) fn wipe(&self, slot: usize) {
+        if self.may_lose(slot) {
+            self.cluster.trace.count("wipes");
+            self.cluster.wipe(slot);
+        }
+    }
+
+    pub(super) fn corrupt(&self, slot: usize) {
+        if !self.may_lose(slot) {
+            return;
+        }
+        self.cluster.kill(slot, Death::Process, "to be corrupted");
+        // The clock's file may be hit, or set aside with the directory.
+        let now = self.cluster.trace.micros();
+        self.cluster.invariants.note_clock(slot, true, now);
+        {
+            let mut host = self.cluster.hosts[slot].lock();
+            if let Some(what) = disk::flip(&host.disk, &self.dice) {
+                self.note(&format!("a bit of {} flips in {what}", name(slot)));
+                self.cluster.trace.count("flipped bits");
+                let node_id = self.cluster.invariants.node_id(slot);
+                host.loss = Some(Loss {
+                    node_id,
+                    gone: false,
+                });
+            }
+        }
+        self.cluster.start_after(slot, self.dice.millis(10, 2_000));
+    }
+
+    /// Puts a disk back to what it was, once a node that goes on remembers better; all are reachable
+    /// then. Where that does not come about, nothing is promised and nothing is done.
+    pub(super) async fn old_disk(&self, slot: usize) {
+        self.try_old_disk(slot).await;
+        let weather = self.cluster.swarm.weather.clone();
+        self.cluster.net.set_weather(weather);
+    }
+
+    async fn try_old_disk(&self, slot: usize) {
+        let Some(now) = self.cluster.node(slot).and_then(|node| node.inspect()) else {
+            return;
+        };
+        let image = self.cluster.hosts[slot].lock().disk.image();
+        // The copy holds this or less.
+        let held = (now.term, now.log.last().map_or(0, |id| id.index));
+        self.quiet();
+        let deadline = Instant::now() + OLD_DISK_PATIENCE;
+        while !self.is_outgrown(slot, now.node_id, held) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if !self.may_lose(slot) {
+            return;
+        }
+        self.cluster.trace.count("disks put back");
+        self.note(&format!("{}'s disk goes back in time", name(slot)));
+        self.cluster.put_back(slot, image);
+        let deadline = Instant::now() + OLD_DISK_PATIENCE;
+        while self.cluster.hosts[slot].lock().is_old {
+            if Instant::now() >= deadline {
+                let seen = format!("{} goes on with an old disk", name(slot));
+                let promise = "a disk that went back in time is set aside";
+                return self.cluster.violated(promise, seen);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends what may come between nodes.
+    pub(super) fn quiet(&self) {
+        self.cluster.net.ignore_all();
+        self.cluster.net.heal();
+        let calm = self.cluster.swarm.weather.calm();
+        self.cluster.net.set_weather(calm);
+    }
+
+    /// Whether all other nodes go on, and one remembers more of this one than was `held`.
+    fn is_outgrown(&self, slot: usize, node_id: u64, held: (u64, u64)) -> bool {
+        let others = || (0..self.cluster.nodes()).filter(|other| *other != slot);
+        let goes_on = |other: usize| {
+            let host = self.cluster.hosts[other].lock();
+            host.life.is_some() && host.disk.is_powered() && !host.excused && !host.stops
+        };
+        let remembers = |other: usize| {
+            let mark = self.cluster.node(other)?.remembers(node_id)?;
+            Some(mark > held)
+        };
+        others().all(goes_on)
+            && others().any(|other| remembers(other) == Some(true))
+            && self.cluster.invariants.node_id(slot) == node_id
+    }
+
+    /// One disk, or all of them, have hardly any space for a while.
+    pub(super) fn full_disks(&self, slot: usize) {
+        self.cluster.trace.count("full disks");
+        let slots = if self.dice.coin() {
+            slot..slot + 1
+        } else {
+            0..self.cluster.nodes()
+        };
+        let lasts = self.dice.millis(1_000, 8_000);
+        self.note(&format!("disks {slots:?} are full for {lasts:?}"));
+        for slot in slots.clone() {
+            let free = self.dice.below(FULL_DISK_BYTES);
+            disk::fill(&self.cluster.hosts[slot].lock().disk, free);
+        }
+        let cluster = self.cluster.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            for slot in slots {
+                disk::empty(&cluster.hosts[slot].lock().disk);
+            }
+        });
+    }
+}

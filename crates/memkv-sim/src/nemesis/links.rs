@@ -1,0 +1,74 @@
+//! The nemesis's faults of links: partitions, flapping, bad weather.
+//! Never leaves a link cut for good.
+
+use std::time::Duration;
+
+use memkv_raft::Lane;
+use tokio::time::Instant;
+
+use super::Nemesis;
+use crate::cluster::name;
+use crate::net::{Cuts, Shape};
+
+impl Nemesis {
+    pub(super) fn partition(&mut self, victim: usize) {
+        self.cluster.trace.count("partitions");
+        let leader = self.cluster.leader().filter(|_| self.dice.below(4) == 0);
+        if let Some(leader) = leader {
+            self.depose_unheard(leader);
+        } else {
+            let shape = *self.dice.pick(&Shape::ALL);
+            let cuts = shape.draw(self.cluster.nodes(), victim, &self.dice);
+            self.note(&format!("{} around {}", shape.name(), name(victim)));
+            self.cluster.trace.count(shape.name());
+            self.cluster.net.cut(cuts);
+        }
+        self.heal_later(self.dice.millis(100, 8_000));
+    }
+
+    /// The leader is alone but for its reads: it is deposed, does not hear of it, and asks its voters.
+    fn depose_unheard(&self, leader: usize) {
+        self.note(&format!("isolation of {} but for its reads", name(leader)));
+        self.cluster.trace.count("partitions that spare reads");
+        let alone = Shape::Isolated.draw(self.cluster.nodes(), leader, &self.dice);
+        self.cluster.net.cut(alone.sparing(Lane::Read));
+    }
+
+    pub(super) fn heal_later(&mut self, after: Duration) {
+        let until = Instant::now() + after;
+        let cluster = self.cluster.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep_until(until).await;
+            cluster.trace.line(format_args!("nemesis: links heal"));
+            cluster.net.heal();
+        });
+    }
+
+    pub(super) async fn flap(&mut self) {
+        self.cluster.trace.count("flapping links");
+        self.note("links flap");
+        let nodes = self.cluster.nodes();
+        for _ in 0..self.dice.between(3, 20) {
+            let mut cuts = Cuts::none(nodes);
+            let (from, to) = (self.dice.index(nodes), self.dice.index(nodes));
+            cuts.set(from, to, true);
+            cuts.set(to, from, self.dice.coin());
+            self.cluster.net.cut(cuts);
+            tokio::time::sleep(self.dice.millis(20, 700)).await;
+            self.cluster.net.heal();
+            tokio::time::sleep(self.dice.millis(20, 700)).await;
+        }
+    }
+
+    pub(super) fn storm(&self) {
+        self.cluster.trace.count("storms");
+        self.note("storm");
+        let fair = self.cluster.swarm.weather.clone();
+        self.cluster.net.set_weather(fair.stormy(&self.dice));
+        let (cluster, lasts) = (self.cluster.clone(), self.dice.millis(500, 5_000));
+        tokio::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            cluster.net.set_weather(fair);
+        });
+    }
+}
