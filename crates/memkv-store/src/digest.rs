@@ -62,5 +62,6 @@ fn entry_digest(entry: &Entry<'_>) -> u64 {
     for (field, number) in fields.chunks_exact_mut(8).zip(numbers) {
         field.copy_from_slice(&number.to_le_bytes());
     }
-    xxh3_64_with_seed(entry.record(), xxh3_64(&fields))
+    let key = xxh3_64_with_seed(entry.key(), xxh3_64(&fields));
+    xxh3_64_with_seed(entry.value(), key)
 }

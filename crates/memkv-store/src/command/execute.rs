@@ -3,6 +3,8 @@
 //! Execution is total. Invariant: a command that fails has changed nothing, and one that changed
 //! something took the next revision.
 
+use bytes::Bytes;
+
 use super::{Command, Operation, counter, del, expire, set, string, transaction};
 use crate::keyspace::{Keyspace, Record, Value};
 use crate::{DATABASES, MAX_WRITE_REPLY_BYTES, NoticeClasses, ReplyError, ReplyValue, Revision};
@@ -18,6 +20,24 @@ pub(crate) struct Context<'a> {
     pub(super) changed: bool,
     /// How many bytes of a value it may answer.
     room: usize,
+}
+
+/// What of a key another one gets: its value and its deadline.
+pub(super) struct Taken {
+    value: Bytes,
+    is_shared: bool,
+    deadline_ms: Option<u64>,
+}
+
+impl Taken {
+    pub(super) fn of(found: &Value<'_>) -> Taken {
+        let shared = found.share();
+        Taken {
+            is_shared: shared.is_some(),
+            value: shared.unwrap_or_else(|| found.to_bytes()),
+            deadline_ms: found.deadline_ms,
+        }
+    }
 }
 
 impl Context<'_> {
@@ -49,6 +69,20 @@ impl Context<'_> {
             parts,
             key_len,
             deadline_ms,
+            shared: None,
+        };
+        self.keys.put(self.database, &record, self.revision);
+        self.changed = true;
+    }
+
+    /// Gives a key the value that another has, without copying a large one.
+    pub(super) fn put_taken(&mut self, key: &[u8], taken: &Taken) {
+        let parts: [&[u8]; 2] = [key, &taken.value];
+        let record = Record {
+            parts: &parts,
+            key_len: key.len(),
+            deadline_ms: taken.deadline_ms,
+            shared: Some(&taken.value).filter(|_| taken.is_shared),
         };
         self.keys.put(self.database, &record, self.revision);
         self.changed = true;

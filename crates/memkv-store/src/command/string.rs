@@ -1,9 +1,11 @@
-//! APPEND, SETRANGE, RENAME, COPY: makes values out of values.
+//! APPEND, SETRANGE, RENAME, COPY: makes values out of values. What is moved or copied as a whole is
+//! shared and not copied, if it is large.
 //!
 //! The deadline stays with the key that is changed, and goes along with the one that is moved or
 //! copied.
 
 use super::Context;
+use super::execute::Taken;
 use crate::{MAX_VALUE_BYTES_CEILING, ReplyError, ReplyValue};
 
 /// APPEND.
@@ -57,12 +59,12 @@ pub(super) fn rename(
     if_absent: bool,
 ) -> Result<ReplyValue, ReplyError> {
     let old = context.get(from).ok_or(ReplyError::NoSuchKey)?;
-    let (deadline_ms, old) = (old.deadline_ms, old.to_bytes());
+    let old = Taken::of(&old);
     let is_taken = context.get(to).is_some();
     let refused = if_absent && is_taken;
     if from != to && !refused {
         context.remove(from);
-        context.put(&[to, &old], deadline_ms);
+        context.put_taken(to, &old);
         if is_taken {
             context.note_new(to);
         }
@@ -86,13 +88,13 @@ pub(super) fn copy(
     let Some(old) = context.get(from) else {
         return ReplyValue::Integer(0);
     };
-    let (deadline_ms, old) = (old.deadline_ms, old.to_bytes());
+    let old = Taken::of(&old);
     let is_itself = from == to && context.database == to_database;
     context.database = to_database;
     let is_taken = context.get(to).is_some();
     let copied = !is_itself && (replace || !is_taken);
     if copied {
-        context.put(&[to, &old], deadline_ms);
+        context.put_taken(to, &old);
         if is_taken {
             context.note_new(to);
         }

@@ -6,7 +6,7 @@
 
 use super::{Command, Operation, Part, Step};
 use crate::Query;
-use crate::keyspace::{Keyspace, SHARDS};
+use crate::keyspace::{Keyspace, SHARDS, SHARED_BYTES};
 
 /// A key that is looked up, written or removed.
 pub(crate) const KEY: u64 = 16;
@@ -48,6 +48,12 @@ impl Command {
                 .get(database, key)
                 .map_or(0, |found| found.value.len())
         };
+        // What is large is shared.
+        let taken = |key: &[u8]| {
+            store
+                .get(database, key)
+                .map_or(0, |found| found.copied_len())
+        };
         match self {
             Command::InDatabase { database, command } => command.work(store, *database),
             // The most frequent ones, which carry a number and a key.
@@ -55,12 +61,12 @@ impl Command {
             Command::Append { key, suffix } => KEY + copied(old(key).saturating_add(suffix.len())),
             Command::SetRange { key, .. } => KEY + copied(old(key).max(self.patched())),
             Command::Rename { from, .. } | Command::Copy { from, .. } => {
-                2 * KEY + copied(old(from))
+                2 * KEY + copied(taken(from))
             }
             Command::GetEx { key, .. }
             | Command::Expire { key, .. }
             | Command::Prolong { key, .. }
-            | Command::Persist { key } => KEY + copied(old(key)),
+            | Command::Persist { key } => KEY + copied(taken(key)),
             Command::Transaction {
                 guards,
                 operations,
@@ -97,66 +103,98 @@ impl Command {
         }
     }
 
-    /// Whether it writes a value anew that was there before.
-    fn rewrites(&self) -> bool {
+    /// How it makes a value of one that was there before.
+    fn reuses(&self) -> Reuse {
         match self {
-            Command::Append { .. }
-            | Command::SetRange { .. }
-            | Command::Rename { .. }
+            Command::Append { .. } | Command::SetRange { .. } => Reuse::Rewrites,
+            Command::Rename { .. }
             | Command::Copy { .. }
             | Command::GetEx { .. }
             | Command::Expire { .. }
             | Command::Prolong { .. }
-            | Command::Persist { .. } => true,
-            Command::InDatabase { command, .. } => command.rewrites(),
-            _ => false,
+            | Command::Persist { .. } => Reuse::Takes,
+            Command::InDatabase { command, .. } => command.reuses(),
+            _ => Reuse::Nothing,
         }
     }
 }
 
-/// The steps of one branch. Those that rewrite values may each meet the longest of all that the
-/// branch names or makes, since an earlier step may have moved it there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reuse {
+    Nothing,
+    /// It writes the value anew.
+    Rewrites,
+    /// It copies the value, unless that is large enough to be shared.
+    Takes,
+}
+
+/// The steps of one branch. Those that rewrite or take values may each meet the longest of all that the
+/// branch names or makes, since an earlier step may have moved it there; what is taken is shared from
+/// [`SHARED_BYTES`] on.
 fn transaction(store: &Keyspace, steps: &[Step]) -> u64 {
     let mut work = 0;
-    let (mut rewrites, mut longest) = (0, 0);
+    let (mut rewrites, mut takes) = (0, 0);
     for step in steps {
         match step {
             Step::Read(query) => work += query.work(store, 0),
             Step::Write(command) => {
                 work += command.carried();
-                rewrites += u64::from(command.rewrites());
+                match command.reuses() {
+                    Reuse::Rewrites => rewrites += 1,
+                    Reuse::Takes => takes += 1,
+                    Reuse::Nothing => {}
+                }
             }
         }
     }
-    if rewrites > 0 {
+    let (mut longest, mut copied_longest) = (0, 0);
+    if rewrites + takes > 0 {
         for step in steps {
             if let Step::Write(command) = step {
-                longest = longest.max(command.longest_named(store, 0));
-                longest = longest.max(command.patched());
+                let (_, carried) = command.longest();
+                let named = command.longest_named(store, 0);
+                longest = longest.max(named.whole).max(command.patched());
+                copied_longest = copied_longest.max(named.copied).max(carried);
             }
         }
     }
-    let carried = work.saturating_mul(COPIED_BYTES);
-    let grown = (longest as u64).saturating_add(carried);
-    work.saturating_add(rewrites.saturating_mul(grown.min(MOST) / COPIED_BYTES))
+    let grown = (longest as u64)
+        .saturating_add(work.saturating_mul(COPIED_BYTES))
+        .min(MOST);
+    let taken = match rewrites {
+        0 => copied_longest as u64,
+        _ => grown,
+    };
+    let taken = taken.min(SHARED_BYTES as u64);
+    let reused = (rewrites * grown).saturating_add(takes * taken);
+    work.saturating_add(reused / COPIED_BYTES)
 }
 
 /// No value is longer.
 const MOST: u64 = crate::MAX_VALUE_BYTES_CEILING as u64;
 
+/// The longest values at the keys of a command.
+#[derive(Default)]
+struct Longest {
+    whole: usize,
+    /// Of those that are copied where they are taken.
+    copied: usize,
+}
+
 impl Command {
-    /// The longest value now at any of its keys.
-    fn longest_named(&self, store: &Keyspace, database: u8) -> usize {
+    fn longest_named(&self, store: &Keyspace, database: u8) -> Longest {
         if let Command::InDatabase { database, command } = self {
             return command.longest_named(store, *database);
         }
-        let mut longest = 0;
-        // A command of many keys writes them; what rewrites a value names one or two.
+        let mut longest = Longest::default();
+        // A command of many keys writes them; what reuses a value names one or two.
         if self.key_count() <= 2 {
             self.visit(&mut |part| {
-                if let Part::Key(key) = part {
-                    let found = store.get(database, key);
-                    longest = longest.max(found.map_or(0, |found| found.value.len()));
+                if let Part::Key(key) = part
+                    && let Some(found) = store.get(database, key)
+                {
+                    longest.whole = longest.whole.max(found.value.len());
+                    longest.copied = longest.copied.max(found.copied_len());
                 }
             });
         }

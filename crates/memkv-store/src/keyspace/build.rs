@@ -157,6 +157,7 @@ mod tests {
                     parts: &[key],
                     key_len: key.len(),
                     deadline_ms: None,
+                    shared: None,
                 };
                 let place = database.place(key);
                 database.insert_unordered(place, &record, &record.numbers(1, 1));

@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::build::{Runner, build};
 use super::deletes::DELETE_SLOTS;
 use super::entry::{Entry, Numbers, Record, Value, cost, write_numbers};
+use super::large::Large;
 use super::leaf::Keys;
 use super::order::Order;
 use super::records::{Number, Records};
@@ -152,9 +153,19 @@ impl Table {
             self.shards.resize_with(SHARDS, Shard::default);
         }
         let len = record.len(numbers);
-        let number = self.records.insert(len, |out| record.write(numbers, out));
+        let number = self.keep(len, record, numbers);
         self.shards[place.shard].insert(place.shard_tag(), number);
         len
+    }
+
+    fn keep(&mut self, len: usize, record: &Record<'_>, numbers: &Numbers) -> Number {
+        match record.shared {
+            None => self.records.insert(len, |out| record.write(numbers, out)),
+            Some(value) => {
+                let rest = record.without_value(numbers);
+                self.records.insert_large(Large::split(rest, value.clone()))
+            }
+        }
     }
 
     /// Has the processor fetch the small entries of a shard, which are about to be read. They lie
@@ -187,11 +198,13 @@ impl Table {
         numbers: &Numbers,
     ) -> usize {
         let len = record.len(numbers);
-        if let Some(bytes) = self.records.rewrite(old, len) {
+        if record.shared.is_none()
+            && let Some(bytes) = self.records.rewrite(old, len)
+        {
             record.write(numbers, bytes);
             return len;
         }
-        let new = self.records.insert(len, |out| record.write(numbers, out));
+        let new = self.keep(len, record, numbers);
         self.shards[place.shard].renumber(place.shard_tag(), old, new);
         self.release(old);
         len
@@ -387,11 +400,14 @@ impl Database {
             }
         }
         let entry = self.entry(number);
-        let (key, value) = (entry.key().to_vec(), Value::of(&entry).to_bytes());
+        let found = Value::of(&entry);
+        let (key, shared) = (entry.key().to_vec(), found.share());
+        let value = shared.clone().unwrap_or_else(|| found.to_bytes());
         let record = Record {
             parts: &[&key, &value],
             key_len: key.len(),
             deadline_ms,
+            shared: shared.as_ref(),
         };
         self.overwrite(place, &old, &record, &numbers);
     }
@@ -405,6 +421,11 @@ impl Database {
         self.order.remove(entry.key(), place.hash(), &self.table);
         self.table.remove(place, number);
         self.deadline_changed(place, deadline, None);
+    }
+
+    /// See [`Records::take_loose`].
+    pub(super) fn take_loose(&mut self) -> Vec<Large> {
+        self.table.records.take_loose()
     }
 
     /// Keeps the index of deadlines after an entry's deadline has changed.
@@ -517,6 +538,7 @@ mod tests {
                 parts: &[&key, &value],
                 key_len: key.len(),
                 deadline_ms,
+                shared: None,
             };
             let found = database.find(place, &key);
             match (found, random >> 50 & 7) {

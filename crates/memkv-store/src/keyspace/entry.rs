@@ -6,9 +6,9 @@
 //! (short lengths, no deadline, one revision) costs a byte or few. These bytes never leave memory.
 //! Invariant: whatever is read here was written by [`Record::write`].
 
-use std::sync::Arc;
-
 use bytes::Bytes;
+
+use super::large::Large;
 
 use crate::Revision;
 use crate::wire::varint_len;
@@ -21,10 +21,6 @@ const ENTRY_OVERHEAD_BYTES: u64 = 24;
 /// nodes are two thirds full.
 const DEADLINE_OVERHEAD_BYTES: u64 = 24;
 
-/// Values from this size on are handed out by reference; below it a copy costs less than the
-/// allocation that sharing needs.
-const SHARE_FROM_BYTES: usize = 4096;
-
 /// Size of a deadline in an entry.
 const DEADLINE_BYTES: usize = size_of::<u64>();
 
@@ -36,6 +32,8 @@ pub(crate) struct Record<'a> {
     pub(crate) key_len: usize,
     /// Milliseconds since the epoch.
     pub(crate) deadline_ms: Option<u64>,
+    /// The value, which the parts hold too, if the entry is to hold it together with others.
+    pub(crate) shared: Option<&'a Bytes>,
 }
 
 /// The numbers at the end of an entry.
@@ -90,10 +88,22 @@ impl<'a> Record<'a> {
     }
 
     /// Fills the front of `out`.
-    pub(super) fn write(&self, numbers: &Numbers, mut out: &mut [u8]) {
+    pub(super) fn write(&self, numbers: &Numbers, out: &mut [u8]) {
+        self.write_parts(self.parts, numbers, out);
+    }
+
+    /// All of it but the value, for an entry that holds the value in common with others.
+    pub(super) fn without_value(&self, numbers: &Numbers) -> Box<[u8]> {
+        let len = self.len(numbers) - self.value_len();
+        let mut out = vec![0; len].into_boxed_slice();
+        self.write_parts(&[self.key()], numbers, &mut out);
+        out
+    }
+
+    fn write_parts(&self, parts: &[&[u8]], numbers: &Numbers, mut out: &mut [u8]) {
         put(&mut out, first_field(self.key_len, self.deadline_ms));
         put(&mut out, self.value_len() as u64);
-        for part in self.parts {
+        for part in parts {
             let (head, rest) = out.split_at_mut(part.len());
             head.copy_from_slice(part);
             out = rest;
@@ -154,15 +164,17 @@ fn get_long(bytes: &[u8], at: &mut usize) -> u64 {
 pub(super) enum Kept<'a> {
     /// Among others of about its size.
     Slot(&'a [u8]),
-    /// In an allocation of its own, which readers and snapshots may share.
-    Shared(&'a Arc<[u8]>),
+    /// In memory of its own, which readers and snapshots may share.
+    Large(&'a Large),
 }
 
 impl<'a> Kept<'a> {
+    /// The entry, or all of it but the value.
+    #[inline]
     fn bytes(self) -> &'a [u8] {
         match self {
             Kept::Slot(bytes) => bytes,
-            Kept::Shared(bytes) => bytes,
+            Kept::Large(large) => large.bytes(),
         }
     }
 
@@ -180,10 +192,9 @@ impl<'a> Kept<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry<'a> {
     kept: Kept<'a>,
-    /// The key and, directly after it, the value.
-    record: &'a [u8],
-    key_len: usize,
-    /// Length of the whole entry.
+    key: &'a [u8],
+    value: &'a [u8],
+    /// Length of the whole entry, wherever its value lies.
     len: usize,
     pub(crate) create_revision: Revision,
     pub(crate) mod_revision: Revision,
@@ -193,24 +204,33 @@ pub(crate) struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     pub(super) fn read(kept: Kept<'a>) -> Entry<'a> {
+        let elsewhere = match kept {
+            Kept::Slot(_) => None,
+            Kept::Large(large) => large.value(),
+        };
         let bytes = kept.bytes();
         let mut at = 0;
         let first = get(bytes, &mut at);
         let key_len = (first >> 1) as usize;
-        let record_len = key_len + get(bytes, &mut at) as usize;
-        let record = &bytes[at..at + record_len];
-        at += record_len;
+        let value_len = get(bytes, &mut at) as usize;
+        let here = match elsewhere {
+            None => value_len,
+            Some(_) => 0,
+        };
+        let (key, value) = bytes[at..at + key_len + here].split_at(key_len);
+        at += key_len + here;
         let mod_revision = get(bytes, &mut at);
         let age = get(bytes, &mut at);
         let deadline = match first & 1 {
             0 => None,
             _ => bytes[at..].first_chunk(),
         };
+        let len = at + deadline.map_or(0, |bytes| bytes.len());
         Entry {
             kept,
-            record,
-            key_len,
-            len: at + deadline.map_or(0, |bytes| bytes.len()),
+            key,
+            value: elsewhere.map_or(value, |value| &value[..]),
+            len: len + value_len - here,
             create_revision: mod_revision - age,
             mod_revision,
             deadline_ms: deadline.copied().map(u64::from_le_bytes),
@@ -218,16 +238,11 @@ impl<'a> Entry<'a> {
     }
 
     pub(crate) fn key(&self) -> &'a [u8] {
-        &self.record[..self.key_len]
+        self.key
     }
 
     pub(crate) fn value(&self) -> &'a [u8] {
-        &self.record[self.key_len..]
-    }
-
-    /// The key and, directly after it, the value.
-    pub(crate) fn record(&self) -> &'a [u8] {
-        self.record
+        self.value
     }
 
     /// Whether the key is there at log time `now_ms`: a deadline that is reached is over.
@@ -266,14 +281,14 @@ pub(super) fn write_numbers(bytes: &mut [u8], at: usize, numbers: &Numbers) {
 pub(crate) struct Entries {
     /// Small ones, one behind the other.
     copied: Vec<u8>,
-    shared: Vec<Arc<[u8]>>,
+    shared: Vec<Large>,
 }
 
 impl Entries {
     pub(crate) fn push(&mut self, entry: &Entry<'_>) {
         match entry.kept {
             Kept::Slot(bytes) => self.copied.extend_from_slice(&bytes[..entry.len]),
-            Kept::Shared(bytes) => self.shared.push(Arc::clone(bytes)),
+            Kept::Large(large) => self.shared.push(large.clone()),
         }
     }
 
@@ -286,7 +301,7 @@ impl Entries {
             Some(entry)
         });
         let shared = self.shared.iter();
-        copied.chain(shared.map(|bytes| Entry::read(Kept::Shared(bytes))))
+        copied.chain(shared.map(|large| Entry::read(Kept::Large(large))))
     }
 }
 
@@ -317,17 +332,25 @@ impl<'a> Value<'a> {
 
     /// The value, independent of the store: a small one is copied, a large one shared.
     pub fn to_bytes(&self) -> Bytes {
-        struct Shared(Arc<[u8]>);
-        impl AsRef<[u8]> for Shared {
-            fn as_ref(&self) -> &[u8] {
-                Entry::read(Kept::Shared(&self.0)).value()
-            }
-        }
         match self.kept {
-            Kept::Shared(bytes) if self.value.len() >= SHARE_FROM_BYTES => {
-                Bytes::from_owner(Shared(Arc::clone(bytes)))
-            }
-            _ => Bytes::copy_from_slice(self.value),
+            Kept::Large(large) => large.value_bytes(self.value),
+            Kept::Slot(_) => Bytes::copy_from_slice(self.value),
+        }
+    }
+
+    /// The value for another entry to hold in common with this one; nothing if a copy is better.
+    pub(crate) fn share(&self) -> Option<Bytes> {
+        match self.kept {
+            Kept::Large(large) => large.share(self.value),
+            Kept::Slot(_) => None,
+        }
+    }
+
+    /// How many bytes another entry with this value copies.
+    pub(crate) fn copied_len(&self) -> usize {
+        match self.kept {
+            Kept::Large(large) if large.is_shareable(self.value.len()) => 0,
+            _ => self.value.len(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod build;
 mod database;
 mod deletes;
 mod entry;
+mod large;
 mod leaf;
 mod order;
 mod records;
@@ -24,15 +25,22 @@ use self::database::{Old, Place};
 pub(crate) use self::deletes::{DELETE_SLOTS, Deletes, noted};
 pub use self::entry::Value;
 pub(crate) use self::entry::{Entries, Entry, Record};
+use self::large::Large;
+pub(crate) use self::large::SHARED_BYTES;
 pub(crate) use self::order::first_bytes;
 use self::records::Number;
 use crate::notice::{NoticeClasses, Notices};
 use crate::snapshot::{EntryView, Walk};
 use crate::{DATABASES, Revision};
 
-/// What a flush has cut loose. Dropping it takes time in proportion to the keys that it held.
+/// What flushes have cut loose, and large values that went. Dropping it takes time in proportion to the
+/// keys and bytes that it held.
 #[derive(Debug)]
-pub struct Garbage(#[expect(dead_code, reason = "it is there to be dropped")] Vec<Arc<Database>>);
+#[expect(dead_code, reason = "it is there to be dropped")]
+pub struct Garbage {
+    databases: Vec<Arc<Database>>,
+    values: Vec<Large>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Keyspace {
@@ -260,8 +268,12 @@ impl Keyspace {
     }
 
     pub(crate) fn take_garbage(&mut self) -> Option<Garbage> {
-        let garbage = std::mem::take(&mut self.garbage);
-        (!garbage.is_empty()).then_some(Garbage(garbage))
+        let databases = std::mem::take(&mut self.garbage);
+        let mut values = Vec::new();
+        for database in &mut self.databases {
+            values.append(&mut database.take_loose());
+        }
+        (!databases.is_empty() || !values.is_empty()).then_some(Garbage { databases, values })
     }
 }
 
@@ -298,6 +310,7 @@ impl Keyspace {
             parts: &[view.record],
             key_len: view.key_len,
             deadline_ms: view.deadline_ms,
+            shared: None,
         };
         let place = self.place(record.key());
         let target = &mut self.databases[usize::from(database)];

@@ -8,9 +8,8 @@
 //! of a size all but the last are full, if empty slots are counted in; a size's `empty` names each of
 //! its empty slots once, and an empty slot says where in `empty` its number is.
 
-use std::sync::Arc;
-
 use super::entry::{Entry, Kept};
+use super::large::Large;
 
 /// Sizes of slots are multiples of this: four bytes are lost on average.
 const STEP_BYTES: usize = 8;
@@ -85,7 +84,9 @@ pub(super) struct Records {
     free_pages: Vec<u32>,
     /// For each size of slot. None until the first small entry comes.
     sizes: Vec<Size>,
-    large: Vec<Vec<Arc<[u8]>>>,
+    large: Vec<Vec<Large>>,
+    /// Large entries that went and take long to free.
+    loose: Vec<Large>,
 }
 
 impl Records {
@@ -101,7 +102,7 @@ impl Records {
     pub(super) fn slot_of(&self, number: Number) -> Option<&[u8]> {
         match self.kept(number) {
             Kept::Slot(bytes) => Some(bytes),
-            Kept::Shared(_) => None,
+            Kept::Large(_) => None,
         }
     }
 
@@ -112,7 +113,7 @@ impl Records {
                 let slot_bytes = usize::from(page.slot_bytes);
                 Kept::Slot(&page.bytes[slot * slot_bytes..][..slot_bytes])
             }
-            Place::Large { chunk, at } => Kept::Shared(&self.large[chunk][at]),
+            Place::Large { chunk, at } => Kept::Large(&self.large[chunk][at]),
         }
     }
 
@@ -121,7 +122,7 @@ impl Records {
         if len <= MAX_SLOT_BYTES && (self.pages.len() < MAX_PAGES || !self.free_pages.is_empty()) {
             self.insert_small(slot_bytes(len), write)
         } else {
-            self.insert_large(len, write)
+            self.insert_large(Large::whole(len, write))
         }
     }
 
@@ -183,18 +184,13 @@ impl Records {
         &mut page.bytes[slot * slot_bytes..][..slot_bytes]
     }
 
-    fn insert_large(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> Number {
-        // One allocation of known size, which nobody else can hold yet.
-        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
-        if let Some(bytes) = Arc::get_mut(&mut bytes) {
-            write(bytes);
-        }
+    pub(super) fn insert_large(&mut self, large: Large) -> Number {
         if self.large.last().is_none_or(|c| c.len() == LARGE_PER_CHUNK) {
             self.large.push(Vec::new());
         }
         let chunk = self.large.len() - 1;
         let at = self.large[chunk].len();
-        self.large[chunk].push(bytes);
+        self.large[chunk].push(large);
         let number = u32::try_from(chunk * LARGE_PER_CHUNK + at)
             .ok()
             .filter(|number| *number < LARGE);
@@ -202,17 +198,14 @@ impl Records {
     }
 
     /// The bytes of an entry, to be written anew as one of `len` bytes; none if it does not fit
-    /// there or somebody else (a snapshot, a reader of a large value) holds them.
+    /// there or something else (a snapshot, a reader, another entry) holds them.
     pub(super) fn rewrite(&mut self, number: Number, len: usize) -> Option<&mut [u8]> {
         match place(number) {
             Place::Slot { .. } => {
                 let bytes = self.slot(number);
                 (bytes.len() == slot_bytes(len)).then_some(bytes)
             }
-            Place::Large { chunk, at } => {
-                let bytes = Arc::get_mut(&mut self.large[chunk][at])?;
-                (bytes.len() == len).then_some(bytes)
-            }
+            Place::Large { chunk, at } => self.large[chunk][at].rewrite(len),
         }
     }
 
@@ -303,10 +296,23 @@ impl Records {
             self.large.pop();
         }
         if from == chunk * LARGE_PER_CHUNK + at {
+            self.let_go(moved);
             return None;
         }
-        self.large[chunk][at] = moved;
+        let gone = std::mem::replace(&mut self.large[chunk][at], moved);
+        self.let_go(gone);
         Some(Number(LARGE | from as u32))
+    }
+
+    fn let_go(&mut self, gone: Large) {
+        if gone.is_long_to_free() {
+            self.loose.push(gone);
+        }
+    }
+
+    /// What went and takes long to free.
+    pub(super) fn take_loose(&mut self) -> Vec<Large> {
+        std::mem::take(&mut self.loose)
     }
 }
 
@@ -381,6 +387,7 @@ mod tests {
                 parts: &[&key_bytes, &value],
                 key_len: key_bytes.len(),
                 deadline_ms: None,
+                shared: None,
             };
             let write = |out: &mut [u8]| record.write(&NUMBERS, out);
             let number = self.records.insert(record.len(&NUMBERS), write);

@@ -242,6 +242,7 @@ mod tests {
                 key_len: key.len(),
                 // Some are over.
                 deadline_ms: (draw(8) == 0).then(|| 50 + draw(100)),
+                shared: None,
             };
             keys.put(draw(2) as u8, &record, revision);
         }
@@ -300,6 +301,7 @@ mod tests {
             parts: &parts,
             key_len: 1,
             deadline_ms: None,
+            shared: None,
         };
         keys.put(0, &record, 1);
         let part = |end| {

@@ -192,7 +192,7 @@ fn entry_len(entry: &Entry<'_>) -> usize {
         entry.mod_revision - entry.create_revision,
         entry.deadline_ms.unwrap_or(0),
     ];
-    numbers.map(varint_len).iter().sum::<usize>() + entry.record().len()
+    numbers.map(varint_len).iter().sum::<usize>() + entry.key().len() + entry.value().len()
 }
 
 fn write_entry(entry: &Entry<'_>, out: &mut Vec<u8>) {
@@ -202,7 +202,8 @@ fn write_entry(entry: &Entry<'_>, out: &mut Vec<u8>) {
     put_varint(out, entry.mod_revision - entry.create_revision);
     // 0 is none: no key lives with a deadline at the epoch.
     put_varint(out, entry.deadline_ms.unwrap_or(0));
-    out.put_slice(entry.record());
+    out.put_slice(entry.key());
+    out.put_slice(entry.value());
 }
 
 /// An entry as it is read from a block.

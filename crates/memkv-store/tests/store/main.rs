@@ -9,5 +9,6 @@ mod notices;
 mod pieces;
 mod random;
 mod reference;
+mod shared;
 mod snapshot;
 mod support;

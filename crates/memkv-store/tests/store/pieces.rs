@@ -139,7 +139,7 @@ fn an_entry_has_the_same_effects_however_it_is_cut() {
 }
 
 /// How much work a store says that a command may be.
-fn work(store: &mut Store, command: &Command) -> u64 {
+pub(crate) fn work(store: &mut Store, command: &Command) -> u64 {
     let session = open(store, 1, store.applied_index() + 1);
     let mut batch = BatchBuilder::new(0);
     batch.group(session, 1, 0, [command.encode()].iter());
