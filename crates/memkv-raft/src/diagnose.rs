@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::formation::greet;
+use crate::greet::greet;
 use crate::identity::uuid_text;
 use crate::node::Inner;
 use crate::wire::HelloReply;
@@ -53,7 +53,7 @@ fn heir(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Option
     let me = &inner.peers.me.name;
     for (peer, reply) in replies {
         let Ok(reply) = reply else { continue };
-        if reply.cluster != cluster || !reply.formed {
+        if reply.cluster != cluster || !reply.is_formed() {
             continue;
         }
         let mine = reply.members.iter().any(|member| member.id == my_id);
@@ -80,7 +80,8 @@ fn mixed(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Optio
         .filter_map(|(peer, reply)| {
             let cluster = reply
                 .as_ref()
-                .ok()?
+                .ok()
+                .filter(|reply| reply.is_formed())?
                 .cluster
                 .filter(|cluster| *cluster != mine)?;
             Some(format!("{} to {}", peer.name, uuid_text(&cluster)))
@@ -103,7 +104,7 @@ fn diagnosis(members: usize, replies: &[(Peer, Result<HelloReply, String>)]) -> 
     let mut absent = Vec::new();
     for (peer, reply) in replies {
         match reply {
-            Ok(reply) if !reply.formed => empty.push(peer.name.clone()),
+            Ok(reply) if !reply.is_formed() => empty.push(peer.name.clone()),
             Ok(_) => {}
             Err(why) => absent.push(format!("{} at {} ({why})", peer.name, peer.addr)),
         }
@@ -131,6 +132,7 @@ fn diagnosis(members: usize, replies: &[(Peer, Result<HelloReply, String>)]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::life::Stage;
 
     fn peer(name: &str) -> Peer {
         Peer {
@@ -143,8 +145,9 @@ mod tests {
         Ok(HelloReply {
             name: String::new(),
             id: 1,
+            directory: [2; 16],
+            stage: if formed { Stage::Running } else { Stage::Blank },
             cluster: Some([1; 16]),
-            formed,
             leader: None,
             members: Vec::new(),
         })

@@ -13,30 +13,33 @@ use memkv_storage::{
 use crate::engine::state_machine::load_latest;
 use crate::env::blocking;
 use crate::identity::{Identity, uuid_text};
+use crate::life::{self, Life, State};
 use crate::replica::Replica;
 use crate::{Env, NodeConfig, StartError};
 
 /// A directory that this node may work with.
 pub(crate) struct Directory {
     pub(crate) opened: memkv_storage::Opened,
-    pub(crate) identity: Option<Identity>,
+    pub(crate) life: Life,
     /// Where an earlier content of it was set aside.
     pub(crate) quarantined: Option<PathBuf>,
     pub(crate) clock: (ClockFile, Option<ClockReading>),
 }
 
-/// Opens the directory and checks whose it is, where that may wait for the disk.
+/// Opens the directory and checks whose it is, where that may wait for the disk. `new` is the number
+/// of an empty one.
 pub(crate) async fn open(
     config: &NodeConfig,
     disk: Arc<dyn Disk>,
     env: &Env,
+    new: life::Directory,
 ) -> Result<Directory, StartError> {
     let config = config.clone();
     let open = move || {
         let opened = open_or_set_aside(&config, disk.clone())?;
-        let identity = check_identity(&config, &opened.metadata)?;
+        let life = check_identity(&config, &opened.metadata, new)?;
         Ok(Directory {
-            identity,
+            life,
             quarantined: memkv_storage::quarantined(&*disk, &config.layout)?,
             clock: ClockFile::open(&*disk, &config.layout)?,
             opened,
@@ -97,14 +100,19 @@ fn tell(recovery: &RecoveryReport) {
     }
 }
 
+/// The life that the directory belongs to, which must fit the configuration. `new` is the number of
+/// an empty one.
 fn check_identity(
     config: &NodeConfig,
     metadata: &Metadata,
-) -> Result<Option<Identity>, StartError> {
-    let identity = Identity::decode(metadata.identity.clone())
+    new: life::Directory,
+) -> Result<Life, StartError> {
+    let life = Life::resume(metadata.identity.clone(), new)
         .map_err(|error| StartError::Load(format!("the identity is unreadable: {error}")))?;
-    let Some(identity) = identity else {
-        return Ok(None);
+    let (identity, runs) = match life.state() {
+        State::Running(identity) => (identity, true),
+        State::Prepared(agreed) => (agreed.proposal, false),
+        State::Blank | State::Proposing(_) | State::Stopped => return Ok(life),
     };
     let cluster = uuid_text(&identity.cluster);
     if identity.name != config.me.name {
@@ -114,13 +122,13 @@ fn check_identity(
             identity.name, config.me.name,
         )));
     }
-    if identity.sync != config.sync {
+    if runs && identity.sync != config.sync {
         return Err(StartError::Identity(format!(
             "cluster {cluster} was formed with another durability than this configuration has: \
              all nodes of a cluster share it, and it cannot change while it exists",
         )));
     }
-    Ok(Some(identity))
+    Ok(life)
 }
 
 pub(crate) async fn load_snapshot(

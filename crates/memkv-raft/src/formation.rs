@@ -1,15 +1,29 @@
 //! How a node without an identity gets one: by forming a cluster with all the others of its list,
 //! or by asking a cluster that exists for a place.
 //!
-//! Formation: all nodes start with the same list. The one with the smallest name proposes a UUID
-//! and ids; every other one compares the list with its own, makes it durable and agrees; only when
-//! all have agreed does the proposer alone initialize the engine (each `initialize` writes its own
-//! first log entry: `engine_impl.rs:241` of alpha.37). Every step is durable before it is
-//! answered, so any crash leaves a state that goes on.
+//! Formation commits in two phases. All nodes start with the same list. The first of it proposes a
+//! UUID and ids; every other one compares the list with its own, makes its agreement durable and
+//! says so. When all have agreed, the proposer makes its own identity durable: *this is the
+//! moment in which the cluster comes to exist*. Then it tells the others, each of which makes its
+//! identity durable, and only then starts an engine under it. The proposer alone initializes the
+//! engine (each `initialize` writes its own first log entry: `engine_impl.rs:241` of alpha.37).
 //!
-//! Invariants: a node that has a vote or a log never agrees to another cluster; no node agrees to a
-//! proposal that its proposer does not stand by at that moment; an empty node never starts a cluster
-//! while it has not heard from every other node that it knows of none.
+//! A proposal lives in the memory of its proposer, so it is dead for certain when that process has
+//! ended, or has given it up, without having made it durable; its UUID is never drawn again. So an
+//! agreement is carried out as soon as any member of the cluster says that it runs, and released as
+//! soon as the proposer, in the same directory, says anything but that it proposes or runs it. If
+//! the proposer's directory was emptied, the cluster may have existed; it has acknowledged nothing
+//! if no other member has ever run it, so the agreement is released when all of them say so, twice,
+//! with more time in between than a question takes. Otherwise the node waits and says for whom, and
+//! which directory to empty. The argument in full: `docs/decisions/0015-formation-in-two-phases.md`.
+//!
+//! Invariants: no node has an engine before its cluster exists, nor under an id that an earlier
+//! directory may have voted under; no node is bound by two agreements; an empty node never starts a
+//! cluster while it has not heard from every other node that it knows of none.
+
+mod fate;
+#[cfg(test)]
+mod tests;
 
 use std::future::ready;
 use std::sync::Arc;
@@ -17,33 +31,41 @@ use std::time::Duration;
 
 use bytes::BufMut;
 use futures_util::future::{BoxFuture, join_all};
-use memkv_store::{SystemOp, SystemOutcome};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
-use crate::bytes_io::{Reader, put_blob};
+use crate::bytes_io::Reader;
+use crate::greet::{HELLO_TIMEOUT, absent, call_peer, formed, greet, greet_these, peer_of};
 use crate::identity::{Identity, random_uuid, uuid_text};
+use crate::joining::{join, join_existing};
+use crate::life::{Agreement, Directory, Stage, State};
 use crate::node::Inner;
 use crate::peers::PeerError;
 use crate::status::Phase;
 use crate::wire::{self, Envelope, HelloReply, Kind, MemberInfo, put_members, read_members};
-use crate::{Frame, Lane, Peer, StartError};
+use crate::{Frame, Peer, StartError};
+use fate::{Fate, acquaintances, bound, fate};
 
-/// How long a peer may take to introduce itself.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
-/// An fsync of the identity is in it.
+/// An fsync of the agreement is in it.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A log entry is in it.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two rounds of asking. A cluster whose nodes are started together forms within a
 /// few of them.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The same after a refusal: the next proposal has a UUID of its own, and each costs its peers an
+/// fsync.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two looks at members that say that they never ran a cluster: what the proposer
+/// said to one of them before its directory was emptied has arrived by then, or never does.
+const BETWEEN_LOOKS: Duration = HELLO_TIMEOUT.saturating_mul(2);
 
-/// A proposal to form a cluster, and where the answer goes.
+/// A proposal to form a cluster, or word that it was carried out, and where the answer goes.
 pub(crate) struct Prepare {
-    proposal: Identity,
-    answer: oneshot::Sender<Result<(), String>>,
+    agreement: Agreement,
+    carried_out: bool,
+    answer: Promise,
 }
 
+type Promise = oneshot::Sender<Result<(), String>>;
 type Answer = BoxFuture<'static, Frame>;
 
 fn answer(frame: Frame) -> Answer {
@@ -55,28 +77,26 @@ pub(crate) fn introduction(inner: &Arc<Inner>, envelope: Envelope, mut body: Rea
     match envelope.kind {
         Kind::Prepare => prepare(inner, &mut body),
         Kind::Join => join(inner, envelope, &mut body),
-        _ => {
-            let inner = inner.clone();
-            Box::pin(async move {
-                let reply = inner.hello().await;
-                wire::ok(|out| reply.put(out))
-            })
-        }
+        _ => answer(match inner.hello() {
+            Some(reply) => wire::ok(|out| reply.put(out)),
+            None => wire::refused("the node is stopping"),
+        }),
     }
 }
 
 impl Inner {
-    /// What this node says of itself.
-    async fn hello(&self) -> HelloReply {
-        let identity = self.peers.identity();
-        HelloReply {
+    /// What this node says of itself: what its directory holds, whether or not its engine is up.
+    fn hello(&self) -> Option<HelloReply> {
+        let (stage, cluster) = self.life.stage()?;
+        Some(HelloReply {
             name: self.peers.me.name.clone(),
             id: self.peers.my_id(),
-            cluster: identity.map(|identity| identity.cluster),
-            formed: self.is_initialized().await,
+            directory: self.life.directory,
+            stage,
+            cluster,
             leader: self.leader_id(),
             members: self.peers.members(),
-        }
+        })
     }
 }
 
@@ -117,7 +137,7 @@ fn set_aside(name: &str, path: &std::path::Path) -> String {
     )
 }
 
-fn durability(sync: bool) -> &'static str {
+pub(crate) fn durability(sync: bool) -> &'static str {
     if sync { "sync" } else { "os" }
 }
 
@@ -129,51 +149,22 @@ fn prepare(inner: &Arc<Inner>, body: &mut Reader) -> Answer {
             body.array("cluster")?,
             body.bool("durability")?,
             read_members(body)?,
+            body.array("proposer")?,
+            body.bool("carried out")?,
         ))
     })();
-    let (cluster, sync, members) = match fields {
+    let (cluster, sync, members, proposer, carried_out) = match fields {
         Ok(fields) => fields,
         Err(error) => return answer(wire::refused(&error.to_string())),
     };
-    let mine = configured_members(inner);
-    if members != mine {
-        return answer(wire::refused(&format!(
-            "the lists of nodes differ: {} has [{}], the proposer has [{}]; give all nodes the \
-             same list",
-            inner.peers.me.name,
-            names(&mine),
-            names(&members),
-        )));
-    }
-    if let Some(path) = &inner.quarantined {
-        return answer(wire::refused(&set_aside(&inner.peers.me.name, path)));
-    }
-    if sync != inner.config.sync {
-        return answer(wire::refused(&format!(
-            "durability differs: {} is set to \"{}\", the proposer to \"{}\"; give all nodes the \
-             same",
-            inner.peers.me.name,
-            durability(inner.config.sync),
-            durability(sync),
-        )));
-    }
-    let Some(me) = members
-        .iter()
-        .find(|member| member.name == inner.peers.me.name)
-    else {
-        return answer(wire::refused("the list does not name this node"));
-    };
-    let proposal = Identity {
-        cluster,
-        node_id: me.id,
-        name: me.name.clone(),
-        sync,
-        members,
-        founder: true,
+    let proposal = match acceptable(inner, cluster, sync, members, carried_out) {
+        Ok(proposal) => proposal,
+        Err(why) => return answer(wire::refused(&why)),
     };
     let (tx, rx) = oneshot::channel();
     let sent = inner.prepares.send(Prepare {
-        proposal,
+        agreement: Agreement { proposal, proposer },
+        carried_out,
         answer: tx,
     });
     Box::pin(async move {
@@ -188,171 +179,123 @@ fn prepare(inner: &Arc<Inner>, body: &mut Reader) -> Answer {
     })
 }
 
-fn join(inner: &Arc<Inner>, envelope: Envelope, body: &mut Reader) -> Answer {
-    let fields = (|| {
-        Ok::<_, crate::bytes_io::DecodeError>((
-            body.text("address")?,
-            body.bool("durability")?,
-            body.u64("nonce")?,
-        ))
-    })();
-    let (addr, sync, nonce) = match fields {
-        Ok(fields) => fields,
-        Err(error) => return answer(wire::refused(&error.to_string())),
-    };
-    let inner = inner.clone();
-    Box::pin(async move {
-        match admit(&inner, envelope.name, addr, sync, nonce).await {
-            Ok(identity) => wire::ok(|out| put_blob(out, &identity.encode())),
-            Err(why) => wire::refused(&why),
+/// Who this node would be in the proposed cluster, if the proposal fits its configuration. What is
+/// carried out already is compared with the agreement instead.
+fn acceptable(
+    inner: &Inner,
+    cluster: [u8; 16],
+    sync: bool,
+    members: Vec<MemberInfo>,
+    carried_out: bool,
+) -> Result<Identity, String> {
+    let my_name = &inner.peers.me.name;
+    if !carried_out {
+        let mine = configured_members(inner);
+        if members != mine {
+            return Err(format!(
+                "the lists of nodes differ: {my_name} has [{}], the proposer has [{}]; give all \
+                 nodes the same list",
+                names(&mine),
+                names(&members),
+            ));
         }
+        if let Some(path) = &inner.quarantined {
+            return Err(set_aside(my_name, path));
+        }
+        if sync != inner.config.sync {
+            return Err(format!(
+                "durability differs: {my_name} is set to \"{}\", the proposer to \"{}\"; give all \
+                 nodes the same",
+                durability(inner.config.sync),
+                durability(sync),
+            ));
+        }
+    }
+    let me = members.iter().find(|member| member.name == *my_name);
+    let me = me.ok_or("the list does not name this node")?;
+    if me.id == 1 {
+        return Err(format!("{my_name} is the one that proposes this list"));
+    }
+    Ok(Identity {
+        cluster,
+        node_id: me.id,
+        name: me.name.clone(),
+        sync,
+        members,
+        founder: true,
     })
 }
 
-/// Gives an empty node of a known name and address a new id. Only the leader does; the member that
-/// it will replace must have been silent, so that a copied configuration evicts nobody.
-async fn admit(
-    inner: &Inner,
-    name: String,
-    addr: String,
-    sync: bool,
+/// A node's way from the start of its process to an identity.
+struct Way<'a> {
+    inner: &'a Inner,
+    prepares: &'a mut mpsc::UnboundedReceiver<Prepare>,
+    /// Drawn once per process: the leader recognises a repeated request by it.
     nonce: u64,
-) -> Result<Identity, String> {
-    let identity = inner.peers.identity().ok_or("this node is empty itself")?;
-    if !inner.leads() {
-        return Err("this node does not lead".to_owned());
-    }
-    if sync != identity.sync {
-        return Err(format!(
-            "this cluster's durability is \"{}\", {name} is set to \"{}\"",
-            durability(identity.sync),
-            durability(sync),
-        ));
-    }
-    let listed = inner.replica.book().by_name(&name).cloned();
-    let listed = listed.ok_or_else(|| {
-        format!("this cluster has no member named {name}: adding one needs the operator")
-    })?;
-    if listed.addr != addr {
-        return Err(format!(
-            "this cluster knows {name} at {}, not at {addr}: a node keeps its address when it is \
-             replaced",
-            listed.addr,
-        ));
-    }
-    // A newcomer that takes this place already must be silent, too: it may have the vote before the
-    // book says so, and a request that comes late must not evict it.
-    let newcomer = {
-        let book = inner.replica.book();
-        let pending = book.pending_by_name(&name);
-        pending.map(|pending| pending.id)
-    };
-    let silences = [Some(listed.id), newcomer].into_iter().flatten();
-    let silent = silences.map(|id| inner.silent_for(id)).min();
-    if let Some(silent) = silent.filter(|silent| *silent < inner.config.replace_after) {
-        return Err(format!(
-            "the {name} that this cluster knows was heard {} s ago; it is replaced after {} s of \
-             silence",
-            silent.as_secs(),
-            inner.config.replace_after.as_secs(),
-        ));
-    }
-    let op = SystemOp::AdmitNode {
-        name: name.clone(),
-        addr: addr.clone(),
-        nonce,
-    };
-    let outcome = inner.batcher.propose_system(op).await;
-    match outcome.map_err(|_| "the node is stopping".to_owned())? {
-        Ok(SystemOutcome::NodeAdmitted { id }) => {
-            let mut members = inner.peers.members();
-            if !members.iter().any(|member| member.id == id) {
-                members.push(MemberInfo {
-                    id,
-                    name: name.clone(),
-                    addr,
-                });
-            }
-            tracing::info!(%name, id, replaces = listed.id, "admitted a node with an empty directory");
-            let cluster = identity.cluster;
-            Ok(Identity {
-                cluster,
-                node_id: id,
-                name,
-                sync,
-                members,
-                founder: false,
-            })
-        }
-        Ok(SystemOutcome::Refused { why }) => Err(why.to_string()),
-        Ok(other) => Err(format!("unexpected outcome {other:?}")),
-        Err(error) => Err(error.to_string()),
-    }
+    /// The peers that have not agreed to this node's proposal.
+    missing: Vec<Peer>,
+    /// Since when all other members say that they never ran the cluster that this node agreed to,
+    /// and in which directory its proposer is.
+    never_ran: Option<(Instant, Directory)>,
 }
 
-// As the one that asks.
-
-async fn call_peer(
-    inner: &Inner,
-    peer: &Peer,
-    kind: Kind,
-    timeout: Duration,
-    put: impl FnOnce(&mut bytes::BytesMut),
-) -> Result<Reader, PeerError> {
-    let mut request = inner.peers.envelope(kind, 0);
-    put(&mut request);
-    let request = Frame(vec![request.freeze()]);
-    inner
-        .peers
-        .call_addr(&peer.name, &peer.addr, Lane::Control, request, timeout)
-        .await
-}
-
-/// Asks all configured peers who they are, in the order of the configuration.
-pub(crate) async fn greet(inner: &Inner) -> Vec<(Peer, Result<HelloReply, String>)> {
-    let asked = inner.config.peers.iter().map(|peer| async move {
-        let reply = call_peer(inner, peer, Kind::Hello, HELLO_TIMEOUT, |_| {}).await;
-        let reply = reply
-            .map_err(|error| error.to_string())
-            .and_then(|mut body| HelloReply::read(&mut body).map_err(|error| error.to_string()));
-        let reply = reply.and_then(|reply| {
-            if reply.name == peer.name {
-                Ok(reply)
-            } else {
-                Err(format!(
-                    "{} answers there: check the list of nodes",
-                    reply.name
-                ))
-            }
-        });
-        (peer.clone(), reply)
-    });
-    join_all(asked).await
-}
-
-/// Waits until this node has an identity, and makes it durable. `None`: the node is stopping.
+/// Waits until this node is `Running`. Gives back who waits to hear that the engine is up; `None`:
+/// the node is stopping.
 pub(crate) async fn obtain_identity(
-    inner: &Arc<Inner>,
+    inner: &Inner,
     prepares: &mut mpsc::UnboundedReceiver<Prepare>,
-) -> Result<Option<Identity>, StartError> {
-    let members = configured_members(inner);
-    let proposer = members
-        .first()
-        .is_some_and(|first| first.name == inner.peers.me.name);
-    // Drawn once per process: the leader recognises a repeated request by it.
+) -> Result<Option<(Identity, Option<Promise>)>, StartError> {
     let nonce = (inner.env.random)() as u64;
+    let mut way = Way {
+        inner,
+        prepares,
+        nonce,
+        missing: Vec::new(),
+        never_ran: None,
+    };
     loop {
-        let peers = greet(inner).await;
-        if let Some(identity) = join_existing(inner, &peers, nonce).await {
-            inner.save_identity(&identity).await?;
-            return Ok(Some(identity));
+        let pause = match inner.life.state() {
+            State::Running(identity) => return Ok(Some((identity, None))),
+            State::Stopped => return Ok(None),
+            State::Blank => way.look_around().await?,
+            State::Proposing(proposal) => way.propose(&proposal).await?,
+            State::Prepared(agreed) => way.resolve(&agreed).await?,
+        };
+        let Some(pause) = pause else { continue };
+        tokio::select! {
+            biased;
+            request = way.prepares.recv() => {
+                let Some(request) = request else { return Ok(None) };
+                let verdict = way.consider(&request).await?;
+                if let (Ok(()), State::Running(identity)) = (&verdict, inner.life.state()) {
+                    return Ok(Some((identity, Some(request.answer))));
+                }
+                // The proposer asks again if it is gone.
+                let _ = request.answer.send(verdict);
+            }
+            () = tokio::time::sleep(pause) => {}
         }
-        let foreign = peers
-            .iter()
-            .any(|(_, reply)| reply.as_ref().is_ok_and(|r| r.formed));
+    }
+}
+
+impl Way<'_> {
+    /// As a blank node: joins a cluster, or proposes one.
+    async fn look_around(&mut self) -> Result<Option<Duration>, StartError> {
+        let inner = self.inner;
+        let members = configured_members(inner);
+        let peers = greet(inner).await;
+        if let Some(identity) = join_existing(inner, &peers, self.nonce).await {
+            inner.advance(State::Running(identity)).await?;
+            return Ok(None);
+        }
+        if formed(&peers) {
+            return Ok(Some(PAUSE));
+        }
+        let first = members.first();
+        let proposes = first.is_some_and(|first| first.name == inner.peers.me.name);
         let all_answered = peers.iter().all(|(_, reply)| reply.is_ok());
-        if proposer && all_answered && !foreign && inner.quarantined.is_none() {
-            let identity = Identity {
+        if proposes && all_answered && inner.quarantined.is_none() {
+            let proposal = Identity {
                 cluster: random_uuid((inner.env.random)()),
                 node_id: 1,
                 name: inner.peers.me.name.clone(),
@@ -360,44 +303,147 @@ pub(crate) async fn obtain_identity(
                 members,
                 founder: true,
             };
-            inner.save_identity(&identity).await?;
-            return Ok(Some(identity));
+            self.missing.clone_from(&inner.config.peers);
+            inner.life.enter(State::Proposing(proposal));
+            return Ok(None);
         }
-        if !foreign {
-            inner.set_phase(Phase::Forming, waiting(inner, &peers, &members));
+        inner.set_phase(Phase::Forming, waiting(inner, &peers, &members));
+        Ok(Some(PAUSE))
+    }
+
+    /// As the proposer: asks those that have not agreed. When all have, the cluster exists.
+    async fn propose(&mut self, proposal: &Identity) -> Result<Option<Duration>, StartError> {
+        let inner = self.inner;
+        let replies = ask_to_prepare(inner, proposal, &self.missing, false).await;
+        let agreed = |reply: &Result<(), PeerError>| reply.is_ok();
+        if replies.iter().all(|(_, reply)| agreed(reply)) {
+            inner.advance(State::Running(proposal.clone())).await?;
+            return Ok(None);
         }
-        tokio::select! {
-            biased;
-            request = prepares.recv() => {
-                let Some(Prepare { proposal, answer }) = request else { return Ok(None) };
-                // The proposer asks again if it is gone; the same for both answers.
-                if let Err(why) = confirm(inner, &proposal).await {
-                    let _ = answer.send(Err(why));
-                    continue;
-                }
-                inner.save_identity(&proposal).await?;
-                let _ = answer.send(Ok(()));
-                return Ok(Some(proposal));
+        inner.set_phase(Phase::Forming, needs_all(&replies));
+        // What was refused will be refused again, and those that agreed must not be bound for ever.
+        let is_refusal = |reply| matches!(reply, &Err(PeerError::Refused(_)));
+        let refused = replies.iter().any(|(_, reply)| is_refusal(reply));
+        self.missing = replies
+            .into_iter()
+            .filter(|(_, reply)| !agreed(reply))
+            .map(|(peer, _)| peer)
+            .collect();
+        if refused || formed(&greet(inner).await) {
+            inner.life.enter(State::Blank);
+            return Ok(Some(REFUSED_PAUSE));
+        }
+        Ok(Some(PAUSE))
+    }
+
+    /// As one that has agreed: finds out what became of the proposal.
+    async fn resolve(&mut self, agreed: &Agreement) -> Result<Option<Duration>, StartError> {
+        let inner = self.inner;
+        let replies = greet_these(inner, acquaintances(inner, &agreed.proposal)).await;
+        let fate = fate(agreed, &replies);
+        let ripe = match (fate, self.never_ran) {
+            (Fate::NeverRan(now), Some((since, before))) if now == before => {
+                since.elapsed() >= BETWEEN_LOOKS
             }
-            () = tokio::time::sleep(PAUSE) => {}
+            (Fate::NeverRan(now), _) => {
+                self.never_ran = Some((Instant::now(), now));
+                false
+            }
+            _ => {
+                self.never_ran = None;
+                false
+            }
+        };
+        match fate {
+            Fate::Exists => {
+                let identity = agreed.proposal.clone();
+                if identity.sync != inner.config.sync {
+                    return Err(StartError::Identity(format!(
+                        "this node agreed to durability \"{}\", and its configuration says \"{}\" \
+                         now: set it back",
+                        durability(identity.sync),
+                        durability(inner.config.sync),
+                    )));
+                }
+                inner.advance(State::Running(identity)).await?;
+                Ok(None)
+            }
+            Fate::Dead => self.release(agreed, "its proposer has given it up").await,
+            Fate::NeverRan(_) if ripe => {
+                self.release(
+                    agreed,
+                    "its proposer's directory was emptied, and no member ran it",
+                )
+                .await
+            }
+            Fate::Open | Fate::NeverRan(_) | Fate::Unknown => {
+                inner.set_phase(Phase::Forming, bound(agreed, fate, &replies));
+                Ok(Some(PAUSE))
+            }
+        }
+    }
+
+    async fn release(
+        &mut self,
+        agreed: &Agreement,
+        why: &str,
+    ) -> Result<Option<Duration>, StartError> {
+        self.never_ran = None;
+        let cluster = uuid_text(&agreed.proposal.cluster);
+        tracing::info!(node = %self.inner.peers.me.name, "cluster {cluster} will not be formed: {why}");
+        self.inner.advance(State::Blank).await?;
+        Ok(None)
+    }
+
+    /// What to answer to a proposal. `Ok` is durable.
+    async fn consider(&mut self, request: &Prepare) -> Result<Result<(), String>, StartError> {
+        let cluster = request.agreement.proposal.cluster;
+        if let State::Prepared(agreed) = self.inner.life.state() {
+            let same = agreed == request.agreement;
+            if same && !request.carried_out {
+                return Ok(Ok(()));
+            }
+            // Another proposal, or word of this one: what has become of it?
+            self.resolve(&agreed).await?;
+        }
+        match self.inner.life.state() {
+            State::Blank if !request.carried_out => {
+                if let Err(why) = confirm(self.inner, &request.agreement).await {
+                    return Ok(Err(why));
+                }
+                let agreed = request.agreement.clone();
+                self.inner.advance(State::Prepared(agreed)).await?;
+                Ok(Ok(()))
+            }
+            State::Running(identity) if identity.cluster == cluster => Ok(Ok(())),
+            State::Prepared(agreed) => Ok(Err(format!(
+                "{} has agreed to form cluster {}: {}",
+                self.inner.peers.me.name,
+                uuid_text(&agreed.proposal.cluster),
+                self.inner.phase().1,
+            ))),
+            _ => Ok(Err(format!(
+                "{} has not agreed to cluster {}",
+                self.inner.peers.me.name,
+                uuid_text(&cluster),
+            ))),
         }
     }
 }
 
 /// Whether the proposer still makes this proposal. One that arrives late, when the cluster exists
 /// and this node's directory was emptied, would give the node the id that it had before, and with
-/// it the votes and acknowledgements that it has forgotten. The proposer initializes only after
-/// all have agreed, so as long as it has not, this node has promised nothing under that id.
-async fn confirm(inner: &Inner, proposal: &Identity) -> Result<(), String> {
-    let proposer = proposal.members.first().map(|member| Peer {
-        name: member.name.clone(),
-        addr: member.addr.clone(),
-    });
+/// it the votes and acknowledgements that it has forgotten. While the proposal is only proposed, no
+/// node has an engine under it.
+async fn confirm(inner: &Inner, agreement: &Agreement) -> Result<(), String> {
+    let proposal = &agreement.proposal;
+    let proposer = proposal.members.first().map(peer_of);
     let proposer = proposer.ok_or("a proposal without members")?;
-    let reply = call_peer(inner, &proposer, Kind::Hello, HELLO_TIMEOUT, |_| {}).await;
-    let mut body = reply.map_err(|error| error.to_string())?;
-    let reply = HelloReply::read(&mut body).map_err(|error| error.to_string())?;
-    if reply.formed || reply.cluster != Some(proposal.cluster) {
+    let greeting = greet_these(inner, vec![proposer]).await.pop();
+    let (proposer, reply) = greeting.ok_or("the proposer was not asked")?;
+    let reply = reply?;
+    let stands = reply.stage == Stage::Proposing && reply.cluster == Some(proposal.cluster);
+    if !stands || reply.directory != agreement.proposer {
         return Err(format!(
             "{} does not propose cluster {} any more",
             proposer.name,
@@ -418,161 +464,68 @@ fn waiting<T>(
     }
     let absent = absent(peers);
     if absent.is_empty() {
-        format!("waiting for {} to propose the cluster", members[0].name)
+        let first = members.first().map_or("", |member| member.name.as_str());
+        format!("waiting for {first} to propose the cluster")
     } else {
         format!("a new cluster needs all of its nodes once: waiting for {absent}")
     }
 }
 
-fn absent<T>(peers: &[(Peer, Result<T, String>)]) -> String {
-    let absent: Vec<String> = peers
-        .iter()
-        .filter_map(|(peer, reply)| {
-            reply
-                .as_ref()
-                .err()
-                .map(|why| format!("{} at {} ({why})", peer.name, peer.addr))
-        })
-        .collect();
-    absent.join(", ")
+fn needs_all(replies: &[(Peer, Result<(), PeerError>)]) -> String {
+    let absent = absent(replies);
+    format!("a new cluster needs all of its nodes once: waiting for {absent}")
 }
 
-/// If a peer belongs to a cluster that exists, asks it for a place.
-async fn join_existing(
+async fn ask_to_prepare(
     inner: &Inner,
-    peers: &[(Peer, Result<HelloReply, String>)],
-    nonce: u64,
-) -> Option<Identity> {
-    let formed: Vec<&HelloReply> = peers
-        .iter()
-        .filter_map(|(_, reply)| reply.as_ref().ok())
-        .filter(|r| r.formed)
-        .collect();
-    let first = formed.first()?;
-    let cluster = first.cluster.as_ref().map_or_else(String::new, uuid_text);
-    let me = &inner.peers.me.name;
-    #[cfg(memkv_bugs)]
-    if crate::bugs::active(crate::bugs::Bug::WipedNodeVotes)
-        && let Some(old) = first.members.iter().find(|member| member.name == *me)
-    {
-        return first.cluster.map(|cluster| Identity {
-            cluster,
-            node_id: old.id,
-            name: me.clone(),
-            sync: inner.config.sync,
-            members: first.members.clone(),
-            founder: true,
+    proposal: &Identity,
+    peers: &[Peer],
+    carried_out: bool,
+) -> Vec<(Peer, Result<(), PeerError>)> {
+    let asked = peers.iter().map(|peer| async move {
+        let agreed = call_peer(inner, peer, Kind::Prepare, PREPARE_TIMEOUT, |out| {
+            out.put_slice(&proposal.cluster);
+            out.put_u8(u8::from(proposal.sync));
+            put_members(out, &proposal.members);
+            out.put_slice(&inner.life.directory);
+            out.put_u8(u8::from(carried_out));
         });
-    }
-    if formed.iter().any(|reply| reply.cluster != first.cluster) {
-        let problem = "its peers belong to different clusters; correct the list of nodes";
-        inner.set_phase(Phase::Joining, problem.to_owned());
-        return None;
-    }
-    let leader = formed.iter().find_map(|reply| {
-        let id = reply.leader?;
-        reply.members.iter().find(|member| member.id == id)
+        (peer.clone(), agreed.await.map(drop))
     });
-    let rest = first
+    join_all(asked).await
+}
+
+/// As the proposer of a cluster that exists: tells the members, which find out by themselves if
+/// this does not reach them.
+pub(crate) async fn tell_all(inner: &Inner, identity: &Identity) {
+    let others = identity
         .members
         .iter()
-        .filter(|member| member.name != *me)
-        .count();
-    let why = match leader {
-        None => format!("this node's directory is empty; cluster {cluster} has no leader to ask"),
-        Some(leader) => {
-            let peer = Peer {
-                name: leader.name.clone(),
-                addr: leader.addr.clone(),
-            };
-            match ask_for_place(inner, &peer, nonce).await {
-                Ok(identity) => return Some(identity),
-                Err(why) => format!("cluster {cluster}, leader {}: {why}", peer.name),
-            }
-        }
-    };
-    let why = if rest < 2 {
-        format!(
-            "this node's directory is empty, and cluster {cluster} cannot vote without it: in a \
-             cluster of two a lost node needs the operator. Restore its directory, or start both \
-             nodes on empty directories and load a copy of the data ({why})"
-        )
-    } else {
-        why
-    };
-    inner.set_phase(Phase::Joining, why);
-    None
+        .filter(|member| member.id != identity.node_id);
+    let others: Vec<Peer> = others.map(peer_of).collect();
+    let told = ask_to_prepare(inner, identity, &others, true);
+    // One that does not answer must not hold up the others.
+    let _ = tokio::time::timeout(HELLO_TIMEOUT, told).await;
 }
 
-async fn ask_for_place(inner: &Inner, leader: &Peer, nonce: u64) -> Result<Identity, String> {
-    let asked = call_peer(inner, leader, Kind::Join, JOIN_TIMEOUT, |out| {
-        put_blob(out, inner.peers.me.addr.as_bytes());
-        out.put_u8(u8::from(inner.config.sync));
-        out.put_u64_le(nonce);
-    });
-    let mut body = asked.await.map_err(|error| error.to_string())?;
-    match body.blob("identity").and_then(Identity::decode) {
-        Ok(Some(identity)) => Ok(identity),
-        Ok(None) => Err("the leader sent no identity".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// As the proposer: gets everybody's agreement. Goes on for ever; any node may be down.
-pub(crate) async fn prepare_all(inner: &Inner, identity: &Identity) {
-    let mut missing: Vec<Peer> = inner.config.peers.clone();
-    while !missing.is_empty() {
-        let asked = missing.iter().map(|peer| async move {
-            let agreed = call_peer(inner, peer, Kind::Prepare, PREPARE_TIMEOUT, |out| {
-                out.put_slice(&identity.cluster);
-                out.put_u8(u8::from(identity.sync));
-                put_members(out, &identity.members);
-            });
-            (
-                peer.clone(),
-                agreed.await.map(drop).map_err(|error| error.to_string()),
-            )
-        });
-        let replies = join_all(asked).await;
-        missing = replies
-            .iter()
-            .filter(|(_, reply)| reply.is_err())
-            .map(|(peer, _)| peer.clone())
-            .collect();
-        if missing.is_empty() {
-            return;
-        }
-        let message = format!(
-            "a new cluster needs all of its nodes once: waiting for {}",
-            absent(&replies)
-        );
-        inner.set_phase(Phase::Forming, message);
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-/// Serves proposals to a node that has an identity: repeats its agreement, or changes its mind
-/// while it has neither a vote nor a log.
+/// Answers proposals as a node that runs: its identity can no longer change.
 pub(crate) async fn serve_prepares(
     inner: Arc<Inner>,
+    identity: Identity,
     mut prepares: mpsc::UnboundedReceiver<Prepare>,
 ) {
-    while let Some(Prepare { proposal, answer }) = prepares.recv().await {
-        let mine = inner.peers.identity();
-        let verdict = match mine {
-            Some(mine) if mine.cluster == proposal.cluster => Ok(()),
-            Some(mine) if inner.is_initialized().await || !mine.founder => Err(format!(
+    while let Some(Prepare {
+        agreement, answer, ..
+    }) = prepares.recv().await
+    {
+        let verdict = if agreement.proposal.cluster == identity.cluster {
+            Ok(())
+        } else {
+            Err(format!(
                 "{} is a member of cluster {} already",
                 inner.peers.me.name,
-                uuid_text(&mine.cluster),
-            )),
-            _ => match confirm(&inner, &proposal).await {
-                Ok(()) => inner
-                    .save_identity(&proposal)
-                    .await
-                    .map_err(|error| error.to_string()),
-                Err(why) => Err(why),
-            },
+                uuid_text(&identity.cluster),
+            ))
         };
         // The proposer asks again if it is gone.
         let _ = answer.send(verdict);

@@ -16,7 +16,7 @@ use memkv_storage::{LogReader, SnapshotStore, WalHandle};
 use memkv_store::{Command, Reply, Store};
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
@@ -33,7 +33,8 @@ use crate::engine::state_machine::StateMachine;
 use crate::env::blocking;
 use crate::formation::{self, Prepare};
 use crate::handle::{self, Incoming};
-use crate::identity::Identity;
+use crate::identity::{Identity, random_uuid};
+use crate::life::{Life, State};
 use crate::memory::Memory;
 use crate::peers::Peers;
 use crate::publish::{self, Publication, Publisher, Subscribers};
@@ -66,6 +67,7 @@ pub(crate) struct Leader {
 pub(crate) struct Inner {
     pub(crate) config: NodeConfig,
     pub(crate) env: Env,
+    pub(crate) life: Life,
     pub(crate) storage: Storage,
     pub(crate) replica: Arc<Replica>,
     pub(crate) clock: Arc<LogClock>,
@@ -136,7 +138,7 @@ impl Inner {
         self.replica.book().cluster().is_some()
     }
 
-    /// Whether this node has a vote or a log: its cluster may exist.
+    /// Whether this node's engine has a vote or a log.
     pub(crate) async fn is_initialized(&self) -> bool {
         match self.raft.get() {
             Some(raft) => raft.is_initialized().await.unwrap_or(true),
@@ -216,6 +218,7 @@ impl Inner {
     /// Ends the node's life.
     pub(crate) fn fail(&self, error: FatalError) {
         tracing::error!(node = %self.peers.me.name, %error, "fatal");
+        self.life.enter(State::Stopped);
         self.set_phase(Phase::Stopped, error.to_string());
         self.session.close();
         self.fatal.send_if_modified(|fatal| {
@@ -223,22 +226,6 @@ impl Inner {
             fatal.get_or_insert(error);
             first
         });
-    }
-
-    /// Makes an identity durable and this node's own.
-    pub(crate) async fn save_identity(&self, identity: &Identity) -> Result<(), StartError> {
-        let (tx, rx) = oneshot::channel();
-        let done = Box::new(move |result| drop(tx.send(result)));
-        self.storage
-            .wal
-            .save_identity(identity.encode(), self.peers.boot, done);
-        let saved = rx
-            .await
-            .unwrap_or_else(|_| Err(std::io::Error::other("the WAL stopped")));
-        saved.map_err(|error| StartError::Load(format!("cannot save the identity: {error}")))?;
-        self.peers.set_identity(identity.clone());
-        self.session.identify(identity.node_id);
-        Ok(())
     }
 }
 
@@ -262,9 +249,15 @@ impl Node {
         transport: Arc<dyn Transport>,
         env: Env,
     ) -> Result<Node, StartError> {
-        let directory = directory::open(&config, disk.clone(), &env).await?;
-        let (opened, identity, quarantined) =
-            (directory.opened, directory.identity, directory.quarantined);
+        let new = random_uuid((env.random)());
+        let directory = directory::open(&config, disk.clone(), &env, new).await?;
+        let (opened, life, quarantined) =
+            (directory.opened, directory.life, directory.quarantined);
+        let state = life.state();
+        let identity = match &state {
+            State::Running(identity) => Some(identity.clone()),
+            _ => None,
+        };
         let boot = opened.metadata.boot + 1;
         let session = Arc::new(Session::new(boot));
         let replica = Arc::new(Replica::new(session.clone()));
@@ -301,6 +294,7 @@ impl Node {
                 .map_err(|error| StartError::Load(error.to_string()))??
         };
         let inner = Arc::new(Inner {
+            life,
             storage,
             memory: Arc::new(memory),
             disk,
@@ -334,9 +328,10 @@ impl Node {
             incoming: tokio::sync::Mutex::default(),
             tasks: Mutex::default(),
         });
+        // The new boot and the directory's number must be durable before a peer hears of them.
+        inner.save(&state).await?;
         if let Some(identity) = &identity {
-            // The new boot must be durable before anyone hears of it.
-            inner.save_identity(identity).await?;
+            inner.run_as(identity.clone());
         }
         let log_store = LogStore::new(
             inner.storage.wal.clone(),
@@ -504,24 +499,27 @@ async fn live(
     log_store: LogStore,
     mut prepares: mpsc::UnboundedReceiver<Prepare>,
 ) {
-    let identity = match inner.peers.identity() {
-        Some(identity) => {
-            if let Err(error) = memory::check_disk(&inner).await {
-                return inner.fail(error);
-            }
-            identity
-        }
-        None => match formation::obtain_identity(&inner, &mut prepares).await {
-            Ok(Some(identity)) => identity,
-            Ok(None) => return,
-            Err(error) => return inner.fail(FatalError::Disk(error.to_string())),
-        },
+    if inner.peers.identity().is_some()
+        && let Err(error) = memory::check_disk(&inner).await
+    {
+        return inner.fail(error);
+    }
+    let (identity, told) = match formation::obtain_identity(&inner, &mut prepares).await {
+        Ok(Some(running)) => running,
+        Ok(None) => return,
+        Err(StartError::Identity(why)) => return inner.fail(FatalError::Engine(why)),
+        Err(error) => return inner.fail(FatalError::Disk(error.to_string())),
     };
     let raft = match start_engine(&inner, &identity, log_store).await {
         Ok(raft) => raft,
         Err(error) => return inner.fail(FatalError::Engine(error.to_string())),
     };
-    inner.spawn(formation::serve_prepares(inner.clone(), prepares));
+    if let Some(told) = told {
+        // The proposer may initialize the engine without it.
+        let _ = told.send(Ok(()));
+    }
+    let proposals = formation::serve_prepares(inner.clone(), identity.clone(), prepares);
+    inner.spawn(proposals);
     inner.spawn(follow::run(inner.clone(), raft.clone()));
     inner.spawn(attend::run(inner.clone(), raft.clone()));
     inner.spawn(inner.batcher.clone().run(raft.clone()));
@@ -542,7 +540,7 @@ async fn live(
     inner.set_phase(waiting, "waiting for the cluster's first leader".to_owned());
     let proposer = identity.founder && identity.node_id == 1;
     if proposer && !inner.is_initialized().await {
-        formation::prepare_all(&inner, &identity).await;
+        formation::tell_all(&inner, &identity).await;
         let ids: std::collections::BTreeSet<u64> =
             identity.members.iter().map(|member| member.id).collect();
         if let Err(error) = raft.initialize(ids).await {

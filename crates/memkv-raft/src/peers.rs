@@ -39,6 +39,7 @@ pub(crate) struct Peers {
     transport: Arc<dyn Transport>,
     replica: Arc<Replica>,
     clock: Arc<LogClock>,
+    /// Who this node is, from the moment on from which that cannot change.
     identity: RwLock<Option<Identity>>,
     /// The member at whose address no process listened last.
     refused: Arc<watch::Sender<u64>>,
@@ -67,6 +68,7 @@ impl Peers {
         self.identity.read().clone()
     }
 
+    /// Called once, before the engine starts.
     pub(crate) fn set_identity(&self, identity: Identity) {
         *self.identity.write() = Some(identity);
     }

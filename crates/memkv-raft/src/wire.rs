@@ -9,9 +9,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::Frame;
 use crate::bytes_io::{DecodeError, Reader, put_blob, put_option};
 use crate::clock::Reading;
+use crate::life::{Directory, Stage};
 
 /// Version of everything that nodes say to each other. A node refuses any other.
-pub(crate) const WIRE_VERSION: u8 = 2;
+pub(crate) const WIRE_VERSION: u8 = 3;
 
 /// What a request asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub(crate) enum Kind {
     ReadIndex = 9,
     /// Who are you?
     Hello = 10,
-    /// Formation: agree to this list under this UUID.
+    /// Formation: agree to this list under this UUID; or word that all have agreed.
     Prepare = 11,
     /// An empty node asks for a place.
     Join = 12,
@@ -223,10 +224,12 @@ pub(crate) fn read_members(reader: &mut Reader) -> Result<Vec<MemberInfo>, Decod
 pub(crate) struct HelloReply {
     pub(crate) name: String,
     pub(crate) id: u64,
-    /// The cluster that it belongs to, or agreed to form.
+    /// The number of its directory.
+    pub(crate) directory: Directory,
+    /// Where in its life it is, as its directory has it.
+    pub(crate) stage: Stage,
+    /// The cluster that it belongs to, proposes, or has agreed to form.
     pub(crate) cluster: Option<[u8; 16]>,
-    /// Whether that cluster exists: this node has a vote or a log.
-    pub(crate) formed: bool,
     /// The leader that it follows or is.
     pub(crate) leader: Option<u64>,
     /// Members as it knows them, pending ones included.
@@ -234,11 +237,17 @@ pub(crate) struct HelloReply {
 }
 
 impl HelloReply {
+    /// Whether the cluster that it names exists.
+    pub(crate) fn is_formed(&self) -> bool {
+        self.stage == Stage::Running
+    }
+
     pub(crate) fn put(&self, out: &mut BytesMut) {
         put_blob(out, self.name.as_bytes());
         out.put_u64_le(self.id);
+        out.put_slice(&self.directory);
+        out.put_u8(self.stage as u8);
         put_option(out, self.cluster, |out, cluster| out.put_slice(&cluster));
-        out.put_u8(u8::from(self.formed));
         put_option(out, self.leader, BytesMut::put_u64_le);
         put_members(out, &self.members);
     }
@@ -247,8 +256,9 @@ impl HelloReply {
         Ok(Self {
             name: reader.text("name")?,
             id: reader.u64("id")?,
+            directory: reader.array("directory")?,
+            stage: Stage::read(reader)?,
             cluster: reader.option("cluster", |reader| reader.array("cluster"))?,
-            formed: reader.bool("formed")?,
             leader: reader.option("leader", |reader| reader.u64("leader"))?,
             members: read_members(reader)?,
         })
