@@ -13,8 +13,8 @@
 //! Each directory has a number of its own, drawn at random at its first start, which tells a node
 //! that has given up a proposal from one whose directory was emptied.
 
+use crate::lock::Mutex;
 use bytes::{BufMut, Bytes, BytesMut};
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::StartError;
