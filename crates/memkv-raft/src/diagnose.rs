@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::greet::greet;
 use crate::identity::uuid_text;
+use crate::life::Stage;
 use crate::node::Inner;
 use crate::wire::HelloReply;
 use crate::{FatalError, Peer};
@@ -30,8 +31,8 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         }
         let words = match mixed(&inner, &replies) {
             Some(words) => words,
-            // A cluster that was never there lacks no leader; what it waits for is said elsewhere.
-            None if !inner.is_initialized().await => String::new(),
+            // A newcomer that no leader has found yet lacks none.
+            None if !is_initialized(&inner).await => String::new(),
             None => diagnosis(inner.peers.members().len(), &replies),
         };
         let changed = {
@@ -43,6 +44,14 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         if changed && !words.is_empty() {
             tracing::warn!(node = %inner.peers.me.name, "no leader: {words}");
         }
+    }
+}
+
+/// Whether this node has a vote or a log.
+async fn is_initialized(inner: &Inner) -> bool {
+    match inner.raft.get() {
+        Some(raft) => raft.is_initialized().await.unwrap_or(true),
+        None => false,
     }
 }
 
@@ -104,7 +113,8 @@ fn diagnosis(members: usize, replies: &[(Peer, Result<HelloReply, String>)]) -> 
     let mut absent = Vec::new();
     for (peer, reply) in replies {
         match reply {
-            Ok(reply) if !reply.is_formed() => empty.push(peer.name.clone()),
+            Ok(reply) if reply.stage == Stage::Blank => empty.push(peer.name.clone()),
+            // One that has agreed to form the cluster finds out that it exists.
             Ok(_) => {}
             Err(why) => absent.push(format!("{} at {} ({why})", peer.name, peer.addr)),
         }
@@ -119,12 +129,13 @@ fn diagnosis(members: usize, replies: &[(Peer, Result<HelloReply, String>)]) -> 
         words += &format!("; not reachable: {}", absent.join(", "));
     }
     if !empty.is_empty() {
-        words += &format!(
-            "; with an empty directory: {}. A majority without it must be up before it can be \
-             replaced; in a cluster of two that needs the operator: restore its directory, or start \
-             both nodes on empty directories and load a copy of the data",
-            empty.join(", "),
-        );
+        let what = if members == 2 {
+            "In a cluster of two that needs the operator: restore its directory, or start both nodes \
+             on empty directories and load a copy of the data"
+        } else {
+            "An emptied node is replaced once a majority without it is up"
+        };
+        words += &format!("; with an empty directory: {}. {what}", empty.join(", "));
     }
     words
 }
@@ -132,7 +143,6 @@ fn diagnosis(members: usize, replies: &[(Peer, Result<HelloReply, String>)]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::life::Stage;
 
     fn peer(name: &str) -> Peer {
         Peer {
@@ -163,7 +173,9 @@ mod tests {
              refused), c at c:1 (connection refused)"
         );
         let words = diagnosis(2, &[(peer("b"), reply(false))]);
-        assert!(words.contains("with an empty directory: b") && words.contains("operator"));
+        assert!(words.contains("with an empty directory: b. In a cluster of two"));
+        let words = diagnosis(3, &[(peer("b"), reply(false)), (peer("c"), refused())]);
+        assert!(words.contains("with an empty directory: b. An emptied node is replaced"));
         let words = diagnosis(3, &[(peer("b"), reply(true)), (peer("c"), refused())]);
         assert_eq!(words, "an election is under way");
     }

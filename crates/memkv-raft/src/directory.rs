@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use memkv_storage::disk::Disk;
 use memkv_storage::{
-    ClockFile, ClockReading, HardState, LogReader, Metadata, OpenError, RecoveryReport,
-    SnapshotStore,
+    ClockFile, ClockReading, LogReader, Metadata, OpenError, RecoveryReport, SnapshotStore,
 };
 
 use crate::engine::state_machine::load_latest;
 use crate::env::blocking;
-use crate::identity::{Identity, uuid_text};
+use crate::identity::uuid_text;
 use crate::life::{self, Life, State};
 use crate::replica::Replica;
 use crate::{Env, NodeConfig, StartError};
@@ -117,9 +116,15 @@ fn check_identity(
     let cluster = uuid_text(&identity.cluster);
     if identity.name != config.me.name {
         return Err(StartError::Identity(format!(
-            "the data directory belongs to node {} of cluster {cluster}, the configuration says \
-             {}: give each node a directory of its own, or correct its id",
-            identity.name, config.me.name,
+            "the data directory {} node {} of cluster {cluster}, the configuration says {}: give \
+             each node a directory of its own, or correct its id",
+            if runs {
+                "belongs to"
+            } else {
+                "has agreed to become that of"
+            },
+            identity.name,
+            config.me.name,
         )));
     }
     if runs && identity.sync != config.sync {
@@ -153,24 +158,6 @@ pub(crate) async fn load_snapshot(
     Ok(())
 }
 
-/// The vote to start with.
-///
-/// A crash inside `initialize` can leave the proposer's vote for itself without the first entry,
-/// because the WAL makes a round's vote durable before its entries. The engine would then count as
-/// initialized, and without an entry nobody could ever stand for election. Nobody has been asked
-/// for a vote yet (the engine does so when the whole round is durable), so the vote is forgotten,
-/// and `initialize` draws the same one again.
-pub(crate) fn vote_to_start_with(
-    identity: Option<&Identity>,
-    metadata: &Metadata,
-    log_is_empty: bool,
-) -> Option<HardState> {
-    let vote = metadata.hard_state?;
-    let proposes = identity.is_some_and(|identity| identity.founder && identity.node_id == 1);
-    let interrupted = vote.term == 1 && vote.voted_for == 1 && !vote.committed;
-    (!(proposes && interrupted && log_is_empty)).then_some(vote)
-}
-
 /// The snapshot must reach as far as the log was purged: what is between them is nowhere.
 pub(crate) fn check_gap(replica: &Replica, log: &LogReader) -> Result<(), StartError> {
     let applied = replica
@@ -189,54 +176,5 @@ pub(crate) fn check_gap(replica: &Replica, log: &LogReader) -> Result<(), StartE
             )))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_vote_of_an_interrupted_initialize_is_forgotten() {
-        let own = HardState {
-            term: 1,
-            voted_for: 1,
-            committed: false,
-        };
-        let founder = |node_id| Identity {
-            cluster: [1; 16],
-            node_id,
-            name: "n".to_owned(),
-            sync: true,
-            members: Vec::new(),
-            founder: true,
-        };
-        let start = |vote, node_id, log_is_empty| {
-            let metadata = Metadata {
-                hard_state: Some(vote),
-                ..Metadata::default()
-            };
-            vote_to_start_with(Some(&founder(node_id)), &metadata, log_is_empty)
-        };
-        assert_eq!(start(own, 1, true), None);
-        assert_eq!(start(own, 1, false), Some(own), "the entry is there");
-        assert_eq!(
-            start(own, 2, true),
-            Some(own),
-            "a vote given to the proposer counts"
-        );
-        for vote in [
-            HardState { term: 2, ..own },
-            HardState {
-                voted_for: 2,
-                ..own
-            },
-            HardState {
-                committed: true,
-                ..own
-            },
-        ] {
-            assert_eq!(start(vote, 1, true), Some(vote));
-        }
     }
 }

@@ -5,8 +5,10 @@
 //! UUID and ids; every other one compares the list with its own, makes its agreement durable and
 //! says so. When all have agreed, the proposer makes its own identity durable: *this is the
 //! moment in which the cluster comes to exist*. Then it tells the others, each of which makes its
-//! identity durable, and only then starts an engine under it. The proposer alone initializes the
-//! engine (each `initialize` writes its own first log entry: `engine_impl.rs:241` of alpha.37).
+//! identity durable, writes the first entry of its log, and only then starts an engine under it. That
+//! entry is the same for all (`codec::first_entry`), so any majority of them goes on without the
+//! rest, the proposer included. The engine's own `initialize` would write another one on each node
+//! (`engine_impl.rs:241` of alpha.37).
 //!
 //! A proposal lives in the memory of its proposer, so it is dead for certain when that process has
 //! ended, or has given it up, without having made it durable; its UUID is never drawn again. So an
@@ -15,7 +17,7 @@
 //! the proposer's directory was emptied, the cluster may have existed; it has acknowledged nothing
 //! if no other member has ever run it, so the agreement is released when all of them say so, twice,
 //! with more time in between than a question takes. Otherwise the node waits and says for whom, and
-//! which directory to empty. The argument in full: `docs/decisions/0015-formation-in-two-phases.md`.
+//! that it holds no data. The argument in full: `docs/decisions/0015-formation-in-two-phases.md`.
 //!
 //! Invariants: no node has an engine before its cluster exists, nor under an id that an earlier
 //! directory may have voted under; no node is bound by two agreements; an empty node never starts a
@@ -232,8 +234,6 @@ struct Way<'a> {
     prepares: &'a mut mpsc::UnboundedReceiver<Prepare>,
     /// Drawn once per process: the leader recognises a repeated request by it.
     nonce: u64,
-    /// The peers that have not agreed to this node's proposal.
-    missing: Vec<Peer>,
     /// Since when all other members say that they never ran the cluster that this node agreed to,
     /// and in which directory its proposer is.
     never_ran: Option<(Instant, Directory)>,
@@ -250,7 +250,6 @@ pub(crate) async fn obtain_identity(
         inner,
         prepares,
         nonce,
-        missing: Vec::new(),
         never_ran: None,
     };
     loop {
@@ -303,7 +302,6 @@ impl Way<'_> {
                 members,
                 founder: true,
             };
-            self.missing.clone_from(&inner.config.peers);
             inner.life.enter(State::Proposing(proposal));
             return Ok(None);
         }
@@ -311,10 +309,11 @@ impl Way<'_> {
         Ok(Some(PAUSE))
     }
 
-    /// As the proposer: asks those that have not agreed. When all have, the cluster exists.
+    /// As the proposer: asks all others. When all have agreed, the cluster exists. One that agreed
+    /// before is asked again, because its list may have been corrected since.
     async fn propose(&mut self, proposal: &Identity) -> Result<Option<Duration>, StartError> {
         let inner = self.inner;
-        let replies = ask_to_prepare(inner, proposal, &self.missing, false).await;
+        let replies = ask_to_prepare(inner, proposal, &inner.config.peers, false).await;
         let agreed = |reply: &Result<(), PeerError>| reply.is_ok();
         if replies.iter().all(|(_, reply)| agreed(reply)) {
             inner.advance(State::Running(proposal.clone())).await?;
@@ -324,11 +323,6 @@ impl Way<'_> {
         // What was refused will be refused again, and those that agreed must not be bound for ever.
         let is_refusal = |reply| matches!(reply, &Err(PeerError::Refused(_)));
         let refused = replies.iter().any(|(_, reply)| is_refusal(reply));
-        self.missing = replies
-            .into_iter()
-            .filter(|(_, reply)| !agreed(reply))
-            .map(|(peer, _)| peer)
-            .collect();
         if refused || formed(&greet(inner).await) {
             inner.life.enter(State::Blank);
             return Ok(Some(REFUSED_PAUSE));
@@ -356,6 +350,7 @@ impl Way<'_> {
         };
         match fate {
             Fate::Exists => {
+                inner.life.learn();
                 let identity = agreed.proposal.clone();
                 if identity.sync != inner.config.sync {
                     return Err(StartError::Identity(format!(

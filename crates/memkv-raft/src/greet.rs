@@ -76,9 +76,11 @@ pub(crate) fn peer_of(member: &MemberInfo) -> Peer {
 }
 
 /// Those that did not answer, and why.
-pub(crate) fn absent<T, E: std::fmt::Display>(peers: &[(Peer, Result<T, E>)]) -> String {
+pub(crate) fn absent<'a, T: 'a, E: std::fmt::Display + 'a>(
+    peers: impl IntoIterator<Item = &'a (Peer, Result<T, E>)>,
+) -> String {
     let absent: Vec<String> = peers
-        .iter()
+        .into_iter()
         .filter_map(|(peer, reply)| {
             reply
                 .as_ref()

@@ -1,9 +1,11 @@
-//! Who this node is: what it keeps in its directory besides the log, and never changes but by a
-//! better agreement.
+//! Who this node is: what it keeps in its directory besides the log, and never changes once an
+//! engine may run under it (`life.rs`).
 //!
 //! A node id is never used twice in a cluster: 1 to n at formation, later the index of the log
 //! entry that admitted the node. A node without a durable identity has none, whatever its
 //! configuration says.
+
+use std::collections::BTreeSet;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -31,6 +33,16 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// Ids of all members.
+    pub(crate) fn ids(&self) -> BTreeSet<u64> {
+        self.members.iter().map(|member| member.id).collect()
+    }
+
+    /// Whether it is that of the node that proposed the cluster.
+    pub(crate) fn proposed(&self) -> bool {
+        self.founder && self.node_id == 1
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(VERSION);

@@ -164,16 +164,18 @@ pub(crate) async fn join_existing(
         let id = reply.leader?;
         reply.members.iter().find(|member| member.id == id)
     });
-    let rest = first
-        .members
-        .iter()
-        .filter(|member| member.name != *me)
-        .count();
+    let needs_me = formed.iter().any(|reply| {
+        let names = |name: &str| reply.members.iter().any(|member| member.name == name);
+        names(me) && names(&reply.name) && reply.members.len() == 2
+    });
     let why = match leader {
+        None if needs_me => format!(
+            "this node's directory is empty, and cluster {cluster} cannot vote without it: in a \
+             cluster of two a lost node needs the operator. Restore its directory, or start both \
+             nodes on empty directories and load a copy of the data"
+        ),
         None => format!(
-            "this node's directory is empty; cluster {cluster} has no leader to ask. If it never had \
-             one, because the directory of the node that founded it was emptied before its first \
-             entry, empty the directories of all its nodes to begin anew"
+            "this node's directory is empty, and cluster {cluster} has no leader to ask for a place"
         ),
         Some(leader) => {
             let peer = Peer {
@@ -185,15 +187,6 @@ pub(crate) async fn join_existing(
                 Err(why) => format!("cluster {cluster}, leader {}: {why}", peer.name),
             }
         }
-    };
-    let why = if rest < 2 {
-        format!(
-            "this node's directory is empty, and cluster {cluster} cannot vote without it: in a \
-             cluster of two a lost node needs the operator. Restore its directory, or start both \
-             nodes on empty directories and load a copy of the data ({why})"
-        )
-    } else {
-        why
     };
     inner.set_phase(Phase::Joining, why);
     None

@@ -13,13 +13,15 @@
 //! Each directory has a number of its own, drawn at random at its first start, which tells a node
 //! that has given up a proposal from one whose directory was emptied.
 
-use crate::lock::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::oneshot;
 
 use crate::StartError;
 use crate::bytes_io::{DecodeError, Reader, put_blob};
 use crate::identity::Identity;
+use crate::lock::Mutex;
 use crate::node::Inner;
 
 /// Version of the record in the directory. Version 1 was a bare identity.
@@ -45,6 +47,19 @@ pub(crate) enum State {
     Prepared(Agreement),
     Running(Identity),
     Stopped,
+}
+
+impl State {
+    /// For messages.
+    fn name(&self) -> &'static str {
+        match self {
+            State::Blank => "an empty life",
+            State::Proposing(_) => "a proposal",
+            State::Prepared(_) => "an agreement",
+            State::Running(_) => "another identity",
+            State::Stopped => "the end",
+        }
+    }
 }
 
 /// The same as peers are told.
@@ -79,6 +94,9 @@ impl Stage {
 pub(crate) struct Life {
     pub(crate) directory: Directory,
     state: Mutex<State>,
+    /// The cluster that this node has agreed to exists. Peers are told at once, so that none takes it
+    /// for one that never was while this node's disk is slow.
+    known: AtomicBool,
 }
 
 impl Life {
@@ -88,6 +106,7 @@ impl Life {
         Ok(Self {
             directory,
             state: Mutex::new(state),
+            known: AtomicBool::new(false),
         })
     }
 
@@ -100,10 +119,28 @@ impl Life {
         Some(match &*self.state.lock() {
             State::Blank => (Stage::Blank, None),
             State::Proposing(proposal) => (Stage::Proposing, Some(proposal.cluster)),
-            State::Prepared(agreed) => (Stage::Prepared, Some(agreed.proposal.cluster)),
+            State::Prepared(agreed) => {
+                let known = self.known.load(Ordering::Relaxed);
+                let stage = if known {
+                    Stage::Running
+                } else {
+                    Stage::Prepared
+                };
+                (stage, Some(agreed.proposal.cluster))
+            }
             State::Running(identity) => (Stage::Running, Some(identity.cluster)),
             State::Stopped => return None,
         })
+    }
+
+    /// The cluster that this node has agreed to exists.
+    pub(crate) fn learn(&self) {
+        self.known.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node may go on to this state.
+    fn allows(&self, next: &State) -> bool {
+        may_follow(&self.state.lock(), next)
     }
 
     /// Goes on to a state that is durable already, or need not be. Whether that was possible.
@@ -149,25 +186,35 @@ fn may_follow(now: &State, next: &State) -> bool {
 impl Inner {
     /// Goes on to another state of life, which is durable before it is shown.
     pub(crate) async fn advance(&self, next: State) -> Result<(), StartError> {
+        let why = || StartError::Load(format!("{} may not follow", next.name()));
+        // Not even the disk gets what may not follow.
+        if !self.life.allows(&next) {
+            return Err(why());
+        }
         self.save(&next).await?;
+        let why = why();
         let identity = match &next {
             State::Running(identity) => Some(identity.clone()),
             _ => None,
         };
         if !self.life.enter(next) {
-            return Err(StartError::Load("the node has stopped".to_owned()));
+            return Err(why);
         }
-        if let Some(identity) = identity {
-            self.run_as(identity);
+        match identity {
+            Some(identity) => self.run_as(identity),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Shows the identity that the engine will have.
-    pub(crate) fn run_as(&self, identity: Identity) {
+    pub(crate) fn run_as(&self, identity: Identity) -> Result<(), StartError> {
         let id = identity.node_id;
-        self.peers.set_identity(identity);
+        if !self.peers.set_identity(identity) {
+            let words = "an identity never changes while a process lives";
+            return Err(StartError::Load(words.to_owned()));
+        }
         self.session.identify(id);
+        Ok(())
     }
 
     /// Makes a state durable, with the boot counter.
@@ -306,6 +353,15 @@ mod tests {
         assert!(!may_follow(&now, &prepared(2)), "it gives up first");
         let founder = State::Running(identity(1, true));
         assert!(!may_follow(&State::Blank, &founder), "nobody has agreed");
+    }
+
+    #[test]
+    fn peers_hear_that_the_cluster_exists_before_the_disk_does() {
+        let life = Life::resume(encode([7; 16], &prepared(1)), [8; 16]).unwrap();
+        assert_eq!(life.stage(), Some((Stage::Prepared, Some([1; 16]))));
+        life.learn();
+        assert_eq!(life.stage(), Some((Stage::Running, Some([1; 16]))));
+        assert_eq!(life.state(), prepared(1));
     }
 
     #[test]

@@ -144,11 +144,6 @@ impl Memory {
         })
     }
 
-    /// Whether the disk held a vote or a log when this process began.
-    pub(crate) fn began_with_data(&self) -> bool {
-        self.own.mark != Mark::default()
-    }
-
     /// A peer has spoken, in this life.
     pub(crate) fn note_boot(&self, id: u64, boot: u64) {
         let mut state = self.state.lock();

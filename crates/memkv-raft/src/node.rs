@@ -138,15 +138,6 @@ impl Inner {
         self.replica.book().cluster().is_some()
     }
 
-    /// Whether this node's engine has a vote or a log.
-    pub(crate) async fn is_initialized(&self) -> bool {
-        match self.raft.get() {
-            Some(raft) => raft.is_initialized().await.unwrap_or(true),
-            // The engine waits for what the peers remember.
-            None => self.memory.began_with_data(),
-        }
-    }
-
     /// How long a node has not answered this leader; zero for itself and while this node does not
     /// lead.
     pub(crate) fn silent_for(&self, id: u64) -> Duration {
@@ -187,12 +178,11 @@ impl Inner {
 
     /// Why there is no leader to take a command, in words.
     pub(crate) fn no_leader(&self) -> String {
-        let phase = self.phase.lock();
-        if !phase.1.is_empty() {
-            return phase.1.clone();
-        }
-        drop(phase);
         let diagnosis = self.diagnosis.lock().clone();
+        let (_, waits) = self.phase();
+        if !waits.is_empty() && diagnosis.is_empty() {
+            return waits;
+        }
         match self.leader_id() {
             Some(id) => format!(
                 "{} leads and cannot reach a majority",
@@ -251,8 +241,7 @@ impl Node {
     ) -> Result<Node, StartError> {
         let new = random_uuid((env.random)());
         let directory = directory::open(&config, disk.clone(), &env, new).await?;
-        let (opened, life, quarantined) =
-            (directory.opened, directory.life, directory.quarantined);
+        let (opened, life, quarantined) = (directory.opened, directory.life, directory.quarantined);
         let state = life.state();
         let identity = match &state {
             State::Running(identity) => Some(identity.clone()),
@@ -283,8 +272,7 @@ impl Node {
             log: opened.log,
             snapshots: opened.snapshots,
         };
-        let log_is_empty = storage.log.last().is_none() && storage.snapshots.latest().is_none();
-        let vote = directory::vote_to_start_with(identity.as_ref(), &opened.metadata, log_is_empty);
+        let vote = opened.metadata.hard_state;
         let own = memory::held(boot, vote, &storage);
         let memory = {
             let (disk, layout, identity) = (disk.clone(), config.layout.clone(), identity.clone());
@@ -331,7 +319,7 @@ impl Node {
         // The new boot and the directory's number must be durable before a peer hears of them.
         inner.save(&state).await?;
         if let Some(identity) = &identity {
-            inner.run_as(identity.clone());
+            inner.run_as(identity.clone())?;
         }
         let log_store = LogStore::new(
             inner.storage.wal.clone(),
@@ -478,6 +466,7 @@ impl Node {
 
     /// Tells everything to stop; what is returned ends with the engine.
     fn end(&self) -> Option<JoinHandle<()>> {
+        self.inner.life.enter(State::Stopped);
         self.inner.session.close();
         for task in std::mem::take(&mut *self.inner.tasks.lock()) {
             task.abort();
@@ -499,23 +488,28 @@ async fn live(
     log_store: LogStore,
     mut prepares: mpsc::UnboundedReceiver<Prepare>,
 ) {
-    if inner.peers.identity().is_some()
-        && let Err(error) = memory::check_disk(&inner).await
-    {
-        return inner.fail(error);
-    }
+    // A copy of a directory that had only agreed is as old as one of a directory that ran.
+    let may_be_old = inner.life.state() != State::Blank;
     let (identity, told) = match formation::obtain_identity(&inner, &mut prepares).await {
         Ok(Some(running)) => running,
         Ok(None) => return,
         Err(StartError::Identity(why)) => return inner.fail(FatalError::Engine(why)),
         Err(error) => return inner.fail(FatalError::Disk(error.to_string())),
     };
+    if may_be_old && let Err(error) = memory::check_disk(&inner).await {
+        return inner.fail(error);
+    }
+    let begins = identity.founder && log_store.is_new();
+    if begins && let Err(error) = log_store.begin(&identity.ids()).await {
+        let error = format!("cannot begin the log: {error}");
+        return inner.fail(FatalError::Disk(error));
+    }
     let raft = match start_engine(&inner, &identity, log_store).await {
         Ok(raft) => raft,
         Err(error) => return inner.fail(FatalError::Engine(error.to_string())),
     };
     if let Some(told) = told {
-        // The proposer may initialize the engine without it.
+        // The proposer goes on without it.
         let _ = told.send(Ok(()));
     }
     let proposals = formation::serve_prepares(inner.clone(), identity.clone(), prepares);
@@ -538,14 +532,11 @@ async fn live(
         Phase::Joining
     };
     inner.set_phase(waiting, "waiting for the cluster's first leader".to_owned());
-    let proposer = identity.founder && identity.node_id == 1;
-    if proposer && !inner.is_initialized().await {
+    if begins && identity.proposed() {
         formation::tell_all(&inner, &identity).await;
-        let ids: std::collections::BTreeSet<u64> =
-            identity.members.iter().map(|member| member.id).collect();
-        if let Err(error) = raft.initialize(ids).await {
-            // A peer's vote request can come first; then the cluster exists already.
-            tracing::info!(%error, "the engine is initialized already");
+        // The others stand for election if nothing comes of it, after the usual time.
+        if let Err(error) = raft.trigger().elect(true).await {
+            tracing::debug!(%error, "the engine has stopped");
         }
     }
 }
@@ -584,7 +575,9 @@ async fn start_engine(
         .await
         .map_err(|error| StartError::Engine(error.to_string()))?;
     runs.store(true, std::sync::atomic::Ordering::Relaxed);
-    // Only this task sets it, once.
-    let _ = inner.raft.set(raft.clone());
-    Ok(raft)
+    let first = inner.raft.set(raft.clone()).is_ok();
+    let words = "a process has one engine";
+    first
+        .then_some(raft)
+        .ok_or_else(|| StartError::Engine(words.to_owned()))
 }

@@ -68,9 +68,12 @@ impl Peers {
         self.identity.read().clone()
     }
 
-    /// Called once, before the engine starts.
-    pub(crate) fn set_identity(&self, identity: Identity) {
-        *self.identity.write() = Some(identity);
+    /// Called before the engine starts. Whether this node has this identity now: the first one
+    /// stays for as long as the process lives, because an engine may run under it.
+    #[must_use]
+    pub(crate) fn set_identity(&self, identity: Identity) -> bool {
+        let mut current = self.identity.write();
+        *current.get_or_insert_with(|| identity.clone()) == identity
     }
 
     /// This node's id, 0 while it has none.

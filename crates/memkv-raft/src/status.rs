@@ -95,7 +95,9 @@ impl crate::node::Inner {
         if message.is_empty() {
             message = self.space.detail();
         }
-        if message.is_empty() && self.leader_id().is_none() {
+        let diagnosed = !self.diagnosis.lock().is_empty();
+        let says_why = message.is_empty() || (diagnosed && phase != Phase::Stopped);
+        if says_why && self.leader_id().is_none() {
             message = format!("no leader: {}", self.no_leader());
         }
         let (role, term, commit, voters) = match self.raft.get() {

@@ -61,6 +61,23 @@ pub(crate) fn hard_state(vote: &Vote) -> HardState {
     }
 }
 
+/// The entry that the logs of all founders begin with, as if the first of them had led in term 0:
+/// equal in all of them, so none of them is needed for the others to begin.
+pub(crate) fn first_entry(voters: &BTreeSet<u64>) -> Entry {
+    let leader_id = leader_id_adv::LeaderId {
+        term: 0,
+        node_id: voters.first().copied().unwrap_or(0),
+    };
+    let nodes: BTreeMap<u64, EmptyNode> = voters.iter().map(|id| (*id, EmptyNode {})).collect();
+    openraft::Entry {
+        log_id: openraft::LogId {
+            leader_id,
+            index: 0,
+        },
+        payload: EntryPayload::Membership(EngineMembership::from(nodes)),
+    }
+}
+
 /// The record that holds an entry. The payload of a batch is shared, not copied.
 pub(crate) fn record(entry: &Entry) -> Record {
     let payload = match &entry.payload {

@@ -132,7 +132,7 @@ async fn a_commit_index_is_declared_before_a_peer_is_told() {
         Arc::new(Replica::new(Arc::new(Session::new(1)))),
         clock.clone(),
     ));
-    peers.set_identity(Identity {
+    let identified = peers.set_identity(Identity {
         cluster: [7; 16],
         node_id: 1,
         name: "n1".to_owned(),
@@ -144,6 +144,7 @@ async fn a_commit_index_is_declared_before_a_peer_is_told() {
         }],
         founder: true,
     });
+    assert!(identified);
     let (disk, layout) = (
         Arc::new(SimDisk::new(1)),
         Layout::under(Path::new("/memkv")),

@@ -7,6 +7,7 @@
 //! Entries that are in memory are read at once; once the engine runs, others are read where that may
 //! wait, because it reads on the thread that beats and commits.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -82,6 +83,20 @@ impl LogStore {
     /// they are read at once, because there is no heartbeat and no commit yet that would wait.
     pub(crate) fn runs(&self) -> Arc<AtomicBool> {
         self.runs.clone()
+    }
+
+    /// Whether the log never had an entry, and this node never voted.
+    pub(crate) fn is_new(&self) -> bool {
+        let ends = self.reader.last().or(self.reader.purged());
+        ends.is_none() && self.volatile.lock().vote.is_none()
+    }
+
+    /// Begins the log of a founder. Durable when it returns.
+    pub(crate) async fn begin(&self, voters: &BTreeSet<u64>) -> io::Result<()> {
+        let (done, rx) = done();
+        let first = codec::record(&codec::first_entry(voters));
+        self.wal.append(vec![first], done);
+        durable(rx).await
     }
 
     async fn read(

@@ -66,12 +66,16 @@ pub(super) fn bound(agreed: &Agreement, fate: Fate, replies: &[Greeting]) -> Str
     let proposer = proposer.map_or("its proposer", |member| member.name.as_str());
     let cluster = uuid_text(&agreed.proposal.cluster);
     match fate {
-        Fate::Unknown => format!(
-            "this node has agreed to form cluster {cluster}, and {proposer} alone knows what became \
-             of it: waiting for {}. If no node serves that cluster, empty this node's directory to \
-             begin anew",
-            absent(replies)
-        ),
+        Fate::Unknown => {
+            let founds = |name: &str| agreed.proposal.members.iter().any(|m| m.name == name);
+            let founders = replies.iter().filter(|(peer, _)| founds(&peer.name));
+            format!(
+                "this node has agreed to {proposer}'s proposal to form cluster {cluster}, and waits \
+                 to hear what became of it from {}. It holds no data yet: if they never come back, \
+                 empty its directory",
+                absent(founders)
+            )
+        }
         Fate::NeverRan(_) => format!(
             "this node has agreed to form cluster {cluster}, and the directory of {proposer} was \
              emptied since: making sure that no node serves that cluster"
