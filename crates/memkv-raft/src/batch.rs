@@ -17,8 +17,10 @@ use openraft::impls::leader_id_adv::LeaderId;
 use openraft::raft::ClientWriteResult;
 use tokio::sync::{Notify, oneshot};
 
+use crate::Env;
 use crate::clock::LogClock;
 use crate::engine::{Batch, Raft, TypeConfig};
+use crate::env::blocking;
 use crate::session::{EAGER_BYTES, GroupOutcome};
 use crate::space::{Shortage, SpaceWatch};
 
@@ -29,6 +31,9 @@ const ENTRIES_IN_FLIGHT: usize = 4;
 const ENTRY_BYTES: usize = 1024 * 1024;
 /// Most bytes of groups that wait for a slot, from all nodes together.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of groups from which they are put together on a blocking thread: to copy that many takes as
+/// long as hundreds of commands.
+const LARGE_BYTES: usize = 2 << 20;
 /// What a group that waits takes besides its bytes, about.
 const WORK_OVERHEAD: usize = 256;
 
@@ -121,15 +126,17 @@ pub(crate) struct Batcher {
     wakeup: Notify,
     clock: Arc<LogClock>,
     space: Arc<SpaceWatch>,
+    env: Env,
 }
 
 impl Batcher {
-    pub(crate) fn new(clock: Arc<LogClock>, space: Arc<SpaceWatch>) -> Self {
+    pub(crate) fn new(clock: Arc<LogClock>, space: Arc<SpaceWatch>, env: Env) -> Self {
         Self {
             queue: Mutex::default(),
             wakeup: Notify::new(),
             clock,
             space,
+            env,
         }
     }
 
@@ -287,15 +294,13 @@ impl Batcher {
         stamp: u64,
         leader: LeaderId<u64, u64>,
     ) -> Result<(), ()> {
-        let mut builder = BatchBuilder::new(stamp);
-        for item in &work {
-            match item {
-                Work::Group { encoded, .. } => builder.raw_group(encoded),
-                Work::System { op, .. } => builder.system(op),
-                Work::Tick => {}
-            }
-        }
-        let batch = Batch(builder.finish());
+        let large = work.iter().map(Work::len).sum::<usize>() > LARGE_BYTES;
+        let (work, batch) = match large {
+            false => put_together(work, stamp),
+            true => blocking(&self.env, move || put_together(work, stamp))
+                .await
+                .map_err(drop)?,
+        };
         let batcher = self.clone();
         let responder = ProposalResponder::new(move |result| {
             batcher.queue.lock().in_flight -= 1;
@@ -310,6 +315,19 @@ impl Batcher {
             .await
             .map_err(|_| ())
     }
+}
+
+/// The batch of an entry.
+fn put_together(work: Vec<Work>, stamp: u64) -> (Vec<Work>, Batch) {
+    let mut builder = BatchBuilder::new(stamp);
+    for item in &work {
+        match item {
+            Work::Group { encoded, .. } => builder.raw_group(encoded),
+            Work::System { op, .. } => builder.system(op),
+            Work::Tick => {}
+        }
+    }
+    (work, Batch(builder.finish()))
 }
 
 /// Tells everyone in an entry what became of it. The variants are told apart here and nowhere
@@ -385,8 +403,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_this_build_cannot_read_is_never_queued() {
-        let clock = LogClock::resume(crate::Env::real(), None, None);
-        let batcher = Batcher::new(Arc::new(clock), Arc::default());
+        let env = Env::real();
+        let clock = LogClock::resume(env.clone(), None, None);
+        let batcher = Batcher::new(Arc::new(clock), Arc::default(), env);
         let unknown = Bytes::from_static(b"\xee");
         let group = memkv_store::encode_group(1, 1, 0, [unknown].iter());
         assert!(batcher.propose(group).is_err());

@@ -46,6 +46,7 @@ mod joining;
 mod life;
 pub mod lock;
 mod lock_order;
+mod long_read;
 mod memory;
 mod node;
 mod peers;
@@ -73,6 +74,7 @@ pub use error::{FatalError, RequestError, StartError};
 pub use handle::is_readable;
 #[doc(hidden)]
 pub use inspect::{ClockInspection, Inspection, kind_of};
+pub use long_read::Answers;
 pub use node::Node;
 pub use publish::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication, Subscribers};
 pub use stats::NodeStats;

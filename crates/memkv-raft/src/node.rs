@@ -286,7 +286,7 @@ impl Node {
             storage,
             memory: Arc::new(memory),
             disk,
-            batcher: Arc::new(Batcher::new(clock.clone(), space.clone())),
+            batcher: Arc::new(Batcher::new(clock.clone(), space.clone(), env.clone())),
             config,
             env,
             replica,

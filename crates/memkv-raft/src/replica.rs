@@ -9,8 +9,8 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::lock::Mutex;
-use memkv_store::{Book, Store};
-use tokio::sync::watch;
+use memkv_store::{Book, MAX_VIEWS, Store};
+use tokio::sync::{Semaphore, watch};
 
 use crate::FatalError;
 use crate::engine::{EngineLogId, StoredMembership};
@@ -74,6 +74,8 @@ pub(crate) struct Replica {
     /// Held while an entry is applied, from its first command to its last, and while a snapshot is
     /// begun, so that none begins within an entry. Taken before the machine.
     pub(crate) entries: tokio::sync::Mutex<()>,
+    /// Who may have a view of the store.
+    pub(crate) views: Semaphore,
     /// Held to copy it or to replace it, never while anything else is done.
     published: Mutex<Published>,
     /// Number of log entries applied: one more than the last applied index, 0 for none.
@@ -88,6 +90,7 @@ impl Replica {
         Self {
             machine: Root::new(Machine::default()),
             entries: tokio::sync::Mutex::new(()),
+            views: Semaphore::new(MAX_VIEWS),
             published: Mutex::new(Published::default()),
             applied: watch::Sender::new(0),
             unreadable: OnceLock::new(),

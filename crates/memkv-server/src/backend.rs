@@ -6,10 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use memkv_raft::store::{Command, Reply, Store};
+use memkv_raft::store::{Command, Query, Reply, Store};
 use memkv_raft::{
-    Copies, Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError, Subscribers,
+    Answers, Copies, Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError,
+    Subscribers,
 };
+
+/// Largest answer of one MGET, or of a transaction that only reads (256 MiB): what one client may make
+/// the node hold at once.
+pub(crate) const MAX_MANY_BYTES: usize = 256 * 1024 * 1024;
 
 /// A replicated store; a clone is another handle to the same one.
 pub trait Backend: Clone + Send + Sync + 'static {
@@ -23,6 +28,15 @@ pub trait Backend: Clone + Send + Sync + 'static {
         within: Duration,
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> impl Future<Output = Result<T, RequestError>> + Send;
+
+    /// Answers queries at one state without keeping others waiting; see [`Node::read_all`].
+    fn read_all(
+        &self,
+        within: Duration,
+        stale: bool,
+        queries: Vec<Query>,
+        most: usize,
+    ) -> impl Future<Output = Result<Answers, RequestError>> + Send;
 
     /// Reads what is here now, however old.
     fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T;
@@ -64,6 +78,16 @@ impl Backend for Node {
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<T, RequestError> {
         self.read_within(within, read).await
+    }
+
+    fn read_all(
+        &self,
+        within: Duration,
+        stale: bool,
+        queries: Vec<Query>,
+        most: usize,
+    ) -> impl Future<Output = Result<Answers, RequestError>> + Send {
+        Self::read_all(self, within, stale, queries, most)
     }
 
     fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {

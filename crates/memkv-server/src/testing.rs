@@ -8,12 +8,12 @@ use futures_util::future::BoxFuture;
 use memkv_raft::lock::Mutex;
 use memkv_raft::storage::Histogram;
 use memkv_raft::store::{
-    BatchBuilder, Command, NoticeClasses, Rejected, Reply, SessionId, Sink, Store, SystemOp,
-    SystemOutcome,
+    BatchBuilder, Command, NoticeClasses, Query, Reading, Readings, Rejected, Reply, SessionId,
+    Sink, Store, SystemOp, SystemOutcome,
 };
 use memkv_raft::{
-    Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication, RequestError,
-    Role, Subscribers,
+    Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication,
+    RequestError, Role, Subscribers,
 };
 use tokio::sync::watch;
 
@@ -130,6 +130,27 @@ impl Backend for Fake {
             .await
             .map_err(late)??;
         Ok(read(&self.store.lock().0))
+    }
+
+    async fn read_all(
+        &self,
+        within: Duration,
+        stale: bool,
+        queries: Vec<Query>,
+        most: usize,
+    ) -> Result<Answers, RequestError> {
+        let all = move |store: &Store| {
+            let mut reading = Reading::new(queries, most);
+            while reading.resume(store, None, store.stamp_ms(), 100) != Readings::Done {}
+            Answers {
+                values: reading.into_answers(),
+                revision: store.revision(),
+            }
+        };
+        match stale {
+            true => Ok(self.read_stale(all)),
+            false => self.read(within, all).await,
+        }
     }
 
     fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {

@@ -14,6 +14,8 @@ pub enum Bug {
     IgnoreWatch = 2,
     /// A read hides a key when the node's own clock reaches the deadline, not when a stamp does.
     ExpireByOwnClock = 3,
+    /// A read that looks several times sees what was written in between.
+    ReadWithoutView = 4,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

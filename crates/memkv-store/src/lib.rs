@@ -16,6 +16,7 @@
 //!    and what a flush cut loose out of [`Store::take_garbage`].
 //! 4. [`Store::query`] answers queries, and [`Store::next_deadline`] says when an entry is due even
 //!    if nobody writes.
+//!    A [`Reading`] does so piece by piece, on a view ([`Store::begin_view`]) of one revision.
 //! 5. [`Store::begin_snapshot`] and [`Store::next_shard`] photograph the state at one revision
 //!    piece by piece; [`Loader`] puts it together again elsewhere.
 //!
@@ -55,9 +56,9 @@ pub use command::{
     Command, Compare, Condition, ExpireIf, Expiry, Guard, MAX_TRANSACTION_STEPS, Seen, SetIf, Step,
     check_steps,
 };
-pub use keyspace::{Garbage, Value, Work};
+pub use keyspace::{Garbage, MAX_VIEWS, Value, ViewId, Work};
 pub use notice::{Notice, NoticeClasses};
-pub use query::Query;
+pub use query::{Query, Reading, Readings};
 pub use reply::{Reply, ReplyError, ReplyValue};
 pub use session::{REPLY_CACHE_BYTES, Session};
 pub use sink::{Rejected, Sink};

@@ -12,7 +12,7 @@ use crate::session::{Session, Sessions};
 use crate::snapshot::{ShardImage, SnapshotBusy, SnapshotHead};
 use crate::{
     Garbage, Notice, NoticeClasses, Query, Refusal, ReplyValue, Revision, Seen, SessionId,
-    SystemOp, SystemOutcome,
+    SystemOp, SystemOutcome, ViewId,
 };
 
 /// The replicated state machine. See the crate's documentation for how it is used.
@@ -85,7 +85,7 @@ impl Store {
     /// Answers a query at log time. `now_ms` is the log clock's reading at this node, for answers
     /// about the time to live; whether a key is there depends on what was applied alone.
     pub fn query(&self, query: &Query, now_ms: u64) -> ReplyValue {
-        query.answer(&self.keys, now_ms)
+        query.answer((&self.keys).into(), now_ms)
     }
 
     /// The number of keys of a database; those past their deadline and not yet removed count.
@@ -171,6 +171,20 @@ impl Store {
     /// The address book.
     pub fn book(&self) -> &Book {
         &self.book
+    }
+}
+
+/// Views: for a read that looks several times, with writes in between, and is to see one state.
+impl Store {
+    /// A view of the state as it is, for [`Reading`](crate::Reading). While it lasts, writes save what
+    /// they change, so it must end soon. None if there are [`MAX_VIEWS`](crate::MAX_VIEWS).
+    pub fn begin_view(&mut self) -> Option<ViewId> {
+        self.keys.begin_view(self.revision)
+    }
+
+    /// Ends a view, and gives back what it held: to be dropped where nobody waits.
+    pub fn end_view(&mut self, view: ViewId) -> Option<Garbage> {
+        self.keys.end_view(view)
     }
 }
 

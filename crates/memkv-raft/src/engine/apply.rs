@@ -2,7 +2,7 @@
 //! wait for a piece at most.
 //!
 //! A piece is what is done under one hold of the machine's lock: commands up to [`PIECE`]. A command
-//! that is more than [`HEAVY`] by itself runs on a blocking thread, and so does a piece for which the
+//! that is more than [`HEAVY`] by itself runs on a blocking thread, so does a [large](LARGE_ENTRY) entry, and so does a piece for which the
 //! lock is not to be had at once, because clients read. A command is never split, entries are applied
 //! in their order, and an entry counts as applied when all of it is. Invariants: no snapshot begins
 //! within an entry; what is published covers whatever a reader can see; effects reach the session in
@@ -36,6 +36,10 @@ const PIECE: u64 = if cfg!(memkv_bugs) { 64 } else { 32 * 1024 };
 /// simulator that is one of some keys, such as most transactions.
 const HEAVY: u64 = if cfg!(memkv_bugs) { 128 } else { 100_000 };
 
+/// Bytes of an entry above which it is also read on a blocking thread: to find what it holds takes
+/// milliseconds before any of it is executed. Only an entry with a large command is longer than this.
+const LARGE_ENTRY: usize = if cfg!(memkv_bugs) { 4096 } else { 2 << 20 };
+
 /// How long the consensus thread waits for readers to let go of the machine: longer than most reads
 /// take, and a tenth of what it may be away for.
 const LOCK_WAIT: Duration = Duration::from_millis(1);
@@ -61,6 +65,18 @@ pub(super) struct Entries {
     last: Option<u64>,
     notices: Vec<Notice>,
     garbage: Option<Garbage>,
+}
+
+impl Entries {
+    /// Whether reading one of those that are left takes long.
+    fn has_large(&self) -> bool {
+        let current = self.current.iter().map(|current| &current.entry);
+        let mut left = current.chain(self.waiting.as_slice());
+        left.any(|(entry, _)| match &entry.payload {
+            EntryPayload::Normal(batch) => batch.0.len() > LARGE_ENTRY,
+            EntryPayload::Blank | EntryPayload::Membership(_) => false,
+        })
+    }
 }
 
 type Answer = (openraft::storage::ApplyResponder<TypeConfig>, Applied);
@@ -145,9 +161,11 @@ impl Applier {
         }
     }
 
-    /// One piece: here if it is short and the lock is to be had, else on a blocking thread.
+    /// One piece: here if it and its entries are short and the lock is to be had, else on a blocking
+    /// thread.
     async fn piece(&self, mut entries: Entries, room: u64) -> io::Result<(Entries, Progress)> {
         if room <= HEAVY
+            && !entries.has_large()
             && let Some(mut machine) = self.replica.machine.try_write_for(LOCK_WAIT)
         {
             let progress = self.run(&mut machine, &mut entries, room);

@@ -9,15 +9,14 @@ use bytes::Bytes;
 use memkv_proto::limits::{MAX_KEY_BYTES, MAX_NODE_ID_BYTES};
 use memkv_proto::seed::SeedOp;
 use memkv_proto::{ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH};
-use memkv_raft::Lane;
-use memkv_raft::RequestError;
-use memkv_raft::store::{Command, Reply, Store};
+use memkv_raft::store::{Command, Query, Reply, Store};
+use memkv_raft::{Answers, Lane, RequestError};
 
 use super::conn::{Admission, App};
 use super::head::{Head, Method, Refusal};
 use super::response::Response;
 use super::{kv, listing, seed, site, status, txn};
-use crate::backend::Backend;
+use crate::backend::{Backend, MAX_MANY_BYTES};
 use crate::metrics::Latency;
 use crate::password::Password;
 use crate::peer::{self, Challenge, Trust};
@@ -165,6 +164,20 @@ impl<B: Backend> Api<B> {
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<T, RequestError> {
         match backend.read(within, read).await {
+            Err(RequestError::Unknown { detail }) => Err(RequestError::NoLeader { detail }),
+            result => result,
+        }
+    }
+
+    /// Answers queries of many keys, linearizably unless `stale`; see [`Backend::read_all`].
+    pub(crate) async fn read_all(
+        &self,
+        backend: &B,
+        stale: bool,
+        queries: Vec<Query>,
+    ) -> Result<Answers, RequestError> {
+        let all = backend.read_all(self.answer_within(), stale, queries, MAX_MANY_BYTES);
+        match all.await {
             Err(RequestError::Unknown { detail }) => Err(RequestError::NoLeader { detail }),
             result => result,
         }

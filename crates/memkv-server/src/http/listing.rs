@@ -29,19 +29,15 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, head: &Head) -> Response {
     let Some(backend) = api.backend() else {
         return Response::problem(&failure::loading());
     };
-    let clock = backend.clone();
-    let found = api.read(backend, api.answer_within(), move |store| {
-        let page = store.query(&query, clock.now_ms(store));
-        (page, store.revision())
-    });
-    match found.await {
-        Ok((page, revision)) => match body(page, keys_only) {
-            Some(body) => {
-                Response::json(200, body.to_string()).with(HEADER_REVISION, revision.to_string())
-            }
-            None => Response::error(ErrorCode::Internal, "the store answered with no page"),
-        },
-        Err(error) => Response::problem(&failure::problem(&error)),
+    let answers = match api.read_all(backend, false, vec![query]).await {
+        Ok(answers) => answers,
+        Err(error) => return Response::problem(&failure::problem(&error)),
+    };
+    let page = answers.values.into_iter().next();
+    match page.and_then(|page| body(page, keys_only)) {
+        Some(body) => Response::json(200, body.to_string())
+            .with(HEADER_REVISION, answers.revision.to_string()),
+        None => Response::error(ErrorCode::Internal, "the store answered with no page"),
     }
 }
 

@@ -6,18 +6,21 @@ use std::mem;
 
 use memkv_proto::ErrorCode;
 use memkv_raft::RequestError;
-use memkv_raft::store::{Query, Reply, ReplyError, ReplyValue, Step, Store};
+use memkv_raft::store::{Query, Reply, ReplyValue, Step, Store};
 use memkv_resp::ReplyWriter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::Resp;
 use super::conn::{Conn, Gone, OUTPUT_BYTES};
-use super::segment::{Found, MAX_MANY_BYTES, Slot, look, size};
+use super::segment::{Found, Slot, is_long, look};
 use super::server::Stats;
 use super::transaction::{Item, Plan};
 use crate::backend::Backend;
 use crate::commands::{Args, Failure, Handler, Shape};
+
+/// Values of an array that are written before others on the thread go on: some tenths of a millisecond.
+const PIECE_VALUES: usize = 4096;
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// Executes the segment that was collected, and puts its answers in order.
@@ -109,6 +112,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         shape: &Shape,
         value: Result<ReplyValue, Failure>,
     ) {
+        if let (Shape::Plain, Ok(ReplyValue::Array(values))) = (shape, &value)
+            && values.len() > PIECE_VALUES
+        {
+            return self.write_many(name, values).await;
+        }
         let steps = value.as_ref().map_or(0, |value| shape.steps(value));
         if steps == 0 {
             return self.write_value(name, shape, value);
@@ -116,6 +124,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         let server = &self.resp.server;
         let write = || self.write_value(name, shape, value);
         server.aside.run(steps, write).await;
+    }
+
+    /// Writes an array in pieces, between which others on this thread go on.
+    async fn write_many(&mut self, name: &str, values: &[ReplyValue]) {
+        ReplyWriter::new(&mut self.out, self.session.protocol).array(values.len());
+        for piece in values.chunks(PIECE_VALUES) {
+            for value in piece {
+                let mut reply = ReplyWriter::new(&mut self.out, self.session.protocol);
+                if let Err(failure) = Shape::Plain.write(&mut reply, name, value) {
+                    reply.error(failure.as_bytes());
+                }
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     fn write_value(&mut self, name: &str, shape: &Shape, value: Result<ReplyValue, Failure>) {
@@ -191,6 +213,14 @@ impl<B: Backend> Resp<B> {
         let Some(backend) = self.api.backend() else {
             return Err(Failure::loading());
         };
+        // What looks at many keys is read in pieces, and by itself.
+        if queries.front().is_some_and(is_long) {
+            let (mut queries, mut values) = (queries, values);
+            let first = queries.drain(..1).collect();
+            let answers = self.api.read_all(backend, stale, first).await;
+            values.extend(answers.map_err(|error| Failure::from(&error))?.values);
+            return Ok((values, queries));
+        }
         if stale {
             let read = |store: &Store| look(store, queries, values, || backend.now_ms(store));
             return Ok(backend.read_stale(read));
@@ -212,47 +242,26 @@ impl<B: Backend> Resp<B> {
         result.map_err(|error| Failure::from(&error))
     }
 
-    /// A transaction that only reads: one look, no log entry.
+    /// A transaction that only reads: one state, no log entry.
     pub(super) async fn read_all(
         &self,
         stale: bool,
         steps: Vec<Step>,
     ) -> Result<ReplyValue, Failure> {
-        let mut queries = steps
-            .into_iter()
-            .filter_map(|step| match step {
-                Step::Read(query) => Some(query),
-                Step::Write(_) => None,
-            })
-            .collect::<VecDeque<_>>();
+        let queries = steps.into_iter().filter_map(|step| match step {
+            Step::Read(query) => Some(query),
+            Step::Write(_) => None,
+        });
+        let queries: Vec<Query> = queries.collect();
         if queries.is_empty() {
             return Ok(ReplyValue::Array(Vec::new()));
         }
-        let Some(clock) = self.api.backend().cloned() else {
+        let Some(backend) = self.api.backend() else {
             return Err(Failure::loading());
         };
-        let all = move |store: &Store| {
-            let now_ms = clock.now_ms(store);
-            let mut all = Vec::with_capacity(queries.len());
-            let mut bytes = 0;
-            while !queries.is_empty() {
-                if bytes > MAX_MANY_BYTES {
-                    let error = ReplyError::ReplyTooLong;
-                    all.extend(queries.drain(..).map(|_| ReplyValue::Error(error)));
-                    break;
-                }
-                let asked = mem::take(&mut queries);
-                let (values, left) = look(store, asked, VecDeque::new(), || now_ms);
-                bytes += values.iter().map(size).sum::<usize>();
-                all.extend(values);
-                queries = left;
-            }
-            ReplyValue::Array(all)
-        };
-        match self.api.backend() {
-            Some(backend) if stale => Ok(backend.read_stale(all)),
-            _ => self.linearizable(all).await,
-        }
+        let answers = self.api.read_all(backend, stale, queries).await;
+        let answers = answers.map_err(|error| Failure::from(&error))?;
+        Ok(ReplyValue::Array(answers.values))
     }
 }
 

@@ -9,14 +9,16 @@ use memkv_raft::store::{Command, Query, ReplyError, ReplyValue, Store};
 
 use super::publish::Receivers;
 use super::transaction::Plan;
+use crate::backend::MAX_MANY_BYTES;
 use crate::commands::Shape;
 
 /// A look at the store ends after so many bytes of values (1 MiB): it holds up writes, and what it
 /// has found waits for the client.
 const LOOK_BYTES: usize = 1024 * 1024;
 
-/// Largest answer of one MGET, or of a transaction that only reads (256 MiB): what one client may make the node hold at once.
-pub(super) const MAX_MANY_BYTES: usize = 256 * 1024 * 1024;
+/// Keys that one look at the store looks at, about: some tenths of a millisecond. A query of more is
+/// answered in pieces.
+const LOOK_KEYS: u64 = 1024;
 
 /// Commands per segment that answer with a value: their answers are held all at once.
 const MAX_VALUES: usize = 32;
@@ -120,10 +122,13 @@ pub(super) fn look(
     now_ms: impl Fn() -> u64,
 ) -> Found {
     let mut now = None;
-    let mut bytes = 0;
+    let (mut bytes, mut keys) = (0, 0);
     while bytes < LOOK_BYTES
+        && keys < LOOK_KEYS
+        && !queries.front().is_some_and(is_long)
         && let Some(query) = queries.pop_front()
     {
+        keys += query.looks_at();
         let value = if is_too_large(store, 0, &query) {
             ReplyValue::Error(ReplyError::ReplyTooLong)
         } else {
@@ -134,6 +139,11 @@ pub(super) fn look(
         values.push_back(value);
     }
     (values, queries)
+}
+
+/// Whether it looks at so many keys that it is answered in pieces.
+pub(super) fn is_long(query: &Query) -> bool {
+    query.looks_at() > LOOK_KEYS
 }
 
 fn is_too_large(store: &Store, database: u8, query: &Query) -> bool {
@@ -151,7 +161,7 @@ fn is_too_large(store: &Store, database: u8, query: &Query) -> bool {
     }
 }
 
-pub(super) fn size(value: &ReplyValue) -> usize {
+fn size(value: &ReplyValue) -> usize {
     match value {
         ReplyValue::Bulk(bytes) => bytes.len(),
         ReplyValue::Array(values) => values.iter().map(size).sum(),

@@ -12,12 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_raft::store::{
-    BatchBuilder, Command, DATABASES, DecodeError, Loader, MAX_KEY_BYTES, Query, Rejected, Reply,
-    ReplyValue, SessionId, Sink, Store, SystemOp, SystemOutcome,
+    BatchBuilder, Command, DATABASES, DecodeError, Loader, MAX_KEY_BYTES, Query, Reading, Readings,
+    Rejected, Reply, ReplyValue, SessionId, Sink, Store, SystemOp, SystemOutcome,
 };
 use memkv_raft::{
-    Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication, RequestError,
-    Role, Subscribers,
+    Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication,
+    RequestError, Role, Subscribers,
 };
 use memkv_server::backend::Backend;
 use memkv_server::http::{Api, ApiSettings};
@@ -230,6 +230,23 @@ impl Backend for Machine {
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<T, RequestError> {
         Ok(self.read_stale(read))
+    }
+
+    async fn read_all(
+        &self,
+        _within: Duration,
+        _stale: bool,
+        queries: Vec<Query>,
+        most: usize,
+    ) -> Result<Answers, RequestError> {
+        Ok(self.read_stale(|store| {
+            let mut reading = Reading::new(queries, most);
+            while reading.resume(store, None, store.stamp_ms(), 3) != Readings::Done {}
+            Answers {
+                values: reading.into_answers(),
+                revision: store.revision(),
+            }
+        }))
     }
 
     fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {

@@ -41,7 +41,7 @@ pub(super) fn check(keys: &Keyspace, steps: &[Step]) -> Result<(), ReplyError> {
         let answer = match step {
             Step::Read(query) => {
                 let of = |database, key: &[u8]| lengths.of(database, key);
-                query.answer_len(keys, &of, MAX_WRITE_REPLY_BYTES)
+                query.answer_len(keys.into(), &of, MAX_WRITE_REPLY_BYTES)
             }
             Step::Write(command) => {
                 let (answer, copies) = lengths.write(command, 0);

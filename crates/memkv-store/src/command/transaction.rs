@@ -287,10 +287,10 @@ pub(super) fn execute(
 /// Measures before it copies: what the steps before have changed may be longer than was estimated.
 fn read(keys: &Keyspace, query: &Query, room: usize) -> ReplyValue {
     let len_of = |database, key: &[u8]| Some(keys.get(database, key)?.value.len());
-    if query.answer_len(keys, &len_of, room) > room {
+    if query.answer_len(keys.into(), &len_of, room) > room {
         return ReplyValue::Error(ReplyError::ReplyTooLong);
     }
-    query.answer(keys, keys.now_ms)
+    query.answer(keys.into(), keys.now_ms)
 }
 
 impl Guard {

@@ -237,6 +237,14 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// Its bytes, and nothing behind them.
+    pub(super) fn kept(&self) -> Kept<'a> {
+        match self.kept {
+            Kept::Slot(bytes) => Kept::Slot(&bytes[..self.len]),
+            large => large,
+        }
+    }
+
     pub(crate) fn key(&self) -> &'a [u8] {
         self.key
     }
@@ -286,8 +294,8 @@ pub(crate) struct Entries {
 
 impl Entries {
     pub(crate) fn push(&mut self, entry: &Entry<'_>) {
-        match entry.kept {
-            Kept::Slot(bytes) => self.copied.extend_from_slice(&bytes[..entry.len]),
+        match entry.kept() {
+            Kept::Slot(bytes) => self.copied.extend_from_slice(bytes),
             Kept::Large(large) => self.shared.push(large.clone()),
         }
     }

@@ -1,8 +1,8 @@
 //! The keyspace: sixteen databases of bytes to bytes, with the revisions and deadlines of every key.
 //!
 //! It never iterates where an effect could show the order of a hash table, and never copies or
-//! locks a container for a snapshot: while one is being taken, a write saves the entry as it was
-//! (see `snapshot::Walk`). A key whose deadline log time has reached is absent to every access,
+//! locks a container for a snapshot: while one is being taken, or a view lasts, a write saves the entry
+//! as it was (see `snapshot::Walk`, `view`). A key whose deadline log time has reached is absent to every access,
 //! whether or not [`Keyspace::expire`] has come to remove it. Invariants: every change of an entry
 //! gives it a higher `mod_revision`; whatever deletes a key notes it in the table of deletes.
 
@@ -13,8 +13,10 @@ mod entry;
 mod large;
 mod leaf;
 mod order;
+mod past;
 mod records;
 mod shard;
+mod view;
 
 use std::sync::Arc;
 
@@ -28,18 +30,38 @@ pub(crate) use self::entry::{Entries, Entry, Record};
 use self::large::Large;
 pub(crate) use self::large::SHARED_BYTES;
 pub(crate) use self::order::first_bytes;
+use self::past::Past;
 use self::records::Number;
+pub(crate) use self::view::Lens;
+use self::view::View;
+pub use self::view::{MAX_VIEWS, ViewId};
 use crate::notice::{NoticeClasses, Notices};
 use crate::snapshot::{EntryView, Walk};
 use crate::{DATABASES, Revision};
 
-/// What flushes have cut loose, and large values that went. Dropping it takes time in proportion to the
+/// What flushes have cut loose, large values that went, and what views held. Dropping it takes time in proportion to the
 /// keys and bytes that it held.
 #[derive(Debug)]
-#[expect(dead_code, reason = "it is there to be dropped")]
 pub struct Garbage {
     databases: Vec<Arc<Database>>,
     values: Vec<Large>,
+    view: Option<View>,
+}
+
+impl Garbage {
+    /// Whether dropping it takes longer than a few commands do.
+    pub fn is_much(&self) -> bool {
+        let view = self.view.as_ref().is_some_and(View::holds_much);
+        view || !self.databases.is_empty() || !self.values.is_empty()
+    }
+
+    fn of_view(view: View) -> Garbage {
+        Garbage {
+            databases: Vec::new(),
+            values: Vec::new(),
+            view: Some(view),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -53,8 +75,7 @@ pub(crate) struct Keyspace {
     pub(crate) deletes: Deletes,
     /// Keys that their deadlines have removed.
     pub(crate) expired_total: u64,
-    /// The snapshot being taken, if any.
-    walk: Option<Walk>,
+    past: Past,
     garbage: Vec<Arc<Database>>,
     pub(crate) notices: Notices,
 }
@@ -69,7 +90,7 @@ impl Keyspace {
             now_ms: 0,
             deletes: Deletes::default(),
             expired_total: 0,
-            walk: None,
+            past: Past::default(),
             garbage: Vec::new(),
             notices: Notices::default(),
         }
@@ -89,11 +110,10 @@ impl Keyspace {
             .map_or(0, |database| database.with_deadline)
     }
 
-    /// Estimated memory of the entries, and of what a snapshot in progress holds back.
+    /// Estimated memory of the entries, and of what a snapshot in progress and views hold back.
     pub(crate) fn memory_bytes(&self) -> u64 {
         let entries: u64 = self.databases.iter().map(|database| database.bytes).sum();
-        let walk = self.walk.as_ref().map_or(0, Walk::memory_bytes);
-        entries + walk
+        entries + self.past.memory_bytes()
     }
 
     pub(crate) fn get(&self, database: u8, key: &[u8]) -> Option<Value<'_>> {
@@ -167,9 +187,7 @@ impl Keyspace {
             return;
         };
         let entry = target.entry(number);
-        if let Some(walk) = &mut self.walk {
-            walk.save(database, place.shard, &entry);
-        }
+        self.past.save(database, place.shard, &entry);
         let mut created = entry.create_revision;
         if !entry.is_alive(self.now_ms) {
             created = revision;
@@ -200,9 +218,7 @@ impl Keyspace {
         if !entry.is_alive(self.now_ms) {
             return false;
         }
-        if let Some(walk) = &mut self.walk {
-            walk.save(database, place.shard, &entry);
-        }
+        self.past.save(database, place.shard, &entry);
         target.set_deadline(place, number, deadline_ms, revision);
         true
     }
@@ -245,9 +261,7 @@ impl Keyspace {
     /// The one way out for a single key.
     fn take_out(&mut self, database: u8, place: Place, number: Number, revision: Revision) {
         let target = &mut self.databases[usize::from(database)];
-        if let Some(walk) = &mut self.walk {
-            walk.save(database, place.shard, &target.entry(number));
-        }
+        self.past.save(database, place.shard, &target.entry(number));
         target.remove(place, number);
         self.deletes.note(delete_slot(database, place), revision);
     }
@@ -259,9 +273,7 @@ impl Keyspace {
             return false;
         }
         let old = Arc::new(std::mem::replace(target, Database::new(self.seed)));
-        if let Some(walk) = &mut self.walk {
-            walk.save_database(database, &old, old.bytes);
-        }
+        self.past.save_database(database, &old, old.bytes);
         self.garbage.push(old);
         self.deletes.flushed[usize::from(database)] = revision;
         true
@@ -273,27 +285,35 @@ impl Keyspace {
         for database in &mut self.databases {
             values.append(&mut database.take_loose());
         }
-        (!databases.is_empty() || !values.is_empty()).then_some(Garbage { databases, values })
+        (!databases.is_empty() || !values.is_empty()).then_some(Garbage {
+            databases,
+            values,
+            view: None,
+        })
     }
 }
 
 /// Snapshots.
 impl Keyspace {
     pub(crate) fn walk(&self) -> Option<&Walk> {
-        self.walk.as_ref()
+        self.past.walk()
     }
 
     pub(crate) fn walk_mut(&mut self) -> (Option<&mut Walk>, &[Database]) {
-        (self.walk.as_mut(), &self.databases)
+        (self.past.walk_mut(), &self.databases)
     }
 
     pub(crate) fn begin_walk(&mut self, walk: Walk) {
-        self.walk = Some(walk);
+        self.past.set_walk(Some(walk));
     }
 
     /// Ends a snapshot. Databases that it held after a flush go the way of the flush.
     pub(crate) fn end_walk(&mut self) {
-        let flushed = self.walk.take().into_iter().flat_map(Walk::into_flushed);
+        let flushed = self
+            .past
+            .set_walk(None)
+            .into_iter()
+            .flat_map(Walk::into_flushed);
         self.garbage.extend(flushed);
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Query;
 use super::scan::{pick_key, random_key, range, range_len, scan, scan_len};
 use crate::ReplyValue;
-use crate::keyspace::{Keyspace, Value};
+use crate::keyspace::{Lens, Value};
 use crate::reply::ELEMENT_OVERHEAD_BYTES;
 
 /// What TTL answers for an absent key, and for one without a deadline.
@@ -16,20 +16,15 @@ pub(super) const NO_DEADLINE: i64 = -1;
 
 impl Query {
     /// Answers from the keys as they are; `now_ms` is the time that is left from.
-    pub(crate) fn answer(&self, keys: &Keyspace, now_ms: u64) -> ReplyValue {
+    pub(crate) fn answer(&self, keys: Lens<'_>, now_ms: u64) -> ReplyValue {
         match self {
             Query::InDatabase { database, query } => query.answer_in(keys, *database, now_ms),
             query => query.answer_in(keys, 0, now_ms),
         }
     }
 
-    fn answer_in(&self, keys: &Keyspace, database: u8, now_ms: u64) -> ReplyValue {
-        let get = |key: &Bytes| keys.get(database, key);
-        #[cfg(memkv_bugs)]
-        let get = |key: &Bytes| {
-            let hides = crate::bugs::active(crate::bugs::Bug::ExpireByOwnClock);
-            get(key).filter(|found| !hides || found.deadline_ms.is_none_or(|at| at > now_ms))
-        };
+    pub(super) fn answer_in(&self, keys: Lens<'_>, database: u8, now_ms: u64) -> ReplyValue {
+        let get = |key: &Bytes| look_up(keys, database, key, now_ms);
         match self {
             Query::Get { key } => bulk(get(key)),
             Query::GetMany { keys } => {
@@ -65,13 +60,34 @@ impl Query {
     }
 }
 
+/// What a key holds; `now_ms` is the reader's clock, which decides nothing.
+#[cfg_attr(
+    not(memkv_bugs),
+    expect(unused_variables, reason = "a deliberate bug looks at it")
+)]
+#[inline]
+pub(super) fn look_up<'a>(
+    keys: Lens<'a>,
+    database: u8,
+    key: &[u8],
+    now_ms: u64,
+) -> Option<Value<'a>> {
+    let found = keys.get(database, key);
+    #[cfg(memkv_bugs)]
+    let found = {
+        let hides = crate::bugs::active(crate::bugs::Bug::ExpireByOwnClock);
+        found.filter(|found| !hides || found.deadline_ms.is_none_or(|at| at > now_ms))
+    };
+    found
+}
+
 /// What is known of an answer before it is made.
 impl Query {
     /// How many bytes of values and elements the answer has, without copying one; counting ends
     /// above `enough`. `len_of` says how long the value of a key is.
     pub(crate) fn answer_len(
         &self,
-        keys: &Keyspace,
+        keys: Lens<'_>,
         len_of: &dyn Fn(u8, &[u8]) -> Option<usize>,
         enough: usize,
     ) -> usize {
@@ -85,7 +101,7 @@ impl Query {
 
     fn answer_len_in(
         &self,
-        keys: &Keyspace,
+        keys: Lens<'_>,
         database: u8,
         len_of: &dyn Fn(u8, &[u8]) -> Option<usize>,
         enough: usize,
@@ -140,7 +156,7 @@ pub(super) fn sum_until(lengths: impl Iterator<Item = usize>, enough: usize) -> 
     sum
 }
 
-fn bulk(found: Option<Value<'_>>) -> ReplyValue {
+pub(super) fn bulk(found: Option<Value<'_>>) -> ReplyValue {
     found.map_or(ReplyValue::Nil, |found| ReplyValue::Bulk(found.to_bytes()))
 }
 
@@ -213,7 +229,7 @@ pub(super) fn meta(found: Value<'_>, value: bool) -> [ReplyValue; META_FIELDS] {
 }
 
 /// Where a range ends: before `end`, or nowhere.
-fn before(end: &Option<Bytes>) -> Bound<&[u8]> {
+pub(super) fn before(end: &Option<Bytes>) -> Bound<&[u8]> {
     end.as_ref()
         .map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]))
 }
@@ -224,7 +240,7 @@ mod tests {
     use xxhash_rust::xxh3::xxh3_64;
 
     use super::*;
-    use crate::keyspace::Record;
+    use crate::keyspace::{Keyspace, Record};
 
     #[test]
     fn the_length_of_an_answer_is_known_before_it_is_made() {
@@ -281,11 +297,11 @@ mod tests {
                 },
             };
             let query = query.in_database(draw(3) as u8);
-            let len = query.answer(&keys, keys.now_ms).bulk_len();
-            let known = query.answer_len(&keys, &len_of, usize::MAX);
+            let len = query.answer(Lens::from(&keys), keys.now_ms).bulk_len();
+            let known = query.answer_len(Lens::from(&keys), &len_of, usize::MAX);
             assert_eq!(known, len, "{query:?}");
             let enough = draw(3_000) as usize;
-            let counted = query.answer_len(&keys, &len_of, enough);
+            let counted = query.answer_len(Lens::from(&keys), &len_of, enough);
             assert_eq!(counted > enough, len > enough, "{query:?}");
             longest = longest.max(len);
         }
@@ -307,7 +323,7 @@ mod tests {
         let part = |end| {
             let key = Bytes::from_static(b"k");
             let query = Query::GetRange { key, start: 0, end };
-            match query.answer(&keys, 0) {
+            match query.answer(Lens::from(&keys), 0) {
                 ReplyValue::Bulk(part) => part,
                 other => panic!("{other:?}"),
             }

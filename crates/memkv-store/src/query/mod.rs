@@ -6,7 +6,10 @@
 //! another meaning.
 
 mod answer;
+mod pieces;
 mod scan;
+
+pub use self::pieces::{Reading, Readings};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -162,6 +165,17 @@ impl Query {
             Query::GetMany { keys } | Query::Exists { keys } => keys.len(),
             Query::InDatabase { query, .. } => query.key_count(),
             _ => 1,
+        }
+    }
+
+    /// How many keys it looks at, at most.
+    #[must_use]
+    pub fn looks_at(&self) -> u64 {
+        match self {
+            Query::InDatabase { query, .. } => query.looks_at(),
+            Query::Range { limit, .. } => *limit,
+            Query::Scan { count, .. } => *count,
+            other => other.key_count() as u64,
         }
     }
 

@@ -8,29 +8,65 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::answer::{META_FIELDS, count, meta, sum_until};
-use crate::keyspace::{Database, Entry, Keyspace, SHARDS, Value, shard_of};
+use crate::keyspace::{Lens, SHARDS, Value, shard_of};
 use crate::reply::ELEMENT_OVERHEAD_BYTES;
 use crate::{RANGE_BYTES, ReplyValue};
 
 /// Whole shards from `cursor` on, until `count` keys are reached.
-pub(super) fn scan(keys: &Keyspace, database: u8, cursor: u64, count: u64) -> ReplyValue {
-    let mut found = Vec::new();
-    let mut next = usize::try_from(cursor).unwrap_or(usize::MAX);
-    while next < SHARDS && (found.len() as u64) < count.max(1) {
-        let mut shard: Vec<&[u8]> = alive(keys, keys.database(database), next)
-            .map(|entry| entry.key())
-            .collect();
-        shard.sort_unstable();
-        found.extend(shard.into_iter().map(key_bulk));
-        next += 1;
+pub(super) fn scan(keys: Lens<'_>, database: u8, cursor: u64, count: u64) -> ReplyValue {
+    let mut scan = Scan::new(cursor, count);
+    while !scan.is_done() {
+        scan.take_shard(keys, database);
     }
-    let cursor = if next < SHARDS { next as i64 } else { 0 };
-    ReplyValue::Array(vec![ReplyValue::Integer(cursor), ReplyValue::Array(found)])
+    scan.answer()
+}
+
+/// What a SCAN has found so far.
+#[derive(Debug)]
+pub(super) struct Scan {
+    found: Vec<ReplyValue>,
+    next: usize,
+    count: u64,
+}
+
+impl Scan {
+    pub(super) fn new(cursor: u64, count: u64) -> Scan {
+        Scan {
+            found: Vec::new(),
+            next: usize::try_from(cursor).unwrap_or(usize::MAX),
+            count: count.max(1),
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.next >= SHARDS || self.found.len() as u64 >= self.count
+    }
+
+    /// Takes in the next shard; tells how many keys it has.
+    pub(super) fn take_shard(&mut self, keys: Lens<'_>, database: u8) -> usize {
+        let shard = keys.alive_of(database, self.next);
+        let mut shard: Vec<&[u8]> = shard.map(|entry| entry.key()).collect();
+        shard.sort_unstable();
+        let count = shard.len();
+        self.found.extend(shard.into_iter().map(key_bulk));
+        self.next += 1;
+        count
+    }
+
+    pub(super) fn answer(self) -> ReplyValue {
+        let cursor = if self.next < SHARDS {
+            self.next as i64
+        } else {
+            0
+        };
+        let found = ReplyValue::Array(self.found);
+        ReplyValue::Array(vec![ReplyValue::Integer(cursor), found])
+    }
 }
 
 /// How long the answer of [`scan`] is, counted until it is above `enough`.
 pub(super) fn scan_len(
-    keys: &Keyspace,
+    keys: Lens<'_>,
     database: u8,
     cursor: u64,
     count: u64,
@@ -42,7 +78,7 @@ pub(super) fn scan_len(
         if next >= SHARDS || found >= count.max(1) {
             return None;
         }
-        let shard = alive(keys, keys.database(database), next);
+        let shard = keys.alive_of(database, next);
         next += 1;
         let lengths: Vec<usize> = shard.map(|entry| entry.key().len()).collect();
         found += lengths.len() as u64;
@@ -54,7 +90,7 @@ pub(super) fn scan_len(
 
 /// How long the answer of [`range`] is, counted until it is above `enough`.
 pub(super) fn range_len(
-    keys: &Keyspace,
+    keys: Lens<'_>,
     database: u8,
     start: &[u8],
     end: Bound<&[u8]>,
@@ -63,9 +99,7 @@ pub(super) fn range_len(
     enough: usize,
 ) -> usize {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let ordered = keys.database(database).map(|d| d.between(start, end));
-    let entries = ordered.into_iter().flatten();
-    let alive = entries.filter(|entry| entry.is_alive(keys.now_ms));
+    let alive = keys.alive_between(database, start, end);
     let lengths = alive.take(limit).map(|entry| match keys_only {
         true => entry.key().len(),
         false => {
@@ -78,68 +112,101 @@ pub(super) fn range_len(
 
 /// Keys in byte order, and whether more follow.
 pub(super) fn range(
-    keys: &Keyspace,
+    keys: Lens<'_>,
     database: u8,
     start: &[u8],
     end: Bound<&[u8]>,
     limit: u64,
     keys_only: bool,
 ) -> ReplyValue {
-    let mut items = Vec::new();
-    let mut bytes = 0;
-    let mut more = false;
-    let ordered = keys.database(database).map(|d| d.between(start, end));
-    let entries = ordered.into_iter().flatten();
-    for entry in entries.filter(|entry| entry.is_alive(keys.now_ms)) {
-        let key = entry.key();
-        more = items.len() as u64 >= limit || bytes >= RANGE_BYTES;
-        if more {
-            break;
+    let mut range = Range::new(limit, keys_only);
+    let ended = range.take(keys, database, start, end, usize::MAX);
+    range.answer(ended == Taken::More)
+}
+
+/// What a range has found so far.
+#[derive(Debug)]
+pub(super) struct Range {
+    items: Vec<ReplyValue>,
+    bytes: usize,
+    limit: u64,
+    keys_only: bool,
+}
+
+/// How far a range has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// There are no more keys.
+    All,
+    /// There are more than it may answer.
+    More,
+    /// It has looked at as many as it was to look at; the next one is not before this.
+    Upto(Bytes),
+}
+
+impl Range {
+    pub(super) fn new(limit: u64, keys_only: bool) -> Range {
+        Range {
+            items: Vec::new(),
+            bytes: 0,
+            limit,
+            keys_only,
         }
-        bytes += key.len();
-        items.push(match keys_only {
-            true => key_bulk(key),
-            false => {
-                bytes += entry.value().len();
-                let fields = meta(Value::of(&entry), true);
-                ReplyValue::Array([key_bulk(key)].into_iter().chain(fields).collect())
-            }
-        });
     }
-    ReplyValue::Array(vec![ReplyValue::Array(items), count(usize::from(more))])
+
+    /// Takes in keys from `start` on, at most `most` of them.
+    pub(super) fn take(
+        &mut self,
+        keys: Lens<'_>,
+        database: u8,
+        start: &[u8],
+        end: Bound<&[u8]>,
+        most: usize,
+    ) -> Taken {
+        for (taken, entry) in keys.alive_between(database, start, end).enumerate() {
+            let key = entry.key();
+            if self.items.len() as u64 >= self.limit || self.bytes >= RANGE_BYTES {
+                return Taken::More;
+            }
+            if taken == most {
+                return Taken::Upto(Bytes::copy_from_slice(key));
+            }
+            self.bytes += key.len();
+            self.items.push(match self.keys_only {
+                true => key_bulk(key),
+                false => {
+                    self.bytes += entry.value().len();
+                    let fields = meta(Value::of(&entry), true);
+                    ReplyValue::Array([key_bulk(key)].into_iter().chain(fields).collect())
+                }
+            });
+        }
+        Taken::All
+    }
+
+    pub(super) fn answer(self, more: bool) -> ReplyValue {
+        let more = count(usize::from(more));
+        ReplyValue::Array(vec![ReplyValue::Array(self.items), more])
+    }
 }
 
 /// See [`pick_key`].
-pub(super) fn random_key(keys: &Keyspace, database: u8, nonce: u64) -> ReplyValue {
+pub(super) fn random_key(keys: Lens<'_>, database: u8, nonce: u64) -> ReplyValue {
     pick_key(keys, database, nonce).map_or(ReplyValue::Nil, key_bulk)
 }
 
 /// A key that the nonce picks: the shard of the keys that have it as their hash, within that the key
 /// whose hash differs least in its lower half. That costs one shard, not the whole keyspace.
-pub(super) fn pick_key(keys: &Keyspace, database: u8, nonce: u64) -> Option<&[u8]> {
+pub(super) fn pick_key(keys: Lens<'_>, database: u8, nonce: u64) -> Option<&[u8]> {
     let first = shard_of(nonce);
     let mask = (nonce & u64::from(u32::MAX)) as u32;
     let mut shards = (0..SHARDS).map(|step| (first + step) % SHARDS);
-    let database = keys.database(database);
     let picked = shards.find_map(|shard| {
-        let entries = alive(keys, database, shard);
-        let tagged =
-            entries.map(|entry| (database.map_or(0, |d| d.tag(&entry)) ^ mask, entry.key()));
+        let entries = keys.alive_of(database, shard);
+        let tagged = entries.map(|entry| (keys.tag(&entry) ^ mask, entry.key()));
         tagged.min()
     });
     picked.map(|(_, key)| key)
-}
-
-fn alive<'a>(
-    keys: &Keyspace,
-    database: Option<&'a Database>,
-    shard: usize,
-) -> impl Iterator<Item = Entry<'a>> + use<'a> {
-    let now_ms = keys.now_ms;
-    let entries = database
-        .into_iter()
-        .flat_map(move |database| database.shard(shard));
-    entries.filter(move |entry| entry.is_alive(now_ms))
 }
 
 fn key_bulk(key: &[u8]) -> ReplyValue {

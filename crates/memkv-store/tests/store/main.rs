@@ -12,3 +12,4 @@ mod reference;
 mod shared;
 mod snapshot;
 mod support;
+mod views;

@@ -9,10 +9,10 @@ use memkv_store::{
 use crate::support::{Recorder, open};
 
 /// Numbers without a pattern.
-struct Draws(u64);
+pub(crate) struct Draws(pub(crate) u64);
 
 impl Draws {
-    fn draw(&mut self, below: u64) -> u64 {
+    pub(crate) fn draw(&mut self, below: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -20,11 +20,11 @@ impl Draws {
         (self.0 >> 33) % below
     }
 
-    fn key(&mut self) -> Bytes {
+    pub(crate) fn key(&mut self) -> Bytes {
         format!("k{}", self.draw(60)).into()
     }
 
-    fn value(&mut self) -> Bytes {
+    pub(crate) fn value(&mut self) -> Bytes {
         vec![self.draw(256) as u8; self.draw(700) as usize].into()
     }
 
@@ -63,7 +63,7 @@ impl Draws {
         }
     }
 
-    fn command(&mut self) -> Command {
+    pub(crate) fn command(&mut self) -> Command {
         if self.draw(6) > 0 {
             return self.plain();
         }
