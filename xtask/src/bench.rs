@@ -14,6 +14,7 @@ const COMMANDS: &[(&str, bool)] = &[
     ("memory", true),
     ("http", false),
     ("snapshot", false),
+    ("neighbour", true),
     ("soak", false),
 ];
 

@@ -22,6 +22,7 @@ mod http;
 mod load;
 mod machine;
 mod memory;
+mod neighbour;
 mod probe;
 mod protocol;
 mod restart;
@@ -55,6 +56,8 @@ enum Command {
     Http(http::Options),
     /// What a snapshot of the whole data set costs the writers.
     Snapshot(snapshot::Options),
+    /// What one client that asks for much costs the others.
+    Neighbour(neighbour::Options),
     /// Full load for a long time: no election, no failed request.
     Soak(soak::Options),
     /// A server that answers every HTTP request with the same body.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Growth(options) => growth::run(&options),
         Command::Http(options) => http::run(&options),
         Command::Snapshot(options) => snapshot::run(&options),
+        Command::Neighbour(options) => neighbour::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Bare(options) => bare::run(&options),
     };
