@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 
 /// Inputs per target: half a minute for the slowest target on two cores.
-const INPUTS: u64 = 100_000;
+pub(crate) const INPUTS: u64 = 100_000;
 
 /// Mutations that one input has seen.
 const MUTATIONS: usize = 6;
@@ -17,9 +17,9 @@ const MUTATIONS: usize = 6;
 /// Longest input that comes from nowhere.
 const RANDOM_BYTES: usize = 200;
 
-/// Runs a target over `fuzz/corpus/NAME` and over [`INPUTS`] inputs. `MEMKV_FUZZ_SEED` makes it one
+/// Runs a target over `fuzz/corpus/NAME` and over so many inputs. `MEMKV_FUZZ_SEED` makes it one
 /// input alone, the one that a failure has named.
-pub(crate) fn run(name: &str, target: impl Fn(&[u8]) + Sync) {
+pub(crate) fn run(name: &str, inputs: u64, target: impl Fn(&[u8]) + Sync) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
     let corpus = corpus(&dir.join(name));
     let attempt = |what: &str, input: &[u8]| {
@@ -45,7 +45,7 @@ pub(crate) fn run(name: &str, target: impl Fn(&[u8]) + Sync) {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     thread::scope(|scope| {
         for first in 0..threads as u64 {
-            let inputs = (first..INPUTS).step_by(threads);
+            let inputs = (first..inputs).step_by(threads);
             scope.spawn(|| inputs.for_each(&seeded));
         }
     });

@@ -8,8 +8,8 @@ use crate::cargo::{root, run, target_dir};
 use crate::tally::Ran;
 
 /// The targets; each has a corpus of the same name.
-const TARGETS: [&str; 7] = [
-    "frames", "requests", "commands", "http", "txn", "config", "peers",
+const TARGETS: [&str; 8] = [
+    "frames", "requests", "commands", "http", "txn", "config", "peers", "recovery",
 ];
 
 /// Seconds per target in `cargo xtask test`: with the building it stays a small part of the whole.

@@ -9,5 +9,5 @@ mod seeded;
 
 #[test]
 fn configurations_over_the_corpus_and_seeded_inputs() {
-    seeded::run("config", config::target);
+    seeded::run("config", seeded::INPUTS, config::target);
 }

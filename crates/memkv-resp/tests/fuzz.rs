@@ -11,10 +11,10 @@ mod seeded;
 
 #[test]
 fn frames_over_the_corpus_and_seeded_inputs() {
-    seeded::run("frames", frames::target);
+    seeded::run("frames", seeded::INPUTS, frames::target);
 }
 
 #[test]
 fn requests_over_the_corpus_and_seeded_inputs() {
-    seeded::run("requests", requests::target);
+    seeded::run("requests", seeded::INPUTS, requests::target);
 }

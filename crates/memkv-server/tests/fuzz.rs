@@ -21,22 +21,22 @@ mod wire;
 
 #[test]
 fn commands_over_the_corpus_and_seeded_inputs() {
-    seeded::run("commands", commands::target);
+    seeded::run("commands", seeded::INPUTS, commands::target);
 }
 
 #[test]
 fn http_over_the_corpus_and_seeded_inputs() {
-    seeded::run("http", http::target);
+    seeded::run("http", seeded::INPUTS, http::target);
 }
 
 #[test]
 fn peers_over_the_corpus_and_seeded_inputs() {
-    seeded::run("peers", peers::target);
+    seeded::run("peers", seeded::INPUTS, peers::target);
 }
 
 #[test]
 fn transactions_over_the_corpus_and_seeded_inputs() {
-    seeded::run("txn", txn::target);
+    seeded::run("txn", seeded::INPUTS, txn::target);
 }
 
 /// What a fuzzer finds by luck, for the requests of the corpus: a pause behind each byte, and behind

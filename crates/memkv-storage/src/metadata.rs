@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile, read_exact_at, zero_fill};
 use crate::layout::METADATA_FILES;
-use crate::record::{HardState, LogId, u32_at, u64_at};
+use crate::record::{HardState, LARGEST, LogId, u32_at, u64_at};
 
 /// Most bytes of the identity blob.
 pub const MAX_IDENTITY: usize = 64 << 10;
@@ -118,7 +118,7 @@ impl Stored {
                 committed,
             }
         });
-        Some(Self {
+        let stored = Self {
             value: Metadata {
                 hard_state: vote,
                 identity: Bytes::copy_from_slice(&bytes[FIXED_LEN..]),
@@ -130,7 +130,19 @@ impl Stored {
             store: number(1),
             generation: number(2),
             purged: id(3),
-        })
+        };
+        stored.is_sane().then_some(stored)
+    }
+}
+
+impl Stored {
+    /// Whether everything that grows by one is where that can lead.
+    fn is_sane(&self) -> bool {
+        let term = self.value.hard_state.map_or(0, |vote| vote.term);
+        let numbers = [self.sequence, self.generation, self.value.boot, term];
+        let ids = [self.value.committed_hint, self.value.frontier, self.purged];
+        numbers.iter().all(|number| *number < LARGEST)
+            && ids.into_iter().flatten().all(LogId::is_sane)
     }
 }
 

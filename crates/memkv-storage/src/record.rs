@@ -26,6 +26,13 @@ impl std::fmt::Display for LogId {
     }
 }
 
+impl LogId {
+    /// Whether a log can come that far.
+    pub(crate) fn is_sane(self) -> bool {
+        self.index < LARGEST && self.term < LARGEST
+    }
+}
+
 /// One log record. Cloning shares the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -62,6 +69,10 @@ pub const RECORD_HEADER_LEN: u64 = 72;
 
 /// Records start at multiples of this, so that recovery can look for headers.
 pub(crate) const RECORD_ALIGN: u64 = 8;
+
+/// Indexes, terms and generations grow by one, so none comes near this; what says otherwise on a disk is
+/// damaged, however right its checksum. Numbers below it can be added to without care.
+pub(crate) const LARGEST: u64 = 1 << 62;
 
 /// `MKR1` on disk.
 const MAGIC: u32 = u32::from_le_bytes(*b"MKR1");
@@ -146,7 +157,11 @@ impl RecordHeader {
             previous: u32_at(bytes, 56),
             payload_crc: u32_at(bytes, 60),
         };
-        (u64::from(header.payload_len) <= MAX_PAYLOAD).then_some((header, checksum))
+        let numbers = [header.frontier, header.committed];
+        let is_sane = u64::from(header.payload_len) <= MAX_PAYLOAD
+            && header.id.is_sane()
+            && numbers.iter().all(|number| *number < LARGEST);
+        is_sane.then_some((header, checksum))
     }
 
     /// Bytes of the whole record.
@@ -221,6 +236,22 @@ mod tests {
         assert_eq!(RecordHeader::decode(&bytes, 8, 42), None);
         assert_eq!(RecordHeader::decode(&bytes, 7, 43), None);
         assert_eq!(RecordHeader::decode(&bytes[..71], 7, 42), None);
+    }
+
+    #[test]
+    fn numbers_without_end_are_refused_though_their_checksums_are_right() {
+        let change: [fn(&mut RecordHeader); 4] = [
+            |header| header.id.index = LARGEST,
+            |header| header.id.term = u64::MAX,
+            |header| header.frontier = u64::MAX,
+            |header| header.committed = u64::MAX,
+        ];
+        for change in change {
+            let mut changed = header();
+            change(&mut changed);
+            let (bytes, _) = changed.encode(42);
+            assert_eq!(RecordHeader::decode(&bytes, 7, 42), None, "{changed:?}");
+        }
     }
 
     #[test]

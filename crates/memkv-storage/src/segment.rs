@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use crate::disk::{DiskFile, read_exact_at};
 use crate::record::{
-    LogId, RECORD_ALIGN, RECORD_HEADER_LEN, Record, RecordHeader, looks_like_header, u32_at, u64_at,
+    LARGEST, LogId, RECORD_ALIGN, RECORD_HEADER_LEN, Record, RecordHeader, looks_like_header,
+    u32_at, u64_at,
 };
 
 /// Bytes before the first record: one sector, which disks write as a whole.
@@ -82,7 +83,7 @@ impl SegmentHeader {
         bytes
     }
 
-    /// `None` if the bytes are not a complete header.
+    /// `None` if the bytes are not a complete header, or name an index or a generation that none has.
     pub(crate) fn decode(bytes: &[u8; SEGMENT_HEADER_LEN as usize]) -> Option<Self> {
         if &bytes[..8] != MAGIC || u32_at(bytes, CRC_AT) != crc32fast::hash(&bytes[..CRC_AT]) {
             return None;
@@ -94,6 +95,10 @@ impl SegmentHeader {
             leader: number(5),
             index: number(6),
         };
+        let numbers = [number(1), number(3)];
+        if !previous.is_sane() || numbers.iter().any(|number| *number >= LARGEST) {
+            return None;
+        }
         Some(Self {
             store: number(0),
             generation: number(1),

@@ -154,6 +154,9 @@ impl SnapshotReader {
             term: u64_at(&header, 16),
             leader: u64_at(&header, 24),
         };
+        if !last.is_sane() {
+            return Err(damaged(0, "it claims more entries than a log can have"));
+        }
         let meta = SnapshotMeta {
             last,
             extra: extra.into(),
