@@ -28,6 +28,8 @@ pub enum Bug {
     TrustOldDisk = 9,
     /// Entries that are not in memory are read on the thread of consensus.
     WaitForTheLog = 10,
+    /// The leader works on the first newcomer's seat only, and no newcomer ever gives its seat up.
+    StopAtFirstSeat = 11,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

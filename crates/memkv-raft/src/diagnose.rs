@@ -1,7 +1,8 @@
 //! Says why there is no leader, in words that tell the operator what to do, and notices that this
-//! node's place was given to another while it was away.
+//! node's place was given to another, or given up, while it was away.
 //!
-//! Never changes anything but words: who votes and who leads is the engine's business.
+//! Never changes who votes and who leads: that is the engine's business. Invariant: what ends the node
+//! here is proved by the cluster's own address book, however old the copy that a peer has of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::identity::uuid_text;
 use crate::life::Stage;
 use crate::node::Inner;
 use crate::wire::HelloReply;
-use crate::{FatalError, Peer};
+use crate::{FatalError, Peer, memory};
 
 /// How often peers are asked while there is no leader. An election that goes well takes less.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -27,6 +28,11 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         let replies = greet(&inner).await;
         if let Some(replaced) = heir(&inner, &replies) {
             inner.fail(FatalError::Replaced(replaced));
+            return;
+        }
+        if let Some(why) = no_seat(&inner, &replies) {
+            let error = memory::condemn(&inner, why, FatalError::NoSeat).await;
+            inner.fail(error);
             return;
         }
         let words = match mixed(&inner, &replies) {
@@ -79,6 +85,41 @@ fn heir(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Option
         }
     }
     None
+}
+
+/// Why this node, which was admitted to the cluster, has no seat in it any more, if that is so: its id
+/// is none of a higher one's members, and ids do not come back. It never had a vote (`seats`), so the
+/// cluster misses nothing that only it has.
+fn no_seat(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Option<String> {
+    let identity = inner.peers.identity()?;
+    if identity.founder {
+        return None;
+    }
+    let (me, my_id) = (&inner.peers.me.name, identity.node_id);
+    let knows = |reply: &HelloReply| {
+        reply.is_formed() && reply.cluster == Some(identity.cluster) && lacks(reply, my_id)
+    };
+    let (peer, reply) = replies.iter().find_map(|(peer, reply)| {
+        let reply = reply.as_ref().ok().filter(|reply| knows(reply))?;
+        Some((peer, reply))
+    })?;
+    let stays = reply.members.iter().find(|member| member.name == *me);
+    let because = stays.map_or_else(String::new, |stays| {
+        format!(
+            ", because the {me} that it was to replace (node id {}) is back",
+            stays.id
+        )
+    });
+    Some(format!(
+        "{} says that node id {my_id} has no seat in the cluster any more{because}: this directory \
+         was silent for too long",
+        peer.name,
+    ))
+}
+
+/// Whether a peer's address book says that this id is gone for good.
+fn lacks(reply: &HelloReply, id: u64) -> bool {
+    reply.highest_id >= id && !reply.members.iter().any(|member| member.id == id)
 }
 
 /// Whether peers belong to another cluster than this node.
@@ -160,7 +201,21 @@ mod tests {
             cluster: Some([1; 16]),
             leader: None,
             members: Vec::new(),
+            highest_id: 7,
         })
+    }
+
+    #[test]
+    fn an_id_is_gone_only_for_who_knew_it() {
+        let reply = reply(true).unwrap();
+        assert!(lacks(&reply, 7), "it has seen 7 and has none");
+        assert!(!lacks(&reply, 8), "it has not come so far");
+        let members = vec![crate::wire::MemberInfo {
+            id: 7,
+            name: "c".to_owned(),
+            addr: "c:1".to_owned(),
+        }];
+        assert!(!lacks(&HelloReply { members, ..reply }, 7));
     }
 
     #[test]

@@ -108,6 +108,10 @@ pub enum FatalError {
         "{0}. The next start sets this directory aside, and the cluster replaces the node. Where all nodes were put back to copies on purpose, remove the files `peers` and `condemned` of every node first"
     )]
     OldDisk(String),
+    /// The cluster has given up the seat that it had kept for this node. The directory is marked: the
+    /// next start sets it aside.
+    #[error("{0}. The next start sets this directory aside and asks for a new place")]
+    NoSeat(String),
     /// The engine stopped.
     #[error("the consensus engine stopped: {0}")]
     Engine(String),

@@ -90,6 +90,8 @@ impl Inner {
     /// What this node says of itself: what its directory holds, whether or not its engine is up.
     fn hello(&self) -> Option<HelloReply> {
         let (stage, cluster) = self.life.stage()?;
+        // Before the members: an id that it covers and that they lack is gone for good.
+        let highest_id = self.replica.book().highest_id();
         Some(HelloReply {
             name: self.peers.me.name.clone(),
             id: self.peers.my_id(),
@@ -98,6 +100,7 @@ impl Inner {
             cluster,
             leader: self.leader_id(),
             members: self.peers.members(),
+            highest_id,
         })
     }
 }

@@ -54,6 +54,7 @@ mod publish;
 mod read;
 mod replica;
 mod rounds;
+mod seats;
 mod session;
 mod space;
 mod stats;

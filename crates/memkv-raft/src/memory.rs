@@ -243,16 +243,25 @@ pub(crate) fn answer(inner: &Inner, from: u64) -> Frame {
 /// Compares this node's disk with what the peers remember, and marks an old one so that the next start
 /// sets it aside.
 pub(crate) async fn check_disk(inner: &Inner) -> Result<(), FatalError> {
-    let Some(why) = is_outdated(inner).await else {
-        return Ok(());
-    };
+    match is_outdated(inner).await {
+        Some(why) => Err(condemn(inner, why, FatalError::OldDisk).await),
+        None => Ok(()),
+    }
+}
+
+/// Marks this node's directory so that the next start sets it aside; the error that ends this one.
+pub(crate) async fn condemn(
+    inner: &Inner,
+    why: String,
+    error: impl FnOnce(String) -> FatalError,
+) -> FatalError {
     let (disk, layout, text) = (inner.disk.clone(), inner.config.layout.clone(), why.clone());
     let write = move || memkv_storage::condemn(&*disk, &layout, &text);
-    Err(match blocking(&inner.env, write).await {
-        Ok(Ok(())) => FatalError::OldDisk(why),
+    match blocking(&inner.env, write).await {
+        Ok(Ok(())) => error(why),
         Ok(Err(error)) => FatalError::Disk(format!("{why}; {error}")),
         Err(error) => FatalError::Disk(format!("{why}; {error}")),
-    })
+    }
 }
 
 /// Asks all peers that can be reached, and says why this node's disk is an old one, if it is.

@@ -1,5 +1,5 @@
 //! The leader's duties towards the cluster: writes the first entry, finishes what a dead leader
-//! began, and swaps silent members for their successors.
+//! began, and swaps silent members for their successors (`seats` decides how).
 //!
 //! Every step looks at what the log says now and does the next thing that is missing, so it may be
 //! interrupted anywhere and goes on under any leader.
@@ -14,6 +14,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::engine::{Membership, Raft};
 use crate::node::Inner;
+use crate::seats::{self, Arrivals, Known, Step};
 
 /// How often the leader looks.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -27,6 +28,7 @@ const CAUGHT_UP_ENTRIES: u64 = 64;
 /// Looks after the cluster whenever this node leads.
 pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
     let mut leader_changed = inner.leader.subscribe();
+    let mut arrivals = Arrivals::default();
     loop {
         let interval = if inner.is_formed() {
             INTERVAL
@@ -43,12 +45,14 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
             () = tokio::time::sleep(interval) => {}
         }
         if inner.leads() {
-            look(&inner, &raft).await;
+            look(&inner, &raft, &mut arrivals).await;
+        } else {
+            arrivals.forget();
         }
     }
 }
 
-async fn look(inner: &Arc<Inner>, raft: &Raft) {
+async fn look(inner: &Arc<Inner>, raft: &Raft, arrivals: &mut Arrivals) {
     let (formed, members) = {
         let book = inner.replica.book();
         (
@@ -60,26 +64,81 @@ async fn look(inner: &Arc<Inner>, raft: &Raft) {
         form(inner).await;
         return;
     }
-    let membership = raft
-        .metrics()
-        .borrow_watched()
-        .membership_config
-        .membership()
-        .clone();
+    let mut membership = membership(raft);
     if membership.get_joint_config().len() > 1 {
         finish_joint(raft, &membership).await;
         return;
     }
-    collect_abandoned(inner, raft, &members, &membership).await;
-    for newcomer in members.iter().filter(|member| member.pending) {
-        let old = members
-            .iter()
-            .find(|member| !member.pending && member.name == newcomer.name);
-        if let Some(old) = old {
-            replace(inner, raft, &members, &membership, old, newcomer).await;
-            // One at a time.
-            return;
-        }
+    arrivals.note(&members);
+    let abandoned = abandoned(&members, &membership);
+    if !abandoned.is_empty() {
+        remove_abandoned(inner, raft, abandoned).await;
+        membership = self::membership(raft);
+    }
+    let view = View {
+        inner,
+        raft,
+        arrivals,
+        voters: membership.voter_ids().collect(),
+        membership: &membership,
+    };
+    if let Some(step) = seats::next(&members, &view) {
+        take(inner, raft, &members, step).await;
+    }
+}
+
+/// The engine's newest membership.
+fn membership(raft: &Raft) -> Membership {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.membership().clone()
+}
+
+/// What this leader knows of its cluster at this moment.
+struct View<'a> {
+    inner: &'a Inner,
+    raft: &'a Raft,
+    arrivals: &'a Arrivals,
+    membership: &'a Membership,
+    voters: BTreeSet<u64>,
+}
+
+impl Known for View<'_> {
+    fn voters(&self) -> &BTreeSet<u64> {
+        &self.voters
+    }
+
+    fn is_sent_the_log(&self, id: u64) -> bool {
+        self.membership.get_node(&id).is_some()
+    }
+
+    fn has_caught_up(&self, id: u64) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(last) = metrics.last_log_index else {
+            return false;
+        };
+        let matched = metrics
+            .replication
+            .as_ref()
+            .and_then(|all| all.get(&id)?.as_ref());
+        matched.is_some_and(|matched| matched.index + CAUGHT_UP_ENTRIES >= last)
+    }
+
+    fn silent_for(&self, id: u64) -> Duration {
+        self.inner.silent_for(id)
+    }
+
+    fn pending_for(&self, id: u64) -> Duration {
+        self.arrivals.pending_for(id)
+    }
+
+    fn replace_after(&self) -> Duration {
+        self.inner.config.replace_after
+    }
+
+    fn election_timeout(&self) -> Duration {
+        self.inner.config.election_timeout
     }
 }
 
@@ -122,21 +181,15 @@ async fn finish_joint(raft: &Raft, membership: &Membership) {
     }
 }
 
-/// Takes out of the engine what the book no longer knows: learners whose admission was replaced.
-async fn collect_abandoned(
-    inner: &Inner,
-    raft: &Raft,
-    members: &[Member],
-    membership: &Membership,
-) {
+/// What the book no longer knows: learners whose admission was replaced or given up.
+fn abandoned(members: &[Member], membership: &Membership) -> BTreeSet<u64> {
     let known: BTreeSet<u64> = members.iter().map(|member| member.id).collect();
-    let abandoned: BTreeSet<u64> = membership
-        .learner_ids()
-        .filter(|id| !known.contains(id))
-        .collect();
-    if abandoned.is_empty() {
-        return;
-    }
+    let learners = membership.learner_ids();
+    learners.filter(|id| !known.contains(id)).collect()
+}
+
+/// Takes them out of the engine.
+async fn remove_abandoned(inner: &Inner, raft: &Raft, abandoned: BTreeSet<u64>) {
     tracing::info!(?abandoned, leader = %inner.peers.me.name, "removing abandoned learners");
     let removal = ChangeMembers::RemoveNodes(abandoned);
     if let Err(error) = raft.change_membership(removal, false).await {
@@ -144,111 +197,37 @@ async fn collect_abandoned(
     }
 }
 
-/// The next step of putting `newcomer` in the place of `old`: learner, caught up, one joint change,
-/// address book.
-async fn replace(
-    inner: &Inner,
-    raft: &Raft,
-    members: &[Member],
-    membership: &Membership,
-    old: &Member,
-    newcomer: &Member,
-) {
-    let voters: BTreeSet<u64> = membership.voter_ids().collect();
-    let leaving = leaving(&voters, members, old.id);
-    let votes = voters.contains(&newcomer.id);
-    if votes && leaving.is_empty() {
-        let op = SystemOp::ReplaceNode {
-            old: old.id,
-            new: newcomer.id,
-        };
-        if let Ok(Ok(outcome)) = inner.batcher.propose_system(op).await {
-            tracing::info!(name = %old.name, old = old.id, new = newcomer.id, ?outcome, "replaced a node");
-        }
-        return;
-    }
-    let is_silent = |id: &u64| inner.silent_for(*id) >= inner.config.replace_after;
-    if !is_silent(&old.id) || !leaving.iter().all(is_silent) {
-        // It came back: two nodes claim one name, and the one with the data stays.
-        return;
-    }
-    if membership.get_node(&newcomer.id).is_none() {
-        let learner = openraft::impls::EmptyNode {};
-        if let Err(error) = raft.add_learner(newcomer.id, learner, false).await {
-            tracing::debug!(%error, "adding a learner has to wait");
-        }
-        return;
-    }
-    let ready = votes || caught_up(raft, newcomer.id);
-    if !ready || !majority_without(inner, &voters, &leaving) {
-        return;
-    }
-    let target: BTreeSet<u64> = voters
-        .difference(&leaving)
-        .copied()
-        .chain([newcomer.id])
-        .collect();
-    match raft.change_membership(target, false).await {
-        Ok(_) => tracing::info!(name = %old.name, id = newcomer.id, "the newcomer votes now"),
-        Err(error) => tracing::debug!(%error, "the replacement has to wait"),
-    }
-}
-
-/// The voters that must go for a newcomer: the member of record `old`, and earlier newcomers of its
-/// name that were wiped after they came to vote and before the book said so. The book has forgotten
-/// those, and nobody else is missing from it.
-fn leaving(voters: &BTreeSet<u64>, members: &[Member], old: u64) -> BTreeSet<u64> {
-    let stays = |id: &u64| *id != old && members.iter().any(|member| member.id == *id);
-    voters.iter().copied().filter(|id| !stays(id)).collect()
-}
-
-fn caught_up(raft: &Raft, id: u64) -> bool {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let Some(last) = metrics.last_log_index else {
-        return false;
+/// Takes the next step of a replacement.
+async fn take(inner: &Inner, raft: &Raft, members: &[Member], step: Step) {
+    let name = |id: u64| {
+        let member = members.iter().find(|member| member.id == id);
+        member.map_or_else(String::new, |member| member.name.clone())
     };
-    let matched = metrics
-        .replication
-        .as_ref()
-        .and_then(|all| all.get(&id)?.as_ref());
-    matched.is_some_and(|matched| matched.index + CAUGHT_UP_ENTRIES >= last)
-}
-
-/// Whether a majority of the voters is alive when those in `without` are not counted.
-fn majority_without(inner: &Inner, voters: &BTreeSet<u64>, without: &BTreeSet<u64>) -> bool {
-    let alive = voters
-        .difference(without)
-        .filter(|id| inner.silent_for(**id) < inner.config.election_timeout)
-        .count();
-    alive > voters.len() / 2
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn member(id: u64, name: &str, pending: bool) -> Member {
-        Member {
-            id,
-            name: name.to_owned(),
-            addr: "127.0.0.1:1".to_owned(),
-            pending,
+    match step {
+        Step::Record { old, new } => {
+            let op = SystemOp::ReplaceNode { old, new };
+            if let Ok(Ok(outcome)) = inner.batcher.propose_system(op).await {
+                tracing::info!(name = %name(old), old, new, ?outcome, "replaced a node");
+            }
         }
-    }
-
-    #[test]
-    fn a_newcomer_that_was_wiped_before_the_book_named_it_goes_with_the_next() {
-        let book = [
-            member(1, "a", false),
-            member(2, "b", false),
-            member(3, "c", false),
-            member(9, "c", true),
-        ];
-        let leaving_of = |voters: &[u64]| leaving(&voters.iter().copied().collect(), &book, 3);
-        assert_eq!(leaving_of(&[1, 2, 3]), BTreeSet::from([3]));
-        // 7 was a newcomer too, and had taken the vote of 3.
-        assert_eq!(leaving_of(&[1, 2, 7]), BTreeSet::from([7]));
-        assert_eq!(leaving_of(&[1, 2, 9]), BTreeSet::new());
+        Step::AddLearner { new } => {
+            let learner = openraft::impls::EmptyNode {};
+            if let Err(error) = raft.add_learner(new, learner, false).await {
+                tracing::debug!(%error, "adding a learner has to wait");
+            }
+        }
+        Step::Promote { new, voters } => match raft.change_membership(voters, false).await {
+            Ok(_) => tracing::info!(name = %name(new), id = new, "the newcomer votes now"),
+            Err(error) => tracing::debug!(%error, "the replacement has to wait"),
+        },
+        Step::GiveUp { old, new } => {
+            let op = SystemOp::GiveUpSeat { node: new };
+            if let Ok(Ok(outcome)) = inner.batcher.propose_system(op).await {
+                tracing::info!(
+                    name = %name(old), stays = old, gone = new, ?outcome,
+                    "a newcomer has lost its seat: it is silent, and the node that it was to replace is back"
+                );
+            }
+        }
     }
 }

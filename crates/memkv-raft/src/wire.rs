@@ -234,6 +234,8 @@ pub(crate) struct HelloReply {
     pub(crate) leader: Option<u64>,
     /// Members as it knows them, pending ones included.
     pub(crate) members: Vec<MemberInfo>,
+    /// The highest id that any member ever had, as far as it knows.
+    pub(crate) highest_id: u64,
 }
 
 impl HelloReply {
@@ -250,6 +252,7 @@ impl HelloReply {
         put_option(out, self.cluster, |out, cluster| out.put_slice(&cluster));
         put_option(out, self.leader, BytesMut::put_u64_le);
         put_members(out, &self.members);
+        out.put_u64_le(self.highest_id);
     }
 
     pub(crate) fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
@@ -261,6 +264,7 @@ impl HelloReply {
             cluster: reader.option("cluster", |reader| reader.array("cluster"))?,
             leader: reader.option("leader", |reader| reader.u64("leader"))?,
             members: read_members(reader)?,
+            highest_id: reader.u64("highest id")?,
         })
     }
 }

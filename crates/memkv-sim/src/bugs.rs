@@ -3,7 +3,7 @@
 
 /// A bug's name on the command line, and how it is switched on.
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 15] = {
+const BUGS: [(&str, fn()); 16] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
     [
         ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
@@ -37,6 +37,9 @@ const BUGS: [(&str, fn()); 15] = {
         }),
         ("wait-for-the-log", || {
             raft::set(Some(raft::Bug::WaitForTheLog))
+        }),
+        ("stop-at-first-seat", || {
+            raft::set(Some(raft::Bug::StopAtFirstSeat))
         }),
         ("forget-commit", || raft::set(Some(raft::Bug::ForgetCommit))),
     ]

@@ -309,6 +309,14 @@ impl Cluster {
             self.wipe(slot);
             return;
         }
+        if let FatalError::NoSeat(_) = error {
+            if self.hosts[slot].lock().loss.is_none() {
+                let seen = format!("{} has lost its own: {error}", name(slot));
+                return self.violated("only a newcomer gives its seat up", seen);
+            }
+            self.trace.count("newcomers told that they have no seat");
+            return self.restart(slot, self.death(), "it has no seat");
+        }
         if let FatalError::OldDisk(_) = error {
             if !std::mem::take(&mut self.hosts[slot].lock().is_old) {
                 let seen = format!("{}, and nobody put it back: {error}", name(slot));

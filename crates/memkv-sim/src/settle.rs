@@ -253,6 +253,7 @@ fn serving(cluster: &Cluster) -> bool {
                 && now.voters[0].len() == cluster.nodes()
                 && now.voters[0].contains(&now.node_id)
                 && cluster.hosts[*slot].lock().loss.is_none()
+                && node.read_stale(|store| store.book().members().all(|member| !member.pending))
         })
 }
 

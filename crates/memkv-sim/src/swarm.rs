@@ -45,11 +45,13 @@ pub enum Fault {
     OldDisk,
     /// Reads from a disk take up to a second each, for a while.
     SlowReads,
+    /// A member starts on an empty directory, and then on its real one.
+    FalseStart,
 }
 
 impl Fault {
     /// All faults, with their weight against each other.
-    const ALL: [(Fault, u64); 17] = [
+    const ALL: [(Fault, u64); 18] = [
         (Fault::Crash, 4),
         (Fault::CrashLeader, 3),
         (Fault::PowerLoss, 1),
@@ -67,13 +69,19 @@ impl Fault {
         (Fault::FullDisk, 1),
         (Fault::OldDisk, 1),
         (Fault::SlowReads, 1),
+        (Fault::FalseStart, 1),
     ];
 
     /// Whether it makes sense in a cluster of one.
     fn fits_one(self) -> bool {
         !matches!(
             self,
-            Fault::Partition | Fault::Flap | Fault::Storm | Fault::CrashOnRequest | Fault::OldDisk
+            Fault::Partition
+                | Fault::Flap
+                | Fault::Storm
+                | Fault::CrashOnRequest
+                | Fault::OldDisk
+                | Fault::FalseStart
         )
     }
 }

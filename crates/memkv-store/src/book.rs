@@ -58,6 +58,12 @@ impl Book {
         self.seats.values().map(|seat| &seat.member)
     }
 
+    /// The highest id that any node ever had. One that is not above it and not in the book is gone for
+    /// good.
+    pub fn highest_id(&self) -> u64 {
+        self.highest_id
+    }
+
     /// The node with this id.
     pub fn member(&self, id: u64) -> Option<&Member> {
         self.seats.get(&id).map(|seat| &seat.member)
@@ -207,6 +213,16 @@ impl Book {
         if let Some(seat) = self.seats.get_mut(&new) {
             seat.member.pending = false;
         }
+        Ok(())
+    }
+
+    /// Takes a pending newcomer out.
+    pub(crate) fn give_up(&mut self, node: u64) -> Result<(), Refusal> {
+        let member = self.member(node).ok_or(Refusal::UnknownNode { node })?;
+        if !member.pending {
+            return Err(Refusal::WrongStanding { node });
+        }
+        self.seats.remove(&node);
         Ok(())
     }
 
@@ -364,6 +380,21 @@ mod tests {
         let after = book.clone();
         assert_eq!(book.replace(1, 10), Ok(()), "repeated");
         assert_eq!(book, after);
+    }
+
+    #[test]
+    fn only_a_pending_node_gives_its_seat_up() {
+        let mut book = formed();
+        assert_eq!(admit(&mut book, 10, "a", 1), Ok(10));
+        assert_eq!(book.give_up(1), Err(Refusal::WrongStanding { node: 1 }));
+        assert_eq!(book.give_up(11), Err(Refusal::UnknownNode { node: 11 }));
+        assert_eq!(book.give_up(10), Ok(()));
+        assert_eq!(book.give_up(10), Err(Refusal::UnknownNode { node: 10 }));
+        assert_eq!((book.pending_by_name("a"), book.highest_id()), (None, 10));
+        // The same newcomer gets another id when it asks again.
+        assert_eq!(admit(&mut book, 12, "a", 1), Ok(12));
+        assert_eq!(book.replace(1, 12), Ok(()));
+        assert_eq!(book.give_up(12), Err(Refusal::WrongStanding { node: 12 }));
     }
 
     #[test]

@@ -215,6 +215,10 @@ impl Store {
                 .book
                 .remove(node)
                 .map(|()| self.sessions.close_node(node)),
+            SystemOp::GiveUpSeat { node } => self
+                .book
+                .give_up(node)
+                .map(|()| self.sessions.close_node(node)),
             SystemOp::SetAddress { node, addr } => self.book.set_address(node, addr),
         };
         outcome(result.map(|()| SystemOutcome::Done))

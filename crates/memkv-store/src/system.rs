@@ -76,6 +76,11 @@ pub enum SystemOp {
         /// The node that goes.
         node: u64,
     },
+    /// Takes a pending newcomer out of the book, with its session. No effect on a member of record.
+    GiveUpSeat {
+        /// The newcomer.
+        node: u64,
+    },
     /// Records a node's new address.
     SetAddress {
         /// The node that moved.
@@ -143,9 +148,10 @@ pub enum Refusal {
         /// The node asked for.
         node: u64,
     },
-    /// The node that should go is pending, or the one that should come is not.
+    /// The node is pending where a member of record is needed, or the other way round.
     #[error(
-        "node {node} does not have the standing for this; only a pending node replaces a member"
+        "node {node} does not have the standing for this; only a pending node replaces a member or \
+         gives its seat up"
     )]
     WrongStanding {
         /// The node.
@@ -178,6 +184,7 @@ const ADMIT_NODE: u8 = 4;
 const REPLACE_NODE: u8 = 5;
 const REMOVE_NODE: u8 = 6;
 const SET_ADDRESS: u8 = 7;
+const GIVE_UP_SEAT: u8 = 8;
 
 impl SystemOp {
     /// The operation's bytes, as a node sends them to the one that proposes.
@@ -223,6 +230,7 @@ impl SystemOp {
             }
             SystemOp::ReplaceNode { old, new } => put_numbers(out, REPLACE_NODE, &[*old, *new]),
             SystemOp::RemoveNode { node } => put_numbers(out, REMOVE_NODE, &[*node]),
+            SystemOp::GiveUpSeat { node } => put_numbers(out, GIVE_UP_SEAT, &[*node]),
             SystemOp::SetAddress { node, addr } => {
                 put_numbers(out, SET_ADDRESS, &[*node]);
                 put_prefixed(out, addr.as_bytes());
@@ -258,6 +266,9 @@ impl SystemOp {
                 new: reader.varint("node id")?,
             },
             REMOVE_NODE => SystemOp::RemoveNode {
+                node: reader.varint("node id")?,
+            },
+            GIVE_UP_SEAT => SystemOp::GiveUpSeat {
                 node: reader.varint("node id")?,
             },
             SET_ADDRESS => SystemOp::SetAddress {
@@ -355,6 +366,7 @@ mod tests {
                 new: 1 << 40,
             },
             SystemOp::RemoveNode { node: 0 },
+            SystemOp::GiveUpSeat { node: 1 << 40 },
             SystemOp::SetAddress {
                 node: 2,
                 addr: String::new(),

@@ -5,6 +5,7 @@
 //! Invariant: every fault is counted and traced when it is inflicted.
 
 mod disks;
+mod false_start;
 mod links;
 
 use std::sync::Arc;
@@ -139,6 +140,7 @@ impl Nemesis {
             Fault::FullDisk => self.full_disks(slot),
             Fault::OldDisk => self.old_disk(slot).await,
             Fault::SlowReads => self.slow_reads(slot),
+            Fault::FalseStart => self.false_start(slot).await,
         }
     }
 

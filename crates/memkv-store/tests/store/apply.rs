@@ -281,6 +281,17 @@ fn nodes_that_leave_the_book_lose_their_sessions() {
         None,
         "its node was replaced"
     );
+    let second = store.applied_index();
+    let pending_session = open(&mut store, second, 1);
+    let gives_up = SystemOp::GiveUpSeat { node: second };
+    let done = [Event::System(0, SystemOutcome::Done)];
+    assert_eq!(apply(&mut store, &system(&[gives_up])), done);
+    assert_eq!(
+        store.session(pending_session).map(|_| ()),
+        None,
+        "its node has no seat"
+    );
+    assert_eq!(apply(&mut store, &system(&[admit(3)])), admitted(&store));
     let new = store.book().pending_by_name("n1").unwrap().id;
     let swap = [
         SystemOp::ReplaceNode { old: 1, new },
