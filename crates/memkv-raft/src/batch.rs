@@ -152,6 +152,12 @@ impl Batcher {
         self.space.of_majority(*raft.node_id(), voters)
     }
 
+    /// Whether nothing at all is proposed.
+    pub(crate) fn refuses_for_space(&self, raft: &Raft) -> bool {
+        let exhausted = [self.shortage(raft), self.space.own()];
+        exhausted.contains(&Shortage::Exhausted) || !self.space.has_room()
+    }
+
     /// Queues a group of a session's commands, in order of the calls.
     ///
     /// # Errors
@@ -262,6 +268,11 @@ impl Batcher {
             self.refuse_all(GroupOutcome::DiskExhausted);
             return None;
         }
+        if self.space.own() == Shortage::Exhausted {
+            // Others have room: one of them leads soon.
+            self.refuse_all(GroupOutcome::NotAppended);
+            return None;
+        }
         let stamp = self.clock.stamp();
         let mut queue = self.queue.lock();
         if shortage == Shortage::Low {
@@ -274,6 +285,13 @@ impl Batcher {
         while let Some(work) = queue.work.front() {
             let len = work.len();
             if !taken.is_empty() && bytes + len > ENTRY_BYTES {
+                break;
+            }
+            if !self.space.take(1, len) {
+                let rest = std::mem::take(&mut queue.work);
+                queue.bytes = bytes;
+                rest.into_iter()
+                    .for_each(|work| work.refuse(GroupOutcome::NotAppended));
                 break;
             }
             bytes += len;

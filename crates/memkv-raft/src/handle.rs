@@ -5,6 +5,7 @@
 
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -20,8 +21,13 @@ use crate::engine::{Raft, Snapshot, SnapshotMeta, codec};
 use crate::env::blocking;
 use crate::identity::uuid_text;
 use crate::node::{Inner, Leader};
+use crate::space::Shortage;
 use crate::wire::{self, Envelope, Kind, WIRE_VERSION};
 use crate::{attend, confirm, copies, formation, forward, memory, publish};
+
+/// How long a node without disk space keeps a leader waiting before it refuses, because the leader tries
+/// again at once. Less than a leader waits for an answer.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(500);
 
 /// A snapshot that a leader is sending.
 pub(crate) struct Incoming {
@@ -136,7 +142,7 @@ fn meant_for_us(inner: &Inner, envelope: &Envelope) -> Result<(), String> {
 }
 
 fn append(inner: Arc<Inner>, raft: Raft, envelope: &Envelope, body: Reader) -> Answer {
-    let (clock, arrived) = (envelope.clock, Instant::now());
+    let (clock, arrived, bytes) = (envelope.clock, Instant::now(), body.0.len());
     let (request, durable) = match codec::decode_append(body) {
         Ok(decoded) => decoded,
         Err(error) => return answer(bad(&error)),
@@ -146,6 +152,10 @@ fn append(inner: Arc<Inner>, raft: Raft, envelope: &Envelope, body: Reader) -> A
         id: request.vote.leader_id.node_id,
     };
     inner.memory.note_mark(leader.id, leader.term, durable);
+    let entries = request.entries.len();
+    if entries > 0 && !inner.space.take(entries, bytes) {
+        return no_space(&inner);
+    }
     Box::pin(async move {
         match raft.append_entries(request).await {
             Ok(response) => {
@@ -161,6 +171,16 @@ fn append(inner: Arc<Inner>, raft: Raft, envelope: &Envelope, body: Reader) -> A
             }
             Err(error) => wire::refused(&error.to_string()),
         }
+    })
+}
+
+/// Refuses what this node's disk has no room for. The leader takes it for a node that cannot be reached:
+/// nothing is acknowledged, and it tries again.
+fn no_space(inner: &Inner) -> Answer {
+    let refused = wire::refused(&inner.space.refuse(&inner.peers.me.name));
+    Box::pin(async move {
+        tokio::time::sleep(REFUSAL_PAUSE).await;
+        refused
     })
 }
 
@@ -251,6 +271,9 @@ fn snapshot_chunk(inner: Arc<Inner>, envelope: &Envelope, mut body: Reader) -> A
         Ok(fields) => fields,
         Err(error) => return answer(bad(&error)),
     };
+    if inner.space.own() == Shortage::Exhausted {
+        return no_space(&inner);
+    }
     Box::pin(async move {
         let mut slot = inner.incoming.lock().await;
         if offset == 0 {

@@ -33,8 +33,10 @@ pub struct Inspection {
     pub log: LogReader,
     /// What its log clock shows.
     pub clock: ClockInspection,
-    /// It proposes nothing, because a majority has no space left on its disks.
+    /// It proposes nothing, because a majority or itself has no space left on its disks.
     pub refuses_for_space: bool,
+    /// How often it has refused a leader's entries for lack of space.
+    pub entries_refused: u64,
     /// How long ago a quorum was last known to follow it, if it leads.
     pub quorum_silent_for: Option<Duration>,
 }
@@ -75,7 +77,8 @@ impl Node {
             durable: self.durable(),
             log: inner.storage.log.clone(),
             clock: inner.clock.inspect(),
-            refuses_for_space: inner.batcher.shortage(raft) == crate::space::Shortage::Exhausted,
+            refuses_for_space: inner.batcher.refuses_for_space(raft),
+            entries_refused: inner.space.refused(),
             quorum_silent_for: metrics
                 .last_quorum_acked
                 .as_ref()

@@ -504,6 +504,7 @@ async fn live(
         let error = format!("cannot begin the log: {error}");
         return inner.fail(FatalError::Disk(error));
     }
+    space::look(&inner).await;
     let raft = match start_engine(&inner, &identity, log_store).await {
         Ok(raft) => raft,
         Err(error) => return inner.fail(FatalError::Engine(error.to_string())),

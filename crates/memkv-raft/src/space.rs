@@ -3,12 +3,15 @@
 //!
 //! While the reserve holds, what only removes goes on, and so do expiry and what the cluster itself
 //! records: a cluster that is full is emptied by its clients. When even the reserve is in danger,
-//! nothing is proposed. Never fails an append and never stops a read or a heartbeat; it heals by itself
-//! when space is back. A leader whose own disk is low hands over to a peer whose disk is not.
+//! nothing is proposed. A node whose own disk is that full refuses entries before its engine sees them,
+//! as if it could not be reached: it acknowledges nothing, proposes nothing, and stays up. Between two
+//! looks at the disk it takes no more than the last one found. Never fails an append and never stops a
+//! read or a heartbeat; it heals by itself when space is back. A leader whose own disk is low hands over
+//! to a peer whose disk is not.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::lock::Mutex;
@@ -23,6 +26,12 @@ use crate::stop;
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Pause between two attempts to hand over because of space.
 const HAND_OVER_PAUSE: Duration = Duration::from_secs(10);
+
+/// What no entry takes: the metadata, a vote and a new segment need far less. And what has been taken
+/// from a leader and is not on the disk yet, eight requests of a mebibyte at most.
+const KEPT: u64 = memkv_storage::RESERVE_BASE - (4 << 20);
+/// What an entry takes besides its payload, at most: its header, padding, its part of a segment.
+const ENTRY_OVERHEAD: u64 = 128;
 
 /// How short a node is of space.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +66,10 @@ impl Shortage {
 #[derive(Default)]
 pub(crate) struct SpaceWatch {
     own: AtomicU8,
+    /// Bytes that the log may still take until the next look.
+    room: AtomicU64,
+    /// Requests of a leader whose entries were refused.
+    refused: AtomicU64,
     detail: Mutex<String>,
     peers: Mutex<BTreeMap<u64, Shortage>>,
 }
@@ -75,6 +88,41 @@ impl SpaceWatch {
     /// Whether this node is low.
     pub(crate) fn is_low(&self) -> bool {
         self.own() != Shortage::None
+    }
+
+    /// Notes what a look at the disk has found.
+    fn note_own(&self, space: &memkv_storage::Space) -> Shortage {
+        self.room
+            .store(space.for_log.saturating_sub(KEPT), Ordering::Relaxed);
+        self.set_own(Shortage::of(space))
+    }
+
+    /// Whether this node's disk has room for so many entries with so many bytes; then they have it.
+    pub(crate) fn take(&self, entries: usize, bytes: usize) -> bool {
+        let wanted = (entries as u64).saturating_mul(ENTRY_OVERHEAD) + bytes as u64;
+        let room = &self.room;
+        self.own() != Shortage::Exhausted
+            && room
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| {
+                    room.checked_sub(wanted)
+                })
+                .is_ok()
+    }
+
+    /// Whether there is room for another small entry.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room.load(Ordering::Relaxed) > ENTRY_OVERHEAD
+    }
+
+    /// Why this node refuses entries, for the leader that sent them.
+    pub(crate) fn refuse(&self, me: &str) -> String {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        format!("the disk of {me} is full: it takes no entries until there is space")
+    }
+
+    /// How often it has.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// This node's shortage in words; empty when there is none.
@@ -107,54 +155,77 @@ impl SpaceWatch {
     }
 }
 
+/// Looks at this node's disks once, before its engine takes anything.
+pub(crate) async fn look(inner: &Inner) -> Option<memkv_storage::Space> {
+    let snapshots = inner.storage.snapshots.clone();
+    let space = blocking(&inner.env, move || snapshots.space()).await;
+    match space.and_then(|space| space) {
+        Ok(space) => {
+            tell(inner, &space);
+            Some(space)
+        }
+        Err(error) => {
+            // Who does not know refuses nothing.
+            inner.space.room.store(u64::MAX, Ordering::Relaxed);
+            let text = format!("cannot tell how much disk space is free: {error}");
+            let mut detail = inner.space.detail.lock();
+            if *detail != text {
+                tracing::warn!("{text}");
+                *detail = text;
+            }
+            None
+        }
+    }
+}
+
+/// Takes note of how much is left, and says so if that is news.
+fn tell(inner: &Inner, space: &memkv_storage::Space) {
+    inner
+        .counters
+        .disk_free
+        .store(space.free, Ordering::Relaxed);
+    let before = inner.space.note_own(space);
+    let shortage = inner.space.own();
+    if before == shortage {
+        return;
+    }
+    let free_mib = space.free >> 20;
+    let me = &inner.peers.me.name;
+    let detail = match shortage {
+        Shortage::Exhausted => {
+            tracing::warn!(
+                free_mib,
+                "disk space is used up: this node takes no entries. Free some, or enlarge the disk"
+            );
+            format!("the disk of {me} is full: {free_mib} MiB are free")
+        }
+        Shortage::Low => {
+            tracing::warn!(
+                free_mib,
+                "disk space is low: free some, or enlarge the disk"
+            );
+            format!("the disk of {me} has {free_mib} MiB free, too little for another snapshot")
+        }
+        Shortage::None => {
+            tracing::info!(free_mib, "disk space is back");
+            String::new()
+        }
+    };
+    *inner.space.detail.lock() = detail;
+}
+
 /// Watches this node's disks until it stops.
 pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
     let mut hand_over_not_before = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let snapshots = inner.storage.snapshots.clone();
-        let space = blocking(&inner.env, move || snapshots.space()).await;
-        let space = match space.and_then(|space| space) {
-            Ok(space) => space,
-            Err(error) => {
-                tracing::warn!(%error, "cannot tell how much disk space is free");
-                continue;
-            }
+        let Some(space) = look(&inner).await else {
+            continue;
         };
-        inner
-            .counters
-            .disk_free
-            .store(space.free, Ordering::Relaxed);
-        let shortage = Shortage::of(&space);
-        if inner.space.set_own(shortage) != shortage {
-            let free_mib = space.free >> 20;
-            let me = &inner.peers.me.name;
-            let detail = match shortage {
-                Shortage::Exhausted => {
-                    tracing::warn!(
-                        free_mib,
-                        "disk space is used up: free some, or enlarge the disk"
-                    );
-                    format!("the disk of {me} is full: {free_mib} MiB are free")
-                }
-                Shortage::Low => {
-                    tracing::warn!(
-                        free_mib,
-                        "disk space is low: free some, or enlarge the disk"
-                    );
-                    format!(
-                        "the disk of {me} has {free_mib} MiB free, too little for another snapshot"
-                    )
-                }
-                Shortage::None => {
-                    tracing::info!(free_mib, "disk space is back");
-                    String::new()
-                }
-            };
-            *inner.space.detail.lock() = detail;
-        }
         let now = tokio::time::Instant::now();
-        if space.low && inner.leads() && now >= hand_over_not_before {
+        // One that can propose nothing does not wait for the next attempt.
+        let may_hand_over = now >= hand_over_not_before || space.exhausted;
+        if space.low && inner.leads() && may_hand_over {
             hand_over_not_before = now + HAND_OVER_PAUSE;
             let voters: Vec<u64> = {
                 let metrics = raft.metrics();
@@ -175,6 +246,31 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn space(for_log: u64) -> memkv_storage::Space {
+        memkv_storage::Space {
+            free: for_log,
+            reserve: 0,
+            for_log,
+            low: true,
+            exhausted: for_log < memkv_storage::RESERVE_BASE,
+        }
+    }
+
+    #[test]
+    fn between_two_looks_the_log_takes_no_more_than_there_was() {
+        let watch = SpaceWatch::default();
+        assert!(!watch.take(1, 1), "nobody has looked yet");
+        watch.note_own(&space(KEPT + (8 << 20)));
+        assert!(watch.take(1, 7 << 20));
+        assert!(!watch.take(1, 1 << 20), "with its header it is too much");
+        assert!(watch.take(1_000, 512 << 10), "what fits is taken");
+        assert!(!watch.take(8_000, 0), "small entries have headers, too");
+        watch.note_own(&space(memkv_storage::RESERVE_BASE - 1));
+        assert!(!watch.take(0, 0), "it needs what is left");
+        watch.note_own(&space(u64::MAX));
+        assert!(watch.take(1, 64 << 20), "it heals");
+    }
 
     #[test]
     fn commands_are_refused_only_when_a_majority_is_low() {

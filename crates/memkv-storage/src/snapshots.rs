@@ -409,8 +409,9 @@ impl Part {
         };
         let offset = self.len;
         let reserve = &self.store.0.reserve;
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
         let written = reserve
-            .write(|| append(&**file, offset, pieces))
+            .write_snapshot(bytes, || append(&**file, offset, pieces))
             .map_err(|error| {
                 let path = self.path.display();
                 io::Error::new(

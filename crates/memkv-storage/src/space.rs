@@ -19,6 +19,9 @@ use crate::layout::{Layout, RESERVE_FILE};
 /// default), metadata, and segment headers. The size of a snapshot is added to it.
 pub const RESERVE_BASE: u64 = 16 << 20;
 
+/// What a snapshot leaves to the log on the same disk: an append must not fail.
+const LEFT_TO_LOG: u64 = RESERVE_BASE / 4;
+
 /// What is left on the disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
@@ -27,6 +30,8 @@ pub struct Space {
     pub free: u64,
     /// Bytes that the reserve holds now; 0 after it was given up.
     pub reserve: u64,
+    /// Bytes that the log could still take, with the reserve.
+    pub for_log: u64,
     /// Whether new proposals should be refused: the reserve is gone or cannot grow to what the
     /// next snapshot needs, or what is free besides it is less than [`RESERVE_BASE`].
     pub low: bool,
@@ -75,6 +80,26 @@ impl Reserve {
         }
     }
 
+    /// The same for so many bytes of a snapshot, which may fail: it never takes the last bytes of the
+    /// log's disk.
+    pub(crate) fn write_snapshot<T>(
+        &self,
+        bytes: u64,
+        write: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let (log, snapshot) = (
+            self.disk.free_space(&self.log)?,
+            self.disk.free_space(&self.snapshot)?,
+        );
+        // One file system says the same of both.
+        let left = log.saturating_add(*self.held.lock());
+        if log == snapshot && left < bytes.saturating_add(LEFT_TO_LOG) {
+            let why = "what is left of the disk is for the log";
+            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+        }
+        self.write(write)
+    }
+
     /// How much is left. Takes the reserve again where there is room for it.
     pub(crate) fn space(&self) -> io::Result<Space> {
         self.fill();
@@ -85,6 +110,7 @@ impl Reserve {
         Ok(Space {
             free,
             reserve,
+            for_log,
             low,
             exhausted: for_log < RESERVE_BASE,
         })
