@@ -23,6 +23,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::time::Instant;
 
 use super::state_machine::SnapshotData;
 use super::streaming::{Answer, Holding, Request, Streaming};
@@ -56,9 +57,17 @@ const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// again, so this is only for what fails without having been sent.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(20);
 
+/// A transfer that fails is begun again at once, for as long as the peer is away. It is told of again
+/// after so long without any attempt.
+const QUIET: Duration = Duration::from_secs(60);
+
 /// Snapshots on their way to peers, by peer: the log behind them must stay.
 #[derive(Default)]
-pub(crate) struct Transfers(Mutex<BTreeMap<u64, Transfer>>);
+pub(crate) struct Transfers {
+    active: Mutex<BTreeMap<u64, Transfer>>,
+    /// To whom the last one began, and when.
+    told: Mutex<BTreeMap<u64, Instant>>,
+}
 
 /// A snapshot on its way.
 #[derive(Clone, Copy)]
@@ -72,7 +81,19 @@ pub(crate) struct Transfer {
 impl Transfers {
     /// All transfers that go on.
     pub(crate) fn active(&self) -> Vec<Transfer> {
-        self.0.lock().values().copied().collect()
+        self.active.lock().values().copied().collect()
+    }
+
+    /// A peer has taken the first piece of a snapshot. Whether that is news, and not another attempt.
+    fn begins(&self, peer: u64) -> bool {
+        let now = Instant::now();
+        let before = self.told.lock().insert(peer, now);
+        before.is_none_or(|before| now - before >= QUIET)
+    }
+
+    /// A peer has all of a snapshot: the next one is news.
+    fn is_done(&self, peer: u64) {
+        self.told.lock().remove(&peer);
     }
 }
 
@@ -81,7 +102,7 @@ struct TransferGuard<'a>(&'a Transfers, u64);
 
 impl Drop for TransferGuard<'_> {
     fn drop(&mut self) {
-        self.0.0.lock().remove(&self.1);
+        self.0.active.lock().remove(&self.1);
     }
 }
 
@@ -250,7 +271,7 @@ impl Link {
         };
         let total = reader.raw_len();
         let index = snapshot.meta.last_log_id.as_ref().map_or(0, |id| id.index);
-        self.transfers.0.lock().insert(
+        self.transfers.active.lock().insert(
             self.to,
             Transfer {
                 index,
@@ -287,6 +308,13 @@ impl Link {
                 put_blob(out, &chunk);
             })
             .await?;
+            if offset == 0 && self.transfers.begins(self.to) {
+                let to = self.peers.name_of(self.to);
+                tracing::info!(
+                    %to, through = index, bytes = total,
+                    "sending a snapshot: the log does not reach back to what this node lacks"
+                );
+            }
             offset = next;
         }
         let mut body = self
@@ -306,6 +334,7 @@ impl Link {
             )
             .await?;
         let vote = codec::read_vote(&mut body).map_err(|error| bad_answer(&error))?;
+        self.transfers.is_done(self.to);
         Ok(SnapshotResponse::new(vote))
     }
 }
@@ -382,8 +411,6 @@ impl RaftNetworkV2<TypeConfig> for Link {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let to = self.peers.name_of(self.to);
-        tracing::info!(%to, meta = %snapshot.meta, "sending a snapshot: the peer is behind the log");
         tokio::select! {
             biased;
             closed = cancel => Err(closed.into()),
@@ -427,5 +454,25 @@ impl Link {
                 response => Ok(response.into_stream_result(prev, last)),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_that_begins_again_and_again_is_told_once() {
+        let transfers = Transfers::default();
+        assert!(transfers.begins(2));
+        let told = (0..1_000).filter(|_| transfers.begins(2)).count();
+        assert_eq!(told, 0);
+        assert!(transfers.begins(3), "to another peer");
+        transfers.is_done(2);
+        assert!(transfers.begins(2), "the next snapshot");
+        tokio::time::advance(QUIET - Duration::from_millis(1)).await;
+        assert!(!transfers.begins(2), "the same outage");
+        tokio::time::advance(QUIET).await;
+        assert!(transfers.begins(2), "another outage");
     }
 }

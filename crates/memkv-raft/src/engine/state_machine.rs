@@ -229,12 +229,15 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let _building = Building::begin(&self.counters);
+        let mut told = false;
         loop {
             match self.build_once().await {
                 // An error here would stop the engine for good (`raft_core.rs:2030` of alpha.37);
                 // a full disk must heal by itself.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    tracing::warn!(%error, "no space for a snapshot; trying again in a second");
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "no space for a snapshot; trying again every second");
+                    }
                     let replica = self.replica.clone();
                     let abort = move || replica.machine.write().store.abort_snapshot();
                     blocking(&self.env, abort).await?;
@@ -243,6 +246,9 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 // A leader's snapshot replaced the store; this one goes on from the new state.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 built => {
+                    if told && built.is_ok() {
+                        tracing::info!("there was space for a snapshot again");
+                    }
                     let counter = &self.counters.snapshots_built;
                     counter.fetch_add(u64::from(built.is_ok()), Ordering::Relaxed);
                     return built;
