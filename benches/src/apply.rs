@@ -91,7 +91,11 @@ impl Filled {
     /// A store of this many keys.
     pub(crate) fn new(keys: u64) -> Filled {
         let mut open = BatchBuilder::new(0);
-        open.system(&SystemOp::OpenSession { node: 1, boot: 1 });
+        open.system(&SystemOp::OpenSession {
+            node: 1,
+            boot: 1,
+            highest: 1,
+        });
         let mut filled = Filled {
             store: Store::new(),
             next_seq: 1,

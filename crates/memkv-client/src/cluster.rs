@@ -289,6 +289,7 @@ mod tests {
 
     fn member(name: &str, role: Role) -> Member {
         Member {
+            highest_feature_level: 1,
             name: name.into(),
             addr: format!("{name}:1"),
             role,

@@ -145,6 +145,8 @@ error_table! {
     DiskFull "MK-105" 507 "MISCONF" UNAVAILABLE final No "disk full";
     /// Said by the client: no endpoint could be reached or gave a usable answer.
     Unreachable "MK-106" 503 "CLUSTERDOWN" UNAVAILABLE retry No "no node available";
+    /// The command belongs to a feature level that the cluster does not use yet.
+    NeedsLevel "MK-107" 501 "ERR" UNAVAILABLE final No "needs a higher feature level";
     /// The command may or may not have been executed.
     Unknown "MK-110" 504 "UNKNOWN" UNKNOWN final Maybe "outcome unknown";
 }

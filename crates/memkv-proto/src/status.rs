@@ -89,6 +89,9 @@ pub struct Member {
     pub addr: String,
     /// Its part; for other nodes than the asked one, `leader`, `follower` or `learner`.
     pub role: Role,
+    /// The highest feature level that it announces; 0 before it has announced any.
+    #[serde(default)]
+    pub highest_feature_level: u32,
 }
 
 /// The answer to `GET /v1/status`.
@@ -112,6 +115,9 @@ pub struct Status {
     pub durability: Durability,
     /// The asked node's version of memkv.
     pub version: String,
+    /// The cluster's feature level, as far as the asked node uses it; 0 if it does not say.
+    #[serde(default)]
+    pub feature_level: u32,
     /// The cluster's UUID; none before it was formed.
     #[serde(default)]
     pub cluster: Option<String>,
@@ -179,9 +185,11 @@ mod tests {
                 name: "n1".into(),
                 addr: "h:1".into(),
                 role: Role::Leader,
+                highest_feature_level: 2,
             }],
             durability: Durability::Sync,
             version: "0.1.0".into(),
+            feature_level: 1,
             cluster: Some("c".into()),
             node_id: 1,
             revision: 2,

@@ -21,6 +21,7 @@ use crate::Env;
 use crate::clock::LogClock;
 use crate::engine::{Batch, Raft, TypeConfig};
 use crate::env::blocking;
+use crate::levels::Levels;
 use crate::session::{EAGER_BYTES, GroupOutcome};
 use crate::space::{Shortage, SpaceWatch};
 
@@ -127,16 +128,23 @@ pub(crate) struct Batcher {
     clock: Arc<LogClock>,
     space: Arc<SpaceWatch>,
     env: Env,
+    levels: Arc<Levels>,
 }
 
 impl Batcher {
-    pub(crate) fn new(clock: Arc<LogClock>, space: Arc<SpaceWatch>, env: Env) -> Self {
+    pub(crate) fn new(
+        clock: Arc<LogClock>,
+        space: Arc<SpaceWatch>,
+        env: Env,
+        levels: Arc<Levels>,
+    ) -> Self {
         Self {
             queue: Mutex::default(),
             wakeup: Notify::new(),
             clock,
             space,
             env,
+            levels,
         }
     }
 
@@ -164,15 +172,19 @@ impl Batcher {
     ///
     /// [`DecodeError`] if this node could not apply it: it was not queued, because every node would
     /// stop at such an entry.
+    ///
+    /// A group with something above the feature level in use here is answered as not appended: its
+    /// origin has heard of a level that this node is about to use.
     pub(crate) fn propose(
         &self,
         encoded: Bytes,
     ) -> Result<oneshot::Receiver<GroupOutcome>, DecodeError> {
-        memkv_store::check_group(&encoded)?;
+        let info = memkv_store::check_group(&encoded)?;
         let (answer, receiver) = oneshot::channel();
         let mut queue = self.queue.lock();
         let taken = queue.bytes + queue.work.len() * WORK_OVERHEAD;
-        if taken + encoded.len() > QUEUE_BYTES && !queue.work.is_empty() {
+        let is_full = taken + encoded.len() > QUEUE_BYTES && !queue.work.is_empty();
+        if is_full || info.level > self.levels.in_use() {
             drop(queue);
             let _ = answer.send(GroupOutcome::NotAppended);
             return Ok(receiver);
@@ -190,7 +202,12 @@ impl Batcher {
         op: SystemOp,
     ) -> oneshot::Receiver<Result<SystemOutcome, ProposeError>> {
         let (answer, receiver) = oneshot::channel();
-        if let Err(error) = SystemOp::decode(&op.encode()) {
+        let (needs, level) = (op.level(), self.levels.in_use());
+        let checked = match SystemOp::decode(&op.encode()) {
+            Ok(_) if needs > level => Err(DecodeError::AboveLevel { needs, level }),
+            decoded => decoded.map(drop),
+        };
+        if let Err(error) = checked {
             // Whoever asked may be gone.
             let _ = answer.send(Err(ProposeError::NotAppended(error.to_string())));
             return receiver;
@@ -345,6 +362,13 @@ fn put_together(work: Vec<Work>, stamp: u64) -> (Vec<Work>, Batch) {
             Work::Tick => {}
         }
     }
+    #[cfg(memkv_bugs)]
+    if crate::bugs::active(crate::bugs::Bug::ProposeUnreadable) && stamp % 64 == 7
+        || memkv_storage::bugs::take(memkv_storage::bugs::Place::Unreadable)
+    {
+        let unknown = Bytes::from_static(b"\xee");
+        builder.raw_group(&memkv_store::encode_group(0, 1, 0, [&unknown].into_iter()));
+    }
     (work, Batch(builder.finish()))
 }
 
@@ -423,7 +447,7 @@ mod tests {
     async fn what_this_build_cannot_read_is_never_queued() {
         let env = Env::real();
         let clock = LogClock::resume(env.clone(), None, None);
-        let batcher = Batcher::new(Arc::new(clock), Arc::default(), env);
+        let batcher = Batcher::new(Arc::new(clock), Arc::default(), env, Arc::default());
         let unknown = Bytes::from_static(b"\xee");
         let group = memkv_store::encode_group(1, 1, 0, [unknown].iter());
         assert!(batcher.propose(group).is_err());
@@ -461,7 +485,11 @@ mod tests {
             answers.push(receiver);
         }
         let (answer, _opened) = oneshot::channel();
-        let op = SystemOp::OpenSession { node: 1, boot: 1 };
+        let op = SystemOp::OpenSession {
+            node: 1,
+            boot: 1,
+            highest: 1,
+        };
         queue.work.push_back(Work::System { op, answer });
         queue.work.push_back(Work::Tick);
         for work in queue.take_additions(100) {

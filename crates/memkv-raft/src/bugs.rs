@@ -10,6 +10,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Bug {
     /// Answers a write when it is sent, not when it is applied.
     AcknowledgeBeforeCommit = 1,
+    /// A node takes part in a cluster whose feature level its build does not know.
+    IgnoreLevel = 40,
+    /// The leader proposes what no build can read.
+    ProposeUnreadable = 41,
     /// Answers a read without asking a quorum.
     ReadWithoutQuorum = 2,
     /// A node with an empty directory takes its old id and votes.

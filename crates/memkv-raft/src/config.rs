@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use memkv_storage::Layout;
-use memkv_store::NoticeClasses;
+use memkv_store::{HIGHEST_LEVEL, NoticeClasses};
 
 /// A node as the configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +49,14 @@ pub struct NodeConfig {
     pub announce: NoticeClasses,
     /// How long a member must have been silent before a wiped node of its name may replace it.
     pub replace_after: Duration,
+    /// Highest feature level that this build knows: [`HIGHEST_LEVEL`], or less where an older build
+    /// is simulated.
+    pub highest_level: u32,
+    /// Highest feature level that this node announces, where that is to be less.
+    pub max_feature_level: Option<u32>,
+    /// For how long all members must have announced a higher feature level before the leader raises
+    /// the cluster to it: there is no way back, so this is the time to think again.
+    pub raise_level_after: Duration,
 }
 
 impl NodeConfig {
@@ -69,6 +77,9 @@ impl NodeConfig {
             max_value_bytes: 8 * 1024 * 1024,
             announce: NoticeClasses::default(),
             replace_after: Duration::from_secs(10),
+            highest_level: HIGHEST_LEVEL,
+            max_feature_level: None,
+            raise_level_after: Duration::from_secs(3600),
         }
     }
 

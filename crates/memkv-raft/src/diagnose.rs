@@ -199,6 +199,7 @@ mod tests {
             directory: [2; 16],
             stage: if formed { Stage::Running } else { Stage::Blank },
             cluster: Some([1; 16]),
+            highest_level: 1,
             leader: None,
             members: Vec::new(),
             highest_id: 7,

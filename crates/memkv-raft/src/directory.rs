@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use memkv_storage::disk::Disk;
 use memkv_storage::{
@@ -14,7 +15,7 @@ use crate::env::blocking;
 use crate::identity::uuid_text;
 use crate::life::{self, Life, State};
 use crate::replica::Replica;
-use crate::{Env, NodeConfig, StartError};
+use crate::{Env, NodeConfig, StartError, levels};
 
 /// A directory that this node may work with.
 pub(crate) struct Directory {
@@ -113,6 +114,8 @@ fn check_identity(
         State::Prepared(agreed) => (agreed.proposal, false),
         State::Blank | State::Proposing(_) | State::Stopped => return Ok(life),
     };
+    let level = identity.level.max(life.level.load(Ordering::Acquire));
+    levels::check(level, config.highest_level)?;
     let cluster = uuid_text(&identity.cluster);
     if identity.name != config.me.name {
         return Err(StartError::Identity(format!(
@@ -140,6 +143,7 @@ pub(crate) async fn load_snapshot(
     replica: &Replica,
     snapshots: &SnapshotStore,
     env: &Env,
+    highest_level: u32,
 ) -> Result<(), StartError> {
     let snapshots = snapshots.clone();
     let loaded = blocking(env, move || load_latest(&snapshots)).await;
@@ -147,6 +151,7 @@ pub(crate) async fn load_snapshot(
         .and_then(|loaded| loaded)
         .map_err(|error| StartError::Load(format!("cannot load the snapshot: {error}")))?;
     if let Some((meta, store)) = loaded {
+        levels::check(store.book().level(), highest_level)?;
         let mut machine = replica.machine.write();
         drop(machine.replace(store, meta.last_log_id, meta.last_membership));
         replica.publish(&machine);

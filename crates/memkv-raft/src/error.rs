@@ -3,6 +3,8 @@
 
 use memkv_storage::OpenError;
 
+use crate::TooOld;
+
 /// Why a command or a read got no answer from the state machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
@@ -52,6 +54,19 @@ pub enum RequestError {
         /// What could not be read.
         detail: String,
     },
+    /// Certainly not executed: the command belongs to a feature level that the cluster does not use yet.
+    #[error(
+        "the command needs feature level {needs}, and the cluster is at level {level}: {waits_for}; \
+         nothing was executed"
+    )]
+    NeedsLevel {
+        /// The level that the command belongs to.
+        needs: u32,
+        /// The level in use.
+        level: u32,
+        /// Which nodes are to be upgraded, in words.
+        waits_for: String,
+    },
     /// Certainly not executed: the node is stopping.
     #[error("the node is stopping; nothing was executed")]
     Stopping,
@@ -69,6 +84,9 @@ pub enum StartError {
     /// The directory belongs to another node or cluster.
     #[error("{0}")]
     Identity(String),
+    /// This build is older than what the cluster uses.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
     /// A setting is out of range.
     #[error("bad configuration: {0}")]
     Config(String),
@@ -100,6 +118,9 @@ pub enum FatalError {
         /// What could not be read.
         why: String,
     },
+    /// The cluster uses what this build does not know.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
     /// The cluster gave this node's place to another.
     #[error("{0}")]
     Replaced(String),

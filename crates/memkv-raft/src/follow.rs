@@ -71,8 +71,8 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
             // The engine has ended, and said why before.
             let running = raft.metrics().borrow_watched().running_state.clone();
             if let Err(error) = running {
-                let unreadable = inner.replica.unreadable.get().cloned();
-                inner.fail(unreadable.unwrap_or_else(|| fatal(&error)));
+                let halted = inner.replica.halted.get().cloned();
+                inner.fail(halted.unwrap_or_else(|| fatal(&error)));
             }
             return;
         }

@@ -98,6 +98,7 @@ impl Inner {
             directory: self.life.directory,
             stage,
             cluster,
+            highest_level: self.levels().announced(),
             leader: self.leader_id(),
             members: self.peers.members(),
             highest_id,
@@ -153,16 +154,17 @@ fn prepare(inner: &Arc<Inner>, body: &mut Reader) -> Answer {
         Ok::<_, crate::bytes_io::DecodeError>((
             body.array("cluster")?,
             body.bool("durability")?,
+            body.u32("feature level")?,
             read_members(body)?,
             body.array("proposer")?,
             body.bool("carried out")?,
         ))
     })();
-    let (cluster, sync, members, proposer, carried_out) = match fields {
+    let (cluster, sync, level, members, proposer, carried_out) = match fields {
         Ok(fields) => fields,
         Err(error) => return answer(wire::refused(&error.to_string())),
     };
-    let proposal = match acceptable(inner, cluster, sync, members, carried_out) {
+    let proposal = match acceptable(inner, (cluster, sync, level), members, carried_out) {
         Ok(proposal) => proposal,
         Err(why) => return answer(wire::refused(&why)),
     };
@@ -188,12 +190,15 @@ fn prepare(inner: &Arc<Inner>, body: &mut Reader) -> Answer {
 /// carried out already is compared with the agreement instead.
 fn acceptable(
     inner: &Inner,
-    cluster: [u8; 16],
-    sync: bool,
+    (cluster, sync, level): ([u8; 16], bool, u32),
     members: Vec<MemberInfo>,
     carried_out: bool,
 ) -> Result<Identity, String> {
     let my_name = &inner.peers.me.name;
+    inner
+        .levels()
+        .check(level)
+        .map_err(|too_old| too_old.to_string())?;
     if !carried_out {
         let mine = configured_members(inner);
         if members != mine {
@@ -228,6 +233,7 @@ fn acceptable(
         sync,
         members,
         founder: true,
+        level,
     })
 }
 
@@ -297,6 +303,9 @@ impl Way<'_> {
         let proposes = first.is_some_and(|first| first.name == inner.peers.me.name);
         let all_answered = peers.iter().all(|(_, reply)| reply.is_ok());
         if proposes && all_answered && inner.quarantined.is_none() {
+            let replies = peers.iter().flat_map(|(_, reply)| reply);
+            let known = replies.map(|reply| reply.highest_level);
+            let level = known.fold(inner.levels().announced(), u32::min);
             let proposal = Identity {
                 cluster: random_uuid((inner.env.random)()),
                 node_id: 1,
@@ -304,6 +313,7 @@ impl Way<'_> {
                 sync: inner.config.sync,
                 members,
                 founder: true,
+                level,
             };
             inner.life.enter(State::Proposing(proposal));
             return Ok(None);
@@ -484,6 +494,7 @@ async fn ask_to_prepare(
         let agreed = call_peer(inner, peer, Kind::Prepare, PREPARE_TIMEOUT, |out| {
             out.put_slice(&proposal.cluster);
             out.put_u8(u8::from(proposal.sync));
+            out.put_u32_le(proposal.level);
             put_members(out, &proposal.members);
             out.put_slice(&inner.life.directory);
             out.put_u8(u8::from(carried_out));

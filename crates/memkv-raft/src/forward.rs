@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::BufMut;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -189,12 +190,15 @@ fn open_session(inner: &Arc<Inner>, leader: u64) -> Opening {
     let op = SystemOp::OpenSession {
         node: inner.peers.my_id(),
         boot: inner.session.boot(),
+        highest: inner.levels().announced(),
     };
     if leader == inner.peers.my_id() {
         let outcome = inner.batcher.propose_system(op);
         return Box::pin(async move { outcome.await.is_ok_and(|outcome| may_be_open(&outcome)) });
     }
-    let request = inner.peers.envelope(Kind::OpenSession, leader).freeze();
+    let mut request = inner.peers.envelope(Kind::OpenSession, leader);
+    request.put_u32_le(inner.levels().announced());
+    let request = request.freeze();
     let call = inner
         .peers
         .call(leader, Lane::Forward, Frame(vec![request]), FORWARD_TIMEOUT);

@@ -65,6 +65,10 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
     if let Err(why) = meant_for_us(inner, &envelope) {
         return answer(wire::refused(&why));
     }
+    if let Err(too_old) = inner.levels().check(envelope.level) {
+        inner.fail(too_old.into());
+        return answer(wire::refused(&too_old.to_string()));
+    }
     inner.memory.note_boot(envelope.from, envelope.boot);
     let Some(raft) = inner.raft.get().cloned() else {
         return answer(wire::refused("this node has not joined its cluster yet"));
@@ -79,7 +83,7 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
         Kind::SnapshotChunk => snapshot_chunk(inner.clone(), &envelope, body),
         Kind::SnapshotInstall => snapshot_install(inner.clone(), raft, &envelope, body),
         Kind::Propose => propose(inner, body.0),
-        Kind::OpenSession => open_session(inner, &envelope),
+        Kind::OpenSession => open_session(inner, &envelope, body),
         Kind::ReadIndex => read_index(inner.clone()),
         Kind::Confirm => answer(confirm::answer(inner, body).unwrap_or_else(|error| bad(&error))),
         Kind::Matched => answer(copies::answer(inner, body).unwrap_or_else(|error| bad(&error))),
@@ -142,7 +146,8 @@ fn meant_for_us(inner: &Inner, envelope: &Envelope) -> Result<(), String> {
 }
 
 fn append(inner: Arc<Inner>, raft: Raft, envelope: &Envelope, body: Reader) -> Answer {
-    let (clock, arrived, bytes) = (envelope.clock, Instant::now(), body.0.len());
+    let (clock, level, arrived) = (envelope.clock, envelope.level, Instant::now());
+    let bytes = body.0.len();
     let (request, durable) = match codec::decode_append(body) {
         Ok(decoded) => decoded,
         Err(error) => return answer(bad(&error)),
@@ -157,6 +162,10 @@ fn append(inner: Arc<Inner>, raft: Raft, envelope: &Envelope, body: Reader) -> A
         return no_space(&inner);
     }
     Box::pin(async move {
+        // What an older build cannot read is acknowledged only once this directory says so.
+        if let Err(error) = inner.use_level(level).await {
+            return wire::refused(&error.to_string());
+        }
         match raft.append_entries(request).await {
             Ok(response) => {
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
@@ -237,10 +246,15 @@ fn propose(inner: &Arc<Inner>, group: Bytes) -> Answer {
     }))
 }
 
-fn open_session(inner: &Arc<Inner>, envelope: &Envelope) -> Answer {
+fn open_session(inner: &Arc<Inner>, envelope: &Envelope, mut body: Reader) -> Answer {
+    let highest = match body.u32("highest level") {
+        Ok(highest) => highest,
+        Err(error) => return answer(bad(&error)),
+    };
     let op = SystemOp::OpenSession {
         node: envelope.from,
         boot: envelope.boot,
+        highest,
     };
     let outcome = inner.batcher.propose_system(op);
     Box::pin(async move {
@@ -315,7 +329,7 @@ fn snapshot_install(
     envelope: &Envelope,
     mut body: Reader,
 ) -> Answer {
-    let from = envelope.from;
+    let (from, level) = (envelope.from, envelope.level);
     let fields = (|| {
         let vote = codec::read_vote(&mut body)?;
         let last_log_id = body.option("last log id", codec::read_log_id)?;
@@ -341,6 +355,9 @@ fn snapshot_install(
         let Some(incoming) = incoming else {
             return wire::refused("this snapshot is not complete here; start again");
         };
+        if let Err(error) = inner.use_level(level).await {
+            return wire::refused(&error.to_string());
+        }
         tracing::info!(index, bytes = size, "installing the leader's snapshot");
         let snapshot = Snapshot {
             meta,

@@ -13,7 +13,7 @@ use crate::bytes_io::{DecodeError, Reader, put_blob};
 use crate::wire::{MemberInfo, put_members, read_members};
 
 /// Version of the encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A durable identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(crate) struct Identity {
     pub(crate) members: Vec<MemberInfo>,
     /// Set at formation, not by admission to a cluster that exists.
     pub(crate) founder: bool,
+    /// The cluster's feature level as of that moment.
+    pub(crate) level: u32,
 }
 
 impl Identity {
@@ -52,6 +54,7 @@ impl Identity {
         out.put_u8(u8::from(self.sync));
         put_members(&mut out, &self.members);
         out.put_u8(u8::from(self.founder));
+        out.put_u32_le(self.level);
         out.freeze()
     }
 
@@ -75,6 +78,7 @@ impl Identity {
             sync: reader.bool("durability")?,
             members: read_members(&mut reader)?,
             founder: reader.bool("founder")?,
+            level: reader.u32("feature level")?,
         };
         reader.end("identity")?;
         Ok(Some(identity))
@@ -119,6 +123,7 @@ mod tests {
                 addr: "127.0.0.1:1".to_owned(),
             }],
             founder: true,
+            level: 7,
         };
         assert_eq!(Identity::decode(identity.encode()), Ok(Some(identity)));
         assert_eq!(Identity::decode(Bytes::new()), Ok(None));

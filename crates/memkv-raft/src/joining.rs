@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::BufMut;
 use futures_util::future::BoxFuture;
-use memkv_store::{SystemOp, SystemOutcome};
+use memkv_store::{Refusal, SystemOp, SystemOutcome};
 
 use crate::bytes_io::{Reader, put_blob};
 use crate::formation::durability;
@@ -18,7 +18,7 @@ use crate::greet::call_peer;
 use crate::identity::{Identity, uuid_text};
 use crate::node::Inner;
 use crate::wire::{self, Envelope, HelloReply, Kind, MemberInfo};
-use crate::{Frame, Peer, Phase};
+use crate::{Frame, Peer, Phase, levels};
 
 /// A log entry is in it.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,15 +32,16 @@ pub(crate) fn join(inner: &Arc<Inner>, envelope: Envelope, body: &mut Reader) ->
             body.text("address")?,
             body.bool("durability")?,
             body.u64("nonce")?,
+            body.u32("highest level")?,
         ))
     })();
-    let (addr, sync, nonce) = match fields {
+    let (addr, sync, nonce, highest) = match fields {
         Ok(fields) => fields,
         Err(error) => return Box::pin(ready(wire::refused(&error.to_string()))),
     };
     let inner = inner.clone();
     Box::pin(async move {
-        match admit(&inner, envelope.name, addr, sync, nonce).await {
+        match admit(&inner, envelope.name, addr, sync, (nonce, highest)).await {
             Ok(identity) => wire::ok(|out| put_blob(out, &identity.encode())),
             Err(why) => wire::refused(&why),
         }
@@ -54,7 +55,7 @@ async fn admit(
     name: String,
     addr: String,
     sync: bool,
-    nonce: u64,
+    (nonce, highest): (u64, u32),
 ) -> Result<Identity, String> {
     let identity = inner.peers.identity().ok_or("this node is empty itself")?;
     if !inner.leads() {
@@ -67,6 +68,8 @@ async fn admit(
             durability(sync),
         ));
     }
+    let level = inner.levels().in_use();
+    levels::check(level, highest).map_err(|_| Refusal::TooOld { level, highest }.to_string())?;
     let listed = inner.replica.book().by_name(&name).cloned();
     let listed = listed.ok_or_else(|| {
         format!("this cluster has no member named {name}: adding one needs the operator")
@@ -99,6 +102,7 @@ async fn admit(
         name: name.clone(),
         addr: addr.clone(),
         nonce,
+        highest,
     };
     let outcome = inner.batcher.propose_system(op).await;
     match outcome.map_err(|_| "the node is stopping".to_owned())? {
@@ -120,6 +124,7 @@ async fn admit(
                 sync,
                 members,
                 founder: false,
+                level,
             })
         }
         Ok(SystemOutcome::Refused { why }) => Err(why.to_string()),
@@ -153,6 +158,7 @@ pub(crate) async fn join_existing(
             sync: inner.config.sync,
             members: first.members.clone(),
             founder: true,
+            level: memkv_store::FIRST_LEVEL,
         });
     }
     if formed.iter().any(|reply| reply.cluster != first.cluster) {
@@ -197,6 +203,7 @@ async fn ask_for_place(inner: &Inner, leader: &Peer, nonce: u64) -> Result<Ident
         put_blob(out, inner.peers.me.addr.as_bytes());
         out.put_u8(u8::from(inner.config.sync));
         out.put_u64_le(nonce);
+        out.put_u32_le(inner.levels().highest);
     });
     let mut body = asked.await.map_err(|error| error.to_string())?;
     match body.blob("identity").and_then(Identity::decode) {

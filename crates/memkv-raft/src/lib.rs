@@ -43,6 +43,7 @@ mod handle;
 mod identity;
 mod inspect;
 mod joining;
+mod levels;
 mod life;
 pub mod lock;
 mod lock_order;
@@ -75,6 +76,7 @@ pub use error::{FatalError, RequestError, StartError};
 pub use handle::is_readable;
 #[doc(hidden)]
 pub use inspect::{ClockInspection, Inspection, kind_of};
+pub use levels::TooOld;
 pub use long_read::Answers;
 pub use node::Node;
 pub use publish::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication, Subscribers};

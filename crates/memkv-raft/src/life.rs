@@ -13,10 +13,12 @@
 //! Each directory has a number of its own, drawn at random at its first start, which tells a node
 //! that has given up a proposal from one whose directory was emptied.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::oneshot;
+
+use memkv_store::FIRST_LEVEL;
 
 use crate::StartError;
 use crate::bytes_io::{DecodeError, Reader, put_blob};
@@ -25,7 +27,7 @@ use crate::lock::Mutex;
 use crate::node::Inner;
 
 /// Version of the record in the directory. Version 1 was a bare identity.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// A directory's own number.
 pub(crate) type Directory = [u8; 16];
@@ -97,16 +99,21 @@ pub(crate) struct Life {
     /// The cluster that this node has agreed to exists. Peers are told at once, so that none takes it
     /// for one that never was while this node's disk is slow.
     known: AtomicBool,
+    /// The cluster's feature level that the record holds, or the one that it is about to hold. It only
+    /// rises, and is no part of the identity.
+    pub(crate) level: AtomicU32,
 }
 
 impl Life {
     /// Goes on from what the directory holds; `new` is the number of one that holds nothing.
     pub(crate) fn resume(record: Bytes, new: Directory) -> Result<Self, DecodeError> {
-        let (directory, state) = decode(record)?.unwrap_or((new, State::Blank));
+        let blank = (new, FIRST_LEVEL, State::Blank);
+        let (directory, level, state) = decode(record)?.unwrap_or(blank);
         Ok(Self {
             directory,
             state: Mutex::new(state),
             known: AtomicBool::new(false),
+            level: AtomicU32::new(level),
         })
     }
 
@@ -155,7 +162,7 @@ impl Life {
 
     /// The record of a state in this directory.
     pub(crate) fn record(&self, state: &State) -> Bytes {
-        encode(self.directory, state)
+        encode(self.directory, self.level.load(Ordering::Acquire), state)
     }
 }
 
@@ -213,6 +220,8 @@ impl Inner {
             let words = "an identity never changes while a process lives";
             return Err(StartError::Load(words.to_owned()));
         }
+        self.levels()
+            .written(self.life.level.load(Ordering::Acquire));
         self.session.identify(id);
         Ok(())
     }
@@ -232,10 +241,11 @@ impl Inner {
     }
 }
 
-fn encode(directory: Directory, state: &State) -> Bytes {
+fn encode(directory: Directory, level: u32, state: &State) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(VERSION);
     out.put_slice(&directory);
+    out.put_u32_le(level);
     match state {
         State::Blank | State::Proposing(_) | State::Stopped => out.put_u8(Stage::Blank as u8),
         State::Prepared(agreed) => {
@@ -252,7 +262,7 @@ fn encode(directory: Directory, state: &State) -> Bytes {
 }
 
 /// `None` for a directory that has no number yet.
-fn decode(record: Bytes) -> Result<Option<(Directory, State)>, DecodeError> {
+fn decode(record: Bytes) -> Result<Option<(Directory, u32, State)>, DecodeError> {
     if record.is_empty() {
         return Ok(None);
     }
@@ -265,6 +275,7 @@ fn decode(record: Bytes) -> Result<Option<(Directory, State)>, DecodeError> {
         });
     }
     let directory = reader.array("directory")?;
+    let level = reader.u32("feature level")?;
     let state = match Stage::read(&mut reader)? {
         Stage::Blank => State::Blank,
         Stage::Prepared => State::Prepared(Agreement {
@@ -280,7 +291,7 @@ fn decode(record: Bytes) -> Result<Option<(Directory, State)>, DecodeError> {
         }
     };
     reader.end("identity")?;
-    Ok(Some((directory, state)))
+    Ok(Some((directory, level, state)))
 }
 
 fn read_identity(reader: &mut Reader) -> Result<Identity, DecodeError> {
@@ -303,6 +314,7 @@ mod tests {
             sync: true,
             members: Vec::new(),
             founder,
+            level: 1,
         }
     }
 
@@ -357,7 +369,7 @@ mod tests {
 
     #[test]
     fn peers_hear_that_the_cluster_exists_before_the_disk_does() {
-        let life = Life::resume(encode([7; 16], &prepared(1)), [8; 16]).unwrap();
+        let life = Life::resume(encode([7; 16], 1, &prepared(1)), [8; 16]).unwrap();
         assert_eq!(life.stage(), Some((Stage::Prepared, Some([1; 16]))));
         life.learn();
         assert_eq!(life.stage(), Some((Stage::Running, Some([1; 16]))));
@@ -367,19 +379,19 @@ mod tests {
     #[test]
     fn what_must_survive_does_and_a_proposal_does_not() {
         for state in all() {
-            let read = decode(encode([7; 16], &state)).unwrap();
+            let read = decode(encode([7; 16], 5, &state)).unwrap();
             let kept = match state {
                 State::Proposing(_) | State::Stopped => State::Blank,
                 kept => kept,
             };
-            assert_eq!(read, Some(([7; 16], kept)));
+            assert_eq!(read, Some(([7; 16], 5, kept)));
         }
         assert_eq!(decode(Bytes::new()).unwrap(), None);
     }
 
     #[test]
     fn another_version_and_any_cut_are_refused() {
-        let record = encode([7; 16], &prepared(1));
+        let record = encode([7; 16], 1, &prepared(1));
         for len in 1..record.len() {
             assert!(decode(record.slice(..len)).is_err(), "cut at {len}");
         }

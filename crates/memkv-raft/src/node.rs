@@ -34,6 +34,7 @@ use crate::env::blocking;
 use crate::formation::{self, Prepare};
 use crate::handle::{self, Incoming};
 use crate::identity::{Identity, random_uuid};
+use crate::levels::Levels;
 use crate::life::{Life, State};
 use crate::memory::Memory;
 use crate::peers::Peers;
@@ -46,7 +47,7 @@ use crate::stats::{Counters, NodeStats};
 use crate::{
     Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
     Transport, attend, checked, clock, compaction, diagnose, directory, expiry, follow, forward,
-    memory, read, space, stop, supervise,
+    levels, memory, read, space, stop, supervise,
 };
 
 /// The parts of the data directory that live as long as the node.
@@ -250,18 +251,21 @@ impl Node {
         let boot = opened.metadata.boot + 1;
         let session = Arc::new(Session::new(boot));
         let replica = Arc::new(Replica::new(session.clone()));
-        directory::load_snapshot(&replica, &opened.snapshots, &env).await?;
+        let highest = config.highest_level;
+        directory::load_snapshot(&replica, &opened.snapshots, &env, highest).await?;
         directory::check_gap(&replica, &opened.log)?;
         let (clock_file, saved) = directory.clock;
         let clock = Arc::new(LogClock::resume(env.clone(), saved, Some(clock_file)));
         clock.applied(replica.machine.read().store.stamp_ms());
         let me = config.me.clone();
+        let levels = Arc::new(Levels::new(&config));
         let peers = Arc::new(Peers::new(
             me,
             boot,
             transport,
             replica.clone(),
             clock.clone(),
+            levels.clone(),
         ));
         let (prepares, prepare_requests) = mpsc::unbounded_channel();
         (env.drive_wal)(opened.worker, opened.wal.clone());
@@ -286,7 +290,12 @@ impl Node {
             storage,
             memory: Arc::new(memory),
             disk,
-            batcher: Arc::new(Batcher::new(clock.clone(), space.clone(), env.clone())),
+            batcher: Arc::new(Batcher::new(
+                clock.clone(),
+                space.clone(),
+                env.clone(),
+                levels,
+            )),
             config,
             env,
             replica,
@@ -349,7 +358,9 @@ impl Node {
         command: &Command,
     ) -> impl Future<Output = Result<Reply, RequestError>> + Send + use<> {
         let inner = &self.inner;
-        let submitted = checked::encode(command, inner.config.max_value_bytes)
+        let submitted = inner
+            .check_level(command)
+            .and_then(|()| checked::encode(command, inner.config.max_value_bytes))
             .and_then(|encoded| inner.session.submit(encoded, inner.config.hold));
         async move { submitted?.reply().await }
     }
@@ -526,6 +537,7 @@ async fn live(
     inner.spawn(space::run(inner.clone(), raft.clone()));
     inner.spawn(diagnose::run(inner.clone()));
     inner.spawn(expiry::run(inner.clone()));
+    inner.spawn(levels::run(inner.clone()));
     inner.spawn(publish::probe(inner.clone()));
     let waiting = if identity.founder {
         Phase::Forming
@@ -569,6 +581,7 @@ async fn start_engine(
             configured: inner.config.announce,
             old_through: inner.old_through,
         },
+        inner.config.highest_level,
     );
     let settings = Arc::new(settings(&inner.config)?);
     let runs = log_store.runs();

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::bytes_io::Reader;
 use crate::clock::LogClock;
 use crate::identity::Identity;
+use crate::levels::Levels;
 use crate::replica::Replica;
 use crate::wire::{self, Envelope, Kind, MemberInfo};
 use crate::{CallError, Frame, Lane, Peer, Transport};
@@ -39,6 +40,7 @@ pub(crate) struct Peers {
     transport: Arc<dyn Transport>,
     replica: Arc<Replica>,
     clock: Arc<LogClock>,
+    pub(crate) levels: Arc<Levels>,
     /// Who this node is, from the moment on from which that cannot change.
     identity: RwLock<Option<Identity>>,
     /// The member at whose address no process listened last.
@@ -52,6 +54,7 @@ impl Peers {
         transport: Arc<dyn Transport>,
         replica: Arc<Replica>,
         clock: Arc<LogClock>,
+        levels: Arc<Levels>,
     ) -> Self {
         Self {
             me,
@@ -59,6 +62,7 @@ impl Peers {
             transport,
             replica,
             clock,
+            levels,
             identity: RwLock::new(None),
             refused: Arc::new(watch::Sender::new(0)),
         }
@@ -72,6 +76,7 @@ impl Peers {
     /// stays for as long as the process lives, because an engine may run under it.
     #[must_use]
     pub(crate) fn set_identity(&self, identity: Identity) -> bool {
+        self.levels.written(identity.level);
         let mut current = self.identity.write();
         *current.get_or_insert_with(|| identity.clone()) == identity
     }
@@ -145,6 +150,7 @@ impl Peers {
             boot: self.boot,
             to,
             clock: self.clock.read(),
+            level: self.levels.in_use(),
             name: self.me.name.clone(),
         }
         .encode()

@@ -80,8 +80,9 @@ pub(crate) struct Replica {
     published: Mutex<Published>,
     /// Number of log entries applied: one more than the last applied index, 0 for none.
     applied: watch::Sender<u64>,
-    /// The committed entry that could not be read. Nothing is applied any more.
-    pub(crate) unreadable: OnceLock<FatalError>,
+    /// Why nothing is applied any more: a committed entry that cannot be read, or a level that this build
+    /// does not know.
+    pub(crate) halted: OnceLock<FatalError>,
     pub(crate) session: Arc<Session>,
 }
 
@@ -93,7 +94,7 @@ impl Replica {
             views: Semaphore::new(MAX_VIEWS),
             published: Mutex::new(Published::default()),
             applied: watch::Sender::new(0),
-            unreadable: OnceLock::new(),
+            halted: OnceLock::new(),
             session,
         }
     }
@@ -166,6 +167,7 @@ mod tests {
         batch.system(&SystemOp::Form {
             cluster: [7; 16],
             durability_sync: true,
+            level: 1,
             members: vec![Member {
                 id: 1,
                 name: "n1".to_owned(),

@@ -42,6 +42,8 @@ pub struct MemberStatus {
     pub addr: String,
     /// Leader, follower or learner, as far as this node knows.
     pub role: Role,
+    /// Highest feature level that it announces; 0 before it has announced any.
+    pub highest_level: u32,
 }
 
 /// A node's view of itself and of its cluster.
@@ -81,6 +83,8 @@ pub struct NodeStatus {
     pub disk_low: bool,
     /// `true`: fsync before every acknowledgement.
     pub sync: bool,
+    /// The cluster's feature level, as far as it is in use here.
+    pub level: u32,
     /// All members, in the order of their names.
     pub members: Vec<MemberStatus>,
 }
@@ -117,6 +121,8 @@ impl crate::node::Inner {
             }
         };
         let leader_id = self.leader_id();
+        let book = self.replica.book();
+        let highest_of = |id| book.announced(id).map_or(0, |announced| announced.highest);
         let mut members: Vec<MemberStatus> = self
             .peers
             .members()
@@ -129,6 +135,7 @@ impl crate::node::Inner {
                 } else {
                     Role::Learner
                 },
+                highest_level: highest_of(member.id),
                 id: member.id,
                 name: member.name,
                 addr: member.addr,
@@ -146,6 +153,7 @@ impl crate::node::Inner {
                     name: peer.name.clone(),
                     addr: peer.addr.clone(),
                     role: Role::Learner,
+                    highest_level: 0,
                 })
                 .collect();
         }
@@ -173,6 +181,7 @@ impl crate::node::Inner {
             building_snapshot: self.counters.building.load(Ordering::Relaxed),
             disk_low: self.space.is_low(),
             sync: self.config.sync,
+            level: self.levels().in_use(),
             members,
         }
     }

@@ -160,6 +160,7 @@ async fn form(inner: &Inner) {
     let op = SystemOp::Form {
         cluster: identity.cluster,
         durability_sync: identity.sync,
+        level: identity.level,
         members,
     };
     match inner.batcher.propose_system(op).await {

@@ -12,7 +12,7 @@ use crate::clock::Reading;
 use crate::life::{Directory, Stage};
 
 /// Version of everything that nodes say to each other. A node refuses any other.
-pub(crate) const WIRE_VERSION: u8 = 3;
+pub(crate) const WIRE_VERSION: u8 = 4;
 
 /// What a request asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,8 @@ pub(crate) struct Envelope {
     pub(crate) to: u64,
     /// What the sender's log clock shows.
     pub(crate) clock: Reading,
+    /// The cluster's feature level, as the sender uses it.
+    pub(crate) level: u32,
     /// Sender's name.
     pub(crate) name: String,
 }
@@ -124,6 +126,7 @@ impl Envelope {
         out.put_u64_le(self.boot);
         out.put_u64_le(self.to);
         put_clock(&mut out, self.clock);
+        out.put_u32_le(self.level);
         put_blob(&mut out, self.name.as_bytes());
         out
     }
@@ -145,6 +148,7 @@ impl Envelope {
             boot: reader.u64("boot")?,
             to: reader.u64("recipient")?,
             clock: read_clock(&mut reader)?,
+            level: reader.u32("feature level")?,
             name: reader.text("sender's name")?,
         };
         Ok((envelope, reader))
@@ -230,6 +234,8 @@ pub(crate) struct HelloReply {
     pub(crate) stage: Stage,
     /// The cluster that it belongs to, proposes, or has agreed to form.
     pub(crate) cluster: Option<[u8; 16]>,
+    /// The highest feature level that it announces.
+    pub(crate) highest_level: u32,
     /// The leader that it follows or is.
     pub(crate) leader: Option<u64>,
     /// Members as it knows them, pending ones included.
@@ -250,6 +256,7 @@ impl HelloReply {
         out.put_slice(&self.directory);
         out.put_u8(self.stage as u8);
         put_option(out, self.cluster, |out, cluster| out.put_slice(&cluster));
+        out.put_u32_le(self.highest_level);
         put_option(out, self.leader, BytesMut::put_u64_le);
         put_members(out, &self.members);
         out.put_u64_le(self.highest_id);
@@ -262,6 +269,7 @@ impl HelloReply {
             directory: reader.array("directory")?,
             stage: Stage::read(reader)?,
             cluster: reader.option("cluster", |reader| reader.array("cluster"))?,
+            highest_level: reader.u32("highest level")?,
             leader: reader.option("leader", |reader| reader.u64("leader"))?,
             members: read_members(reader)?,
             highest_id: reader.u64("highest id")?,
@@ -285,6 +293,7 @@ mod tests {
                 log_ms: 12,
                 sure: true,
             },
+            level: 4,
             name: "n3".to_owned(),
         };
         let whole = envelope.encode().freeze();

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+#[cfg(memkv_bugs)]
+use memkv_raft::storage::bugs;
 use memkv_raft::store::{Command, Query, Reply, Store};
 use memkv_raft::{
     Answers, Copies, Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError,
@@ -68,6 +70,11 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
 impl Backend for Node {
     fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send {
+        #[cfg(memkv_bugs)]
+        let command = match bugs::take(bugs::Place::NextLevel) {
+            true => Command::OfNextLevel,
+            false => command,
+        };
         // Not an `async fn`: the command is in line when this returns.
         Self::write(self, &command)
     }

@@ -17,6 +17,7 @@ pub(crate) fn code(error: &RequestError) -> ErrorCode {
         RequestError::TooLarge { what: "key", .. } => ErrorCode::KeyTooLarge,
         RequestError::TooLarge { .. } => ErrorCode::ValueTooLarge,
         RequestError::Unreadable { .. } => ErrorCode::BadRequest,
+        RequestError::NeedsLevel { .. } => ErrorCode::NeedsLevel,
         // Another node can serve it, or this one after its restart.
         RequestError::Stopping => ErrorCode::Loading,
         RequestError::DiskFull | RequestError::DiskExhausted => ErrorCode::DiskFull,

@@ -153,6 +153,10 @@ impl Settings {
                 .unwrap_or(u32::MAX),
             max_value_bytes: whole(config.max_value_bytes),
             announce: self.announce(),
+            max_feature_level: u32::try_from(config.max_feature_level)
+                .ok()
+                .filter(|level| *level > 0),
+            raise_level_after: Duration::from_secs(config.raise_feature_level_after_s),
             ..NodeConfig::new(peer(&config.node_addr), layout)
         }
     }

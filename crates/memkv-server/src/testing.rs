@@ -46,7 +46,11 @@ impl Fake {
     pub(crate) fn working() -> Self {
         let mut store = Store::new();
         let mut open = BatchBuilder::new(1);
-        open.system(&SystemOp::OpenSession { node: 1, boot: 1 });
+        open.system(&SystemOp::OpenSession {
+            node: 1,
+            boot: 1,
+            highest: 1,
+        });
         store.apply(SESSION, &open.finish(), &mut ());
         Self {
             store: Arc::new(Mutex::new((store, 0))),
@@ -182,12 +186,14 @@ impl Backend for Fake {
             keys: store.len(),
             building_snapshot: says.building_snapshot,
             disk_low: says.disk_low,
+            level: 1,
             sync: true,
             members: vec![MemberStatus {
                 id: 1,
                 name,
                 addr: "127.0.0.1:11081".to_owned(),
                 role: Role::Leader,
+                highest_level: 1,
             }],
         }
     }

@@ -26,7 +26,7 @@ pub fn active(bug: Bug) -> bool {
 }
 
 /// Where a panic can be ordered: one for each kind of task of a node, and for what a client's may be
-/// doing.
+/// doing. The last two order something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Place {
@@ -52,11 +52,15 @@ pub enum Place {
     Log = 10,
     /// Work that blocks.
     Blocking = 11,
+    /// The next entry holds what no build can read.
+    Unreadable = 12,
+    /// The next command of a client becomes one of the next feature level.
+    NextLevel = 13,
 }
 
 static ORDERED: AtomicU8 = AtomicU8::new(0);
 
-/// Orders one panic at the place of this name; whether there is one.
+/// Orders one panic, or what else it is, at the place of this name; whether there is one.
 pub fn order_panic(name: &str) -> bool {
     let place = match name {
         "command" => Place::Command,
@@ -70,6 +74,8 @@ pub fn order_panic(name: &str) -> bool {
         "apply" => Place::Apply,
         "log" => Place::Log,
         "blocking" => Place::Blocking,
+        "unreadable" => Place::Unreadable,
+        "next-level" => Place::NextLevel,
         _ => return false,
     };
     ORDERED.store(place as u8, Ordering::SeqCst);
@@ -78,7 +84,12 @@ pub fn order_panic(name: &str) -> bool {
 
 /// Panics if that was ordered here, once.
 pub fn pass(place: Place) {
+    assert!(!take(place), "a deliberate panic: {place:?}");
+}
+
+/// Whether something was ordered here; once.
+pub fn take(place: Place) -> bool {
     let ordered = place as u8;
     let taken = ORDERED.compare_exchange(ordered, 0, Ordering::SeqCst, Ordering::SeqCst);
-    assert!(taken.is_err(), "a deliberate panic: {place:?}");
+    taken.is_ok()
 }

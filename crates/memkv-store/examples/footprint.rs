@@ -116,7 +116,11 @@ fn main() {
         longest: Default::default(),
     };
     let mut open = BatchBuilder::new(0);
-    open.system(&SystemOp::OpenSession { node: 1, boot: 1 });
+    open.system(&SystemOp::OpenSession {
+        node: 1,
+        boot: 1,
+        highest: 1,
+    });
     run.store.apply(1, &open.finish(), &mut Nowhere);
     run.resident_at_first = resident();
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::batch::{Batch, Group, Part};
 use crate::command::{KEY_WORK, Operation};
 use crate::keyspace::Keyspace;
-use crate::wire::Reader;
+use crate::wire::{DecodeError, Reader};
 use crate::{Rejected, Reply, Revision, SessionId, Sink, Store};
 
 /// Keys that one entry removes because they are due, at most; what is left goes with the next
@@ -93,6 +93,12 @@ impl Store {
                 return None;
             }
         };
+        let level = self.book.level();
+        if checked.level > level {
+            let needs = checked.level;
+            sink.malformed(&DecodeError::AboveLevel { needs, level });
+            return None;
+        }
         self.applied_index = index;
         self.keys.now_ms = self.keys.now_ms.max(checked.stamp_ms);
         let expired = self.expire();
@@ -241,5 +247,39 @@ fn execute(keys: &mut Keyspace, revision: &mut Revision, operation: &Operation<'
     Reply {
         revision: *revision,
         value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BatchBuilder, SystemOutcome};
+
+    #[derive(Default)]
+    struct Malformed(Vec<DecodeError>);
+
+    impl Sink for Malformed {
+        fn reply(&mut self, _: SessionId, _: u64, _: &Reply) {}
+        fn duplicate(&mut self, _: SessionId, _: u64, _: Option<&Reply>) {}
+        fn rejected(&mut self, _: SessionId, _: u64, _: u64, _: Rejected) {}
+        fn system(&mut self, _: usize, _: &SystemOutcome) {}
+        fn malformed(&mut self, why: &DecodeError) {
+            self.0.push(why.clone());
+        }
+    }
+
+    #[test]
+    fn what_is_above_the_level_of_the_state_is_malformed_and_changes_nothing() {
+        let mut store = Store::new();
+        // No release has it, so everything is above it.
+        store.book.level = 0;
+        let before = store.digest();
+        let mut batch = BatchBuilder::new(9);
+        batch.group(1, 1, 0, [crate::Command::Noop.encode()].iter());
+        let mut sink = Malformed::default();
+        store.apply(3, &batch.finish(), &mut sink);
+        let above = DecodeError::AboveLevel { needs: 1, level: 0 };
+        assert_eq!(sink.0, [above]);
+        assert_eq!((store.applied_index(), store.digest()), (0, before));
     }
 }

@@ -10,10 +10,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::command::Operation;
 use crate::wire::{DecodeError, Reader, put_prefixed};
-use crate::{SessionId, SystemOp};
+use crate::{FIRST_LEVEL, SessionId, SystemOp};
 
-/// Version of the batch format.
-const VERSION: u8 = 1;
+/// Version of the batch format: raised when an operation of the first feature level changed.
+const VERSION: u8 = 2;
 
 /// Bytes of a group before its commands.
 const GROUP_HEADER_BYTES: usize = 1 + 5 * size_of::<u64>();
@@ -119,6 +119,8 @@ pub struct GroupInfo {
     pub count: u64,
     /// The size of the whole encoded group, in bytes.
     pub bytes: usize,
+    /// The highest feature level that any of the commands belongs to.
+    pub level: u32,
 }
 
 /// Checks everything about an encoded group that `apply` would find malformed.
@@ -126,20 +128,23 @@ pub struct GroupInfo {
 /// # Errors
 ///
 /// [`DecodeError`] if it is no group, has a command that is none, or is followed by more bytes.
-pub fn check_group(group: &[u8]) -> Result<GroupInfo, DecodeError> {
-    let mut reader = Reader::new(group);
+pub fn check_group(whole: &[u8]) -> Result<GroupInfo, DecodeError> {
+    let mut reader = Reader::new(whole);
+    let group = Group::read(&mut reader)?;
+    let level = group.check()?;
     let Group {
         session,
         first_seq,
         count,
         ..
-    } = Group::read(&mut reader)?.check()?;
+    } = group;
     reader.finish("group")?;
     Ok(GroupInfo {
         session,
         first_seq,
         count: count as u64,
-        bytes: group.len(),
+        bytes: whole.len(),
+        level,
     })
 }
 
@@ -213,6 +218,21 @@ pub fn read_batch(batch: &Bytes) -> Result<(u64, Vec<Logged>), DecodeError> {
     Ok((checked.stamp_ms, logged))
 }
 
+/// The system operations of a batch, for the simulator.
+///
+/// # Errors
+///
+/// [`DecodeError`] if the bytes are no batch.
+#[doc(hidden)]
+pub fn read_system(batch: &[u8]) -> Result<Vec<SystemOp>, DecodeError> {
+    let parts = Batch::check(batch)?.parts();
+    let system = |part| match part {
+        Part::System(op) => Some(op),
+        Part::Group(_) => None,
+    };
+    Ok(parts.filter_map(system).collect())
+}
+
 fn put_group<'a>(
     out: &mut BytesMut,
     session: SessionId,
@@ -241,6 +261,8 @@ fn put_group<'a>(
 #[derive(Debug, Clone)]
 pub(crate) struct Batch<'a> {
     pub(crate) stamp_ms: u64,
+    /// The highest feature level that anything in it belongs to.
+    pub(crate) level: u32,
     parts: Reader<'a>,
 }
 
@@ -263,14 +285,17 @@ impl<'a> Batch<'a> {
             });
         }
         let stamp_ms = reader.u64("batch stamp")?;
-        let batch = Batch {
+        let mut batch = Batch {
             stamp_ms,
+            level: FIRST_LEVEL,
             parts: reader.clone(),
         };
         while !reader.is_empty() {
-            if let Part::Group(group) = Part::read(&mut reader)? {
-                group.check()?;
-            }
+            let level = match Part::read(&mut reader)? {
+                Part::Group(group) => group.check()?,
+                Part::System(op) => op.level(),
+            };
+            batch.level = batch.level.max(level);
         }
         Ok(batch)
     }
@@ -343,15 +368,19 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// Reads all commands: there must be as many as announced, and nothing else.
-    fn check(self) -> Result<Group<'a>, DecodeError> {
+    /// Reads all commands: there must be as many as announced, and nothing else. Tells the highest
+    /// feature level that any of them belongs to.
+    fn check(&self) -> Result<u32, DecodeError> {
         let mut commands = self.commands.clone();
+        let mut level = FIRST_LEVEL;
         for _ in 0..self.count {
-            // Only whether it can be read counts: nothing of it is kept.
-            Operation::decode(commands.prefixed("group command")?, &|_| Bytes::new())?;
+            // Only what it is counts: nothing of it is kept.
+            let command =
+                Operation::decode(commands.prefixed("group command")?, &|_| Bytes::new())?;
+            level = level.max(command.level());
         }
         commands.finish("group")?;
-        Ok(self)
+        Ok(level)
     }
 
     /// How many bytes the commands have, which end the group.
@@ -401,7 +430,11 @@ mod tests {
     fn a_batch_shows_its_commands_and_their_numbers() {
         let commands = commands();
         let mut builder = BatchBuilder::new(77);
-        builder.system(&SystemOp::OpenSession { node: 1, boot: 2 });
+        builder.system(&SystemOp::OpenSession {
+            node: 1,
+            boot: 2,
+            highest: 1,
+        });
         builder.group(5, 9, 8, commands.iter());
         let (stamp_ms, logged) = read_batch(&builder.finish()).unwrap();
         let expected = (9..).zip(&commands).map(|(seq, command)| Logged {
@@ -410,7 +443,7 @@ mod tests {
             command: command.clone(),
         });
         assert_eq!((stamp_ms, logged), (77, expected.collect()));
-        assert!(read_batch(&Bytes::from_static(b"\x01")).is_err());
+        assert!(read_batch(&Bytes::from_static(b"\x02")).is_err());
     }
 
     #[test]
@@ -434,6 +467,7 @@ mod tests {
             first_seq: 3,
             count: 3,
             bytes: group.len(),
+            level: FIRST_LEVEL,
         };
         assert_eq!(check_group(&group), Ok(info));
     }
@@ -513,7 +547,7 @@ mod tests {
         builder.group(3, 4, 2, [Command::Noop.encode()].iter());
         builder.system(&SystemOp::CloseSession { session: 9 });
         let expected = [
-            &[1, 2, 1, 0, 0, 0, 0, 0, 0][..],
+            &[2, 2, 1, 0, 0, 0, 0, 0, 0][..],
             &[
                 1, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
             ],

@@ -1,14 +1,14 @@
-//! The address book: which nodes there are, under which ids, names and addresses, and what they
-//! agreed on at formation.
+//! The address book: which nodes there are, under which ids, names and addresses, what they agreed on
+//! at formation, and the cluster's feature level with what each node announces.
 //!
 //! It is not the engine's membership: who votes is decided there, and this never knows it.
 //! Invariants: ids are unique and never come back, because every new one is above `highest_id`;
 //! at most one member of record and one pending node have the same name; a formed book has a
-//! member of record.
+//! member of record; the level never falls, and is raised only to what everyone in the book announces.
 
 use std::collections::BTreeMap;
 
-use crate::{Member, Refusal};
+use crate::{FIRST_LEVEL, Member, Refusal};
 
 /// The most nodes a book holds, pending ones included: far above any sensible cluster, and a bound
 /// on what requests to join can make of it.
@@ -20,6 +20,17 @@ pub(crate) struct Seat {
     pub(crate) member: Member,
     /// None for who was there at formation.
     pub(crate) nonce: Option<u64>,
+    /// None until its first session is open.
+    pub(crate) announced: Option<Announced>,
+}
+
+/// What a node has announced, with its latest boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announced {
+    /// The boot.
+    pub boot: u64,
+    /// The highest feature level.
+    pub highest: u32,
 }
 
 /// The address book.
@@ -27,6 +38,7 @@ pub(crate) struct Seat {
 pub struct Book {
     pub(crate) cluster: Option<[u8; 16]>,
     pub(crate) durability_sync: bool,
+    pub(crate) level: u32,
     pub(crate) seats: BTreeMap<u64, Seat>,
     pub(crate) highest_id: u64,
 }
@@ -36,6 +48,7 @@ impl Default for Book {
         Book {
             cluster: None,
             durability_sync: true,
+            level: FIRST_LEVEL,
             seats: BTreeMap::new(),
             highest_id: 0,
         }
@@ -51,6 +64,22 @@ impl Book {
     /// Whether the cluster agreed that an acknowledged write is on disks; true before formation.
     pub fn durability_sync(&self) -> bool {
         self.durability_sync
+    }
+
+    /// The cluster's feature level; the first one before formation.
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// What this node has announced with its latest boot, once its session is open.
+    pub fn announced(&self, id: u64) -> Option<Announced> {
+        self.seats.get(&id)?.announced
+    }
+
+    /// Those who have not announced that they know a level, by ascending id.
+    pub fn behind(&self, level: u32) -> impl Iterator<Item = &Member> {
+        let knows = move |seat: &&Seat| seat.announced.is_none_or(|it| it.highest < level);
+        self.seats.values().filter(knows).map(|seat| &seat.member)
     }
 
     /// Everyone in the book, pending ones included, by ascending id.
@@ -92,6 +121,7 @@ impl Book {
         &mut self,
         cluster: [u8; 16],
         durability_sync: bool,
+        level: u32,
         members: Vec<Member>,
     ) -> Result<(), Refusal> {
         if self.cluster.is_some() {
@@ -105,8 +135,9 @@ impl Book {
         let seats = members.into_iter().map(|member| Seat {
             member,
             nonce: None,
+            announced: None,
         });
-        *self = Book::with_seats(cluster, durability_sync, seats)
+        *self = Book::with_seats(cluster, durability_sync, level, seats)
             .map_err(|why| Refusal::InvalidMembers { why })?;
         Ok(())
     }
@@ -115,11 +146,13 @@ impl Book {
     pub(crate) fn with_seats(
         cluster: [u8; 16],
         durability_sync: bool,
+        level: u32,
         seats: impl Iterator<Item = Seat>,
     ) -> Result<Book, &'static str> {
         let mut book = Book {
             cluster: Some(cluster),
             durability_sync,
+            level,
             ..Book::default()
         };
         for seat in seats {
@@ -152,10 +185,12 @@ impl Book {
         name: String,
         addr: String,
         nonce: u64,
+        highest: u32,
     ) -> Result<(u64, Option<u64>), Refusal> {
         if self.cluster.is_none() {
             return Err(Refusal::NotFormed);
         }
+        self.check_not_too_old(highest)?;
         let same = |seat: &&Seat| seat.nonce == Some(nonce) && seat.member.name == name;
         if let Some(seat) = self.seats.values().find(same) {
             return Ok((seat.member.id, None));
@@ -181,6 +216,7 @@ impl Book {
             Seat {
                 member,
                 nonce: Some(nonce),
+                announced: None,
             },
         );
         self.highest_id = index;
@@ -243,6 +279,47 @@ impl Book {
         seat.member.addr = addr;
         Ok(())
     }
+
+    /// Whether a node whose build knows this level may take part.
+    pub(crate) fn check_not_too_old(&self, highest: u32) -> Result<(), Refusal> {
+        let level = self.level;
+        if highest < level {
+            return Err(Refusal::TooOld { level, highest });
+        }
+        Ok(())
+    }
+
+    /// What a node says with a new boot takes the place of what it said before.
+    pub(crate) fn announce(&mut self, node: u64, announced: Announced) {
+        if let Some(seat) = self.seats.get_mut(&node) {
+            seat.announced = Some(announced);
+        }
+    }
+
+    /// Raises the level, if these are all the nodes there are and each knows it.
+    pub(crate) fn raise(&mut self, to: u32, ids: &[u64]) -> Result<(), Refusal> {
+        if self.cluster.is_none() {
+            return Err(Refusal::NotFormed);
+        }
+        if to <= self.level {
+            return Err(Refusal::LevelNotHigher { level: self.level });
+        }
+        if !self.seats.keys().eq(ids) {
+            return Err(Refusal::OtherMembers);
+        }
+        #[cfg(memkv_bugs)]
+        if crate::bugs::active(crate::bugs::Bug::RaiseUnasked) {
+            self.level = to;
+            return Ok(());
+        }
+        if let Some(member) = self.behind(to).next() {
+            let node = member.id;
+            let announced = self.announced(node).map_or(0, |it| it.highest);
+            return Err(Refusal::NotAnnounced { node, announced });
+        }
+        self.level = to;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -261,12 +338,12 @@ mod tests {
     fn formed() -> Book {
         let mut book = Book::default();
         let members = vec![member(3, "c"), member(1, "a"), member(2, "b")];
-        assert_eq!(book.form([7; 16], false, members), Ok(()));
+        assert_eq!(book.form([7; 16], false, 1, members), Ok(()));
         book
     }
 
     fn admit(book: &mut Book, index: u64, name: &str, nonce: u64) -> Result<u64, Refusal> {
-        book.admit(index, name.to_owned(), format!("{name}:2"), nonce)
+        book.admit(index, name.to_owned(), format!("{name}:2"), nonce, 1)
             .map(|(id, _)| id)
     }
 
@@ -288,13 +365,13 @@ mod tests {
                 .collect(),
         ];
         for members in invalid {
-            let refused = book.form([1; 16], true, members);
+            let refused = book.form([1; 16], true, 1, members);
             assert!(matches!(refused, Err(Refusal::InvalidMembers { .. })));
             assert_eq!(book, Book::default());
         }
         let mut book = formed();
         assert_eq!(
-            book.form([1; 16], true, vec![member(1, "a")]),
+            book.form([1; 16], true, 1, vec![member(1, "a")]),
             Err(Refusal::AlreadyFormed)
         );
         assert_eq!(
@@ -324,7 +401,7 @@ mod tests {
         );
         assert_eq!(admit(&mut book, 11, "a", 1), Ok(10));
         assert_eq!(
-            book.admit(12, "a".into(), "a:3".into(), 2),
+            book.admit(12, "a".into(), "a:3".into(), 2, 1),
             Ok((12, Some(10)))
         );
         assert_eq!(book.member(10), None);
@@ -411,5 +488,62 @@ mod tests {
         assert_eq!(book.member(1).map(|m| m.addr.as_str()), Some("moved:1"));
         let unknown = book.set_address(2, "x".into());
         assert_eq!(unknown, Err(Refusal::UnknownNode { node: 2 }));
+    }
+
+    fn announce(book: &mut Book, node: u64, boot: u64, highest: u32) {
+        book.announce(node, Announced { boot, highest });
+    }
+
+    #[test]
+    fn the_level_is_raised_once_exactly_those_in_the_book_announce_it() {
+        let not_formed = Book::default().raise(2, &[]);
+        assert_eq!(not_formed, Err(Refusal::NotFormed));
+        let mut book = formed();
+        let refused = |book: &mut Book, ids: &[u64], why| {
+            let before = book.clone();
+            assert_eq!(book.raise(2, ids), Err(why));
+            assert_eq!(*book, before);
+        };
+        let silent = |node| Refusal::NotAnnounced { node, announced: 0 };
+        refused(&mut book, &[1, 2, 3], silent(1));
+        (1..=3).for_each(|node| announce(&mut book, node, 1, 2));
+        for ids in [&[1, 2][..], &[1, 2, 3, 4], &[3, 2, 1], &[1, 1, 2, 3]] {
+            refused(&mut book, ids, Refusal::OtherMembers);
+        }
+        // It came back with an older build.
+        announce(&mut book, 2, 2, 1);
+        let older = Refusal::NotAnnounced {
+            node: 2,
+            announced: 1,
+        };
+        refused(&mut book, &[1, 2, 3], older);
+        announce(&mut book, 2, 3, 3);
+        assert_eq!(admit(&mut book, 10, "a", 1), Ok(10));
+        refused(&mut book, &[1, 2, 3], Refusal::OtherMembers);
+        refused(&mut book, &[1, 2, 3, 10], silent(10));
+        announce(&mut book, 10, 1, 2);
+        assert_eq!(book.raise(2, &[1, 2, 3, 10]), Ok(()));
+        assert_eq!(book.level(), 2);
+        for to in [1, 2] {
+            let refused = book.raise(to, &[1, 2, 3, 10]);
+            assert_eq!(refused, Err(Refusal::LevelNotHigher { level: 2 }));
+        }
+    }
+
+    #[test]
+    fn an_older_build_is_not_admitted() {
+        let mut book = formed();
+        (1..=3).for_each(|node| announce(&mut book, node, 1, 2));
+        assert_eq!(book.raise(2, &[1, 2, 3]), Ok(()));
+        let refused = admit(&mut book, 10, "a", 1);
+        let too_old = Refusal::TooOld {
+            level: 2,
+            highest: 1,
+        };
+        assert_eq!(refused, Err(too_old));
+        assert_eq!(
+            book.admit(10, "a".into(), "a:1".into(), 1, 2),
+            Ok((10, None))
+        );
     }
 }

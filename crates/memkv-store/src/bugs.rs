@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Bug {
     /// Commands that a session has already executed are executed again.
     DropDedup = 1,
+    /// The feature level is raised whatever the nodes have announced.
+    RaiseUnasked = 40,
     /// A key that was watched and has changed stops no transaction.
     IgnoreWatch = 2,
     /// A read hides a key when the node's own clock reaches the deadline, not when a stamp does.

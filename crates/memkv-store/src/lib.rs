@@ -23,7 +23,7 @@
 //! Where things are: write commands in `command/`, a file for each family, transactions among
 //! them; reads in `query/`; what an administrator or the consensus layer changes is a [`SystemOp`];
 //! `batch` is the log format; `notice` what is announced of keys; `keyspace/` the data; `float` the arithmetic of INCRBYFLOAT; `session`
-//! the exactly-once table; `book` the members and their addresses; `snapshot/` the walk, the block
+//! the exactly-once table; `book` the members, their addresses and the feature level, which `level` explains; `snapshot/` the walk, the block
 //! format and the loader.
 
 #![forbid(unsafe_code)]
@@ -37,6 +37,7 @@ mod command;
 mod digest;
 mod float;
 mod keyspace;
+mod level;
 mod notice;
 mod query;
 mod reply;
@@ -50,13 +51,14 @@ mod wire;
 pub use applying::{Applying, Progress};
 pub use batch::{BatchBuilder, GroupInfo, check_command, check_group, encode_group, only_removes};
 #[doc(hidden)]
-pub use batch::{Logged, read_batch};
-pub use book::{Book, MAX_MEMBERS};
+pub use batch::{Logged, read_batch, read_system};
+pub use book::{Announced, Book, MAX_MEMBERS};
 pub use command::{
     Command, Compare, Condition, ExpireIf, Expiry, Guard, MAX_TRANSACTION_STEPS, Seen, SetIf, Step,
     check_steps,
 };
 pub use keyspace::{Garbage, MAX_VIEWS, Value, ViewId, Work};
+pub use level::{FIRST_LEVEL, HIGHEST_LEVEL};
 pub use notice::{Notice, NoticeClasses};
 pub use query::{Query, Reading, Readings};
 pub use reply::{Reply, ReplyError, ReplyValue};

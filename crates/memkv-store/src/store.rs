@@ -6,7 +6,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::book::Book;
+use crate::book::{Announced, Book};
 use crate::keyspace::{Keyspace, Value};
 use crate::session::{Session, Sessions};
 use crate::snapshot::{ShardImage, SnapshotBusy, SnapshotHead};
@@ -200,13 +200,21 @@ impl Store {
             SystemOp::Form {
                 cluster,
                 durability_sync,
+                level,
                 members,
-            } => self.form(cluster, durability_sync, members),
-            SystemOp::OpenSession { node, boot } => return self.open_session(index, node, boot),
+            } => self.form(cluster, durability_sync, level, members),
+            SystemOp::OpenSession {
+                node,
+                boot,
+                highest,
+            } => return self.open_session(index, node, Announced { boot, highest }),
             SystemOp::CloseSession { session } => self.sessions.close(session),
-            SystemOp::AdmitNode { name, addr, nonce } => {
-                return self.admit(index, name, addr, nonce);
-            }
+            SystemOp::AdmitNode {
+                name,
+                addr,
+                nonce,
+                highest,
+            } => return self.admit(index, name, addr, nonce, highest),
             SystemOp::ReplaceNode { old, new } => self
                 .book
                 .replace(old, new)
@@ -220,6 +228,7 @@ impl Store {
                 .give_up(node)
                 .map(|()| self.sessions.close_node(node)),
             SystemOp::SetAddress { node, addr } => self.book.set_address(node, addr),
+            SystemOp::RaiseLevel { to, ids } => self.book.raise(to, &ids),
         };
         outcome(result.map(|()| SystemOutcome::Done))
     }
@@ -230,29 +239,42 @@ impl Store {
         &mut self,
         cluster: [u8; 16],
         durability_sync: bool,
+        level: u32,
         members: Vec<crate::Member>,
     ) -> Result<(), Refusal> {
         if !self.is_empty() || !self.sessions.is_empty() {
             return Err(Refusal::AlreadyFormed);
         }
-        self.book.form(cluster, durability_sync, members)?;
+        self.book.form(cluster, durability_sync, level, members)?;
         self.keys.reseed(seed_of(&cluster));
         Ok(())
     }
 
-    /// Once there is a book, only who is in it may have a session: a removed node gets none.
-    fn open_session(&mut self, index: u64, node: u64, boot: u64) -> SystemOutcome {
+    /// Once there is a book, only who is in it may have a session: a removed node gets none. With it
+    /// comes what the node announces.
+    fn open_session(&mut self, index: u64, node: u64, announced: Announced) -> SystemOutcome {
         if self.book.cluster().is_some() && self.book.member(node).is_none() {
             return SystemOutcome::Refused {
                 why: Refusal::UnknownNode { node },
             };
         }
-        let result = self.sessions.open(index, node, boot);
-        outcome(result.map(|()| SystemOutcome::SessionOpened { id: index }))
+        let allowed = self.book.check_not_too_old(announced.highest);
+        let result = allowed.and_then(|()| self.sessions.open(index, node, announced.boot));
+        outcome(result.map(|()| {
+            self.book.announce(node, announced);
+            SystemOutcome::SessionOpened { id: index }
+        }))
     }
 
-    fn admit(&mut self, index: u64, name: String, addr: String, nonce: u64) -> SystemOutcome {
-        let result = self.book.admit(index, name, addr, nonce);
+    fn admit(
+        &mut self,
+        index: u64,
+        name: String,
+        addr: String,
+        nonce: u64,
+        highest: u32,
+    ) -> SystemOutcome {
+        let result = self.book.admit(index, name, addr, nonce, highest);
         outcome(result.map(|(id, replaced)| {
             replaced
                 .into_iter()

@@ -38,6 +38,8 @@ pub enum SystemOp {
         cluster: [u8; 16],
         /// Whether an acknowledged write is on the disks (`sync`) or in the page caches (`os`).
         durability_sync: bool,
+        /// The feature level that it begins with: one that all members know.
+        level: u32,
         /// The members at formation; none of them is pending.
         members: Vec<Member>,
     },
@@ -48,6 +50,8 @@ pub enum SystemOp {
         node: u64,
         /// Its boot counter, higher than that of its open session.
         boot: u64,
+        /// The highest feature level that it announces in this boot; at least the cluster's.
+        highest: u32,
     },
     /// Ends a session: its commands are no longer executed, its replies are forgotten.
     CloseSession {
@@ -63,6 +67,8 @@ pub enum SystemOp {
         addr: String,
         /// Drawn by the newcomer once per data directory, to recognise its own request.
         nonce: u64,
+        /// The highest feature level that its build knows; at least the cluster's.
+        highest: u32,
     },
     /// Takes a member out, with its session, and makes a pending one a member of record.
     ReplaceNode {
@@ -87,6 +93,14 @@ pub enum SystemOp {
         node: u64,
         /// Where it is now.
         addr: String,
+    },
+    /// Raises the cluster's feature level, for ever. Refused unless the book holds exactly these nodes
+    /// and each has announced that it knows the level.
+    RaiseLevel {
+        /// The new level, above the present one.
+        to: u32,
+        /// Everyone in the book, pending ones included, by ascending id.
+        ids: Vec<u64>,
     },
 }
 
@@ -172,6 +186,34 @@ pub enum Refusal {
         /// The node.
         node: u64,
     },
+    /// The level is there already, or was passed.
+    #[error("the cluster is at feature level {level} already; a level never falls")]
+    LevelNotHigher {
+        /// The cluster's level.
+        level: u32,
+    },
+    /// The nodes that were asked are not those in the book.
+    #[error("other nodes are in the address book by now; look again before raising the level")]
+    OtherMembers,
+    /// A node of the book does not know the level, as far as its present boot has said.
+    #[error("node {node} announces feature level {announced} (0: none yet); upgrade it first")]
+    NotAnnounced {
+        /// The node.
+        node: u64,
+        /// What it has announced.
+        announced: u32,
+    },
+    /// The node's build knows less than the cluster uses.
+    #[error(
+        "the cluster is at feature level {level}, and this build knows levels up to {highest}: run \
+         the version that the other nodes run"
+    )]
+    TooOld {
+        /// The cluster's level.
+        level: u32,
+        /// The highest that the node knows.
+        highest: u32,
+    },
     /// The entry's index is not free as an id; another entry's will be.
     #[error("the entry's index cannot serve as an id for this; propose it again")]
     Retry,
@@ -185,6 +227,7 @@ const REPLACE_NODE: u8 = 5;
 const REMOVE_NODE: u8 = 6;
 const SET_ADDRESS: u8 = 7;
 const GIVE_UP_SEAT: u8 = 8;
+const RAISE_LEVEL: u8 = 9;
 
 impl SystemOp {
     /// The operation's bytes, as a node sends them to the one that proposes.
@@ -213,18 +256,29 @@ impl SystemOp {
             SystemOp::Form {
                 cluster,
                 durability_sync,
+                level,
                 members,
             } => {
                 out.put_u8(FORM);
                 out.put_slice(cluster);
                 out.put_u8(u8::from(*durability_sync));
+                put_varint(out, u64::from(*level));
                 put_length(out, members.len());
                 members.iter().for_each(|member| member.write(out));
             }
-            SystemOp::OpenSession { node, boot } => put_numbers(out, OPEN_SESSION, &[*node, *boot]),
+            SystemOp::OpenSession {
+                node,
+                boot,
+                highest,
+            } => put_numbers(out, OPEN_SESSION, &[*node, *boot, u64::from(*highest)]),
             SystemOp::CloseSession { session } => put_numbers(out, CLOSE_SESSION, &[*session]),
-            SystemOp::AdmitNode { name, addr, nonce } => {
-                put_numbers(out, ADMIT_NODE, &[*nonce]);
+            SystemOp::AdmitNode {
+                name,
+                addr,
+                nonce,
+                highest,
+            } => {
+                put_numbers(out, ADMIT_NODE, &[*nonce, u64::from(*highest)]);
                 put_prefixed(out, name.as_bytes());
                 put_prefixed(out, addr.as_bytes());
             }
@@ -235,6 +289,11 @@ impl SystemOp {
                 put_numbers(out, SET_ADDRESS, &[*node]);
                 put_prefixed(out, addr.as_bytes());
             }
+            SystemOp::RaiseLevel { to, ids } => {
+                put_numbers(out, RAISE_LEVEL, &[u64::from(*to)]);
+                put_length(out, ids.len());
+                ids.iter().for_each(|id| put_varint(out, *id));
+            }
         }
     }
 
@@ -244,21 +303,25 @@ impl SystemOp {
             FORM => SystemOp::Form {
                 cluster: reader.array("cluster id")?,
                 durability_sync: reader.bool("durability")?,
+                level: reader.level()?,
                 members: read_members(reader)?,
             },
             OPEN_SESSION => SystemOp::OpenSession {
                 node: reader.varint("node id")?,
                 boot: reader.varint("boot counter")?,
+                highest: reader.level()?,
             },
             CLOSE_SESSION => SystemOp::CloseSession {
                 session: reader.varint("session")?,
             },
             ADMIT_NODE => {
                 let nonce = reader.varint("nonce")?;
+                let highest = reader.level()?;
                 SystemOp::AdmitNode {
                     name: read_name(reader)?,
                     addr: read_addr(reader)?,
                     nonce,
+                    highest,
                 }
             }
             REPLACE_NODE => SystemOp::ReplaceNode {
@@ -274,6 +337,10 @@ impl SystemOp {
             SET_ADDRESS => SystemOp::SetAddress {
                 node: reader.varint("node id")?,
                 addr: read_addr(reader)?,
+            },
+            RAISE_LEVEL => SystemOp::RaiseLevel {
+                to: reader.level()?,
+                ids: read_ids(reader)?,
             },
             tag => {
                 return Err(DecodeError::UnknownTag {
@@ -304,13 +371,24 @@ impl Member {
 }
 
 fn read_members(reader: &mut Reader<'_>) -> Result<Vec<Member>, DecodeError> {
+    let count = read_count(reader)?;
+    (0..count).map(|_| Member::read(reader)).collect()
+}
+
+fn read_ids(reader: &mut Reader<'_>) -> Result<Vec<u64>, DecodeError> {
+    let count = read_count(reader)?;
+    (0..count).map(|_| reader.varint("node id")).collect()
+}
+
+/// How many members follow: no more than a book holds.
+fn read_count(reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
     let count = reader.length("members")?;
     if count > MAX_MEMBERS {
         return Err(DecodeError::Invalid {
             what: "number of members",
         });
     }
-    (0..count).map(|_| Member::read(reader)).collect()
+    Ok(count)
 }
 
 fn read_name(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
@@ -344,22 +422,26 @@ mod tests {
             SystemOp::Form {
                 cluster: *b"0123456789abcdef",
                 durability_sync: true,
+                level: u32::MAX,
                 members: vec![member(1, "a", false), member(u64::MAX, "ä", true)],
             },
             SystemOp::Form {
                 cluster: [0; 16],
                 durability_sync: false,
+                level: 1,
                 members: vec![],
             },
             SystemOp::OpenSession {
                 node: 1,
                 boot: u64::MAX,
+                highest: 300,
             },
             SystemOp::CloseSession { session: 300 },
             SystemOp::AdmitNode {
                 name: text(MAX_NAME_BYTES),
                 addr: text(MAX_ADDR_BYTES),
                 nonce: 7,
+                highest: 1,
             },
             SystemOp::ReplaceNode {
                 old: 1,
@@ -370,6 +452,10 @@ mod tests {
             SystemOp::SetAddress {
                 node: 2,
                 addr: String::new(),
+            },
+            SystemOp::RaiseLevel {
+                to: 2,
+                ids: vec![1, 300],
             },
         ]
     }
@@ -396,6 +482,7 @@ mod tests {
             name,
             addr: String::new(),
             nonce: 0,
+            highest: 1,
         };
         assert!(matches!(decode(admit), Err(DecodeError::TooLong { .. })));
         let addr = "x".repeat(MAX_ADDR_BYTES + 1);
@@ -411,13 +498,32 @@ mod tests {
         let form = SystemOp::Form {
             cluster: [0; 16],
             durability_sync: true,
+            level: 1,
             members,
         };
-        assert_eq!(
-            decode(form),
-            Err(DecodeError::Invalid {
-                what: "number of members"
-            })
-        );
+        let raise = SystemOp::RaiseLevel {
+            to: 2,
+            ids: vec![1; MAX_MEMBERS + 1],
+        };
+        for op in [form, raise] {
+            assert_eq!(
+                decode(op),
+                Err(DecodeError::Invalid {
+                    what: "number of members"
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn level_0_and_what_is_no_level_are_refused() {
+        let invalid = Err(DecodeError::Invalid {
+            what: "feature level",
+        });
+        let zero = SystemOp::RaiseLevel { to: 0, ids: vec![] };
+        assert_eq!(SystemOp::decode(&zero.encode()), invalid);
+        let mut beyond = BytesMut::new();
+        put_numbers(&mut beyond, OPEN_SESSION, &[1, 1, 1 << 32]);
+        assert_eq!(SystemOp::decode(&beyond), invalid);
     }
 }

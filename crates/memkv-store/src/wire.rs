@@ -34,6 +34,14 @@ pub enum DecodeError {
         /// The tag found.
         tag: u8,
     },
+    /// It holds what belongs to a higher feature level than the cluster has at that point of its log.
+    #[error("it belongs to feature level {needs}, and the cluster is at level {level} there")]
+    AboveLevel {
+        /// The level that it belongs to.
+        needs: u32,
+        /// The level of the state.
+        level: u32,
+    },
     /// A field is longer than its limit.
     #[error("{what} has {bytes} bytes, the limit is {limit}; refuse it before it is proposed")]
     TooLong {
@@ -131,6 +139,16 @@ impl<'a> Reader<'a> {
             }
         }
         Err(DecodeError::Invalid { what })
+    }
+
+    /// A feature level: never 0.
+    pub(crate) fn level(&mut self) -> Result<u32, DecodeError> {
+        let what = "feature level";
+        let level = u32::try_from(self.varint(what)?);
+        level
+            .ok()
+            .filter(|level| *level > 0)
+            .ok_or(DecodeError::Invalid { what })
     }
 
     /// A varint that counts bytes or items of at least one byte each that follow: never more than

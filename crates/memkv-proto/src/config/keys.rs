@@ -194,6 +194,29 @@ pub const KEYS: &[Key] = &[
         "A snapshot also waits until the log has grown by this much of the last snapshot's size.",
     ),
     key(
+        "max_feature_level",
+        Kind::Integer {
+            min: 0,
+            max: 1_000_000,
+        },
+        "0",
+        "",
+        "The highest feature level that this node announces; 0 for the highest that its version knows. \
+         One node with a limit keeps the whole cluster from being raised above it.",
+    ),
+    key(
+        "raise_feature_level_after_s",
+        // A month: an upgrade that takes longer is better held back by max_feature_level.
+        Kind::Integer {
+            min: 0,
+            max: 2_592_000,
+        },
+        "3600",
+        "s",
+        "For how long all nodes must have announced a higher feature level before the leader raises \
+         the cluster to it; until then every node may go back to the version before.",
+    ),
+    key(
         "notify_keyspace_events",
         Kind::Letters("AKEg$lshzxetdnm"),
         "",

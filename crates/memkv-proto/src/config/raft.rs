@@ -38,6 +38,8 @@ pub struct RaftConfig {
     pub hold_timeout_ms: u64,
     pub request_timeout_ms: u64,
     pub snapshot_growth_percent: u64,
+    pub max_feature_level: u64,
+    pub raise_feature_level_after_s: u64,
     pub notify_keyspace_events: String,
     pub password_file: String,
     pub cluster_secret_file: String,
@@ -73,6 +75,8 @@ impl Default for RaftConfig {
             hold_timeout_ms: 0,
             request_timeout_ms: 0,
             snapshot_growth_percent: 0,
+            max_feature_level: 0,
+            raise_feature_level_after_s: 0,
             notify_keyspace_events: String::new(),
             password_file: String::new(),
             cluster_secret_file: String::new(),
@@ -308,6 +312,10 @@ impl RaftConfig {
             ("hold_timeout_ms", Value::Number(v)) => self.hold_timeout_ms = v,
             ("request_timeout_ms", Value::Number(v)) => self.request_timeout_ms = v,
             ("snapshot_growth_percent", Value::Number(v)) => self.snapshot_growth_percent = v,
+            ("max_feature_level", Value::Number(v)) => self.max_feature_level = v,
+            ("raise_feature_level_after_s", Value::Number(v)) => {
+                self.raise_feature_level_after_s = v;
+            }
             ("notify_keyspace_events", Value::Text(v)) => self.notify_keyspace_events = v,
             ("password_file", Value::Text(v)) => self.password_file = v,
             ("cluster_secret_file", Value::Text(v)) => self.cluster_secret_file = v,

@@ -26,7 +26,7 @@ use crate::clock::LogClock;
 use crate::env::blocking;
 use crate::replica::{Machine, Replica};
 use crate::stats::Counters;
-use crate::{Env, FatalError, session};
+use crate::{Env, FatalError, levels, session};
 
 /// Work under one hold of the lock, in the store's units of about 50 nanoseconds: a millisecond or two.
 /// In the simulator, where commands are small, a few commands, so that entries come in pieces.
@@ -52,6 +52,8 @@ pub(super) struct Applier {
     pub(super) announcer: Arc<Announcer>,
     pub(super) counters: Arc<Counters>,
     pub(super) env: Env,
+    /// The highest feature level that this build knows.
+    pub(super) highest_level: u32,
 }
 
 /// Entries that are to be applied, and what applying them has brought.
@@ -126,9 +128,10 @@ impl Sink for Outcomes {
 }
 
 impl Applier {
-    /// Applies these entries, or those before the first that cannot be read.
+    /// Applies these entries, or those before the first that cannot be read, or those up to one that
+    /// raises the feature level above what this build knows.
     pub(super) async fn apply(&self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
-        self.check_readable()?;
+        self.check_goes_on()?;
         let mut entries = Entries {
             waiting: chunk.into_iter(),
             current: None,
@@ -146,7 +149,7 @@ impl Applier {
             (entries, progress) = self.piece(entries, room).await?;
             self.pass_on(&mut entries);
             match progress {
-                Progress::Done => return self.check_readable(),
+                Progress::Done => return self.check_goes_on(),
                 Progress::Paused { next: work } => next = work,
             }
             // Heartbeats and votes run on the same thread: let them in between.
@@ -154,9 +157,9 @@ impl Applier {
         }
     }
 
-    fn check_readable(&self) -> io::Result<()> {
-        match self.replica.unreadable.get() {
-            Some(unreadable) => Err(io::Error::other(unreadable.clone())),
+    fn check_goes_on(&self) -> io::Result<()> {
+        match self.replica.halted.get() {
+            Some(halted) => Err(io::Error::other(halted.clone())),
             None => Ok(()),
         }
     }
@@ -215,9 +218,7 @@ impl Applier {
                     term: id.committed_leader_id().term,
                     why: why.to_string(),
                 };
-                // Nothing is applied after it, so it is the only one.
-                let _ = self.replica.unreadable.set(unreadable);
-                entries.waiting = Vec::new().into_iter();
+                self.halt(entries, unreadable);
                 return None;
             }
             // From now on a reader may see something of it.
@@ -245,6 +246,12 @@ impl Applier {
         progress
     }
 
+    /// Nothing is applied after this, so there is one reason only.
+    fn halt(&self, entries: &mut Entries, why: FatalError) {
+        let _ = self.replica.halted.set(why);
+        entries.waiting = Vec::new().into_iter();
+    }
+
     /// An entry is applied.
     fn ended(
         &self,
@@ -258,6 +265,10 @@ impl Applier {
             machine.note_book();
             let events = &mut entries.outcomes.events;
             self.replica.session.on_system(&machine.store, events);
+            let level = machine.store.book().level();
+            if let Err(too_old) = levels::check(level, self.highest_level) {
+                self.halt(entries, too_old.into());
+            }
         }
         if let Some(responder) = responder {
             entries.answers.push((responder, Applied { system }));

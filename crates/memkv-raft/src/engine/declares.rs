@@ -131,6 +131,7 @@ async fn a_commit_index_is_declared_before_a_peer_is_told() {
         transport.clone(),
         Arc::new(Replica::new(Arc::new(Session::new(1)))),
         clock.clone(),
+        Arc::default(),
     ));
     let identified = peers.set_identity(Identity {
         cluster: [7; 16],
@@ -143,6 +144,7 @@ async fn a_commit_index_is_declared_before_a_peer_is_told() {
             addr: "2".to_owned(),
         }],
         founder: true,
+        level: 1,
     });
     assert!(identified);
     let (disk, layout) = (

@@ -1,8 +1,8 @@
 //! The engine's state machine on `memkv-store`: apply, build a snapshot, install one.
 //!
 //! Apply (in `apply`) never makes the consensus thread wait, and fails only at a committed entry that
-//! cannot be read: it stops there for good, since the entries after it depend on what it did
-//! elsewhere. Snapshots are built beside it: the store keeps pre-images, so a builder that is slow, or
+//! cannot be read, and after one that raises the feature level above what this build knows: it stops
+//! there for good, since the entries after it depend on what it did elsewhere. Snapshots are built beside it: the store keeps pre-images, so a builder that is slow, or
 //! waits for disk space, delays no write.
 
 use std::io;
@@ -65,6 +65,7 @@ impl StateMachine {
         env: Env,
         counters: Arc<Counters>,
         announcer: Announcer,
+        highest_level: u32,
     ) -> Self {
         let applier = Applier {
             replica,
@@ -72,6 +73,7 @@ impl StateMachine {
             announcer: Arc::new(announcer),
             counters,
             env,
+            highest_level,
         };
         Self { applier, snapshots }
     }

@@ -72,6 +72,7 @@ impl<F: Fn() -> Directory + Send + Sync> StoreBuilder<TypeConfig, LogStore, Stat
                 configured: NoticeClasses::default(),
                 old_through: 0,
             },
+            memkv_store::HIGHEST_LEVEL,
         );
         Ok((
             Guard {

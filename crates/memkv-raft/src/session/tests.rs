@@ -270,7 +270,11 @@ fn store_after(ops: &[SystemOp]) -> Store {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_session_executed_behind_a_snapshot_is_unknown() {
-    let open_session = SystemOp::OpenSession { node: 1, boot: 1 };
+    let open_session = SystemOp::OpenSession {
+        node: 1,
+        boot: 1,
+        highest: 1,
+    };
     let close = SystemOp::CloseSession { session: ID };
     // Closed, and closed and opened again by a request that came twice.
     for ops in [

@@ -220,6 +220,7 @@ fn about_raft(text: &mut String, _: &Server, view: Option<&View>) {
             ("revision", &status.revision),
             ("voters", &voters),
             ("learners", &(status.members.len() - voters)),
+            ("feature_level", &status.level),
             ("durability", &if status.sync { "sync" } else { "os" }),
             (
                 "snapshot_index",
@@ -234,8 +235,8 @@ fn about_raft(text: &mut String, _: &Server, view: Option<&View>) {
         line(
             text,
             format_args!(
-                "peer{at}:id={},name={},addr={},role={role}",
-                member.id, member.name, member.addr
+                "peer{at}:id={},name={},addr={},role={role},highest_feature_level={}",
+                member.id, member.name, member.addr, member.highest_level
             ),
         );
     }

@@ -126,9 +126,9 @@ fn failed(op: SeedOp, error: &RequestError) -> Response {
         RequestError::Overloaded { .. } | RequestError::DiskFull | RequestError::DiskExhausted => {
             no_answer(op, SeedStatus::Error, Executed::No)
         }
-        RequestError::TooLarge { .. } | RequestError::Unreadable { .. } => {
-            refused(failure::code(error), &failure::detail(error))
-        }
+        RequestError::TooLarge { .. }
+        | RequestError::Unreadable { .. }
+        | RequestError::NeedsLevel { .. } => refused(failure::code(error), &failure::detail(error)),
     }
 }
 

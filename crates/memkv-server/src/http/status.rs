@@ -73,6 +73,7 @@ fn document(status: raft::NodeStatus) -> Status {
             Durability::Os
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        feature_level: status.level,
         cluster: status.cluster.map(uuid),
         node_id: status.node_id,
         revision: status.revision,
@@ -88,6 +89,7 @@ fn member(member: raft::MemberStatus) -> Member {
         name: member.name,
         addr: member.addr,
         role: role(member.role),
+        highest_feature_level: member.highest_level,
     }
 }
 

@@ -87,6 +87,15 @@ metrics! {
         => |seen| flag(seen.view.status.leader.is_some());
     Gauge "memkv_raft_members" "Members of the cluster as this node knows them, newcomers among them."
         => |seen| whole(seen.view.status.members.len() as u64);
+    Gauge "memkv_feature_level" "The cluster's feature level, as far as this node uses it."
+        => |seen| whole(u64::from(seen.view.status.level));
+    Gauge "memkv_feature_level_announced" "The highest feature level that a member announces; no sample before it has announced any."
+        => |seen| {
+            let members = seen.view.status.members.iter();
+            let announced = members.filter(|member| member.highest_level > 0);
+            let level = announced.map(|member| (member.name.clone(), f64::from(member.highest_level)));
+            Samples::Each("member", level.collect())
+        };
     Gauge "memkv_raft_commit_index" "Last log entry that is known to be committed."
         => |seen| whole(seen.view.status.commit_index);
     Gauge "memkv_raft_applied_index" "Last log entry that was applied here."

@@ -99,7 +99,11 @@ impl Default for State {
     fn default() -> State {
         let mut store = Store::new();
         let mut open = BatchBuilder::new(1);
-        open.system(&SystemOp::OpenSession { node: 1, boot: 1 });
+        open.system(&SystemOp::OpenSession {
+            node: 1,
+            boot: 1,
+            highest: 1,
+        });
         store.apply(SESSION, &open.finish(), &mut Answer(None));
         State {
             is_checked: false,
@@ -296,12 +300,14 @@ impl Backend for Machine {
             keys: store.len(),
             building_snapshot: false,
             disk_low: false,
+            level: 1,
             sync: true,
             members: vec![MemberStatus {
                 id: 1,
                 name,
                 addr: "127.0.0.1:11081".to_owned(),
                 role: Role::Leader,
+                highest_level: 1,
             }],
         }
     }

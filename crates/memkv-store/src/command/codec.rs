@@ -31,6 +31,8 @@ const TRANSACTION: u8 = 21;
 const IN_DATABASE: u8 = 22;
 const PROLONG: u8 = 23;
 const ANNOUNCE: u8 = 24;
+#[cfg(memkv_bugs)]
+const OF_NEXT_LEVEL: u8 = 0xe0;
 
 /// What a command lies in, which says what it may be: a transaction stands at the top only, and a
 /// database wraps a plain command only.
@@ -152,6 +154,8 @@ pub(super) fn encode(command: &Command, out: &mut BytesMut) {
             out.put_u16_le(classes.bits());
         }
         Command::Tick => out.put_u8(TICK),
+        #[cfg(memkv_bugs)]
+        Command::OfNextLevel => out.put_u8(OF_NEXT_LEVEL),
         Command::Transaction {
             guards,
             operations,
@@ -261,6 +265,8 @@ pub(super) fn read(
             Command::Announce { classes }
         }
         TICK => Command::Tick,
+        #[cfg(memkv_bugs)]
+        OF_NEXT_LEVEL => Command::OfNextLevel,
         TRANSACTION if within == Within::Nothing => {
             let transaction = Command::Transaction {
                 guards: Guard::read_all(body, own)?,

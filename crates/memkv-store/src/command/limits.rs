@@ -108,6 +108,8 @@ impl Command {
             | Command::FlushDatabase
             | Command::Announce { .. }
             | Command::Tick => {}
+            #[cfg(memkv_bugs)]
+            Command::OfNextLevel => {}
             Command::Del { keys } => keys.iter().for_each(|key| f(Part::Key(key))),
             Command::GetDel { key }
             | Command::GetEx { key, .. }

@@ -221,6 +221,10 @@ pub enum Command {
         /// Any command but a transaction, whose steps have databases of their own, and this one.
         command: Box<Command>,
     },
+    /// Changes nothing; answers `Ok`. All that the next feature level holds, in the build that shows
+    /// what nodes do which differ in their highest level.
+    #[cfg(memkv_bugs)]
+    OfNextLevel,
 }
 
 /// Opcode of [`Command::Noop`]; the others are in their command's file or in `codec`.
@@ -309,6 +313,8 @@ impl Command {
             Command::DelRevision { .. } => "delrev",
             Command::Announce { .. } => "config",
             Command::Tick => "tick",
+            #[cfg(memkv_bugs)]
+            Command::OfNextLevel => "next",
             Command::Transaction { .. } => "exec",
             Command::InDatabase { command, .. } => command.name(),
         }

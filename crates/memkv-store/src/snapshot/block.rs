@@ -10,16 +10,19 @@
 use bytes::BufMut;
 
 use super::{Image, SessionHead, ShardImage, SnapshotHead};
-use crate::book::{Book, MAX_MEMBERS, Seat};
+use crate::book::{Announced, Book, MAX_MEMBERS, Seat};
 use crate::keyspace::{DELETE_SLOTS, Entry, first_bytes, noted};
 use crate::wire::{DecodeError, Reader, put_length, put_varint, varint_len};
-use crate::{Member, NoticeClasses, Reply, Revision};
+use crate::{FIRST_LEVEL, Member, NoticeClasses, Reply, Revision};
 
 /// Version of the snapshot format: raised when a field or a new kind of block comes. Version 1 had
 /// one database, no deadlines and no table of deletes; it is still read.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 /// The version since which a key's shard is what it is now.
 pub(super) const UNEQUAL_SHARDS: u8 = 4;
+/// The version since which the head begins with the feature level, and the book holds what each node
+/// announces.
+const LEVELS: u8 = 5;
 
 pub(super) const HEAD: u8 = 1;
 pub(super) const REPLIES: u8 = 2;
@@ -273,6 +276,7 @@ impl SnapshotHead {
     /// The head as the first block of the snapshot.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![HEAD, VERSION];
+        put_varint(&mut out, u64::from(self.book.level));
         put_varint(&mut out, self.revision);
         put_varint(&mut out, self.stamp_ms);
         put_varint(&mut out, self.applied_index);
@@ -331,6 +335,10 @@ impl SnapshotHead {
                 supported: VERSION,
             });
         }
+        let level = match found >= LEVELS {
+            true => reader.level()?,
+            false => FIRST_LEVEL,
+        };
         let mut head = SnapshotHead {
             revision: counter(&mut reader, "snapshot revision")?,
             stamp_ms: reader.varint("snapshot stamp")?,
@@ -359,7 +367,7 @@ impl SnapshotHead {
             let what = "announced events";
             head.announced = Some(announced.ok_or(DecodeError::Invalid { what })?);
         }
-        head.book = read_book(&mut reader)?;
+        head.book = read_book(&mut reader, found, level)?;
         head.sessions = read_sessions(&mut reader)?;
         reader.finish("snapshot head")?;
         Ok((found, head))
@@ -412,12 +420,20 @@ fn write_book(book: &Book, out: &mut Vec<u8>) {
         seat.nonce
             .into_iter()
             .for_each(|nonce| put_varint(out, nonce));
+        out.put_u8(u8::from(seat.announced.is_some()));
+        if let Some(Announced { boot, highest }) = seat.announced {
+            put_varint(out, boot);
+            put_varint(out, u64::from(highest));
+        }
     }
 }
 
-fn read_book(reader: &mut Reader<'_>) -> Result<Book, DecodeError> {
+fn read_book(reader: &mut Reader<'_>, version: u8, level: u32) -> Result<Book, DecodeError> {
     if !reader.bool("whether a book follows")? {
-        return Ok(Book::default());
+        return Ok(Book {
+            level,
+            ..Book::default()
+        });
     }
     let cluster = reader.array("cluster id")?;
     let durability_sync = reader.bool("durability")?;
@@ -433,9 +449,20 @@ fn read_book(reader: &mut Reader<'_>) -> Result<Book, DecodeError> {
         let member = Member::read(reader)?;
         let has_nonce = reader.bool("whether a nonce follows")?;
         let nonce = has_nonce.then(|| reader.varint("nonce")).transpose()?;
-        seats.push(Seat { member, nonce });
+        let announced = match version >= LEVELS && reader.bool("whether a level is announced")? {
+            true => Some(Announced {
+                boot: reader.varint("boot counter")?,
+                highest: reader.level()?,
+            }),
+            false => None,
+        };
+        seats.push(Seat {
+            member,
+            nonce,
+            announced,
+        });
     }
-    let mut book = Book::with_seats(cluster, durability_sync, seats.into_iter())
+    let mut book = Book::with_seats(cluster, durability_sync, level, seats.into_iter())
         .map_err(|what| DecodeError::Invalid { what })?;
     // Members with the highest ids may be gone.
     book.highest_id = book.highest_id.max(highest_id);

@@ -27,6 +27,7 @@ fn form(ids: &[u64]) -> SystemOp {
     SystemOp::Form {
         cluster: [9; 16],
         durability_sync: true,
+        level: 1,
         members,
     }
 }
@@ -161,7 +162,11 @@ fn a_gap_and_an_unknown_session_are_fenced_and_change_nothing() {
 #[test]
 fn a_session_ends_by_a_log_entry_or_by_a_later_boot() {
     let (mut store, old) = store_with(&[set(b"a", b"1")]);
-    let open_again = system(&[SystemOp::OpenSession { node: 1, boot: 1 }]);
+    let open_again = system(&[SystemOp::OpenSession {
+        node: 1,
+        boot: 1,
+        highest: 1,
+    }]);
     let events = apply(&mut store, &open_again);
     assert_eq!(
         events,
@@ -196,7 +201,11 @@ fn a_session_ends_by_a_log_entry_or_by_a_later_boot() {
 fn one_entry_gives_its_index_to_one_session_only() {
     let mut store = Store::new();
     let own = SystemOp::CloseSession { session: 1 };
-    let open = |node| SystemOp::OpenSession { node, boot: 1 };
+    let open = |node| SystemOp::OpenSession {
+        node,
+        boot: 1,
+        highest: 1,
+    };
     let events = apply(&mut store, &system(&[open(1), open(2), own, open(3)]));
     let retry = |ordinal| {
         Event::System(
@@ -259,7 +268,11 @@ fn nodes_that_leave_the_book_lose_their_sessions() {
     apply(&mut store, &system(&[form(&[1, 2, 3])]));
     let unknown = apply(
         &mut store,
-        &system(&[SystemOp::OpenSession { node: 9, boot: 1 }]),
+        &system(&[SystemOp::OpenSession {
+            node: 9,
+            boot: 1,
+            highest: 1,
+        }]),
     );
     assert_eq!(unknown, refused(Refusal::UnknownNode { node: 9 }));
     let sessions = [1, 2, 3].map(|node| open(&mut store, node, 1));
@@ -267,6 +280,7 @@ fn nodes_that_leave_the_book_lose_their_sessions() {
         name: "n1".into(),
         addr: "new:1".into(),
         nonce,
+        highest: 1,
     };
     let admitted = |store: &Store| {
         let id = store.applied_index();
@@ -337,13 +351,18 @@ fn an_entry_is_applied_once() {
 /// A batch with everything in it.
 fn full_batch(session: u64) -> Bytes {
     let mut builder = BatchBuilder::new(1_000);
-    builder.system(&SystemOp::OpenSession { node: 7, boot: 1 });
+    builder.system(&SystemOp::OpenSession {
+        node: 7,
+        boot: 1,
+        highest: 1,
+    });
     builder.group(session, 2, 1, [set(b"a", b"2"), del(&[b"a", b"b"])].iter());
     builder.system(&form(&[1, 2]));
     builder.system(&SystemOp::AdmitNode {
         name: "x".into(),
         addr: "y:1".into(),
         nonce: 1,
+        highest: 1,
     });
     builder.group(
         session,

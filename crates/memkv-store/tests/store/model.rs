@@ -259,6 +259,7 @@ impl Model {
                     let op = SystemOp::OpenSession {
                         node: *node,
                         boot: *boot,
+                        highest: 1,
                     };
                     (op, self.open(index, *node, *boot))
                 }

@@ -2,7 +2,8 @@
 //! nothing else than a whole one.
 
 use memkv_store::{
-    Command, DecodeError, LoadError, Loader, Member, SnapshotBusy, SnapshotHead, Store, SystemOp,
+    Command, DecodeError, LoadError, Loader, Member, Refusal, SnapshotBusy, SnapshotHead, Store,
+    SystemOp, SystemOutcome,
 };
 
 use crate::support::{apply, del, encode, group, load, open, set, snapshot, store_with, system};
@@ -245,12 +246,14 @@ fn a_formed_cluster_comes_back_with_its_seed_and_its_used_ids() {
     let form = SystemOp::Form {
         cluster: [5; 16],
         durability_sync: false,
+        level: 1,
         members,
     };
     let admit = |name: &str| SystemOp::AdmitNode {
         name: name.to_owned(),
         addr: "new:1".to_owned(),
         nonce: 3,
+        highest: 1,
     };
     let mut store = Store::new();
     apply(&mut store, &system(&[form]));
@@ -330,11 +333,11 @@ fn a_key_in_the_wrong_shard_is_noticed() {
 #[test]
 fn a_snapshot_of_another_version_says_so() {
     let mut blocks = snapshot(&mut Store::new(), 1000);
-    blocks[0][1] = 5;
+    blocks[0][1] = 6;
     let version = DecodeError::Version {
         what: "snapshot",
-        found: 5,
-        supported: 4,
+        found: 6,
+        supported: 5,
     };
     assert_eq!(load(&blocks).map(drop), Err(LoadError::Decode(version)));
 }
@@ -422,4 +425,53 @@ fn deadlines_databases_and_deletes_come_back() {
         ),
     );
     assert_ne!(loaded.digest(), store.digest(), "a deadline counts");
+}
+
+#[test]
+fn the_feature_level_and_what_each_node_announces_come_back() {
+    let member = |id| Member {
+        id,
+        name: format!("n{id}"),
+        addr: format!("n{id}:1"),
+        pending: false,
+    };
+    let open = |node, highest| SystemOp::OpenSession {
+        node,
+        boot: 7,
+        highest,
+    };
+    let mut store = Store::new();
+    let form = SystemOp::Form {
+        cluster: [5; 16],
+        durability_sync: true,
+        level: 2,
+        members: vec![member(1), member(2), member(3)],
+    };
+    apply(&mut store, &system(&[form]));
+    let too_old = crate::support::Event::System(
+        0,
+        SystemOutcome::Refused {
+            why: Refusal::TooOld {
+                level: 2,
+                highest: 1,
+            },
+        },
+    );
+    assert_eq!(apply(&mut store, &system(&[open(2, 1)])), [too_old]);
+    for node in [1, 2] {
+        apply(&mut store, &system(&[open(node, 3)]));
+    }
+    let load = |store: &mut Store| load(&snapshot(store, 1000)).unwrap();
+    let loaded = load(&mut store);
+    assert_eq!((loaded.book(), loaded.book().level()), (store.book(), 2));
+    assert_eq!(loaded.book().announced(3), None);
+    let raise = SystemOp::RaiseLevel {
+        to: 3,
+        ids: vec![1, 2, 3],
+    };
+    apply(&mut store, &system(&[open(3, 3)]));
+    let done = crate::support::Event::System(0, SystemOutcome::Done);
+    assert_eq!(apply(&mut store, &system(&[raise])), [done]);
+    assert_ne!(loaded.digest(), store.digest(), "the level counts");
+    assert_eq!(load(&mut store).book().level(), 3);
 }

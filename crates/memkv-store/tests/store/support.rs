@@ -71,7 +71,14 @@ pub(crate) fn system(ops: &[SystemOp]) -> Bytes {
 
 /// Opens a session for `node` and returns its id.
 pub(crate) fn open(store: &mut Store, node: u64, boot: u64) -> SessionId {
-    let events = apply(store, &system(&[SystemOp::OpenSession { node, boot }]));
+    let events = apply(
+        store,
+        &system(&[SystemOp::OpenSession {
+            node,
+            boot,
+            highest: 1,
+        }]),
+    );
     let [Event::System(0, SystemOutcome::SessionOpened { id })] = events[..] else {
         panic!("no session: {events:?}");
     };
