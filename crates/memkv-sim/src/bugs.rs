@@ -3,12 +3,19 @@
 
 /// A bug's name on the command line, and how it is switched on.
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 16] = {
+const BUGS: [(&str, fn()); 19] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
     [
         ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
         ("truncate-at-bad-checksum", || {
             storage::set(Some(storage::Bug::TruncateAtBadChecksum))
+        }),
+        ("ignore-level", || raft::set(Some(raft::Bug::IgnoreLevel))),
+        ("raise-unasked", || {
+            store::set(Some(store::Bug::RaiseUnasked))
+        }),
+        ("propose-unreadable", || {
+            raft::set(Some(raft::Bug::ProposeUnreadable))
         }),
         ("drop-dedup", || store::set(Some(store::Bug::DropDedup))),
         ("acknowledge-before-commit", || {

@@ -10,17 +10,19 @@ use bytes::Bytes;
 use memkv_check::order;
 use memkv_raft::storage::LogId;
 use memkv_raft::store::{
-    DecodeError, Rejected, Reply, SessionId, Sink, Store, SystemOutcome, read_batch,
+    DecodeError, Rejected, Reply, SessionId, Sink, Store, SystemOutcome, read_batch, read_system,
 };
 
 use crate::asked::Asked;
+use crate::levels::Raises;
 use crate::trace::Trace;
 use crate::translate;
 
 /// Payloads of batches begin with their version; the engine's own entries do not.
-const BATCH: u8 = 1;
-/// The encoding of the command that only fills a number.
-const NOOP: &[u8] = &[0];
+const BATCH: u8 = 2;
+/// The encodings of commands that no client's history holds: the one that only fills a number, and the
+/// one of the next feature level.
+const SILENT: [&[u8]; 2] = [&[0], &[0xe0]];
 
 /// A committed entry.
 pub(crate) struct Entry {
@@ -42,6 +44,10 @@ pub(crate) struct Chronicle {
     entries: Vec<Entry>,
     /// What was executed, so that nothing is twice.
     executed: HashSet<(SessionId, u64)>,
+    /// What it says of feature levels.
+    pub(crate) raises: Raises,
+    /// An entry could not be read. No node applies it or any after it.
+    stuck: bool,
 }
 
 impl Chronicle {
@@ -61,7 +67,8 @@ impl Chronicle {
         committed: &BTreeMap<u64, LogId>,
         trace: &Trace,
     ) -> Result<(), String> {
-        while let Some(id) = committed.get(&self.next)
+        while !self.stuck
+            && let Some(id) = committed.get(&self.next)
             && let Some(payload) = self.waiting.remove(id)
         {
             self.next += 1;
@@ -80,9 +87,19 @@ impl Chronicle {
     }
 
     fn apply(&mut self, id: LogId, payload: &Bytes, trace: &Trace) -> Result<(), String> {
-        let (stamp_ms, logged) = read_batch(payload).map_err(|error| format!("{id:?}: {error}"))?;
+        let (Ok((stamp_ms, logged)), Ok(ops)) = (read_batch(payload), read_system(payload)) else {
+            self.stuck = true;
+            self.next -= 1;
+            return Ok(());
+        };
         let mut effects = Effects::default();
         self.store.apply(id.index, payload, &mut effects);
+        if let Some(why) = effects.malformed {
+            return Err(format!("{id:?}: {why}"));
+        }
+        for (op, outcome) in ops.iter().zip(&effects.system) {
+            self.raises.follow(id.index, op, outcome, trace)?;
+        }
         (0..effects.duplicates).for_each(|_| trace.count("duplicates answered from the session"));
         (0..effects.rejected).for_each(|_| trace.count("commands fenced off"));
         let mut ran = Vec::new();
@@ -101,7 +118,7 @@ impl Chronicle {
                     "{id:?}: number {seq} of session {session} runs again"
                 ));
             }
-            if command.command != NOOP {
+            if !SILENT.contains(&&command.command[..]) {
                 let home = self.store.session(session).map(|session| session.node());
                 trace.count(match home == Some(id.leader) {
                     true => "commands of the leader's own clients",
@@ -158,6 +175,8 @@ struct Effects {
     replies: Vec<(SessionId, u64, Reply)>,
     duplicates: u64,
     rejected: u64,
+    system: Vec<SystemOutcome>,
+    malformed: Option<DecodeError>,
 }
 
 impl Sink for Effects {
@@ -173,7 +192,11 @@ impl Sink for Effects {
         self.rejected += count;
     }
 
-    fn system(&mut self, _: usize, _: &SystemOutcome) {}
+    fn system(&mut self, _: usize, outcome: &SystemOutcome) {
+        self.system.push(outcome.clone());
+    }
 
-    fn malformed(&mut self, _: &DecodeError) {}
+    fn malformed(&mut self, why: &DecodeError) {
+        self.malformed = Some(why.clone());
+    }
 }

@@ -24,6 +24,9 @@ use crate::translate;
 const GIVE_UP_MS: (u64, u64) = (200, 6_000);
 /// Pause after an error, in milliseconds.
 const BACK_OFF_MS: (u64, u64) = (10, 200);
+/// Commands of the next feature level, out of 100.
+#[cfg(memkv_bugs)]
+const NEXT_LEVEL_PERCENT: u64 = 2;
 /// Most writes that a client sends without waiting for the answers.
 const BURST: u64 = 4;
 
@@ -124,6 +127,10 @@ impl Workload {
     /// One operation, or a burst of writes; whether it was answered.
     async fn operate(&self, process: u64, home: usize, node: Node) -> bool {
         let swarm = &self.cluster.swarm;
+        #[cfg(memkv_bugs)]
+        if self.dice.below(100) < NEXT_LEVEL_PERCENT {
+            return self.next_level(&node).await;
+        }
         if self.dice.below(100) < swarm.redis_percent {
             return self.redis(process, home, node).await;
         }
@@ -163,6 +170,19 @@ impl Workload {
             last_revision = revision;
         }
         answered
+    }
+
+    /// A command of the next feature level: refused where the cluster is not at it. The log is held
+    /// against that, entry by entry, by the simulator's own store.
+    #[cfg(memkv_bugs)]
+    async fn next_level(&self, node: &Node) -> bool {
+        let answer = node.write(&Command::OfNextLevel).await;
+        self.cluster.trace.count(match &answer {
+            Ok(_) => "commands of the next level executed",
+            Err(RequestError::NeedsLevel { .. }) => "commands of the next level refused",
+            Err(_) => "commands of the next level without an answer",
+        });
+        matches!(answer, Ok(_) | Err(RequestError::NeedsLevel { .. }))
     }
 
     /// Sends a write at once; resolves to whether it changed anything, and its revision.

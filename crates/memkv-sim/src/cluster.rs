@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::dice::Dice;
 use crate::host::Life;
 use crate::invariants::Invariants;
+use crate::levels::{NEW, OLD};
 use crate::net::Net;
 use crate::swarm::Swarm;
 use crate::trace::Trace;
@@ -61,6 +62,20 @@ pub(crate) struct Host {
     pub(crate) loss: Option<Loss>,
     /// How often a directory of this host has been set aside.
     pub(crate) quarantines: usize,
+    /// Highest feature level that the build of its next process knows.
+    pub(crate) build: u32,
+    /// It has run the newer build.
+    pub(crate) was_new: bool,
+    /// What its process said when it met an entry that it could not read.
+    pub(crate) unreadable: Option<String>,
+}
+
+impl Host {
+    /// The next process runs this build.
+    pub(crate) fn set_build(&mut self, build: u32) {
+        self.build = build;
+        self.was_new |= build == NEW;
+    }
 }
 
 /// What somebody did to a directory. Hosts with a loss count against the minority that may be lost.
@@ -109,6 +124,7 @@ impl Cluster {
         let dice = Dice::new(seed, "cluster");
         let hosts = (0..swarm.nodes)
             .map(|_| {
+                let is_old = dice.below(100) < swarm.old_builds_percent;
                 Mutex::new(Host {
                     disk: Arc::new(SimDisk::new(dice.next())),
                     generation: 0,
@@ -122,6 +138,9 @@ impl Cluster {
                     is_old: false,
                     loss: None,
                     quarantines: 0,
+                    build: if is_old { OLD } else { NEW },
+                    was_new: !is_old,
+                    unreadable: None,
                 })
             })
             .collect();
@@ -200,7 +219,8 @@ impl Cluster {
             .map(|(_, slot)| slot)
     }
 
-    pub(crate) fn config(&self, slot: usize) -> NodeConfig {
+    /// What a process of this build is told.
+    pub(crate) fn config(&self, slot: usize, build: u32) -> NodeConfig {
         let peer = |slot| Peer {
             name: name(slot),
             addr: addr(slot),
@@ -215,6 +235,8 @@ impl Cluster {
         config.max_log_count = self.swarm.max_log_count;
         config.snapshot_growth_percent = self.swarm.snapshot_growth_percent;
         config.replace_after = self.swarm.replace_after;
+        config.highest_level = build;
+        config.raise_level_after = self.swarm.raise_level_after;
         config
     }
 

@@ -26,6 +26,8 @@ const RESTART_MS: (u64, u64) = (10, 2_000);
 /// A process.
 pub(crate) struct Life {
     generation: u64,
+    /// Highest feature level that its build knows.
+    pub(crate) build: u32,
     dead: watch::Sender<bool>,
     /// An orderly stop: the WAL's driver ends when it has nothing left to do.
     stopping: Arc<AtomicBool>,
@@ -57,9 +59,12 @@ impl Cluster {
             "{} starts as process {generation}",
             name(slot)
         ));
-        let task = tokio::spawn(run_process(self.clone(), slot, generation, death));
+        let build = host.build;
+        let process = run_process(self.clone(), slot, (generation, build), death);
+        let task = tokio::spawn(process);
         host.life = Some(Life {
             generation,
+            build,
             dead,
             stopping: Arc::default(),
             tasks: vec![task.abort_handle()],
@@ -227,13 +232,13 @@ async fn drive_wal(
 async fn run_process(
     cluster: Arc<Cluster>,
     slot: usize,
-    generation: u64,
+    (generation, build): (u64, u32),
     dead: watch::Receiver<bool>,
 ) {
     let disk = cluster.hosts[slot].lock().disk.clone();
     let link = Arc::new(cluster.net.link(slot, generation, dead.clone()));
     let env = cluster.env(slot, dead.clone());
-    match Node::start(cluster.config(slot), disk, link, env).await {
+    match Node::start(cluster.config(slot, build), disk, link, env).await {
         Err(error) => cluster.did_not_start(slot, &error),
         Ok(node) => {
             cluster.started(slot, generation, &node, dead);
@@ -293,6 +298,9 @@ impl Cluster {
         let excused = self.hosts[slot].lock().excused;
         self.trace
             .line(format_args!("{} did not start: {error}", name(slot)));
+        if let StartError::TooOld(too_old) = error {
+            return self.too_old(slot, *too_old);
+        }
         if excused {
             return self.restart(slot, Death::Power, "it met a disk error at its start");
         }
@@ -303,6 +311,12 @@ impl Cluster {
     fn failed(self: &Arc<Self>, slot: usize, error: FatalError) {
         self.trace
             .line(format_args!("{} failed: {error}", name(slot)));
+        if let FatalError::TooOld(too_old) = error {
+            return self.too_old(slot, too_old);
+        }
+        if let FatalError::Unreadable { .. } = error {
+            return self.unreadable(slot, &error.to_string());
+        }
         if let FatalError::Replaced(_) = error {
             // As the message says: the operator moves the directory away.
             self.trace.count("told that it was replaced");
@@ -332,6 +346,24 @@ impl Cluster {
         self.trace.count("processes ended by their disk");
         // The kernel may have dropped what it could not write, or still show it.
         self.restart(slot, self.death(), "its disk failed");
+    }
+
+    /// No entry is ever one that cannot be read. One that is must stop its node, and the next process
+    /// too, with the same words.
+    fn unreadable(self: &Arc<Self>, slot: usize, words: &str) {
+        let before = self.hosts[slot].lock().unreadable.replace(words.to_owned());
+        let Some(before) = before else {
+            return self.restart(slot, Death::Process, "it cannot read an entry");
+        };
+        let promise = match before == words {
+            true => "a committed entry can be read",
+            false => "a node that starts again stops at the same entry with the same words",
+        };
+        let seen = format!(
+            "{} stopped, started again, and stopped: {words}",
+            name(slot)
+        );
+        self.violated(promise, seen);
     }
 
     fn death(&self) -> Death {

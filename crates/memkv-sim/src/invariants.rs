@@ -150,6 +150,7 @@ impl Invariants {
         let seen = &mut *seen;
         let followed = seen.chronicle.follow(&seen.committed, &cluster.trace);
         verdict = verdict.and_then(|()| followed.map_err(|why| ("the log is executed once", why)));
+        verdict = verdict.and_then(|()| seen.levels(cluster));
         if let Err((promise, what)) = verdict {
             cluster.violated(promise, what);
         }
@@ -163,6 +164,11 @@ impl Invariants {
         {
             cluster.violated(promise, what);
         }
+    }
+
+    /// The feature level of the log, as far as it was seen committed; 0 before formation.
+    pub(crate) fn level(&self) -> u32 {
+        self.0.lock().chronicle.raises.level()
     }
 
     /// The id under which a host was last seen; 0 before it had one.
@@ -385,6 +391,27 @@ impl Seen {
             }
         }
         holders
+    }
+
+    /// No node applies what its build does not know.
+    fn levels(&self, cluster: &Cluster) -> Verdict {
+        for (slot, host) in self.hosts.iter().enumerate() {
+            let process = cluster.hosts[slot].lock();
+            let Some(life) = &process.life else { continue };
+            if process.generation != host.process {
+                continue;
+            }
+            let Some(raised) = self.chronicle.raises.above(life.build) else {
+                continue;
+            };
+            if host.applied > raised {
+                let (node, build, applied) = (name(slot), life.build, host.applied);
+                let seen =
+                    format!("{node} knows level {build} and applied {applied}, after {raised}");
+                return fail("no node applies what its build does not know", seen);
+            }
+        }
+        Ok(())
     }
 
     /// State machine safety: equal logs make equal states, and a state only goes forward.

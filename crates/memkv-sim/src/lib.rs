@@ -21,6 +21,7 @@ pub mod floors;
 mod host;
 mod invariants;
 mod judge;
+mod levels;
 mod nemesis;
 pub mod net;
 mod redis;

@@ -76,12 +76,14 @@ async fn whole_run(seed: u64, options: Options) -> Report {
     let cluster = Cluster::new(seed, swarm.clone(), trace.clone());
     let workload = Workload::new(cluster.clone());
     let looker = tokio::spawn(look(cluster.clone()));
+    let operator = tokio::spawn(cluster.clone().operate());
     let rest = tokio::select! {
         biased;
         () = cluster.broken() => None,
         rest = phases(&cluster, &workload, options.duration) => rest,
     };
     looker.abort();
+    operator.abort();
     let simulated = Duration::from_micros(trace.micros());
     if let Some(rest) = &rest
         && cluster.violation().is_none()

@@ -13,6 +13,10 @@ use crate::net::Weather;
 pub enum Fault {
     /// One process dies; what it had not synced is lost with probability one half.
     Crash,
+    /// A node comes back with a build that knows a higher feature level.
+    Upgrade,
+    /// A node comes back with the build from before.
+    Downgrade,
     /// The leader's process dies.
     CrashLeader,
     /// All hosts lose power at once.
@@ -51,8 +55,10 @@ pub enum Fault {
 
 impl Fault {
     /// All faults, with their weight against each other.
-    const ALL: [(Fault, u64); 18] = [
+    const ALL: [(Fault, u64); 20] = [
         (Fault::Crash, 4),
+        (Fault::Upgrade, 3),
+        (Fault::Downgrade, 1),
         (Fault::CrashLeader, 3),
         (Fault::PowerLoss, 1),
         (Fault::CrashInWrite, 3),
@@ -123,6 +129,10 @@ pub struct Swarm {
     pub snapshot_growth_percent: u32,
     /// See `NodeConfig`.
     pub replace_after: Duration,
+    /// Hosts out of 100 that begin with the older build.
+    pub old_builds_percent: u64,
+    /// See `NodeConfig`.
+    pub raise_level_after: Duration,
     /// After the run has converged, everything loses power once more and must come back the same.
     pub final_power_loss: bool,
 }
@@ -166,6 +176,8 @@ impl Swarm {
             final_power_loss: dice.chance(40 * PERCENT),
             redis_percent: *dice.pick(&[0, 40, 40, 80]),
             log_cache_bytes: *dice.pick(&[4 << 20, 64 << 10, 0]),
+            old_builds_percent: *dice.pick(&[0, 50, 100, 100]),
+            raise_level_after: *dice.pick(&[0, 500, 4_000].map(Duration::from_millis)),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::Nemesis;
 use crate::cluster::{Loss, name};
 use crate::disk;
 use crate::host::Death;
+use crate::levels::OLD;
 
 /// Most free space on a full disk, in bytes.
 const FULL_DISK_BYTES: u64 = 256 * 1024;
@@ -141,6 +142,10 @@ impl Nemesis {
         let Some(now) = self.cluster.node(slot).and_then(|node| node.inspect()) else {
             return;
         };
+        if self.cluster.hosts[slot].lock().build == OLD {
+            // It may have to be replaced by the newer build first.
+            return;
+        }
         let image = self.cluster.hosts[slot].lock().disk.image();
         // The copy holds this or less.
         let held = (now.term, now.log.last().map_or(0, |id| id.index));

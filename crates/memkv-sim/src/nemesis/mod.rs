@@ -4,6 +4,7 @@
 //! the directories of more than a minority, and never before the cluster has its first entry.
 //! Invariant: every fault is counted and traced when it is inflicted.
 
+mod builds;
 mod disks;
 mod false_start;
 mod links;
@@ -141,6 +142,10 @@ impl Nemesis {
             Fault::OldDisk => self.old_disk(slot).await,
             Fault::SlowReads => self.slow_reads(slot),
             Fault::FalseStart => self.false_start(slot).await,
+            // Builds change in clusters that serve.
+            Fault::Upgrade if self.formed => self.upgrade(slot),
+            Fault::Downgrade if self.formed => self.downgrade(slot),
+            Fault::Upgrade | Fault::Downgrade => {}
         }
     }
 
