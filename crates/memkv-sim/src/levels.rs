@@ -68,13 +68,13 @@ impl Raises {
             (SystemOp::OpenSession { node, highest, .. }, SystemOutcome::SessionOpened { .. }) => {
                 self.announced.insert(*node, *highest);
             }
-            (SystemOp::AdmitNode { highest, .. }, SystemOutcome::NodeAdmitted { id }) => {
-                if *highest < self.level() {
-                    return Err(format!(
-                        "{index}: node {id}, which knows level {highest}, is admitted at level {}",
-                        self.level()
-                    ));
-                }
+            (SystemOp::AdmitNode { highest, .. }, SystemOutcome::NodeAdmitted { id })
+                if *highest < self.level() =>
+            {
+                return Err(format!(
+                    "{index}: node {id}, which knows level {highest}, is admitted at level {}",
+                    self.level()
+                ));
             }
             (SystemOp::RaiseLevel { to, ids }, SystemOutcome::Done) => {
                 if *to <= self.level() {
