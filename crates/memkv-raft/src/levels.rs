@@ -129,7 +129,7 @@ impl Inner {
         })
     }
 
-    /// Who holds the cluster back from a level, in words.
+    /// Which nodes hold the cluster back from a level, in words.
     fn behind(&self, level: u32) -> String {
         let book = self.replica.book();
         let one = |member: &memkv_store::Member| match book.announced(member.id) {
