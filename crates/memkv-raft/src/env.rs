@@ -9,8 +9,11 @@ use tokio::runtime::Handle;
 
 use crate::alarm::Alarm;
 
-/// Work that may block on the disk.
+/// Work that takes longer than the consensus thread may be away.
 pub type BlockingWork = Box<dyn FnOnce() + Send>;
+
+/// Runs work on another thread.
+pub type Elsewhere = Arc<dyn Fn(BlockingWork) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// A node's surroundings. Real in `memkv-server`, seeded in the simulator.
 #[derive(Clone)]
@@ -22,8 +25,11 @@ pub struct Env {
     pub boot_clock: Arc<dyn Fn() -> Option<(u128, u64)> + Send + Sync>,
     /// 128 random bits, for cluster and request identities.
     pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
-    /// Runs work that blocks, away from the consensus thread, and resolves when it is done.
-    pub blocking: Arc<dyn Fn(BlockingWork) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// Runs work that may wait for a disk, away from the consensus thread, and resolves when it is
+    /// done.
+    pub blocking: Elsewhere,
+    /// The same for work that takes a processor for long and never waits for a disk.
+    pub busy: Elsewhere,
     /// Starts what drives the WAL: a thread of its own in production, a task in the simulator.
     pub drive_wal: Arc<dyn Fn(memkv_storage::WalWorker, memkv_storage::WalHandle) + Send + Sync>,
     /// Where rounds of reads run: on the clients' threads in production, because it is there that
@@ -36,6 +42,12 @@ pub struct Env {
 impl Env {
     /// The real surroundings of a process. Must be called, and used, inside a tokio runtime.
     pub fn real() -> Self {
+        let blocking: Elsewhere = Arc::new(|work| {
+            Box::pin(async move {
+                // A panic in the work ends the process, or has been reported in a test.
+                let _ = tokio::task::spawn_blocking(work).await;
+            })
+        });
         Self {
             wall_clock_ms: Arc::new(|| {
                 std::time::SystemTime::now()
@@ -46,12 +58,8 @@ impl Env {
             }),
             boot_clock: Arc::new(memkv_storage::boot_clock),
             random: Arc::new(rand::random),
-            blocking: Arc::new(|work| {
-                Box::pin(async move {
-                    // A panic in the work ends the process, or has been reported in a test.
-                    let _ = tokio::task::spawn_blocking(work).await;
-                })
-            }),
+            busy: blocking.clone(),
+            blocking,
             drive_wal: Arc::new(|worker, _handle| {
                 // The thread ends by itself when the WAL is shut down; the name is for `top -H`.
                 let spawned = std::thread::Builder::new()
@@ -67,10 +75,25 @@ impl Env {
     }
 }
 
-/// Runs `work` where it may block and gives back its result. Fails only if the surroundings are
-/// being torn down.
+/// Runs `work` where it may wait for a disk and gives back its result. Fails only if the surroundings
+/// are being torn down.
 pub(crate) async fn blocking<T: Send + 'static>(
     env: &Env,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    run(&env.blocking, work).await
+}
+
+/// The same for work that takes a processor for long and never waits for a disk.
+pub(crate) async fn busy<T: Send + 'static>(
+    env: &Env,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    run(&env.busy, work).await
+}
+
+async fn run<T: Send + 'static>(
+    elsewhere: &Elsewhere,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> std::io::Result<T> {
     let (tx, rx) = tokio::sync::oneshot::channel();
@@ -79,7 +102,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
         memkv_storage::bugs::pass(memkv_storage::bugs::Place::Blocking);
         work()
     };
-    (env.blocking)(Box::new(move || drop(tx.send(work())))).await;
+    elsewhere(Box::new(move || drop(tx.send(work())))).await;
     rx.await
         .map_err(|_| std::io::Error::other("the work was dropped: the node is stopping"))
 }

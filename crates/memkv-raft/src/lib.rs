@@ -70,7 +70,7 @@ pub use alarm::Alarm;
 pub use config::{NodeConfig, Peer};
 pub use copies::Copies;
 pub use engine::runtime::seed_engine_randomness;
-pub use env::{BlockingWork, Env};
+pub use env::{BlockingWork, Elsewhere, Env};
 pub use error::{FatalError, RequestError, StartError};
 #[doc(hidden)]
 pub use handle::is_readable;

@@ -584,11 +584,11 @@ async fn start_engine(
         inner.config.highest_level,
     );
     let settings = Arc::new(settings(&inner.config)?);
-    let runs = log_store.runs();
+    let ahead = log_store.read_ahead();
     let raft = Raft::new(identity.node_id, settings, network, log_store, machine)
         .await
         .map_err(|error| StartError::Engine(error.to_string()))?;
-    runs.store(true, std::sync::atomic::Ordering::Relaxed);
+    ahead.end();
     let first = inner.raft.set(raft.clone()).is_ok();
     let words = "a process has one engine";
     first

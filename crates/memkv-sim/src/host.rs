@@ -23,6 +23,11 @@ use crate::net::Port;
 /// Pause before a process that failed is started again, in milliseconds.
 const RESTART_MS: (u64, u64) = (10, 2_000);
 
+/// Mean time of work that takes a processor and no disk. Commands are small here, and what leaves the
+/// thread of consensus as heavy takes some microseconds: this is a thread's switch, which at times
+/// takes longer.
+const BUSY: Duration = Duration::from_micros(100);
+
 /// A process.
 pub(crate) struct Life {
     generation: u64,
@@ -146,6 +151,7 @@ impl Cluster {
     fn env(self: &Arc<Self>, slot: usize, death: watch::Receiver<bool>) -> Env {
         let (clock, machine, random) = (self.clone(), self.clone(), self.dice.clone());
         let (pacer, driver) = (self.clone(), self.clone());
+        let (busy, running) = (self.clone(), death.clone());
         let (blocked, disk) = (death, self.hosts[slot].lock().disk.clone());
         Env {
             wall_clock_ms: Arc::new(move || {
@@ -166,6 +172,16 @@ impl Cluster {
                     if !*dead.borrow() {
                         guard::allow(work);
                         pacer.read(&disk).await;
+                    }
+                })
+            }),
+            busy: Arc::new(move |work| {
+                let (cluster, dead) = (busy.clone(), running.clone());
+                Box::pin(async move {
+                    let takes = cluster.dice.wait(BUSY);
+                    tokio::time::sleep(cluster.dice.rounded(takes)).await;
+                    if !*dead.borrow() {
+                        work();
                     }
                 })
             }),

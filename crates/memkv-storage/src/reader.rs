@@ -3,7 +3,7 @@
 //! Invariant: what is returned was appended and not truncated or purged when the call began.
 
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use crate::record::{LogId, Record};
@@ -67,6 +67,31 @@ impl LogReader {
     /// Identity of a record; also of the last purged one.
     pub fn id_at(&self, index: u64) -> Option<LogId> {
         self.shared.inner.lock().log.id_at(index)
+    }
+
+    /// Of each leader, the last record within a range that is in the log. Never waits for the disk.
+    pub fn last_of_each_leader(&self, range: RangeInclusive<u64>) -> Vec<LogId> {
+        let inner = self.shared.inner.lock();
+        let log = &inner.log;
+        let end = range.end().saturating_add(1).min(log.next);
+        let mut index = (*range.start()).max(log.first);
+        let mut ids = Vec::new();
+        while index < end {
+            let Some(of) = log.id_at(index) else { break };
+            let is_of = |id: LogId| (id.term, id.leader) == (of.term, of.leader);
+            // Within a log, terms and leaders never go back.
+            let (mut last, mut after) = (of, end);
+            while after - last.index > 1 {
+                let middle = last.index + (after - last.index) / 2;
+                match log.id_at(middle).filter(|id| is_of(*id)) {
+                    Some(id) => last = id,
+                    None => after = middle,
+                }
+            }
+            ids.push(last);
+            index = after;
+        }
+        ids
     }
 
     /// The records of a range, in order and without gaps: from the first one that still exists,

@@ -13,7 +13,7 @@ use common::*;
 use memkv_storage::disk::sim::{Op, SimDisk};
 use memkv_storage::disk::{Disk, DiskFile};
 use memkv_storage::record::MAX_PAYLOAD;
-use memkv_storage::{OpenError, Options, quarantine};
+use memkv_storage::{LogId, OpenError, Options, quarantine};
 
 fn reopen(disk: &SimDisk) -> Node {
     Node::open(Arc::new(disk.clone()), options()).unwrap()
@@ -145,6 +145,43 @@ fn reads_are_bounded_and_the_same_from_memory_and_from_disk() {
     assert_eq!(log.id_at(42), Some(id(1, 42)));
     assert_eq!(log.id_at(300), None);
     assert!(log.size_bytes() > 300 * 500);
+}
+
+#[test]
+fn the_last_of_each_leader_is_known_without_a_read() {
+    let disk = SimDisk::new(1);
+    let mut node = reopen(&disk);
+    // Leaders of one record and of many, over several segments.
+    let terms = [1, 1, 1, 2, 3, 3, 5, 5, 5];
+    let of = |index: u64| id(terms[index as usize / 7] + u64::from(index == 41), index);
+    let end = 7 * terms.len() as u64;
+    for index in 0..end {
+        let record = record(of(index).term, index, 3_000);
+        node.append(vec![record]).unwrap();
+    }
+    assert!(node.opened.log.segment_count() > 2);
+    let check = |node: &Node, first: u64| {
+        for start in 0..=end {
+            for stop in start..=end {
+                let mut expected: Vec<LogId> = Vec::new();
+                for index in start.max(first)..(stop + 1).min(end) {
+                    expected.pop_if(|last| last.term == of(index).term);
+                    expected.push(of(index));
+                }
+                let found = node.opened.log.last_of_each_leader(start..=stop);
+                assert_eq!(found, expected, "{start}..={stop}");
+            }
+        }
+    };
+    check(&node, 0);
+    node.snapshot(of(25), 1).unwrap();
+    node.opened.wal.purge_through(of(25));
+    check(&node, 26);
+    node.settle();
+    node.close();
+    let node = reopen(&disk);
+    disk.fail_next(Op::Read, ErrorKind::Other);
+    check(&node, 26);
 }
 
 #[test]

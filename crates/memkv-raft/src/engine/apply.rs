@@ -23,7 +23,7 @@ use openraft::storage::EntryResponder;
 use super::{Applied, Entry, StoredMembership, TypeConfig};
 use crate::announce::Announcer;
 use crate::clock::LogClock;
-use crate::env::blocking;
+use crate::env::busy;
 use crate::replica::{Machine, Replica};
 use crate::stats::Counters;
 use crate::{Env, FatalError, levels, session};
@@ -175,7 +175,7 @@ impl Applier {
             return Ok((entries, progress));
         }
         let applier = self.clone();
-        blocking(&self.env, move || {
+        busy(&self.env, move || {
             let progress = applier.run(&mut applier.replica.machine.write(), &mut entries, room);
             (entries, progress)
         })
@@ -281,7 +281,7 @@ impl Applier {
         self.announcer.tell(std::mem::take(&mut entries.notices));
         if let Some(garbage) = entries.garbage.take() {
             // Freeing a million keys takes longer than a heartbeat may wait.
-            tokio::spawn((self.env.blocking)(Box::new(move || drop(garbage))));
+            tokio::spawn((self.env.busy)(Box::new(move || drop(garbage))));
         }
         if let Some(index) = entries.last.take() {
             self.replica.announce(index);

@@ -10,7 +10,7 @@ use memkv_storage::disk::guard;
 use memkv_storage::disk::sim::SimDisk;
 use memkv_storage::{Layout, LogId, Options, Record};
 use openraft::entry::RaftEntry;
-use openraft::storage::RaftLogReader;
+use openraft::storage::{RaftLogReader, RaftLogStorage};
 
 use super::log_store::LogStore;
 use super::{Entry, codec};
@@ -92,7 +92,6 @@ fn log() -> Log {
         Arc::default(),
         env,
     );
-    store.runs().store(true, Ordering::SeqCst);
     Log {
         disk,
         store,
@@ -104,6 +103,13 @@ fn log() -> Log {
 }
 
 impl Log {
+    /// As it is once the engine runs.
+    fn running() -> Self {
+        let log = log();
+        log.store.read_ahead().end();
+        log
+    }
+
     /// Lets the disk finish everything that waits for it.
     fn finish(&self) {
         let waiting = std::mem::take(&mut *self.waiting.lock());
@@ -113,7 +119,7 @@ impl Log {
 
 #[tokio::test]
 async fn replication_to_a_follower_far_behind_does_not_hold_up_the_others() {
-    let log = log();
+    let log = Log::running();
     let _scope = guard::forbid();
     let (mut behind, mut up_to_date) = (log.store.clone(), log.store.clone());
     let mut cold = Box::pin(behind.limited_get_log_entries(3, ENTRIES));
@@ -140,7 +146,7 @@ async fn replication_to_a_follower_far_behind_does_not_hold_up_the_others() {
 
 #[tokio::test]
 async fn a_replay_of_the_log_waits_for_the_disk_elsewhere() {
-    let log = log();
+    let log = Log::running();
     let _scope = guard::forbid();
     let mut reader = log.store.clone();
     let mut entries = reader.entries_stream(0..ENTRIES).await;
@@ -165,5 +171,36 @@ async fn a_replay_of_the_log_waits_for_the_disk_elsewhere() {
         }
     };
     assert_eq!(read.len() as u64, log.cached_from);
+    assert_eq!(log.disk.stats().forbidden, 0);
+}
+
+/// As the engine does it: it replays in ranges of 64 entries, then looks for what else it must know.
+#[tokio::test]
+async fn an_engine_that_starts_reads_the_log_once_and_in_large_pieces() {
+    let mut log = log();
+    let _scope = guard::forbid();
+    let mut reader = log.store.clone();
+    for start in (0..ENTRIES).step_by(64) {
+        let end = (start + 64).min(ENTRIES);
+        let mut range = Box::pin(reader.try_get_log_entries(start..end));
+        let read = loop {
+            match range.as_mut().now_or_never() {
+                Some(read) => break read.unwrap(),
+                None => log.finish(),
+            }
+        };
+        assert_eq!(read, (start..end).map(entry).collect::<Vec<_>>());
+    }
+    let handed_over = log.handed_over.load(Ordering::SeqCst);
+    assert!((1..=3).contains(&handed_over), "{handed_over} pieces");
+    let ids = |index| entry(index).log_id;
+    let found = reader.get_key_log_ids(ids(0)..=ids(ENTRIES - 1));
+    let found = found.now_or_never().expect("identities are in memory");
+    assert_eq!(found.unwrap(), [ids(ENTRIES - 1)]);
+
+    // What the engine changes is read anew.
+    log.store.truncate_after(Some(ids(99))).await.unwrap();
+    let gone = reader.try_get_log_entries(98..102).now_or_never();
+    assert!(gone.is_none(), "it is on the disk");
     assert_eq!(log.disk.stats().forbidden, 0);
 }

@@ -4,25 +4,24 @@
 //! are readable and reports durability through the callback; a purge returns after its logical mark
 //! (the engine's core awaits purges, `raft_core.rs:2433` of alpha.37). A vote returns only when it
 //! is durable. All of them share one FIFO, so no entry is durable before the vote it depends on.
-//! Entries that are in memory are read at once; once the engine runs, others are read where that may
-//! wait, because it reads on the thread that beats and commits.
+//! Entries that are in memory are read at once; others are read where that may wait, because the engine
+//! reads on the thread that beats and commits, and in large pieces while it starts (`read_ahead`).
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::lock::Mutex;
 use futures_util::{Stream, StreamExt, stream};
-use memkv_storage::disk::guard;
 use memkv_storage::{Found, HardState, LogReader, Record, WalHandle};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::oneshot;
 
 use super::codec;
+use super::read_ahead::ReadAhead;
 use super::{EngineLogId, Entry, TypeConfig, Vote};
 use crate::Env;
 use crate::declared::Declared;
@@ -43,8 +42,7 @@ pub(crate) struct LogStore {
     volatile: Arc<Mutex<Volatile>>,
     declared: Arc<Declared>,
     env: Env,
-    /// Whether the engine runs.
-    runs: Arc<AtomicBool>,
+    ahead: Arc<ReadAhead>,
 }
 
 /// What the engine asks back and the disk holds already.
@@ -75,14 +73,13 @@ impl LogStore {
             volatile: Arc::new(Mutex::new(volatile)),
             declared,
             env,
-            runs: Arc::default(),
+            ahead: Arc::default(),
         }
     }
 
-    /// Set once the engine runs. Before, it reads the log in many small pieces, one after the other:
-    /// they are read at once, because there is no heartbeat and no commit yet that would wait.
-    pub(crate) fn runs(&self) -> Arc<AtomicBool> {
-        self.runs.clone()
+    /// To be ended once the engine runs.
+    pub(crate) fn read_ahead(&self) -> Arc<ReadAhead> {
+        self.ahead.clone()
     }
 
     /// Whether the log never had an entry, and this node never voted.
@@ -112,9 +109,8 @@ impl LogStore {
         }
         match self.reader.look(start..end, max_bytes, max) {
             Found::InMemory(records) => to_entries(records),
-            Found::OnDisk(cold) if !self.runs.load(Ordering::Relaxed) => {
-                tokio::task::yield_now().await;
-                to_entries(guard::allow(|| cold.read())?)
+            Found::OnDisk(_) if self.ahead.is_for(&(start..end)) => {
+                to_entries(self.ahead.read(&self.reader, start..end, &self.env).await?)
             }
             Found::OnDisk(cold) => blocking(&self.env, || to_entries(cold.read()?)).await?,
         }
@@ -232,6 +228,18 @@ impl RaftLogReader<TypeConfig> for LogStore {
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         Ok(self.volatile.lock().vote)
     }
+
+    /// The last entry of each leader, as the default finds it (`log_id_list.rs:100` of alpha.37), which
+    /// reads entries from all over the log.
+    async fn get_key_log_ids(
+        &mut self,
+        range: RangeInclusive<EngineLogId>,
+    ) -> Result<Vec<EngineLogId>, io::Error> {
+        let last = self
+            .reader
+            .last_of_each_leader(range.start().index..=range.end().index);
+        Ok(last.into_iter().map(codec::engine_id).collect())
+    }
 }
 
 impl RaftLogStorage<TypeConfig> for LogStore {
@@ -293,6 +301,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 codec::record(&entry)
             })
             .collect();
+        self.ahead.end();
         let end = records.last().map(|record| record.id);
         self.wal.append(
             records,
@@ -307,6 +316,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<EngineLogId>) -> Result<(), io::Error> {
+        self.ahead.end();
         self.declared.note_truncation(last.map_or(0, |id| id.index));
         // The core awaits this (`raft_core.rs:2450` of alpha.37). The FIFO already makes the
         // truncation durable before anything that is appended after it, and a failure reaches
@@ -317,6 +327,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, id: EngineLogId) -> Result<(), io::Error> {
+        self.ahead.end();
         self.wal.purge_through(codec::storage_id(&id));
         Ok(())
     }

@@ -15,6 +15,7 @@ mod giving_way;
 mod load;
 pub(crate) mod log_store;
 pub(crate) mod network;
+mod read_ahead;
 pub(crate) mod runtime;
 pub(crate) mod settings;
 pub(crate) mod state_machine;

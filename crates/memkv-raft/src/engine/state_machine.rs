@@ -21,7 +21,7 @@ use super::{EngineLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, c
 use crate::Env;
 use crate::announce::Announcer;
 use crate::clock::LogClock;
-use crate::env::blocking;
+use crate::env::{blocking, busy};
 use crate::replica::Replica;
 use crate::stats::Counters;
 
@@ -242,7 +242,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                     }
                     let replica = self.replica.clone();
                     let abort = move || replica.machine.write().store.abort_snapshot();
-                    blocking(&self.env, abort).await?;
+                    busy(&self.env, abort).await?;
                     tokio::time::sleep(FULL_DISK_RETRY).await;
                 }
                 // A leader's snapshot replaced the store; this one goes on from the new state.
@@ -282,7 +282,7 @@ impl SnapshotBuilder {
             // Between two entries.
             let _whole = self.replica.entries.lock().await;
             let replica = self.replica.clone();
-            blocking(&self.env, move || begin(&replica)).await??
+            busy(&self.env, move || begin(&replica)).await??
         };
         let Some((meta, head, installs)) = begun else {
             let meta = SnapshotMeta::default();
