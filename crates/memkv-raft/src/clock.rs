@@ -17,7 +17,8 @@
 //! every message of the last leader tells that this node is ahead. If there were enough of them to
 //! tell lateness from that, this node was set back when it heard them; if it leads before, or yet
 //! another leader comes before, the doubt counts as if it were so: late is allowed, early is not. Each
-//! leader in turn may be behind the one before it, so each adds to how far this node goes back.
+//! leader in turn may be behind the one before it, so each adds to how far this node goes back. It goes
+//! back before it tells anybody its time as the leader: who follows it must not be ahead of its stamps.
 //!
 //! Invariants: a stamp is never smaller than the highest one applied here; a sure clock is stepped
 //! by nobody but the leader that this node follows, unless it shows hearsay itself; a clock that has
@@ -198,6 +199,14 @@ impl State {
         told
     }
 
+    /// Goes back by what was heard and has not counted yet.
+    fn settle(&mut self) {
+        if let Some(heard) = self.heard.take().filter(Heard::is_undecided) {
+            let log_ms = self.reading.log_ms.saturating_sub(heard.back_ms());
+            self.reading.log_ms = log_ms.max(self.floor);
+        }
+    }
+
     /// Whether a restart would go on from about here.
     fn is_written(&self) -> bool {
         self.written.is_some_and(|(log_ms, at)| {
@@ -286,6 +295,22 @@ impl LogClock {
         }
     }
 
+    /// This node leads in this term and is about to tell its time. Keys that the leader before has set
+    /// must not go early, if this node was ahead of it.
+    pub(crate) fn lead(&self, term: u64) {
+        let mut state = self.state.lock();
+        // A leader that was deposed may have something left to send.
+        if state
+            .heard
+            .as_ref()
+            .is_some_and(|heard| heard.leader.term < term)
+        {
+            state.run();
+            state.settle();
+            self.keep(state);
+        }
+    }
+
     /// The leader's time for the next entry.
     pub(crate) fn stamp(&self) -> u64 {
         let wall = (self.env.wall_clock_ms)();
@@ -295,11 +320,7 @@ impl LogClock {
             state.set(wall);
         }
         state.run();
-        // Keys that the last leader set must not go early, if this node was ahead of it.
-        if let Some(heard) = state.heard.take().filter(Heard::is_undecided) {
-            let log_ms = state.reading.log_ms;
-            state.reading.log_ms = log_ms.saturating_sub(heard.back_ms());
-        }
+        state.settle();
         state.slew(wall);
         // Set back by less than what has passed, but that may have been counted before.
         state.reading.log_ms = state.reading.log_ms.max(state.floor);

@@ -268,6 +268,25 @@ async fn a_new_leader_is_followed_backwards_too() {
     assert!(follower.read().log_ms >= now - 2, "later messages are late");
 }
 
+/// Else whoever follows it would be ahead of its stamps, and not know it.
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_tells_the_time_that_it_will_stamp() {
+    let wall = Arc::new(AtomicU64::new(START));
+    let clocks = [0, 1].map(|_| clock(&wall, None));
+    let [leader, follower] = &clocks;
+    leader.follow(A, sure(START), Instant::now());
+    leader.follow(B, sure(START - 55), Instant::now());
+    leader.lead(A.term);
+    assert_eq!(leader.read(), sure(START), "it is no leader any more");
+    leader.lead(B.term + 1);
+    let c = Leader { term: 3, id: 3 };
+    follower.follow(c, leader.read(), Instant::now());
+    assert_eq!(leader.stamp(), START - 55);
+    assert_eq!(follower.read(), sure(START - 55));
+    leader.lead(B.term + 1);
+    assert_eq!(leader.stamp(), START - 55, "it counts once");
+}
+
 /// B was restarted, and so was C, which had heard nobody but B.
 #[tokio::test(start_paused = true)]
 async fn a_follower_that_is_ahead_of_two_leaders_in_turn_leads_behind_both() {

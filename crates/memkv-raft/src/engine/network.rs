@@ -187,12 +187,13 @@ impl Link {
         if let Some(committed) = &request.leader_commit {
             self.declared.note_commit(committed.index);
         }
+        let term = request.vote.leader_id.term;
+        self.clock.lead(term);
         let durable = self.wal.durable().map_or(0, |id| id.index);
         let header = self.peers.envelope(Kind::Append, self.to);
         let frame = codec::encode_append(request, durable, header);
         let call = self.peers.call(self.to, self.append_lane, frame, timeout);
         let (space, memory, to) = (self.space.clone(), self.memory.clone(), self.to);
-        let term = request.vote.leader_id.term;
         let last = request.entries.last().map(|entry| entry.log_id);
         let last = last.or(request.prev_log_id);
         Box::pin(async move {
