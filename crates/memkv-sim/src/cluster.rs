@@ -48,10 +48,10 @@ pub(crate) struct Host {
     pub(crate) boot_id: u128,
     /// Distance of its wall clock from the simulated time.
     pub(crate) skew_ms: i64,
-    /// Disk operations take longer by this factor.
-    pub(crate) disk_slowness: u64,
+    /// Disk operations take longer by this factor, until then.
+    pub(crate) disk_slow: (u32, Instant),
     /// The disk does nothing before this moment.
-    pub(crate) disk_stalled_until: Option<Instant>,
+    pub(crate) disk_stalled_until: Instant,
     /// The current process has met a disk error on purpose, and may die of it.
     pub(crate) excused: bool,
     /// The current process stops in order.
@@ -88,6 +88,14 @@ pub(crate) struct Loss {
     pub(crate) gone: bool,
 }
 
+impl Host {
+    /// Whether its disk neither is slow nor stalls.
+    pub(crate) fn disk_is_as_usual(&self) -> bool {
+        let now = Instant::now();
+        self.disk_slow.1 <= now && self.disk_stalled_until <= now
+    }
+}
+
 /// Everything in a run.
 pub struct Cluster {
     /// What the seed decided.
@@ -122,6 +130,7 @@ impl Cluster {
         let net_dice = Dice::new(seed, "net");
         let net = Net::new(&addresses, swarm.weather.clone(), net_dice, trace.clone());
         let dice = Dice::new(seed, "cluster");
+        let now = Instant::now();
         let hosts = (0..swarm.nodes)
             .map(|_| {
                 let is_old = dice.below(100) < swarm.old_builds_percent;
@@ -131,8 +140,8 @@ impl Cluster {
                     life: None,
                     boot_id: 0,
                     skew_ms: 0,
-                    disk_slowness: 1,
-                    disk_stalled_until: None,
+                    disk_slow: (1, now),
+                    disk_stalled_until: now,
                     excused: false,
                     stops: false,
                     is_old: false,
@@ -240,15 +249,18 @@ impl Cluster {
         config
     }
 
-    /// How long the next operation on a host's disk takes.
+    /// How long the next operation on a host's disk takes. What a slow one has begun it ends as usual
+    /// once it is slow no more.
     pub(crate) fn disk_delay(&self, slot: usize) -> Duration {
-        let host = self.hosts[slot].lock();
-        let mean = Duration::from_micros(self.swarm.disk_us * host.disk_slowness);
-        let stall = host
-            .disk_stalled_until
-            .map(|until| until - Instant::now().min(until));
-        drop(host);
-        stall.unwrap_or_default() + self.dice.rounded(self.dice.wait(mean))
+        let (slowness, stall, slow_for) = {
+            let host = self.hosts[slot].lock();
+            let (slowness, slow_until) = host.disk_slow;
+            let left = |until: Instant| until.saturating_duration_since(Instant::now());
+            (slowness, left(host.disk_stalled_until), left(slow_until))
+        };
+        let usual = self.dice.wait(Duration::from_micros(self.swarm.disk_us));
+        let slow = usual.saturating_mul(slowness).min(slow_for + usual);
+        stall + self.dice.rounded(slow)
     }
 
     /// Breaks the circle of nodes that hold the network that holds the nodes.

@@ -21,6 +21,7 @@ use memkv_raft::Inspection;
 
 use crate::chronicle::Entry;
 use crate::cluster::{Cluster, name};
+use crate::nemesis::disks::SLOWEST_READ;
 use crate::settle::{Held, Rest};
 
 /// Most that a key may outlive its deadline in log time, in milliseconds.
@@ -30,10 +31,12 @@ const COMMITS_WITHIN: u64 = 60_000;
 /// A leader that no quorum has followed for this long is about to refuse commands, as it does after
 /// three fifths of `election_timeout_ms`, 600 ms: another may lead soon.
 const HEARD_WITHIN: Duration = Duration::from_millis(500);
-/// A process that knows log time for so long, in microseconds, has written it down: a disk stalls for
-/// six seconds at most, and one that is slow takes some tenths of a second. Nothing goes by the time
-/// before.
-const WRITTEN_WITHIN: u64 = 7_000_000;
+/// A process that knows log time has written it down, and goes by it, after so many microseconds in
+/// which its disk neither was slow nor stalled. An operation takes ten times the largest mean at most,
+/// 80 ms; the one that writes may come after another, which waits for a read of up to a second. The
+/// rest is two looks and roundings.
+const WRITTEN_WITHIN: u64 = 1_250_000;
+const _: () = assert!(WRITTEN_WITHIN > 2 * 80_000 + SLOWEST_READ.as_micros() as u64 + 40_000);
 /// Log time runs fast or slow by at most one part in so many.
 const SLEW_DIVISOR: u64 = 200;
 /// Most that a leader corrects its clock by at once, in milliseconds, and roundings.
@@ -67,10 +70,44 @@ struct SeenClock {
     carries: bool,
     /// Whether it is written down since the machine was booted.
     saved: bool,
-    /// Since when this process knows it, in microseconds.
-    sure_since: Option<u64>,
+    /// Since when this process knows it, has not written it down, and could have, in microseconds.
+    owes_since: Option<u64>,
+    /// What its disk had refused at the last look.
+    refused: u64,
+    /// The disk has refused something since, which may have been this.
+    is_excused: bool,
     /// When entries that are not applied were first seen in its log, by index.
     waiting: BTreeMap<u64, u64>,
+}
+
+impl SeenClock {
+    /// Whether a process that knows log time has written it down, where the disk lets it.
+    fn writes_it_down(
+        &mut self,
+        slot: usize,
+        now: &Inspection,
+        micros: u64,
+        cluster: &Cluster,
+    ) -> Verdict {
+        let (is_as_usual, disk) = {
+            let host = cluster.hosts[slot].lock();
+            (host.disk_is_as_usual(), host.disk.clone())
+        };
+        let stats = disk.stats();
+        let refused = stats.errors + stats.full;
+        self.is_excused |= refused != self.refused || !disk.is_powered();
+        self.refused = refused;
+        if !now.clock.sure || now.clock.saved || self.is_excused || !is_as_usual {
+            self.owes_since = None;
+            return Ok(());
+        }
+        let owes_for = micros - *self.owes_since.get_or_insert(micros);
+        if owes_for > WRITTEN_WITHIN {
+            let seen = format!("{} knows it for {owes_for} us and has not", name(slot));
+            return Err(("log time is written down", seen));
+        }
+        Ok(())
+    }
 }
 
 /// A leader's time.
@@ -95,9 +132,9 @@ impl Timing {
     pub(crate) fn note_death(&mut self, slot: usize, forgets: bool, now: u64) {
         self.deaths.push(now);
         let host = &mut self.hosts[slot];
-        let knew = host.sure_since.take();
-        let had_time = knew.is_some_and(|since| now - since >= WRITTEN_WITHIN);
-        host.saved = (host.saved || had_time) && !forgets;
+        host.owes_since = None;
+        host.is_excused = false;
+        host.saved &= !forgets;
         host.carries &= host.saved;
         host.waiting.clear();
         if self.is_lost() && self.lost.last().is_none_or(|(_, to)| to.is_some()) {
@@ -118,9 +155,7 @@ impl Timing {
         let host = &mut self.hosts[slot];
         host.saved |= clock.saved;
         host.carries |= clock.sure;
-        if clock.sure {
-            host.sure_since.get_or_insert(micros);
-        }
+        host.writes_it_down(slot, now, micros, cluster)?;
         if !self.is_lost()
             && let Some((_, to @ None)) = self.lost.last_mut()
         {

@@ -17,8 +17,10 @@ use crate::levels::OLD;
 const FULL_DISK_BYTES: u64 = 256 * 1024;
 /// How long the old copy of a disk may take to be outgrown, and to be found.
 const OLD_DISK_PATIENCE: Duration = Duration::from_secs(5);
+/// How many times longer an operation takes on a slow disk, at most.
+const SLOWEST: u32 = 50;
 /// Longest time of one read.
-const SLOWEST_READ: Duration = Duration::from_secs(1);
+pub(crate) const SLOWEST_READ: Duration = Duration::from_secs(1);
 /// Most disk operations before a death inside them.
 const DISK_OPERATIONS: u64 = 40;
 
@@ -47,21 +49,13 @@ impl Nemesis {
             name(slot)
         ));
         let until = Instant::now() + lasts;
-        {
-            let mut host = self.cluster.hosts[slot].lock();
-            if stall {
-                host.disk_stalled_until = Some(until);
-            } else {
-                host.disk_slowness = self.dice.between(5, 50);
-            }
+        let mut host = self.cluster.hosts[slot].lock();
+        if stall {
+            host.disk_stalled_until = until;
+        } else {
+            let slowness = *self.dice.pick(&[5, 10, 20, SLOWEST]);
+            host.disk_slow = (slowness, until);
         }
-        let cluster = self.cluster.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep_until(until).await;
-            let mut host = cluster.hosts[slot].lock();
-            host.disk_slowness = 1;
-            host.disk_stalled_until = None;
-        });
     }
 
     /// What is not in memory takes up to a second to come. A restart before that makes sure that little

@@ -5,7 +5,7 @@
 //! Invariant: every fault is counted and traced when it is inflicted.
 
 mod builds;
-mod disks;
+pub(crate) mod disks;
 mod false_start;
 mod links;
 
@@ -245,8 +245,8 @@ impl Nemesis {
         for slot in 0..cluster.nodes() {
             let stopped = {
                 let mut host = cluster.hosts[slot].lock();
-                host.disk_slowness = 1;
-                host.disk_stalled_until = None;
+                host.disk_slow.1 = Instant::now();
+                host.disk_stalled_until = Instant::now();
                 disk::mend(&host.disk);
                 !host.disk.is_powered()
             };
