@@ -10,6 +10,7 @@ use memkv_raft::storage::disk::Disk;
 use memkv_raft::storage::disk::guard;
 use memkv_raft::storage::disk::sim::Op;
 pub(crate) use memkv_raft::storage::disk::sim::SimDisk;
+use memkv_raft::storage::{self, Layout, Options};
 
 use crate::dice::Dice;
 use crate::host::Death;
@@ -81,6 +82,18 @@ pub(crate) fn mend(disk: &SimDisk) {
     disk.fail_no_more();
     disk.slow_reads(Duration::ZERO);
     empty(disk);
+}
+
+/// What the next process would find on this disk: the term of its vote, and where its log ends. The
+/// engine may not show yet what it has written.
+pub(crate) fn held(disk: &SimDisk) -> Option<(u64, u64)> {
+    let layout = Layout::under(Path::new("/memkv"));
+    let fork = Arc::new(disk.fork());
+    let opened = guard::allow(|| storage::open(fork, &layout, Options::default())).ok()?;
+    let term = opened.metadata.hard_state.map_or(0, |vote| vote.term);
+    let log = opened.log.last().map_or(0, |id| id.index);
+    let snapshot = opened.snapshots.latest().map_or(0, |meta| meta.last.index);
+    Some((term, log.max(snapshot)))
 }
 
 /// How many directories were set aside on this disk.

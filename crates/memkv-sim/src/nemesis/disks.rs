@@ -141,8 +141,11 @@ impl Nemesis {
             return;
         }
         let image = self.cluster.hosts[slot].lock().disk.image();
-        // The copy holds this or less.
-        let held = (now.term, now.log.last().map_or(0, |id| id.index));
+        // The copy is on another disk.
+        image.slow_reads(Duration::ZERO);
+        let Some(held) = disk::held(&image) else {
+            return;
+        };
         self.quiet();
         let deadline = Instant::now() + OLD_DISK_PATIENCE;
         while !self.is_outgrown(slot, now.node_id, held) {
