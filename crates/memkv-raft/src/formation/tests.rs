@@ -19,8 +19,8 @@ use crate::life::{Agreement, State};
 use crate::lock::Mutex;
 use crate::wire::{Envelope, Kind};
 use crate::{
-    Alarm, CallError, Env, Frame, Lane, Node, NodeConfig, NodeStatus, Peer, Phase, Role, Transport,
-    kind_of,
+    Alarm, CallError, Elsewhere, Env, Frame, Lane, Node, NodeConfig, NodeStatus, Peer, Phase, Role,
+    Transport, kind_of,
 };
 
 /// What a request meets on its way; `false`: it is lost.
@@ -76,6 +76,10 @@ impl Hosts {
 
     fn env(&self) -> Env {
         let drawn = self.drawn.clone();
+        let here: Elsewhere = Arc::new(|work| {
+            work();
+            async {}.boxed()
+        });
         Env {
             wall_clock_ms: Arc::new(|| 1_750_000_000_000),
             boot_clock: Arc::new(|| None),
@@ -84,10 +88,8 @@ impl Hosts {
                 *drawn += 1;
                 *drawn * 0x0123_4567_89ab_cdef_0123_4567
             }),
-            blocking: Arc::new(|work| {
-                work();
-                async {}.boxed()
-            }),
+            blocking: here.clone(),
+            busy: here,
             drive_wal: Arc::new(|mut worker, handle| {
                 let wakeup = Arc::new(Notify::new());
                 let notify = wakeup.clone();
