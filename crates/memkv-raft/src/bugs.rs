@@ -34,6 +34,8 @@ pub enum Bug {
     WaitForTheLog = 10,
     /// The leader works on the first newcomer's seat only, and no newcomer ever gives its seat up.
     StopAtFirstSeat = 11,
+    /// A process goes on with the log time that was written down, as if no leader was slewed back.
+    TrustWrittenClock = 50,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

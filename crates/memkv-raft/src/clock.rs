@@ -223,6 +223,8 @@ pub(crate) struct LogClock {
     env: Env,
     file: Option<ClockFile>,
     state: Mutex<State>,
+    /// What it went on with from the process before, and when.
+    went_on: Option<(u64, Instant)>,
     /// A reading of this process is written down.
     saved: AtomicBool,
     writing: watch::Sender<Writing>,
@@ -251,7 +253,13 @@ impl LogClock {
                 let elapsed = now.saturating_sub(saved.boot_ms);
                 // The process before may have been set back since it wrote. Late is allowed, early
                 // is not.
-                let log_ms = (saved.log_ms + elapsed).saturating_sub(set_back_ms(elapsed));
+                let set_back_ms = set_back_ms(elapsed);
+                #[cfg(memkv_bugs)]
+                let set_back_ms = match crate::bugs::active(crate::bugs::Bug::TrustWrittenClock) {
+                    true => 0,
+                    false => set_back_ms,
+                };
+                let log_ms = (saved.log_ms + elapsed).saturating_sub(set_back_ms);
                 (log_ms, saved.is_hearsay)
             });
         let reading = Reading {
@@ -272,6 +280,7 @@ impl LogClock {
             env,
             file,
             state: Mutex::new(state),
+            went_on: own.map(|(log_ms, _)| (log_ms, Instant::now())),
             saved: AtomicBool::new(false),
             writing: watch::Sender::new(Writing::Nothing),
         }
@@ -292,6 +301,10 @@ impl LogClock {
             log_ms: state.reading.log_ms.saturating_add(elapsed),
             sure: state.reading.sure,
             saved: self.saved.load(Ordering::Relaxed),
+            is_due: *self.writing.borrow() == Writing::Due,
+            went_on_ms: self
+                .went_on
+                .map(|(log_ms, at)| log_ms.saturating_add(millis(at.elapsed()))),
         }
     }
 

@@ -51,6 +51,10 @@ pub struct ClockInspection {
     pub sure: bool,
     /// Whether the next process on this machine will know it.
     pub saved: bool,
+    /// Whether what it shows is to be written down before anything goes by it.
+    pub is_due: bool,
+    /// What it would show if this process had heard nobody, where it went on from the one before.
+    pub went_on_ms: Option<u64>,
 }
 
 impl Node {

@@ -3,7 +3,7 @@
 
 /// A bug's name on the command line, and how it is switched on.
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 19] = {
+const BUGS: [(&str, fn()); 20] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
     [
         ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
@@ -47,6 +47,9 @@ const BUGS: [(&str, fn()); 19] = {
         }),
         ("stop-at-first-seat", || {
             raft::set(Some(raft::Bug::StopAtFirstSeat))
+        }),
+        ("trust-written-clock", || {
+            raft::set(Some(raft::Bug::TrustWrittenClock))
         }),
         ("forget-commit", || raft::set(Some(raft::Bug::ForgetCommit))),
     ]

@@ -96,7 +96,8 @@ impl Cluster {
         self.trace
             .line(format_args!("{} dies ({death:?}): {why}", name(slot)));
         if let Some(node) = &life.node {
-            self.invariants.note_death(slot, node);
+            let now = self.trace.micros();
+            self.invariants.note_death(slot, node, now);
         }
         let forgets = death == Death::Power || !host.disk.is_powered();
         self.invariants

@@ -85,11 +85,13 @@ impl Invariants {
     }
 
     /// A process dies: what it says is durable must be there when the next one starts.
-    pub(crate) fn note_death(&self, slot: usize, node: &Node) {
+    pub(crate) fn note_death(&self, slot: usize, node: &Node, micros: u64) {
         let mut seen = self.0.lock();
         let durable = node.durable();
         seen.hosts[slot].durable_at_death = durable;
-        if let (Some(now), Some(durable)) = (node.inspect(), durable) {
+        let Some(now) = node.inspect() else { return };
+        seen.timing.note_last(slot, &now, micros);
+        if let Some(durable) = durable {
             seen.at_death.insert(now.node_id, durable);
         }
     }

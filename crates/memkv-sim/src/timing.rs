@@ -76,6 +76,8 @@ struct SeenClock {
     refused: u64,
     /// The disk has refused something since, which may have been this.
     is_excused: bool,
+    /// What the last process showed in the end, and when, in microseconds; nothing once it was compared.
+    last: Option<(u64, u64)>,
     /// When entries that are not applied were first seen in its log, by index.
     waiting: BTreeMap<u64, u64>,
 }
@@ -110,6 +112,29 @@ impl SeenClock {
     }
 }
 
+impl SeenClock {
+    /// Whether a process went on with a time that is not ahead of the one before: it may have been
+    /// slewed back since it wrote it down, and keys that it set must not go early.
+    fn goes_on(
+        &mut self,
+        slot: usize,
+        now: &Inspection,
+        micros: u64,
+        cluster: &Cluster,
+    ) -> Verdict {
+        let (Some((showed, at)), Some(shows)) = (self.last.take(), now.clock.went_on_ms) else {
+            return Ok(());
+        };
+        cluster.trace.count("clocks that went on");
+        let most = showed + (micros - at) / 1000 + ROUNDING_MS;
+        if shows > most {
+            let seen = format!("{} goes on with {shows}, and would show {most}", name(slot));
+            return Err(("a process goes on behind the one before", seen));
+        }
+        Ok(())
+    }
+}
+
 /// A leader's time.
 struct Reign {
     /// Microseconds and log time at the first look.
@@ -128,6 +153,13 @@ impl Timing {
         }
     }
 
+    /// What a process shows at its end, if it may have gone by that.
+    pub(crate) fn note_last(&mut self, slot: usize, now: &Inspection, micros: u64) {
+        let clock = now.clock;
+        let went_by_it = clock.sure && !clock.is_due;
+        self.hosts[slot].last = went_by_it.then_some((clock.log_ms, micros));
+    }
+
     /// A process is gone, and perhaps what it wrote down as well.
     pub(crate) fn note_death(&mut self, slot: usize, forgets: bool, now: u64) {
         self.deaths.push(now);
@@ -135,6 +167,7 @@ impl Timing {
         host.owes_since = None;
         host.is_excused = false;
         host.saved &= !forgets;
+        host.last = host.last.filter(|_| !forgets);
         host.carries &= host.saved;
         host.waiting.clear();
         if self.is_lost() && self.lost.last().is_none_or(|(_, to)| to.is_some()) {
@@ -156,6 +189,7 @@ impl Timing {
         host.saved |= clock.saved;
         host.carries |= clock.sure;
         host.writes_it_down(slot, now, micros, cluster)?;
+        host.goes_on(slot, now, micros, cluster)?;
         if !self.is_lost()
             && let Some((_, to @ None)) = self.lost.last_mut()
         {
