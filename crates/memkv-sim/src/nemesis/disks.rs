@@ -141,8 +141,8 @@ impl Nemesis {
             return;
         }
         let image = self.cluster.hosts[slot].lock().disk.image();
-        // The copy is on another disk.
-        image.slow_reads(Duration::ZERO);
+        // The copy is on another disk, which is neither slow to read nor full.
+        disk::mend(&image);
         let Some(held) = disk::held(&image) else {
             return;
         };
