@@ -36,6 +36,8 @@ pub enum Bug {
     StopAtFirstSeat = 11,
     /// A process goes on with the log time that was written down, as if no leader was slewed back.
     TrustWrittenClock = 50,
+    /// A node runs as soon as it has agreed to a proposal, and agrees to others while it runs.
+    AgreeWhileRunning = 12,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

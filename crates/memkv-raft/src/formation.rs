@@ -92,6 +92,11 @@ impl Inner {
         let (stage, cluster) = self.life.stage()?;
         // Before the members: an id that it covers and that they lack is gone for good.
         let highest_id = self.replica.book().highest_id();
+        #[cfg(memkv_bugs)]
+        let stage = match stage {
+            Stage::Running if agrees_still(self) => Stage::Prepared,
+            stage => stage,
+        };
         Some(HelloReply {
             name: self.peers.me.name.clone(),
             id: self.peers.my_id(),
@@ -421,6 +426,11 @@ impl Way<'_> {
                 }
                 let agreed = request.agreement.clone();
                 self.inner.advance(State::Prepared(agreed)).await?;
+                #[cfg(memkv_bugs)]
+                if crate::bugs::active(crate::bugs::Bug::AgreeWhileRunning) {
+                    let running = State::Running(request.agreement.proposal.clone());
+                    self.inner.advance(running).await?;
+                }
                 Ok(Ok(()))
             }
             State::Running(identity) if identity.cluster == cluster => Ok(Ok(())),
@@ -527,6 +537,14 @@ pub(crate) async fn serve_prepares(
         agreement, answer, ..
     }) = prepares.recv().await
     {
+        #[cfg(memkv_bugs)]
+        if agrees_still(&inner) {
+            let next = agreement.proposal.clone();
+            let saved = inner.save(&State::Running(next.clone())).await;
+            inner.peers.change_identity(next);
+            let _ = answer.send(saved.map_err(|error| error.to_string()));
+            continue;
+        }
         let verdict = if agreement.proposal.cluster == identity.cluster {
             Ok(())
         } else {
@@ -539,4 +557,10 @@ pub(crate) async fn serve_prepares(
         // The proposer asks again if it is gone.
         let _ = answer.send(verdict);
     }
+}
+
+/// Whether a node that runs changes its mind, as a bug.
+#[cfg(memkv_bugs)]
+fn agrees_still(inner: &Inner) -> bool {
+    crate::bugs::active(crate::bugs::Bug::AgreeWhileRunning) && !inner.is_formed()
 }

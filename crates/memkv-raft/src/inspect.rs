@@ -10,6 +10,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::Node;
 use crate::engine::codec;
+use crate::life::State;
 
 /// What a node holds and believes, at one moment.
 #[doc(hidden)]
@@ -17,6 +18,8 @@ use crate::engine::codec;
 pub struct Inspection {
     /// This node's id.
     pub node_id: u64,
+    /// That of its engine.
+    pub engine_id: u64,
     /// Term of its vote.
     pub term: u64,
     /// Term and node id of the vote that it leads under.
@@ -69,6 +72,7 @@ impl Node {
         let leader_id = metrics.vote.leader_id;
         Some(Inspection {
             node_id: inner.peers.my_id(),
+            engine_id: *raft.node_id(),
             term: leader_id.term,
             leads: leads.then_some((leader_id.term, leader_id.node_id)),
             committed: metrics.local_committed.as_ref().map(codec::storage_id),
@@ -88,6 +92,12 @@ impl Node {
                 .as_ref()
                 .map(|at| openraft::Instant::elapsed(&**at)),
         })
+    }
+
+    /// Whether it has agreed to a cluster, or belongs to one.
+    #[doc(hidden)]
+    pub fn is_bound(&self) -> bool {
+        !matches!(self.inner.life.state(), State::Blank | State::Proposing(_))
     }
 
     /// Term and index up to which a node has told this one that it is durable.

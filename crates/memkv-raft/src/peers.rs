@@ -81,6 +81,12 @@ impl Peers {
         *current.get_or_insert_with(|| identity.clone()) == identity
     }
 
+    /// What never happens but as a bug.
+    #[cfg(memkv_bugs)]
+    pub(crate) fn change_identity(&self, identity: Identity) {
+        *self.identity.write() = Some(identity);
+    }
+
     /// This node's id, 0 while it has none.
     pub(crate) fn my_id(&self) -> u64 {
         self.identity

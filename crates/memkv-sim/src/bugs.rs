@@ -52,6 +52,9 @@ const BUGS: [(&str, fn()); 20] = {
             raft::set(Some(raft::Bug::TrustWrittenClock))
         }),
         ("forget-commit", || raft::set(Some(raft::Bug::ForgetCommit))),
+        ("agree-while-running", || {
+            raft::set(Some(raft::Bug::AgreeWhileRunning))
+        }),
     ]
 };
 #[cfg(not(memkv_bugs))]

@@ -19,6 +19,7 @@ use crate::dice::Dice;
 use crate::host::Life;
 use crate::invariants::Invariants;
 use crate::levels::{NEW, OLD};
+use crate::lists::Lists;
 use crate::net::Net;
 use crate::swarm::Swarm;
 use crate::trace::Trace;
@@ -107,6 +108,7 @@ pub struct Cluster {
     pub(crate) dice: Dice,
     pub(crate) hosts: Vec<Mutex<Host>>,
     pub(crate) invariants: Invariants,
+    pub(crate) lists: Lists,
     violation: watch::Sender<Option<Violation>>,
     seed: u64,
 }
@@ -155,6 +157,7 @@ impl Cluster {
             .collect();
         Arc::new(Self {
             invariants: Invariants::new(swarm.nodes),
+            lists: Lists::new(seed, swarm.nodes, swarm.wrong_lists),
             swarm,
             net,
             trace,
@@ -235,10 +238,8 @@ impl Cluster {
             addr: addr(slot),
         };
         let mut config = NodeConfig::new(peer(slot), Layout::under(Path::new("/memkv")));
-        config.peers = (0..self.nodes())
-            .filter(|other| *other != slot)
-            .map(peer)
-            .collect();
+        let others = self.lists.of(slot).into_iter();
+        config.peers = others.filter(|other| *other != slot).map(peer).collect();
         config.max_log_size = self.swarm.max_log_size;
         config.log_cache_bytes = self.swarm.log_cache_bytes;
         config.max_log_count = self.swarm.max_log_count;

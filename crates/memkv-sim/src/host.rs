@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 
 use crate::cluster::{Cluster, Loss, WALL_CLOCK_START_MS, name};
 use crate::disk;
+use crate::lists::Change;
 use crate::net::Port;
 
 /// Pause before a process that failed is started again, in milliseconds.
@@ -60,6 +61,11 @@ impl Cluster {
         let generation = host.generation;
         let (dead, death) = watch::channel(false);
         self.net.begin(slot, generation);
+        match self.lists.draw(slot) {
+            Change::None => {}
+            Change::Wrong => self.trace.count("starts with a wrong list"),
+            Change::Corrected => self.trace.count("lists corrected between starts"),
+        }
         self.trace.line(format_args!(
             "{} starts as process {generation}",
             name(slot)
@@ -111,6 +117,27 @@ impl Cluster {
         drop(host);
         if let Some(node) = life.node {
             node.kill();
+        }
+    }
+
+    /// Mends all disks and gives every host the right list; all of them run soon.
+    pub(crate) fn correct_lists(self: &Arc<Self>) {
+        self.lists.correct_all();
+        for slot in 0..self.nodes() {
+            let stopped = {
+                let mut host = self.hosts[slot].lock();
+                host.disk_slow.1 = Instant::now();
+                host.disk_stalled_until = Instant::now();
+                disk::mend(&host.disk);
+                !host.disk.is_powered()
+            };
+            if stopped {
+                self.restart(slot, Death::Power, "its disk has stopped");
+            } else if self.lists.is_right(slot) {
+                self.start(slot);
+            } else {
+                self.restart(slot, Death::Process, "its list is corrected");
+            }
         }
     }
 

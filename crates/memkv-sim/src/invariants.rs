@@ -16,6 +16,7 @@ use crate::asked::Asked;
 use crate::chronicle::Chronicle;
 use crate::cluster::{Cluster, name};
 use crate::judge;
+use crate::one_cluster::OneCluster;
 use crate::settle::Rest;
 use crate::timing::Timing;
 
@@ -42,6 +43,7 @@ struct Seen {
     hosts: Vec<SeenHost>,
     chronicle: Chronicle,
     timing: Timing,
+    one_cluster: OneCluster,
 }
 
 #[derive(Default, Clone)]
@@ -61,9 +63,9 @@ struct SeenHost {
     purged: u64,
 }
 
-type Verdict = Result<(), (&'static str, String)>;
+pub(crate) type Verdict = Result<(), (&'static str, String)>;
 
-fn fail(promise: &'static str, seen: String) -> Verdict {
+pub(crate) fn fail(promise: &'static str, seen: String) -> Verdict {
     Err((promise, seen))
 }
 
@@ -143,7 +145,12 @@ impl Invariants {
         for (slot, node) in cluster.live() {
             let process = cluster.hosts[slot].lock().generation;
             if let Some(now) = node.inspect() {
+                let status = node.status();
                 verdict = verdict
+                    .and_then(|()| {
+                        let one = &mut seen.one_cluster;
+                        one.look(slot, process, &now, &status, cluster)
+                    })
                     .and_then(|()| seen.node(slot, process, &now, cluster))
                     .and_then(|()| seen.machine(slot, &node, cluster))
                     .and_then(|()| seen.timing.look(slot, &now, cluster));

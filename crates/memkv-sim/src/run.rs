@@ -118,7 +118,7 @@ async fn phases(
 ) -> Option<Rest> {
     let swarm = &cluster.swarm;
     for slot in 0..cluster.nodes() {
-        let late = if swarm.early_faults {
+        let late = if swarm.early_faults || swarm.wrong_lists {
             START_WITHIN_MS
         } else {
             0

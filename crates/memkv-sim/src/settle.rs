@@ -241,7 +241,7 @@ async fn within(
 }
 
 /// Whether every host runs a node that serves and votes, and nothing is pending.
-fn serving(cluster: &Cluster) -> bool {
+pub(crate) fn serving(cluster: &Cluster) -> bool {
     let nodes = cluster.live();
     nodes.len() == cluster.nodes()
         && nodes.iter().all(|(slot, node)| {
@@ -272,7 +272,7 @@ fn same_state(cluster: &Cluster) -> bool {
 }
 
 /// Every node in a few words.
-fn describe(cluster: &Cluster) -> String {
+pub(crate) fn describe(cluster: &Cluster) -> String {
     let node = |slot: usize| {
         let Some(node) = cluster.node(slot) else {
             return format!("{} is down", name(slot));

@@ -103,6 +103,10 @@ pub struct Swarm {
     pub fault_every: Duration,
     /// Faults begin before the cluster is formed.
     pub early_faults: bool,
+    /// Lists of nodes are wrong at first, and corrected between starts.
+    pub wrong_lists: bool,
+    /// They are so to the end, when all are corrected at once.
+    pub lists_stay_wrong: bool,
     /// The network when nothing special happens.
     pub weather: Weather,
     /// A disk operation's usual time, in microseconds.
@@ -178,6 +182,8 @@ impl Swarm {
             log_cache_bytes: *dice.pick(&[4 << 20, 64 << 10, 0]),
             old_builds_percent: *dice.pick(&[0, 50, 100, 100]),
             raise_level_after: *dice.pick(&[0, 500, 4_000].map(Duration::from_millis)),
+            wrong_lists: dice.chance(20 * PERCENT) && nodes > 1,
+            lists_stay_wrong: dice.chance(20 * PERCENT),
         }
     }
 }

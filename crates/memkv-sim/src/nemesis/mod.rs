@@ -1,12 +1,13 @@
 //! Inflicts faults on a run, as its seed decides.
 //!
 //! It may do anything at any time except what memkv does not promise to survive: it never takes
-//! the directories of more than a minority, and never before the cluster has its first entry.
+//! the directories of more than a minority, and none of a cluster that is being formed but in `forming`.
 //! Invariant: every fault is counted and traced when it is inflicted.
 
 mod builds;
 pub(crate) mod disks;
 mod false_start;
+mod forming;
 mod links;
 
 use std::sync::Arc;
@@ -17,7 +18,6 @@ use tokio::time::Instant;
 
 use crate::cluster::{Cluster, WALL_CLOCK_START_MS, name};
 use crate::dice::Dice;
-use crate::disk;
 use crate::host::Death;
 use crate::swarm::Fault;
 
@@ -72,6 +72,9 @@ impl Nemesis {
 
     /// Inflicts faults until it is dropped.
     pub(crate) async fn run(mut self) {
+        if self.cluster.swarm.wrong_lists {
+            self.disturb_formation().await;
+        }
         if !self.cluster.swarm.early_faults {
             while !self.is_formed() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -242,19 +245,6 @@ impl Nemesis {
         cluster.net.ignore_all();
         cluster.net.heal();
         cluster.net.calm_down(&cluster.swarm.weather);
-        for slot in 0..cluster.nodes() {
-            let stopped = {
-                let mut host = cluster.hosts[slot].lock();
-                host.disk_slow.1 = Instant::now();
-                host.disk_stalled_until = Instant::now();
-                disk::mend(&host.disk);
-                !host.disk.is_powered()
-            };
-            if stopped {
-                cluster.restart(slot, Death::Power, "its disk has stopped");
-            } else {
-                cluster.start(slot);
-            }
-        }
+        cluster.correct_lists();
     }
 }
