@@ -15,6 +15,7 @@ use memkv_raft::{Alarm, Env, FatalError, Node, StartError};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Loss, WALL_CLOCK_START_MS, name};
 use crate::disk;
