@@ -141,11 +141,13 @@ impl Store {
             match part {
                 None => {
                     self.is_within_entry = false;
+                    self.note_entry();
                     return Progress::Done;
                 }
                 Some(Part::Group(group)) => entry.group = self.open(&group, entry.at, sink),
                 Some(Part::System(op)) => {
                     let outcome = self.apply_system(entry.index, op);
+                    self.note_records();
                     sink.system(entry.ordinal, &outcome);
                     entry.ordinal += 1;
                 }
@@ -169,16 +171,20 @@ impl Store {
             count,
             ..
         } = *group;
+        let effects = &mut self.keys.effects;
         let Some(session) = self.sessions.get_mut(id) else {
+            effects.group(0, None);
             sink.rejected(id, first_seq, count as u64, Rejected::UnknownSession);
             return None;
         };
         let expected = session.last_seq() + 1;
         if first_seq > expected {
+            effects.group(expected, None);
             sink.rejected(id, first_seq, count as u64, Rejected::Gap { expected });
             return None;
         }
         session.acknowledge(group.acked_through);
+        effects.group(expected, Some(session.replies().len()));
         Some(Open {
             session: id,
             seq: first_seq,
@@ -227,6 +233,9 @@ impl Store {
                 if seq > session.last_seq() {
                     let reply = execute(&mut self.keys, &mut self.revision, &operation);
                     sink.reply(id, seq, &reply);
+                    #[cfg(memkv_bugs)]
+                    let reply = self.deviation.apply(reply, &mut self.keys);
+                    self.keys.effects.reply(&reply);
                     session.record(reply);
                     continue;
                 }

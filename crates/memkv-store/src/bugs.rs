@@ -4,6 +4,9 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::keyspace::{Keyspace, Record};
+use crate::{DATABASES, Reply, ReplyValue};
+
 /// A deliberate bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -30,4 +33,51 @@ pub fn set(bug: Option<Bug>) {
 /// Whether `bug` is switched on.
 pub fn active(bug: Bug) -> bool {
     ACTIVE.load(Ordering::SeqCst) == bug as u8
+}
+
+/// An effect that one store has and others have not. No client sees it: what it would read would be
+/// found, too, but by the wrong judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Deviate {
+    /// A session remembers another answer than it gave.
+    Reply = 1,
+    /// A key more, in the last database.
+    Key = 2,
+}
+
+/// The deviation that a store was told to have, once.
+#[derive(Debug, Default)]
+pub(crate) struct Deviation(AtomicU8);
+
+impl Deviation {
+    const HAPPENED: u8 = 255;
+
+    pub(crate) fn order(&self, how: Deviate) {
+        self.0.store(how as u8, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_happened(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == Self::HAPPENED
+    }
+
+    /// What a store keeps of an answer, and what else it does with a command.
+    pub(crate) fn apply(&self, reply: Reply, keys: &mut Keyspace) -> Reply {
+        let ordered = self.0.load(Ordering::SeqCst);
+        if ordered == 0 || ordered == Self::HAPPENED {
+            return reply;
+        }
+        self.0.store(Self::HAPPENED, Ordering::SeqCst);
+        if ordered == Deviate::Reply as u8 {
+            let value = ReplyValue::Integer(-1);
+            return Reply { value, ..reply };
+        }
+        let record = Record {
+            parts: &[b"deviant"],
+            key_len: b"deviant".len(),
+            deadline_ms: None,
+        };
+        keys.put(DATABASES - 1, &record, reply.revision);
+        reply
+    }
 }

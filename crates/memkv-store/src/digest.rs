@@ -3,7 +3,7 @@
 //! It covers what `apply` has made: keys, values, revisions, deadlines, the table of deletes, log
 //! time, sessions with their cached replies, and the book. It leaves out what differs between equal
 //! nodes: the applied index (an entry without a batch changes nothing), table layouts, and a snapshot
-//! in progress.
+//! in progress; and the hash of effects, which says how the state was come to.
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
@@ -18,6 +18,7 @@ impl Store {
         let mut hash = Xxh3::new();
         let head = SnapshotHead {
             applied_index: 0,
+            effects: None,
             ..SnapshotHead::of(self)
         };
         hash.update(&head.encode());

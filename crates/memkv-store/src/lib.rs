@@ -35,6 +35,7 @@ mod book;
 pub mod bugs;
 mod command;
 mod digest;
+mod effects;
 mod float;
 mod keyspace;
 mod level;

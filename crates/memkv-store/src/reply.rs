@@ -129,9 +129,14 @@ const ERRORS: [ReplyError; 13] = [
 ];
 
 impl ReplyError {
-    fn write(self, out: &mut impl BufMut) {
+    /// Its code in the log.
+    pub(crate) fn code(self) -> usize {
         let index = ERRORS.iter().position(|error| *error == self);
-        put_length(out, index.map_or(0, |index| index + 1));
+        index.map_or(0, |index| index + 1)
+    }
+
+    fn write(self, out: &mut impl BufMut) {
+        put_length(out, self.code());
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<ReplyError, DecodeError> {

@@ -25,6 +25,8 @@ pub struct Store {
     pub(crate) applied_index: u64,
     /// Whether a part of the entry at `applied_index` is still to be executed.
     pub(crate) is_within_entry: bool,
+    #[cfg(memkv_bugs)]
+    pub(crate) deviation: crate::bugs::Deviation,
 }
 
 impl Default for Store {
@@ -44,6 +46,8 @@ impl Store {
             revision: 0,
             applied_index: 0,
             is_within_entry: false,
+            #[cfg(memkv_bugs)]
+            deviation: Default::default(),
         }
     }
 
@@ -156,6 +160,40 @@ impl Store {
     /// The index of the last log entry applied, be it in part, or marked as applied; 0 before the first.
     pub fn applied_index(&self) -> u64 {
         self.applied_index
+    }
+
+    /// The rolling hash of what all entries so far have changed and answered: equal on all nodes that
+    /// have applied up to the same index, and not to be compared
+    /// [within an entry](Store::is_within_entry). Cheap, and no proof of equality, which
+    /// [`Store::digest`] is. `None` where the state came from a snapshot that did not carry it.
+    pub fn effects(&self) -> Option<u64> {
+        self.keys.effects.hash()
+    }
+
+    /// Takes note of an entry that has been executed as a whole.
+    pub(crate) fn note_entry(&mut self) {
+        let (stamp_ms, keys) = (self.keys.now_ms, self.keys.len());
+        let expired = self.keys.expired_total;
+        let effects = &mut self.keys.effects;
+        effects.entry(stamp_ms, self.revision, keys, expired);
+    }
+
+    /// Takes note of everything but the keys, which a system operation may have changed.
+    pub(crate) fn note_records(&mut self) {
+        let head = SnapshotHead::of(self).encode();
+        self.keys.effects.records(&head);
+    }
+
+    /// Makes one effect of the next command another than on other nodes.
+    #[cfg(memkv_bugs)]
+    pub fn deviate(&self, how: crate::bugs::Deviate) {
+        self.deviation.order(how);
+    }
+
+    /// Whether that has happened.
+    #[cfg(memkv_bugs)]
+    pub fn has_deviated(&self) -> bool {
+        self.deviation.has_happened()
     }
 
     /// An open session.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::large::Large;
 
 use crate::Revision;
+use crate::effects::ends;
 use crate::wire::varint_len;
 
 /// What an entry is taken to cost besides its slot, in bytes: 8 in its shard, 11 in the ordered
@@ -65,8 +66,25 @@ impl<'a> Record<'a> {
         &self.parts[0][..self.key_len]
     }
 
+    /// Bytes of key and value.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+
     fn value_len(&self) -> usize {
-        self.parts.iter().map(|part| part.len()).sum::<usize>() - self.key_len
+        self.bytes() - self.key_len
+    }
+
+    /// The value's first and last eight bytes, see [`ends`].
+    #[inline]
+    pub(crate) fn ends(&self) -> (u64, u64) {
+        let rest = &self.parts[0][self.key_len..];
+        match self.parts {
+            [_] => ends(rest),
+            [_, value] if rest.is_empty() => ends(value),
+            [_, more @ ..] => ends_of([rest].iter().chain(more)),
+            [] => (0, 0),
+        }
     }
 
     pub(super) fn numbers(&self, create_revision: Revision, mod_revision: Revision) -> Numbers {
@@ -116,6 +134,21 @@ impl<'a> Record<'a> {
 pub(super) fn cost(len: usize, deadline_ms: Option<u64>) -> u64 {
     let deadline = deadline_ms.map_or(0, |_| DEADLINE_OVERHEAD_BYTES);
     super::records::slot_bytes(len) as u64 + ENTRY_OVERHEAD_BYTES + deadline
+}
+
+/// The same of a value in parts.
+fn ends_of<'a>(parts: impl DoubleEndedIterator<Item = &'a &'a [u8]> + Clone) -> (u64, u64) {
+    let mut both = [0; 2 * size_of::<u64>()];
+    let bytes = parts.flat_map(|part| part.iter());
+    let (head, tail) = both.split_at_mut(size_of::<u64>());
+    let filled = head.iter_mut().zip(bytes.clone());
+    let count = filled.map(|(to, from)| *to = *from).count();
+    if count < size_of::<u64>() {
+        return ends(&both[..count]);
+    }
+    let filled = tail.iter_mut().rev().zip(bytes.rev());
+    filled.for_each(|(to, from)| *to = *from);
+    ends(&both)
 }
 
 fn first_field(key_len: usize, deadline_ms: Option<u64>) -> u64 {

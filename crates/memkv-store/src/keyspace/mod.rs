@@ -35,6 +35,7 @@ use self::records::Number;
 pub(crate) use self::view::Lens;
 use self::view::View;
 pub use self::view::{MAX_VIEWS, ViewId};
+use crate::effects::Effects;
 use crate::notice::{NoticeClasses, Notices};
 use crate::snapshot::{EntryView, Walk};
 use crate::{DATABASES, Revision};
@@ -78,6 +79,7 @@ pub(crate) struct Keyspace {
     past: Past,
     garbage: Vec<Arc<Database>>,
     pub(crate) notices: Notices,
+    pub(crate) effects: Effects,
 }
 
 /// Reading.
@@ -93,6 +95,7 @@ impl Keyspace {
             past: Past::default(),
             garbage: Vec::new(),
             notices: Notices::default(),
+            effects: Effects::default(),
         }
     }
 
@@ -180,6 +183,7 @@ impl Keyspace {
     pub(crate) fn put(&mut self, database: u8, record: &Record<'_>, revision: Revision) {
         let key = record.key();
         let place = self.place(key);
+        self.effects.put(database, place.tag, record, revision);
         let target = &mut self.databases[usize::from(database)];
         let Some(number) = target.find(place, key) else {
             target.insert(place, record, revision);
@@ -220,6 +224,7 @@ impl Keyspace {
         }
         self.past.save(database, place.shard, &entry);
         target.set_deadline(place, number, deadline_ms, revision);
+        self.effects.deadline(database, place.tag, deadline_ms);
         true
     }
 
@@ -264,6 +269,7 @@ impl Keyspace {
         self.past.save(database, place.shard, &target.entry(number));
         target.remove(place, number);
         self.deletes.note(delete_slot(database, place), revision);
+        self.effects.removed(database, place.tag, revision);
     }
 
     /// Removes all keys of a database at once, whatever their number; tells whether there were any.
@@ -275,6 +281,7 @@ impl Keyspace {
         let old = Arc::new(std::mem::replace(target, Database::new(self.seed)));
         self.past.save_database(database, &old, old.bytes);
         self.garbage.push(old);
+        self.effects.flushed(database, revision);
         self.deletes.flushed[usize::from(database)] = revision;
         true
     }

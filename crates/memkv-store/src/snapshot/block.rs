@@ -285,6 +285,8 @@ impl SnapshotHead {
         put_varint(&mut out, self.deletes);
         self.flushed.iter().for_each(|at| put_varint(&mut out, *at));
         put_varint(&mut out, self.expired_total);
+        out.put_u8(u8::from(self.effects.is_some()));
+        self.effects.iter().for_each(|hash| out.put_u64_le(*hash));
         out.put_u8(u8::from(self.announced.is_some()));
         if let Some(announced) = self.announced {
             out.put_u16_le(announced.bits());
@@ -349,6 +351,7 @@ impl SnapshotHead {
             deletes: 0,
             flushed: Default::default(),
             expired_total: 0,
+            effects: None,
             announced: None,
             book: Book::default(),
             sessions: Vec::new(),
@@ -360,6 +363,9 @@ impl SnapshotHead {
                 *at = counter(&mut reader, "flush")?;
             }
             head.expired_total = counter(&mut reader, "number of expired keys")?;
+        }
+        if found > 4 && reader.bool("whether the hash of effects is known")? {
+            head.effects = Some(u64::from_le_bytes(reader.array("hash of effects")?));
         }
         if found > 2 && reader.bool("whether events are set")? {
             let bits = u16::from_le_bytes(reader.array("announced events")?);

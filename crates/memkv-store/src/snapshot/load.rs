@@ -11,6 +11,7 @@ use super::block::{
     read_replies,
 };
 use super::{SessionHead, SnapshotHead, filled_shards};
+use crate::effects::Effects;
 use crate::keyspace::{SHARDS, Work, in_turn};
 use crate::session::Session;
 use crate::store::seed_of;
@@ -251,6 +252,7 @@ impl Loader {
         self.store.applied_index = head.applied_index;
         self.store.keys.now_ms = head.stamp_ms;
         self.store.keys.expired_total = head.expired_total;
+        self.store.keys.effects = Effects::resume(head.effects);
         self.store.keys.notices.set(head.announced);
         self.store.keys.deletes.flushed = head.flushed;
         self.announced_keys = head.keys;

@@ -43,6 +43,8 @@ pub struct SnapshotHead {
     pub(crate) deletes: u64,
     pub(crate) flushed: [Revision; DATABASES as usize],
     pub(crate) expired_total: u64,
+    /// The hash of effects, unless its beginning is not known.
+    pub(crate) effects: Option<u64>,
     /// Which events are announced, if the cluster was told.
     pub(crate) announced: Option<NoticeClasses>,
     pub(crate) book: Book,
@@ -103,6 +105,7 @@ impl SnapshotHead {
             deletes: store.keys.deletes.noted(),
             flushed: store.keys.deletes.flushed,
             expired_total: store.keys.expired_total,
+            effects: store.effects(),
             announced: store.announced(),
             book: store.book.clone(),
             sessions: sessions.collect(),

@@ -3,6 +3,7 @@
 
 mod apply;
 mod bounds;
+mod effects;
 mod expiry;
 mod model;
 mod notices;

@@ -1,0 +1,270 @@
+//! The rolling hash of effects: what applying the log has changed and answered, in one number, by which
+//! nodes find one whose store computes something else than theirs.
+//!
+//! It is a part of the state: snapshots carry it, and a store that replays the log comes to the same
+//! number. It takes a few instructions for each effect, so of a long value it has the length and the
+//! ends, eight bytes each: all of it up to sixteen bytes. It never looks at a layout in memory, and it is
+//! no proof of equality: [`Store::digest`](crate::Store::digest) is. Invariants: the same entries make
+//! the same hash, however they are cut; a difference in one effect shows in the hash for ever after.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::keyspace::Record;
+use crate::{Reply, ReplyValue, Revision};
+
+/// An odd number without a pattern, to spread each bit over the higher ones (the golden ratio).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What stands for the kinds of effects and answers. The numbers are a part of the hash.
+const OK: u64 = 1 << 56;
+const NIL: u64 = 2 << 56;
+const INTEGER: u64 = 3 << 56;
+const BULK: u64 = 4 << 56;
+const ARRAY: u64 = 5 << 56;
+const ABORTED: u64 = 6 << 56;
+const ERROR: u64 = 7 << 56;
+const REJECTED: u64 = 8 << 56;
+const PUT: u64 = 9 << 56;
+const REMOVED: u64 = 10 << 56;
+const DEADLINE: u64 = 11 << 56;
+const FLUSHED: u64 = 12 << 56;
+
+/// The hash so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Effects {
+    hash: u64,
+    /// It began with the first entry. A state from a snapshot that did not carry it cannot know.
+    is_known: bool,
+}
+
+impl Default for Effects {
+    fn default() -> Self {
+        Self {
+            hash: 0,
+            is_known: true,
+        }
+    }
+}
+
+impl Effects {
+    /// What a snapshot carried.
+    pub(crate) fn resume(hash: Option<u64>) -> Self {
+        Self {
+            hash: hash.unwrap_or(0),
+            is_known: hash.is_some(),
+        }
+    }
+
+    /// The hash, unless its beginning is not known.
+    pub(crate) fn hash(self) -> Option<u64> {
+        self.is_known.then_some(self.hash)
+    }
+
+    /// A key, of which `tag` is a hash, holds this now.
+    #[inline]
+    pub(crate) fn put(&mut self, database: u8, tag: u32, record: &Record<'_>, at: Revision) {
+        let (head, tail) = record.ends();
+        let numbers = PUT ^ u64::from(database) << 48 ^ u64::from(tag) ^ at.rotate_left(32);
+        let value = head.rotate_left(23) ^ tail ^ record.deadline_ms.unwrap_or(0).rotate_left(17);
+        self.mix(numbers ^ value.wrapping_mul(SPREAD) ^ record.bytes() as u64);
+    }
+
+    /// A key is gone.
+    pub(crate) fn removed(&mut self, database: u8, tag: u32, at: Revision) {
+        self.mix(REMOVED ^ u64::from(database) << 48 ^ u64::from(tag) ^ at.rotate_left(32));
+    }
+
+    /// A key has another deadline.
+    pub(crate) fn deadline(&mut self, database: u8, tag: u32, deadline_ms: Option<u64>) {
+        let deadline = deadline_ms.unwrap_or(0).wrapping_mul(SPREAD);
+        self.mix(DEADLINE ^ u64::from(database) << 48 ^ u64::from(tag) ^ deadline);
+    }
+
+    /// A database is empty.
+    pub(crate) fn flushed(&mut self, database: u8, at: Revision) {
+        self.mix(FLUSHED ^ u64::from(database) << 48 ^ at);
+    }
+
+    /// A command was executed.
+    #[inline]
+    pub(crate) fn reply(&mut self, reply: &Reply) {
+        let value = match reply.value {
+            // Nearly every write answers so.
+            ReplyValue::Ok => OK,
+            // Spread, so that no revision makes up for another answer.
+            ref other => summary(other).wrapping_mul(SPREAD),
+        };
+        self.mix(reply.revision ^ value);
+    }
+
+    /// A group goes on in its session, of which so many replies are kept; or it was rejected.
+    pub(crate) fn group(&mut self, next: u64, replies: Option<usize>) {
+        let replies = replies.map_or(REJECTED, |replies| (replies as u64).rotate_left(32));
+        self.mix(next ^ replies);
+    }
+
+    /// Everything but the keys is this now, as it is encoded.
+    pub(crate) fn records(&mut self, head: &[u8]) {
+        self.mix(xxh3_64(head));
+    }
+
+    /// An entry was applied as a whole, and left this behind.
+    pub(crate) fn entry(&mut self, stamp_ms: u64, at: Revision, keys: usize, expired: u64) {
+        self.mix(stamp_ms ^ expired.rotate_left(43));
+        self.mix(at ^ (keys as u64).rotate_left(32));
+    }
+
+    #[inline]
+    fn mix(&mut self, effect: u64) {
+        self.hash = (self.hash.rotate_left(23) ^ effect).wrapping_mul(SPREAD);
+    }
+}
+
+/// An answer as one number.
+fn summary(value: &ReplyValue) -> u64 {
+    match value {
+        ReplyValue::Ok => OK,
+        ReplyValue::Nil => NIL,
+        ReplyValue::Integer(number) => INTEGER ^ number.cast_unsigned(),
+        ReplyValue::Bulk(bytes) => {
+            let (head, tail) = ends(bytes);
+            BULK ^ bytes.len() as u64 ^ (head.rotate_left(23) ^ tail).wrapping_mul(SPREAD)
+        }
+        // As many as a transaction has steps or a command keys, which cost more each.
+        ReplyValue::Array(items) => items.iter().fold(ARRAY ^ items.len() as u64, |sum, item| {
+            (sum.rotate_left(7) ^ summary(item)).wrapping_mul(SPREAD)
+        }),
+        ReplyValue::Aborted => ABORTED,
+        ReplyValue::Error(error) => ERROR ^ error.code() as u64,
+    }
+}
+
+/// The first and the last eight bytes, which overlap or are all there is where there are fewer.
+#[inline]
+pub(crate) fn ends(bytes: &[u8]) -> (u64, u64) {
+    match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => {
+            let short = bytes.iter();
+            (short.fold(0, |sum, byte| sum << 8 | u64::from(*byte)), 0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn after(effect: impl FnOnce(&mut Effects)) -> u64 {
+        let mut effects = Effects::default();
+        effect(&mut effects);
+        effects.hash
+    }
+
+    #[test]
+    fn every_difference_in_an_answer_shows() {
+        let bulk = |text: &'static str| ReplyValue::Bulk(Bytes::from_static(text.as_bytes()));
+        let values = [
+            ReplyValue::Ok,
+            ReplyValue::Nil,
+            ReplyValue::Integer(0),
+            ReplyValue::Integer(-1),
+            bulk(""),
+            bulk("a"),
+            bulk("b"),
+            bulk("a longer value"),
+            bulk("a longer valuf"),
+            bulk("a Longer value"),
+            ReplyValue::Array(vec![]),
+            ReplyValue::Array(vec![ReplyValue::Ok, ReplyValue::Nil]),
+            ReplyValue::Array(vec![ReplyValue::Nil, ReplyValue::Ok]),
+            ReplyValue::Aborted,
+            ReplyValue::Error(crate::ReplyError::NotAnInteger),
+            ReplyValue::Error(crate::ReplyError::Overflow),
+        ];
+        let hashes: BTreeSet<u64> = values
+            .iter()
+            .flat_map(|value| {
+                [1, 2].map(|revision| {
+                    let value = value.clone();
+                    after(|effects| effects.reply(&Reply { revision, value }))
+                })
+            })
+            .collect();
+        assert_eq!(hashes.len(), 2 * values.len());
+    }
+
+    #[test]
+    fn every_difference_in_a_change_shows() {
+        let whole = |record: &'static [u8], deadline_ms| (record, 3, deadline_ms);
+        let mut hashes = BTreeSet::new();
+        let records = [
+            whole(b"key", None),
+            whole(b"keyv", None),
+            whole(b"keyw", None),
+            whole(b"keyv", Some(5)),
+            whole(b"key a value of some length", None),
+            whole(b"key a value of some lengti", None),
+            whole(b"key A value of some length", None),
+        ];
+        for (record, key_len, deadline_ms) in records {
+            let parts = [record];
+            let record = Record {
+                parts: &parts,
+                key_len,
+                deadline_ms,
+            };
+            for (database, tag, at) in [(0, 7, 9), (1, 7, 9), (0, 8, 9), (0, 7, 10)] {
+                hashes.insert(after(|effects| effects.put(database, tag, &record, at)));
+            }
+        }
+        for (database, tag, at) in [(0, 7, 9), (1, 7, 9), (0, 8, 9), (0, 7, 10)] {
+            hashes.insert(after(|effects| effects.removed(database, tag, at)));
+            hashes.insert(after(|effects| effects.deadline(database, tag, Some(at))));
+        }
+        hashes.insert(after(|effects| effects.flushed(0, 9)));
+        hashes.insert(after(|effects| effects.group(9, None)));
+        hashes.insert(after(|effects| effects.group(9, Some(1))));
+        assert_eq!(hashes.len(), 4 * 7 + 2 * 4 + 3);
+    }
+
+    #[test]
+    fn a_record_in_parts_is_the_same_record() {
+        let put = |parts: &[&[u8]]| {
+            let record = Record {
+                parts,
+                key_len: 3,
+                deadline_ms: None,
+            };
+            after(|effects| effects.put(0, 1, &record, 2))
+        };
+        let whole = put(&[b"key0123456789abcdef"]);
+        assert_eq!(put(&[b"key", b"0123456789abcdef"]), whole);
+        assert_eq!(put(&[b"key", b"0123456789", b"abcdef"]), whole);
+        assert_eq!(put(&[b"key0", b"", b"123456789abcdef"]), whole);
+    }
+
+    #[test]
+    fn the_order_of_effects_shows_and_a_difference_stays() {
+        let hash = |effects: [u64; 2]| {
+            after(|all| {
+                effects.iter().for_each(|at| all.flushed(0, *at));
+                (0..100).for_each(|at| all.removed(0, 1, at));
+            })
+        };
+        assert_ne!(hash([1, 2]), hash([2, 1]));
+        assert_ne!(hash([1, 2]), hash([1, 3]));
+    }
+
+    #[test]
+    fn what_began_without_a_hash_never_has_one() {
+        let mut effects = Effects::resume(None);
+        effects.flushed(0, 1);
+        assert_eq!(effects.hash(), None);
+        assert_eq!(Effects::resume(Some(7)).hash(), Some(7));
+    }
+}
