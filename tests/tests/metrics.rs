@@ -200,6 +200,7 @@ fn the_page_has_the_documented_metrics_and_they_move() {
         ("memkv_node_serving", 1.0),
         ("memkv_durability{mode=\"sync\"}", 1.0),
         ("memkv_disk_low", 0.0),
+        ("memkv_divergence_alarm", 0.0),
         ("memkv_publications_unconfirmed_total", 0.0),
         ("memkv_notices_dropped_total", 0.0),
     ] {

@@ -37,7 +37,11 @@ pub enum Bug {
     /// A process goes on with the log time that was written down, as if no leader was slewed back.
     TrustWrittenClock = 50,
     /// A node runs as soon as it has agreed to a proposal, and agrees to others while it runs.
-    AgreeWhileRunning = 12,
+    AgreeWhileRunning = 13,
+    /// A node whose store is another than a majority's goes on.
+    TrustOwnStore = 14,
+    /// A node believes one other node's checkpoints, not a majority's only.
+    BelieveOneReport = 15,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

@@ -154,6 +154,7 @@ pub(crate) async fn load_snapshot(
         levels::check(store.book().level(), highest_level)?;
         let mut machine = replica.machine.write();
         drop(machine.replace(store, meta.last_log_id, meta.last_membership));
+        replica.checkpoints.replaced(&machine.store);
         replica.publish(&machine);
         drop(machine);
         if let Some(last) = meta.last_log_id {

@@ -133,6 +133,12 @@ pub enum FatalError {
     /// next start sets it aside.
     #[error("{0}. The next start sets this directory aside and asks for a new place")]
     NoSeat(String),
+    /// This node's store is another than a majority's. The directory is marked: the next start sets it
+    /// aside.
+    #[error(
+        "{0}. Nothing is read here any more. The next start sets this directory aside, and the cluster replaces the node. Check this machine's memory"
+    )]
+    Diverged(String),
     /// The engine stopped.
     #[error("the consensus engine stopped: {0}")]
     Engine(String),

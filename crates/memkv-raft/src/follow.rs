@@ -71,8 +71,11 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
             // The engine has ended, and said why before.
             let running = raft.metrics().borrow_watched().running_state.clone();
             if let Err(error) = running {
-                let halted = inner.replica.halted.get().cloned();
-                inner.fail(halted.unwrap_or_else(|| fatal(&error)));
+                match inner.replica.halted().cloned() {
+                    // Who found that out marks the directory first.
+                    Some(FatalError::Diverged(_)) => {}
+                    halted => inner.fail(halted.unwrap_or_else(|| fatal(&error))),
+                }
             }
             return;
         }

@@ -23,7 +23,7 @@ use crate::identity::uuid_text;
 use crate::node::{Inner, Leader};
 use crate::space::Shortage;
 use crate::wire::{self, Envelope, Kind, WIRE_VERSION};
-use crate::{attend, confirm, copies, formation, forward, memory, publish};
+use crate::{attend, confirm, copies, divergence, formation, forward, memory, publish};
 
 /// How long a node without disk space keeps a leader waiting before it refuses, because the leader tries
 /// again at once. Less than a leader waits for an answer.
@@ -93,6 +93,7 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
         )),
         Kind::Publish => publish::receive(inner, body).unwrap_or_else(|error| answer(bad(&error))),
         Kind::Recall => answer(recall(inner, &envelope)),
+        Kind::Checkpoints => answer(divergence::answer(inner)),
         Kind::Hello | Kind::Prepare | Kind::Join => formation::introduction(inner, envelope, body),
     }
 }

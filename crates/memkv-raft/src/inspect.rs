@@ -42,6 +42,10 @@ pub struct Inspection {
     pub entries_refused: u64,
     /// How long ago a quorum was last known to follow it, if it leads.
     pub quorum_silent_for: Option<Duration>,
+    /// Rounds in which its store was compared with another's.
+    pub divergence_checks: u64,
+    /// Stores differ, and it is not known which node is right.
+    pub divergence_alarm: bool,
 }
 
 /// A node's log clock, at one moment.
@@ -91,6 +95,8 @@ impl Node {
                 .last_quorum_acked
                 .as_ref()
                 .map(|at| openraft::Instant::elapsed(&**at)),
+            divergence_checks: inner.divergence.rounds(),
+            divergence_alarm: !inner.divergence.alarm().is_empty(),
         })
     }
 
@@ -105,6 +111,14 @@ impl Node {
     pub fn remembers(&self, id: u64) -> Option<(u64, u64)> {
         let mark = self.inner.memory.recall(id)?.mark;
         Some((mark.term, mark.index))
+    }
+
+    /// Whether this node tells its peers false checkpoints from now on.
+    #[cfg(memkv_bugs)]
+    #[doc(hidden)]
+    pub fn lie(&self, lies: bool) {
+        let told = &self.inner.divergence.lies;
+        told.store(lies, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Last entry that is durable here, in the log or in a snapshot.

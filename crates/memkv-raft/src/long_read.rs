@@ -52,7 +52,9 @@ impl Node {
                 if !stale {
                     read::barrier(&inner).await?;
                 }
-                Ok(answer(&inner, queries, most).await)
+                let answers = answer(&inner, queries, most).await;
+                inner.replica.check_reads()?;
+                Ok(answers)
             };
             let late = |_| RequestError::NoLeader {
                 detail: format!("the read was not confirmed or had no turn within {within:?}"),

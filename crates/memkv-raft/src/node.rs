@@ -25,6 +25,7 @@ use crate::askers::Askers;
 use crate::batch::Batcher;
 use crate::clock::LogClock;
 use crate::declared::Declared;
+use crate::divergence::{self, Divergence};
 use crate::engine::Raft;
 use crate::engine::log_store::LogStore;
 use crate::engine::network::{Network, Transfers};
@@ -103,6 +104,7 @@ pub(crate) struct Inner {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) askers: Arc<Askers>,
     pub(crate) declared: Arc<Declared>,
+    pub(crate) divergence: Divergence,
     /// Where damaged data of this node lies. Such a node may join a cluster that exists, but never
     /// found one: others may wait for the data that it can no longer read.
     pub(crate) quarantined: Option<std::path::PathBuf>,
@@ -320,6 +322,7 @@ impl Node {
             space,
             askers: Arc::default(),
             declared: Arc::default(),
+            divergence: Divergence::default(),
             quarantined,
             heard: tokio::sync::Notify::new(),
             incoming: tokio::sync::Mutex::default(),
@@ -380,6 +383,7 @@ impl Node {
             let machine = inner.replica.machine.read();
             #[cfg(memkv_bugs)]
             memkv_storage::bugs::pass(memkv_storage::bugs::Place::Reading);
+            inner.replica.check_reads()?;
             Ok(read(&machine.store))
         }
     }
@@ -420,7 +424,17 @@ impl Node {
         self.inner.publisher.subscribe(subscribers);
     }
 
-    /// Reads what is here now, however old.
+    /// Reads what is here now, however old, for a client.
+    ///
+    /// # Errors
+    /// [`RequestError::Stopping`] once this node knows that its store is wrong.
+    pub fn read_old<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, RequestError> {
+        let machine = self.inner.replica.machine.read();
+        self.inner.replica.check_reads()?;
+        Ok(read(&machine.store))
+    }
+
+    /// The same for who watches the node: whatever is here, be it wrong.
     pub fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.inner.replica.machine.read().store)
     }
@@ -535,6 +549,7 @@ async fn live(
     inner.spawn(supervise::run(inner.clone(), raft.clone()));
     inner.spawn(compaction::run(inner.clone(), raft.clone()));
     inner.spawn(space::run(inner.clone(), raft.clone()));
+    inner.spawn(divergence::run(inner.clone()));
     inner.spawn(diagnose::run(inner.clone()));
     inner.spawn(expiry::run(inner.clone()));
     inner.spawn(levels::run(inner.clone()));

@@ -12,10 +12,11 @@ use crate::lock::Mutex;
 use memkv_store::{Book, MAX_VIEWS, Store};
 use tokio::sync::{Semaphore, watch};
 
-use crate::FatalError;
+use crate::checkpoints::Checkpoints;
 use crate::engine::{EngineLogId, StoredMembership};
 use crate::lock_order::Root;
 use crate::session::Session;
+use crate::{FatalError, RequestError};
 
 /// The store and its position in the log.
 #[derive(Default)]
@@ -80,9 +81,10 @@ pub(crate) struct Replica {
     published: Mutex<Published>,
     /// Number of log entries applied: one more than the last applied index, 0 for none.
     applied: watch::Sender<u64>,
-    /// Why nothing is applied any more: a committed entry that cannot be read, or a level that this build
-    /// does not know.
-    pub(crate) halted: OnceLock<FatalError>,
+    /// Why nothing is applied or read here any more: a committed entry that cannot be read, a level that
+    /// this build does not know, or a store that is known to be wrong.
+    halted: OnceLock<FatalError>,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) session: Arc<Session>,
 }
 
@@ -95,8 +97,27 @@ impl Replica {
             published: Mutex::new(Published::default()),
             applied: watch::Sender::new(0),
             halted: OnceLock::new(),
+            checkpoints: Checkpoints::default(),
             session,
         }
+    }
+
+    /// From now on nothing is applied or read. Tells whether this was the first reason.
+    pub(crate) fn halt(&self, why: FatalError) -> bool {
+        self.halted.set(why).is_ok()
+    }
+
+    /// Refuses a client's read if nothing is read here any more. Asked under the machine's lock.
+    pub(crate) fn check_reads(&self) -> Result<(), RequestError> {
+        match self.halted() {
+            None => Ok(()),
+            Some(_) => Err(RequestError::Stopping),
+        }
+    }
+
+    /// Why nothing is applied or read here any more, if so.
+    pub(crate) fn halted(&self) -> Option<&FatalError> {
+        self.halted.get()
     }
 
     /// Publishes what has changed. Called before the machine's lock is released: whoever has seen

@@ -66,6 +66,10 @@ pub struct NodeStats {
     pub disk_free: Option<u64>,
     /// Whether that is too little to accept more.
     pub disk_low: bool,
+    /// Rounds in which this node's store was compared with another node's.
+    pub divergence_checks: u64,
+    /// Whether stores differ, and it is not known which node is right.
+    pub divergence_alarm: bool,
     /// Published messages that a peer did not confirm.
     pub publications_unconfirmed: u64,
     /// Duration of the log's fsyncs.
@@ -92,6 +96,8 @@ impl Inner {
             snapshots_installed: self.replica.published().installs,
             disk_free: (disk_free != u64::MAX).then_some(disk_free),
             disk_low: self.space.is_low(),
+            divergence_checks: self.divergence.rounds(),
+            divergence_alarm: !self.divergence.alarm().is_empty(),
             publications_unconfirmed: count(&self.publisher.unconfirmed),
             fsync: self.storage.wal.fsync_durations(),
             apply: counters.apply.counted(),

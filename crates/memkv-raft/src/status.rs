@@ -97,6 +97,9 @@ impl crate::node::Inner {
 
         let (phase, mut message) = self.phase();
         if message.is_empty() {
+            message = self.divergence.alarm();
+        }
+        if message.is_empty() {
             message = self.space.detail();
         }
         let diagnosed = !self.diagnosis.lock().is_empty();

@@ -52,11 +52,13 @@ pub(crate) enum Kind {
     Recall = 16,
     /// How far do the members' logs agree with yours?
     Matched = 17,
+    /// What has your store come to at which entries?
+    Checkpoints = 24,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Result<Self, DecodeError> {
-        const ALL: [Kind; 17] = [
+        const ALL: [Kind; 18] = [
             Kind::Append,
             Kind::Vote,
             Kind::PreVote,
@@ -74,6 +76,7 @@ impl Kind {
             Kind::Confirm,
             Kind::Recall,
             Kind::Matched,
+            Kind::Checkpoints,
         ];
         ALL.into_iter()
             .find(|kind| *kind as u8 == value)

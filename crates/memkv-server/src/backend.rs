@@ -40,7 +40,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
         most: usize,
     ) -> impl Future<Output = Result<Answers, RequestError>> + Send;
 
-    /// Reads what is here now, however old.
+    /// Reads what is here now, however old, for a client.
+    fn read_old<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, RequestError>;
+
+    /// Reads what is here now, for who watches the node.
     fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T;
 
     /// Log time here and now in milliseconds since the Unix epoch; never before the store's last
@@ -95,6 +98,10 @@ impl Backend for Node {
         most: usize,
     ) -> impl Future<Output = Result<Answers, RequestError>> + Send {
         Self::read_all(self, within, stale, queries, most)
+    }
+
+    fn read_old<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, RequestError> {
+        Self::read_old(self, read)
     }
 
     fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {

@@ -152,7 +152,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         failure = node.failed() => {
             tracing::error!(%failure, "the node has failed");
             say::error(&failure);
-            if let FatalError::OldDisk(_) | FatalError::NoSeat(_) = failure {
+            if let FatalError::OldDisk(_) | FatalError::NoSeat(_) | FatalError::Diverged(_) = failure {
                 begin_anew();
             }
             return Ok(exit::FAILED);

@@ -157,6 +157,10 @@ impl Backend for Fake {
         }
     }
 
+    fn read_old<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, RequestError> {
+        Ok(self.read_stale(read))
+    }
+
     fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.store.lock().0)
     }
@@ -234,6 +238,8 @@ impl Backend for Fake {
             snapshots_installed: 0,
             disk_free: None,
             disk_low: false,
+            divergence_checks: 0,
+            divergence_alarm: false,
             publications_unconfirmed: 0,
             fsync: Histogram::of_durations().counted(),
             apply: Histogram::of_durations().counted(),

@@ -3,7 +3,7 @@
 
 /// A bug's name on the command line, and how it is switched on.
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 20] = {
+const BUGS: [(&str, fn()); 22] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
     [
         ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
@@ -50,6 +50,12 @@ const BUGS: [(&str, fn()); 20] = {
         }),
         ("trust-written-clock", || {
             raft::set(Some(raft::Bug::TrustWrittenClock))
+        }),
+        ("trust-own-store", || {
+            raft::set(Some(raft::Bug::TrustOwnStore))
+        }),
+        ("believe-one-report", || {
+            raft::set(Some(raft::Bug::BelieveOneReport))
         }),
         ("forget-commit", || raft::set(Some(raft::Bug::ForgetCommit))),
         ("agree-while-running", || {

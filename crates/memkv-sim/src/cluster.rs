@@ -59,6 +59,11 @@ pub(crate) struct Host {
     pub(crate) stops: bool,
     /// Its disk was put back to an older copy, and nobody has noticed yet.
     pub(crate) is_old: bool,
+    /// The process of this generation was told to compute something else than the others, and what has
+    /// come of it has not been found yet.
+    pub(crate) differs: Option<u64>,
+    /// Its process tells its peers of another store than it has.
+    pub(crate) lies: bool,
     /// Its directory was emptied or damaged, and the cluster has not given it a new place yet.
     pub(crate) loss: Option<Loss>,
     /// How often a directory of this host has been set aside.
@@ -147,6 +152,8 @@ impl Cluster {
                     excused: false,
                     stops: false,
                     is_old: false,
+                    differs: None,
+                    lies: false,
                     loss: None,
                     quarantines: 0,
                     build: if is_old { OLD } else { NEW },

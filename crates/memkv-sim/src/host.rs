@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, Loss, WALL_CLOCK_START_MS, name};
 use crate::disk;
 use crate::lists::Change;
+use crate::nemesis::stores;
 use crate::net::Port;
 
 /// Pause before a process that failed is started again, in milliseconds.
@@ -125,8 +126,10 @@ impl Cluster {
     pub(crate) fn correct_lists(self: &Arc<Self>) {
         self.lists.correct_all();
         for slot in 0..self.nodes() {
+            stores::relent(self, slot);
             let stopped = {
                 let mut host = self.hosts[slot].lock();
+                host.lies = false;
                 host.disk_slow.1 = Instant::now();
                 host.disk_stalled_until = Instant::now();
                 disk::mend(&host.disk);
@@ -288,6 +291,13 @@ async fn run_process(
         Ok(node) => {
             cluster.started(slot, generation, &node, dead);
             let error = node.failed().await;
+            if matches!(error, FatalError::Diverged(_)) && node.read_old(|_| ()).is_ok() {
+                let seen = format!("{} still reads", name(slot));
+                cluster.violated(
+                    "a node that knows its store to be wrong reads no more",
+                    seen,
+                );
+            }
             cluster.failed(slot, error);
         }
     }
@@ -311,9 +321,9 @@ impl Cluster {
         let set_aside = quarantines > host.quarantines;
         host.quarantines = quarantines;
         let loss = host.loss;
-        // An old disk is found a little later than damage.
-        let is_old = host.is_old;
-        if let Some(known) = host.loss.take_if(|loss| !loss.gone && !is_old)
+        // An old disk and a wrong store are found a little later than damage.
+        let is_open = host.is_old || host.differs.is_some();
+        if let Some(known) = host.loss.take_if(|loss| !loss.gone && !is_open)
             && set_aside
         {
             host.loss = Some(Loss {
@@ -384,6 +394,21 @@ impl Cluster {
             self.trace.count("old disks found");
             return self.restart(slot, self.death(), "its disk is an old one");
         }
+        let differs = self.hosts[slot].lock().differs;
+        if let FatalError::Diverged(_) = error {
+            self.hosts[slot].lock().differs = None;
+            if differs.is_none() {
+                let seen = format!("{}: {error}", name(slot));
+                return self.violated("a node is set aside only if its store differs", seen);
+            }
+            self.trace.count("deviating stores found");
+            return self.restart(slot, self.death(), "its store is another one");
+        }
+        if matches!(error, FatalError::Disk(_)) && differs.is_some() {
+            // It could not mark its directory: there was no space.
+            self.trace.count("deviating stores not marked");
+            return self.restart(slot, Death::Process, "its store is another one");
+        }
         if !self.hosts[slot].lock().excused {
             let seen = format!("{} failed, and its disk had not: {error}", name(slot));
             return self.violated("a node fails only with its disk", seen);
@@ -426,6 +451,7 @@ impl Cluster {
             let mut host = self.hosts[slot].lock();
             host.disk = Arc::new(image);
             host.is_old = true;
+            host.differs = None;
             host.loss = Some(Loss {
                 node_id: self.invariants.node_id(slot),
                 gone: false,
@@ -448,6 +474,7 @@ impl Cluster {
             });
             host.quarantines = 0;
             host.is_old = false;
+            host.differs = None;
         }
         self.invariants.note_wipe(slot);
         self.invariants.note_clock(slot, true, self.trace.micros());

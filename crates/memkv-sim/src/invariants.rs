@@ -34,8 +34,8 @@ struct Seen {
     committed: BTreeMap<u64, LogId>,
     /// Identity of the entry before, and checksum of the payload.
     entries: BTreeMap<LogId, (Option<LogId>, u32)>,
-    /// Digest of the state and its revision, by applied index.
-    states: BTreeMap<u64, (u64, u64)>,
+    /// Digest of the state, its revision and its hash of effects, by applied index.
+    states: BTreeMap<u64, (u64, u64, Option<u64>)>,
     /// By node id: the highest committed entry that was seen durable there.
     acknowledged: BTreeMap<u64, LogId>,
     /// By node id: what was durable when its last process died.
@@ -61,6 +61,9 @@ struct SeenHost {
     revision: u64,
     stamp_ms: u64,
     purged: u64,
+    /// There was a divergence alarm at the last look, and how often the store had been compared.
+    alarm: bool,
+    compared_rounds: u64,
 }
 
 pub(crate) type Verdict = Result<(), (&'static str, String)>;
@@ -212,6 +215,13 @@ impl Seen {
         if now.voters.len() > 1 {
             cluster.trace.count("looks at a joint configuration");
         }
+        if now.divergence_alarm && !host.alarm {
+            cluster.trace.count("divergence alarms");
+        }
+        host.alarm = now.divergence_alarm;
+        let rounds = now.divergence_checks - host.compared_rounds;
+        (0..rounds).for_each(|_| cluster.trace.count("comparisons of stores"));
+        host.compared_rounds = now.divergence_checks;
         self.log(slot, now)?;
         self.commit(slot, now)?;
         self.acknowledgement(slot, now)?;
@@ -426,13 +436,20 @@ impl Seen {
     /// State machine safety: equal logs make equal states, and a state only goes forward.
     fn machine(&mut self, slot: usize, node: &Node, cluster: &Cluster) -> Verdict {
         let applied = node.read_stale(Store::applied_index);
+        let differs = cluster.hosts[slot].lock().differs;
+        if let Some(generation) = differs {
+            self.deviant(slot, node, generation, cluster);
+            return Ok(());
+        }
         let host = &mut self.hosts[slot];
         // Equal logs are cut differently: between two pieces there is nothing to compare.
         if applied == host.applied || node.read_stale(Store::is_within_entry) {
             return Ok(());
         }
-        let (digest, revision, stamp) =
-            node.read_stale(|store| (store.digest(), store.revision(), store.stamp_ms()));
+        let (digest, revision, stamp, effects) = node.read_stale(|store| {
+            let (digest, revision) = (store.digest(), store.revision());
+            (digest, revision, store.stamp_ms(), store.effects())
+        });
         let name = name(slot);
         if applied < host.applied || revision < host.revision || stamp < host.stamp_ms {
             let seen = format!(
@@ -442,19 +459,38 @@ impl Seen {
             return fail("a state only goes forward", seen);
         }
         (host.applied, host.revision, host.stamp_ms) = (applied, revision, stamp);
-        let known = *self.states.entry(applied).or_insert((digest, revision));
+        let this = (digest, revision, effects);
+        let known = *self.states.entry(applied).or_insert(this);
         cluster.trace.line(format_args!(
             "{name} applied {applied}: state {digest:016x}"
         ));
-        if known != (digest, revision) {
+        if known != this {
             let seen = format!(
-                "{name} at index {applied} has digest {digest:016x} and revision {revision}, \
-                 another had {:016x} and {}",
-                known.0, known.1
+                "{name} at index {applied} has digest {digest:016x}, revision {revision} and effects \
+                 {effects:x?}, another had {:016x}, {} and {:x?}",
+                known.0, known.1, known.2
             );
             return fail("equal logs make equal states", seen);
         }
         Ok(())
+    }
+
+    /// A store that was made to differ counts for nothing, until a restart has brought it back.
+    fn deviant(&self, slot: usize, node: &Node, generation: u64, cluster: &Cluster) {
+        let (applied, this) = node.read_stale(|store| {
+            let this = (store.digest(), store.revision(), store.effects());
+            (store.applied_index(), this)
+        });
+        let is_within = node.read_stale(Store::is_within_entry);
+        if is_within || self.states.get(&applied) != Some(&this) {
+            return;
+        }
+        let mut host = cluster.hosts[slot].lock();
+        if host.generation != generation {
+            host.differs = None;
+            host.loss.take_if(|loss| !loss.gone);
+            cluster.trace.count("deviations that a restart undid");
+        }
     }
 }
 

@@ -51,6 +51,10 @@ pub enum Fault {
     SlowReads,
     /// A member starts on an empty directory, and then on its real one.
     FalseStart,
+    /// One store computes one effect otherwise than the others.
+    Deviate,
+    /// A node tells its peers of another store than it has, for a while.
+    FalseReport,
 }
 
 impl Fault {
@@ -76,6 +80,8 @@ impl Fault {
         (Fault::OldDisk, 1),
         (Fault::SlowReads, 1),
         (Fault::FalseStart, 1),
+        (Fault::Deviate, 1),
+        (Fault::FalseReport, 1),
     ];
 
     /// Whether it makes sense in a cluster of one.
@@ -88,6 +94,8 @@ impl Fault {
                 | Fault::CrashOnRequest
                 | Fault::OldDisk
                 | Fault::FalseStart
+                | Fault::Deviate
+                | Fault::FalseReport
         )
     }
 }

@@ -53,8 +53,9 @@ pub(crate) struct Deviation(AtomicU8);
 impl Deviation {
     const HAPPENED: u8 = 255;
 
-    pub(crate) fn order(&self, how: Deviate) {
-        self.0.store(how as u8, Ordering::SeqCst);
+    pub(crate) fn order(&self, how: Option<Deviate>) {
+        self.0
+            .store(how.map_or(0, |how| how as u8), Ordering::SeqCst);
     }
 
     pub(crate) fn has_happened(&self) -> bool {
@@ -76,6 +77,7 @@ impl Deviation {
             parts: &[b"deviant"],
             key_len: b"deviant".len(),
             deadline_ms: None,
+            shared: None,
         };
         keys.put(DATABASES - 1, &record, reply.revision);
         reply

@@ -9,14 +9,13 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::keyspace::Record;
 use crate::{Reply, ReplyValue, Revision};
 
 /// An odd number without a pattern, to spread each bit over the higher ones (the golden ratio).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What stands for the kinds of effects and answers. The numbers are a part of the hash.
-const OK: u64 = 1 << 56;
+const OK: u64 = 0;
 const NIL: u64 = 2 << 56;
 const INTEGER: u64 = 3 << 56;
 const BULK: u64 = 4 << 56;
@@ -24,7 +23,6 @@ const ARRAY: u64 = 5 << 56;
 const ABORTED: u64 = 6 << 56;
 const ERROR: u64 = 7 << 56;
 const REJECTED: u64 = 8 << 56;
-const PUT: u64 = 9 << 56;
 const REMOVED: u64 = 10 << 56;
 const DEADLINE: u64 = 11 << 56;
 const FLUSHED: u64 = 12 << 56;
@@ -33,6 +31,8 @@ const FLUSHED: u64 = 12 << 56;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Effects {
     hash: u64,
+    /// What the commands since then have changed, which the next answer takes into the hash.
+    changes: u64,
     /// It began with the first entry. A state from a snapshot that did not carry it cannot know.
     is_known: bool,
 }
@@ -41,6 +41,7 @@ impl Default for Effects {
     fn default() -> Self {
         Self {
             hash: 0,
+            changes: 0,
             is_known: true,
         }
     }
@@ -51,6 +52,7 @@ impl Effects {
     pub(crate) fn resume(hash: Option<u64>) -> Self {
         Self {
             hash: hash.unwrap_or(0),
+            changes: 0,
             is_known: hash.is_some(),
         }
     }
@@ -60,29 +62,32 @@ impl Effects {
         self.is_known.then_some(self.hash)
     }
 
-    /// A key, of which `tag` is a hash, holds this now.
+    /// A key, of which `tag` is a hash, holds this now: a record in short (`Record::in_short`).
     #[inline]
-    pub(crate) fn put(&mut self, database: u8, tag: u32, record: &Record<'_>, at: Revision) {
-        let (head, tail) = record.ends();
-        let numbers = PUT ^ u64::from(database) << 48 ^ u64::from(tag) ^ at.rotate_left(32);
-        let value = head.rotate_left(23) ^ tail ^ record.deadline_ms.unwrap_or(0).rotate_left(17);
-        self.mix(numbers ^ value.wrapping_mul(SPREAD) ^ record.bytes() as u64);
+    pub(crate) fn put(&mut self, database: u8, tag: u32, short: u64) {
+        self.change(short ^ u64::from(tag) ^ u64::from(database) << 48);
     }
 
     /// A key is gone.
-    pub(crate) fn removed(&mut self, database: u8, tag: u32, at: Revision) {
-        self.mix(REMOVED ^ u64::from(database) << 48 ^ u64::from(tag) ^ at.rotate_left(32));
+    #[inline]
+    pub(crate) fn removed(&mut self, database: u8, tag: u32) {
+        self.change(REMOVED ^ u64::from(database) << 48 ^ u64::from(tag));
     }
 
     /// A key has another deadline.
     pub(crate) fn deadline(&mut self, database: u8, tag: u32, deadline_ms: Option<u64>) {
-        let deadline = deadline_ms.unwrap_or(0).wrapping_mul(SPREAD);
-        self.mix(DEADLINE ^ u64::from(database) << 48 ^ u64::from(tag) ^ deadline);
+        self.change(u64::from(database) << 48 ^ u64::from(tag));
+        self.change(DEADLINE ^ deadline_ms.unwrap_or(0));
     }
 
     /// A database is empty.
-    pub(crate) fn flushed(&mut self, database: u8, at: Revision) {
-        self.mix(FLUSHED ^ u64::from(database) << 48 ^ at);
+    pub(crate) fn flushed(&mut self, database: u8) {
+        self.change(FLUSHED ^ u64::from(database) << 48);
+    }
+
+    #[inline]
+    fn change(&mut self, change: u64) {
+        self.changes = self.changes.rotate_left(5).wrapping_add(change);
     }
 
     /// A command was executed.
@@ -112,11 +117,13 @@ impl Effects {
     pub(crate) fn entry(&mut self, stamp_ms: u64, at: Revision, keys: usize, expired: u64) {
         self.mix(stamp_ms ^ expired.rotate_left(43));
         self.mix(at ^ (keys as u64).rotate_left(32));
+        self.changes = 0;
     }
 
     #[inline]
     fn mix(&mut self, effect: u64) {
-        self.hash = (self.hash.rotate_left(23) ^ effect).wrapping_mul(SPREAD);
+        let all = self.hash.rotate_left(23) ^ effect ^ self.changes;
+        self.hash = all.wrapping_mul(SPREAD);
     }
 }
 
@@ -126,10 +133,7 @@ fn summary(value: &ReplyValue) -> u64 {
         ReplyValue::Ok => OK,
         ReplyValue::Nil => NIL,
         ReplyValue::Integer(number) => INTEGER ^ number.cast_unsigned(),
-        ReplyValue::Bulk(bytes) => {
-            let (head, tail) = ends(bytes);
-            BULK ^ bytes.len() as u64 ^ (head.rotate_left(23) ^ tail).wrapping_mul(SPREAD)
-        }
+        ReplyValue::Bulk(bytes) => BULK ^ bytes.len() as u64 ^ ends(bytes).wrapping_mul(SPREAD),
         // As many as a transaction has steps or a command keys, which cost more each.
         ReplyValue::Array(items) => items.iter().fold(ARRAY ^ items.len() as u64, |sum, item| {
             (sum.rotate_left(7) ^ summary(item)).wrapping_mul(SPREAD)
@@ -139,15 +143,30 @@ fn summary(value: &ReplyValue) -> u64 {
     }
 }
 
-/// The first and the last eight bytes, which overlap or are all there is where there are fewer.
+/// The first and the last eight bytes as one number; of fewer than eight, what covers all of them.
 #[inline]
-pub(crate) fn ends(bytes: &[u8]) -> (u64, u64) {
+pub(crate) fn ends(bytes: &[u8]) -> u64 {
     match (bytes.first_chunk(), bytes.last_chunk()) {
-        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
-        _ => {
-            let short = bytes.iter();
-            (short.fold(0, |sum, byte| sum << 8 | u64::from(*byte)), 0)
+        (Some(head), Some(tail)) => {
+            u64::from_le_bytes(*head).rotate_left(23) ^ u64::from_le_bytes(*tail)
         }
+        _ => short_ends(bytes),
+    }
+}
+
+#[inline(never)]
+fn short_ends(bytes: &[u8]) -> u64 {
+    match (bytes.first_chunk(), bytes.last_chunk(), bytes) {
+        (Some(head), Some(tail), _) => {
+            let four = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+            four(head) << 32 | four(tail)
+        }
+        (_, _, [first, .., last]) => {
+            let middle = bytes[bytes.len() / 2];
+            u64::from(*first) << 16 | u64::from(middle) << 8 | u64::from(*last)
+        }
+        (_, _, [only]) => u64::from(*only),
+        (_, _, []) => 0,
     }
 }
 
@@ -158,10 +177,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::keyspace::Record;
 
     fn after(effect: impl FnOnce(&mut Effects)) -> u64 {
         let mut effects = Effects::default();
         effect(&mut effects);
+        effects.entry(1, 2, 3, 4);
         effects.hash
     }
 
@@ -204,6 +225,7 @@ mod tests {
         let mut hashes = BTreeSet::new();
         let records = [
             whole(b"key", None),
+            whole(b"key\0", None),
             whole(b"keyv", None),
             whole(b"keyw", None),
             whole(b"keyv", Some(5)),
@@ -217,19 +239,37 @@ mod tests {
                 parts: &parts,
                 key_len,
                 deadline_ms,
+                shared: None,
             };
-            for (database, tag, at) in [(0, 7, 9), (1, 7, 9), (0, 8, 9), (0, 7, 10)] {
-                hashes.insert(after(|effects| effects.put(database, tag, &record, at)));
+            for (database, tag) in [(0, 7), (1, 7), (0, 8)] {
+                hashes.insert(after(|effects| {
+                    effects.put(database, tag, record.in_short())
+                }));
             }
         }
-        for (database, tag, at) in [(0, 7, 9), (1, 7, 9), (0, 8, 9), (0, 7, 10)] {
-            hashes.insert(after(|effects| effects.removed(database, tag, at)));
-            hashes.insert(after(|effects| effects.deadline(database, tag, Some(at))));
+        for (database, tag) in [(0, 7), (1, 7), (0, 8)] {
+            hashes.insert(after(|effects| effects.removed(database, tag)));
+            for deadline in [None, Some(1), Some(2)] {
+                hashes.insert(after(|effects| effects.deadline(database, tag, deadline)));
+            }
         }
-        hashes.insert(after(|effects| effects.flushed(0, 9)));
+        hashes.insert(after(|effects| effects.flushed(0)));
+        hashes.insert(after(|effects| effects.flushed(1)));
         hashes.insert(after(|effects| effects.group(9, None)));
         hashes.insert(after(|effects| effects.group(9, Some(1))));
-        assert_eq!(hashes.len(), 4 * 7 + 2 * 4 + 3);
+        assert_eq!(hashes.len(), 3 * 8 + 3 * 4 + 4);
+    }
+
+    #[test]
+    fn every_byte_of_a_short_value_shows() {
+        for len in 0..=16 {
+            let value = vec![0x55; len];
+            for bit in 0..8 * len {
+                let mut other = value.clone();
+                other[bit / 8] ^= 1 << (bit % 8);
+                assert_ne!(ends(&other), ends(&value), "{len} bytes, bit {bit}");
+            }
+        }
     }
 
     #[test]
@@ -239,8 +279,9 @@ mod tests {
                 parts,
                 key_len: 3,
                 deadline_ms: None,
+                shared: None,
             };
-            after(|effects| effects.put(0, 1, &record, 2))
+            after(|effects| effects.put(0, 1, record.in_short()))
         };
         let whole = put(&[b"key0123456789abcdef"]);
         assert_eq!(put(&[b"key", b"0123456789abcdef"]), whole);
@@ -252,8 +293,8 @@ mod tests {
     fn the_order_of_effects_shows_and_a_difference_stays() {
         let hash = |effects: [u64; 2]| {
             after(|all| {
-                effects.iter().for_each(|at| all.flushed(0, *at));
-                (0..100).for_each(|at| all.removed(0, 1, at));
+                effects.iter().for_each(|at| all.group(*at, None));
+                (0..100).for_each(|tag| all.removed(0, tag));
             })
         };
         assert_ne!(hash([1, 2]), hash([2, 1]));
@@ -263,7 +304,7 @@ mod tests {
     #[test]
     fn what_began_without_a_hash_never_has_one() {
         let mut effects = Effects::resume(None);
-        effects.flushed(0, 1);
+        effects.flushed(0);
         assert_eq!(effects.hash(), None);
         assert_eq!(Effects::resume(Some(7)).hash(), Some(7));
     }

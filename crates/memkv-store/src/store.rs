@@ -184,9 +184,9 @@ impl Store {
         self.keys.effects.records(&head);
     }
 
-    /// Makes one effect of the next command another than on other nodes.
+    /// Makes one effect of the next command another than on other nodes, or takes that back.
     #[cfg(memkv_bugs)]
-    pub fn deviate(&self, how: crate::bugs::Deviate) {
+    pub fn deviate(&self, how: Option<crate::bugs::Deviate>) {
         self.deviation.order(how);
     }
 

@@ -131,7 +131,7 @@ impl Applier {
     /// Applies these entries, or those before the first that cannot be read, or those up to one that
     /// raises the feature level above what this build knows.
     pub(super) async fn apply(&self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
-        self.check_goes_on()?;
+        self.check_running()?;
         let mut entries = Entries {
             waiting: chunk.into_iter(),
             current: None,
@@ -147,9 +147,13 @@ impl Applier {
             let room = PIECE.max(next);
             let progress;
             (entries, progress) = self.piece(entries, room).await?;
+            if let Some(FatalError::Diverged(_)) = self.replica.halted() {
+                // What came of it is not to be trusted.
+                return self.check_running();
+            }
             self.pass_on(&mut entries);
             match progress {
-                Progress::Done => return self.check_goes_on(),
+                Progress::Done => return self.check_running(),
                 Progress::Paused { next: work } => next = work,
             }
             // Heartbeats and votes run on the same thread: let them in between.
@@ -157,9 +161,9 @@ impl Applier {
         }
     }
 
-    fn check_goes_on(&self) -> io::Result<()> {
-        match self.replica.halted.get() {
-            Some(halted) => Err(io::Error::other(halted.clone())),
+    fn check_running(&self) -> io::Result<()> {
+        match self.replica.halted() {
+            Some(why) => Err(io::Error::other(why.clone())),
             None => Ok(()),
         }
     }
@@ -218,7 +222,9 @@ impl Applier {
                     term: id.committed_leader_id().term,
                     why: why.to_string(),
                 };
-                self.halt(entries, unreadable);
+                // Nothing is applied after the first reason.
+                let _ = self.replica.halt(unreadable);
+                entries.waiting = Vec::new().into_iter();
                 return None;
             }
             // From now on a reader may see something of it.
@@ -248,7 +254,7 @@ impl Applier {
 
     /// Nothing is applied after this, so there is one reason only.
     fn halt(&self, entries: &mut Entries, why: FatalError) {
-        let _ = self.replica.halted.set(why);
+        let _ = self.replica.halt(why);
         entries.waiting = Vec::new().into_iter();
     }
 
@@ -260,6 +266,7 @@ impl Applier {
         (entry, responder): EntryResponder<TypeConfig>,
     ) {
         entries.last = Some(entry.log_id().index);
+        self.replica.checkpoints.note(&machine.store);
         let system = std::mem::take(&mut entries.outcomes.system);
         if !system.is_empty() {
             machine.note_book();

@@ -133,6 +133,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let mut machine = applier.replica.machine.write();
             machine.installs += 1;
             let old = machine.replace(store, last_log_id, last_membership);
+            applier.replica.checkpoints.replaced(&machine.store);
             applier.clock.applied(machine.store.stamp_ms());
             applier.replica.session.on_snapshot(&machine.store);
             applier.replica.publish(&machine);

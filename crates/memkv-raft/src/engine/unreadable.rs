@@ -1,5 +1,5 @@
-//! What the state machine does at a committed entry that cannot be read, and after one that raises the
-//! feature level above what the build knows.
+//! What the state machine does at a committed entry that cannot be read, after one that raises the
+//! feature level above what the build knows, and once its store is known to be wrong.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ async fn nothing_is_applied_from_an_entry_on_that_cannot_be_read() {
         (applied, store, replica.applied_index())
     };
     assert_eq!(position(&replica), (Some(5), 5, 5));
-    let fatal = replica.halted.get().cloned();
+    let fatal = replica.halted().cloned();
     assert!(matches!(
         fatal,
         Some(FatalError::Unreadable { index: 6, .. })
@@ -195,5 +195,28 @@ async fn nothing_is_applied_after_a_raise_above_what_the_build_knows() {
     assert_eq!(stopped.unwrap_err().to_string(), too_old.to_string());
     assert_eq!(replica.applied_index(), 7);
     assert_eq!(replica.machine.read().store.applied_index(), 7);
-    assert_eq!(replica.halted.get(), Some(&FatalError::TooOld(too_old)));
+    assert_eq!(replica.halted(), Some(&FatalError::TooOld(too_old)));
+}
+
+#[tokio::test]
+async fn a_store_that_is_known_to_be_wrong_applies_and_reads_nothing_more() {
+    let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
+    let mut machine = machine(&replica);
+    let before = machine
+        .apply(futures_util::stream::iter([entry(5, open(1))]))
+        .await;
+    before.unwrap();
+    assert_eq!(replica.check_reads(), Ok(()));
+    let newest = replica.checkpoints.newest();
+    assert_eq!(newest.map(|at| at.index), Some(5));
+    assert!(replica.halt(FatalError::Diverged("it is wrong".to_owned())));
+    let after = machine
+        .apply(futures_util::stream::iter([entry(6, open(2))]))
+        .await;
+    assert!(after.unwrap_err().to_string().contains("it is wrong"));
+    assert_eq!(replica.machine.read().store.applied_index(), 5);
+    assert_eq!(replica.checkpoints.newest(), newest);
+    assert_eq!(replica.check_reads(), Err(crate::RequestError::Stopping));
+    let again = FatalError::Diverged("for another reason".to_owned());
+    assert!(!replica.halt(again), "the first reason stays");
 }

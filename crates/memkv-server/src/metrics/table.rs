@@ -174,6 +174,10 @@ metrics! {
         => |seen| Samples::Maybe(seen.stats.disk_free.map(|bytes| bytes as f64));
     Gauge "memkv_disk_low" "1 if the disk has too little space for another snapshot; with a majority so, writes are refused."
         => |seen| flag(seen.stats.disk_low);
+    Counter "memkv_divergence_checks_total" "Rounds in which this node compared its data with that of other nodes; none while nothing is written."
+        => |seen| whole(seen.stats.divergence_checks);
+    Gauge "memkv_divergence_alarm" "1 if the nodes' data differ and none of the values has a majority, so that it is not known which node is right; a node of a minority is replaced instead."
+        => |seen| flag(seen.stats.divergence_alarm);
     Gauge "memkv_clock_skew_seconds" "Log time minus this machine's wall clock."
         => |seen| Samples::One((seen.view.now_ms as f64 - seen.wall_ms as f64) / 1000.0);
 }

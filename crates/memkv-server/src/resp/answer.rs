@@ -223,7 +223,9 @@ impl<B: Backend> Resp<B> {
         }
         if stale {
             let read = |store: &Store| look(store, queries, values, || backend.now_ms(store));
-            return Ok(backend.read_stale(read));
+            return backend
+                .read_old(read)
+                .map_err(|error| Failure::from(&error));
         }
         let clock = backend.clone();
         self.linearizable(move |store| look(store, queries, values, || clock.now_ms(store)))

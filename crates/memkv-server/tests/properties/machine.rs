@@ -253,6 +253,10 @@ impl Backend for Machine {
         }))
     }
 
+    fn read_old<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, RequestError> {
+        Ok(self.read_stale(read))
+    }
+
     fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.0.lock().unwrap().store)
     }

@@ -9,6 +9,7 @@ pub(crate) mod disks;
 mod false_start;
 mod forming;
 mod links;
+pub(crate) mod stores;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,6 +150,8 @@ impl Nemesis {
             Fault::Upgrade if self.formed => self.upgrade(slot),
             Fault::Downgrade if self.formed => self.downgrade(slot),
             Fault::Upgrade | Fault::Downgrade => {}
+            Fault::Deviate => self.deviate(slot).await,
+            Fault::FalseReport => self.lie(slot),
         }
     }
 

@@ -66,25 +66,47 @@ impl<'a> Record<'a> {
         &self.parts[0][..self.key_len]
     }
 
-    /// Bytes of key and value.
-    pub(crate) fn bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.len()).sum()
-    }
-
     fn value_len(&self) -> usize {
-        self.bytes() - self.key_len
+        self.parts.iter().map(|part| part.len()).sum::<usize>() - self.key_len
     }
 
-    /// The value's first and last eight bytes, see [`ends`].
+    /// Value and deadline as one number: the value's [`ends`] and its length.
     #[inline]
-    pub(crate) fn ends(&self) -> (u64, u64) {
+    pub(crate) fn in_short(&self) -> u64 {
         let rest = &self.parts[0][self.key_len..];
-        match self.parts {
-            [_] => ends(rest),
-            [_, value] if rest.is_empty() => ends(value),
-            [_, more @ ..] => ends_of([rest].iter().chain(more)),
-            [] => (0, 0),
+        let value = match self.parts {
+            [_] => rest,
+            [_, value] if rest.is_empty() => value,
+            _ => return self.parts_in_short(),
+        };
+        let short = ends(value) ^ (value.len() as u64).rotate_left(32);
+        match self.deadline_ms {
+            None => short,
+            Some(deadline_ms) => short ^ deadline_ms.rotate_left(17),
         }
+    }
+
+    /// The same, however the value lies.
+    #[cold]
+    #[inline(never)]
+    fn parts_in_short(&self) -> u64 {
+        const END: usize = size_of::<u64>();
+        let rest = [&self.parts[0][self.key_len..]];
+        let bytes = rest.iter().chain(&self.parts[1..]).copied().flatten();
+        let mut both = [0; 2 * END];
+        let (first, last) = both.split_at_mut(END);
+        let filled = first.iter_mut().zip(bytes.clone());
+        let count = filled.map(|(to, from)| *to = *from).count();
+        let ends = match count < END {
+            true => ends(&both[..count]),
+            false => {
+                let filled = last.iter_mut().rev().zip(bytes.rev());
+                filled.for_each(|(to, from)| *to = *from);
+                ends(&both)
+            }
+        };
+        let deadline = self.deadline_ms.unwrap_or(0).rotate_left(17);
+        ends ^ (self.value_len() as u64).rotate_left(32) ^ deadline
     }
 
     pub(super) fn numbers(&self, create_revision: Revision, mod_revision: Revision) -> Numbers {
@@ -134,21 +156,6 @@ impl<'a> Record<'a> {
 pub(super) fn cost(len: usize, deadline_ms: Option<u64>) -> u64 {
     let deadline = deadline_ms.map_or(0, |_| DEADLINE_OVERHEAD_BYTES);
     super::records::slot_bytes(len) as u64 + ENTRY_OVERHEAD_BYTES + deadline
-}
-
-/// The same of a value in parts.
-fn ends_of<'a>(parts: impl DoubleEndedIterator<Item = &'a &'a [u8]> + Clone) -> (u64, u64) {
-    let mut both = [0; 2 * size_of::<u64>()];
-    let bytes = parts.flat_map(|part| part.iter());
-    let (head, tail) = both.split_at_mut(size_of::<u64>());
-    let filled = head.iter_mut().zip(bytes.clone());
-    let count = filled.map(|(to, from)| *to = *from).count();
-    if count < size_of::<u64>() {
-        return ends(&both[..count]);
-    }
-    let filled = tail.iter_mut().rev().zip(bytes.rev());
-    filled.for_each(|(to, from)| *to = *from);
-    ends(&both)
 }
 
 fn first_field(key_len: usize, deadline_ms: Option<u64>) -> u64 {

@@ -182,8 +182,9 @@ impl Keyspace {
     /// Sets a key, with exactly the deadline that the record has.
     pub(crate) fn put(&mut self, database: u8, record: &Record<'_>, revision: Revision) {
         let key = record.key();
+        let short = record.in_short();
         let place = self.place(key);
-        self.effects.put(database, place.tag, record, revision);
+        self.effects.put(database, place.tag, short);
         let target = &mut self.databases[usize::from(database)];
         let Some(number) = target.find(place, key) else {
             target.insert(place, record, revision);
@@ -269,7 +270,7 @@ impl Keyspace {
         self.past.save(database, place.shard, &target.entry(number));
         target.remove(place, number);
         self.deletes.note(delete_slot(database, place), revision);
-        self.effects.removed(database, place.tag, revision);
+        self.effects.removed(database, place.tag);
     }
 
     /// Removes all keys of a database at once, whatever their number; tells whether there were any.
@@ -281,7 +282,7 @@ impl Keyspace {
         let old = Arc::new(std::mem::replace(target, Database::new(self.seed)));
         self.past.save_database(database, &old, old.bytes);
         self.garbage.push(old);
-        self.effects.flushed(database, revision);
+        self.effects.flushed(database);
         self.deletes.flushed[usize::from(database)] = revision;
         true
     }

@@ -66,13 +66,21 @@ fn command(number: u64) -> Command {
 
 /// Entries as a busy cluster makes them: groups, deadlines, and a session that is opened anew.
 fn entries(count: u64) -> Vec<Bytes> {
-    let mut entries = vec![system(&[SystemOp::OpenSession { node: 1, boot: 1 }])];
+    let mut entries = vec![system(&[SystemOp::OpenSession {
+        node: 1,
+        boot: 1,
+        highest: 1,
+    }])];
     let (mut session, mut seq) = (1, 1);
     for number in 0..count {
         let mut batch = BatchBuilder::new(1_000 + 10 * number);
         if number % 50 == 49 {
             let boot = 2 + number;
-            batch.system(&SystemOp::OpenSession { node: 1, boot });
+            batch.system(&SystemOp::OpenSession {
+                node: 1,
+                boot,
+                highest: 1,
+            });
             (session, seq) = (number + 2, 1);
         } else {
             let commands: Vec<Bytes> = (0..5).map(|at| command(5 * number + at).encode()).collect();
@@ -160,11 +168,17 @@ fn one_difference_shows_at_once_and_for_ever_after() {
 fn what_only_the_cluster_sees_shows_as_well() {
     let admit = |nonce| {
         let (name, addr) = ("n9".to_owned(), "a:1".to_owned());
-        SystemOp::AdmitNode { name, addr, nonce }
+        SystemOp::AdmitNode {
+            name,
+            addr,
+            nonce,
+            highest: 1,
+        }
     };
     let form = SystemOp::Form {
         cluster: [7; 16],
         durability_sync: true,
+        level: 1,
         members: vec![memkv_store::Member {
             id: 1,
             name: "n1".to_owned(),
