@@ -46,6 +46,21 @@ pub enum Deviate {
     Key = 2,
 }
 
+/// What the next store of this process that executes a command is told to have.
+static ORDERED: AtomicU8 = AtomicU8::new(0);
+
+/// Orders one deviation of this name for whatever store of the process executes the next command;
+/// whether there is one.
+pub fn order_difference(name: &str) -> bool {
+    let how = match name {
+        "reply" => Deviate::Reply,
+        "key" => Deviate::Key,
+        _ => return false,
+    };
+    ORDERED.store(how as u8, Ordering::SeqCst);
+    true
+}
+
 /// The deviation that a store was told to have, once.
 #[derive(Debug, Default)]
 pub(crate) struct Deviation(AtomicU8);
@@ -64,7 +79,10 @@ impl Deviation {
 
     /// What a store keeps of an answer, and what else it does with a command.
     pub(crate) fn apply(&self, reply: Reply, keys: &mut Keyspace) -> Reply {
-        let ordered = self.0.load(Ordering::SeqCst);
+        let ordered = match ORDERED.swap(0, Ordering::SeqCst) {
+            0 => self.0.load(Ordering::SeqCst),
+            ordered => ordered,
+        };
         if ordered == 0 || ordered == Self::HAPPENED {
             return reply;
         }

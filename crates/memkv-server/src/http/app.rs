@@ -393,6 +393,11 @@ impl<B: Backend> App for Api<B> {
             };
             return Admission::Refuse(Response::text(status, name));
         }
+        #[cfg(memkv_bugs)]
+        if let Some(name) = head.path.strip_prefix("/deliberate-difference/") {
+            let is_known = memkv_raft::store::bugs::order_difference(name);
+            return Admission::Refuse(Response::text(if is_known { 200 } else { 404 }, name));
+        }
         let route = match self.route(&head.path) {
             Ok(route) => route,
             Err(detail) => {
