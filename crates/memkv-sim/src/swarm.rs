@@ -59,7 +59,7 @@ pub enum Fault {
 
 impl Fault {
     /// All faults, with their weight against each other.
-    const ALL: [(Fault, u64); 20] = [
+    const ALL: [(Fault, u64); 22] = [
         (Fault::Crash, 4),
         (Fault::Upgrade, 3),
         (Fault::Downgrade, 1),

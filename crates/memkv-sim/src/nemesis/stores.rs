@@ -82,8 +82,7 @@ impl Nemesis {
             let host = self.cluster.hosts[slot].lock();
             host.life.is_some()
                 && host.disk.is_powered()
-                && host.disk_slowness == 1
-                && host.disk_stalled_until.is_none()
+                && host.disk_is_as_usual()
                 && host.loss.is_none()
                 && !(host.excused || host.stops || host.lies)
         };
