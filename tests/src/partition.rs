@@ -47,6 +47,8 @@ struct Shared {
 struct State {
     /// Ids of nodes.
     cut_off: BTreeSet<String>,
+    /// Pairs of ids, each in order.
+    apart: BTreeSet<[String; 2]>,
     /// How often what was on its way was lost.
     losses: u64,
 }
@@ -78,6 +80,23 @@ impl Partition {
             .insert(id.to_owned());
     }
 
+    /// From now on nothing passes between these two, while others reach both.
+    pub fn part(&self, one: &str, other: &str) {
+        self.shared
+            .state
+            .lock()
+            .unwrap()
+            .apart
+            .insert(pair(one, other));
+    }
+
+    /// They reach each other again; what was on its way arrives.
+    pub fn join(&self, one: &str, other: &str) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.apart.remove(&pair(one, other));
+        self.shared.changed.notify_all();
+    }
+
     /// The cable is back.
     pub fn heal(&self, id: &str, delayed: Delayed) {
         let mut state = self.shared.state.lock().unwrap();
@@ -87,12 +106,25 @@ impl Partition {
     }
 }
 
+fn pair(one: &str, other: &str) -> [String; 2] {
+    let mut pair = [one.to_owned(), other.to_owned()];
+    pair.sort();
+    pair
+}
+
+impl State {
+    fn holds_back(&self, ends: &[String; 2]) -> bool {
+        ends.iter().any(|id| self.cut_off.contains(id))
+            || self.apart.contains(&pair(&ends[0], &ends[1]))
+    }
+}
+
 impl Shared {
     /// Waits while one of the two nodes is cut off; whether the connection between them lives on.
     fn passes(&self, ends: &[String; 2]) -> bool {
         let mut state = self.state.lock().unwrap();
         let losses = state.losses;
-        while ends.iter().any(|id| state.cut_off.contains(id)) {
+        while state.holds_back(ends) {
             state = self.changed.wait(state).unwrap();
         }
         state.losses == losses
