@@ -41,6 +41,16 @@ impl Tmpfs {
     }
 }
 
+impl Tmpfs {
+    /// Makes it this large.
+    pub fn resize(&self, megabytes: u32) {
+        let size = format!("remount,size={megabytes}m");
+        let mut mount = Command::new("mount");
+        let done = mount.args(["-o", &size]).arg(&self.dir).status().unwrap();
+        assert!(done.success(), "{done}");
+    }
+}
+
 impl Drop for Tmpfs {
     fn drop(&mut self) {
         // Lazy, because a node that is still running keeps files open.

@@ -125,3 +125,36 @@ fn a_cluster_without_space_refuses_writes_with_words_and_serves_and_deletes() {
     assert_eq!(redis.call(&["GET", "kept"]).unwrap().text(), b"value");
     cluster.nodes.iter_mut().for_each(Node::kill);
 }
+
+#[test]
+fn a_follower_whose_disk_is_used_up_refuses_entries_and_catches_up_when_there_is_space() {
+    let Some((mut cluster, disk)) = with_small_disk(3, 24) else {
+        return;
+    };
+    let value = "v".repeat(64 * 1024);
+    let mut client = cluster.nodes[0].seed();
+    // More than the disk of the last node holds, in whatever form.
+    for number in 0..600 {
+        set(&mut client, &format!("key-{number}"), &value);
+    }
+    let last = &mut cluster.nodes[2];
+    last.process()
+        .wait_output("disk space is used up: this node takes no entries", LIMIT);
+    // It goes on, and refuses what comes.
+    for number in 0..100 {
+        set(&mut client, &format!("more-{number}"), &value);
+    }
+    let output = cluster.nodes[2].process().output();
+    assert!(cluster.nodes[2].process().ended().is_none(), "{output}");
+    let status = cluster.nodes[2].status().unwrap();
+    let applied = status["applied_index"].as_u64().unwrap();
+    let of_others = cluster.nodes[0].status().unwrap();
+    assert!(applied < of_others["applied_index"].as_u64().unwrap());
+    disk.resize(256);
+    eventually("it has caught up", LIMIT, || {
+        let status = cluster.nodes[2].status()?;
+        (status["applied_index"].as_u64()? >= of_others["applied_index"].as_u64()?).then_some(())
+    });
+    holds(&cluster.nodes[2], "more-99", &value);
+    cluster.nodes.iter_mut().for_each(Node::kill);
+}
