@@ -3,7 +3,7 @@
 
 /// A bug's name on the command line, and how it is switched on.
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 22] = {
+const BUGS: [(&str, fn()); 24] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
     [
         ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
@@ -30,6 +30,9 @@ const BUGS: [(&str, fn()); 22] = {
         ("ignore-watch", || store::set(Some(store::Bug::IgnoreWatch))),
         ("expire-by-own-clock", || {
             store::set(Some(store::Bug::ExpireByOwnClock))
+        }),
+        ("read-without-view", || {
+            store::set(Some(store::Bug::ReadWithoutView))
         }),
         ("stamp-wall-clock", || {
             raft::set(Some(raft::Bug::StampWallClock))

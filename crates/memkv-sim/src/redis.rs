@@ -1,13 +1,14 @@
 //! What clients do with the Redis interface: counters, conditional sets, strings, accounts between
-//! which money moves, keys that expire, transactions with and without `WATCH`.
+//! which money moves, keys that expire, transactions with and without `WATCH`, commands of many keys.
 //!
-//! Like the plain clients they never retry and never spin. Invariant: whatever runs, the accounts
-//! together hold what they were opened with.
+//! Like the plain clients they never retry and never spin. Invariants: whatever runs, the accounts
+//! together hold what they were opened with, and keys that are only written together are alike.
 
 use memkv_check::space::{Answer, Command, Expiry, Guard, Holds, If, Query, Step};
 use memkv_raft::store::{Seen, Store};
 use memkv_raft::{Node, RequestError};
 
+use crate::asked::Asking;
 use crate::client::Workload;
 use crate::cluster::name;
 use crate::translate;
@@ -17,6 +18,11 @@ const ACCOUNTS: usize = 4;
 const STRINGS: usize = 3;
 /// Keys with deadlines: enough for some to live long while others come and go.
 const MORTALS: usize = 6;
+/// Keys that are written together or not at all: so many that each such command is a piece by itself,
+/// and a read of them several.
+const MANY: usize = 24;
+/// The most that a read of several keys looks at in one piece.
+const PIECE: usize = 3;
 /// What strings are renamed to.
 const RENAMED: &str = "renamed";
 /// What an account is opened with.
@@ -43,6 +49,7 @@ pub(crate) fn all_keys() -> Vec<String> {
         ("account", ACCOUNTS),
         ("string", STRINGS),
         ("mortal", MORTALS),
+        ("many", MANY),
     ];
     kinds
         .into_iter()
@@ -82,7 +89,7 @@ impl Workload {
 
     /// One operation of the Redis interface; whether it was answered.
     pub(crate) async fn redis(&self, process: u64, home: usize, node: Node) -> bool {
-        let command = match self.dice.below(20) {
+        let command = match self.dice.below(22) {
             0..4 => Command::IncrBy {
                 key: self.key("counter", COUNTERS),
                 by: i64::try_from(self.dice.between(1, 9)).unwrap_or(1),
@@ -91,6 +98,7 @@ impl Workload {
             7..12 => self.mortal_command(),
             12..15 => return self.watch(process, home, node).await,
             15 => self.blind_transfer(),
+            16 => self.many_command(),
             _ => return self.look(process, home, &node).await,
         };
         self.ask(process, home, &node, command).await.is_some()
@@ -160,6 +168,35 @@ impl Workload {
                 },
                 get: self.dice.below(4) == 0,
             },
+        }
+    }
+
+    /// All of the keys that are written together.
+    fn many_command(&self) -> Command {
+        let keys = numbered("many", MANY);
+        self.cluster.trace.count("commands of many keys asked");
+        match self.dice.below(4) {
+            0 => Command::Del { keys },
+            1 => {
+                let from = &keys[self.dice.index(MANY)];
+                let copy = |to: &String| Command::Copy {
+                    from: from.clone(),
+                    to: to.clone(),
+                };
+                Command::Transaction {
+                    guards: Vec::new(),
+                    steps: keys.iter().map(|to| Step::Write(copy(to))).collect(),
+                    otherwise: Vec::new(),
+                }
+            }
+            _ => {
+                let value = self.value();
+                let pairs = keys.into_iter().map(|key| (key, value.clone()));
+                Command::SetMany {
+                    pairs: pairs.collect(),
+                    if_none_exists: self.dice.coin(),
+                }
+            }
         }
     }
 
@@ -291,8 +328,9 @@ impl Workload {
 
     /// Reads of several keys at one revision.
     async fn look(&self, process: u64, home: usize, node: &Node) -> bool {
-        let keys = match self.dice.below(3) {
-            0 => accounts(),
+        let keys = match self.dice.below(4) {
+            0 => numbered("many", MANY),
+            3 => accounts(),
             1 => numbered("mortal", MORTALS),
             _ => all_keys(),
         };
@@ -305,9 +343,7 @@ impl Workload {
                 Query::TimeLeft { key },
             ]);
         }
-        self.read_all(process, home, node, queries, |_| ())
-            .await
-            .is_some()
+        self.read_in_pieces(process, home, node, queries).await
     }
 
     /// Every key, its deadline too.
@@ -317,7 +353,7 @@ impl Workload {
         let all = Query::GetMany { keys: all_keys() };
         let queries = std::iter::once(all).chain(deadlines).collect();
         // Whether it is answered is judged elsewhere.
-        let _ = self.read_all(process, home, node, queries, |_| ()).await;
+        self.read_in_pieces(process, home, node, queries).await;
     }
 
     /// Reads linearizably, and whatever else `look` reads of the same state.
@@ -340,23 +376,94 @@ impl Workload {
             (look(store), answers, store.revision())
         });
         let answer = tokio::time::timeout(patience, read).await;
-        let home = name(home);
         let Ok(Ok((seen, answers, revision))) = answer else {
-            self.cluster
-                .trace
-                .count("reads of many keys without an answer");
-            asking.unknown();
+            self.unanswered(asking);
             return None;
         };
-        self.cluster.trace.count("reads of many keys");
-        self.cluster.trace.line(format_args!(
-            "client {process} {home} {queries:?}: {answers:?} at {revision}"
-        ));
-        for (query, answer) in queries.iter().zip(&answers) {
-            self.check_sum(query, answer);
-        }
+        self.answered(process, home, &queries, &answers, revision);
         asking.ok(Answer::List(answers.clone()), Some(revision));
         Some((seen, answers))
+    }
+
+    /// Reads linearizably, piece by piece where there are more than a few keys; whether it was
+    /// answered.
+    async fn read_in_pieces(
+        &self,
+        process: u64,
+        home: usize,
+        node: &Node,
+        queries: Vec<Query>,
+    ) -> bool {
+        let asking = self.asked.read(process, queries.clone());
+        let asked = queries.iter().map(translate::query).collect();
+        let before = node.read_stale(Store::revision);
+        let read = node
+            .read_all(self.patience(), false, asked, usize::MAX)
+            .await;
+        let Ok(read) = read else {
+            self.unanswered(asking);
+            return false;
+        };
+        let trace = &self.cluster.trace;
+        let keys = queries.iter().map(|query| match query {
+            Query::GetMany { keys } | Query::Exists { keys } => keys.len(),
+            _ => 1,
+        });
+        if keys.sum::<usize>() > PIECE {
+            trace.count("reads in pieces");
+            if node.read_stale(Store::revision) > read.revision && read.revision >= before {
+                trace.count("reads in pieces with writes in between");
+            }
+        }
+        let answers: Vec<Answer> = read.values.iter().map(translate::answer).collect();
+        self.answered(process, home, &queries, &answers, read.revision);
+        asking.ok(Answer::List(answers), Some(read.revision));
+        true
+    }
+
+    fn unanswered(&self, asking: Asking) {
+        let trace = &self.cluster.trace;
+        trace.count("reads of many keys without an answer");
+        asking.unknown();
+    }
+
+    fn answered(
+        &self,
+        process: u64,
+        home: usize,
+        queries: &[Query],
+        answers: &[Answer],
+        revision: u64,
+    ) {
+        let (trace, home) = (&self.cluster.trace, name(home));
+        trace.count("reads of many keys");
+        trace.line(format_args!(
+            "client {process} {home} {queries:?}: {answers:?} at {revision}"
+        ));
+        for (query, answer) in queries.iter().zip(answers) {
+            self.check_sum(query, answer);
+            self.check_alike(query, answer);
+        }
+    }
+
+    /// A command of many keys is seen whole or not at all, whatever the judge says later.
+    fn check_alike(&self, query: &Query, answer: &Answer) {
+        let (Query::GetMany { keys }, Answer::List(values)) = (query, answer) else {
+            return;
+        };
+        let together = keys
+            .iter()
+            .zip(values)
+            .filter(|(key, _)| key.starts_with("many"));
+        let mut together = together.map(|(_, value)| value);
+        let Some(first) = together.next() else {
+            return;
+        };
+        self.cluster.trace.count("looks at keys that are alike");
+        if together.any(|value| value != first) {
+            let seen = format!("{keys:?} are {values:?}");
+            self.cluster.violated("a command is seen whole", seen);
+        }
     }
 
     /// Money is neither made nor lost, whatever the judge says later.

@@ -95,6 +95,12 @@ pub(crate) fn command(command: &Command) -> store::Command {
             to: bytes(to),
             if_absent: false,
         },
+        Command::Copy { from, to } => store::Command::Copy {
+            from: bytes(from),
+            to: bytes(to),
+            to_database: 0,
+            replace: true,
+        },
         Command::Transaction {
             guards,
             steps: operations,

@@ -201,6 +201,16 @@ impl Run<'_> {
                 self.put(to, value, deadline);
                 Answer::Ok
             }
+            Command::Copy { from, to } => {
+                let (value, deadline) = (self.value(from), self.deadline(from));
+                match value.filter(|_| from != to) {
+                    Some(value) => {
+                        self.put(to, value, deadline);
+                        truth(true)
+                    }
+                    None => truth(false),
+                }
+            }
             // None lies in another.
             Command::Transaction { .. } => Answer::Error(Error::Other),
         }

@@ -92,6 +92,13 @@ pub enum Command {
         /// The key that comes.
         to: String,
     },
+    /// `COPY` with `REPLACE`: the value and its deadline.
+    Copy {
+        /// The key that stays.
+        from: String,
+        /// The key that comes.
+        to: String,
+    },
     /// `MULTI`, `EXEC`; never in another.
     Transaction {
         /// What must hold.
