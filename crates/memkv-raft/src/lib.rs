@@ -57,6 +57,7 @@ mod publish;
 mod read;
 mod replica;
 mod rounds;
+mod running;
 mod seats;
 mod session;
 mod space;

@@ -20,21 +20,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
-use crate::announce::Announcer;
 use crate::askers::Askers;
 use crate::batch::Batcher;
 use crate::clock::LogClock;
 use crate::declared::Declared;
-use crate::divergence::{self, Divergence};
+use crate::divergence::Divergence;
 use crate::engine::Raft;
 use crate::engine::log_store::LogStore;
-use crate::engine::network::{Network, Transfers};
-use crate::engine::settings::settings;
-use crate::engine::state_machine::StateMachine;
+use crate::engine::network::Transfers;
 use crate::env::blocking;
-use crate::formation::{self, Prepare};
+use crate::formation::Prepare;
 use crate::handle::{self, Incoming};
-use crate::identity::{Identity, random_uuid};
+use crate::identity::random_uuid;
 use crate::levels::Levels;
 use crate::life::{Life, State};
 use crate::memory::Memory;
@@ -47,8 +44,7 @@ use crate::space::SpaceWatch;
 use crate::stats::{Counters, NodeStats};
 use crate::{
     Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
-    Transport, attend, checked, clock, compaction, diagnose, directory, expiry, follow, forward,
-    levels, memory, read, space, stop, supervise,
+    Transport, attend, checked, clock, directory, memory, read, running, stop,
 };
 
 /// The parts of the data directory that live as long as the node.
@@ -79,7 +75,7 @@ pub(crate) struct Inner {
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) counters: Arc<Counters>,
     /// Last index of the log when this process began.
-    old_through: u64,
+    pub(crate) old_through: u64,
     /// Reads that this node confirms as the leader, for itself and for others.
     pub(crate) led_reads: Rounds,
     /// Reads that another leader confirms for this node.
@@ -121,7 +117,11 @@ impl Inner {
     }
 
     /// The same, on a certain runtime.
-    fn spawn_on(&self, runtime: &Handle, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn_on(
+        &self,
+        runtime: &Handle,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         self.tasks.lock().push(runtime.spawn(task).abort_handle());
     }
 
@@ -343,7 +343,7 @@ impl Node {
         );
         inner.spawn(clock::save(inner.clone()));
         inner.spawn(memory::keep(inner.clone()));
-        inner.spawn(live(inner.clone(), log_store, prepare_requests));
+        inner.spawn(running::live(inner.clone(), log_store, prepare_requests));
         Ok(Node { inner })
     }
 
@@ -505,108 +505,4 @@ impl Node {
         self.inner.storage.wal.shutdown();
         engine
     }
-}
-
-/// A node's life from its start to its end.
-async fn live(
-    inner: Arc<Inner>,
-    log_store: LogStore,
-    mut prepares: mpsc::UnboundedReceiver<Prepare>,
-) {
-    // A copy of a directory that had only agreed is as old as one of a directory that ran.
-    let may_be_old = inner.life.state() != State::Blank;
-    let (identity, told) = match formation::obtain_identity(&inner, &mut prepares).await {
-        Ok(Some(running)) => running,
-        Ok(None) => return,
-        Err(StartError::Identity(why)) => return inner.fail(FatalError::Engine(why)),
-        Err(error) => return inner.fail(FatalError::Disk(error.to_string())),
-    };
-    if may_be_old && let Err(error) = memory::check_disk(&inner).await {
-        return inner.fail(error);
-    }
-    let begins = identity.founder && log_store.is_new();
-    if begins && let Err(error) = log_store.begin(&identity.ids()).await {
-        let error = format!("cannot begin the log: {error}");
-        return inner.fail(FatalError::Disk(error));
-    }
-    space::look(&inner).await;
-    let raft = match start_engine(&inner, &identity, log_store).await {
-        Ok(raft) => raft,
-        Err(error) => return inner.fail(FatalError::Engine(error.to_string())),
-    };
-    if let Some(told) = told {
-        // The proposer goes on without it.
-        let _ = told.send(Ok(()));
-    }
-    let proposals = formation::serve_prepares(inner.clone(), identity.clone(), prepares);
-    inner.spawn(proposals);
-    inner.spawn(follow::run(inner.clone(), raft.clone()));
-    inner.spawn(attend::run(inner.clone(), raft.clone()));
-    inner.spawn(inner.batcher.clone().run(raft.clone()));
-    inner.spawn(forward::run(inner.clone()));
-    inner.spawn_on(&inner.env.reads, read::run_led(inner.clone()));
-    inner.spawn_on(&inner.env.reads, read::run_sent(inner.clone()));
-    inner.spawn(supervise::run(inner.clone(), raft.clone()));
-    inner.spawn(compaction::run(inner.clone(), raft.clone()));
-    inner.spawn(space::run(inner.clone(), raft.clone()));
-    inner.spawn(divergence::run(inner.clone()));
-    inner.spawn(diagnose::run(inner.clone()));
-    inner.spawn(expiry::run(inner.clone()));
-    inner.spawn(levels::run(inner.clone()));
-    inner.spawn(publish::probe(inner.clone()));
-    let waiting = if identity.founder {
-        Phase::Forming
-    } else {
-        Phase::Joining
-    };
-    inner.set_phase(waiting, "waiting for the cluster's first leader".to_owned());
-    if begins && identity.proposed() {
-        formation::tell_all(&inner, &identity).await;
-        // The others stand for election if nothing comes of it, after the usual time.
-        if let Err(error) = raft.trigger().elect(true).await {
-            tracing::debug!(%error, "the engine has stopped");
-        }
-    }
-}
-
-async fn start_engine(
-    inner: &Arc<Inner>,
-    identity: &Identity,
-    log_store: LogStore,
-) -> Result<Raft, StartError> {
-    let network = Network {
-        peers: inner.peers.clone(),
-        env: inner.env.clone(),
-        transfers: inner.transfers.clone(),
-        clock: inner.clock.clone(),
-        space: inner.space.clone(),
-        askers: inner.askers.clone(),
-        declared: inner.declared.clone(),
-        memory: inner.memory.clone(),
-        wal: inner.storage.wal.clone(),
-    };
-    let machine = StateMachine::new(
-        inner.replica.clone(),
-        inner.storage.snapshots.clone(),
-        inner.clock.clone(),
-        inner.env.clone(),
-        inner.counters.clone(),
-        Announcer {
-            publisher: inner.publisher.clone(),
-            configured: inner.config.announce,
-            old_through: inner.old_through,
-        },
-        inner.config.highest_level,
-    );
-    let settings = Arc::new(settings(&inner.config)?);
-    let ahead = log_store.read_ahead();
-    let raft = Raft::new(identity.node_id, settings, network, log_store, machine)
-        .await
-        .map_err(|error| StartError::Engine(error.to_string()))?;
-    ahead.end();
-    let first = inner.raft.set(raft.clone()).is_ok();
-    let words = "a process has one engine";
-    first
-        .then_some(raft)
-        .ok_or_else(|| StartError::Engine(words.to_owned()))
 }

@@ -1,0 +1,128 @@
+//! A node's life from the start of its process on: it gets an identity, starts the engine under it, and
+//! starts the tasks that run beside the engine.
+//!
+//! Invariants: the engine is started once; a founder's log has its first entry before that; a disk that
+//! may be an old one is checked before that.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::announce::Announcer;
+use crate::engine::Raft;
+use crate::engine::log_store::LogStore;
+use crate::engine::network::Network;
+use crate::engine::settings::settings;
+use crate::engine::state_machine::StateMachine;
+use crate::formation::{self, Prepare};
+use crate::identity::Identity;
+use crate::life::State;
+use crate::node::Inner;
+use crate::{
+    FatalError, Phase, StartError, attend, compaction, diagnose, divergence, expiry, follow,
+    forward, levels, memory, publish, read, space, supervise,
+};
+
+/// A node's life from its start to its end.
+pub(crate) async fn live(
+    inner: Arc<Inner>,
+    log_store: LogStore,
+    mut prepares: mpsc::UnboundedReceiver<Prepare>,
+) {
+    // A copy of a directory that had only agreed is as old as one of a directory that ran.
+    let may_be_old = inner.life.state() != State::Blank;
+    let (identity, told) = match formation::obtain_identity(&inner, &mut prepares).await {
+        Ok(Some(running)) => running,
+        Ok(None) => return,
+        Err(StartError::Identity(why)) => return inner.fail(FatalError::Engine(why)),
+        Err(error) => return inner.fail(FatalError::Disk(error.to_string())),
+    };
+    if may_be_old && let Err(error) = memory::check_disk(&inner).await {
+        return inner.fail(error);
+    }
+    let begins = identity.founder && log_store.is_new();
+    if begins && let Err(error) = log_store.begin(&identity.ids()).await {
+        let error = format!("cannot begin the log: {error}");
+        return inner.fail(FatalError::Disk(error));
+    }
+    space::look(&inner).await;
+    let raft = match start_engine(&inner, &identity, log_store).await {
+        Ok(raft) => raft,
+        Err(error) => return inner.fail(FatalError::Engine(error.to_string())),
+    };
+    if let Some(told) = told {
+        // The proposer goes on without it.
+        let _ = told.send(Ok(()));
+    }
+    let proposals = formation::serve_prepares(inner.clone(), identity.clone(), prepares);
+    inner.spawn(proposals);
+    inner.spawn(follow::run(inner.clone(), raft.clone()));
+    inner.spawn(attend::run(inner.clone(), raft.clone()));
+    inner.spawn(inner.batcher.clone().run(raft.clone()));
+    inner.spawn(forward::run(inner.clone()));
+    inner.spawn_on(&inner.env.reads, read::run_led(inner.clone()));
+    inner.spawn_on(&inner.env.reads, read::run_sent(inner.clone()));
+    inner.spawn(supervise::run(inner.clone(), raft.clone()));
+    inner.spawn(compaction::run(inner.clone(), raft.clone()));
+    inner.spawn(space::run(inner.clone(), raft.clone()));
+    inner.spawn(divergence::run(inner.clone()));
+    inner.spawn(diagnose::run(inner.clone()));
+    inner.spawn(expiry::run(inner.clone()));
+    inner.spawn(levels::run(inner.clone()));
+    inner.spawn(publish::probe(inner.clone()));
+    let waiting = if identity.founder {
+        Phase::Forming
+    } else {
+        Phase::Joining
+    };
+    inner.set_phase(waiting, "waiting for the cluster's first leader".to_owned());
+    if begins && identity.proposed() {
+        formation::tell_all(&inner, &identity).await;
+        // The others stand for election if nothing comes of it, after the usual time.
+        if let Err(error) = raft.trigger().elect(true).await {
+            tracing::debug!(%error, "the engine has stopped");
+        }
+    }
+}
+
+async fn start_engine(
+    inner: &Arc<Inner>,
+    identity: &Identity,
+    log_store: LogStore,
+) -> Result<Raft, StartError> {
+    let network = Network {
+        peers: inner.peers.clone(),
+        env: inner.env.clone(),
+        transfers: inner.transfers.clone(),
+        clock: inner.clock.clone(),
+        space: inner.space.clone(),
+        askers: inner.askers.clone(),
+        declared: inner.declared.clone(),
+        memory: inner.memory.clone(),
+        wal: inner.storage.wal.clone(),
+    };
+    let machine = StateMachine::new(
+        inner.replica.clone(),
+        inner.storage.snapshots.clone(),
+        inner.clock.clone(),
+        inner.env.clone(),
+        inner.counters.clone(),
+        Announcer {
+            publisher: inner.publisher.clone(),
+            configured: inner.config.announce,
+            old_through: inner.old_through,
+        },
+        inner.config.highest_level,
+    );
+    let settings = Arc::new(settings(&inner.config)?);
+    let ahead = log_store.read_ahead();
+    let raft = Raft::new(identity.node_id, settings, network, log_store, machine)
+        .await
+        .map_err(|error| StartError::Engine(error.to_string()))?;
+    ahead.end();
+    let first = inner.raft.set(raft.clone()).is_ok();
+    let words = "a process has one engine";
+    first
+        .then_some(raft)
+        .ok_or_else(|| StartError::Engine(words.to_owned()))
+}
