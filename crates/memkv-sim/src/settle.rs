@@ -26,9 +26,6 @@ const LIMIT: Duration = Duration::from_secs(30);
 const AWAY: Duration = Duration::from_secs(1);
 /// How long it then takes to start, be found, and hear what it has missed.
 const REJOIN: Duration = Duration::from_millis(400);
-/// Disk operations that a start may take besides: what its snapshot lacks is read and applied anew, and
-/// where little of the log is in memory that is an operation for every few entries.
-const REJOIN_OPERATIONS: u32 = 40;
 /// How often it is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Clients of the last phase; the others count from 1.
@@ -98,8 +95,7 @@ async fn rejoin(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<()> 
     tokio::time::sleep_until(back).await;
     cluster.start(follower);
     let what = "a follower that is back has what it missed";
-    let disk = Duration::from_micros(cluster.swarm.disk_us) * REJOIN_OPERATIONS;
-    within(cluster, Instant::now() + REJOIN + disk, what, || {
+    within(cluster, Instant::now() + REJOIN, what, || {
         same_state(cluster)
     })
     .await
