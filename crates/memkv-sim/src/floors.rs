@@ -123,7 +123,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("transactions stopped by a guard", 1_800),
     ("upgrades", 140),
     ("wipes", 260),
-    ("writes not executed", 3_900),
+    ("writes not executed", 1_700),
     ("writes of unknown outcome", 2_700),
     ("writes refused for lack of space", 1_000),
     ("writes", 130_000),
