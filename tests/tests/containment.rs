@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Http, Resp, eventually};
+use memkv_tests::{Cluster, Http, Node, Resp, eventually};
 
 /// Longer than a start and an election take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -17,20 +17,23 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// What `abort` ends a process with.
 const SIGABRT: i32 = 6;
 
-/// A node with the deliberate bugs, serving.
-fn start() -> Cluster {
+/// Starts a node with the deliberate bugs, and waits until it serves.
+fn serve(node: &mut Node) {
     let dir = std::env::var_os("MEMKV_BUGS_BIN_DIR").map(PathBuf::from);
     let server = dir.unwrap_or_default().join("memkv_server");
     assert!(
         server.is_file(),
         "MEMKV_BUGS_BIN_DIR names no server with the deliberate bugs: use `cargo xtask test`"
     );
-    let mut cluster = Cluster::configured(1);
-    let node = &mut cluster.nodes[0];
     let mut command = Command::new(server);
     command.args(["alone", &node.addr]).current_dir(&node.dir);
     node.start_with(command);
     node.wait_serving();
+}
+
+fn start() -> Cluster {
+    let mut cluster = Cluster::configured(1);
+    serve(&mut cluster.nodes[0]);
     cluster
 }
 
@@ -146,10 +149,8 @@ fn a_panic_anywhere_else_ends_the_process() {
             "{said:?}"
         );
         // What was acknowledged is there again.
-        let node = &mut cluster.nodes[0];
-        node.kill();
-        node.start();
-        node.wait_serving();
+        cluster.nodes[0].kill();
+        serve(&mut cluster.nodes[0]);
         let mut client = Resp::connect(&addr).unwrap();
         assert_eq!(client.call(&["GET", "k"]).unwrap().text(), b"acknowledged");
     }

@@ -175,11 +175,6 @@ pub(crate) async fn join_existing(
         names(me) && names(&reply.name) && reply.members.len() == 2
     });
     let why = match leader {
-        None if needs_me => format!(
-            "this node's directory is empty, and cluster {cluster} cannot vote without it: in a \
-             cluster of two a lost node needs the operator. Restore its directory, or start both \
-             nodes on empty directories and load a copy of the data"
-        ),
         None => format!(
             "this node's directory is empty, and cluster {cluster} has no leader to ask for a place"
         ),
@@ -193,6 +188,16 @@ pub(crate) async fn join_existing(
                 Err(why) => format!("cluster {cluster}, leader {}: {why}", peer.name),
             }
         }
+    };
+    // A leader that is alone admits no node: that takes a majority. It leads on until it hears of another.
+    let why = if needs_me {
+        format!(
+            "this node's directory is empty, and cluster {cluster} cannot vote without it: in a \
+             cluster of two a lost node needs the operator. Restore its directory, or start both \
+             nodes on empty directories and load a copy of the data ({why})"
+        )
+    } else {
+        why
     };
     inner.set_phase(Phase::Joining, why);
     None
