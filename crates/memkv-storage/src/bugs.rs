@@ -11,6 +11,12 @@ pub enum Bug {
     SkipFsync = 1,
     /// A bad record anywhere in the log is taken for a torn tail.
     TruncateAtBadChecksum = 2,
+    /// Records are written before the vote that they depend on.
+    VoteAfterRecords = 3,
+    /// Both copies of the metadata are written before either is synced.
+    MetadataAtOnce = 4,
+    /// Of two segments with one first index, recovery takes the older one.
+    OlderOfTwoSegments = 5,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

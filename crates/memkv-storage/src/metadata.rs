@@ -256,6 +256,10 @@ impl MetadataFiles {
         change(&mut self.stored);
         self.stored.sequence += 1;
         let bytes = self.stored.encode();
+        #[cfg(memkv_bugs)]
+        if crate::bugs::active(crate::bugs::Bug::MetadataAtOnce) {
+            return self.write_at_once(&bytes);
+        }
         for (path, file) in &self.copies {
             write_copy(&**file, &bytes).map_err(|error| {
                 let path = path.display();
@@ -266,6 +270,13 @@ impl MetadataFiles {
             })?;
         }
         Ok(())
+    }
+
+    #[cfg(memkv_bugs)]
+    fn write_at_once(&self, bytes: &[u8]) -> io::Result<()> {
+        let files = || self.copies.iter().map(|(_, file)| file);
+        files().try_for_each(|file| file.write_at(0, &[IoSlice::new(bytes)]))?;
+        files().try_for_each(|file| file.sync_data())
     }
 }
 

@@ -195,6 +195,15 @@ fn take_overridden(segments: &mut Vec<SegmentIndex>) -> Vec<SegmentIndex> {
     let mut obsolete = Vec::new();
     let mut kept: Vec<SegmentIndex> = Vec::new();
     for segment in segments.drain(..) {
+        #[cfg(memkv_bugs)]
+        if crate::bugs::active(crate::bugs::Bug::OlderOfTwoSegments)
+            && kept
+                .last()
+                .is_some_and(|older| older.first() == segment.first())
+        {
+            obsolete.push(segment);
+            continue;
+        }
         while let Some(older) =
             kept.pop_if(|older| segment.header.starts_log || older.first() >= segment.first())
         {

@@ -362,7 +362,19 @@ impl WalWorker {
         if let Some(error) = self.shared.inner.lock().stopped_error() {
             return Err(error);
         }
+        #[cfg(memkv_bugs)]
+        if crate::bugs::active(crate::bugs::Bug::VoteAfterRecords) {
+            let is_metadata = |op: &Op| matches!(op, Op::HardState(_) | Op::Identity(..));
+            let (metadata, records): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(is_metadata);
+            self.write(records, committed)?;
+            return self.save_metadata(&metadata);
+        }
         self.save_metadata(&ops)?;
+        self.write(ops, committed)
+    }
+
+    /// Executes everything but what `save_metadata` has, and makes it durable.
+    fn write(&mut self, ops: Vec<Op>, committed: Option<LogId>) -> io::Result<()> {
         let committed_next = committed.map_or(0, |id| id.index + 1);
         for op in ops {
             match op {

@@ -4,12 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
+mod script;
 
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use common::*;
 use memkv_storage::bugs::{Bug, set};
 use memkv_storage::disk::sim::SimDisk;
+use script::enumerate;
+
+/// Scripts among which each bug must be found.
+const SCRIPTS: u64 = 6;
 
 /// One test, since the switch is global.
 #[test]
@@ -43,5 +49,16 @@ fn deliberate_bugs_lose_acknowledged_records() {
             Err(error) => assert!(bug.is_none(), "{bug:?}: {error}"),
         }
     }
+    for bug in [
+        Bug::VoteAfterRecords,
+        Bug::MetadataAtOnce,
+        Bug::OlderOfTwoSegments,
+    ] {
+        set(Some(bug));
+        let found = (0..SCRIPTS).position(|seed| catch_unwind(|| enumerate(seed, 70, 6)).is_err());
+        assert!(found.is_some(), "{bug:?} is not found by {SCRIPTS} scripts");
+        println!("{bug:?}: found by script {}", found.unwrap());
+    }
     set(None);
+    enumerate(0, 70, 6);
 }

@@ -14,6 +14,7 @@
 //! of names and times only.
 
 mod state;
+mod strike;
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ use parking_lot::Mutex;
 use super::direct::BLOCK;
 use super::{DirLock, DirectWriter, Disk, DiskFile};
 use state::{Change, Direct, File, Name, Random, State, not_found, power_lost};
+use strike::Place;
+pub use strike::{Step, Strike};
 
 /// Kinds of operations that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,6 +128,13 @@ impl SimDisk {
     /// [`Self::crash`].
     pub fn crash_at_op(&self, n: u64) {
         self.state.lock().crash_at = Some(n);
+    }
+
+    /// Cuts the power like [`Self::crash_at_op`], during the first step for which `strike` says so. What
+    /// is not synced then may also end within a sector.
+    /// [`Self::crash`] and [`Self::kill`] take that back; `None` does, too.
+    pub fn crash_when(&self, strike: Option<Strike>) {
+        self.state.lock().strike = strike;
     }
 
     /// Changing operations so far.
@@ -228,21 +238,25 @@ impl SimDisk {
     /// memory, but before a sync made anything durable.
     fn change<T>(
         &self,
-        kind: Option<Op>,
+        step: Step,
+        place: Place<'_>,
         act: impl FnOnce(&mut State) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut state = self.state.lock();
         state.check(self.process)?;
         state.note_waiting();
         state.stats.operations += 1;
-        let strikes = state.crash_at == Some(state.stats.operations);
+        let is_due = state.crash_at == Some(state.stats.operations);
+        let is_struck = state.is_struck(step, place);
+        let strikes = is_due || is_struck;
+        state.tears |= is_struck;
         if strikes {
             state.powered = false;
         }
-        if strikes && kind == Some(Op::Sync) {
+        if strikes && step == Step::Sync {
             return Err(power_lost());
         }
-        if let Some(error) = kind.and_then(|kind| state.fault(kind)) {
+        if let Some(error) = step.fails_as().and_then(|kind| state.fault(kind)) {
             return Err(error);
         }
         let result = act(&mut state);
@@ -259,7 +273,7 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let number = self.change(Some(Op::Write), |state| {
+        let number = self.change(Step::Create, Place::Path(path), |state| {
             let directory = path.parent().unwrap_or(Path::new(""));
             if !state.directories.iter().any(|known| known == directory) {
                 return Err(not_found(directory));
@@ -319,7 +333,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change(None, |state| {
+        self.change(Step::Rename, Place::Path(from), |state| {
             let number = state
                 .names
                 .get(from)
@@ -333,7 +347,7 @@ impl Disk for SimDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.change(None, |state| {
+        self.change(Step::Remove, Place::Path(path), |state| {
             if !state.names.contains_key(path) {
                 return Err(not_found(path));
             }
@@ -345,7 +359,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.change(Some(Op::Sync), |state| {
+        self.change(Step::Sync, Place::Path(path), |state| {
             let pending = std::mem::take(&mut state.pending_names);
             let (done, rest): (Vec<_>, Vec<_>) = pending
                 .into_iter()
@@ -495,35 +509,39 @@ impl DiskFile for SimFile {
         for buf in bufs {
             bytes.extend_from_slice(buf);
         }
-        self.disk.change(Some(Op::Write), |state| {
-            state.grow(self.number, offset + bytes.len() as u64)?;
-            state.stats.bytes_written += bytes.len() as u64;
-            let file = state.file(self.number)?;
-            let change = Change::Write(offset, bytes);
-            change.apply(&mut file.seen);
-            file.pending.push(change);
-            Ok(())
-        })
+        self.disk
+            .change(Step::Write, Place::File(self.number), |state| {
+                state.grow(self.number, offset + bytes.len() as u64)?;
+                state.stats.bytes_written += bytes.len() as u64;
+                let file = state.file(self.number)?;
+                let change = Change::Write(offset, bytes);
+                change.apply(&mut file.seen);
+                file.pending.push(change);
+                Ok(())
+            })
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.disk.change(Some(Op::Write), |state| {
-            state.grow(self.number, len)?;
-            let file = state.file(self.number)?;
-            file.allocated = file.allocated.max(len);
-            Ok(())
-        })
+        self.disk
+            .change(Step::Write, Place::File(self.number), |state| {
+                state.grow(self.number, len)?;
+                let file = state.file(self.number)?;
+                file.allocated = file.allocated.max(len);
+                Ok(())
+            })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let result = self.disk.change(Some(Op::Sync), |state| {
-            state.stats.syncs += 1;
-            let file = state.file(self.number)?;
-            for change in std::mem::take(&mut file.pending) {
-                change.apply(&mut file.durable);
-            }
-            Ok(())
-        });
+        let result = self
+            .disk
+            .change(Step::Sync, Place::File(self.number), |state| {
+                state.stats.syncs += 1;
+                let file = state.file(self.number)?;
+                for change in std::mem::take(&mut file.pending) {
+                    change.apply(&mut file.durable);
+                }
+                Ok(())
+            });
         let mut state = self.disk.state.lock();
         if result.is_err() && state.check(self.disk.process).is_ok() {
             // As on Linux: the pages are clean now, and never reach the disk (ATC '20).
@@ -557,14 +575,15 @@ impl DiskFile for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.change(Some(Op::Write), |state| {
-            state.grow(self.number, len)?;
-            let file = state.file(self.number)?;
-            file.allocated = file.allocated.min(len);
-            let change = Change::SetLen(len);
-            change.apply(&mut file.seen);
-            file.pending.push(change);
-            Ok(())
-        })
+        self.disk
+            .change(Step::Write, Place::File(self.number), |state| {
+                state.grow(self.number, len)?;
+                let file = state.file(self.number)?;
+                file.allocated = file.allocated.min(len);
+                let change = Change::SetLen(len);
+                change.apply(&mut file.seen);
+                file.pending.push(change);
+                Ok(())
+            })
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::strike::{Place, Step, Strike};
 use super::{Op, Stats};
 use crate::disk::guard;
 
@@ -178,6 +179,9 @@ pub(super) struct State {
     pub(super) process: u64,
     pub(super) powered: bool,
     pub(super) crash_at: Option<u64>,
+    pub(super) strike: Option<Strike>,
+    /// The power cut tears sectors, too.
+    pub(super) tears: bool,
     pub(super) fail_next: BTreeMap<Op, Vec<io::ErrorKind>>,
     pub(super) fail_rate: BTreeMap<Op, u32>,
     pub(super) capacity: Option<u64>,
@@ -213,6 +217,8 @@ impl State {
             process: 0,
             powered: true,
             crash_at: None,
+            strike: None,
+            tears: false,
             fail_next: BTreeMap::new(),
             fail_rate: BTreeMap::new(),
             capacity: None,
@@ -228,6 +234,21 @@ impl State {
         } else {
             Ok(())
         }
+    }
+
+    /// Whether the power is to go during this step.
+    pub(super) fn is_struck(&self, step: Step, place: Place<'_>) -> bool {
+        let Some(strike) = &self.strike else {
+            return false;
+        };
+        let path = match place {
+            Place::Path(path) => Some(path),
+            Place::File(number) => {
+                let mut names = self.names.iter();
+                names.find_map(|(path, file)| (*file == number).then_some(path.as_path()))
+            }
+        };
+        path.is_some_and(|path| strike(step, path, &self.names))
     }
 
     /// Notes a call on a thread that must not wait.
@@ -270,6 +291,8 @@ impl State {
         self.process += 1;
         self.powered = true;
         self.crash_at = None;
+        self.strike = None;
+        self.tears = false;
         self.fail_next.clear();
         self.locks.clear();
         for file in self.files.values_mut() {
@@ -318,7 +341,16 @@ impl State {
         self.stats.crashes += 1;
         let mut style = Style::draw(random);
         for file in self.files.values_mut() {
-            for change in std::mem::take(&mut file.pending) {
+            for mut change in std::mem::take(&mut file.pending) {
+                if let Change::Write(_, bytes) = &mut change
+                    && self.tears
+                    && random.below(4) > 0
+                {
+                    // It ends within its first sector, but for the smallest ones.
+                    bytes.truncate(random.below(SECTOR as u64) as usize);
+                    change.apply(&mut file.durable);
+                    continue;
+                }
                 let (kept, lost) = style.apply(random, &change, &mut file.durable);
                 self.stats.sectors_kept += kept;
                 self.stats.sectors_lost += lost;
