@@ -11,37 +11,45 @@ pub enum Bug {
     /// Answers a write when it is sent, not when it is applied.
     AcknowledgeBeforeCommit = 1,
     /// A node takes part in a cluster whose feature level its build does not know.
-    IgnoreLevel = 40,
+    IgnoreLevel = 2,
     /// The leader proposes what no build can read.
-    ProposeUnreadable = 41,
+    ProposeUnreadable = 3,
     /// Answers a read without asking a quorum.
-    ReadWithoutQuorum = 2,
+    ReadWithoutQuorum = 4,
     /// A node with an empty directory takes its old id and votes.
-    WipedNodeVotes = 3,
+    WipedNodeVotes = 5,
     /// The leader stamps entries with its wall clock.
-    StampWallClock = 4,
+    StampWallClock = 6,
     /// No entry is proposed for a deadline.
-    DropTicks = 5,
+    DropTicks = 7,
     /// A process does not go on from the log time that the one before wrote down.
-    ForgetClock = 6,
+    ForgetClock = 8,
     /// A follower confirms the reads of a leader whatever it has voted for since.
-    ConfirmAnyVote = 7,
+    ConfirmAnyVote = 9,
     /// A leader's read index is the one that its leadership began with.
-    ForgetCommit = 8,
+    ForgetCommit = 10,
     /// A node that starts again does not ask whether its disk is an old one.
-    TrustOldDisk = 9,
+    TrustOldDisk = 11,
     /// Entries that are not in memory are read on the thread of consensus.
-    WaitForTheLog = 10,
+    WaitForTheLog = 12,
     /// The leader works on the first newcomer's seat only, and no newcomer ever gives its seat up.
-    StopAtFirstSeat = 11,
+    StopAtFirstSeat = 13,
     /// A process goes on with the log time that was written down, as if no leader was slewed back.
-    TrustWrittenClock = 50,
+    TrustWrittenClock = 14,
     /// A node runs as soon as it has agreed to a proposal, and agrees to others while it runs.
-    AgreeWhileRunning = 13,
+    AgreeWhileRunning = 15,
     /// A node whose store is another than a majority's goes on.
-    TrustOwnStore = 14,
+    TrustOwnStore = 16,
     /// A node believes one other node's checkpoints, not a majority's only.
-    BelieveOneReport = 15,
+    BelieveOneReport = 17,
+    /// A node without a vote is asked to confirm reads like one that has one.
+    ConfirmWithoutVote = 18,
+    /// Reads are confirmed by the voters of a membership that the log changes.
+    ConfirmUnsettled = 19,
+    /// A commit index is made known after a peer has been told of it.
+    DeclareCommitLate = 20,
+    /// A group tells the cluster to forget the replies of all that it sends itself.
+    AcknowledgeTooMuch = 21,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

@@ -63,6 +63,9 @@ struct View {
     membership: u64,
     commit: u64,
     vote: Option<Leader>,
+    /// Members without a vote.
+    #[cfg(memkv_bugs)]
+    learners: BTreeSet<u64>,
 }
 
 /// Whom to ask, and what to answer if they agree.
@@ -103,9 +106,9 @@ impl Confirmer {
 }
 
 fn view(inner: &Inner) -> Option<View> {
+    // Whatever a read has seen here, or a client was told, is counted in what is published.
+    let published = inner.replica.published();
     let (applied, voters, settled_at) = {
-        // Whatever a read has seen here, or a client was told, is counted in what is published.
-        let published = inner.replica.published();
         let membership = &published.membership;
         let settled_at = membership.log_id().as_ref().map_or(0, |id| id.index);
         let voters = membership.membership().get_joint_config().clone();
@@ -118,6 +121,8 @@ fn view(inner: &Inner) -> Option<View> {
         membership: inner.declared.membership(),
         commit: inner.declared.commit(),
         vote: inner.declared.vote(),
+        #[cfg(memkv_bugs)]
+        learners: published.membership.membership().learner_ids().collect(),
     })
 }
 
@@ -129,11 +134,17 @@ fn question(reign: &Reign, view: View) -> Option<Question> {
     };
     // Changes of membership before `from` are applied with it; those after it are declared.
     let settled = view.applied >= reign.from && view.membership <= view.settled_at;
+    #[cfg(memkv_bugs)]
+    let settled = settled || crate::bugs::active(crate::bugs::Bug::ConfirmUnsettled);
     if !settled || view.vote != Some(reign.leader) {
         return None;
     }
     let own = reign.leader.id;
     let mut others: Vec<u64> = voters.iter().copied().filter(|id| *id != own).collect();
+    #[cfg(memkv_bugs)]
+    if crate::bugs::active(crate::bugs::Bug::ConfirmWithoutVote) {
+        others.extend(&view.learners);
+    }
     others.sort_by_key(|id| !reign.agreed.contains(id));
     let majority = voters.len() / 2 + 1;
     let index = reign.from.max(view.applied).max(view.commit);
@@ -241,6 +252,8 @@ mod tests {
             membership: 90,
             commit: 110,
             vote: Some(ME),
+            #[cfg(memkv_bugs)]
+            learners: BTreeSet::new(),
         }
     }
 

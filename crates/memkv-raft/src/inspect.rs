@@ -9,8 +9,9 @@ use memkv_storage::{LogId, LogReader};
 use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::Node;
-use crate::engine::codec;
+use crate::engine::{EngineLogId, codec};
 use crate::life::State;
+use crate::wire::Envelope;
 
 /// What a node holds and believes, at one moment.
 #[doc(hidden)]
@@ -22,6 +23,8 @@ pub struct Inspection {
     pub engine_id: u64,
     /// Term of its vote.
     pub term: u64,
+    /// Whom it has voted for.
+    pub voted_for: u64,
     /// Term and node id of the vote that it leads under.
     pub leads: Option<(u64, u64)>,
     /// Last entry that it knows to be committed.
@@ -30,6 +33,17 @@ pub struct Inspection {
     pub applied: u64,
     /// Voters of the membership in force; two sets while it is joint.
     pub voters: Vec<BTreeSet<u64>>,
+    /// Members without a vote, in the same membership.
+    pub learners: BTreeSet<u64>,
+    /// Index of the entry that made this membership, and of the one that made the membership which is
+    /// applied here.
+    pub membership_at: (u64, u64),
+    /// What a peer may know from this process to be committed.
+    pub told: u64,
+    /// Index of the last entry of which a read here may have seen something.
+    pub visible: u64,
+    /// Commands whose answers came out of a snapshot.
+    pub answered_by_snapshot: u64,
     /// Last entry that is durable here, in the log or in a snapshot.
     pub durable: Option<LogId>,
     /// Its log.
@@ -74,10 +88,15 @@ impl Node {
         let metrics = metrics.borrow_watched();
         let leads = metrics.state.is_leader();
         let leader_id = metrics.vote.leader_id;
+        let published = inner.replica.published();
+        let settled_at = published.membership.log_id().as_ref();
+        let membership_at = metrics.membership_config.log_id().as_ref();
+        let index = |id: Option<&EngineLogId>| id.map_or(0, |id| id.index);
         Some(Inspection {
             node_id: inner.peers.my_id(),
             engine_id: *raft.node_id(),
             term: leader_id.term,
+            voted_for: leader_id.node_id,
             leads: leads.then_some((leader_id.term, leader_id.node_id)),
             committed: metrics.local_committed.as_ref().map(codec::storage_id),
             applied: inner.replica.applied_index(),
@@ -86,6 +105,15 @@ impl Node {
                 .membership()
                 .get_joint_config()
                 .clone(),
+            learners: metrics
+                .membership_config
+                .membership()
+                .learner_ids()
+                .collect(),
+            membership_at: (index(membership_at), index(settled_at)),
+            told: inner.declared.commit(),
+            visible: index(published.last_applied.as_ref()),
+            answered_by_snapshot: inner.session.answered_by_snapshot(),
             durable: self.durable(),
             log: inner.storage.log.clone(),
             clock: inner.clock.inspect(),
@@ -160,6 +188,12 @@ const KINDS: [&str; 17] = [
 pub fn kind_of(request: &Bytes) -> &'static str {
     let number = request.get(1).copied().unwrap_or(0);
     KINDS.get(usize::from(number)).copied().unwrap_or(KINDS[0])
+}
+
+/// The node id that a request is meant for; 0 for whoever listens there, and for what is no request.
+#[doc(hidden)]
+pub fn addressee(request: &Bytes) -> u64 {
+    Envelope::decode(request.clone()).map_or(0, |(envelope, _)| envelope.to)
 }
 
 #[cfg(test)]

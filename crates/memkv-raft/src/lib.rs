@@ -78,7 +78,7 @@ pub use error::{FatalError, RequestError, StartError};
 #[doc(hidden)]
 pub use handle::is_readable;
 #[doc(hidden)]
-pub use inspect::{ClockInspection, Inspection, kind_of};
+pub use inspect::{ClockInspection, Inspection, addressee, kind_of};
 pub use levels::TooOld;
 pub use long_read::Answers;
 pub use node::Node;

@@ -107,6 +107,8 @@ pub(crate) struct Session {
     boot: u64,
     node_id: std::sync::atomic::AtomicU64,
     window: Leaf<Window>,
+    /// Commands that waited for an answer and got it out of a snapshot, or learned that it is lost.
+    answered_by_snapshot: std::sync::atomic::AtomicU64,
     /// Wakes the task that sends.
     pub(crate) wakeup: Notify,
 }
@@ -156,6 +158,7 @@ impl Session {
             boot,
             node_id: std::sync::atomic::AtomicU64::new(0),
             window: Leaf::new(window),
+            answered_by_snapshot: std::sync::atomic::AtomicU64::new(0),
             wakeup: Notify::new(),
         }
     }
@@ -172,6 +175,12 @@ impl Session {
 
     pub(crate) fn boot(&self) -> u64 {
         self.boot
+    }
+
+    /// How many commands had to be answered out of a snapshot.
+    pub(crate) fn answered_by_snapshot(&self) -> u64 {
+        self.answered_by_snapshot
+            .load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The session's id, once the log has opened it.
@@ -258,6 +267,8 @@ impl Session {
         }
         let first_seq = window.first_seq + start as u64;
         let acked_through = window.first_seq - 1;
+        #[cfg(memkv_bugs)]
+        let acked_through = acked_through + acknowledges_too_much(start + count);
         let commands: Vec<&Bytes> = window
             .slots
             .range(start..start + count)
@@ -461,11 +472,25 @@ impl Session {
             while window.first_seq <= session.last_seq() && !window.slots.is_empty() {
                 let seq = window.first_seq;
                 let answer = session.reply(seq).cloned().ok_or_else(lost_reply);
+                let waits = window
+                    .slots
+                    .front()
+                    .is_some_and(|slot| slot.answer.is_some());
+                self.answered_by_snapshot
+                    .fetch_add(u64::from(waits), std::sync::atomic::Ordering::Relaxed);
                 window.executed(seq, answer);
             }
         }
         drop(window);
         self.wakeup.notify_one();
+    }
+}
+
+#[cfg(memkv_bugs)]
+fn acknowledges_too_much(sent: usize) -> u64 {
+    match crate::bugs::active(crate::bugs::Bug::AcknowledgeTooMuch) {
+        true => sent as u64,
+        false => 0,
     }
 }
 

@@ -178,7 +178,7 @@ impl Store {
             return None;
         };
         let expected = session.last_seq() + 1;
-        if first_seq > expected {
+        if first_seq > expected && !skips_gap() {
             effects.group(expected, None);
             sink.rejected(id, first_seq, count as u64, Rejected::Gap { expected });
             return None;
@@ -257,6 +257,16 @@ fn execute(keys: &mut Keyspace, revision: &mut Revision, operation: &Operation<'
         revision: *revision,
         value,
     }
+}
+
+#[cfg(memkv_bugs)]
+fn skips_gap() -> bool {
+    crate::bugs::active(crate::bugs::Bug::SkipGap)
+}
+
+#[cfg(not(memkv_bugs))]
+const fn skips_gap() -> bool {
+    false
 }
 
 #[cfg(test)]

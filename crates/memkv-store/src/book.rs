@@ -196,7 +196,7 @@ impl Book {
             return Ok((seat.member.id, None));
         }
         // An index that is not above every id ever given might bring one of them back.
-        if index <= self.highest_id {
+        if index <= self.highest_id && !admits_known_id() {
             return Err(Refusal::Retry);
         }
         let replaced = self.pending_by_name(&name).map(|member| member.id);
@@ -320,6 +320,16 @@ impl Book {
         self.level = to;
         Ok(())
     }
+}
+
+#[cfg(memkv_bugs)]
+fn admits_known_id() -> bool {
+    crate::bugs::active(crate::bugs::Bug::AdmitKnownId)
+}
+
+#[cfg(not(memkv_bugs))]
+const fn admits_known_id() -> bool {
+    false
 }
 
 #[cfg(test)]

@@ -14,13 +14,19 @@ pub enum Bug {
     /// Commands that a session has already executed are executed again.
     DropDedup = 1,
     /// The feature level is raised whatever the nodes have announced.
-    RaiseUnasked = 40,
+    RaiseUnasked = 2,
     /// A key that was watched and has changed stops no transaction.
-    IgnoreWatch = 2,
+    IgnoreWatch = 3,
     /// A read hides a key when the node's own clock reaches the deadline, not when a stamp does.
-    ExpireByOwnClock = 3,
+    ExpireByOwnClock = 4,
     /// A read that looks several times sees what was written in between.
-    ReadWithoutView = 4,
+    ReadWithoutView = 5,
+    /// A newcomer is admitted under an id that is not above the highest.
+    AdmitKnownId = 6,
+    /// A group is executed whose first number is not the next.
+    SkipGap = 7,
+    /// A boot opens a session although it has one.
+    ReopenSession = 8,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

@@ -29,7 +29,34 @@ fn revision_after_resending() -> u64 {
     store.revision()
 }
 
+/// What a group leaves behind that begins with the third number, where the first is next.
+fn revision_after_a_gap() -> u64 {
+    let mut store = Store::new();
+    let mut builder = BatchBuilder::new(0);
+    builder.system(&SystemOp::OpenSession { node: 1, boot: 1 });
+    let key = Bytes::from_static(b"key");
+    let command = Command::Del {
+        keys: vec![key.clone()],
+    };
+    let set = Command::Set {
+        key: key.clone(),
+        value: key,
+    };
+    builder.group(1, 3, 0, [&set.encode(), &command.encode()].into_iter());
+    store.apply(1, &builder.finish(), &mut ());
+    store.revision()
+}
+
+/// One test, since the switch is global.
 #[test]
+fn the_bugs_are_seen() {
+    set(Some(Bug::SkipGap));
+    assert!(revision_after_a_gap() > 0);
+    set(None);
+    assert_eq!(revision_after_a_gap(), 0);
+    dropping_dedup_executes_again();
+}
+
 fn dropping_dedup_executes_again() {
     assert_eq!(revision_after_resending(), 1);
     set(Some(Bug::DropDedup));

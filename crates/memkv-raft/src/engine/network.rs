@@ -178,14 +178,25 @@ fn bad_answer(error: &DecodeError) -> RPCError<TypeConfig> {
     RPCError::Network(NetworkError::new(error))
 }
 
+#[cfg(memkv_bugs)]
+fn declares_late() -> bool {
+    crate::bugs::active(crate::bugs::Bug::DeclareCommitLate)
+}
+
+#[cfg(not(memkv_bugs))]
+const fn declares_late() -> bool {
+    false
+}
+
 impl Link {
     fn append(
         &self,
         request: &AppendEntriesRequest<TypeConfig>,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>>> {
-        if let Some(committed) = &request.leader_commit {
-            self.declared.note_commit(committed.index);
+        let commit = request.leader_commit.as_ref().map_or(0, |id| id.index);
+        if !declares_late() {
+            self.declared.note_commit(commit);
         }
         let term = request.vote.leader_id.term;
         self.clock.lead(term);
@@ -196,8 +207,13 @@ impl Link {
         let (space, memory, to) = (self.space.clone(), self.memory.clone(), self.to);
         let last = request.entries.last().map(|entry| entry.log_id);
         let last = last.or(request.prev_log_id);
+        #[cfg(memkv_bugs)]
+        let declared = self.declared.clone();
         Box::pin(async move {
-            let mut body = call.await.map_err(|error| rpc_error(&error))?;
+            let answer = call.await;
+            #[cfg(memkv_bugs)]
+            declared.note_commit(commit);
+            let mut body = answer.map_err(|error| rpc_error(&error))?;
             let read = |body: &mut Reader| {
                 let response = codec::read_append_response(body)?;
                 let shortage = body.u8("space")?;
