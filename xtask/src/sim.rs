@@ -27,27 +27,40 @@ pub(crate) fn build_server() -> Result<PathBuf, String> {
     build_package("memkv-server")
 }
 
+/// Runs the tests that find the deliberate bugs which the simulator cannot reach.
+pub(crate) fn test_bugs() -> Result<(), String> {
+    let crates = ["-p", "memkv-storage", "-p", "memkv-store"];
+    let mut tests = with_bugs("test");
+    cargo::run(tests.args(crates).args(["--test", "bugs"]))
+}
+
 fn build_package(package: &str) -> Result<PathBuf, String> {
-    let target = cargo::target_dir().join("sim");
+    let mut build = with_bugs("build");
+    cargo::run(build.args(["-p", package, "--bins"]))
+        .map_err(|error| format!("{package} did not build with the deliberate bugs: {error}"))?;
+    Ok(target().join("release"))
+}
+
+fn target() -> PathBuf {
+    cargo::target_dir().join("sim")
+}
+
+/// Cargo, set up for what has the deliberate bugs.
+fn with_bugs(subcommand: &str) -> Command {
     let mut build = cargo::cargo([
-        "build",
+        subcommand,
         "--release",
         "--locked",
-        "-p",
-        package,
-        "--bins",
         // The engine's state is wrapped in a type that checks it at every access; that alone takes
         // a third of the time, and what it checks the simulator's invariants see from outside.
         "--config",
         "profile.release.package.validit.debug-assertions=false",
     ]);
-    build.env("CARGO_TARGET_DIR", &target);
+    build.env("CARGO_TARGET_DIR", target());
     build.env("RUSTFLAGS", "--cfg tokio_unstable --cfg memkv_bugs");
     // Assertions are the simulator's eyes; link-time optimisation only makes its build slower.
     build.env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true");
     build.env("CARGO_PROFILE_RELEASE_LTO", "off");
     build.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
-    cargo::run(&mut build)
-        .map_err(|error| format!("{package} did not build with the deliberate bugs: {error}"))?;
-    Ok(target.join("release"))
+    build
 }

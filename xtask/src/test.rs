@@ -56,6 +56,7 @@ pub(crate) fn run() -> Result<(), String> {
     tally.step("simulator finds every deliberate bug", || {
         sim::run(&["--every-bug", "--seeds", BUG_SEEDS].map(str::to_owned))
     });
+    tally.step("crates find the bugs that it cannot reach", sim::test_bugs);
     tally.step("release binaries", || release_binaries().map(drop));
     tally.step(
         "deliberate bugs are in the simulator only",

@@ -3,7 +3,7 @@
 
 /// A bug's name on the command line, and how it is switched on.
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 24] = {
+const BUGS: [(&str, fn()); 33] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
     [
         ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
@@ -63,6 +63,31 @@ const BUGS: [(&str, fn()); 24] = {
         ("forget-commit", || raft::set(Some(raft::Bug::ForgetCommit))),
         ("agree-while-running", || {
             raft::set(Some(raft::Bug::AgreeWhileRunning))
+        }),
+        ("confirm-without-vote", || {
+            raft::set(Some(raft::Bug::ConfirmWithoutVote))
+        }),
+        ("confirm-unsettled", || {
+            raft::set(Some(raft::Bug::ConfirmUnsettled))
+        }),
+        ("declare-commit-late", || {
+            raft::set(Some(raft::Bug::DeclareCommitLate))
+        }),
+        ("acknowledge-too-much", || {
+            raft::set(Some(raft::Bug::AcknowledgeTooMuch))
+        }),
+        ("admit-known-id", || {
+            store::set(Some(store::Bug::AdmitKnownId))
+        }),
+        ("skip-gap", || store::set(Some(store::Bug::SkipGap))),
+        ("reopen-session", || {
+            store::set(Some(store::Bug::ReopenSession))
+        }),
+        ("metadata-at-once", || {
+            storage::set(Some(storage::Bug::MetadataAtOnce))
+        }),
+        ("older-of-two-segments", || {
+            storage::set(Some(storage::Bug::OlderOfTwoSegments))
         }),
     ]
 };

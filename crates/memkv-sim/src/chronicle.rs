@@ -4,13 +4,13 @@
 //! duplicates; what they did is judged against the specification in the end.
 //! Invariants: entries come in the order of their index, without gaps; an entry is read once.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use memkv_check::order;
 use memkv_raft::storage::LogId;
 use memkv_raft::store::{
-    DecodeError, Rejected, Reply, SessionId, Sink, Store, SystemOutcome, read_batch, read_system,
+    DecodeError, Refusal, Rejected, Reply, SessionId, Sink, Store, SystemOutcome, read_batch, read_system,
 };
 
 use crate::asked::Asked;
@@ -42,8 +42,10 @@ pub(crate) struct Chronicle {
     /// Index of the next entry.
     next: u64,
     entries: Vec<Entry>,
-    /// What was executed, so that nothing is twice.
-    executed: HashSet<(SessionId, u64)>,
+    /// By session: the last number that was executed.
+    executed: HashMap<SessionId, u64>,
+    /// Node and boot of every session that was opened.
+    opened: HashSet<(u64, u64)>,
     /// What it says of feature levels.
     pub(crate) raises: Raises,
     /// An entry could not be read. No node applies it or any after it.
@@ -102,6 +104,8 @@ impl Chronicle {
         }
         (0..effects.duplicates).for_each(|_| trace.count("duplicates answered from the session"));
         (0..effects.rejected).for_each(|_| trace.count("commands fenced off"));
+        (0..effects.gaps).for_each(|_| trace.count("groups refused for a gap"));
+        self.sessions(id, &effects.system, trace)?;
         let mut ran = Vec::new();
         let mut replies = effects.replies.into_iter();
         let mut reply = replies.next();
@@ -113,9 +117,10 @@ impl Chronicle {
                 continue;
             };
             reply = replies.next();
-            if !self.executed.insert((session, seq)) {
+            let last = self.executed.insert(session, seq).unwrap_or(0);
+            if seq != last + 1 {
                 return Err(format!(
-                    "{id:?}: number {seq} of session {session} runs again"
+                    "{id:?}: number {seq} of session {session} runs after number {last}"
                 ));
             }
             if !SILENT.contains(&&command.command[..]) {
@@ -133,6 +138,45 @@ impl Chronicle {
             seen_at: trace.micros(),
             ran,
         });
+        Ok(())
+    }
+
+    /// What became of the entry's system operations.
+    fn sessions(
+        &mut self,
+        id: LogId,
+        outcomes: &[SystemOutcome],
+        trace: &Trace,
+    ) -> Result<(), String> {
+        let opens =
+            |outcome: &&SystemOutcome| matches!(outcome, SystemOutcome::SessionOpened { .. });
+        let is_admission =
+            |outcome: &&SystemOutcome| matches!(outcome, SystemOutcome::NodeAdmitted { .. });
+        for outcome in outcomes {
+            match outcome {
+                SystemOutcome::SessionOpened { id: session } => {
+                    let Some(opened) = self.store.session(*session) else {
+                        continue;
+                    };
+                    let of = (opened.node(), opened.boot());
+                    if !self.opened.insert(of) {
+                        return Err(format!("{id:?} opens another session for {of:?}"));
+                    }
+                }
+                SystemOutcome::Refused {
+                    why: Refusal::BootNotHigher { .. },
+                } => trace.count("sessions asked for twice"),
+                // Two that ask for a session at once are as common.
+                SystemOutcome::Refused {
+                    why: Refusal::Retry,
+                } if outcomes.iter().any(|one| is_admission(&one))
+                    && !outcomes.iter().any(|one| opens(&one)) =>
+                {
+                    trace.count("admissions that need another id");
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -175,6 +219,7 @@ struct Effects {
     replies: Vec<(SessionId, u64, Reply)>,
     duplicates: u64,
     rejected: u64,
+    gaps: u64,
     system: Vec<SystemOutcome>,
     malformed: Option<DecodeError>,
 }
@@ -188,8 +233,11 @@ impl Sink for Effects {
         self.duplicates += 1;
     }
 
-    fn rejected(&mut self, _: SessionId, _: u64, count: u64, _: Rejected) {
-        self.rejected += count;
+    fn rejected(&mut self, _: SessionId, _: u64, count: u64, why: Rejected) {
+        match why {
+            Rejected::Gap { .. } => self.gaps += 1,
+            Rejected::UnknownSession => self.rejected += count,
+        }
     }
 
     fn system(&mut self, _: usize, outcome: &SystemOutcome) {

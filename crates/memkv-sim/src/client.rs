@@ -6,6 +6,7 @@
 //! time would stand still.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ const BACK_OFF_MS: (u64, u64) = (10, 200);
 /// Commands of the next feature level, out of 100.
 #[cfg(memkv_bugs)]
 const NEXT_LEVEL_PERCENT: u64 = 2;
+/// Floods of one run: each costs as much as seconds of other writes.
+const FLOODS: u64 = 4;
 /// Most writes that a client sends without waiting for the answers.
 const BURST: u64 = 4;
 
@@ -40,6 +43,8 @@ pub(crate) struct Workload {
     pub(crate) dice: Dice,
     /// Values are named by numbers that are never used twice.
     pub(crate) next_value: Dice,
+    /// How many floods may still come.
+    pub(crate) floods: AtomicU64,
     stop: watch::Sender<bool>,
 }
 
@@ -49,7 +54,7 @@ pub(crate) fn key_name(number: usize) -> String {
 }
 
 /// A value: its id in decimal, padded with dots.
-fn value_bytes(id: u64, len: u64) -> Bytes {
+pub(crate) fn value_bytes(id: u64, len: u64) -> Bytes {
     let mut text = id.to_string().into_bytes();
     text.resize(text.len().max(usize::try_from(len).unwrap_or(0)), b'.');
     text.into()
@@ -78,6 +83,7 @@ impl Workload {
             asked: Asked::new(clock),
             dice: Dice::new(seed, "clients"),
             next_value: Dice::new(seed, "values"),
+            floods: AtomicU64::new(FLOODS),
             stop: watch::Sender::new(false),
         })
     }
@@ -130,6 +136,9 @@ impl Workload {
         #[cfg(memkv_bugs)]
         if self.dice.below(100) < NEXT_LEVEL_PERCENT {
             return self.next_level(&node).await;
+        }
+        if swarm.floods && node.status().leader.is_none() && self.may_flood() {
+            return self.flood(process, home, &node).await;
         }
         if self.dice.below(100) < swarm.redis_percent {
             return self.redis(process, home, node).await;
@@ -294,6 +303,14 @@ fn settle_asking(asking: Asking, answer: &Result<store::Reply, RequestError>) {
     }
 }
 
+/// What clients of a run are answered fits into the session's cache many times over.
+pub(crate) fn check_kept(cluster: &Cluster, home: &str, detail: &str) {
+    if detail.contains("keep its reply") {
+        let seen = format!("{home}: {detail}");
+        cluster.violated("a reply is kept until its client has it", seen);
+    }
+}
+
 fn settle_write(
     cluster: &Cluster,
     process: u64,
@@ -313,7 +330,8 @@ fn settle_write(
             if matches!(error, RequestError::DiskFull | RequestError::DiskExhausted) {
                 cluster.trace.count("writes refused for lack of space");
             }
-            if let RequestError::Unknown { .. } = error {
+            if let RequestError::Unknown { detail } = &error {
+                check_kept(cluster, &home, detail);
                 cluster.trace.count("writes of unknown outcome");
                 in_flight.unknown();
             } else {

@@ -1,20 +1,25 @@
 //! What the simulator does to disks: power losses, errors, flipped bits.
 //! Never touches the bytes for which memkv promises nothing (see [`flip`]).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use memkv_raft::storage::disk::Disk;
 use memkv_raft::storage::disk::guard;
-use memkv_raft::storage::disk::sim::Op;
 pub(crate) use memkv_raft::storage::disk::sim::SimDisk;
+use memkv_raft::storage::disk::sim::{Op, Step};
 use memkv_raft::storage::{self, Layout, Options};
 
 use crate::dice::Dice;
 use crate::host::Death;
 use crate::trace::Trace;
+
+/// The names of a disk's files.
+type Names = BTreeMap<PathBuf, u64>;
 
 /// Directories of a node, below `/memkv`.
 const DIRECTORIES: [&str; 3] = ["/memkv/log", "/memkv/metadata", "/memkv/snapshot"];
@@ -44,6 +49,9 @@ pub(crate) fn after(disk: &SimDisk, death: Death, dice: &Dice, trace: &Trace) ->
     if after.names_lost > before.names_lost {
         trace.count("power losses that lost names");
     }
+    if has_twin_segments(&next) {
+        trace.count("power losses that left two segments of one index");
+    }
     Arc::new(next)
 }
 
@@ -55,6 +63,59 @@ pub(crate) fn fail_soon(disk: &SimDisk, operations: u64, with_error: bool, dice:
     } else {
         disk.crash_at_op(disk.op_count() + operations);
     }
+}
+
+/// Cuts the power at a step like this, after `skip` of them; `counter` counts that.
+pub(crate) fn crash_when(
+    disk: &SimDisk,
+    skip: u64,
+    (trace, counter): (Arc<Trace>, &'static str),
+    is_like: fn(Step, &Path, &Names) -> bool,
+) {
+    let left = AtomicU64::new(skip);
+    let strike = move |step: Step, path: &Path, names: &Names| {
+        let strikes = is_like(step, path, names) && left.fetch_sub(1, Ordering::Relaxed) == 0;
+        if strikes {
+            trace.count(counter);
+        }
+        strikes
+    };
+    disk.crash_when(Some(Arc::new(strike)));
+}
+
+/// Whether a step saves a vote or an identity.
+pub(crate) fn saves_metadata(step: Step, path: &Path, _: &Names) -> bool {
+    let is_metadata = path.to_string_lossy().contains("/metadata-");
+    is_metadata && matches!(step, Step::Write | Step::Sync)
+}
+
+/// Whether a step frees a segment while another one begins at the same index.
+pub(crate) fn frees_twin(step: Step, path: &Path, names: &Names) -> bool {
+    let Some(first) = first_index(path).filter(|_| matches!(step, Step::Rename | Step::Remove))
+    else {
+        return false;
+    };
+    let others = names.keys().filter(|name| *name != path);
+    others
+        .filter_map(|name| first_index(name))
+        .any(|other| other == first)
+}
+
+/// First index in the name of a segment, with its directory.
+fn first_index(path: &Path) -> Option<(&Path, &str)> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".log")?;
+    Some((path.parent()?, name.split_once('-')?.0))
+}
+
+/// Whether two segments begin at one index: the older was to go, and did not.
+fn has_twin_segments(disk: &SimDisk) -> bool {
+    let files = disk.files();
+    let firsts: Vec<_> = files
+        .iter()
+        .filter_map(|(path, _)| first_index(path))
+        .collect();
+    // In the order of their names.
+    firsts.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 /// Leaves this many bytes of free space, besides the reserve that the process holds. Without a
@@ -79,6 +140,7 @@ pub(crate) fn empty(disk: &SimDisk) {
 pub(crate) fn mend(disk: &SimDisk) {
     // Operations are counted from 1.
     disk.crash_at_op(0);
+    disk.crash_when(None);
     disk.fail_no_more();
     disk.slow_reads(Duration::ZERO);
     empty(disk);

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use memkv_raft::storage::LogId;
 use memkv_raft::store::Store;
 use memkv_raft::{Inspection, Node};
@@ -19,6 +20,7 @@ use crate::judge;
 use crate::one_cluster::OneCluster;
 use crate::settle::Rest;
 use crate::timing::Timing;
+use crate::witness::Witness;
 
 /// Entries that are looked at again after a log was cut; more than a leader has in flight.
 const TAIL: u64 = 64;
@@ -44,6 +46,7 @@ struct Seen {
     chronicle: Chronicle,
     timing: Timing,
     one_cluster: OneCluster,
+    witness: Witness,
 }
 
 #[derive(Default, Clone)]
@@ -64,6 +67,7 @@ struct SeenHost {
     /// There was a divergence alarm at the last look, and how often the store had been compared.
     alarm: bool,
     compared_rounds: u64,
+    answered_by_snapshot: u64,
 }
 
 pub(crate) type Verdict = Result<(), (&'static str, String)>;
@@ -145,7 +149,10 @@ impl Invariants {
                 verdict = fail("consensus never waits for a disk", seen);
             }
         }
-        for (slot, node) in cluster.live() {
+        let live = cluster.live();
+        let nodes: Vec<Inspection> = live.iter().filter_map(|(_, node)| node.inspect()).collect();
+        verdict = verdict.and_then(|()| declared(&nodes));
+        for (slot, node) in live {
             let process = cluster.hosts[slot].lock().generation;
             if let Some(now) = node.inspect() {
                 let status = node.status();
@@ -155,6 +162,7 @@ impl Invariants {
                         one.look(slot, process, &now, &status, cluster)
                     })
                     .and_then(|()| seen.node(slot, process, &now, cluster))
+                    .and_then(|()| seen.witness.look(slot, process, &now, cluster))
                     .and_then(|()| seen.machine(slot, &node, cluster))
                     .and_then(|()| seen.timing.look(slot, &now, cluster));
             }
@@ -163,6 +171,14 @@ impl Invariants {
         let followed = seen.chronicle.follow(&seen.committed, &cluster.trace);
         verdict = verdict.and_then(|()| followed.map_err(|why| ("the log is executed once", why)));
         verdict = verdict.and_then(|()| seen.levels(cluster));
+        if let Err((promise, what)) = verdict {
+            cluster.violated(promise, what);
+        }
+    }
+
+    /// A node sends a request, now.
+    pub(crate) fn sends(&self, from: usize, request: &Bytes, cluster: &Cluster) {
+        let verdict = self.0.lock().witness.sends(from, request, cluster);
         if let Err((promise, what)) = verdict {
             cluster.violated(promise, what);
         }
@@ -212,6 +228,10 @@ impl Seen {
             host.purged = purged;
             cluster.trace.count("logs compacted");
         }
+        let answered = now.answered_by_snapshot;
+        (host.answered_by_snapshot..answered)
+            .for_each(|_| cluster.trace.count("commands answered by a snapshot"));
+        host.answered_by_snapshot = answered;
         if now.voters.len() > 1 {
             cluster.trace.count("looks at a joint configuration");
         }
@@ -492,6 +512,30 @@ impl Seen {
             cluster.trace.count("deviations that a restart undid");
         }
     }
+}
+
+/// What a follower has heard from its leader to be committed, that leader counts in its reads.
+fn declared(nodes: &[Inspection]) -> Verdict {
+    for leader in nodes.iter().filter(|node| node.leads.is_some()) {
+        let counted = leader.told.max(leader.visible);
+        let vote = (leader.term, leader.voted_for);
+        let ahead = nodes.iter().find_map(|node| {
+            let committed = node.committed?;
+            let is_theirs = node.node_id != leader.node_id
+                && (node.term, node.voted_for) == vote
+                && (committed.term, committed.leader) == vote;
+            (is_theirs && committed.index > counted).then_some((node.node_id, committed))
+        });
+        if let Some((id, committed)) = ahead {
+            let seen = format!(
+                "node {id} knows {committed:?} to be committed, and node {} which leads in term {} \
+                 has told {} and applied {}",
+                leader.node_id, leader.term, leader.told, leader.visible
+            );
+            return fail("a commit is known before it is told", seen);
+        }
+    }
+    Ok(())
 }
 
 /// Notes that the cluster has given a lost host a new place.

@@ -33,6 +33,7 @@ pub mod swarm;
 mod timing;
 pub mod trace;
 mod translate;
+mod witness;
 
 pub use cluster::Violation;
 pub use run::{Options, Report, run};

@@ -66,6 +66,8 @@ struct Arguments {
 thread_local! {
     /// The seed that this thread runs, for the words of a panic.
     static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    /// What panicked first in this thread's seed: only the task ends that it happened in.
+    static PANIC: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
 }
 
 /// What all threads have found so far.
@@ -136,12 +138,13 @@ fn find_every_bug(seeds: u64) -> ExitCode {
     }
 }
 
-/// A panic in a node ends the whole process; it must say which seed it was.
+/// A panic must say which seed it was, and be found at its end.
 fn explain_panics() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         default(panic);
         let seed = SEED.get();
+        PANIC.with_borrow_mut(|first| first.get_or_insert_with(|| panic.to_string()).len());
         eprintln!(
             "VIOLATION seed {seed}: nothing ever panics\nreplay: cargo xtask sim --seed {seed}"
         );
@@ -180,6 +183,7 @@ fn run_one(arguments: &Arguments, seed: u64, total: &Mutex<Total>) -> bool {
     let duration = Duration::from_secs(arguments.seconds);
     let outcome = open_trace(arguments).and_then(|trace| run(seed, Options { duration, trace }));
     let took = cpu_time().saturating_sub(began);
+    let panic = PANIC.take();
     let report = match outcome {
         Ok(report) => report,
         Err(error) => {
@@ -202,6 +206,7 @@ fn run_one(arguments: &Arguments, seed: u64, total: &Mutex<Total>) -> bool {
         .violation
         .as_ref()
         .map(ToString::to_string)
+        .or_else(|| panic.map(|panic| format!("nothing ever panics: {panic}")))
         .or_else(twin);
     let mut total = total.lock();
     total.add(&report, took);

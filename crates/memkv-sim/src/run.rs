@@ -74,6 +74,12 @@ async fn whole_run(seed: u64, options: Options) -> Report {
     let swarm = Swarm::new(seed);
     trace.line(format_args!("seed {seed}: {swarm:?}"));
     let cluster = Cluster::new(seed, swarm.clone(), trace.clone());
+    let weak = Arc::downgrade(&cluster);
+    cluster.net.witness(Box::new(move |from, request| {
+        if let Some(cluster) = weak.upgrade() {
+            guard::allow(|| cluster.invariants.sends(from, request, &cluster));
+        }
+    }));
     let workload = Workload::new(cluster.clone());
     let looker = tokio::spawn(look(cluster.clone()));
     let operator = tokio::spawn(cluster.clone().operate());

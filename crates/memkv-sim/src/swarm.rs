@@ -55,6 +55,20 @@ pub enum Fault {
     Deviate,
     /// A node tells its peers of another store than it has, for a while.
     FalseReport,
+    /// The leader is slow to read what it must apply, which its followers have applied long since.
+    SlowLeader,
+    /// A process dies while it saves a vote or an identity.
+    CrashInMetadata,
+    /// A deposed leader dies while it frees what the others' log has replaced.
+    CrashInTruncation,
+    /// Two directories are emptied, and their nodes ask for new places at the same moment.
+    LoseTwo,
+    /// A member is replaced while the leader hears no majority.
+    ChangeAlone,
+    /// The leader is cut off, but for reads, while a change of membership is in its log.
+    ChangeUnsettled,
+    /// A follower gets no entries for a while, and hears the leader nevertheless.
+    CutEntries,
 }
 
 impl Fault {
@@ -84,19 +98,38 @@ impl Fault {
         (Fault::FalseReport, 1),
     ];
 
-    /// Whether it makes sense in a cluster of one.
-    fn fits_one(self) -> bool {
-        !matches!(
-            self,
+    /// Faults that aim at one moment, with their weight. They are drawn by dice of their own: what
+    /// else a seed means does not depend on them.
+    const AIMED: [(Fault, u64); 7] = [
+        (Fault::SlowLeader, 3),
+        (Fault::CrashInMetadata, 3),
+        (Fault::CrashInTruncation, 3),
+        (Fault::LoseTwo, 3),
+        (Fault::ChangeAlone, 2),
+        (Fault::ChangeUnsettled, 2),
+        (Fault::CutEntries, 3),
+    ];
+
+    /// Nodes that it takes.
+    fn least_nodes(self) -> usize {
+        match self {
             Fault::Partition
-                | Fault::Flap
-                | Fault::Storm
-                | Fault::CrashOnRequest
-                | Fault::OldDisk
-                | Fault::FalseStart
-                | Fault::Deviate
-                | Fault::FalseReport
-        )
+            | Fault::Flap
+            | Fault::Storm
+            | Fault::CrashOnRequest
+            | Fault::OldDisk
+            | Fault::FalseStart
+            | Fault::Deviate
+            | Fault::FalseReport
+            | Fault::SlowLeader => 2,
+            Fault::CrashInTruncation
+            | Fault::ChangeAlone
+            | Fault::ChangeUnsettled
+            | Fault::CutEntries => 3,
+            // Two are a minority.
+            Fault::LoseTwo => 5,
+            _ => 1,
+        }
     }
 }
 
@@ -121,6 +154,8 @@ pub struct Swarm {
     pub disk_us: u64,
     /// Client tasks.
     pub clients: usize,
+    /// Whether clients write more than one group of commands holds, while there is no leader.
+    pub floods: bool,
     /// Keys that they use.
     pub keys: usize,
     /// Mean pause of a client between two operations.
@@ -156,25 +191,37 @@ impl Swarm {
     /// The run that `seed` means.
     pub fn new(seed: u64) -> Self {
         let dice = Dice::new(seed, "swarm");
+        let aim = Dice::new(seed, "aimed faults");
         // Three and five are what people run, and what most faults need.
         let nodes = *dice.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5]);
         let mut faults: Vec<(Fault, u64)> = Fault::ALL
             .into_iter()
-            .filter(|(fault, _)| nodes > 1 || fault.fits_one())
+            .filter(|(fault, _)| nodes >= fault.least_nodes())
             .filter(|_| dice.chance(40 * PERCENT))
             .collect();
         if dice.chance(3 * PERCENT) {
             faults.clear();
+        } else {
+            let fits = |(fault, _): &(Fault, u64)| nodes >= fault.least_nodes();
+            let aimed = Fault::AIMED.into_iter().filter(fits);
+            faults.extend(aimed.filter(|_| aim.chance(20 * PERCENT)));
         }
         let value_bytes = *dice.pick(&[16, 16, 256, 256, 4_096, 4_096, 16_384, 65_536]);
         // Much data costs much time; a few large values show as much as many.
         let is_bulky = value_bytes > 4_096;
+        let has = |wanted| faults.iter().any(|(fault, _)| *fault == wanted);
+        // What is in memory is never slow.
+        let slow_leader = has(Fault::SlowLeader);
+        // Whoever has missed some entries then needs a snapshot.
+        let cut_entries = has(Fault::CutEntries);
+        let floods = !faults.is_empty() && aim.chance(20 * PERCENT);
         Self {
             nodes,
             faults,
             fault_every: dice.millis(300, 3_000),
             early_faults: dice.chance(30 * PERCENT),
             weather: weather(&dice),
+            floods,
             disk_us: *dice.pick(&[100, 500, 2_000, 8_000]),
             clients: *dice.pick(&[2, 4, 8]),
             keys: *dice.pick(&[1, 3, 3, 8, 8, 24]),
@@ -182,16 +229,22 @@ impl Swarm {
             reads_percent: *dice.pick(&[20, 50, 80]),
             value_bytes,
             max_log_size: 64 * 1024,
-            max_log_count: *dice.pick(&[1, 2, 4]),
+            max_log_count: match *dice.pick(&[1, 2, 4]) {
+                _ if cut_entries => 1,
+                count => count,
+            },
             snapshot_growth_percent: *dice.pick(if is_bulky { &[50] } else { &[0, 50] }),
             replace_after: dice.millis(2_000, 3_000),
             final_power_loss: dice.chance(40 * PERCENT),
             redis_percent: *dice.pick(&[0, 40, 40, 80]),
-            log_cache_bytes: *dice.pick(&[4 << 20, 64 << 10, 0]),
             old_builds_percent: *dice.pick(&[0, 50, 100, 100]),
             raise_level_after: *dice.pick(&[0, 500, 4_000].map(Duration::from_millis)),
             wrong_lists: dice.chance(20 * PERCENT) && nodes > 1,
             lists_stay_wrong: dice.chance(20 * PERCENT),
+            log_cache_bytes: match *dice.pick(&[4 << 20, 64 << 10, 0]) {
+                _ if slow_leader => 0,
+                bytes => bytes,
+            },
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::cluster::{Loss, name};
 use crate::disk;
 use crate::host::Death;
 use crate::levels::OLD;
+use crate::net::Shape;
 
 /// Most free space on a full disk, in bytes.
 const FULL_DISK_BYTES: u64 = 256 * 1024;
@@ -21,6 +22,8 @@ const OLD_DISK_PATIENCE: Duration = Duration::from_secs(5);
 const SLOWEST: u32 = 50;
 /// Longest time of one read.
 pub(crate) const SLOWEST_READ: Duration = Duration::from_secs(1);
+/// Steps in which metadata is saved: each copy is written and synced.
+const METADATA_STEPS: u64 = 4;
 /// Most disk operations before a death inside them.
 const DISK_OPERATIONS: u64 = 40;
 
@@ -60,14 +63,14 @@ impl Nemesis {
 
     /// What is not in memory takes up to a second to come. A restart before that makes sure that little
     /// of the log is.
-    pub(super) fn slow_reads(&self, slot: usize) {
+    pub(super) fn slow_reads(&self, slot: usize, anew: bool) {
         self.cluster.trace.count("spells of slow reads");
         let lasts = self.dice.millis(1_000, 8_000);
         self.note(&format!(
             "{}'s disk is slow to read for {lasts:?}",
             name(slot)
         ));
-        if self.dice.coin() {
+        if anew {
             self.crash(slot, "to read its log anew");
         }
         let disk = self.cluster.hosts[slot].lock().disk.clone();
@@ -216,5 +219,49 @@ impl Nemesis {
                 disk::empty(&cluster.hosts[slot].lock().disk);
             }
         });
+    }
+
+    /// The next vote or identity that a node saves is the last thing that it does: both copies of its
+    /// metadata may be torn then, if anything is wrong.
+    pub(super) fn crash_in_metadata(&self, slot: usize) {
+        self.note("power goes while metadata is saved");
+        for slot in 0..self.cluster.nodes() {
+            if self.dice.coin() {
+                continue;
+            }
+            let mut host = self.cluster.hosts[slot].lock();
+            host.excused = true;
+            let counted = (
+                self.cluster.trace.clone(),
+                "power losses inside the metadata",
+            );
+            let skip = self.dice.below(METADATA_STEPS);
+            disk::crash_when(&host.disk, skip, counted, disk::saves_metadata);
+        }
+        // Then there are votes to save.
+        self.crash(self.cluster.leader().unwrap_or(slot), "so that others vote");
+    }
+
+    /// The leader is left alone with what it has proposed, so that its end of the log gives way to the
+    /// others'. Whichever node then puts a segment in another one's place dies between the two steps
+    /// of that.
+    pub(super) async fn crash_in_truncation(&self) {
+        let Some(leader) = self.cluster.leader() else {
+            return;
+        };
+        self.note(&format!("{} will lose its end", name(leader)));
+        for host in &self.cluster.hosts {
+            let mut host = host.lock();
+            host.excused = true;
+            let counted = (
+                self.cluster.trace.clone(),
+                "power losses between two segments",
+            );
+            disk::crash_when(&host.disk, 0, counted, disk::frees_twin);
+        }
+        let alone = Shape::Isolated.draw(self.cluster.nodes(), leader, &self.dice);
+        self.cluster.net.cut(alone);
+        tokio::time::sleep(self.dice.millis(1_000, 2_500)).await;
+        self.cluster.net.heal();
     }
 }

@@ -71,4 +71,18 @@ impl Nemesis {
             cluster.net.set_weather(fair);
         });
     }
+
+    /// A follower gets no entries, and hears its leader: it asks for no votes, hands on its clients'
+    /// commands, and learns from a snapshot what became of them.
+    pub(super) fn cut_entries(&mut self, slot: usize) {
+        let Some(leader) = self.cluster.leader().filter(|leader| *leader != slot) else {
+            return;
+        };
+        self.cluster.trace.count("followers without entries");
+        self.note(&format!("no entries for {}", name(slot)));
+        let mut cuts = Cuts::none(self.cluster.nodes());
+        cuts.set(leader, slot, true);
+        self.cluster.net.cut(cuts.only(Lane::Append));
+        self.heal_later(self.dice.millis(1_200, 2_800));
+    }
 }

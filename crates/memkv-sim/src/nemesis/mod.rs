@@ -9,6 +9,7 @@ pub(crate) mod disks;
 mod false_start;
 mod forming;
 mod links;
+mod members;
 pub(crate) mod stores;
 
 use std::sync::Arc;
@@ -144,7 +145,19 @@ impl Nemesis {
             Fault::Clock => self.clock(slot),
             Fault::FullDisk => self.full_disks(slot),
             Fault::OldDisk => self.old_disk(slot).await,
-            Fault::SlowReads => self.slow_reads(slot),
+            Fault::SlowReads => self.slow_reads(slot, self.dice.coin()),
+            Fault::SlowLeader => {
+                if let Some(leader) = self.cluster.leader() {
+                    self.cluster.trace.count("leaders slow to apply");
+                    self.slow_reads(leader, false);
+                }
+            }
+            Fault::CrashInMetadata => self.crash_in_metadata(slot),
+            Fault::CrashInTruncation => self.crash_in_truncation().await,
+            Fault::LoseTwo => self.lose_two().await,
+            Fault::ChangeAlone => self.change_alone(slot).await,
+            Fault::ChangeUnsettled => self.change_unsettled(slot).await,
+            Fault::CutEntries => self.cut_entries(slot),
             Fault::FalseStart => self.false_start(slot).await,
             // Builds change in clusters that serve.
             Fault::Upgrade if self.formed => self.upgrade(slot),

@@ -11,7 +11,7 @@ mod partition;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,6 +60,9 @@ pub struct Port {
 /// Told of every delivery: sender, receiver and kind of request. Whether it wants more.
 pub type Observer = Box<dyn FnMut(usize, usize, &'static str) -> bool + Send>;
 
+/// Told of every request that a process sends: sender, and the request.
+pub type Witness = Box<dyn Fn(usize, &Bytes) + Send + Sync>;
+
 /// The network of one run.
 pub struct Net {
     shared: Arc<Shared>,
@@ -73,6 +76,7 @@ pub(crate) struct Shared {
     /// Changes whenever links do.
     links: watch::Sender<u64>,
     observers: Mutex<Vec<Observer>>,
+    witness: OnceLock<Witness>,
 }
 
 struct State {
@@ -107,6 +111,7 @@ impl Net {
             state: Mutex::new(state),
             links: watch::Sender::new(0),
             observers: Mutex::default(),
+            witness: OnceLock::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -116,6 +121,12 @@ impl Net {
     /// Watches deliveries.
     pub fn observe(&self, observer: Observer) {
         self.shared.observers.lock().push(observer);
+    }
+
+    /// Tells of every request from now on, at the moment in which it is sent. There is one witness.
+    pub fn witness(&self, witness: Witness) {
+        // A second one has no effect.
+        let _ = self.shared.witness.set(witness);
     }
 
     /// Nobody watches any more.
@@ -272,6 +283,9 @@ impl Transport for Link {
             return Box::pin(async move { Err(CallError::Unreachable(why)) });
         };
         let request = request.into_bytes();
+        if let Some(witness) = self.shared.witness.get() {
+            witness(self.from, &request);
+        }
         let (answer, response) = oneshot::channel();
         let message = Message {
             generation: self.generation,

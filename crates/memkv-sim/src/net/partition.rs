@@ -10,9 +10,16 @@ use crate::dice::Dice;
 pub struct Cuts {
     nodes: usize,
     cut: Vec<bool>,
-    /// A lane that goes on as if nothing was cut: each is a connection of its own, and one may get
-    /// through while the others wait for their next attempt.
-    spared: Option<Lane>,
+    lanes: Lanes,
+}
+
+/// Which lanes the cuts stop: each is a connection of its own, and one may get through while the
+/// others wait for their next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lanes {
+    All,
+    AllBut(Lane),
+    Only(Lane),
 }
 
 impl Cuts {
@@ -21,20 +28,32 @@ impl Cuts {
         Self {
             nodes,
             cut: vec![false; nodes * nodes],
-            spared: None,
+            lanes: Lanes::All,
         }
     }
 
     /// The same cuts, but for one lane.
     #[must_use]
     pub fn sparing(mut self, lane: Lane) -> Self {
-        self.spared = Some(lane);
+        self.lanes = Lanes::AllBut(lane);
+        self
+    }
+
+    /// The same cuts, of one lane only.
+    #[must_use]
+    pub fn only(mut self, lane: Lane) -> Self {
+        self.lanes = Lanes::Only(lane);
         self
     }
 
     /// Whether what `from` sends on a lane does not arrive at `to`.
     pub fn stops(&self, from: usize, to: usize, lane: Lane) -> bool {
-        self.spared != Some(lane) && self.is_cut(from, to)
+        let is_concerned = match self.lanes {
+            Lanes::All => true,
+            Lanes::AllBut(spared) => spared != lane,
+            Lanes::Only(cut) => cut == lane,
+        };
+        is_concerned && self.is_cut(from, to)
     }
 
     /// Whether the link that leads from `from` to `to` is cut.
@@ -47,7 +66,8 @@ impl Cuts {
         self.cut[from * self.nodes + to] = cut;
     }
 
-    fn cut_both(&mut self, a: usize, b: usize) {
+    /// Cuts a link in both directions.
+    pub fn cut_both(&mut self, a: usize, b: usize) {
         self.set(a, b, true);
         self.set(b, a, true);
     }
@@ -186,6 +206,8 @@ mod tests {
         }
         let spares = Shape::Isolated.draw(3, 0, &dice).sparing(Lane::Read);
         assert!(spares.stops(0, 1, Lane::Append) && !spares.stops(0, 1, Lane::Read));
+        let only = Shape::Isolated.draw(3, 0, &dice).only(Lane::Append);
+        assert!(only.stops(0, 1, Lane::Append) && !only.stops(0, 1, Lane::Control));
         assert_eq!(count(&Shape::Ring.draw(5, 0, &dice)), 10);
         assert_eq!(count(&Cuts::none(5)), 0);
     }
