@@ -3,7 +3,7 @@
 
 /// A bug's name on the command line, and how it is switched on.
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 33] = {
+const BUGS: [(&str, fn()); 30] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
     [
         ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
@@ -73,21 +73,14 @@ const BUGS: [(&str, fn()); 33] = {
         ("declare-commit-late", || {
             raft::set(Some(raft::Bug::DeclareCommitLate))
         }),
-        ("acknowledge-too-much", || {
-            raft::set(Some(raft::Bug::AcknowledgeTooMuch))
-        }),
         ("admit-known-id", || {
             store::set(Some(store::Bug::AdmitKnownId))
         }),
-        ("skip-gap", || store::set(Some(store::Bug::SkipGap))),
         ("reopen-session", || {
             store::set(Some(store::Bug::ReopenSession))
         }),
         ("metadata-at-once", || {
             storage::set(Some(storage::Bug::MetadataAtOnce))
-        }),
-        ("older-of-two-segments", || {
-            storage::set(Some(storage::Bug::OlderOfTwoSegments))
         }),
     ]
 };

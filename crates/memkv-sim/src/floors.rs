@@ -80,7 +80,6 @@ const FLOORS: &[(&str, u64)] = &[
     ("founders emptied before the first leader", 7),
     ("founders that died before the first leader", 13),
     ("full disks", 260),
-    ("groups refused for a gap", 5),
     ("leader crashes", 310),
     ("leaders made to deviate", 30),
     ("leaders slow to apply", 160),
