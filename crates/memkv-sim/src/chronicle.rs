@@ -10,7 +10,8 @@ use bytes::Bytes;
 use memkv_check::order;
 use memkv_raft::storage::LogId;
 use memkv_raft::store::{
-    DecodeError, Refusal, Rejected, Reply, SessionId, Sink, Store, SystemOutcome, read_batch, read_system,
+    DecodeError, Refusal, Rejected, Reply, SessionId, Sink, Store, SystemOutcome, read_batch,
+    read_system,
 };
 
 use crate::asked::Asked;

@@ -40,7 +40,10 @@ const FLOORS: &[(&str, u64)] = &[
     ("commands of unknown outcome", 1_100),
     ("commands", 55_000),
     ("comparisons of stores", 40_000),
-    ("confirmations asked for while a newcomer has no vote", 1_500),
+    (
+        "confirmations asked for while a newcomer has no vote",
+        1_500,
+    ),
     ("crashes at Append", 75),
     ("crashes at Hello", 140),
     ("crashes at Join", 30),

@@ -12,7 +12,7 @@ use memkv_storage::disk::sim::SimDisk;
 use memkv_storage::{Done, HardState, LogId, Options, Record, SnapshotMeta};
 
 /// A deterministic generator (xorshift64*, Vigna 2016).
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     fn below(&mut self, bound: u64) -> u64 {
@@ -25,7 +25,7 @@ impl Random {
 
 /// What the data directory must hold after some calls.
 #[derive(Clone, Default)]
-pub struct State {
+pub(crate) struct State {
     /// Index of the first record; everything before is purged or was never there.
     first: u64,
     records: Vec<Record>,
@@ -53,7 +53,7 @@ impl State {
 }
 
 /// A node, and the states after each call made so far.
-pub struct Run {
+pub(crate) struct Run {
     pub disk: SimDisk,
     random: Random,
     states: Vec<State>,
@@ -67,7 +67,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn new(seed: u64, disk: SimDisk) -> Self {
+    pub(crate) fn new(seed: u64, disk: SimDisk) -> Self {
         Self {
             disk,
             random: Random(seed * 2 + 1),
@@ -99,7 +99,7 @@ impl Run {
     }
 
     /// Runs the script until its end or the power cut.
-    pub fn run(&mut self, options: &Options, steps: usize) {
+    pub(crate) fn run(&mut self, options: &Options, steps: usize) {
         let mut step = 0;
         while step < steps {
             let Ok(mut node) = Node::open(Arc::new(self.disk.clone()), options.clone()) else {
@@ -250,7 +250,7 @@ impl Run {
     }
 
     /// Opens the directory as a crash left it, and holds it against the calls. Returns the node.
-    pub fn check(&self, disk: &SimDisk, options: &Options) -> Node {
+    pub(crate) fn check(&self, disk: &SimDisk, options: &Options) -> Node {
         let node = match Node::open(Arc::new(disk.clone()), options.clone()) {
             Ok(node) => node,
             Err(error) => panic!("recovery failed: {error}"),
@@ -324,7 +324,7 @@ impl Run {
 }
 
 /// Goes on after a recovery: what was found is durable, and the log takes more.
-pub fn go_on(mut node: Node, disk: &SimDisk, seed: u64, options: &Options) {
+pub(crate) fn go_on(mut node: Node, disk: &SimDisk, seed: u64, options: &Options) {
     let found = node.all();
     let last = node.opened.log.last();
     drop(node);
@@ -341,7 +341,7 @@ pub fn go_on(mut node: Node, disk: &SimDisk, seed: u64, options: &Options) {
 
 /// Runs a script with the power cut at each of its operations, and checks what is found so many times:
 /// how many states that were, and in how many a tail was cut.
-pub fn enumerate(seed: u64, steps: usize, crashes: u64) -> (u64, u64) {
+pub(crate) fn enumerate(seed: u64, steps: usize, crashes: u64) -> (u64, u64) {
     let options = options();
     let mut whole = Run::new(seed, SimDisk::new(seed));
     whole.run(&options, steps);
