@@ -138,7 +138,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("two nodes lost together", 50),
     ("upgrades", 140),
     ("wipes", 260),
-    ("writes not executed", 1_700),
+    ("writes not executed", 1_000),
     ("writes of unknown outcome", 2_700),
     ("writes refused for lack of space", 1_000),
     ("writes", 130_000),
