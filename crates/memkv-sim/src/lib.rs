@@ -17,6 +17,7 @@ mod client;
 pub mod cluster;
 mod dice;
 mod disk;
+mod flood;
 pub mod floors;
 mod host;
 mod invariants;

@@ -4,16 +4,15 @@
 //! Like the plain clients they never retry and never spin. Invariants: whatever runs, the accounts
 //! together hold what they were opened with, and keys that are only written together are alike.
 
-use std::sync::atomic::Ordering;
-
 use memkv_check::space::{Answer, Command, Expiry, Guard, Holds, If, Query, Step};
 use memkv_raft::store::{self, Seen, Store};
 use memkv_raft::{Node, RequestError};
 use tokio::time::error::Elapsed;
 
 use crate::asked::Asking;
-use crate::client::{Workload, check_kept, value_bytes};
+use crate::client::{Workload, check_kept};
 use crate::cluster::name;
+use crate::flood;
 use crate::translate;
 
 const COUNTERS: usize = 3;
@@ -26,11 +25,6 @@ const MORTALS: usize = 6;
 const MANY: usize = 24;
 /// The most that a read of several keys looks at in one piece.
 const PIECE: usize = 3;
-/// Keys of floods.
-const FLOODED: usize = 3;
-/// Commands of a flood, and their largest value: some groups of commands together.
-const FLOOD: u64 = 64;
-const FLOOD_BYTES: u64 = 64 * 1024;
 /// What strings are renamed to.
 const RENAMED: &str = "renamed";
 /// What an account is opened with.
@@ -58,7 +52,7 @@ pub(crate) fn all_keys() -> Vec<String> {
         ("string", STRINGS),
         ("mortal", MORTALS),
         ("many", MANY),
-        ("flooded", FLOODED),
+        ("flooded", flood::FLOODED),
     ];
     kinds
         .into_iter()
@@ -67,7 +61,7 @@ pub(crate) fn all_keys() -> Vec<String> {
         .collect()
 }
 
-fn set(key: String, value: String) -> Command {
+pub(crate) fn set(key: String, value: String) -> Command {
     Command::Set {
         key,
         value,
@@ -78,7 +72,7 @@ fn set(key: String, value: String) -> Command {
 }
 
 impl Workload {
-    fn key(&self, kind: &str, count: usize) -> String {
+    pub(crate) fn key(&self, kind: &str, count: usize) -> String {
         format!("{kind}{}", self.dice.index(count))
     }
 
@@ -111,33 +105,6 @@ impl Workload {
             _ => return self.look(process, home, &node).await,
         };
         self.ask(process, home, &node, command).await.is_some()
-    }
-
-    /// Whether there may be one more flood; if so, there is.
-    pub(crate) fn may_flood(&self) -> bool {
-        let less = |left: u64| left.checked_sub(1);
-        self.floods
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
-            .is_ok()
-    }
-
-    /// Writes more at once than one group of commands holds; whether any of it was answered.
-    pub(crate) async fn flood(&self, process: u64, home: usize, node: &Node) -> bool {
-        self.cluster.trace.count("floods");
-        let commands: Vec<_> = (0..FLOOD)
-            .map(|_| {
-                let (key, id) = (self.key("flooded", FLOODED), self.next_value.next() >> 32);
-                let value = value_bytes(id, self.dice.below(FLOOD_BYTES));
-                let asked = set(key.clone(), id.to_string());
-                let sent = store::Command::Set {
-                    key: key.into(),
-                    value,
-                };
-                self.send(process, home, node, asked, &sent)
-            })
-            .collect();
-        let answers = futures_util::future::join_all(commands).await;
-        answers.iter().any(Option::is_some)
     }
 
     fn string_command(&self) -> Command {
@@ -540,7 +507,7 @@ impl Workload {
     }
 
     /// Sends `sent`, which is `command` in the store's words, at once; resolves to its answer.
-    fn send(
+    pub(crate) fn send(
         &self,
         process: u64,
         home: usize,
