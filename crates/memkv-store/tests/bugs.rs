@@ -33,7 +33,11 @@ fn revision_after_resending() -> u64 {
 fn revision_after_a_gap() -> u64 {
     let mut store = Store::new();
     let mut builder = BatchBuilder::new(0);
-    builder.system(&SystemOp::OpenSession { node: 1, boot: 1 });
+    builder.system(&SystemOp::OpenSession {
+        node: 1,
+        boot: 1,
+        highest: 1,
+    });
     let key = Bytes::from_static(b"key");
     let command = Command::Del {
         keys: vec![key.clone()],

@@ -1,0 +1,161 @@
+//! Two builds that differ in the feature level that they know: the one that people run, and the one
+//! with the deliberate bugs, which knows one level more and which `cargo xtask test` builds and names
+//! in `MEMKV_BUGS_BIN_DIR`. And entries of the log that no build can read.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use memkv_tests::{Cluster, Http, Node, Resp, eventually};
+use serde_json::json;
+
+/// Longer than a start and an election take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A member is replaced once it was silent for 10 s; then it must catch up.
+const REPLACED_LIMIT: Duration = Duration::from_secs(60);
+
+/// The build that knows one level more, on a node's directory.
+fn newer(node: &Node) -> Command {
+    let dir = std::env::var_os("MEMKV_BUGS_BIN_DIR").map(PathBuf::from);
+    let server = dir.unwrap_or_default().join("memkv_server");
+    assert!(
+        server.is_file(),
+        "MEMKV_BUGS_BIN_DIR names no server with the deliberate bugs: use `cargo xtask test`"
+    );
+    let mut command = Command::new(server);
+    command.args(["alone", &node.addr]).current_dir(&node.dir);
+    command
+}
+
+/// Orders the newer build to do something once.
+fn order(node: &Node, what: &str) {
+    let path = format!("/deliberate-panic/{what}");
+    let ordered = Http::once(&node.addr, "GET", &path, b"").unwrap();
+    assert_eq!(ordered.status, 200, "{what}");
+}
+
+/// What a client is told whose command belongs to the next level.
+fn command_of_next_level(node: &Node) -> String {
+    let mut client = Resp::connect(&node.addr).unwrap();
+    order(node, "next-level");
+    let answer = client.call(&["SET", "next", "level"]).unwrap();
+    String::from_utf8_lossy(answer.text()).into_owned()
+}
+
+fn level(node: &Node) -> Option<u64> {
+    node.status()?["feature_level"].as_u64()
+}
+
+/// Waits until a node ends by itself, with exit code 1 and all these words; gives the line with them.
+#[track_caller]
+fn ends(node: &mut Node, words: &[&str]) -> String {
+    let status = node.process().wait_end(LIMIT);
+    let output = node.process().output();
+    assert_eq!(status.code(), Some(1), "{output}");
+    node.kill();
+    let mut last_words = output.lines().filter(|line| line.starts_with("error: "));
+    let said = |line: &&str| words.iter().all(|word| line.contains(word));
+    let line = last_words.rfind(said);
+    line.unwrap_or_else(|| panic!("says {words:?}:\n{output}"))
+        .to_owned()
+}
+
+#[test]
+fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_build() {
+    let at_once = json!({ "raise_feature_level_after_s": 0 });
+    let mut cluster = Cluster::configured_with(3, &at_once);
+    cluster.start_all();
+    for place in 0..3 {
+        let node = &mut cluster.nodes[place];
+        assert_eq!(level(node), Some(1));
+        node.terminate();
+        let command = newer(node);
+        node.start_with(command);
+        node.wait_serving();
+        if place == 2 {
+            break;
+        }
+        // Both builds serve, on what both know.
+        let behind = cluster.nodes[2].id.clone();
+        let told = command_of_next_level(&cluster.nodes[place]);
+        for part in ["needs feature level 2", "level 1", &behind] {
+            assert!(told.contains(part), "{told}");
+        }
+        let key = format!("while-{place}");
+        let written = cluster.nodes[2].seed().set(&key, "both").unwrap();
+        assert_eq!(written.status, "ok");
+        let read = cluster.nodes[place].seed().get(&key).unwrap();
+        assert_eq!(read.value.as_deref(), Some("both"));
+    }
+    for node in &cluster.nodes {
+        eventually("the level is raised", LIMIT, || {
+            (level(node) == Some(2)).then_some(())
+        });
+    }
+    assert_eq!(command_of_next_level(&cluster.nodes[1]), "OK");
+    let status = cluster.nodes[1].status().unwrap();
+    let announced = status["members"].as_array().unwrap().iter();
+    let announced: Vec<_> = announced
+        .map(|member| member["highest_feature_level"].as_u64())
+        .collect();
+    assert_eq!(announced, [Some(2); 3]);
+
+    // The older build refuses, each time with the same words.
+    let node = &mut cluster.nodes[0];
+    node.terminate();
+    let words = [
+        "feature level 2",
+        "up to 1",
+        "the version that the other nodes run",
+    ];
+    let lines = [(); 2].map(|()| {
+        node.start();
+        ends(node, &words)
+    });
+    assert_eq!(lines[0], lines[1]);
+    // On an empty directory it is not admitted, and says why.
+    node.wipe();
+    node.start();
+    eventually("it says why it cannot join", LIMIT, || {
+        let status = node.status()?;
+        let message = status["message"].as_str()?;
+        let said = ["feature level 2", "up to 1"]
+            .iter()
+            .all(|word| message.contains(word));
+        (status["phase"] == "joining" && said).then_some(())
+    });
+    node.kill();
+    let command = newer(node);
+    node.start_with(command);
+    eventually("the newer build is admitted", REPLACED_LIMIT, || {
+        (node.status()?["phase"] == "serving").then_some(())
+    });
+    let read = node.seed().get("while-1").unwrap();
+    assert_eq!(read.value.as_deref(), Some("both"));
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_stops_the_node_with_the_same_words_at_each_start() {
+    // The older build must be able to run on this directory, too.
+    let held_back = json!({ "max_feature_level": 1 });
+    let mut cluster = Cluster::configured_with(1, &held_back);
+    let node = &mut cluster.nodes[0];
+    let command = newer(node);
+    node.start_with(command);
+    node.wait_serving();
+    assert_eq!(level(node), Some(1));
+    assert_eq!(node.seed().set("kept", "yes").unwrap().status, "ok");
+    order(node, "unreadable");
+    // It is never answered: the entry that holds it cannot be applied.
+    drop(node.seed().set("other", "lost"));
+    let words = ["log entry", "cannot be read", "newer version"];
+    let first = ends(node, &words);
+    // With either build, and the last time as the first.
+    for command in [node.command(), newer(node), node.command()] {
+        node.start_with(command);
+        assert_eq!(ends(node, &words), first);
+    }
+}
