@@ -12,6 +12,7 @@
     reason = "a test harness: what fails here must fail the test, loudly"
 )]
 
+mod bugs;
 mod cluster;
 mod data;
 pub mod differential;
@@ -32,6 +33,7 @@ mod setting;
 mod wait;
 mod wall_clock;
 
+pub use bugs::{command_with_bugs, order};
 pub use cluster::{Cluster, Node};
 pub use data::{files_in, first_index, flip_bit, newest_snapshot, write_secret};
 pub use http::{Http, Response};

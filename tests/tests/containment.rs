@@ -5,11 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Http, Node, Resp, eventually};
+use memkv_tests::{Cluster, Http, Node, Resp, command_with_bugs, eventually, order};
 
 /// Longer than a start and an election take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -19,14 +17,7 @@ const SIGABRT: i32 = 6;
 
 /// Starts a node with the deliberate bugs, and waits until it serves.
 fn serve(node: &mut Node) {
-    let dir = std::env::var_os("MEMKV_BUGS_BIN_DIR").map(PathBuf::from);
-    let server = dir.unwrap_or_default().join("memkv_server");
-    assert!(
-        server.is_file(),
-        "MEMKV_BUGS_BIN_DIR names no server with the deliberate bugs: use `cargo xtask test`"
-    );
-    let mut command = Command::new(server);
-    command.args(["alone", &node.addr]).current_dir(&node.dir);
+    let command = command_with_bugs(node);
     node.start_with(command);
     node.wait_serving();
 }
@@ -35,13 +26,6 @@ fn start() -> Cluster {
     let mut cluster = Cluster::configured(1);
     serve(&mut cluster.nodes[0]);
     cluster
-}
-
-/// Orders a panic at a place.
-fn order(addr: &str, place: &str) {
-    let path = format!("/deliberate-panic/{place}");
-    let ordered = Http::once(addr, "GET", &path, b"").unwrap();
-    assert_eq!(ordered.status, 200, "{place}");
 }
 
 /// A number of the node's metrics.
@@ -79,10 +63,10 @@ fn a_panic_in_a_clients_connection_costs_that_connection() {
         let open = metric(&addr, "memkv_connections ");
         if name == "request" {
             let mut http = Http::connect(&addr).unwrap();
-            order(&addr, name);
+            order(&addr, &format!("/deliberate-panic/{name}"));
             assert!(http.request("GET", "/livez", &[], b"").is_err(), "closed");
         } else {
-            order(&addr, name);
+            order(&addr, &format!("/deliberate-panic/{name}"));
             assert!(
                 client.call(&["GET", "k"]).is_err(),
                 "the connection was closed"
@@ -126,7 +110,7 @@ fn a_panic_anywhere_else_ends_the_process() {
         let mut client = Resp::connect(&addr).unwrap();
         let kept = client.call(&["SET", "k", "acknowledged"]).unwrap();
         assert_eq!(kept.text(), b"OK");
-        order(&addr, name);
+        order(&addr, &format!("/deliberate-panic/{name}"));
         if name == "peer" {
             let mut http = Http::connect(&addr).unwrap();
             let head = format!(

@@ -5,39 +5,23 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Http, eventually};
+use memkv_tests::{Cluster, Http, command_with_bugs, eventually, order};
 
 /// Longer than a start, an election and a replacement take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn start(size: usize) -> Cluster {
-    let dir = std::env::var_os("MEMKV_BUGS_BIN_DIR").map(PathBuf::from);
-    let server = dir.unwrap_or_default().join("memkv_server");
-    assert!(
-        server.is_file(),
-        "MEMKV_BUGS_BIN_DIR names no server with the deliberate bugs: use `cargo xtask test`"
-    );
     let mut cluster = Cluster::configured(size);
     for node in &mut cluster.nodes {
-        let mut command = Command::new(&server);
-        command.args(["alone", &node.addr]).current_dir(&node.dir);
+        let command = command_with_bugs(node);
         node.start_with(command);
     }
     for node in &mut cluster.nodes {
         node.wait_serving();
     }
     cluster
-}
-
-/// Orders a difference at a node.
-fn order(addr: &str, what: &str) {
-    let path = format!("/deliberate-difference/{what}");
-    let ordered = Http::once(addr, "GET", &path, b"").unwrap();
-    assert_eq!(ordered.status, 200, "{what}");
 }
 
 fn put(addr: &str, key: &str) -> Option<()> {
@@ -75,7 +59,8 @@ fn a_store_that_differs_from_a_majority_is_set_aside_and_its_node_replaced() {
         let id =
             |cluster: &Cluster, place: usize| cluster.nodes[place].status()?["node_id"].as_u64();
         let before: Vec<u64> = (0..3).map(|place| id(&cluster, place).unwrap()).collect();
-        order(&cluster.nodes[wrong].addr, what);
+        let path = format!("/deliberate-difference/{what}");
+        order(&cluster.nodes[wrong].addr, &path);
         eventually("a write is taken", LIMIT, || put(&other, what));
         eventually("the node was replaced", LIMIT, || {
             let status = cluster.nodes[wrong].status()?;
@@ -105,7 +90,7 @@ fn a_store_that_differs_from_a_majority_is_set_aside_and_its_node_replaced() {
 #[test]
 fn without_a_majority_there_is_an_alarm_and_no_node_stops() {
     let mut cluster = start(2);
-    order(&cluster.nodes[1].addr, "key");
+    order(&cluster.nodes[1].addr, "/deliberate-difference/key");
     let addrs: Vec<String> = cluster.nodes.iter().map(|node| node.addr.clone()).collect();
     eventually("a write is taken", LIMIT, || put(&addrs[0], "k"));
     for (place, addr) in addrs.iter().enumerate() {

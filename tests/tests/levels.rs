@@ -4,11 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Http, Node, Resp, eventually};
+use memkv_tests::{Cluster, Node, Resp, command_with_bugs, eventually, order};
 use serde_json::json;
 
 /// Longer than a start and an election take on a busy machine.
@@ -17,30 +15,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A member is replaced once it was silent for 10 s; then it must catch up.
 const REPLACED_LIMIT: Duration = Duration::from_secs(60);
 
-/// The build that knows one level more, on a node's directory.
-fn newer(node: &Node) -> Command {
-    let dir = std::env::var_os("MEMKV_BUGS_BIN_DIR").map(PathBuf::from);
-    let server = dir.unwrap_or_default().join("memkv_server");
-    assert!(
-        server.is_file(),
-        "MEMKV_BUGS_BIN_DIR names no server with the deliberate bugs: use `cargo xtask test`"
-    );
-    let mut command = Command::new(server);
-    command.args(["alone", &node.addr]).current_dir(&node.dir);
-    command
-}
-
-/// Orders the newer build to do something once.
-fn order(node: &Node, what: &str) {
-    let path = format!("/deliberate-panic/{what}");
-    let ordered = Http::once(&node.addr, "GET", &path, b"").unwrap();
-    assert_eq!(ordered.status, 200, "{what}");
-}
-
 /// What a client is told whose command belongs to the next level.
 fn command_of_next_level(node: &Node) -> String {
     let mut client = Resp::connect(&node.addr).unwrap();
-    order(node, "next-level");
+    order(&node.addr, "/deliberate-panic/next-level");
     let answer = client.call(&["SET", "next", "level"]).unwrap();
     String::from_utf8_lossy(answer.text()).into_owned()
 }
@@ -72,7 +50,7 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
         let node = &mut cluster.nodes[place];
         assert_eq!(level(node), Some(1));
         node.terminate();
-        let command = newer(node);
+        let command = command_with_bugs(node);
         node.start_with(command);
         node.wait_serving();
         if place == 2 {
@@ -128,7 +106,7 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
         (status["phase"] == "joining" && said).then_some(())
     });
     node.kill();
-    let command = newer(node);
+    let command = command_with_bugs(node);
     node.start_with(command);
     eventually("the newer build is admitted", REPLACED_LIMIT, || {
         (node.status()?["phase"] == "serving").then_some(())
@@ -143,18 +121,18 @@ fn an_entry_that_cannot_be_read_stops_the_node_with_the_same_words_at_each_start
     let held_back = json!({ "max_feature_level": 1 });
     let mut cluster = Cluster::configured_with(1, &held_back);
     let node = &mut cluster.nodes[0];
-    let command = newer(node);
+    let command = command_with_bugs(node);
     node.start_with(command);
     node.wait_serving();
     assert_eq!(level(node), Some(1));
     assert_eq!(node.seed().set("kept", "yes").unwrap().status, "ok");
-    order(node, "unreadable");
+    order(&node.addr, "/deliberate-panic/unreadable");
     // It is never answered: the entry that holds it cannot be applied.
     drop(node.seed().set("other", "lost"));
     let words = ["log entry", "cannot be read", "newer version"];
     let first = ends(node, &words);
     // With either build, and the last time as the first.
-    for command in [node.command(), newer(node), node.command()] {
+    for command in [node.command(), command_with_bugs(node), node.command()] {
         node.start_with(command);
         assert_eq!(ends(node, &words), first);
     }

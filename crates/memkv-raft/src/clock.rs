@@ -18,7 +18,7 @@
 //! tell lateness from that, this node was set back when it heard them; if it leads before, or yet
 //! another leader comes before, the doubt counts as if it were so: late is allowed, early is not. Each
 //! leader in turn may be behind the one before it, so each adds to how far this node goes back. It goes
-//! back before it tells anybody its time as the leader: who follows it must not be ahead of its stamps.
+//! back before it tells its time as the leader: no follower may be ahead of its stamps.
 //!
 //! Invariants: a stamp is never smaller than the highest one applied here; a sure clock is stepped
 //! by nobody but the leader that this node follows, unless it shows hearsay itself; a clock that has

@@ -1,7 +1,7 @@
 //! Says why there is no leader, in words that tell the operator what to do, and notices that this
 //! node's place was given to another, or given up, while it was away.
 //!
-//! Never changes who votes and who leads: that is the engine's business. Invariant: what ends the node
+//! Never changes votes or leadership: that is the engine's business. Invariant: what ends the node
 //! here is proved by the cluster's own address book, however old the copy that a peer has of it.
 
 use std::sync::Arc;

@@ -109,7 +109,7 @@ fn needed(voters: &BTreeSet<u64>) -> usize {
     voters.len() / 2
 }
 
-/// What is known of differences between the nodes, for who watches this one.
+/// What is known of differences between the nodes, for its status and metrics.
 #[derive(Default)]
 pub(crate) struct Divergence {
     /// That it is not known which node is right, in words; else empty.
@@ -259,7 +259,7 @@ impl Watch {
     }
 }
 
-/// Asks all voters but this node for their checkpoints; those who answer.
+/// The checkpoints of all voters but this node, of those that answer.
 async fn ask_all(inner: &Inner, voters: &Voters) -> Told {
     let me = inner.peers.my_id();
     let others: BTreeSet<u64> = voters.iter().flatten().copied().collect();

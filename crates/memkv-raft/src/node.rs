@@ -434,7 +434,7 @@ impl Node {
         Ok(read(&machine.store))
     }
 
-    /// The same for who watches the node: whatever is here, be it wrong.
+    /// The same for status, metrics and tests: whatever is here, be it wrong.
     pub fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.inner.replica.machine.read().store)
     }

@@ -43,7 +43,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Reads what is here now, however old, for a client.
     fn read_old<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, RequestError>;
 
-    /// Reads what is here now, for who watches the node.
+    /// Reads what is here now, for status and metrics.
     fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T;
 
     /// Log time here and now in milliseconds since the Unix epoch; never before the store's last

@@ -110,9 +110,7 @@ impl SeenClock {
         }
         Ok(())
     }
-}
 
-impl SeenClock {
     /// Whether a process went on with a time that is not ahead of the one before: it may have been
     /// slewed back since it wrote it down, and keys that it set must not go early.
     fn goes_on(

@@ -6,15 +6,21 @@ use bytes::Bytes;
 use memkv_store::bugs::{Bug, active, set};
 use memkv_store::{BatchBuilder, Command, Store, SystemOp};
 
-/// The revision after a command that was sent twice.
-fn revision_after_resending() -> u64 {
-    let mut store = Store::new();
+/// An entry that opens session 1.
+fn with_session() -> BatchBuilder {
     let mut builder = BatchBuilder::new(0);
     builder.system(&SystemOp::OpenSession {
         node: 1,
         boot: 1,
         highest: 1,
     });
+    builder
+}
+
+/// The revision after a command that was sent twice.
+fn revision_after_resending() -> u64 {
+    let mut store = Store::new();
+    let mut builder = with_session();
     let key = Bytes::from_static(b"key");
     let command = Command::Set {
         key: key.clone(),
@@ -32,12 +38,7 @@ fn revision_after_resending() -> u64 {
 /// What a group leaves behind that begins with the third number, where the first is next.
 fn revision_after_a_gap() -> u64 {
     let mut store = Store::new();
-    let mut builder = BatchBuilder::new(0);
-    builder.system(&SystemOp::OpenSession {
-        node: 1,
-        boot: 1,
-        highest: 1,
-    });
+    let mut builder = with_session();
     let key = Bytes::from_static(b"key");
     let command = Command::Del {
         keys: vec![key.clone()],

@@ -268,7 +268,7 @@ async fn a_new_leader_is_followed_backwards_too() {
     assert!(follower.read().log_ms >= now - 2, "later messages are late");
 }
 
-/// Else whoever follows it would be ahead of its stamps, and not know it.
+/// Else a follower would be ahead of its stamps, and not know it.
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_tells_the_time_that_it_will_stamp() {
     let wall = Arc::new(AtomicU64::new(START));

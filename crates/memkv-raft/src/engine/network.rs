@@ -65,7 +65,7 @@ const QUIET: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(crate) struct Transfers {
     active: Mutex<BTreeMap<u64, Transfer>>,
-    /// To whom the last one began, and when.
+    /// The peer of the last one, and when it began.
     told: Mutex<BTreeMap<u64, Instant>>,
 }
 

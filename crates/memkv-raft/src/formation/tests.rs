@@ -66,6 +66,17 @@ struct Hosts {
 }
 
 impl Hosts {
+    /// `b` has agreed to the proposal of `a`, which never hears from `c`.
+    async fn agreed_but_c() -> Self {
+        let mut hosts = Hosts::new();
+        hosts.gate(|kind, to| kind != "Prepare" || to != "c");
+        hosts.start_all(&ALL).await;
+        hosts
+            .waits("b", "waiting for a to have the agreement of all")
+            .await;
+        hosts
+    }
+
     fn new() -> Self {
         Self {
             mesh: Arc::default(),
@@ -473,12 +484,7 @@ async fn a_request_for_another_recipient_is_refused_on_every_lane() {
 
 #[tokio::test(start_paused = true)]
 async fn an_old_copy_of_a_directory_that_had_only_agreed_is_found() {
-    let mut hosts = Hosts::new();
-    hosts.gate(|kind, to| kind != "Prepare" || to != "c");
-    hosts.start_all(&ALL).await;
-    hosts
-        .waits("b", "waiting for a to have the agreement of all")
-        .await;
+    let mut hosts = Hosts::agreed_but_c().await;
     let image = hosts.disks["b"].image();
     hosts.open_gate();
     hosts.serve("formed").await;
@@ -491,12 +497,7 @@ async fn an_old_copy_of_a_directory_that_had_only_agreed_is_found() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_has_agreed_has_no_engine_before_the_cluster_exists() {
-    let mut hosts = Hosts::new();
-    hosts.gate(|kind, to| kind != "Prepare" || to != "c");
-    hosts.start_all(&ALL).await;
-    hosts
-        .waits("b", "waiting for a to have the agreement of all")
-        .await;
+    let hosts = Hosts::agreed_but_c().await;
     for name in ALL {
         let node = hosts.mesh.nodes.lock()[name].clone();
         assert!(node.inspect().is_none(), "{name} has an engine");
