@@ -237,7 +237,7 @@ fn ten_thousand_idle_connections_cost_little_and_one_more_is_refused() {
     /// The default of `max_connections`.
     const CONNECTIONS: usize = 10_000;
     /// What a connection costs that has been used and is idle.
-    const CONNECTION_BYTES: u64 = 18 * 1024;
+    const CONNECTION_BYTES: u64 = 16 * 1024;
     if !allow_files(CONNECTIONS as u64 + 1000) {
         return skip("ten thousand idle connections", "too few files may be open");
     }

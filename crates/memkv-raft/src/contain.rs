@@ -19,8 +19,11 @@ thread_local! {
 
 /// Runs a client's connection: a panic in it is its own end and nobody else's, if the hook lets it
 /// unwind. What it holds must come back when it is dropped.
-pub async fn contained<F: Future>(connection: F) -> F::Output {
-    let mut connection = pin!(connection);
+///
+/// It is made in here because a future that were handed over would be kept twice: as the argument,
+/// and where it is pinned.
+pub async fn contained<F: Future>(connection: impl FnOnce() -> F) -> F::Output {
+    let mut connection = pin!(connection());
     poll_fn(move |context| {
         let _mark = Mark::set();
         connection.as_mut().poll(context)
@@ -56,7 +59,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_marked_task_is_contained_and_not_under_a_lock_for_writing() {
         assert!(!is_contained());
-        contained(async {
+        contained(|| async {
             assert!(is_contained());
             // What it spawns runs while it waits, and is not marked.
             tokio::spawn(async { assert!(!is_contained()) })
@@ -81,7 +84,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_mark_goes_with_a_task_that_panics() {
-        let task = tokio::spawn(contained(async { panic!("as a test") }));
+        let task = tokio::spawn(contained(|| async { panic!("as a test") }));
         assert!(task.await.is_err_and(|error| error.is_panic()));
         assert!(!is_contained());
     }
