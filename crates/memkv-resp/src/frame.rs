@@ -8,7 +8,6 @@ use std::{fmt, mem};
 use bytes::{Buf, BufMut, BytesMut};
 
 use crate::number::{NumberLine, parse_i64};
-use crate::reply::put_bulk;
 
 /// Deepest nesting: an array within an array counts 2. Redis's own replies stay below 10.
 pub const MAX_FRAME_DEPTH: usize = 32;
@@ -111,7 +110,10 @@ impl std::error::Error for FrameError {}
 pub fn encode_command<B: BufMut, A: AsRef<[u8]>>(out: &mut B, args: &[A]) {
     out.put_slice(NumberLine::length(b'*', args.len()).as_bytes());
     for arg in args {
-        put_bulk(out, arg.as_ref());
+        let arg = arg.as_ref();
+        out.put_slice(NumberLine::length(b'$', arg.len()).as_bytes());
+        out.put_slice(arg);
+        out.put_slice(b"\r\n");
     }
 }
 

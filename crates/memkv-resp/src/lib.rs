@@ -28,5 +28,5 @@ pub use inline::{UnbalancedQuotes, split_args};
 pub use limits::{Limits, MAX_ARGS, MAX_BULK_BYTES};
 pub use number::parse_i64 as parse_integer;
 pub use pattern::{MAX_PATTERN_BYTES, Pattern, PatternTooLong};
-pub use reply::{Protocol, ReplyWriter};
+pub use reply::{Output, Protocol, ReplyWriter};
 pub use request::{BIG_BULK_BYTES, Request, RequestParser};

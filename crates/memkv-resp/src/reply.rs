@@ -1,7 +1,7 @@
 //! Replies as a server writes them, in the protocol that the connection chose with `HELLO`. Never
 //! writes a line that the other side could take for two.
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 
 use crate::number::{NumberLine, format_double};
 
@@ -15,19 +15,37 @@ pub enum Protocol {
     Resp3,
 }
 
-/// Appends replies to a buffer that grows, a `BytesMut` or a `Vec<u8>`. One call is one reply, or
+/// What replies are appended to.
+pub trait Output {
+    /// Appends bytes.
+    fn put(&mut self, bytes: &[u8]);
+
+    /// Appends bytes that others hold too; what is large need not be copied.
+    fn put_shared(&mut self, bytes: &Bytes) {
+        self.put(bytes);
+    }
+}
+
+/// A buffer that grows, such as a `BytesMut` or a `Vec<u8>`.
+impl<B: BufMut> Output for B {
+    fn put(&mut self, bytes: &[u8]) {
+        self.put_slice(bytes);
+    }
+}
+
+/// Appends replies to an output. One call is one reply, or
 /// the head of an aggregate whose elements the next calls write.
 ///
 /// Where RESP2 has no such type, the nearest is written, as in Redis: a map is a flat array, a set
 /// and a push are arrays, a boolean is an integer, and a double, a big number and a verbatim string
 /// are bulk strings.
 #[derive(Debug)]
-pub struct ReplyWriter<'a, B> {
+pub struct ReplyWriter<'a, B: ?Sized> {
     out: &'a mut B,
     protocol: Protocol,
 }
 
-impl<'a, B: BufMut> ReplyWriter<'a, B> {
+impl<'a, B: Output + ?Sized> ReplyWriter<'a, B> {
     /// A writer that appends to `out`.
     pub fn new(out: &'a mut B, protocol: Protocol) -> Self {
         Self { out, protocol }
@@ -41,7 +59,7 @@ impl<'a, B: BufMut> ReplyWriter<'a, B> {
 
     /// `+OK`.
     pub fn ok(&mut self) {
-        self.out.put_slice(b"+OK\r\n");
+        self.out.put(b"+OK\r\n");
     }
 
     /// A simple string, or status; CR and LF become spaces.
@@ -69,7 +87,17 @@ impl<'a, B: BufMut> ReplyWriter<'a, B> {
 
     /// A bulk string: any bytes.
     pub fn bulk(&mut self, data: &[u8]) {
-        put_bulk(self.out, data);
+        self.put(&NumberLine::length(b'$', data.len()));
+        self.out.put(data);
+        self.out.put(b"\r\n");
+    }
+
+    /// The same of bytes that others hold too, which are not copied if they are large and the output
+    /// can send them from where they are.
+    pub fn bulk_shared(&mut self, data: &Bytes) {
+        self.put(&NumberLine::length(b'$', data.len()));
+        self.out.put_shared(data);
+        self.out.put(b"\r\n");
     }
 
     /// No value: `$-1`, in RESP3 `_`.
@@ -126,10 +154,10 @@ impl<'a, B: BufMut> ReplyWriter<'a, B> {
             Protocol::Resp2 => self.bulk(text),
             Protocol::Resp3 => {
                 self.put(&NumberLine::length(b'=', text.len() + format.len() + 1));
-                self.out.put_slice(format);
-                self.out.put_u8(b':');
-                self.out.put_slice(text);
-                self.out.put_slice(b"\r\n");
+                self.out.put(format);
+                self.out.put(b":");
+                self.out.put(text);
+                self.out.put(b"\r\n");
             }
         }
     }
@@ -140,11 +168,11 @@ impl<'a, B: BufMut> ReplyWriter<'a, B> {
     }
 
     fn put(&mut self, line: &NumberLine) {
-        self.out.put_slice(line.as_bytes());
+        self.out.put(line.as_bytes());
     }
 
     fn either(&mut self, resp2: &[u8], resp3: &[u8]) {
-        self.out.put_slice(match self.protocol {
+        self.out.put(match self.protocol {
             Protocol::Resp2 => resp2,
             Protocol::Resp3 => resp3,
         });
@@ -165,22 +193,15 @@ impl<'a, B: BufMut> ReplyWriter<'a, B> {
     }
 
     fn line(&mut self, kind: u8, text: &[u8]) {
-        self.out.put_u8(kind);
+        self.out.put(&[kind]);
         let mut pieces = text.split(|byte| matches!(byte, b'\r' | b'\n'));
-        self.out.put_slice(pieces.next().unwrap_or_default());
+        self.out.put(pieces.next().unwrap_or_default());
         for piece in pieces {
-            self.out.put_u8(b' ');
-            self.out.put_slice(piece);
+            self.out.put(b" ");
+            self.out.put(piece);
         }
-        self.out.put_slice(b"\r\n");
+        self.out.put(b"\r\n");
     }
-}
-
-/// Writes a bulk string, of a reply as of a command.
-pub(crate) fn put_bulk<B: BufMut>(out: &mut B, data: &[u8]) {
-    out.put_slice(NumberLine::length(b'$', data.len()).as_bytes());
-    out.put_slice(data);
-    out.put_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 #[cfg(memkv_bugs)]
 use memkv_raft::storage::bugs;
-use memkv_raft::store::{Command, Query, Reply, Store};
+use memkv_raft::store::{Command, Query, Reply, ReplyValue, Store};
 use memkv_raft::{
     Answers, Copies, Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError,
     Subscribers,
@@ -17,6 +17,15 @@ use memkv_raft::{
 /// Largest answer of one MGET, or of a transaction that only reads (256 MiB): what one client may make
 /// the node hold at once.
 pub(crate) const MAX_MANY_BYTES: usize = 256 * 1024 * 1024;
+
+/// Bytes of the values of an answer.
+pub(crate) fn bytes_of(value: &ReplyValue) -> usize {
+    match value {
+        ReplyValue::Bulk(bytes) => bytes.len(),
+        ReplyValue::Array(values) => values.iter().map(bytes_of).sum(),
+        _ => 0,
+    }
+}
 
 /// A replicated store; a clone is another handle to the same one.
 pub trait Backend: Clone + Send + Sync + 'static {

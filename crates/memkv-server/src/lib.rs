@@ -20,6 +20,7 @@ pub fn metrics_page() -> String {
 }
 
 pub mod args;
+mod aside;
 pub mod backend;
 mod budget;
 mod commands;

@@ -1,6 +1,10 @@
 //! For tests: a backend that is a real store without a cluster, and can be told to fail.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +19,7 @@ use memkv_raft::{
     Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication,
     RequestError, Role, Subscribers,
 };
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
 use crate::backend::Backend;
@@ -33,6 +38,14 @@ pub(crate) struct Fake {
     says: Arc<Mutex<Says>>,
     /// Up to which index the other nodes have the log.
     others: watch::Sender<Vec<u64>>,
+    /// The next write waits for this on its thread.
+    gate: Arc<Mutex<Option<Gate>>>,
+}
+
+/// Both directions between a write that waits on its thread, and a task that lets it go on.
+struct Gate {
+    waits: std::sync::mpsc::Sender<()>,
+    opens: std::sync::mpsc::Receiver<()>,
 }
 
 /// What the node says of itself.
@@ -58,6 +71,33 @@ impl Fake {
             hangs: false,
             says: Arc::default(),
             others: watch::Sender::new(Vec::new()),
+            gate: Arc::default(),
+        }
+    }
+
+    /// The next write waits, on its thread, until the returned task has run after it began.
+    ///
+    /// # Panics
+    /// In the write, if that takes a minute: the task cannot run.
+    pub(crate) fn waits_for_another_task(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (waits, began) = std::sync::mpsc::channel();
+        let (open, opens) = std::sync::mpsc::channel();
+        *self.gate.lock() = Some(Gate { waits, opens });
+        async move {
+            while began.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            open.send(()).expect("the write waits");
+        }
+    }
+
+    fn pass_gate(&self) {
+        let gate = self.gate.lock().take();
+        if let Some(gate) = gate {
+            gate.waits.send(()).expect("there is a task");
+            let limit = Duration::from_secs(60);
+            let opened = gate.opens.recv_timeout(limit);
+            opened.expect("another task of the thread runs meanwhile");
         }
     }
 
@@ -113,6 +153,7 @@ impl Fake {
 
 impl Backend for Fake {
     fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send {
+        self.pass_gate();
         // In the order of the calls, as the node does.
         let fails = self.hangs || self.fails_with.is_some();
         let reply = (!fails).then(|| self.apply(&command));
@@ -263,6 +304,97 @@ pub(crate) fn resp_settings() -> RespSettings {
         announce: NoticeClasses::default(),
         sync: true,
         password: None,
+    }
+}
+
+/// A stream whose other end is never slow: it has sent everything, and takes whatever is written. Notes
+/// what moves while the other tasks of the thread wait.
+#[derive(Clone)]
+pub(crate) struct Eager {
+    input: Bytes,
+    /// All that was written.
+    pub(crate) output: Arc<Mutex<Vec<u8>>>,
+    /// Turns of the other task.
+    turns: Arc<AtomicUsize>,
+    /// The turn, and what has moved in it.
+    moved: (usize, usize),
+    /// The most that has moved in one turn.
+    pub(crate) most: Arc<AtomicUsize>,
+}
+
+impl Eager {
+    /// Must be called in a runtime of one thread, which is shared with a task that counts its turns.
+    pub(crate) fn sending(input: Vec<u8>) -> Self {
+        let turns = Arc::<AtomicUsize>::default();
+        let counted = turns.clone();
+        tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        Self {
+            input: Bytes::from(input),
+            output: Arc::default(),
+            turns,
+            moved: (0, 0),
+            most: Arc::default(),
+        }
+    }
+
+    fn note(&mut self, bytes: usize) {
+        let turn = self.turns.load(Ordering::Relaxed);
+        if self.moved.0 != turn {
+            self.moved = (turn, 0);
+        }
+        self.moved.1 += bytes;
+        self.most.fetch_max(self.moved.1, Ordering::Relaxed);
+    }
+}
+
+impl AsyncRead for Eager {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let bytes = into.remaining().min(self.input.len());
+        into.put_slice(&self.input.split_to(bytes));
+        self.note(bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Eager {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.output.lock().extend_from_slice(bytes);
+        self.note(bytes.len());
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        self.poll_write(context, &bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 

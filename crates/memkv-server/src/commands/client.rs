@@ -1,9 +1,14 @@
 //! `CLIENT`: this connection and the others of this node.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Call, Failure};
+use crate::aside::step_aside;
 use crate::resp::{Client, Replies};
+
+/// Steps to write a connection's line.
+const STEPS_TO_DESCRIBE: usize = 2048;
 
 const BAD_NAME: Failure =
     Failure::new("ERR Client names cannot contain spaces, newlines or special characters.");
@@ -174,23 +179,23 @@ pub(super) fn list(call: &mut Call<'_>) -> Result<(), Failure> {
         let wanted = check_type(args.get(3))?;
         clients.retain(|client| wanted == Some(is_listener(client)));
     } else if args.len() > 3 && args.is(2, "ID") {
-        let mut ids = Vec::new();
+        let mut ids = BTreeSet::new();
         for at in 3..args.len() {
             let id = args.int(at).ok().filter(|id| *id >= 0);
-            ids.push(
-                id.ok_or(Failure::new("ERR Invalid client ID"))?
-                    .cast_unsigned(),
-            );
+            let id = id.ok_or(Failure::new("ERR Invalid client ID"))?;
+            ids.insert(id.cast_unsigned());
         }
         clients.retain(|client| ids.contains(&client.id));
     } else if args.len() > 2 {
         return Err(Failure::SYNTAX);
     }
     let mut lines = Vec::new();
-    for client in clients {
-        lines.extend_from_slice(&client.describe());
-        lines.push(b'\n');
-    }
+    step_aside(clients.len() * STEPS_TO_DESCRIBE, || {
+        for client in clients {
+            lines.extend_from_slice(&client.describe());
+            lines.push(b'\n');
+        }
+    });
     call.reply().verbatim(b"txt", &lines);
     Ok(())
 }

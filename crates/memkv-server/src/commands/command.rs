@@ -1,13 +1,13 @@
 //! `COMMAND` and `... HELP`: the table, as clients ask for it.
 
-use bytes::BytesMut;
 use memkv_resp::ReplyWriter;
 
 use super::hints::{NOT_KEYS, Use, key_uses, key_uses_of, tips};
 use super::spec::{commands, find, flag};
 use super::{Call, Failure, Spec};
+use crate::resp::Out;
 
-type Reply<'a> = ReplyWriter<'a, BytesMut>;
+type Reply<'a> = ReplyWriter<'a, Out>;
 
 pub(super) fn all(call: &mut Call<'_>) -> Result<(), Failure> {
     let all: Vec<_> = commands().map(Some).collect();

@@ -26,9 +26,9 @@ pub(super) fn ping(call: &mut Call<'_>) -> Result<(), Failure> {
         let mut reply = call.reply();
         reply.array(2);
         reply.bulk(b"pong");
-        reply.bulk(args.get(1));
+        reply.bulk_shared(&args.bytes(1));
     } else if args.len() == 2 {
-        call.reply().bulk(args.get(1));
+        call.reply().bulk_shared(&args.bytes(1));
     } else {
         call.reply().simple(b"PONG");
     }
@@ -37,7 +37,7 @@ pub(super) fn ping(call: &mut Call<'_>) -> Result<(), Failure> {
 
 pub(super) fn echo(call: &mut Call<'_>) -> Result<(), Failure> {
     let args = call.args;
-    call.reply().bulk(args.get(1));
+    call.reply().bulk_shared(&args.bytes(1));
     Ok(())
 }
 

@@ -27,19 +27,19 @@ mod table;
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use memkv_raft::store::{Command, Query};
 use memkv_raft::{Copies, Publication};
 use memkv_resp::ReplyWriter;
 
-use crate::resp::{Server, Session};
+use crate::resp::{Out, Server, Session};
 
 pub(crate) use args::Args;
 pub(crate) use connection::{DATABASES, database};
 pub(crate) use failure::Failure;
 pub(crate) use page::page;
 pub(crate) use pubsub::push_message;
-pub(crate) use shape::Shape;
+pub(crate) use shape::{Shape, range_head};
 pub(crate) use spec::{Handler, Spec, flag, resolve};
 
 /// Turns arguments into what the store executes.
@@ -61,7 +61,7 @@ pub(crate) struct Waiting {
     /// None is for ever.
     pub(crate) within: Option<Duration>,
     /// Writes the answer; whether acknowledged means synced is the last argument.
-    pub(crate) write: fn(&mut ReplyWriter<'_, BytesMut>, Copies, bool),
+    pub(crate) write: fn(&mut ReplyWriter<'_, Out>, Copies, bool),
 }
 
 /// What only the connection itself can do.
@@ -95,12 +95,12 @@ pub(crate) struct Call<'a> {
     pub(crate) args: Args<'a>,
     pub(crate) session: &'a mut Session,
     pub(crate) server: &'a Server,
-    pub(crate) out: &'a mut BytesMut,
+    pub(crate) out: &'a mut Out,
 }
 
 impl Call<'_> {
     /// Where the answer goes, in the protocol that the connection speaks now.
-    pub(crate) fn reply(&mut self) -> ReplyWriter<'_, BytesMut> {
+    pub(crate) fn reply(&mut self) -> ReplyWriter<'_, Out> {
         ReplyWriter::new(self.out, self.session.protocol)
     }
 

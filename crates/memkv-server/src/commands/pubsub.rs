@@ -1,14 +1,15 @@
 //! Publish and subscribe. Replies to SUBSCRIBE and its kin are pushes, one per channel.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use memkv_raft::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication};
 use memkv_resp::{Protocol, ReplyWriter};
 
 use super::{Args, Call, Failure};
-use crate::resp::{Kind, Message, step_aside};
+use crate::aside::step_aside;
+use crate::resp::{Kind, Message, Out, STEPS_TO_LEAVE};
 
 /// Writes a message that the connection did not ask for.
-pub(crate) fn push_message(out: &mut BytesMut, protocol: Protocol, message: &Message) {
+pub(crate) fn push_message(out: &mut Out, protocol: Protocol, message: &Message) {
     let mut reply = ReplyWriter::new(out, protocol);
     reply.push(if message.pattern.is_some() { 4 } else { 3 });
     reply.bulk(message.kind.as_bytes());
@@ -16,7 +17,7 @@ pub(crate) fn push_message(out: &mut BytesMut, protocol: Protocol, message: &Mes
         reply.bulk(pattern);
     }
     reply.bulk(&message.channel);
-    reply.bulk(&message.payload);
+    reply.bulk_shared(&message.payload);
 }
 
 /// Confirmation of one change: its name, the channel and how many are left.
@@ -75,10 +76,12 @@ fn leave(call: &mut Call<'_>, kind: Kind, verb: &str) {
             .cloned()
             .collect()
     };
-    for channel in &channels {
-        call.session.leave(kind, channel);
-        confirm(call, kind, verb, Some(channel));
-    }
+    step_aside(channels.len() * STEPS_TO_LEAVE, || {
+        for channel in &channels {
+            call.session.leave(kind, channel);
+            confirm(call, kind, verb, Some(channel));
+        }
+    });
     if channels.is_empty() {
         confirm(call, kind, verb, None);
     }

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use bytes::BufMut;
 use memkv_proto::ErrorCode;
 use memkv_raft::store::{ReplyError, ReplyValue};
-use memkv_resp::{Pattern, ReplyWriter, parse_integer};
+use memkv_resp::{Output, Pattern, ReplyWriter, parse_integer};
 
 use super::Failure;
+use crate::aside::steps_of;
 
 /// Longest value that Redis keeps together with its header.
 const EMBSTR_BYTES: usize = 44;
@@ -50,7 +50,7 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    /// How many steps it takes to write the answer, beside those that grow with its bytes alone.
+    /// How many steps it takes to write an answer that names keys.
     pub(crate) fn steps(&self, value: &ReplyValue) -> usize {
         let (pattern, keys) = match (self, value) {
             (Self::Scan { pattern, .. }, ReplyValue::Array(parts)) => {
@@ -59,14 +59,18 @@ impl Shape {
             (Self::Keys { pattern }, ReplyValue::Array(parts)) => (Some(pattern), parts.first()),
             _ => return 0,
         };
-        let (Some(pattern), Some(ReplyValue::Array(keys))) = (pattern, keys) else {
+        let Some(ReplyValue::Array(keys)) = keys else {
             return 0;
         };
-        keys.iter().map(|key| pattern.steps(key_of(key))).sum()
+        let of_key = |key: &ReplyValue| {
+            let key = key_of(key);
+            steps_of(1, key.len()) + pattern.map_or(0, |pattern| pattern.steps(key))
+        };
+        keys.iter().map(of_key).sum()
     }
 
     /// Writes the answer to the command called `name`; `Err` is written as it is by the caller.
-    pub(crate) fn write<B: BufMut>(
+    pub(crate) fn write<B: Output + ?Sized>(
         &self,
         reply: &mut ReplyWriter<'_, B>,
         name: &str,
@@ -131,11 +135,7 @@ impl Shape {
                 let [ReplyValue::Array(items), ReplyValue::Integer(more)] = &parts[..] else {
                     return Err(Failure::internal());
                 };
-                reply.array(2);
-                match items.last() {
-                    Some(last) if *more != 0 => reply.bulk(key_of(last)),
-                    _ => reply.null(),
-                }
+                range_head(reply, items, *more != 0);
                 reply.array(items.len());
                 items.iter().for_each(|item| plain(reply, name, item));
             }
@@ -153,13 +153,26 @@ impl Shape {
     }
 }
 
+/// Writes what comes before the items of a page: where the next page begins, if there is one.
+pub(crate) fn range_head<B: Output + ?Sized>(
+    reply: &mut ReplyWriter<'_, B>,
+    items: &[ReplyValue],
+    more: bool,
+) {
+    reply.array(2);
+    match items.last() {
+        Some(last) if more => reply.bulk(key_of(last)),
+        _ => reply.null(),
+    }
+}
+
 /// Writes a value as it is, errors included.
-fn plain<B: BufMut>(reply: &mut ReplyWriter<'_, B>, name: &str, value: &ReplyValue) {
+fn plain<B: Output + ?Sized>(reply: &mut ReplyWriter<'_, B>, name: &str, value: &ReplyValue) {
     match value {
         ReplyValue::Ok => reply.ok(),
         ReplyValue::Nil => reply.null(),
         ReplyValue::Integer(number) => reply.integer(*number),
-        ReplyValue::Bulk(bytes) => reply.bulk(bytes),
+        ReplyValue::Bulk(bytes) => reply.bulk_shared(bytes),
         ReplyValue::Error(error) => reply.error(Failure::executed(*error, name).as_bytes()),
         ReplyValue::Array(values) => {
             reply.array(values.len());
@@ -169,7 +182,7 @@ fn plain<B: BufMut>(reply: &mut ReplyWriter<'_, B>, name: &str, value: &ReplyVal
     }
 }
 
-fn write_keys<B: BufMut>(
+fn write_keys<B: Output + ?Sized>(
     reply: &mut ReplyWriter<'_, B>,
     keys: &[ReplyValue],
     keeps: impl Fn(&&[u8]) -> bool,

@@ -16,6 +16,7 @@ use super::conn::{Admission, App};
 use super::head::{Head, Method, Refusal};
 use super::response::Response;
 use super::{kv, listing, seed, site, status, txn};
+use crate::aside::{Aside, is_long, steps_of};
 use crate::backend::{Backend, MAX_MANY_BYTES};
 use crate::metrics::Latency;
 use crate::password::Password;
@@ -57,6 +58,8 @@ pub struct Api<B> {
     active: AtomicUsize,
     stopping: AtomicBool,
     latency: Arc<Latency>,
+    /// Where what takes long for one client is done.
+    aside: Arc<Aside>,
     /// What `/metrics` answers; empty while the node loads its data.
     metrics: OnceLock<Metrics>,
 }
@@ -99,6 +102,7 @@ impl<B: Backend> Api<B> {
             active: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             latency: Arc::default(),
+            aside: Arc::default(),
             metrics: OnceLock::new(),
         }
     }
@@ -121,6 +125,11 @@ impl<B: Backend> Api<B> {
     /// How long clients' commands take.
     pub(crate) fn latency(&self) -> &Arc<Latency> {
         &self.latency
+    }
+
+    /// Where what takes long for one client is done.
+    pub(crate) fn aside(&self) -> &Arc<Aside> {
+        &self.aside
     }
 
     /// From now on the node says that it is not ready, so that balancers look elsewhere.
@@ -146,9 +155,20 @@ impl<B: Backend> Api<B> {
         self.backend.get()
     }
 
-    /// Writes, and answers within the time that the configuration promises.
-    pub(super) async fn write(&self, backend: &B, command: Command) -> Result<Reply, RequestError> {
-        match tokio::time::timeout(self.answer_within(), backend.write(command)).await {
+    /// Writes a command of about so many bytes, and answers within the time that the configuration
+    /// promises.
+    pub(super) async fn write(
+        &self,
+        backend: &B,
+        command: Command,
+        bytes: usize,
+    ) -> Result<Reply, RequestError> {
+        let steps = steps_of(0, bytes);
+        let write = match is_long(steps) {
+            true => Box::pin(self.aside.run(steps, || backend.write(command))).await,
+            false => backend.write(command),
+        };
+        match tokio::time::timeout(self.answer_within(), write).await {
             Ok(result) => result,
             Err(_elapsed) => Err(RequestError::Unknown {
                 detail: format!("no outcome within {:?}", self.answer_within()),

@@ -9,10 +9,11 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use memkv_proto::ErrorCode;
 use memkv_raft::after_others;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::end::HeadEnd;
@@ -25,6 +26,10 @@ const FIRST_READ_BYTES: usize = 4 * 1024;
 
 /// Responses to pipelined requests are collected up to this size before they are written.
 const OUTPUT_BYTES: usize = 64 * 1024;
+
+/// Bytes of a body that are written or read before the others of the thread have their turn (128 KiB):
+/// the system copies that much in some hundredths of a millisecond.
+pub(super) const PIECE_BYTES: usize = 128 * 1024;
 
 /// What answers requests.
 pub trait App: Send + Sync {
@@ -93,6 +98,8 @@ pub(super) struct Conn<S> {
     stream: S,
     pub(super) input: BytesMut,
     output: BytesMut,
+    /// Bytes read since others had their turn.
+    moved: usize,
     pub(super) limits: Arc<Limits>,
 }
 
@@ -111,6 +118,7 @@ where
         stream,
         input,
         output: BytesMut::new(),
+        moved: 0,
         limits,
     };
     loop {
@@ -288,10 +296,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
             self.flush().await.map_err(|_| Stop::Gone)?;
         }
         self.input.reserve(FIRST_READ_BYTES);
-        match timeout_at(deadline, self.stream.read_buf(&mut self.input)).await {
+        let mut piece = (&mut self.input).limit(PIECE_BYTES);
+        match timeout_at(deadline, self.stream.read_buf(&mut piece)).await {
             Err(_elapsed) => Err(Stop::Slow),
             Ok(Ok(0) | Err(_)) => Err(Stop::Gone),
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(read)) => {
+                self.moved += read;
+                if self.moved >= PIECE_BYTES {
+                    self.moved = 0;
+                    yield_now().await;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -307,7 +323,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
 
     async fn flush_with(&mut self, mut body: Bytes) -> io::Result<()> {
         while self.output.has_remaining() || body.has_remaining() {
-            let slices = [IoSlice::new(&self.output), IoSlice::new(&body)];
+            let piece = body.get(..PIECE_BYTES).unwrap_or(&body);
+            let slices = [IoSlice::new(&self.output), IoSlice::new(piece)];
             let write = self.stream.write_vectored(&slices);
             let mut written = within(self.limits.write_stall, write).await?;
             if written == 0 {
@@ -317,6 +334,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
             self.output.advance(of_output);
             written -= of_output;
             body.advance(written);
+            if body.has_remaining() {
+                // Others have their turn, and what has come to the thread's sockets meanwhile.
+                yield_now().await;
+            }
         }
         within(self.limits.write_stall, self.stream.flush()).await
     }

@@ -6,6 +6,11 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+/// Steps to parse or to write so many bytes, see [`Aside`](crate::aside::Aside).
+pub(super) fn steps(bytes: usize) -> usize {
+    bytes * 4
+}
+
 /// One document and nothing behind it.
 ///
 /// # Errors

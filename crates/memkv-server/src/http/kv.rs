@@ -182,7 +182,8 @@ async fn write<B: Backend>(
     command: Command,
     answer: impl FnOnce(&Reply) -> Response,
 ) -> Response {
-    let reply = match api.write(backend, command).await {
+    let (_, bytes) = command.longest();
+    let reply = match api.write(backend, command, bytes).await {
         Ok(reply) => unwrapped(reply),
         Err(error) => return Response::problem(&failure::problem(&error)),
     };

@@ -11,9 +11,10 @@ use serde_json::{Map, Value, json};
 
 use super::app::Api;
 use super::head::{Head, Refusal};
+use super::json;
 use super::query::QueryString;
 use super::response::Response;
-use crate::backend::Backend;
+use crate::backend::{Backend, bytes_of};
 use crate::failure;
 
 /// Keys of a page without a `limit`, and the most with one.
@@ -33,10 +34,11 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, head: &Head) -> Response {
         Ok(answers) => answers,
         Err(error) => return Response::problem(&failure::problem(&error)),
     };
+    let bytes = answers.values.iter().map(bytes_of).sum();
     let page = answers.values.into_iter().next();
-    match page.and_then(|page| body(page, keys_only)) {
-        Some(body) => Response::json(200, body.to_string())
-            .with(HEADER_REVISION, answers.revision.to_string()),
+    let write = || Some(body(page?, keys_only)?.to_string());
+    match api.aside().run(json::steps(bytes), write).await {
+        Some(body) => Response::json(200, body).with(HEADER_REVISION, answers.revision.to_string()),
         None => Response::error(ErrorCode::Internal, "the store answered with no page"),
     }
 }

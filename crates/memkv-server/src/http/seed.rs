@@ -13,6 +13,7 @@ use memkv_raft::store::{Command, ReplyValue};
 
 use super::app::Api;
 use super::head::Head;
+use super::json;
 use super::response::Response;
 use crate::backend::Backend;
 use crate::failure;
@@ -41,7 +42,9 @@ pub(super) fn check_type(head: &Head) -> Result<(), Response> {
 
 /// Executes a request.
 pub(super) async fn answer<B: Backend>(api: &Api<B>, op: SeedOp, body: &Bytes) -> Response {
-    let request = match seed::parse_request(op, body) {
+    let parse = || seed::parse_request(op, body);
+    let parsed = api.aside().run(json::steps(body.len()), parse).await;
+    let request = match parsed {
         Ok(request) => request,
         Err(error) => return refused(error.code(), &error.to_string()),
     };
@@ -86,7 +89,11 @@ async fn get<B: Backend>(api: &Api<B>, backend: &B, key: Bytes) -> Response {
         )
     });
     match found.await {
-        Ok((Some(value), revision)) => with_revision(seed::value_body(&value), revision),
+        Ok((Some(value), revision)) => {
+            let write = || seed::value_body(&value);
+            let body = api.aside().run(json::steps(value.len()), write).await;
+            with_revision(body, revision)
+        }
         Ok((None, revision)) => with_revision(SeedStatus::NotFound.body_of_get(), revision),
         Err(error) => failed(SeedOp::Get, &error),
     }
@@ -104,7 +111,8 @@ async fn exist<B: Backend>(api: &Api<B>, backend: &B, key: Bytes) -> Response {
 }
 
 async fn write<B: Backend>(api: &Api<B>, backend: &B, op: SeedOp, command: Command) -> Response {
-    match api.write(backend, command).await {
+    let (_, bytes) = command.longest();
+    match api.write(backend, command, bytes).await {
         Ok(reply) => match reply.value {
             ReplyValue::Error(error) => refused(failure::reply_code(error), &error.to_string()),
             _ => with_revision(SeedStatus::Ok.body(), reply.revision),

@@ -20,13 +20,15 @@ use memkv_raft::store::{
 use serde_json::{Map, Value, json};
 
 use super::app::Api;
+use super::json;
 use super::response::Response;
-use crate::backend::Backend;
+use crate::backend::{Backend, bytes_of};
 use crate::failure;
 
 /// Executes a transaction.
 pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
-    let request = match parse(body) {
+    let parsed = api.aside().run(json::steps(body.len()), || parse(body));
+    let request = match parsed.await {
         Ok(request) => request,
         Err(detail) => return Response::error(ErrorCode::BadJson, detail),
     };
@@ -41,7 +43,7 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
     if let Err(error) = command.check_limits() {
         return Response::error(failure::reply_code(error), error.to_string());
     }
-    let reply = match api.write(backend, command).await {
+    let reply = match api.write(backend, command, body.len()).await {
         Ok(reply) => reply,
         Err(error) => return Response::problem(&failure::problem(&error)),
     };
@@ -57,9 +59,13 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
     if !succeeded {
         results.remove(0);
     }
-    let results: Vec<Value> = results.into_iter().map(result).collect();
-    let body = json!({"succeeded": succeeded, "revision": reply.revision, "results": results});
-    Response::json(200, body.to_string()).with(HEADER_REVISION, reply.revision.to_string())
+    let bytes: usize = results.iter().map(bytes_of).sum();
+    let write = || {
+        let results: Vec<Value> = results.into_iter().map(result).collect();
+        json!({"succeeded": succeeded, "revision": reply.revision, "results": results}).to_string()
+    };
+    let body = api.aside().run(json::steps(bytes), write).await;
+    Response::json(200, body).with(HEADER_REVISION, reply.revision.to_string())
 }
 
 /// What a body asks for.
@@ -73,7 +79,7 @@ struct Request {
 type Object = Map<String, Value>;
 
 fn parse(body: &[u8]) -> Result<Request, String> {
-    let body = super::json::parse(body).map_err(|error| error.to_string())?;
+    let body = json::parse(body).map_err(|error| error.to_string())?;
     let mut body = object("the body", body)?;
     let request = Request {
         guards: list(&mut body, "if", guard)?,

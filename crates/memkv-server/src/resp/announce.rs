@@ -153,7 +153,7 @@ mod tests {
 
     #[tokio::test]
     async fn notices_that_wait_for_delivery_are_bounded() {
-        let server = Arc::new(Server::new(crate::testing::resp_settings()));
+        let server = Arc::new(Server::new(crate::testing::resp_settings(), Arc::default()));
         // The task that delivers does not run before this one waits.
         let listeners = Listeners::start(server.clone());
         let notice = Notice {
@@ -177,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_of_other_nodes_wait_for_a_task_and_are_bounded() {
-        let server = Arc::new(Server::new(crate::testing::resp_settings()));
+        let server = Arc::new(Server::new(crate::testing::resp_settings(), Arc::default()));
         let listeners = Listeners::start(server.clone());
         let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let client = server.clients.add(addr, addr);

@@ -7,8 +7,9 @@ use std::mem;
 use memkv_proto::ErrorCode;
 use memkv_raft::RequestError;
 use memkv_raft::store::{Query, Reply, ReplyValue, Step, Store};
-use memkv_resp::ReplyWriter;
+use memkv_resp::{Output, ReplyWriter};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::Resp;
@@ -16,8 +17,9 @@ use super::conn::{Conn, Gone, OUTPUT_BYTES};
 use super::segment::{Found, Slot, is_long, look};
 use super::server::Stats;
 use super::transaction::{Item, Plan};
+use crate::aside;
 use crate::backend::Backend;
-use crate::commands::{Args, Failure, Handler, Shape};
+use crate::commands::{Args, Failure, Handler, Shape, range_head};
 
 /// Values of an array that are written before others on the thread go on: some tenths of a millisecond.
 const PIECE_VALUES: usize = 4096;
@@ -32,15 +34,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         let resp = self.resp;
         let Some(backend) = resp.api.backend() else {
             // Nothing for the store is taken on before there is one.
-            self.out.extend_from_slice(&segment.ready);
+            self.out.put(&segment.ready);
             return Ok(());
         };
         // All are in line before the first one is waited for.
         let commands = segment.commands.drain(..);
-        let mut outcomes = commands
-            .map(|command| backend.write(command))
-            .collect::<Vec<_>>()
-            .into_iter();
+        let submit = || commands.map(|command| backend.write(command)).collect();
+        let outcomes: Vec<_> = match aside::is_long(segment.steps) {
+            true => Box::pin(resp.server.aside.run(segment.steps, submit)).await,
+            false => submit(),
+        };
+        let mut outcomes = outcomes.into_iter();
         let mut started = Instant::now();
         let deadline = started + resp.api.answer_within();
         let writes = outcomes.len();
@@ -50,7 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             let (name, shape, silent, plan) = match slot {
                 Slot::Ready(length) => {
                     let ready = segment.ready.split_to(length);
-                    self.out.extend_from_slice(&ready);
+                    self.out.put(&ready);
                     continue;
                 }
                 Slot::Op {
@@ -60,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 } => (name, shape, silent, None),
                 Slot::Exec { plan, silent } => ("exec", Shape::Plain, silent, Some(plan)),
                 Slot::Published { receivers, silent } => {
-                    self.write_receivers(receivers, silent).await;
+                    self.write_receivers(receivers, silent).await?;
                     continue;
                 }
             };
@@ -91,9 +95,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     .ok_or_else(|| failed.clone().unwrap_or(Failure::SYNTAX))
             };
             match plan {
-                Some(plan) => self.write_exec(&plan, value, silent).await,
+                Some(plan) => Box::pin(self.write_exec(&plan, value, silent)).await?,
                 None if silent => {}
-                None => self.write_answer(name, &shape, value).await,
+                None => self.write_answer(name, &shape, value).await?,
             }
             if self.out.len() >= OUTPUT_BYTES {
                 self.flush().await?;
@@ -105,43 +109,55 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         Ok(())
     }
 
-    /// Writes what the store answered, aside if that takes long.
+    /// Writes what the store answered, aside if that takes long. Some of it may have been sent.
     async fn write_answer(
         &mut self,
         name: &str,
         shape: &Shape,
-        value: Result<ReplyValue, Failure>,
-    ) {
-        if let (Shape::Plain, Ok(ReplyValue::Array(values))) = (shape, &value)
-            && values.len() > PIECE_VALUES
+        mut value: Result<ReplyValue, Failure>,
+    ) -> Result<(), Gone> {
+        if let (Shape::Plain, Ok(ReplyValue::Array(values))) = (shape, &mut value) {
+            return self.write_array(name, mem::take(values)).await;
+        }
+        if let (Shape::Range, Ok(ReplyValue::Array(parts))) = (shape, &mut value)
+            && let [ReplyValue::Array(items), ReplyValue::Integer(more)] = &mut parts[..]
         {
-            return self.write_many(name, values).await;
+            let mut reply = ReplyWriter::new(&mut self.out, self.session.protocol);
+            range_head(&mut reply, items, *more != 0);
+            return self.write_array(name, mem::take(items)).await;
         }
         let steps = value.as_ref().map_or(0, |value| shape.steps(value));
         if steps == 0 {
-            return self.write_value(name, shape, value);
+            self.write_value(name, shape, value);
+            return Ok(());
         }
         let server = &self.resp.server;
         let write = || self.write_value(name, shape, value);
         server.aside.run(steps, write).await;
+        Ok(())
     }
 
-    /// Writes an array in pieces, between which others on this thread go on.
-    async fn write_many(&mut self, name: &str, values: &[ReplyValue]) {
+    /// Writes an array in pieces, between which others on this thread go on, and sends it meanwhile.
+    /// What was written is freed.
+    async fn write_array(&mut self, name: &str, values: Vec<ReplyValue>) -> Result<(), Gone> {
         ReplyWriter::new(&mut self.out, self.session.protocol).array(values.len());
-        for piece in values.chunks(PIECE_VALUES) {
-            for value in piece {
-                let mut reply = ReplyWriter::new(&mut self.out, self.session.protocol);
-                if let Err(failure) = Shape::Plain.write(&mut reply, name, value) {
-                    reply.error(failure.as_bytes());
-                }
+        for (at, value) in values.into_iter().enumerate() {
+            let mut reply = ReplyWriter::new(&mut self.out, self.session.protocol);
+            if let Err(failure) = Shape::Plain.write(&mut reply, name, &value) {
+                reply.error(failure.as_bytes());
             }
-            tokio::task::yield_now().await;
+            if self.out.len() >= OUTPUT_BYTES {
+                Box::pin(self.flush()).await?;
+            }
+            if at % PIECE_VALUES == PIECE_VALUES - 1 {
+                yield_now().await;
+            }
         }
+        Ok(())
     }
 
     fn write_value(&mut self, name: &str, shape: &Shape, value: Result<ReplyValue, Failure>) {
-        let start = self.out.len();
+        let start = self.out.mark();
         let mut reply = ReplyWriter::new(&mut self.out, self.session.protocol);
         let result = value.and_then(|value| shape.write(&mut reply, name, &value));
         if let Err(failure) = result {
@@ -151,14 +167,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
     }
 
-    /// Answers EXEC: the store's answers, and in their places what the node answers by itself.
+    /// Answers EXEC: the store's answers, and in their places what the node answers by itself. Of an
+    /// answer that nobody wants, nothing is sent.
     pub(super) async fn write_exec(
         &mut self,
         plan: &Plan,
         value: Result<ReplyValue, Failure>,
         silent: bool,
-    ) {
-        let start = self.out.len();
+    ) -> Result<(), Gone> {
+        let start = self.out.mark();
         match value {
             Ok(ReplyValue::Array(values)) => {
                 let mut values = values.into_iter();
@@ -168,7 +185,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     match item {
                         Item::Step { name, shape } => {
                             let value = values.next().ok_or(Failure::SYNTAX);
-                            self.write_answer(name, shape, value).await;
+                            if !silent {
+                                self.write_answer(name, shape, value).await?;
+                            }
                         }
                         Item::Edge(spec, request) => match spec.handler {
                             Handler::Publish(publish) => {
@@ -184,12 +203,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                                 // It does not wait, so the client cannot go meanwhile.
                                 let _ = self.wait_copies(waiting, false).await;
                             }
-                            _ => self.edge(spec, request),
+                            _ => self.edge(spec, request).await,
                         },
                         Item::Failed(failure) => {
                             let failed = Err(failure.clone());
                             self.write_value("exec", &Shape::Plain, failed);
                         }
+                    }
+                    if !silent && self.out.len() >= OUTPUT_BYTES {
+                        self.flush().await?;
                     }
                 }
             }
@@ -198,6 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if silent {
             self.out.truncate(start);
         }
+        Ok(())
     }
 }
 

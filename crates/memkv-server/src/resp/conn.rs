@@ -4,22 +4,25 @@
 //! A client that does not read is not read from: its answers stay within one turn's, and what it
 //! listens to within its outbox. After a time it is gone.
 
-use std::pin::pin;
+use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{BufMut, BytesMut};
 use futures_util::poll;
 use memkv_raft::after_others;
 use memkv_resp::{Limits, ReplyWriter, Request, RequestParser};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::Resp;
+use super::out::Out;
 use super::patience::Patience;
 use super::segment::Segment;
 use super::server::Stats;
 use super::session::Session;
+use crate::aside::{is_long, steps_of};
 use crate::backend::Backend;
 use crate::budget::Held;
 use crate::commands::push_message;
@@ -35,12 +38,20 @@ const TURN_BYTES: usize = 1024 * 1024;
 /// Answers are collected up to this size before they are written.
 pub(super) const OUTPUT_BYTES: usize = 64 * 1024;
 
+/// Bytes that a connection moves before the others of its thread have their turn (128 KiB): the system
+/// copies that much in some hundredths of a millisecond.
+pub(super) const PIECE_BYTES: usize = 128 * 1024;
+
 /// First buffer of a connection: most requests fit, and ten thousand idle ones are 40 MB.
 const READ_BYTES: usize = 4 * 1024;
 
-/// Room for the next read of a large argument, unless more of it has arrived already: then as much
-/// again. So the room doubles with what arrives, and announcing a length costs next to nothing.
+/// Room for the next read of a large argument, unless more of it has arrived already. So announcing a
+/// length costs next to nothing.
 const NEXT_READ_BYTES: usize = 32 * 1024;
+
+/// Then the room is so many times what has arrived, of which nothing is touched before it is read into.
+/// What has arrived is copied to there, so a small factor costs more copies.
+const ROOM_FACTOR: usize = 7;
 
 /// After a protocol error, what the client still sends is discarded for at most this long, so that
 /// it reads the error and not a connection reset.
@@ -68,7 +79,9 @@ pub(super) struct Conn<'a, S, B> {
     pub(super) input: BytesMut,
     /// What the input may take of the memory that all connections share.
     held: Held,
-    pub(super) out: BytesMut,
+    pub(super) out: Out,
+    /// Bytes moved since others had their turn.
+    moved: usize,
     pub(super) parser: RequestParser,
     pub(super) session: Session,
     pub(super) segment: Segment,
@@ -82,7 +95,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             stream,
             input,
             held: resp.input.hold(),
-            out: BytesMut::new(),
+            out: Out::default(),
+            moved: 0,
             parser: RequestParser::new(limits(resp, &session)),
             session,
             segment: Segment::default(),
@@ -169,12 +183,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
 
     /// Waits for requests, and passes messages on meanwhile.
     async fn wait(&mut self) -> Result<(), Gone> {
-        let room = NEXT_READ_BYTES.max(self.input.len());
+        let room = NEXT_READ_BYTES.max(ROOM_FACTOR * self.input.len());
         let room = self.parser.needed().min(room).max(READ_BYTES);
         loop {
-            for message in self.session.client.take_messages() {
-                push_message(&mut self.out, self.session.protocol, &message);
-            }
+            self.push_messages().await?;
             self.flush().await?;
             if self.session.client.is_killed() {
                 return Err(Gone);
@@ -182,16 +194,28 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             if self.input.is_empty() && self.input.capacity() > OUTPUT_BYTES {
                 self.input = BytesMut::new();
             }
-            self.input.reserve(room);
+            self.reserve(room).await;
+            let mut piece = (&mut self.input).limit(PIECE_BYTES);
             tokio::select! {
-                read = self.stream.read_buf(&mut self.input) => {
+                read = self.stream.read_buf(&mut piece) => {
                     let Ok(count @ 1..) = read else { return Err(Gone) };
                     Stats::add(&self.resp.server.stats.input_bytes, count);
-                    return self.hold();
+                    self.hold()?;
+                    return self.has_moved(count).await;
                 }
                 () = self.session.client.rung() => {}
             }
         }
+    }
+
+    /// Makes room for more input, aside if what is there is long: it may have to be copied.
+    async fn reserve(&mut self, room: usize) {
+        let steps = steps_of(0, self.input.len());
+        if is_long(steps) && self.input.capacity() - self.input.len() < room {
+            let reserve = || self.input.reserve(room);
+            return Box::pin(self.resp.server.aside.run(steps, reserve)).await;
+        }
+        self.input.reserve(room);
     }
 
     /// Counts what has arrived against what all connections may hold.
@@ -203,21 +227,28 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         Err(Gone)
     }
 
+    /// Passes on what has come for the connection to read without having asked for it.
+    pub(super) async fn push_messages(&mut self) -> Result<(), Gone> {
+        for message in self.session.client.take_messages() {
+            push_message(&mut self.out, self.session.protocol, &message);
+            if self.out.len() >= OUTPUT_BYTES {
+                Box::pin(self.flush()).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes all answers. Waits while the client does not read, but not for ever, and not once it
     /// was killed.
     pub(super) async fn flush(&mut self) -> Result<(), Gone> {
         Stats::add(&self.resp.server.stats.output_bytes, self.out.len());
-        while self.out.has_remaining() {
-            // Nearly always the socket takes it all at once, and needs neither timer nor bell. Not
-            // `write_buf`: one buffer needs no vectored call, which costs more.
-            match poll!(pin!(self.stream.write(&self.out))) {
+        while !self.out.is_empty() {
+            // Nearly always the socket takes it all at once, and needs neither timer nor bell.
+            let (out, stream) = (&mut self.out, &mut self.stream);
+            let mut write = poll_fn(|context| out.poll_write(stream, context));
+            match poll!(&mut write) {
                 Poll::Ready(Ok(written @ 1..)) => {
-                    if written == self.out.len() {
-                        // All of the buffer is there again, without looking for it.
-                        self.out.clear();
-                    } else {
-                        self.out.advance(written);
-                    }
+                    self.has_moved(written).await?;
                     continue;
                 }
                 Poll::Ready(_) => return Err(Gone),
@@ -225,8 +256,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             }
             let stall = self.resp.server.settings.write_stall;
             tokio::select! {
-                written = timeout(stall, self.stream.write(&self.out)) => match written {
-                    Ok(Ok(written @ 1..)) => self.out.advance(written),
+                written = timeout(stall, write) => match written {
+                    Ok(Ok(1..)) => {}
                     Ok(_) => return Err(Gone),
                     Err(_late) => {
                         tracing::warn!(
@@ -245,10 +276,21 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                 }
             }
         }
-        if self.out.capacity() > OUTPUT_BYTES {
-            self.out = BytesMut::new();
-        }
+        self.out.shrink();
         self.stream.flush().await.map_err(|_| Gone)
+    }
+
+    /// After a piece others have their turn, and what has come to the thread's sockets meanwhile.
+    async fn has_moved(&mut self, bytes: usize) -> Result<(), Gone> {
+        self.moved += bytes;
+        if self.moved >= PIECE_BYTES {
+            self.moved = 0;
+            yield_now().await;
+            if self.session.client.is_killed() {
+                return Err(Gone);
+            }
+        }
+        Ok(())
     }
 
     /// Reads what still comes: closing a socket with unread bytes resets the connection, and the

@@ -4,12 +4,13 @@
 //! Invariant: answers leave in the order of the requests. What is not for the store therefore
 //! either puts its answer into the segment, or ends the segment first.
 
+use std::collections::BTreeSet;
 use std::mem;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use memkv_proto::ErrorCode;
 use memkv_raft::store::{Command, Query, ReplyError, Seen, check_steps};
-use memkv_resp::{ReplyWriter, Request};
+use memkv_resp::{Output, ReplyWriter, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, Gone};
@@ -17,9 +18,10 @@ use super::segment::Slot;
 use super::server::Stats;
 use super::session::{MAX_QUEUED, MAX_QUEUED_BYTES, Queue, Watched};
 use super::transaction::{Plan, guards, writes};
+use crate::aside::{is_long, steps_of};
 use crate::backend::Backend;
 use crate::commands::{
-    Args, Call, Failure, Flow, Handler, Op, Shape, Spec, flag, in_database, resolve,
+    Args, Call, Data, Failure, Flow, Handler, Op, Shape, Spec, flag, in_database, resolve,
 };
 
 /// What may still be said in RESP2 by who listens.
@@ -104,8 +106,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     name: spec.name,
                     db: self.session.db,
                 };
-                match data(&args) {
-                    Ok(Op::Write(command, shape)) => self.write(spec.name, command, shape).await,
+                let steps = steps_of(request.arg_count(), request.byte_count());
+                let max = self.resp.server.settings.max_value_bytes;
+                let op = match is_long(steps) {
+                    true => {
+                        let work = || prepare(data, &args, max);
+                        Box::pin(self.resp.server.aside.run(steps, work)).await
+                    }
+                    false => prepare(data, &args, max),
+                };
+                match op {
+                    Ok(Op::Write(command, shape)) => {
+                        self.write(spec.name, command, steps, shape).await
+                    }
                     Ok(Op::Read(query, shape)) => self.read(spec.name, query, shape).await,
                     Err(failure) => {
                         self.fail(&failure);
@@ -134,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             }
             _ => {
                 self.finish().await?;
-                self.edge(spec, request);
+                self.edge(spec, request).await;
                 Ok(())
             }
         }
@@ -144,16 +157,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         &mut self,
         name: &'static str,
         command: Command,
+        steps: usize,
         shape: Shape,
     ) -> Result<(), Gone> {
-        if let Err(failure) = self.check(&command) {
-            self.fail(&failure);
-            return Ok(());
-        }
-        let command = in_database(command, self.session.db);
         let silent = self.session.is_silent();
         self.add_write(
             command,
+            steps,
             Slot::Op {
                 name,
                 shape,
@@ -163,24 +173,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         .await
     }
 
-    async fn add_write(&mut self, command: Command, slot: Slot) -> Result<(), Gone> {
+    async fn add_write(&mut self, command: Command, steps: usize, slot: Slot) -> Result<(), Gone> {
         if !self.segment.takes_write(&command) {
             self.finish().await?;
         }
-        self.segment.write(command, slot);
+        self.segment.write(command, steps, slot);
         Ok(())
     }
 
     async fn read(&mut self, name: &'static str, query: Query, shape: Shape) -> Result<(), Gone> {
-        if let Err(error) = query.check_limits() {
-            self.fail(&Failure::executed(error, name));
-            return Ok(());
-        }
         if !self.segment.takes_read() {
             self.finish().await?;
         }
         let silent = self.session.is_silent();
-        let query = query.in_database(self.session.db);
         self.segment.read(
             query,
             Slot::Op {
@@ -192,26 +197,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         Ok(())
     }
 
-    /// Whether the command is within the limits, so that what cannot succeed costs no log entry.
-    fn check(&self, command: &Command) -> Result<(), Failure> {
-        let max = self.resp.server.settings.max_value_bytes;
-        let (_, value) = command.longest();
-        if value > max {
-            let detail = crate::failure::too_large_value(value, max);
-            return Err(Failure::of(ErrorCode::ValueTooLarge, &detail));
-        }
-        if let Command::SetRange { offset, patch, .. } = command
-            && !patch.is_empty()
-            && offset.saturating_add(patch.len() as u64) > max as u64
-        {
-            return Err(Failure::executed(ReplyError::StringTooLong, command.name()));
-        }
-        let checked = command.check_limits();
-        checked.map_err(|error| Failure::executed(error, command.name()))
-    }
-
     /// Puts an answer behind those that are on their way.
-    fn answer(&mut self, write: impl FnOnce(&mut ReplyWriter<'_, BytesMut>)) {
+    fn answer(&mut self, write: impl FnOnce(&mut ReplyWriter<'_, dyn Output>)) {
         if self.session.is_silent() {
             return;
         }
@@ -231,12 +218,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         self.answer(|reply| reply.error(failure.as_bytes()));
     }
 
-    /// Answers at once. Only while no segment is being collected.
-    pub(super) fn edge(&mut self, spec: &'static Spec, request: &Request) {
+    /// Answers at once, aside if that takes long. Only while no segment is being collected.
+    pub(super) async fn edge(&mut self, spec: &'static Spec, request: &Request) {
+        let steps = steps_of(request.arg_count(), request.byte_count());
+        if !is_long(steps) {
+            return self.answer_edge(spec, request);
+        }
+        let server = &self.resp.server;
+        Box::pin(server.aside.run(steps, || self.answer_edge(spec, request))).await;
+    }
+
+    fn answer_edge(&mut self, spec: &'static Spec, request: &Request) {
         let (Handler::Edge(edge) | Handler::ContainerOr(edge)) = spec.handler else {
             return self.fail(&Failure::arity(spec.name));
         };
-        let start = self.out.len();
+        let start = self.out.mark();
         let args = Args {
             request,
             name: spec.name,
@@ -302,24 +298,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     async fn watch(&mut self, request: &Request) -> Result<(), Gone> {
         self.finish().await?;
         let db = self.session.db;
-        let is_new = |key: &&[u8]| {
-            let is_same = |watched: &Watched| watched.db == db && watched.key == *key;
-            !self.session.watched.iter().any(is_same)
-        };
-        let mut keys: Vec<Bytes> = request
-            .args()
-            .skip(1)
-            .filter(is_new)
-            .map(Bytes::copy_from_slice)
-            .collect();
-        keys.sort_unstable();
-        keys.dedup();
-        if self.session.watched.len() + keys.len() > MAX_QUEUED {
+        let watched = &self.session.watched;
+        let (steps, server) = (request.byte_count(), &self.resp.server);
+        let keys = Box::pin(server.aside.run(steps, || new_keys(watched, db, request))).await;
+        let Some(keys) = keys else {
             self.fail(&Failure::with(format!(
                 "ERR a connection watches at most {MAX_QUEUED} keys"
             )));
             return Ok(());
-        }
+        };
         let asked = keys.clone();
         let seen = self
             .resp
@@ -355,7 +342,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             return Ok(());
         }
         let db = self.session.db;
-        let (plan, operations) = Plan::new(queue, db, |command| self.check(command));
+        let steps = queue.steps();
+        let max = self.resp.server.settings.max_value_bytes;
+        let plan = || Plan::new(queue, db, |command| check(command, max));
+        let (plan, operations) = Box::pin(self.resp.server.aside.run(steps, plan)).await;
         let is_last = plan.has_edge();
         let silent = self.session.is_silent();
         if let Err(error) = check_steps(watched.len(), &operations) {
@@ -366,7 +356,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             self.finish().await?;
             let stale = self.session.stale_reads;
             let values = self.resp.read_all(stale, operations).await;
-            self.write_exec(&plan, values, silent).await;
+            self.write_exec(&plan, values, silent).await?;
             return self.flush().await;
         }
         let command = Command::Transaction {
@@ -374,12 +364,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             operations,
             otherwise: Vec::new(),
         };
-        self.add_write(command, Slot::Exec { plan, silent }).await?;
+        self.add_write(command, steps, Slot::Exec { plan, silent })
+            .await?;
         if is_last {
             self.finish().await?;
         }
         Ok(())
     }
+}
+
+/// The keys that a request names and that are not watched yet, each once; none if they are too many.
+/// Compares each with few others, since keys may be long and alike.
+fn new_keys(watched: &[Watched], db: u8, request: &Request) -> Option<Vec<Bytes>> {
+    let here = watched.iter().filter(|watched| watched.db == db);
+    let known: BTreeSet<&[u8]> = here.map(|watched| &watched.key[..]).collect();
+    let mut new = BTreeSet::new();
+    for key in request.args().skip(1) {
+        if !known.contains(key) && new.insert(key) && watched.len() + new.len() > MAX_QUEUED {
+            return None;
+        }
+    }
+    Some(new.into_iter().map(Bytes::copy_from_slice).collect())
+}
+
+/// Understands a request and checks it, for the connection's database.
+fn prepare(data: Data, args: &Args<'_>, max_value_bytes: usize) -> Result<Op, Failure> {
+    match data(args)? {
+        Op::Write(command, shape) => {
+            check(&command, max_value_bytes)?;
+            Ok(Op::Write(in_database(command, args.db), shape))
+        }
+        Op::Read(query, shape) => {
+            let checked = query.check_limits();
+            checked.map_err(|error| Failure::executed(error, args.name))?;
+            Ok(Op::Read(query.in_database(args.db), shape))
+        }
+    }
+}
+
+/// Whether the command is within the limits, so that what cannot succeed costs no log entry.
+fn check(command: &Command, max: usize) -> Result<(), Failure> {
+    let (_, value) = command.longest();
+    if value > max {
+        let detail = crate::failure::too_large_value(value, max);
+        return Err(Failure::of(ErrorCode::ValueTooLarge, &detail));
+    }
+    if let Command::SetRange { offset, patch, .. } = command
+        && !patch.is_empty()
+        && offset.saturating_add(patch.len() as u64) > max as u64
+    {
+        return Err(Failure::executed(ReplyError::StringTooLong, command.name()));
+    }
+    let checked = command.check_limits();
+    checked.map_err(|error| Failure::executed(error, command.name()))
 }
 
 /// Whether the client believes that a transaction ends here.

@@ -17,8 +17,8 @@ use memkv_raft::Publication;
 use memkv_raft::lock::Mutex;
 use memkv_resp::{Pattern, PatternTooLong};
 
-use super::aside::Aside;
 use super::clients::{Client, Message};
+use crate::aside::Aside;
 
 /// Most different patterns of all connections, each of which is compared with the channel of each
 /// message. Eight connections may use all they may have.

@@ -2,21 +2,21 @@
 //! has one of. `conn` is the loop, `execute` takes requests, `segment` collects
 //! them, `answer` settles a segment, `transaction` is MULTI to EXEC, `publish` is PUBLISH, `announce`
 //! what is told of keys,
-//! `wait` is WAIT, `session` what a connection has said about itself, `names` what it listens to, `server`, `clients`
-//! and `hub` are shared, `aside` is where slow work is done, `queue` is how tasks are handed it.
+//! `wait` is WAIT, `out` is what is to be sent, `session` what a connection has said about itself, `names` what it listens to, `server`, `clients`
+//! and `hub` are shared, `queue` is how tasks are handed slow work.
 //!
 //! Invariants: every request gets exactly one answer, in order; a read sees the connection's own
 //! earlier writes and none of its later ones; what a connection holds is bounded.
 
 mod announce;
 mod answer;
-mod aside;
 mod bell;
 mod clients;
 mod conn;
 mod execute;
 mod hub;
 mod names;
+mod out;
 mod patience;
 mod publish;
 mod queue;
@@ -41,11 +41,11 @@ use crate::commands::Failure;
 use crate::http::Api;
 use crate::metrics;
 
-pub(crate) use aside::step_aside;
 pub(crate) use clients::{Client, Message};
 pub(crate) use hub::Kind;
+pub(crate) use out::Out;
 pub(crate) use server::{Server, View};
-pub(crate) use session::{Replies, Session};
+pub(crate) use session::{Replies, STEPS_TO_LEAVE, Session};
 
 pub use server::RespSettings;
 
@@ -62,9 +62,10 @@ pub struct Resp<B> {
 impl<B: Backend> Resp<B> {
     /// Answers "loading" until `api` has its node.
     pub fn new(api: Arc<Api<B>>, settings: RespSettings) -> Self {
+        let aside = api.aside().clone();
         Self {
             api,
-            server: Arc::new(Server::new(settings)),
+            server: Arc::new(Server::new(settings, aside)),
             input: Budget::new(INPUT_BYTES),
         }
     }

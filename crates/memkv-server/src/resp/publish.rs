@@ -13,7 +13,7 @@ use super::Resp;
 use super::conn::{Conn, Gone};
 use super::segment::Slot;
 use crate::backend::Backend;
-use crate::commands::{Args, Publish, push_message};
+use crate::commands::{Args, Publish};
 
 /// How many have got a message: here, and on the other nodes once they have said so.
 pub(super) struct Receivers {
@@ -75,14 +75,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     }
 
     /// Puts the count behind whatever the connection has published to itself.
-    pub(super) async fn write_receivers(&mut self, receivers: Receivers, silent: bool) {
+    pub(super) async fn write_receivers(
+        &mut self,
+        receivers: Receivers,
+        silent: bool,
+    ) -> Result<(), Gone> {
         let count = receivers.count().await;
-        for message in self.session.client.take_messages() {
-            push_message(&mut self.out, self.session.protocol, &message);
-        }
+        self.push_messages().await?;
         if !silent {
             ReplyWriter::new(&mut self.out, self.session.protocol).integer(count);
         }
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use memkv_raft::store::{Command, Query, ReplyError, ReplyValue, Store};
 
 use super::publish::Receivers;
 use super::transaction::Plan;
-use crate::backend::MAX_MANY_BYTES;
+use crate::backend::{MAX_MANY_BYTES, bytes_of};
 use crate::commands::Shape;
 
 /// A look at the store ends after so many bytes of values (1 MiB): it holds up writes, and what it
@@ -53,6 +53,8 @@ pub(super) struct Segment {
     pub(super) ready: BytesMut,
     /// What looks have found and is not written yet.
     pub(super) found: VecDeque<ReplyValue>,
+    /// What it takes to encode the commands.
+    pub(super) steps: usize,
     values: usize,
 }
 
@@ -71,6 +73,7 @@ impl Segment {
         self.queries.clear();
         self.ready.clear();
         self.found.clear();
+        self.steps = 0;
         self.values = 0;
     }
 
@@ -89,7 +92,9 @@ impl Segment {
         self.commands.is_empty()
     }
 
-    pub(super) fn write(&mut self, command: Command, slot: Slot) {
+    /// Takes a command that is encoded in so many steps.
+    pub(super) fn write(&mut self, command: Command, steps: usize, slot: Slot) {
+        self.steps += steps;
         self.values += usize::from(answers_value(&command));
         self.commands.push(command);
         self.slots.push(slot);
@@ -135,7 +140,7 @@ pub(super) fn look(
             let now = query.asks_time().then(|| *now.get_or_insert_with(&now_ms));
             store.query(&query, now.unwrap_or(0))
         };
-        bytes += size(&value);
+        bytes += bytes_of(&value);
         values.push_back(value);
     }
     (values, queries)
@@ -158,13 +163,5 @@ fn is_too_large(store: &Store, database: u8, query: &Query) -> bool {
             keys.iter().map(length).sum::<usize>() > MAX_MANY_BYTES
         }
         _ => false,
-    }
-}
-
-fn size(value: &ReplyValue) -> usize {
-    match value {
-        ReplyValue::Bulk(bytes) => bytes.len(),
-        ReplyValue::Array(values) => values.iter().map(size).sum(),
-        _ => 0,
     }
 }

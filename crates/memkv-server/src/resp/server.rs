@@ -1,8 +1,8 @@
 //! What all RESP connections of a node share: settings, the registries of connections and of
 //! listeners, counters. Never waits.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use memkv_raft::NodeStatus;
@@ -10,9 +10,9 @@ use memkv_raft::store::NoticeClasses;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::aside::Aside;
 use super::clients::Clients;
 use super::hub::Hub;
+use crate::aside::Aside;
 use crate::password::Password;
 
 /// What RESP must know of the configuration.
@@ -97,7 +97,7 @@ pub(crate) struct Server {
     pub(crate) clients: Clients,
     pub(crate) hub: Hub,
     /// Where what takes long for one client is done.
-    pub(crate) aside: Aside,
+    pub(crate) aside: Arc<Aside>,
     pub(crate) stats: Stats,
     pub(crate) started: Instant,
     /// Differs with every start, 40 hex digits.
@@ -108,12 +108,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(settings: RespSettings) -> Self {
+    pub(crate) fn new(settings: RespSettings, aside: Arc<Aside>) -> Self {
         Self {
             settings,
             clients: Clients::default(),
             hub: Hub::default(),
-            aside: Aside::default(),
+            aside,
             stats: Stats::default(),
             started: Instant::now(),
             run_id: rand::random::<[u8; 20]>()

@@ -12,6 +12,7 @@ use super::clients::Client;
 use super::hub::Kind;
 use super::names::Names;
 use super::server::Server;
+use crate::aside::{step_aside, steps_of};
 use crate::commands::Spec;
 
 /// Most commands between MULTI and EXEC, and most keys of WATCH: what one log entry takes.
@@ -19,6 +20,9 @@ pub(crate) const MAX_QUEUED: usize = MAX_TRANSACTION_STEPS;
 
 /// Most bytes of commands between MULTI and EXEC: one value of the largest size and as much again.
 pub(crate) const MAX_QUEUED_BYTES: usize = 128 * 1024 * 1024;
+
+/// Steps to end one subscription.
+pub(crate) const STEPS_TO_LEAVE: usize = 256;
 
 /// Which replies the client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +42,15 @@ pub(crate) struct Queue {
     pub(crate) bytes: usize,
     /// Something could not be queued: EXEC will refuse.
     pub(crate) is_broken: bool,
+}
+
+impl Queue {
+    /// What it takes to understand and to encode them all.
+    pub(crate) fn steps(&self) -> usize {
+        let requests = self.requests.iter();
+        let arguments: usize = requests.map(|(_, request)| request.arg_count()).sum();
+        steps_of(arguments, self.bytes)
+    }
 }
 
 /// A watched key and what it was like.
@@ -106,6 +119,11 @@ impl Session {
 
     /// Ends all subscriptions.
     pub(crate) fn leave_all(&mut self) {
+        let names: usize = self.listens.iter().map(Names::len).sum();
+        step_aside(names * STEPS_TO_LEAVE, || self.leave_each());
+    }
+
+    fn leave_each(&mut self) {
         for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
             for name in self.listens[kind as usize].take() {
                 self.server.hub.leave(kind, &name, self.client.id);

@@ -1,11 +1,14 @@
 //! Limits, framing and the life of a connection.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::*;
+use crate::http::conn::PIECE_BYTES;
 use crate::http::limits::MAX_IGNORED_BODY_BYTES;
+use crate::testing::Eager;
 
 fn limits() -> Limits {
     Limits::default()
@@ -292,4 +295,23 @@ async fn bodies_of_all_connections_together_are_bounded() {
             .status,
         200
     );
+}
+
+#[tokio::test]
+async fn a_large_value_arrives_and_leaves_in_pieces() {
+    const LARGE_BYTES: usize = 8 * 1024 * 1024;
+    /// A piece, the one that was begun before it, and heads.
+    const MOST: usize = 2 * PIECE_BYTES + 4096;
+    let value: Vec<u8> = (0..LARGE_BYTES).map(|at| (at % 251) as u8).collect();
+    let (head, kv) = ("Host: localhost\r\n", "/v1/kv/k HTTP/1.1\r\n");
+    let mut requests = format!("PUT {kv}{head}Content-Length: {LARGE_BYTES}\r\n\r\n").into_bytes();
+    requests.extend_from_slice(&value);
+    requests.extend_from_slice(format!("GET {kv}{head}\r\n").as_bytes());
+    let stream = Eager::sending(requests);
+    let (output, most) = (stream.output.clone(), stream.most.clone());
+    let api = api_with(Some(Fake::working()), LARGE_BYTES);
+    serve(stream, BytesMut::new(), &*api, Arc::new(Limits::default())).await;
+    assert!(output.lock().ends_with(&value));
+    let most = most.load(Ordering::Relaxed);
+    assert!(most <= MOST, "{most} bytes while others waited");
 }

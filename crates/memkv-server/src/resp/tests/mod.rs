@@ -8,6 +8,7 @@ mod limits;
 mod pubsub;
 mod scripts;
 mod transactions;
+mod turns;
 
 use std::fmt::Write;
 use std::sync::Arc;

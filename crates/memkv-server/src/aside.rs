@@ -7,6 +7,22 @@ use tokio::sync::Semaphore;
 /// Up to so many steps are done in place, about a millisecond: to go aside costs a thread.
 const STEPS_IN_PLACE: usize = 1024 * 1024;
 
+/// Steps for each argument of a request, to understand, check or encode it.
+const STEPS_OF_ARGUMENT: usize = 16;
+
+/// Bytes that are copied in one step.
+const BYTES_OF_STEP: usize = 2;
+
+/// Steps to understand a request, to check it or to encode it.
+pub(crate) fn steps_of(arguments: usize, bytes: usize) -> usize {
+    arguments * STEPS_OF_ARGUMENT + bytes / BYTES_OF_STEP
+}
+
+/// Whether so many steps are done aside.
+pub(crate) fn is_long(steps: usize) -> bool {
+    steps > STEPS_IN_PLACE
+}
+
 /// Who works aside.
 #[derive(Debug)]
 pub(crate) struct Aside(Semaphore);
@@ -20,7 +36,7 @@ impl Default for Aside {
 impl Aside {
     /// Does work of so many steps of some nanoseconds.
     pub(crate) async fn run<T>(&self, steps: usize, work: impl FnOnce() -> T) -> T {
-        if steps <= STEPS_IN_PLACE {
+        if !is_long(steps) {
             return work();
         }
         // It is never closed, so this cannot fail.
@@ -32,7 +48,7 @@ impl Aside {
 /// The same for who cannot wait for others that work aside.
 pub(crate) fn step_aside<T>(steps: usize, work: impl FnOnce() -> T) -> T {
     let has_threads = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
-    if steps > STEPS_IN_PLACE && Handle::try_current().is_ok_and(has_threads) {
+    if is_long(steps) && Handle::try_current().is_ok_and(has_threads) {
         tokio::task::block_in_place(work)
     } else {
         work()
