@@ -14,7 +14,7 @@ const SIM_SEEDS: &str = "50";
 /// Seeds that are run a second time in another process: one would do, but a difference may be rare.
 const TWIN_SEEDS: &str = "20";
 
-/// Seeds within which each deliberate bug must be found; the best hidden one needs 36.
+/// Seeds within which each deliberate bug must be found, by the promise that it breaks.
 const BUG_SEEDS: &str = "200";
 
 /// Rounds of the crash test per run; `cargo xtask crash` runs more.

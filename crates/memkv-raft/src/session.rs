@@ -277,9 +277,9 @@ impl Session {
         let encoded = memkv_store::encode_group(id, first_seq, acked_through, commands.into_iter());
         for slot in window.slots.range_mut(start..start + count) {
             slot.in_flight += 1;
-            #[cfg(memkv_bugs)]
-            slot.acknowledge_early();
         }
+        #[cfg(memkv_bugs)]
+        window.acknowledge_early(start..start + count);
         window.sent += count;
         window.progress_at = Some(now);
         window.gather.leaves(count, now);

@@ -1,106 +1,86 @@
 //! The deliberate bugs by name, to show that the simulator finds them. In a build without
 //! `--cfg memkv_bugs` there are none.
+//!
+//! Each names the promises that it breaks. Another one that is seen broken shows nothing: it may have
+//! been met by accident.
 
-/// A bug's name on the command line, and how it is switched on.
+use crate::Promise;
+
+/// A deliberate bug.
+struct Bug {
+    /// Its name on the command line.
+    name: &'static str,
+    /// What it breaks: a violation of one of these must be seen.
+    breaks: &'static [Promise],
+    switch_on: fn(),
+}
+
 #[cfg(memkv_bugs)]
-const BUGS: [(&str, fn()); 30] = {
+const BUGS: &[Bug] = {
     use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
-    [
-        ("skip-fsync", || storage::set(Some(storage::Bug::SkipFsync))),
-        ("truncate-at-bad-checksum", || {
-            storage::set(Some(storage::Bug::TruncateAtBadChecksum))
-        }),
-        ("ignore-level", || raft::set(Some(raft::Bug::IgnoreLevel))),
-        ("raise-unasked", || {
-            store::set(Some(store::Bug::RaiseUnasked))
-        }),
-        ("propose-unreadable", || {
-            raft::set(Some(raft::Bug::ProposeUnreadable))
-        }),
-        ("drop-dedup", || store::set(Some(store::Bug::DropDedup))),
-        ("acknowledge-before-commit", || {
-            raft::set(Some(raft::Bug::AcknowledgeBeforeCommit))
-        }),
-        ("read-without-quorum", || {
-            raft::set(Some(raft::Bug::ReadWithoutQuorum))
-        }),
-        ("wiped-node-votes", || {
-            raft::set(Some(raft::Bug::WipedNodeVotes))
-        }),
-        ("ignore-watch", || store::set(Some(store::Bug::IgnoreWatch))),
-        ("expire-by-own-clock", || {
-            store::set(Some(store::Bug::ExpireByOwnClock))
-        }),
-        ("read-without-view", || {
-            store::set(Some(store::Bug::ReadWithoutView))
-        }),
-        ("stamp-wall-clock", || {
-            raft::set(Some(raft::Bug::StampWallClock))
-        }),
-        ("drop-ticks", || raft::set(Some(raft::Bug::DropTicks))),
-        ("forget-clock", || raft::set(Some(raft::Bug::ForgetClock))),
-        ("confirm-any-vote", || {
-            raft::set(Some(raft::Bug::ConfirmAnyVote))
-        }),
-        ("trust-old-disk", || {
-            raft::set(Some(raft::Bug::TrustOldDisk))
-        }),
-        ("wait-for-the-log", || {
-            raft::set(Some(raft::Bug::WaitForTheLog))
-        }),
-        ("stop-at-first-seat", || {
-            raft::set(Some(raft::Bug::StopAtFirstSeat))
-        }),
-        ("trust-written-clock", || {
-            raft::set(Some(raft::Bug::TrustWrittenClock))
-        }),
-        ("trust-own-store", || {
-            raft::set(Some(raft::Bug::TrustOwnStore))
-        }),
-        ("believe-one-report", || {
-            raft::set(Some(raft::Bug::BelieveOneReport))
-        }),
-        ("forget-commit", || raft::set(Some(raft::Bug::ForgetCommit))),
-        ("agree-while-running", || {
-            raft::set(Some(raft::Bug::AgreeWhileRunning))
-        }),
-        ("confirm-without-vote", || {
-            raft::set(Some(raft::Bug::ConfirmWithoutVote))
-        }),
-        ("confirm-unsettled", || {
-            raft::set(Some(raft::Bug::ConfirmUnsettled))
-        }),
-        ("declare-commit-late", || {
-            raft::set(Some(raft::Bug::DeclareCommitLate))
-        }),
-        ("admit-known-id", || {
-            store::set(Some(store::Bug::AdmitKnownId))
-        }),
-        ("reopen-session", || {
-            store::set(Some(store::Bug::ReopenSession))
-        }),
-        ("metadata-at-once", || {
-            storage::set(Some(storage::Bug::MetadataAtOnce))
-        }),
+    macro_rules! bug {
+        ($name:literal, $layer:ident::$bug:ident breaks $($promise:ident),+) => {
+            Bug {
+                name: $name,
+                breaks: &[$(Promise::$promise),+],
+                switch_on: || $layer::set(Some($layer::Bug::$bug)),
+            }
+        };
+    }
+    &[
+        bug!("skip-fsync", storage::SkipFsync breaks DurableSurvives),
+        bug!("truncate-at-bad-checksum", storage::TruncateAtBadChecksum breaks DurableSurvives),
+        bug!("ignore-level", raft::IgnoreLevel breaks AppliesWhatItKnows),
+        bug!("raise-unasked", store::RaiseUnasked breaks RaisedWhenAllKnow),
+        bug!("propose-unreadable", raft::ProposeUnreadable breaks EntriesCanBeRead),
+        bug!("drop-dedup", store::DropDedup breaks ExecutedOnce),
+        bug!("acknowledge-before-commit", raft::AcknowledgeBeforeCommit breaks Linearizable, NothingLost),
+        bug!("read-without-quorum", raft::ReadWithoutQuorum breaks Linearizable, ClientsSawTheLog),
+        bug!("wiped-node-votes", raft::WipedNodeVotes breaks AcknowledgedStays, LeaderCompleteness, CommittedIsDurable),
+        bug!("ignore-watch", store::IgnoreWatch breaks ClientsSawTheLog),
+        bug!("expire-by-own-clock", store::ExpireByOwnClock breaks NeverEarly, ClientsSawTheLog),
+        bug!("read-without-view", store::ReadWithoutView breaks ClientsSawTheLog, SeenWhole),
+        bug!("stamp-wall-clock", raft::StampWallClock breaks NeverEarly, LogTimeKeepsUp, LogTimeSurvives),
+        bug!("drop-ticks", raft::DropTicks breaks NotLate),
+        bug!("forget-clock", raft::ForgetClock breaks LogTimeSurvives, NeverEarly),
+        bug!("confirm-any-vote", raft::ConfirmAnyVote breaks Linearizable, ClientsSawTheLog),
+        bug!("trust-old-disk", raft::TrustOldDisk breaks OldDiskIsFound),
+        bug!("wait-for-the-log", raft::WaitForTheLog breaks ConsensusNeverWaits),
+        bug!("stop-at-first-seat", raft::StopAtFirstSeat breaks HealedConverges),
+        bug!("trust-written-clock", raft::TrustWrittenClock breaks ClockGoesOnBehind),
+        bug!("trust-own-store", raft::TrustOwnStore breaks DifferentIsFound),
+        bug!("believe-one-report", raft::BelieveOneReport breaks SetAsideOnlyIfDifferent),
+        bug!("forget-commit", raft::ForgetCommit breaks Linearizable, ClientsSawTheLog),
+        bug!("agree-while-running", raft::AgreeWhileRunning breaks IdentityIsEngines, IdentityStays, OneCluster, ElectionSafety),
+        bug!("confirm-without-vote", raft::ConfirmWithoutVote breaks ConfirmedByVoters),
+        bug!("confirm-unsettled", raft::ConfirmUnsettled breaks ConfirmedWhenSettled),
+        bug!("declare-commit-late", raft::DeclareCommitLate breaks KnownBeforeTold),
+        bug!("admit-known-id", store::AdmitKnownId breaks IdGivenOnce),
+        bug!("reopen-session", store::ReopenSession breaks OneSession),
+        bug!("metadata-at-once", storage::MetadataAtOnce breaks StartsAfterCrash),
+        bug!("skip-gap", store::SkipGap breaks GapsAreRefused),
+        bug!("acknowledge-too-much", raft::AcknowledgeTooMuch breaks ReplyIsKept),
+        bug!("frontier-too-low", storage::FrontierTooLow breaks DurableSurvives),
+        bug!("frontier-too-high", storage::FrontierTooHigh breaks CrashIsNoCorruption),
     ]
 };
 #[cfg(not(memkv_bugs))]
-const BUGS: [(&str, fn()); 0] = [];
+const BUGS: &[Bug] = &[];
 
 /// All names.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    BUGS.iter().map(|(name, _)| *name)
+    BUGS.iter().map(|bug| bug.name)
 }
 
-/// Switches a bug on for the whole process.
+/// Switches a bug on for the whole process, and gives the promises that it breaks.
 ///
 /// # Errors
 /// If there is no such bug in this build; the text lists those that there are.
-pub fn switch_on(name: &str) -> Result<(), String> {
-    match BUGS.iter().find(|(known, _)| *known == name) {
-        Some((_, switch)) => {
-            switch();
-            Ok(())
+pub fn switch_on(name: &str) -> Result<&'static [Promise], String> {
+    match BUGS.iter().find(|bug| bug.name == name) {
+        Some(bug) => {
+            (bug.switch_on)();
+            Ok(bug.breaks)
         }
         None if BUGS.is_empty() => {
             Err("this build has no deliberate bugs: use `cargo xtask sim --bug NAME`".to_owned())

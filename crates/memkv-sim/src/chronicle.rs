@@ -15,7 +15,9 @@ use memkv_raft::store::{
 };
 
 use crate::asked::Asked;
+use crate::invariants::Verdict;
 use crate::levels::Raises;
+use crate::promise::Promise;
 use crate::trace::Trace;
 use crate::translate;
 
@@ -64,12 +66,8 @@ impl Chronicle {
     /// Follows what is known to be committed.
     ///
     /// # Errors
-    /// If something ran twice, or is not a batch.
-    pub(crate) fn follow(
-        &mut self,
-        committed: &BTreeMap<u64, LogId>,
-        trace: &Trace,
-    ) -> Result<(), String> {
+    /// If something ran twice or out of order, or is not a batch.
+    pub(crate) fn follow(&mut self, committed: &BTreeMap<u64, LogId>, trace: &Trace) -> Verdict {
         while !self.stuck
             && let Some(id) = committed.get(&self.next)
             && let Some(payload) = self.waiting.remove(id)
@@ -89,7 +87,7 @@ impl Chronicle {
         Ok(())
     }
 
-    fn apply(&mut self, id: LogId, payload: &Bytes, trace: &Trace) -> Result<(), String> {
+    fn apply(&mut self, id: LogId, payload: &Bytes, trace: &Trace) -> Verdict {
         let (Ok((stamp_ms, logged)), Ok(ops)) = (read_batch(payload), read_system(payload)) else {
             self.stuck = true;
             self.next -= 1;
@@ -98,7 +96,7 @@ impl Chronicle {
         let mut effects = Effects::default();
         self.store.apply(id.index, payload, &mut effects);
         if let Some(why) = effects.malformed {
-            return Err(format!("{id:?}: {why}"));
+            return Err((Promise::EntriesCanBeRead, format!("{id:?}: {why}")));
         }
         for (op, outcome) in ops.iter().zip(&effects.system) {
             self.raises.follow(id.index, op, outcome, trace)?;
@@ -120,9 +118,13 @@ impl Chronicle {
             reply = replies.next();
             let last = self.executed.insert(session, seq).unwrap_or(0);
             if seq != last + 1 {
-                return Err(format!(
-                    "{id:?}: number {seq} of session {session} runs after number {last}"
-                ));
+                let promise = match seq > last {
+                    true => Promise::GapsAreRefused,
+                    false => Promise::ExecutedOnce,
+                };
+                let seen =
+                    format!("{id:?}: number {seq} of session {session} runs after number {last}");
+                return Err((promise, seen));
             }
             if !SILENT.contains(&&command.command[..]) {
                 let home = self.store.session(session).map(|session| session.node());
@@ -143,12 +145,7 @@ impl Chronicle {
     }
 
     /// What became of the entry's system operations.
-    fn sessions(
-        &mut self,
-        id: LogId,
-        outcomes: &[SystemOutcome],
-        trace: &Trace,
-    ) -> Result<(), String> {
+    fn sessions(&mut self, id: LogId, outcomes: &[SystemOutcome], trace: &Trace) -> Verdict {
         let opens =
             |outcome: &&SystemOutcome| matches!(outcome, SystemOutcome::SessionOpened { .. });
         let is_admission =
@@ -161,7 +158,8 @@ impl Chronicle {
                     };
                     let of = (opened.node(), opened.boot());
                     if !self.opened.insert(of) {
-                        return Err(format!("{id:?} opens another session for {of:?}"));
+                        let seen = format!("{id:?} opens another session for {of:?}");
+                        return Err((Promise::OneSession, seen));
                     }
                 }
                 SystemOutcome::Refused {

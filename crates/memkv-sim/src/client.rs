@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use crate::asked::{Asked, Asking};
 use crate::cluster::{Cluster, name};
 use crate::dice::Dice;
+use crate::promise::Promise;
 use crate::translate;
 
 /// How long a client waits for an answer, in milliseconds; nodes hold commands for 3 s.
@@ -137,8 +138,12 @@ impl Workload {
         if self.dice.below(100) < NEXT_LEVEL_PERCENT {
             return self.next_level(&node).await;
         }
-        if swarm.floods && node.status().leader.is_none() && self.may_flood() {
+        let has_no_leader = || swarm.floods && node.status().leader.is_none();
+        if self.cluster.takes_flood(home) || has_no_leader() && self.may_flood() {
             return self.flood(process, home, &node).await;
+        }
+        if node.status().disk_low && self.dice.below(4) == 0 && self.may_flood() {
+            return self.flood_before_deletes(process, home, &node).await;
         }
         if self.dice.below(100) < swarm.redis_percent {
             return self.redis(process, home, node).await;
@@ -173,8 +178,7 @@ impl Workload {
                     "client {process} sent writes one after the other, and they got revisions \
                      {last_revision} and {revision}"
                 );
-                self.cluster
-                    .violated("a client's writes keep their order", seen);
+                self.cluster.violated(Promise::OrderOfAClient, seen);
             }
             last_revision = revision;
         }
@@ -279,7 +283,7 @@ impl Workload {
         asking.ok(Answer::List(vec![text]), Some(revision));
         if held == Some(None) {
             let seen = format!("{home} answered {op:?} {key} with bytes that no client wrote");
-            self.cluster.violated("a value is what was written", seen);
+            self.cluster.violated(Promise::ValueIsAsWritten, seen);
         }
         let reply = match op {
             Op::Exist => Reply::Exists(held.is_some()),
@@ -307,7 +311,7 @@ fn settle_asking(asking: Asking, answer: &Result<store::Reply, RequestError>) {
 pub(crate) fn check_kept(cluster: &Cluster, home: &str, detail: &str) {
     if detail.contains("keep its reply") {
         let seen = format!("{home}: {detail}");
-        cluster.violated("a reply is kept until its client has it", seen);
+        cluster.violated(Promise::ReplyIsKept, seen);
     }
 }
 
@@ -347,7 +351,7 @@ fn settle_write(
         ReplyValue::Integer(removed) => (Reply::Removed(removed > 0), removed > 0),
         other => {
             let seen = format!("{home} answered {op:?} {key} with {other:?}");
-            cluster.violated("a write answers what it should", seen);
+            cluster.violated(Promise::AnswersWhatItShould, seen);
             return None;
         }
     };

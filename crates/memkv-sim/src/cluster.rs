@@ -21,6 +21,7 @@ use crate::invariants::Invariants;
 use crate::levels::{NEW, OLD};
 use crate::lists::Lists;
 use crate::net::Net;
+use crate::promise::Promise;
 use crate::swarm::Swarm;
 use crate::trace::Trace;
 
@@ -28,7 +29,7 @@ use crate::trace::Trace;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// Which promise.
-    pub promise: &'static str,
+    pub promise: Promise,
     /// What was seen.
     pub seen: String,
 }
@@ -114,6 +115,8 @@ pub struct Cluster {
     pub(crate) hosts: Vec<Mutex<Host>>,
     pub(crate) invariants: Invariants,
     pub(crate) lists: Lists,
+    /// A client of another host than this one is to write much at once.
+    flood_beside: Mutex<Option<usize>>,
     violation: watch::Sender<Option<Violation>>,
     seed: u64,
 }
@@ -173,9 +176,21 @@ impl Cluster {
             trace,
             dice,
             hosts,
+            flood_beside: Mutex::new(None),
             violation: watch::Sender::new(None),
             seed,
         })
+    }
+
+    /// Has a client write much at once, through any node but this one.
+    pub(crate) fn ask_for_flood(&self, slot: usize) {
+        *self.flood_beside.lock() = Some(slot);
+    }
+
+    /// Whether a client of this host is to do that, now.
+    pub(crate) fn takes_flood(&self, home: usize) -> bool {
+        let other = self.flood_beside.lock().take_if(|slot| *slot != home);
+        other.is_some()
     }
 
     /// What the run is called.
@@ -194,7 +209,7 @@ impl Cluster {
     }
 
     /// Notes that a promise was broken.
-    pub(crate) fn violated(&self, promise: &'static str, seen: String) {
+    pub(crate) fn violated(&self, promise: Promise, seen: String) {
         self.trace.line(format_args!("VIOLATION {promise}: {seen}"));
         self.violation.send_if_modified(|violation| {
             let first = violation.is_none();

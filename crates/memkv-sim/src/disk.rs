@@ -21,6 +21,9 @@ use crate::trace::Trace;
 /// The names of a disk's files.
 type Names = BTreeMap<PathBuf, u64>;
 
+/// What stands before the payload of a record of the log, see `memkv-storage`.
+const RECORD_HEADER_LEN: usize = 72;
+
 /// Directories of a node, below `/memkv`.
 const DIRECTORIES: [&str; 3] = ["/memkv/log", "/memkv/metadata", "/memkv/snapshot"];
 
@@ -166,6 +169,52 @@ pub(crate) fn quarantines(disk: &SimDisk) -> usize {
         .flatten()
         .filter(|name| name.starts_with("quarantine-"))
         .count()
+}
+
+/// Flips a bit of a record, if it and the one behind it are in the newest segment; whether it did.
+///
+/// The one behind it must have been written when this one was durable.
+pub(crate) fn flip_record(disk: &SimDisk, index: u64, dice: &Dice) -> bool {
+    let log = Path::new(DIRECTORIES[0]);
+    let files = disk.files();
+    let is_segment = |path: &Path| path.parent() == Some(log) && path.extension().is_some();
+    let mut segments = files.iter().filter(|(path, _)| is_segment(path));
+    let Some((path, len)) = segments.next_back() else {
+        return false;
+    };
+    let mut bytes = vec![0; *len as usize];
+    let mut read = || guard::allow(|| disk.open(path)?.read_at(0, &mut bytes));
+    if read().is_err() {
+        return false;
+    }
+    let records = records(path, &bytes);
+    match (records.get(&index), records.get(&(index + 1))) {
+        (Some((at, len)), Some(_)) => {
+            disk.flip_bit(path, at + dice.below(*len), (dice.next() % 8) as u32)
+        }
+        _ => false,
+    }
+}
+
+/// Where the records of a segment are, by index: their headers say so, at multiples of eight. A file
+/// that was used before has others, of another generation.
+fn records(path: &Path, bytes: &[u8]) -> BTreeMap<u64, (u64, u64)> {
+    let name = path.file_stem().and_then(|name| name.to_str());
+    let generation = name
+        .and_then(|name| u64::from_str_radix(name.split_once('-')?.1, 16).ok())
+        .unwrap_or(0);
+    let u64_at = |header: &[u8], at: usize| {
+        let bytes = header.get(at..at + 8)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let record = |at: usize| {
+        let header = bytes.get(at..at + RECORD_HEADER_LEN)?;
+        let is_record = header.starts_with(b"MKR1") && u64_at(header, 8)? == generation;
+        let payload = u64_at(header, 0)? >> 32;
+        let index = u64_at(header, 16)?;
+        is_record.then_some((index, (at as u64, RECORD_HEADER_LEN as u64 + payload)))
+    };
+    (0..bytes.len()).step_by(8).filter_map(record).collect()
 }
 
 /// Flips a bit where memkv promises to notice, and says in which file.

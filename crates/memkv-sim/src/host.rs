@@ -22,6 +22,7 @@ use crate::disk;
 use crate::lists::Change;
 use crate::nemesis::stores;
 use crate::net::Port;
+use crate::promise::Promise;
 
 /// Pause before a process that failed is started again, in milliseconds.
 const RESTART_MS: (u64, u64) = (10, 2_000);
@@ -293,10 +294,7 @@ async fn run_process(
             let error = node.failed().await;
             if matches!(error, FatalError::Diverged(_)) && node.read_old(|_| ()).is_ok() {
                 let seen = format!("{} still reads", name(slot));
-                cluster.violated(
-                    "a node that knows its store to be wrong reads no more",
-                    seen,
-                );
+                cluster.violated(Promise::WrongStoreReadsNoMore, seen);
             }
             cluster.failed(slot, error);
         }
@@ -341,11 +339,11 @@ impl Cluster {
                     "{} found its directory corrupt, and nobody touched it",
                     name(slot)
                 );
-                self.violated("a crash never looks like corruption", seen);
+                self.violated(Promise::CrashIsNoCorruption, seen);
             }
         }
         if let Err(seen) = self.invariants.check_recovery(slot, node, set_aside) {
-            self.violated("what was durable survives", seen);
+            self.violated(Promise::DurableSurvives, seen);
         }
     }
 
@@ -360,7 +358,7 @@ impl Cluster {
             return self.restart(slot, Death::Power, "it met a disk error at its start");
         }
         let seen = format!("{} does not start: {error}", name(slot));
-        self.violated("a node starts from whatever a crash leaves", seen);
+        self.violated(Promise::StartsAfterCrash, seen);
     }
 
     fn failed(self: &Arc<Self>, slot: usize, error: FatalError) {
@@ -381,7 +379,7 @@ impl Cluster {
         if let FatalError::NoSeat(_) = error {
             if self.hosts[slot].lock().loss.is_none() {
                 let seen = format!("{} has lost its own: {error}", name(slot));
-                return self.violated("only a newcomer gives its seat up", seen);
+                return self.violated(Promise::NewcomerGivesUpSeat, seen);
             }
             self.trace.count("newcomers told that they have no seat");
             return self.restart(slot, self.death(), "it has no seat");
@@ -389,7 +387,7 @@ impl Cluster {
         if let FatalError::OldDisk(_) = error {
             if !std::mem::take(&mut self.hosts[slot].lock().is_old) {
                 let seen = format!("{}, and nobody put it back: {error}", name(slot));
-                return self.violated("a disk is taken for an old one only if it is one", seen);
+                return self.violated(Promise::OldDiskIsOne, seen);
             }
             self.trace.count("old disks found");
             return self.restart(slot, self.death(), "its disk is an old one");
@@ -399,7 +397,7 @@ impl Cluster {
             self.hosts[slot].lock().differs = None;
             if differs.is_none() {
                 let seen = format!("{}: {error}", name(slot));
-                return self.violated("a node is set aside only if its store differs", seen);
+                return self.violated(Promise::SetAsideOnlyIfDifferent, seen);
             }
             self.trace.count("deviating stores found");
             return self.restart(slot, self.death(), "its store is another one");
@@ -411,7 +409,7 @@ impl Cluster {
         }
         if !self.hosts[slot].lock().excused {
             let seen = format!("{} failed, and its disk had not: {error}", name(slot));
-            return self.violated("a node fails only with its disk", seen);
+            return self.violated(Promise::FailsOnlyWithDisk, seen);
         }
         self.trace.count("processes ended by their disk");
         // The kernel may have dropped what it could not write, or still show it.
@@ -426,8 +424,8 @@ impl Cluster {
             return self.restart(slot, Death::Process, "it cannot read an entry");
         };
         let promise = match before == words {
-            true => "a committed entry can be read",
-            false => "a node that starts again stops at the same entry with the same words",
+            true => Promise::EntriesCanBeRead,
+            false => Promise::StopsAtSameEntry,
         };
         let seen = format!(
             "{} stopped, started again, and stopped: {words}",

@@ -18,6 +18,7 @@ use crate::chronicle::Chronicle;
 use crate::cluster::{Cluster, name};
 use crate::judge;
 use crate::one_cluster::OneCluster;
+use crate::promise::Promise;
 use crate::settle::Rest;
 use crate::timing::Timing;
 use crate::witness::Witness;
@@ -70,9 +71,9 @@ struct SeenHost {
     answered_by_snapshot: u64,
 }
 
-pub(crate) type Verdict = Result<(), (&'static str, String)>;
+pub(crate) type Verdict = Result<(), (Promise, String)>;
 
-pub(crate) fn fail(promise: &'static str, seen: String) -> Verdict {
+pub(crate) fn fail(promise: Promise, seen: String) -> Verdict {
     Err((promise, seen))
 }
 
@@ -146,7 +147,7 @@ impl Invariants {
             let waited = cluster.hosts[slot].lock().disk.stats().forbidden;
             if waited > 0 {
                 let seen = format!("{} did {waited} times", name(slot));
-                verdict = fail("consensus never waits for a disk", seen);
+                verdict = fail(Promise::ConsensusNeverWaits, seen);
             }
         }
         let live = cluster.live();
@@ -169,7 +170,7 @@ impl Invariants {
         }
         let seen = &mut *seen;
         let followed = seen.chronicle.follow(&seen.committed, &cluster.trace);
-        verdict = verdict.and_then(|()| followed.map_err(|why| ("the log is executed once", why)));
+        verdict = verdict.and(followed);
         verdict = verdict.and_then(|()| seen.levels(cluster));
         if let Err((promise, what)) = verdict {
             cluster.violated(promise, what);
@@ -281,7 +282,7 @@ impl Seen {
                     "{node} has {:?} after {previous:?}, not {:?}",
                     record.id, known.0
                 );
-                return fail("log matching", seen);
+                return fail(Promise::LogMatching, seen);
             }
             if known.0.is_none() && this.0.is_some() {
                 self.entries.insert(record.id, this);
@@ -309,7 +310,7 @@ impl Seen {
             if known != id {
                 let node = name(slot);
                 let seen = format!("{node} committed {id:?} where {known:?} had been committed");
-                return fail("state machine safety", seen);
+                return fail(Promise::StateMachineSafety, seen);
             }
         }
         self.hosts[slot].committed_to = last.index;
@@ -327,10 +328,7 @@ impl Seen {
                 "{node} (node id {id}) had {known:?} on its disk, committed, and now has {:?}",
                 now.durable
             );
-            return fail(
-                "an acknowledged entry stays where it was acknowledged",
-                seen,
-            );
+            return fail(Promise::AcknowledgedStays, seen);
         }
         let Some(durable) = now.durable else {
             return Ok(());
@@ -372,7 +370,7 @@ impl Seen {
         let leader = *self.leaders.entry(vote).or_insert(me);
         if leader != me {
             let seen = format!("{node} leads under {vote:?} as process {me:?}, after {leader:?}");
-            return fail("election safety", seen);
+            return fail(Promise::ElectionSafety, seen);
         }
         let Some(committed) = now.committed else {
             return Ok(());
@@ -385,7 +383,7 @@ impl Seen {
                      {holders:?} of {voters:?} only",
                     vote.0
                 );
-                return fail("committed implies durable on a majority", seen);
+                return fail(Promise::CommittedIsDurable, seen);
             }
         }
         Ok(())
@@ -410,7 +408,7 @@ impl Seen {
             vote.0,
             now.log.last()
         );
-        fail("leader completeness", seen)
+        fail(Promise::LeaderCompleteness, seen)
     }
 
     /// The voters on whose disks an entry is, or was before somebody took the disk away.
@@ -447,7 +445,7 @@ impl Seen {
                 let (node, build, applied) = (name(slot), life.build, host.applied);
                 let seen =
                     format!("{node} knows level {build} and applied {applied}, after {raised}");
-                return fail("no node applies what its build does not know", seen);
+                return fail(Promise::AppliesWhatItKnows, seen);
             }
         }
         Ok(())
@@ -476,7 +474,7 @@ impl Seen {
                 "{name} went from index {}, revision {}, stamp {} to {applied}, {revision}, {stamp}",
                 host.applied, host.revision, host.stamp_ms
             );
-            return fail("a state only goes forward", seen);
+            return fail(Promise::StateGoesForward, seen);
         }
         (host.applied, host.revision, host.stamp_ms) = (applied, revision, stamp);
         let this = (digest, revision, effects);
@@ -490,7 +488,7 @@ impl Seen {
                  {effects:x?}, another had {:016x}, {} and {:x?}",
                 known.0, known.1, known.2
             );
-            return fail("equal logs make equal states", seen);
+            return fail(Promise::EqualStates, seen);
         }
         Ok(())
     }
@@ -532,7 +530,7 @@ fn declared(nodes: &[Inspection]) -> Verdict {
                  has told {} and applied {}",
                 leader.node_id, leader.term, leader.told, leader.visible
             );
-            return fail("a commit is known before it is told", seen);
+            return fail(Promise::KnownBeforeTold, seen);
         }
     }
     Ok(())

@@ -7,22 +7,19 @@ use memkv_check::{Budget, KeyValue, Operation, order, revision, wgl};
 use crate::asked::Asked;
 use crate::chronicle::Chronicle;
 use crate::cluster::Cluster;
+use crate::promise::Promise;
 use crate::settle::{Held, Rest};
 use crate::timing::Timing;
 
-type Verdict = Result<(), (&'static str, String)>;
+type Verdict = Result<(), (Promise, String)>;
 
 /// On the history of the plain keys, each by itself and with no help from the log.
 pub(crate) fn plain(history: &[Operation], rest: &Rest) -> Verdict {
     let budget = Budget::default();
     wgl::check(&KeyValue, history, &budget)
-        .map_err(|failure| ("linearizable", failure.to_string()))?;
-    revision::check(&KeyValue, history, &budget).map_err(|failure| {
-        (
-            "linearizable in the order of revisions",
-            failure.to_string(),
-        )
-    })?;
+        .map_err(|failure| (Promise::Linearizable, failure.to_string()))?;
+    revision::check(&KeyValue, history, &budget)
+        .map_err(|failure| (Promise::LinearizableByRevision, failure.to_string()))?;
     let mut ledger = Ledger::new();
     history
         .iter()
@@ -30,7 +27,7 @@ pub(crate) fn plain(history: &[Operation], rest: &Rest) -> Verdict {
     // Revisions are counted by `all`, since other commands take them too.
     ledger
         .audit(rest.content.iter().cloned(), None)
-        .map_err(|discrepancy| ("no acknowledged write is lost", discrepancy.to_string()))?;
+        .map_err(|discrepancy| (Promise::NothingLost, discrepancy.to_string()))?;
     Ok(())
 }
 
@@ -48,13 +45,13 @@ pub(crate) fn all(
             rest.applied,
             chronicle.end()
         );
-        return Err(("the simulator sees every entry", seen));
+        return Err((Promise::EveryEntrySeen, seen));
     }
     let log = chronicle
         .log(asked)
-        .map_err(|why| ("the log holds what clients sent", why))?;
+        .map_err(|why| (Promise::LogHoldsWhatWasSent, why))?;
     let verdict = order::check(&log, &asked.history())
-        .map_err(|failure| ("clients saw what the log did", failure.to_string()))?;
+        .map_err(|failure| (Promise::ClientsSawTheLog, failure.to_string()))?;
     let trace = &cluster.trace;
     let count = |name, times: u64| (0..times).for_each(|_| trace.count(name));
     count("transactions committed", verdict.transactions.0);
@@ -78,7 +75,7 @@ pub(crate) fn all(
             rest.held,
             verdict.space.revision()
         );
-        return Err(("the store holds what the log made", seen));
+        return Err((Promise::StoreHoldsTheLog, seen));
     }
     timing.judge(&verdict.expiries, chronicle.entries(), cluster)?;
     timing.judge_rest(rest)

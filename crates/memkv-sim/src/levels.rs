@@ -13,6 +13,8 @@ use memkv_raft::{Phase, TooOld};
 
 use crate::cluster::{Cluster, name};
 use crate::host::Death;
+use crate::invariants::Verdict;
+use crate::promise::Promise;
 use crate::trace::Trace;
 
 /// What the older build knows.
@@ -56,7 +58,7 @@ impl Raises {
         op: &SystemOp,
         outcome: &SystemOutcome,
         trace: &Trace,
-    ) -> Result<(), String> {
+    ) -> Verdict {
         match (op, outcome) {
             (SystemOp::Form { level, .. }, SystemOutcome::Done) => {
                 self.raised.push((index, *level));
@@ -71,24 +73,24 @@ impl Raises {
             (SystemOp::AdmitNode { highest, .. }, SystemOutcome::NodeAdmitted { id })
                 if *highest < self.level() =>
             {
-                return Err(format!(
+                let seen = format!(
                     "{index}: node {id}, which knows level {highest}, is admitted at level {}",
                     self.level()
-                ));
+                );
+                return Err((Promise::AdmittedIfItKnows, seen));
             }
             (SystemOp::RaiseLevel { to, ids }, SystemOutcome::Done) => {
                 if *to <= self.level() {
-                    return Err(format!(
-                        "{index}: the level goes from {} to {to}",
-                        self.level()
-                    ));
+                    let seen = format!("{index}: the level goes from {} to {to}", self.level());
+                    return Err((Promise::RaisedWhenAllKnow, seen));
                 }
                 let announced = |id: &u64| self.announced.get(id).copied().unwrap_or(0);
                 if let Some(id) = ids.iter().find(|id| announced(id) < *to) {
-                    return Err(format!(
+                    let seen = format!(
                         "{index}: raised to {to}, and node {id} has announced {}",
                         announced(id)
-                    ));
+                    );
+                    return Err((Promise::RaisedWhenAllKnow, seen));
                 }
                 self.raised.push((index, *to));
                 trace.count("levels raised");
@@ -116,11 +118,11 @@ impl Cluster {
                 "{} runs a build of level {build} and says: {why}",
                 name(slot)
             );
-            return self.violated("a build is called too old only if it is", seen);
+            return self.violated(Promise::TooOldOnlyIfTooOld, seen);
         }
         if !was_new {
             let seen = format!("{} never ran another build, and says: {why}", name(slot));
-            return self.violated("a level is raised once every build knows it", seen);
+            return self.violated(Promise::RaisedWhenAllKnow, seen);
         }
         self.trace.count("old builds that stopped");
         self.hosts[slot].lock().set_build(NEW);

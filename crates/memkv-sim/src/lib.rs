@@ -27,6 +27,7 @@ mod lists;
 mod nemesis;
 pub mod net;
 mod one_cluster;
+mod promise;
 mod redis;
 pub mod run;
 mod settle;
@@ -37,4 +38,5 @@ mod translate;
 mod witness;
 
 pub use cluster::Violation;
+pub use promise::Promise;
 pub use run::{Options, Report, run};

@@ -7,14 +7,14 @@
     reason = "a command-line program"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
 use memkv_sim::trace::Counts;
-use memkv_sim::{Options, Report, bugs, floors, run};
+use memkv_sim::{Options, Promise, Report, bugs, floors, run};
 use mimalloc::MiMalloc;
 use parking_lot::Mutex;
 use tracing_subscriber::EnvFilter;
@@ -43,7 +43,8 @@ struct Arguments {
     /// Simulated seconds under faults, for each seed.
     #[arg(long, default_value_t = DEFAULT_SECONDS)]
     seconds: u64,
-    /// Switches a deliberate bug on, stops at the first seed that finds it, and fails.
+    /// Switches a deliberate bug on, stops at the first seed that sees a promise broken which the bug
+    /// breaks, and fails.
     #[arg(long)]
     bug: Option<String>,
     /// Looks for every deliberate bug, each in a process of its own, and fails if one is not found.
@@ -74,7 +75,8 @@ thread_local! {
 #[derive(Default)]
 struct Total {
     counts: Counts,
-    failures: BTreeMap<u64, String>,
+    /// By seed: the promise that was broken; `None` if the seed did not run at all.
+    failures: BTreeMap<u64, Option<Promise>>,
     simulated: Duration,
     busy: Duration,
     slowest_recovery: (Duration, u64),
@@ -82,12 +84,13 @@ struct Total {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(bug) = &arguments.bug
-        && let Err(why) = bugs::switch_on(bug)
-    {
-        eprintln!("memkv-sim: {why}");
-        return ExitCode::from(2);
-    }
+    let breaks = match arguments.bug.as_deref().map(bugs::switch_on).transpose() {
+        Ok(breaks) => breaks.unwrap_or_default(),
+        Err(why) => {
+            eprintln!("memkv-sim: {why}");
+            return ExitCode::from(2);
+        }
+    };
     if arguments.every_bug {
         return find_every_bug(arguments.seeds);
     }
@@ -106,8 +109,8 @@ fn main() -> ExitCode {
         Some(seed) => seed..seed + 1,
         None => arguments.from..arguments.from.saturating_add(arguments.seeds),
     };
-    let total = run_all(&arguments, seeds.clone());
-    conclude(&arguments, seeds.end - seeds.start, &total)
+    let total = run_all(&arguments, breaks, seeds.clone());
+    conclude(&arguments, breaks, seeds.end - seeds.start, &total)
 }
 
 /// Runs this program once for each deliberate bug, because a bug is switched on for a process.
@@ -146,12 +149,14 @@ fn explain_panics() {
         let seed = SEED.get();
         PANIC.with_borrow_mut(|first| first.get_or_insert_with(|| panic.to_string()).len());
         eprintln!(
-            "VIOLATION seed {seed}: nothing ever panics\nreplay: cargo xtask sim --seed {seed}"
+            "VIOLATION seed {seed}: {}\nreplay: cargo xtask sim --seed {seed}",
+            Promise::NothingPanics
         );
     }));
 }
 
-fn run_all(arguments: &Arguments, seeds: std::ops::Range<u64>) -> Total {
+/// Runs all seeds, or those up to the first that sees one of the promises broken that a bug `breaks`.
+fn run_all(arguments: &Arguments, breaks: &[Promise], seeds: std::ops::Range<u64>) -> Total {
     let total = Mutex::new(Total::default());
     let next = AtomicU64::new(seeds.start);
     let enough = AtomicBool::new(false);
@@ -165,8 +170,8 @@ fn run_all(arguments: &Arguments, seeds: std::ops::Range<u64>) -> Total {
                     if seed >= seeds.end {
                         return;
                     }
-                    let failed = run_one(arguments, seed, &total);
-                    if failed && arguments.bug.is_some() {
+                    let broken = run_one(arguments, seed, &total);
+                    if broken.is_some_and(|promise| breaks.contains(&promise)) {
                         enough.store(true, Ordering::Relaxed);
                     }
                 }
@@ -176,8 +181,8 @@ fn run_all(arguments: &Arguments, seeds: std::ops::Range<u64>) -> Total {
     total.into_inner()
 }
 
-/// Runs a seed and adds it up; whether it failed.
-fn run_one(arguments: &Arguments, seed: u64, total: &Mutex<Total>) -> bool {
+/// Runs a seed and adds it up; the promise that it found broken.
+fn run_one(arguments: &Arguments, seed: u64, total: &Mutex<Total>) -> Option<Promise> {
     SEED.set(seed);
     let began = cpu_time();
     let duration = Duration::from_secs(arguments.seconds);
@@ -187,30 +192,26 @@ fn run_one(arguments: &Arguments, seed: u64, total: &Mutex<Total>) -> bool {
     let report = match outcome {
         Ok(report) => report,
         Err(error) => {
-            let failure = format!("seed {seed} did not run: {error}");
-            println!("{failure}");
-            total.lock().failures.insert(seed, failure);
-            return true;
+            println!("seed {seed} did not run: {error}");
+            total.lock().failures.insert(seed, None);
+            return None;
         }
     };
     if arguments.verbose || arguments.seed.is_some() {
         describe(&report, took);
     }
     let twin = || {
-        arguments
-            .twice
-            .then(|| compare_twin(arguments, &report))
-            .flatten()
+        let differs = arguments.twice.then(|| compare_twin(arguments, &report))?;
+        Some((Promise::OneRun, differs?))
     };
-    let broken = report
-        .violation
-        .as_ref()
-        .map(ToString::to_string)
-        .or_else(|| panic.map(|panic| format!("nothing ever panics: {panic}")))
+    let violation = report.violation.as_ref();
+    let broken = violation
+        .map(|violation| (violation.promise, violation.seen.clone()))
+        .or_else(|| Some((Promise::NothingPanics, panic?)))
         .or_else(twin);
     let mut total = total.lock();
     total.add(&report, took);
-    let Some(broken) = broken else { return false };
+    let (promise, seen) = broken?;
     let mut replay = format!("cargo xtask sim --seed {seed}");
     if arguments.seconds != DEFAULT_SECONDS {
         replay.push_str(&format!(" --seconds {}", arguments.seconds));
@@ -218,10 +219,9 @@ fn run_one(arguments: &Arguments, seed: u64, total: &Mutex<Total>) -> bool {
     if let Some(bug) = &arguments.bug {
         replay.push_str(&format!(" --bug {bug}"));
     }
-    let failure = format!("VIOLATION seed {seed}: {broken}\nreplay: {replay}");
-    println!("{failure}");
-    total.failures.insert(seed, failure);
-    true
+    println!("VIOLATION seed {seed}: {promise}: {seen}\nreplay: {replay}");
+    total.failures.insert(seed, Some(promise));
+    Some(promise)
 }
 
 impl Total {
@@ -249,7 +249,7 @@ fn compare_twin(arguments: &Arguments, report: &Report) -> Option<String> {
         Err(error) => return Some(format!("a second process did not run: {error}")),
     };
     let here = digest(report);
-    (!there.contains(&here)).then(|| format!("a seed is one run: {here} here, there {there}"))
+    (!there.contains(&here)).then(|| format!("{here} here, there {there}"))
 }
 
 /// The trace in a few words.
@@ -284,7 +284,7 @@ fn describe(report: &Report, took: Duration) {
     );
 }
 
-fn conclude(arguments: &Arguments, seeds: u64, total: &Total) -> ExitCode {
+fn conclude(arguments: &Arguments, breaks: &[Promise], seeds: u64, total: &Total) -> ExitCode {
     for (name, count) in &total.counts {
         println!("{count:>12} {name}");
     }
@@ -297,16 +297,7 @@ fn conclude(arguments: &Arguments, seeds: u64, total: &Total) -> ExitCode {
         total.slowest_recovery.1,
     );
     if let Some(bug) = &arguments.bug {
-        return match total.failures.keys().next() {
-            Some(seed) => {
-                println!("{bug}: found by seed {seed}");
-                ExitCode::FAILURE
-            }
-            None => {
-                println!("{bug}: NOT found by {seeds} seeds");
-                ExitCode::SUCCESS
-            }
-        };
+        return conclude_hunt(bug, breaks, seeds, total);
     }
     let missed = if arguments.seconds >= floors::SECONDS {
         floors::missed(&total.counts, seeds)
@@ -322,4 +313,25 @@ fn conclude(arguments: &Arguments, seeds: u64, total: &Total) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Whether what was seen is what the bug breaks. Finding it is a failure, as every violation is.
+fn conclude_hunt(bug: &str, breaks: &[Promise], seeds: u64, total: &Total) -> ExitCode {
+    let seen = total
+        .failures
+        .iter()
+        .filter_map(|(seed, promise)| Some((seed, (*promise)?)));
+    let (found, others): (Vec<_>, Vec<_>) = seen.partition(|(_, promise)| breaks.contains(promise));
+    if let Some((seed, promise)) = found.first() {
+        println!("{bug}: found by seed {seed}: {promise}");
+        return ExitCode::FAILURE;
+    }
+    let others: BTreeSet<&str> = others.iter().map(|(_, other)| other.words()).collect();
+    let others: Vec<&str> = others.into_iter().collect();
+    let others = match others.is_empty() {
+        true => String::new(),
+        false => format!(", which have seen only: {}", others.join("; ")),
+    };
+    println!("{bug}: NOT found by {seeds} seeds{others}");
+    ExitCode::SUCCESS
 }

@@ -7,6 +7,7 @@ use memkv_raft::{Inspection, NodeStatus, Phase};
 
 use crate::cluster::{Cluster, name};
 use crate::invariants::{Verdict, fail};
+use crate::promise::Promise;
 
 /// Process, node id and cluster.
 type Identity = (u64, u64, Option<[u8; 16]>);
@@ -38,12 +39,12 @@ impl OneCluster {
                 now.node_id,
                 now.engine_id
             );
-            return fail("an identity is that of its engine", seen);
+            return fail(Promise::IdentityIsEngines, seen);
         }
         let before = self.identities[slot].replace(mine);
         if let Some(before) = before.filter(|before| before.0 == process && *before != mine) {
             let seen = format!("{} was {before:?} and is {mine:?}", name(slot));
-            return fail("an identity never changes under an engine", seen);
+            return fail(Promise::IdentityStays, seen);
         }
         let serves = now.leads.is_some() || status.phase == Phase::Serving;
         let Some(uuid) = status.cluster.filter(|_| serves) else {
@@ -56,7 +57,7 @@ impl OneCluster {
                 name(slot),
                 name(first)
             );
-            return fail("there is one cluster", seen);
+            return fail(Promise::OneCluster, seen);
         }
         Ok(())
     }

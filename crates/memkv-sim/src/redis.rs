@@ -13,6 +13,7 @@ use crate::asked::Asking;
 use crate::client::{Workload, check_kept};
 use crate::cluster::name;
 use crate::flood;
+use crate::promise::Promise;
 use crate::translate;
 
 const COUNTERS: usize = 3;
@@ -465,7 +466,7 @@ impl Workload {
         self.cluster.trace.count("looks at keys that are alike");
         if together.any(|value| value != first) {
             let seen = format!("{keys:?} are {values:?}");
-            self.cluster.violated("a command is seen whole", seen);
+            self.cluster.violated(Promise::SeenWhole, seen);
         }
     }
 
@@ -490,7 +491,7 @@ impl Workload {
         self.cluster.trace.count("sums of all accounts");
         if sum != Some(OPENING * ACCOUNTS as i64) {
             let seen = format!("the accounts hold {held:?}");
-            self.cluster.violated("transactions are atomic", seen);
+            self.cluster.violated(Promise::Atomic, seen);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::client::Workload;
 use crate::cluster::{Cluster, Violation};
 use crate::judge;
 use crate::nemesis::Nemesis;
+use crate::promise::Promise;
 use crate::settle::{Rest, settle};
 use crate::swarm::Swarm;
 use crate::trace::{Counts, Trace};
@@ -140,7 +141,7 @@ async fn phases(
     for client in clients {
         if tokio::time::timeout(CLIENTS_END, client).await.is_err() {
             cluster.violated(
-                "every call ends",
+                Promise::EveryCallEnds,
                 "a client still waits for an answer".to_owned(),
             );
             return None;

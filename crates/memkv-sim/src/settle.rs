@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::client::{Workload, key_name, value_id};
 use crate::cluster::{Cluster, name};
 use crate::host::Death;
+use crate::promise::Promise;
 use crate::{redis, translate};
 
 /// How long a healed cluster may take to serve on every node: a few elections, a replacement (whose
@@ -212,7 +213,7 @@ async fn answers(
                 name(slot),
                 describe(cluster)
             );
-            cluster.violated("a healed cluster serves", seen);
+            cluster.violated(Promise::HealedServes, seen);
             return None;
         }
         tokio::time::sleep(PAUSE).await;
@@ -232,7 +233,7 @@ async fn within(
         }
         if Instant::now() >= deadline {
             let seen = format!("not in time: {what}: {}", describe(cluster));
-            cluster.violated("a healed cluster converges", seen);
+            cluster.violated(Promise::HealedConverges, seen);
             return None;
         }
         tokio::time::sleep(PAUSE).await;

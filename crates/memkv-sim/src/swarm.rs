@@ -69,6 +69,8 @@ pub enum Fault {
     ChangeUnsettled,
     /// A follower gets no entries for a while, and hears the leader nevertheless.
     CutEntries,
+    /// A bit flips close to the end of a log.
+    CorruptEnd,
 }
 
 impl Fault {
@@ -100,14 +102,15 @@ impl Fault {
 
     /// Faults that aim at one moment, with their weight. They are drawn by dice of their own: what
     /// else a seed means does not depend on them.
-    const AIMED: [(Fault, u64); 7] = [
+    const AIMED: [(Fault, u64); 8] = [
         (Fault::SlowLeader, 3),
         (Fault::CrashInMetadata, 3),
         (Fault::CrashInTruncation, 3),
         (Fault::LoseTwo, 3),
         (Fault::ChangeAlone, 2),
         (Fault::ChangeUnsettled, 2),
-        (Fault::CutEntries, 3),
+        (Fault::CutEntries, 5),
+        (Fault::CorruptEnd, 2),
     ];
 
     /// Nodes that it takes.
@@ -125,7 +128,8 @@ impl Fault {
             Fault::CrashInTruncation
             | Fault::ChangeAlone
             | Fault::ChangeUnsettled
-            | Fault::CutEntries => 3,
+            | Fault::CutEntries
+            | Fault::CorruptEnd => 3,
             // Two are a minority.
             Fault::LoseTwo => 5,
             _ => 1,

@@ -22,6 +22,7 @@ use memkv_raft::Inspection;
 use crate::chronicle::Entry;
 use crate::cluster::{Cluster, name};
 use crate::nemesis::disks::SLOWEST_READ;
+use crate::promise::Promise;
 use crate::settle::{Held, Rest};
 
 /// Most that a key may outlive its deadline in log time, in milliseconds.
@@ -106,7 +107,7 @@ impl SeenClock {
         let owes_for = micros - *self.owes_since.get_or_insert(micros);
         if owes_for > WRITTEN_WITHIN {
             let seen = format!("{} knows it for {owes_for} us and has not", name(slot));
-            return Err(("log time is written down", seen));
+            return Err((Promise::LogTimeIsWritten, seen));
         }
         Ok(())
     }
@@ -127,7 +128,7 @@ impl SeenClock {
         let most = showed + (micros - at) / 1000 + ROUNDING_MS;
         if shows > most {
             let seen = format!("{} goes on with {shows}, and would show {most}", name(slot));
-            return Err(("a process goes on behind the one before", seen));
+            return Err((Promise::ClockGoesOnBehind, seen));
         }
         Ok(())
     }
@@ -141,7 +142,7 @@ struct Reign {
     idle: Vec<u64>,
 }
 
-type Verdict = Result<(), (&'static str, String)>;
+type Verdict = Result<(), (Promise, String)>;
 
 impl Timing {
     pub(crate) fn new(nodes: usize) -> Self {
@@ -232,7 +233,7 @@ impl Timing {
                 reign.began.1,
                 clock.log_ms
             );
-            return Err(("log time keeps up with real time", seen));
+            return Err((Promise::LogTimeKeepsUp, seen));
         }
         Ok(())
     }
@@ -263,7 +264,7 @@ impl Timing {
             let seen = format!(
                 "a new leader shows {log_ms}; {real_ms} ms before, the last one showed {showed}"
             );
-            return Err(("log time survives a change of leader", seen));
+            return Err((Promise::LogTimeSurvives, seen));
         }
         Ok(())
     }
@@ -289,7 +290,7 @@ impl Timing {
             None => Ok(()),
             Some(held) => {
                 let seen = format!("{held:?} is there at {} in log time", rest.log_ms);
-                Err(("a key goes within 100 ms of its deadline", seen))
+                Err((Promise::NotLate, seen))
             }
         }
     }
@@ -314,7 +315,7 @@ impl Timing {
                  and was absent {lived_ms} ms later; its entries are {:?} and {:?}",
                 expiry.what.key, log[expiry.set_in].id, log[expiry.removed_in].id
             );
-            return Err(("a key never expires early", seen));
+            return Err((Promise::NeverEarly, seen));
         }
         Ok(())
     }
@@ -342,7 +343,7 @@ impl Timing {
                 "{:?} was due at {due} in log time, and went {late} ms later, by {:?}",
                 expiry.what.key, removed.id
             );
-            return Err(("a key goes within 100 ms of its deadline", seen));
+            return Err((Promise::NotLate, seen));
         }
         Ok(())
     }

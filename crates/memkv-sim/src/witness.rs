@@ -11,6 +11,7 @@ use bytes::Bytes;
 use memkv_raft::{Inspection, addressee, kind_of};
 
 use crate::cluster::{Cluster, name};
+use crate::promise::Promise;
 
 /// A round of confirmations is over by then, in microseconds: who is slow to answer is helped out
 /// after 5 ms by others, with what was known at the round's beginning.
@@ -19,7 +20,7 @@ const ROUND: u64 = 60_000;
 /// is looked at a little later.
 const HEARD_WITHIN: Duration = Duration::from_millis(1_300);
 
-type Verdict = Result<(), (&'static str, String)>;
+type Verdict = Result<(), (Promise, String)>;
 
 /// What was seen of members.
 #[derive(Default)]
@@ -57,7 +58,7 @@ impl Witness {
         if owner != slot {
             let (one, other, id) = (name(owner), name(slot), now.node_id);
             let seen = format!("{one} was node {id}, and now {other} is");
-            return Err(("a node id is given once", seen));
+            return Err((Promise::IdGivenOnce, seen));
         }
         let trace = &cluster.trace;
         if now.leads.is_some() && now.told > now.visible {
@@ -80,7 +81,7 @@ impl Witness {
                 "{} began to replace a member, and has heard no majority for {silent:?}",
                 name(slot)
             );
-            return Err(("a member is replaced by a majority", seen));
+            return Err((Promise::ReplacedByMajority, seen));
         }
         Ok(())
     }
@@ -121,7 +122,7 @@ impl Witness {
         let (asker, asked) = (name(from), addressee(request));
         if !self.voted.contains(&asked) {
             let seen = format!("{asker} asks node {asked}, which never had a vote");
-            return Err(("reads are confirmed by voters", seen));
+            return Err((Promise::ConfirmedByVoters, seen));
         }
         let unsettled = self.changes[&from].unsettled_since;
         if let Some(since) = unsettled.filter(|since| cluster.trace.micros() - since > ROUND) {
@@ -130,7 +131,7 @@ impl Witness {
                 "{asker} asks node {asked}; its log has a change of membership at {at} since {since} \
                  us, and what it has applied is that of {settled_at}"
             );
-            return Err(("reads are confirmed under a settled membership", seen));
+            return Err((Promise::ConfirmedWhenSettled, seen));
         }
         Ok(())
     }

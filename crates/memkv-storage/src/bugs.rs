@@ -17,6 +17,10 @@ pub enum Bug {
     MetadataAtOnce = 4,
     /// Of two segments with one first index, recovery takes the older one.
     OlderOfTwoSegments = 5,
+    /// Records say that one record less is durable than is.
+    FrontierTooLow = 6,
+    /// Records say that one record more is durable than is.
+    FrontierTooHigh = 7,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

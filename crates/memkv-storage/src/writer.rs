@@ -395,6 +395,8 @@ impl LogWriter {
         self.scratch.clear();
         let mut ends = Vec::with_capacity(records.len());
         let frontier = if self.sync { self.durable_next } else { 0 };
+        #[cfg(memkv_bugs)]
+        let frontier = slipped(frontier);
         for record in records {
             let header = RecordHeader {
                 payload_len: record.payload.len() as u32,
@@ -516,5 +518,15 @@ impl LogWriter {
     pub(crate) fn recycle(&mut self, first: u64) -> io::Result<()> {
         while self.recycle_step(first)? {}
         Ok(())
+    }
+}
+
+#[cfg(memkv_bugs)]
+fn slipped(frontier: u64) -> u64 {
+    use crate::bugs::{Bug, active};
+    match frontier {
+        0 => 0,
+        _ if active(Bug::FrontierTooLow) => frontier - 1,
+        _ => frontier + u64::from(active(Bug::FrontierTooHigh)),
     }
 }

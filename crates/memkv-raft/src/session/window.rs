@@ -62,6 +62,9 @@ pub(super) struct Window {
     pub(super) pending_bytes: usize,
     /// Nothing more is accepted: the node stops.
     pub(super) closed: bool,
+    /// The highest revision that any answer named.
+    #[cfg(memkv_bugs)]
+    pub(super) claimed: u64,
 }
 
 impl Slot {
@@ -75,17 +78,24 @@ impl Slot {
 }
 
 #[cfg(memkv_bugs)]
-impl Slot {
-    /// Answers before anything was committed, if that bug is on.
-    pub(super) fn acknowledge_early(&mut self) {
-        if crate::bugs::active(crate::bugs::Bug::AcknowledgeBeforeCommit)
-            && let Some(answer) = self.answer.take()
-        {
+impl Window {
+    /// Answers writes of values before anything was committed, if that bug is on: with the revision that
+    /// they would have if no other node wrote.
+    pub(super) fn acknowledge_early(&mut self, slots: std::ops::Range<usize>) {
+        if !crate::bugs::active(crate::bugs::Bug::AcknowledgeBeforeCommit) {
+            return;
+        }
+        let sets = self.slots.range_mut(slots).filter(|slot| {
+            matches!(Command::decode(&slot.command), Ok(Command::Set { .. }))
+                && slot.answer.is_some()
+        });
+        for slot in sets {
+            self.claimed += 1;
             let reply = Reply {
-                revision: 0,
+                revision: self.claimed,
                 value: ReplyValue::Ok,
             };
-            let _ = answer.send(Ok(reply));
+            let _ = slot.answer.take().map(|answer| answer.send(Ok(reply)));
         }
     }
 }
@@ -254,6 +264,10 @@ impl Window {
         self.first_seq += 1;
         self.sent = self.sent.saturating_sub(1);
         self.progress_at = Some(Instant::now());
+        #[cfg(memkv_bugs)]
+        if let Ok(reply) = &answer {
+            self.claimed = self.claimed.max(reply.revision);
+        }
         if let Some(client) = slot.answer {
             let _ = client.send(answer);
         }

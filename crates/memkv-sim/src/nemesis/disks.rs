@@ -13,6 +13,7 @@ use crate::disk;
 use crate::host::Death;
 use crate::levels::OLD;
 use crate::net::Shape;
+use crate::promise::Promise;
 
 /// Most free space on a full disk, in bytes.
 const FULL_DISK_BYTES: u64 = 256 * 1024;
@@ -24,6 +25,10 @@ const SLOWEST: u32 = 50;
 pub(crate) const SLOWEST_READ: Duration = Duration::from_secs(1);
 /// Steps in which metadata is saved: each copy is written and synced.
 const METADATA_STEPS: u64 = 4;
+/// How long a node may take to write something, and how often that is looked at: less than most disks
+/// take for one write.
+const WRITE_PATIENCE: Duration = Duration::from_secs(1);
+const WRITE_LOOK: Duration = Duration::from_micros(200);
 /// Most disk operations before a death inside them.
 const DISK_OPERATIONS: u64 = 40;
 
@@ -127,6 +132,41 @@ impl Nemesis {
         self.cluster.start_after(slot, self.dice.millis(10, 2_000));
     }
 
+    /// Flips a bit of the last record on which a later write says that it was durable before it, as soon
+    /// as there is such a write: what else is behind the record says nothing of it.
+    pub(super) async fn corrupt_end(&self, slot: usize) {
+        if !self.may_lose(slot) {
+            return;
+        }
+        let durable = || self.cluster.node(slot).and_then(|node| node.durable());
+        let Some(before) = durable() else { return };
+        let deadline = Instant::now() + WRITE_PATIENCE;
+        while durable().is_some_and(|now| now.index == before.index) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            tokio::time::sleep(WRITE_LOOK).await;
+        }
+        if durable().is_none_or(|now| now.index < before.index) || !self.may_lose(slot) {
+            return;
+        }
+        self.cluster
+            .kill(slot, Death::Process, "to be corrupted at its end");
+        {
+            let mut host = self.cluster.hosts[slot].lock();
+            if disk::flip_record(&host.disk, before.index, &self.dice) {
+                self.note(&format!("a bit of {}'s {before:?} flips", name(slot)));
+                self.cluster.trace.count("flipped bits close to the end");
+                let node_id = self.cluster.invariants.node_id(slot);
+                host.loss = Some(Loss {
+                    node_id,
+                    gone: false,
+                });
+            }
+        }
+        self.cluster.start_after(slot, self.dice.millis(10, 2_000));
+    }
+
     /// Puts a disk back to what it was, once a node that goes on remembers better; all are reachable
     /// then. Where that does not come about, nothing is promised and nothing is done.
     pub(super) async fn old_disk(&self, slot: usize) {
@@ -167,7 +207,7 @@ impl Nemesis {
         while self.cluster.hosts[slot].lock().is_old {
             if Instant::now() >= deadline {
                 let seen = format!("{} goes on with an old disk", name(slot));
-                let promise = "a disk that went back in time is set aside";
+                let promise = Promise::OldDiskIsFound;
                 return self.cluster.violated(promise, seen);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{EARLY_AMBUSH_MS, EARLY_AMBUSHES, EARLY_FAULTS_EVERY, Nemesis};
 use crate::cluster::{Loss, name};
 use crate::disk;
+use crate::promise::Promise;
 use crate::settle;
 
 /// How long lists are wrong, in milliseconds.
@@ -90,7 +91,7 @@ impl Nemesis {
         while !settle::serving(&self.cluster) {
             if began.elapsed() >= FORMS_WITHIN {
                 let seen = settle::describe(&self.cluster);
-                let promise = "nodes with equal lists form a cluster";
+                let promise = Promise::EqualListsForm;
                 return self.cluster.violated(promise, seen);
             }
             tokio::time::sleep(LOOK).await;

@@ -10,6 +10,12 @@ use super::Nemesis;
 use crate::cluster::name;
 use crate::net::{Cuts, Shape};
 
+/// When a command that has shown no effect has been sent again, in milliseconds: after a second.
+const SENT_AGAIN_MS: (u64, u64) = (1_050, 1_400);
+/// How long the others' log then takes to be compacted, in milliseconds. Together with that it is less
+/// than the three seconds for which a node holds a command.
+const COMPACTED_MS: (u64, u64) = (900, 1_200);
+
 impl Nemesis {
     pub(super) fn partition(&mut self, victim: usize) {
         self.cluster.trace.count("partitions");
@@ -73,9 +79,11 @@ impl Nemesis {
     }
 
     /// A follower gets no entries, and hears its leader: it asks for no votes, hands on its clients'
-    /// commands, and learns from a snapshot what became of them.
-    pub(super) fn cut_entries(&mut self, slot: usize) {
-        let Some(leader) = self.cluster.leader().filter(|leader| *leader != slot) else {
+    /// commands, once more after a second, and learns from a snapshot what became of them, since others
+    /// write so much meanwhile that the log no longer has it.
+    pub(super) async fn cut_entries(&self, slot: usize) {
+        let slot = self.follower(slot);
+        let Some(leader) = self.cluster.leader() else {
             return;
         };
         self.cluster.trace.count("followers without entries");
@@ -83,6 +91,9 @@ impl Nemesis {
         let mut cuts = Cuts::none(self.cluster.nodes());
         cuts.set(leader, slot, true);
         self.cluster.net.cut(cuts.only(Lane::Append));
-        self.heal_later(self.dice.millis(1_200, 2_800));
+        tokio::time::sleep(self.dice.millis(SENT_AGAIN_MS.0, SENT_AGAIN_MS.1)).await;
+        self.cluster.ask_for_flood(slot);
+        tokio::time::sleep(self.dice.millis(COMPACTED_MS.0, COMPACTED_MS.1)).await;
+        self.cluster.net.heal();
     }
 }

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// count as alive.
 const ALONE_MS: (u64, u64) = (1_600, 2_200);
 /// How long the leader and a newcomer then have for themselves: the leader looks four times a second.
-const FOR_THEMSELVES: Duration = Duration::from_secs(1);
+const FOR_THEMSELVES: Duration = Duration::from_millis(1_500);
 
 impl Nemesis {
     /// Two nodes lose their directories, and come back to the others at one moment: they ask for
@@ -52,15 +52,18 @@ impl Nemesis {
     }
 
     /// A member is replaced; when its successor is to vote, the leader has heard no other voter for a
-    /// while.
+    /// while. That the successor is a learner is settled then: one change waits for another.
     pub(super) async fn change_alone(&self, slot: usize) {
+        let slot = self.follower(slot);
         let Some(leader) = self.newcomer(slot).await else {
             return;
         };
         let mut cuts = Cuts::none(self.cluster.nodes());
         cuts.cut_both(leader, slot);
         self.cluster.net.cut(cuts);
-        let has_learner = |now: &Inspection| !now.learners.is_empty();
+        let has_learner = |now: &Inspection| {
+            !now.learners.is_empty() && now.membership_at.0 == now.membership_at.1
+        };
         if self.moment(leader, has_learner).await {
             self.cluster.trace.count("changes without a majority");
             self.note("nobody hears anybody");
@@ -103,10 +106,18 @@ impl Nemesis {
         }
     }
 
+    /// This node, or the next one if it leads.
+    pub(super) fn follower(&self, slot: usize) -> usize {
+        match self.cluster.leader() == Some(slot) {
+            true => (slot + 1) % self.cluster.nodes(),
+            false => slot,
+        }
+    }
+
     /// Empties a directory and waits until its node has a new id; gives the leader.
     async fn newcomer(&self, slot: usize) -> Option<usize> {
-        let leader = self.cluster.leader().filter(|leader| *leader != slot)?;
-        if !self.may_lose(slot) {
+        let leader = self.cluster.leader()?;
+        if leader == slot || !self.may_lose(slot) {
             return None;
         }
         let old = self.cluster.invariants.node_id(slot);

@@ -157,7 +157,8 @@ impl Nemesis {
             Fault::LoseTwo => self.lose_two().await,
             Fault::ChangeAlone => self.change_alone(slot).await,
             Fault::ChangeUnsettled => self.change_unsettled(slot).await,
-            Fault::CutEntries => self.cut_entries(slot),
+            Fault::CutEntries => self.cut_entries(slot).await,
+            Fault::CorruptEnd => self.corrupt_end(slot).await,
             Fault::FalseStart => self.false_start(slot).await,
             // Builds change in clusters that serve.
             Fault::Upgrade if self.formed => self.upgrade(slot),

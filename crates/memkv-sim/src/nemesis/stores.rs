@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Nemesis;
 use crate::cluster::{Cluster, Loss, name};
+use crate::promise::Promise;
 
 /// How long all nodes may take to be level, and a store that differs to be found.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -71,7 +72,7 @@ impl Nemesis {
             return;
         }
         let seen = format!("{} goes on with another store than the others", name(slot));
-        let promise = "a store that differs from a majority's is set aside";
+        let promise = Promise::DifferentIsFound;
         self.cluster.violated(promise, seen);
     }
 
