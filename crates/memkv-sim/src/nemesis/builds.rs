@@ -58,7 +58,8 @@ impl Nemesis {
         }
     }
 
-    /// The leader, or another, dies when the level has just been raised, or a moment later.
+    /// The leader, or another, dies when the level has just been raised, or a moment later, unless faults
+    /// are over by then.
     fn crash_at_a_raise(&self) {
         let (cluster, dice) = (self.cluster.clone(), self.dice.clone());
         let (death, after) = (self.death(), self.dice.millis(0, 400));
@@ -77,6 +78,9 @@ impl Nemesis {
                     continue;
                 }
                 tokio::time::sleep(after).await;
+                if cluster.net.is_calm() {
+                    return;
+                }
                 let slot = if dice.coin() {
                     slot
                 } else {

@@ -188,6 +188,11 @@ impl Net {
         state.weather = fair.calm();
         state.is_calm = true;
     }
+
+    /// Whether the network does nothing wrong any more: faults are over.
+    pub fn is_calm(&self) -> bool {
+        self.shared.state.lock().is_calm
+    }
 }
 
 impl Shared {
