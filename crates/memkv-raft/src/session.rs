@@ -32,6 +32,8 @@ const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 const WINDOW_COMMANDS: usize = 65_536;
 /// Most bytes of commands in one group on its way to the leader, unless one command is larger.
 const GROUP_BYTES: usize = 512 * 1024;
+/// Most bytes of a group that are copied while the window is locked; to share more costs less.
+const COPIED_IN_WINDOW_BYTES: usize = 64 * 1024;
 /// Most commands in one group.
 const GROUP_COMMANDS: usize = 4_096;
 /// What waits goes along at once, beside what is on its way, from so many bytes on; less waits for
@@ -274,7 +276,15 @@ impl Session {
             .range(start..start + count)
             .map(|slot| &slot.command)
             .collect();
-        let encoded = memkv_store::encode_group(id, first_seq, acked_through, commands.into_iter());
+        let encode = |commands: Vec<&Bytes>| {
+            memkv_store::encode_group(id, first_seq, acked_through, commands.into_iter())
+        };
+        // To copy much takes long, and clients wait for the window to get in line.
+        let (encoded, unencoded) = if bytes > COPIED_IN_WINDOW_BYTES {
+            (None, commands.into_iter().cloned().collect())
+        } else {
+            (Some(encode(commands)), Vec::new())
+        };
         for slot in window.slots.range_mut(start..start + count) {
             slot.in_flight += 1;
         }
@@ -283,6 +293,8 @@ impl Session {
         window.sent += count;
         window.progress_at = Some(now);
         window.gather.leaves(count, now);
+        drop(window);
+        let encoded = encoded.unwrap_or_else(|| encode(unencoded.iter().collect()));
         Some(Group {
             session: id,
             first_seq,

@@ -9,7 +9,8 @@ use memkv_store::{
 };
 
 use super::{
-    COMMAND_OVERHEAD, Event, GroupOutcome, OUTCOME_GRACE, PENDING_BYTES, RESEND_AFTER, Session,
+    COMMAND_OVERHEAD, COPIED_IN_WINDOW_BYTES, Event, GroupOutcome, OUTCOME_GRACE, PENDING_BYTES,
+    RESEND_AFTER, Session,
 };
 use crate::RequestError;
 
@@ -463,4 +464,24 @@ async fn the_command_that_makes_a_group_enough_takes_it_along() {
     let fourth = session.submit(Command::Noop.encode(), HOLD).unwrap();
     assert!(third.bell.is_none() && fourth.bell.is_some());
     assert_eq!(session.next_group().map(|group| group.count), Some(2));
+}
+
+#[tokio::test]
+async fn a_group_is_the_same_whether_it_was_copied_in_the_window_or_not() {
+    for length in [1, COPIED_IN_WINDOW_BYTES] {
+        let session = open();
+        let commands = [length, 1].map(|length| {
+            let command = Command::Set {
+                key: Bytes::from_static(b"k"),
+                value: Bytes::from(vec![b'v'; length]),
+            };
+            command.encode()
+        });
+        for command in &commands {
+            session.submit(command.clone(), HOLD).unwrap();
+        }
+        let group = session.next_group().unwrap();
+        let alike = memkv_store::encode_group(ID, 1, 0, commands.iter());
+        assert!(group.encoded == alike, "{length}");
+    }
 }
