@@ -25,11 +25,20 @@ pub(crate) fn is_long(steps: usize) -> bool {
 
 /// Who works aside.
 #[derive(Debug)]
-pub(crate) struct Aside(Semaphore);
+pub(crate) struct Aside {
+    turns: Semaphore,
+    /// Works that were done.
+    #[cfg(test)]
+    pub(crate) works: std::sync::atomic::AtomicUsize,
+}
 
 impl Default for Aside {
     fn default() -> Self {
-        Self(Semaphore::new(1))
+        Self {
+            turns: Semaphore::new(1),
+            #[cfg(test)]
+            works: std::sync::atomic::AtomicUsize::new(0),
+        }
     }
 }
 
@@ -40,7 +49,10 @@ impl Aside {
             return work();
         }
         // It is never closed, so this cannot fail.
-        let _turn = self.0.acquire().await;
+        let _turn = self.turns.acquire().await;
+        #[cfg(test)]
+        self.works
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         step_aside(steps, work)
     }
 }

@@ -135,6 +135,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
                     .input
                     .len()
                     .min(usize::try_from(left).unwrap_or(usize::MAX));
+                if body.capacity() - body.len() < take {
+                    let (arrived, room) = (body.len(), take.max(body.len()));
+                    step_aside(steps_of(0, arrived), || body.reserve(room));
+                }
                 body.extend_from_slice(&self.input[..take]);
                 self.input.advance(take);
                 left -= take as u64;

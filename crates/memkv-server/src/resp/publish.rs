@@ -12,8 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::Resp;
 use super::conn::{Conn, Gone};
 use super::segment::Slot;
+use crate::aside::{is_long, steps_of};
 use crate::backend::Backend;
-use crate::commands::{Args, Publish};
+use crate::commands::{Args, Failure, Publish};
 
 /// How many have got a message: here, and on the other nodes once they have said so.
 pub(super) struct Receivers {
@@ -37,7 +38,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if self.segment.waits_for_store() {
             self.finish().await?;
         }
-        match publish(args) {
+        match message(self.resp, publish, args).await {
             Ok(publication) => {
                 let receivers = send_out(self.resp, &publication).await;
                 let silent = self.session.is_silent();
@@ -65,7 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             name,
             db: self.session.db,
         };
-        match publish(&args) {
+        match message(self.resp, publish, &args).await {
             Ok(publication) => {
                 let count = send_out(self.resp, &publication).await.count().await;
                 ReplyWriter::new(&mut self.out, self.session.protocol).integer(count);
@@ -87,6 +88,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         Ok(())
     }
+}
+
+/// The message of a request, of which a copy is made: aside if that takes long.
+async fn message<B: Backend>(
+    resp: &Resp<B>,
+    publish: Publish,
+    args: &Args<'_>,
+) -> Result<Publication, Failure> {
+    let steps = steps_of(args.len(), args.request.byte_count());
+    if !is_long(steps) {
+        return publish(args);
+    }
+    Box::pin(resp.server.aside.run(steps, || publish(args))).await
 }
 
 async fn send_out<B: Backend>(resp: &Resp<B>, publication: &Publication) -> Receivers {

@@ -168,12 +168,44 @@ async fn a_write_that_is_long_to_encode_does_not_hold_the_thread() {
     let value = vec![b'v'; LARGE_BYTES];
     let keys: Vec<String> = (0..100_000).map(|at| format!("key:{at:08}")).collect();
     let many = [&[&b"MSET"[..]][..], &args(&keys)].concat();
-    let set = [&b"SET"[..], b"a", &value];
-    for long in [&set[..], &many] {
+    for long in [&[&b"SET"[..], b"a", &value][..], &many] {
         let asked = backend.waits_for_another_task();
         let mut client = server.client().await;
         client.send_args(long).await;
         tokio::spawn(asked);
         assert_eq!(client.shown().await, "+OK");
     }
+}
+
+#[tokio::test]
+async fn what_takes_long_is_done_aside() {
+    let server = holding(&[("a", large())]).await;
+    let works = || server.resp.server.aside.works.load(Ordering::Relaxed);
+    let value = large();
+    let keys: Vec<String> = (0..100_000).map(|at| format!("key:{at:08}")).collect();
+    let with = |command: &'static str| [&[command.as_bytes()][..], &args(&keys)].concat();
+    let asked = async |requests: &[&[&[u8]]]| {
+        let before = works();
+        let input = requests.iter().flat_map(|args| request(args)).collect();
+        served(&server, input).await;
+        works() - before
+    };
+    // Understood, and encoded.
+    assert_eq!(asked(&[&[b"SET", b"b", &value]]).await, 2);
+    assert_eq!(asked(&[&with("MSET")]).await, 2);
+    assert_eq!(asked(&[&with("DEL")]).await, 2);
+    assert_eq!(asked(&[&with("MGET")]).await, 1);
+    let (multi, exec): (&[&[u8]], &[&[u8]]) = (&[b"MULTI"], &[b"EXEC"]);
+    assert_eq!(asked(&[multi, &with("MSET"), exec]).await, 2);
+    assert_eq!(asked(&[multi, &with("MGET"), exec]).await, 1);
+    assert_eq!(asked(&[&[b"PUBLISH", b"c", &value]]).await, 1);
+    // Answered.
+    assert_eq!(asked(&[&with("SUBSCRIBE")]).await, 1);
+    assert_eq!(asked(&[multi, &with("SUBSCRIBE"), exec]).await, 2);
+    assert_eq!(asked(&[&with("WATCH")]).await, 1);
+    // What is short is not.
+    assert_eq!(
+        asked(&[&[b"SET", b"b", b"c"], &[b"MGET", b"a", b"b"]]).await,
+        0
+    );
 }
