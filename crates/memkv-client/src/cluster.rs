@@ -21,6 +21,8 @@ pub struct NodeView {
     pub status: Result<Status, String>,
     /// Whether it is a member with a vote, as far as the others say.
     pub votes: bool,
+    /// The highest feature level that it announces, as far as the others say; 0 if they know of none.
+    pub highest_level: u32,
 }
 
 impl NodeView {
@@ -31,6 +33,12 @@ impl NodeView {
         } else {
             &self.name
         }
+    }
+
+    /// The feature level that it uses, if it answers and says so.
+    pub fn level(&self) -> Option<u32> {
+        let level = self.status.as_ref().ok()?.feature_level;
+        (level > 0).then_some(level)
     }
 
     /// Whether it answers and takes part.
@@ -138,6 +146,7 @@ fn merge(
             addr: member.addr,
             status: Err("not asked".to_owned()),
             votes: member.role.votes(),
+            highest_level: member.highest_feature_level,
         })
         .collect();
     for (addr, status) in asked {
@@ -158,6 +167,7 @@ fn merge(
                     addr,
                     status,
                     votes: false,
+                    highest_level: 0,
                 });
             }
         }
@@ -378,6 +388,37 @@ mod tests {
         assert_eq!(
             view.health(),
             (Health::Forming, "forming: n3 has not answered".to_owned())
+        );
+    }
+
+    #[test]
+    fn each_node_has_its_level_and_the_highest_that_the_others_know() {
+        let n1 = Status {
+            feature_level: 1,
+            ..status("n1", Some("n1"), 3)
+        };
+        let silent = status("n2", Some("n1"), 3);
+        let mut members = ["n1", "n2", "n3"].map(|name| member(name, Role::Follower));
+        members[0].highest_feature_level = 2;
+        members[1].highest_feature_level = 0;
+        let asked = [
+            ("n1:1".to_owned(), Ok(n1)),
+            ("n2:1".to_owned(), Ok(silent)),
+            ("n4:1".to_owned(), Err("refused".to_owned())),
+        ];
+        let view = merge(members.to_vec(), asked.into_iter());
+        let levels = view
+            .nodes
+            .iter()
+            .map(|node| (node.label(), node.level(), node.highest_level));
+        assert_eq!(
+            levels.collect::<Vec<_>>(),
+            [
+                ("n1", Some(1), 2),
+                ("n2", None, 0),
+                ("n3", None, 1),
+                ("n4:1", None, 0)
+            ]
         );
     }
 

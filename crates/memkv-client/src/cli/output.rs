@@ -243,8 +243,10 @@ fn cluster_json(view: &ClusterView) -> Value {
         .nodes
         .iter()
         .map(|node| match &node.status {
-            Ok(status) => json!({ "name": node.name, "addr": node.addr, "status": status }),
-            Err(reason) => json!({ "name": node.name, "addr": node.addr, "error": reason }),
+            Ok(status) => json!({ "name": node.name, "addr": node.addr,
+                "highest_feature_level": node.highest_level, "status": status }),
+            Err(reason) => json!({ "name": node.name, "addr": node.addr,
+                "highest_feature_level": node.highest_level, "error": reason }),
         })
         .collect();
     json!({

@@ -9,17 +9,25 @@ const WIDTH: usize = 80;
 /// Columns are this far apart.
 const GAP: usize = 2;
 
+/// What is not known.
+const NONE: &str = "-";
+
 /// Columns that may be shortened keep at least this much.
 const MIN_COLUMN: usize = 8;
 
-const HEADING: [&str; 7] = ["NODE", "ADDR", "ROLE", "STATE", "TERM", "COMMIT", "APPLIED"];
+const HEADING: [&str; 8] = [
+    "NODE", "ADDR", "ROLE", "STATE", "TERM", "COMMIT", "APPLIED", "LEVEL",
+];
 
 /// A heading and one line per node; the leader is marked with `*`.
 pub(crate) fn table(view: &ClusterView) -> String {
     let mut rows = vec![HEADING.map(|word| word.to_owned())];
     rows[0][0] = format!("  {}", HEADING[0]);
     for node in &view.nodes {
-        let mut row = cells(node);
+        let [more @ .., used, highest] = cells(node);
+        let [name, addr, role, state, term, commit, applied] = more;
+        let level = level(&used, &highest);
+        let mut row = [name, addr, role, state, term, commit, applied, level];
         row[0] = format!("{} {}", if view.leads(node) { '*' } else { ' ' }, row[0]);
         rows.push(row);
     }
@@ -45,16 +53,33 @@ pub(crate) fn tabs(view: &ClusterView) -> String {
         .collect()
 }
 
-fn cells(node: &NodeView) -> [String; 7] {
+/// The feature level that a node uses, and the highest that it announces if that is another one.
+fn level(used: &str, highest: &str) -> String {
+    if used == highest || highest == NONE {
+        used.to_owned()
+    } else {
+        format!("{used}/{highest}")
+    }
+}
+
+fn cells(node: &NodeView) -> [String; 9] {
+    let number = |number: u32| match number {
+        0 => NONE.to_owned(),
+        number => number.to_string(),
+    };
+    let (used, highest) = (
+        number(node.level().unwrap_or(0)),
+        number(node.highest_level),
+    );
     let name = if node.name.is_empty() {
-        "-"
+        NONE
     } else {
         &node.name
     };
     let (name, addr) = (printable(name), printable(&node.addr));
     match &node.status {
         Err(_) => {
-            let none = || "-".to_owned();
+            let none = || NONE.to_owned();
             [
                 name,
                 addr,
@@ -63,6 +88,8 @@ fn cells(node: &NodeView) -> [String; 7] {
                 none(),
                 none(),
                 none(),
+                used,
+                highest,
             ]
         }
         Ok(status) => {
@@ -81,6 +108,8 @@ fn cells(node: &NodeView) -> [String; 7] {
                 term,
                 commit,
                 applied,
+                used,
+                highest,
             ]
         }
     }
@@ -94,8 +123,8 @@ fn printable(text: &str) -> String {
 }
 
 /// Column widths: what the cells need, and less for addresses, then names, if that is too much.
-fn fit(rows: &[[String; 7]]) -> [usize; 7] {
-    let mut widths = [0; 7];
+fn fit(rows: &[[String; 8]]) -> [usize; 8] {
+    let mut widths = [0; 8];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
@@ -135,7 +164,8 @@ mod tests {
     fn view(addr: &str) -> ClusterView {
         let status: Status = serde_json::from_str(
             r#"{"name":"n2","role":"leader","leader":"n2","term":7,"commit_index":88412,
-            "applied_index":88412,"members":[],"durability":"sync","version":"0"}"#,
+            "applied_index":88412,"members":[],"durability":"sync","version":"0",
+            "feature_level":1}"#,
         )
         .unwrap();
         let node = |name: &str, status| NodeView {
@@ -143,6 +173,7 @@ mod tests {
             addr: addr.to_owned(),
             status,
             votes: true,
+            highest_level: 2,
         };
         ClusterView {
             nodes: vec![
@@ -156,15 +187,38 @@ mod tests {
     #[test]
     fn columns_line_up_and_the_leader_is_marked() {
         let expected = concat!(
-            "  NODE  ADDR            ROLE    STATE        TERM  COMMIT  APPLIED\n",
-            "* n2    10.0.0.2:11081  leader  ok           7     88412   88412\n",
-            "  n3    10.0.0.2:11081  -       unreachable  -     -       -\n",
+            "  NODE  ADDR            ROLE    STATE        TERM  COMMIT  APPLIED  LEVEL\n",
+            "* n2    10.0.0.2:11081  leader  ok           7     88412   88412    1/2\n",
+            "  n3    10.0.0.2:11081  -       unreachable  -     -       -        -/2\n",
         );
         assert_eq!(table(&view("10.0.0.2:11081")), expected);
         assert_eq!(
             tabs(&view("h:1")),
-            "n2\th:1\tleader\tok\t7\t88412\t88412\nn3\th:1\t-\tunreachable\t-\t-\t-\n"
+            "n2\th:1\tleader\tok\t7\t88412\t88412\t1\t2\nn3\th:1\t-\tunreachable\t-\t-\t-\t-\t2\n"
         );
+    }
+
+    #[test]
+    fn a_level_is_one_number_unless_the_node_could_use_another() {
+        assert_eq!(level("2", "2"), "2");
+        assert_eq!(level("1", "2"), "1/2");
+        assert_eq!(level("1", NONE), "1", "it has announced none yet");
+        assert_eq!(level(NONE, NONE), "-", "a node that says nothing of levels");
+    }
+
+    #[test]
+    fn a_table_of_usual_names_and_large_numbers_fits_and_shortens_nothing() {
+        let mut view = view("127.0.0.1:11081");
+        for (node, name) in view.nodes.iter_mut().zip(["11081", "11082"]) {
+            node.name = name.to_owned();
+        }
+        if let Ok(status) = &mut view.nodes[0].status {
+            (status.role, status.term) = (memkv_client::proto::Role::Follower, 12);
+            (status.commit_index, status.applied_index) = (99_999_999, 99_999_999);
+        }
+        let text = table(&view);
+        assert!(text.lines().all(|line| line.len() <= WIDTH), "{text}");
+        assert!(!text.contains('~'), "{text}");
     }
 
     #[test]

@@ -279,10 +279,10 @@ fn member(name: &'static str, leads: bool, third: String) -> Fake {
         let role = if leads { "leader" } else { "follower" };
         let status = format!(
             r#"{{"name":"{name}","role":"{role}","leader":"n2","term":7,"commit_index":90,
-            "applied_index":88,"durability":"sync","version":"0.1.0","members":[
-            {{"name":"n1","addr":"10.0.0.1:1","role":"follower"}},
-            {{"name":"n2","addr":"10.0.0.2:1","role":"leader"}},
-            {{"name":"n3","addr":"{third}","role":"follower"}}]}}"#
+            "applied_index":88,"durability":"sync","version":"0.1.0","feature_level":1,"members":[
+            {{"name":"n1","addr":"10.0.0.1:1","role":"follower","highest_feature_level":2}},
+            {{"name":"n2","addr":"10.0.0.2:1","role":"leader","highest_feature_level":2}},
+            {{"name":"n3","addr":"{third}","role":"follower","highest_feature_level":1}}]}}"#
         );
         Act::Answer(200, "application/json", String::new(), status.into())
     })
@@ -308,6 +308,11 @@ fn status_finds_members_that_nobody_named_and_sums_up() {
         lines[3].contains(&third.addr) && lines[3].contains(" ok "),
         "{table}"
     );
+    assert!(lines[0].ends_with("  LEVEL"), "{table}");
+    let levels = [(1, "  1/2"), (2, "  1/2"), (3, "  1")];
+    for (line, level) in levels {
+        assert!(lines[line].ends_with(level), "{table}");
+    }
     assert_eq!(
         lines[4],
         "healthy: 3 of 3 nodes; can lose 1 more and keep serving"
@@ -326,6 +331,8 @@ fn status_finds_members_that_nobody_named_and_sums_up() {
         (&"healthy".into(), &"n2".into())
     );
     assert_eq!(json["nodes"][2]["status"]["applied_index"], 88);
+    assert_eq!(json["nodes"][2]["status"]["feature_level"], 1);
+    assert_eq!(json["nodes"][1]["highest_feature_level"], 2);
 }
 
 #[test]
@@ -345,7 +352,7 @@ fn status_shows_who_is_missing_and_why() {
     );
     let (_, tabs, _) = told(&run(&both, &["status", "-o", "raw"]));
     assert!(
-        tabs.ends_with(&format!("n3\t{dead}\t-\tunreachable\t-\t-\t-\n")),
+        tabs.ends_with(&format!("n3\t{dead}\t-\tunreachable\t-\t-\t-\t-\t1\n")),
         "{tabs}"
     );
 
