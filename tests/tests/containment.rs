@@ -7,13 +7,18 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Http, Node, Resp, command_with_bugs, eventually, order};
+use memkv_tests::{
+    Cluster, Http, Node, Resp, Signal, command_with_bugs, eventually, first_index, order,
+};
 
 /// Longer than a start and an election take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// What `abort` ends a process with.
 const SIGABRT: i32 = 6;
+
+/// Keys of 4 KiB: a snapshot of several blocks.
+const KEYS: usize = 200;
 
 /// Starts a node with the deliberate bugs, and waits until it serves.
 fn serve(node: &mut Node) {
@@ -137,5 +142,68 @@ fn a_panic_anywhere_else_ends_the_process() {
         serve(&mut cluster.nodes[0]);
         let mut client = Resp::connect(&addr).unwrap();
         assert_eq!(client.call(&["GET", "k"]).unwrap().text(), b"acknowledged");
+    }
+}
+
+/// Asserts that the node has ended by the panic that was ordered where snapshots are loaded.
+#[track_caller]
+fn check_ended_loading(node: &mut Node) {
+    let status = node.process().wait_end(LIMIT);
+    let output = node.process().output();
+    assert_eq!(status.signal(), Some(SIGABRT), "{output}");
+    let said = lines(&output, "Loading");
+    assert_eq!(said.len(), 1, "{output}");
+    assert!(said[0].contains("the node panicked"), "{said:?}");
+    node.kill();
+}
+
+#[test]
+fn a_panic_while_a_snapshot_is_loaded_ends_the_process_which_loads_it_again() {
+    let mut cluster = Cluster::configured(3);
+    for node in &mut cluster.nodes {
+        let command = command_with_bugs(node);
+        node.start_with(command);
+    }
+    cluster.wait_serving();
+    let leader = cluster.leader();
+    let behind = cluster.followers()[0];
+    let others = (0..3).filter(|place| *place != behind);
+    let others: Vec<usize> = others.collect();
+    let had = cluster.nodes[behind].status().unwrap()["applied_index"].as_u64();
+    let had = had.unwrap();
+    order(&cluster.nodes[behind].addr, "/deliberate-panic/loading");
+    cluster.nodes[behind].process().signal(Signal::STOP);
+    let mut client = Resp::connect(&cluster.nodes[leader].addr).unwrap();
+    let value = "v".repeat(4096);
+    let is_compacted = |place: &usize| first_index(&cluster.nodes[*place]) > had + 1;
+    eventually("the log lacks what the node lacks", LIMIT, || {
+        for number in 0..KEYS {
+            let set = client.call(&["SET", &format!("k{number}"), &value]);
+            assert_eq!(set.unwrap().text(), b"OK");
+        }
+        others.iter().all(is_compacted).then_some(())
+    });
+    // The leader's snapshot, while the node runs.
+    cluster.nodes[behind].process().signal(Signal::CONT);
+    check_ended_loading(&mut cluster.nodes[behind]);
+    serve(&mut cluster.nodes[behind]);
+    check_holds_all(&cluster.nodes[behind], &value);
+    // Its own snapshot, when it starts.
+    cluster.nodes[behind].kill();
+    let mut panics = command_with_bugs(&cluster.nodes[behind]);
+    panics.env("MEMKV_DELIBERATE_PANIC", "loading");
+    cluster.nodes[behind].start_with(panics);
+    check_ended_loading(&mut cluster.nodes[behind]);
+    serve(&mut cluster.nodes[behind]);
+    check_holds_all(&cluster.nodes[behind], &value);
+}
+
+/// Asserts that a node answers for all keys that were written.
+#[track_caller]
+fn check_holds_all(node: &Node, value: &str) {
+    let mut client = Resp::connect(&node.addr).unwrap();
+    for number in 0..KEYS {
+        let held = client.call(&["GET", &format!("k{number}")]).unwrap();
+        assert_eq!(held.text(), value.as_bytes(), "k{number}");
     }
 }

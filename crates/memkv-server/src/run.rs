@@ -84,6 +84,10 @@ impl RunError {
 pub fn node(settings: Settings) -> u8 {
     logging::start(settings.config.log_level, settings.config.log_format);
     panics::install();
+    #[cfg(memkv_bugs)]
+    if let Ok(place) = std::env::var("MEMKV_DELIBERATE_PANIC") {
+        memkv_raft::storage::bugs::order_panic(&place);
+    }
     // One core is for consensus; a second thread there would only take turns with it.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -36,7 +36,7 @@ pub fn active(bug: Bug) -> bool {
 }
 
 /// Where a panic can be ordered: one for each kind of task of a node, and for what a client's may be
-/// doing. The last two order something else.
+/// doing. Two order something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Place {
@@ -66,6 +66,8 @@ pub enum Place {
     Unreadable = 12,
     /// The next command of a client becomes one of the next feature level.
     NextLevel = 13,
+    /// The thread that puts a snapshot's blocks into a store.
+    Loading = 14,
 }
 
 static ORDERED: AtomicU8 = AtomicU8::new(0);
@@ -86,6 +88,7 @@ pub fn order_panic(name: &str) -> bool {
         "blocking" => Place::Blocking,
         "unreadable" => Place::Unreadable,
         "next-level" => Place::NextLevel,
+        "loading" => Place::Loading,
         _ => return false,
     };
     ORDERED.store(place as u8, Ordering::SeqCst);

@@ -44,6 +44,8 @@ fn put_in(blocks: &Receiver<Vec<u8>>) -> Result<Loader, LoadError> {
     let mut result = Ok(());
     for block in blocks {
         result = result.and_then(|()| loader.block(&block));
+        #[cfg(memkv_bugs)]
+        memkv_storage::bugs::pass(memkv_storage::bugs::Place::Loading);
     }
     result.map(|()| loader)
 }
