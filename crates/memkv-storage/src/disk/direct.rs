@@ -14,6 +14,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use rustix::fs::OFlags;
 use rustix::io::ReadWriteFlags;
 
+use super::closing::Handle;
 use super::real::{RealFile, retry};
 use super::{DirectWriter, DiskFile, guard, zero_fill};
 
@@ -32,7 +33,7 @@ const SMALL: usize = 32 << 10;
 pub(super) struct DirectFile {
     direct: RealFile,
     /// The same file through the cache, for the beginning of a block that another one wrote.
-    cached: File,
+    cached: Handle,
     /// Memory for a piece and the alignment, as far as it was needed.
     memory: Vec<u8>,
     /// The block in which the last write ended, up to that end.
@@ -58,8 +59,8 @@ impl DirectFile {
             .custom_flags(flags)
             .open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         Ok(Self {
-            direct: RealFile(direct),
-            cached: file.try_clone()?,
+            direct: RealFile(direct.into()),
+            cached: file.try_clone()?.into(),
             memory: Vec::new(),
             tail: Tail::default(),
         })

@@ -4,7 +4,8 @@
 //! A thread that forbids waiting says so once; work that waits is handed to another thread. In a
 //! simulation all of a node runs on one thread, and such work is wrapped in [`allow`]. In builds with
 //! assertions the real disk refuses to work on a thread that forbids it, and the simulated disk
-//! remembers what it was asked. Not covered: closing a file.
+//! remembers what it was asked. Files that are dropped on such a thread are closed on another one
+//! (`closing`).
 
 use std::cell::Cell;
 

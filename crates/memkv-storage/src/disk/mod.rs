@@ -3,6 +3,7 @@
 //! Invariant: nothing is durable before `sync_data` or a direct write (contents) and `sync_dir` (names)
 //! returned.
 
+mod closing;
 mod direct;
 pub mod guard;
 pub mod real;

@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::closing::Handle;
 use super::direct::DirectFile;
 use super::{DirLock, DirectWriter, Disk, DiskFile, guard};
 use crate::layout::LOCK_FILE;
@@ -21,9 +22,9 @@ const BUFFERS_PER_CALL: usize = 1024;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
-pub(super) struct RealFile(pub(super) File);
+pub(super) struct RealFile(pub(super) Handle);
 
-struct RealLock(#[allow(dead_code, reason = "held for its flock")] File);
+struct RealLock(#[allow(dead_code, reason = "held for its flock")] Handle);
 
 impl DirLock for RealLock {}
 
@@ -37,12 +38,12 @@ impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         guard::check();
         let file = options().create(true).truncate(true).open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile(file.into())))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         guard::check();
-        Ok(Arc::new(RealFile(options().open(path)?)))
+        Ok(Arc::new(RealFile(options().open(path)?.into())))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -99,7 +100,7 @@ impl Disk for RealDisk {
             Ok(()) => {
                 file.set_len(0)?;
                 writeln!(file, "{}", std::process::id())?;
-                Ok(Box::new(RealLock(file)))
+                Ok(Box::new(RealLock(file.into())))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let mut holder = String::new();
@@ -168,7 +169,7 @@ impl DiskFile for RealFile {
             let mut left: &mut [IoSlice<'_>] = &mut group;
             IoSlice::advance_slices(&mut left, 0);
             while !left.is_empty() {
-                let count = retry(|| rustix::io::pwritev(&self.0, left, offset))?;
+                let count = retry(|| rustix::io::pwritev(&*self.0, left, offset))?;
                 if count == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
@@ -182,7 +183,7 @@ impl DiskFile for RealFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         guard::check();
         let flags = rustix::fs::FallocateFlags::empty();
-        match retry(|| rustix::fs::fallocate(&self.0, flags, 0, len)) {
+        match retry(|| rustix::fs::fallocate(&*self.0, flags, 0, len)) {
             // Some file systems cannot reserve: writing zeros does the same, slowly.
             Err(error) if error.raw_os_error() == Some(NOT_SUPPORTED) => {
                 super::zero_fill(self, self.len()?, len)
@@ -196,7 +197,7 @@ impl DiskFile for RealFile {
         // No retry on EINTR or anything else: after an error the kernel may have dropped the
         // dirty pages and a second call would report success (ATC '20, "Can Applications Recover
         // from fsync Failures?").
-        Ok(rustix::fs::fdatasync(&self.0)?)
+        Ok(rustix::fs::fdatasync(&*self.0)?)
     }
 
     fn direct(&self) -> Option<Box<dyn DirectWriter>> {
@@ -208,13 +209,13 @@ impl DiskFile for RealFile {
     fn read_ahead(&self) {
         guard::check();
         // Where the file system ignores it, the reader waits for each piece.
-        let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::WillNeed);
+        let _ = rustix::fs::fadvise(&*self.0, 0, None, rustix::fs::Advice::WillNeed);
     }
 
     fn drop_cache(&self) {
         guard::check();
         // A hint: where the file system ignores it, the read is served from memory.
-        let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed);
+        let _ = rustix::fs::fadvise(&*self.0, 0, None, rustix::fs::Advice::DontNeed);
     }
 
     fn len(&self) -> io::Result<u64> {
