@@ -30,6 +30,10 @@ const HAND_OVER_PAUSE: Duration = Duration::from_secs(10);
 /// What no entry takes: the metadata, a vote and a new segment need far less. And what has been taken
 /// from a leader and is not on the disk yet, eight requests of a mebibyte at most.
 const KEPT: u64 = memkv_storage::RESERVE_BASE - (4 << 20);
+/// What must be free beyond an edge before a node is on its better side again: what is free swings by
+/// the segments that come and go, and each change is told to the leader and to the operator.
+const MARGIN: u64 = memkv_storage::RESERVE_BASE / 4;
+
 /// What an entry takes besides its payload, at most: its header, padding, its part of a segment.
 const ENTRY_OVERHEAD: u64 = 128;
 
@@ -53,11 +57,25 @@ impl Shortage {
             .find(|shortage| *shortage as u8 == value)
     }
 
-    fn of(space: &memkv_storage::Space) -> Self {
-        match (space.exhausted, space.low) {
-            (true, _) => Self::Exhausted,
-            (false, true) => Self::Low,
-            (false, false) => Self::None,
+    /// What a look at the disk shows, if so much of what is free did not count.
+    fn of(space: &memkv_storage::Space, margin: u64) -> Self {
+        let needed = memkv_storage::RESERVE_BASE + margin;
+        if space.exhausted || space.for_log < needed {
+            Self::Exhausted
+        } else if space.low || space.free < needed {
+            Self::Low
+        } else {
+            Self::None
+        }
+    }
+
+    /// What it is after another look: more at once, less only when there is room to spare.
+    fn after(self, space: &memkv_storage::Space) -> Self {
+        let found = Self::of(space, 0);
+        if found < self {
+            Self::of(space, MARGIN).min(self)
+        } else {
+            found
         }
     }
 }
@@ -94,7 +112,7 @@ impl SpaceWatch {
     fn note_own(&self, space: &memkv_storage::Space) -> Shortage {
         self.room
             .store(space.for_log.saturating_sub(KEPT), Ordering::Relaxed);
-        self.set_own(Shortage::of(space))
+        self.set_own(self.own().after(space))
     }
 
     /// Whether this node's disk has room for so many entries with so many bytes; then they have it.
@@ -155,14 +173,14 @@ impl SpaceWatch {
     }
 }
 
-/// Looks at this node's disks once, before its engine takes anything.
-pub(crate) async fn look(inner: &Inner) -> Option<memkv_storage::Space> {
+/// Looks at this node's disks once, before its engine takes anything; whether that was possible.
+pub(crate) async fn look(inner: &Inner) -> bool {
     let snapshots = inner.storage.snapshots.clone();
     let space = blocking(&inner.env, move || snapshots.space()).await;
     match space.and_then(|space| space) {
         Ok(space) => {
             tell(inner, &space);
-            Some(space)
+            true
         }
         Err(error) => {
             // Who does not know refuses nothing.
@@ -173,7 +191,7 @@ pub(crate) async fn look(inner: &Inner) -> Option<memkv_storage::Space> {
                 tracing::warn!("{text}");
                 *detail = text;
             }
-            None
+            false
         }
     }
 }
@@ -219,13 +237,14 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
     let mut hand_over_not_before = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let Some(space) = look(&inner).await else {
+        if !look(&inner).await {
             continue;
-        };
+        }
+        let shortage = inner.space.own();
         let now = tokio::time::Instant::now();
         // One that can propose nothing does not wait for the next attempt.
-        let may_hand_over = now >= hand_over_not_before || space.exhausted;
-        if space.low && inner.leads() && may_hand_over {
+        let may_hand_over = now >= hand_over_not_before || shortage == Shortage::Exhausted;
+        if shortage != Shortage::None && inner.leads() && may_hand_over {
             hand_over_not_before = now + HAND_OVER_PAUSE;
             let voters: Vec<u64> = {
                 let metrics = raft.metrics();
@@ -270,6 +289,54 @@ mod tests {
         assert!(!watch.take(0, 0), "it needs what is left");
         watch.note_own(&space(u64::MAX));
         assert!(watch.take(1, 64 << 20), "it heals");
+    }
+
+    /// What a disk with nothing but the log has left.
+    fn left(bytes: u64) -> memkv_storage::Space {
+        memkv_storage::Space {
+            free: bytes,
+            reserve: 0,
+            for_log: bytes,
+            low: bytes < memkv_storage::RESERVE_BASE,
+            exhausted: bytes < memkv_storage::RESERVE_BASE,
+        }
+    }
+
+    /// The same beside a reserve that holds.
+    fn left_beside_reserve(bytes: u64) -> memkv_storage::Space {
+        memkv_storage::Space {
+            reserve: memkv_storage::RESERVE_BASE,
+            for_log: bytes + memkv_storage::RESERVE_BASE,
+            exhausted: false,
+            ..left(bytes)
+        }
+    }
+
+    #[test]
+    fn a_node_at_the_edge_of_a_shortage_does_not_change_its_mind_at_every_look() {
+        type Left = fn(u64) -> memkv_storage::Space;
+        let edge = memkv_storage::RESERVE_BASE;
+        for (left, shortage) in [
+            (left as Left, Shortage::Exhausted),
+            (left_beside_reserve, Shortage::Low),
+        ] {
+            let watch = SpaceWatch::default();
+            watch.note_own(&left(edge));
+            assert_eq!(watch.own(), Shortage::None, "enough to begin with");
+            let mut changes = 0;
+            for swing in (0..MARGIN).step_by(64 << 10) {
+                for bytes in [edge - 1 - swing, edge + swing] {
+                    let before = watch.note_own(&left(bytes));
+                    changes += u32::from(before != watch.own());
+                    assert_eq!(watch.own(), shortage, "{bytes} bytes");
+                }
+            }
+            assert_eq!(changes, 1);
+            watch.note_own(&left(edge + MARGIN));
+            assert_eq!(watch.own(), Shortage::None, "room to spare");
+            watch.note_own(&left(edge));
+            assert_eq!(watch.own(), Shortage::None, "and it is not short at once");
+        }
     }
 
     #[test]
