@@ -70,7 +70,9 @@ fn a_node_that_is_away_is_told_of_once_and_comes_back_by_one_snapshot() {
     // Until the log no longer has what the node lacks, however slow the machine is.
     let is_compacted = |node: &Node| first_index(node) > had.unwrap() + 1;
     while Instant::now() < until
-        || !others.iter().all(|place| is_compacted(&cluster.nodes[*place]))
+        || !others
+            .iter()
+            .all(|place| is_compacted(&cluster.nodes[*place]))
     {
         let key = format!("key-{}", number % 100);
         write(&cluster.nodes[leader], &key, &value);

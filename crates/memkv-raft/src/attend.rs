@@ -170,10 +170,13 @@ async fn attend(inner: &Inner, raft: &Raft, leader: Leader) {
     let mut trusts_refusals = true;
     loop {
         death(inner, leader, &mut trusts_refusals).await;
-        if inner.suspicion.raise(leader) {
+        if inner.suspicion.raise(leader)
+            && let Some(left_out) = inner.lines.deaths.say()
+        {
             tracing::info!(
                 node = %inner.peers.me.name,
                 leader = %inner.peers.name_of(leader.id),
+                left_out,
                 "the leader's process is gone"
             );
         }

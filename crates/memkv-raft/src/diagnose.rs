@@ -19,10 +19,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Asks around while there is no leader, until the node stops.
 pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut told = String::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
         if inner.leader_id().is_some() {
             inner.diagnosis.lock().clear();
+            told.clear();
             continue;
         }
         let replies = greet(&inner).await;
@@ -41,14 +43,10 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             None if !is_initialized(&inner).await => String::new(),
             None => diagnosis(inner.peers.members().len(), &replies),
         };
-        let changed = {
-            let mut current = inner.diagnosis.lock();
-            let changed = *current != words;
-            current.clone_from(&words);
-            changed
-        };
-        if changed && !words.is_empty() {
+        inner.diagnosis.lock().clone_from(&words);
+        if words != told && !words.is_empty() && inner.lines.diagnoses.say().is_some() {
             tracing::warn!(node = %inner.peers.me.name, "no leader: {words}");
+            told = words;
         }
     }
 }

@@ -82,17 +82,20 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
     }
 }
 
-/// One line per change, for whoever reads the log later.
+/// One line per change, for whoever reads the log later, unless there is no end of them.
 fn announce(inner: &Inner, leader: Option<Leader>) {
+    let Some(left_out) = inner.lines.leaders.say() else {
+        return;
+    };
     let node = &inner.peers.me.name;
     match leader {
         Some(Leader { term, id }) if id == inner.peers.my_id() => {
-            tracing::info!(%node, term, "leads");
+            tracing::info!(%node, term, left_out, "leads");
         }
         Some(Leader { term, id }) => {
-            tracing::info!(%node, term, leader = %inner.peers.name_of(id), "follows");
+            tracing::info!(%node, term, leader = %inner.peers.name_of(id), left_out, "follows");
         }
-        None => tracing::info!(%node, "has no leader"),
+        None => tracing::info!(%node, left_out, "has no leader"),
     }
 }
 

@@ -403,7 +403,10 @@ impl Way<'_> {
     ) -> Result<Option<Duration>, StartError> {
         self.never_ran = None;
         let cluster = uuid_text(&agreed.proposal.cluster);
-        tracing::info!(node = %self.inner.peers.me.name, "cluster {cluster} will not be formed: {why}");
+        if let Some(left_out) = self.inner.lines.not_formed.say() {
+            let node = &self.inner.peers.me.name;
+            tracing::info!(%node, left_out, "cluster {cluster} will not be formed: {why}");
+        }
         self.inner.advance(State::Blank).await?;
         Ok(None)
     }

@@ -359,7 +359,14 @@ fn snapshot_install(
         if let Err(error) = inner.use_level(level).await {
             return wire::refused(&error.to_string());
         }
-        tracing::info!(index, bytes = size, "installing the leader's snapshot");
+        if let Some(left_out) = inner.lines.installing.say() {
+            tracing::info!(
+                index,
+                bytes = size,
+                left_out,
+                "installing the leader's snapshot"
+            );
+        }
         let snapshot = Snapshot {
             meta,
             snapshot: SnapshotData::Received(incoming.receiver),

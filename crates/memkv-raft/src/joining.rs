@@ -115,7 +115,12 @@ async fn admit(
                     addr,
                 });
             }
-            tracing::info!(%name, id, replaces = listed.id, "admitted a node with an empty directory");
+            if let Some(left_out) = inner.lines.admitted.say() {
+                tracing::info!(
+                    %name, id, replaces = listed.id, left_out,
+                    "admitted a node with an empty directory"
+                );
+            }
             let cluster = identity.cluster;
             Ok(Identity {
                 cluster,

@@ -223,7 +223,16 @@ async fn raise(inner: &Inner, to: u32) {
         Ok(Ok(SystemOutcome::Done)) => {
             tracing::info!(level = to, "raised the cluster's feature level");
         }
-        Ok(Ok(outcome)) => tracing::info!(level = to, ?outcome, "raising the level has to wait"),
+        Ok(Ok(outcome)) => {
+            if let Some(left_out) = inner.lines.level_waits.say() {
+                tracing::info!(
+                    level = to,
+                    ?outcome,
+                    left_out,
+                    "raising the level has to wait"
+                );
+            }
+        }
         Ok(Err(error)) => tracing::debug!(%error, "raising the level has to wait"),
         // The node is stopping.
         Err(_) => {}

@@ -59,6 +59,7 @@ mod replica;
 mod rounds;
 mod running;
 mod seats;
+pub mod seldom;
 mod session;
 mod space;
 mod stats;

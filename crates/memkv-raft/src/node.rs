@@ -39,6 +39,7 @@ use crate::peers::Peers;
 use crate::publish::{self, Publication, Publisher, Subscribers};
 use crate::replica::Replica;
 use crate::rounds::Rounds;
+use crate::seldom::Lines;
 use crate::session::Session;
 use crate::space::SpaceWatch;
 use crate::stats::{Counters, NodeStats};
@@ -101,6 +102,8 @@ pub(crate) struct Inner {
     pub(crate) askers: Arc<Askers>,
     pub(crate) declared: Arc<Declared>,
     pub(crate) divergence: Divergence,
+    /// What peers can make this node log.
+    pub(crate) lines: Lines,
     /// Where damaged data of this node lies. Such a node may join a cluster that exists, but never
     /// found one: others may wait for the data that it can no longer read.
     pub(crate) quarantined: Option<std::path::PathBuf>,
@@ -323,6 +326,7 @@ impl Node {
             askers: Arc::default(),
             declared: Arc::default(),
             divergence: Divergence::default(),
+            lines: Lines::default(),
             quarantined,
             heard: tokio::sync::Notify::new(),
             incoming: tokio::sync::Mutex::default(),

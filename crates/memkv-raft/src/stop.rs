@@ -54,7 +54,10 @@ async fn transfer(inner: &Inner, raft: &Raft, fits: impl Fn(&u64) -> bool) {
         let voters = raft.voter_ids().count();
         match candidate {
             Some(to) => {
-                tracing::info!(to = %inner.peers.name_of(to), "handing leadership over");
+                if let Some(left_out) = inner.lines.handing_over.say() {
+                    let to = inner.peers.name_of(to);
+                    tracing::info!(%to, left_out, "handing leadership over");
+                }
                 if raft.trigger().transfer_leader(to).await.is_err() {
                     return;
                 }

@@ -191,10 +191,13 @@ fn abandoned(members: &[Member], membership: &Membership) -> BTreeSet<u64> {
 
 /// Takes them out of the engine.
 async fn remove_abandoned(inner: &Inner, raft: &Raft, abandoned: BTreeSet<u64>) {
-    tracing::info!(?abandoned, leader = %inner.peers.me.name, "removing abandoned learners");
-    let removal = ChangeMembers::RemoveNodes(abandoned);
-    if let Err(error) = raft.change_membership(removal, false).await {
-        tracing::debug!(%error, "removing abandoned learners has to wait");
+    let removal = ChangeMembers::RemoveNodes(abandoned.clone());
+    match raft.change_membership(removal, false).await {
+        Ok(_) => {
+            let leader = &inner.peers.me.name;
+            tracing::info!(?abandoned, %leader, "removed abandoned learners");
+        }
+        Err(error) => tracing::debug!(%error, "removing abandoned learners has to wait"),
     }
 }
 

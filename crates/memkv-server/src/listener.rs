@@ -8,13 +8,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use memkv_proto::ErrorCode;
 use memkv_raft::Lane;
 use memkv_raft::contain::contained;
-use memkv_raft::lock::Mutex;
+use memkv_raft::seldom::Seldom;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -36,11 +36,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A peer's proof follows its upgrade by one round trip.
 const PROOF_MAX: Duration = Duration::from_secs(5);
 
-/// Time between two lines about peers that were refused.
-const TELL_PERIOD: Duration = Duration::from_secs(10);
-
 /// First read: enough for most requests.
 const FIRST_READ_BYTES: usize = 4 * 1024;
+
+/// While descriptors are short, both happen again and again.
+static NOT_ACCEPTED: Seldom = Seldom::new();
+static NOT_TAKEN: Seldom = Seldom::new();
 
 /// What every connection shares.
 pub struct Listener<B> {
@@ -51,7 +52,7 @@ pub struct Listener<B> {
     crowded_limits: Arc<Limits>,
     clients: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
-    strangers: Strangers,
+    strangers: Seldom,
     /// The consensus runtime, where peers are served.
     consensus: Handle,
 }
@@ -94,7 +95,7 @@ impl<B: Backend> Listener<B> {
             crowded_limits: Arc::new(crowded_limits),
             clients: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
             reserved: Arc::new(Semaphore::new(RESERVED)),
-            strangers: Strangers::default(),
+            strangers: Seldom::new(),
             consensus,
         }
     }
@@ -218,7 +219,7 @@ impl<B: Backend> Listener<B> {
         if let Some(challenge) = challenge {
             let settled = timeout(PROOF_MAX, challenge.settle(&mut stream, &mut leftover)).await;
             if let Err(why) = settled.unwrap_or(Err(HandshakeError::Unproven)) {
-                return self.strangers.refused(&peer, &why);
+                return self.refused(&peer, &why);
             }
         }
         drop(place);
@@ -235,42 +236,26 @@ impl<B: Backend> Listener<B> {
         runtime.spawn(async move {
             match moved.and_then(TcpStream::from_std) {
                 Ok(stream) => peer::serve(stream, leftover, lane, peer, handler).await,
-                Err(error) => tracing::warn!(%error, "cannot take over a peer's connection"),
+                Err(error) => {
+                    if let Some(left_out) = NOT_TAKEN.say() {
+                        tracing::warn!(%error, left_out, "cannot take over a peer's connection");
+                    }
+                }
             }
         });
     }
-}
 
-/// Says that peers were refused, seldom: everybody who reaches the node can cause it.
-#[derive(Default)]
-struct Strangers(Mutex<Refusals>);
-
-#[derive(Default)]
-struct Refusals {
-    told: Option<Instant>,
-    untold: u64,
-}
-
-impl Strangers {
+    /// Says that a peer was refused: everybody who reaches the node can cause it.
     fn refused(&self, peer: &str, why: &HandshakeError) {
-        let more = {
-            let mut refusals = self.0.lock();
-            if refusals
-                .told
-                .is_some_and(|told| told.elapsed() < TELL_PERIOD)
-            {
-                refusals.untold += 1;
-                return;
-            }
-            refusals.told = Some(Instant::now());
-            std::mem::take(&mut refusals.untold)
+        let Some(left_out) = self.strangers.say() else {
+            return;
         };
         // A name is believed only with a proof.
         let peer = match why {
             HandshakeError::Refused(_) => peer,
             _ => "unknown",
         };
-        tracing::warn!(peer, %why, more, "closed a peer's connection");
+        tracing::warn!(peer, %why, left_out, "closed a peer's connection");
     }
 }
 
@@ -293,7 +278,9 @@ async fn accept(listener: &TcpListener) -> (TcpStream, Addrs) {
             Ok(accepted) => return accepted,
             // Also a connection that was gone before it could be looked at.
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                if let Some(left_out) = NOT_ACCEPTED.say() {
+                    tracing::warn!(%error, left_out, "cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

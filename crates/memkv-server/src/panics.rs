@@ -9,11 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use memkv_raft::contain::is_contained;
+use memkv_raft::seldom::{PERIOD, Seldom};
 
 use crate::say;
 
 /// Most characters of a panic's text that are logged: it may quote what a client has sent.
 const MAX_TEXT: usize = 512;
+
+/// A client that has found a defect may repeat it.
+static CONTAINED_LINE: Seldom = Seldom::at_most(10, PERIOD);
 
 static CONTAINED: AtomicU64 = AtomicU64::new(0);
 
@@ -36,10 +40,14 @@ fn judge(panic: &PanicHookInfo<'_>) {
     let is_contained = is_contained();
     if is_contained {
         CONTAINED.fetch_add(1, Ordering::Relaxed);
+        let Some(left_out) = CONTAINED_LINE.say() else {
+            return;
+        };
         tracing::error!(
             panic = text,
             at,
             thread,
+            left_out,
             "a defect of memkv: a client's connection panicked and was closed; please report it"
         );
     } else {

@@ -8,7 +8,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -48,6 +48,8 @@ pub(crate) struct Reserve {
     snapshot: PathBuf,
     target: AtomicU64,
     held: Mutex<u64>,
+    /// Whether the last attempt to take space for it failed, and that was said.
+    refused: AtomicBool,
 }
 
 impl Reserve {
@@ -61,6 +63,7 @@ impl Reserve {
             snapshot: layout.snapshot.clone(),
             target: AtomicU64::new(target(snapshot_len)),
             held: Mutex::new(held),
+            refused: AtomicBool::new(false),
         };
         reserve.fill();
         Arc::new(reserve)
@@ -169,11 +172,17 @@ impl Reserve {
             return;
         }
         match self.resize(*held, target) {
-            Ok(()) => *held = target,
+            Ok(()) => {
+                *held = target;
+                self.refused.store(false, Ordering::Relaxed);
+            }
             Err(error) => {
                 *held = 0;
-                let path = self.path.display();
-                tracing::warn!("cannot set aside {target} bytes in `{path}`: {error}");
+                // Each look at the disk tries again.
+                if !self.refused.swap(true, Ordering::Relaxed) {
+                    let path = self.path.display();
+                    tracing::warn!("cannot set aside {target} bytes in `{path}`: {error}");
+                }
                 // Whatever part of it was taken is better left free.
                 let _ = self.disk.remove_file(&self.path);
             }

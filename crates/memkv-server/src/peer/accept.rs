@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
+use memkv_raft::seldom::Seldom;
 use memkv_raft::{Frame, Lane};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -20,6 +21,9 @@ pub type PeerHandler = Arc<dyn Fn(Lane, Bytes) -> BoxFuture<'static, Frame> + Se
 
 /// Responses that one `writev` round takes.
 const BATCH: usize = 64;
+
+/// A peer that sends what cannot be read connects again.
+static UNREADABLE: Seldom = Seldom::new();
 
 type Response = (u64, Frame);
 
@@ -47,7 +51,10 @@ pub async fn serve(
             tracing::debug!(peer, lane = lane_name(lane), %error, "peer connection lost");
         }
         Err(error) => {
-            tracing::warn!(peer, lane = lane_name(lane), %error, "peer connection closed");
+            if let Some(left_out) = UNREADABLE.say() {
+                let lane = lane_name(lane);
+                tracing::warn!(peer, lane, %error, left_out, "peer connection closed");
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_raft::lock::Mutex;
+use memkv_raft::seldom::Seldom;
 use memkv_raft::{CallError, Frame, Lane, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
@@ -229,11 +230,12 @@ async fn keep(me: String, trust: Trust, target: Target, mut source: Source) {
 }
 
 /// How long a link has not worked. Told once, and only if it lasts: peers restart, and a log that
-/// repeats itself is not read.
+/// repeats itself is not read. Of a peer that comes and goes, seldom.
 struct Outage {
     since: Option<Instant>,
     told: bool,
     back_off: Duration,
+    line: Seldom,
 }
 
 impl Default for Outage {
@@ -242,6 +244,7 @@ impl Default for Outage {
             since: None,
             told: false,
             back_off: BACK_OFF_MIN,
+            line: Seldom::new(),
         }
     }
 }
@@ -249,7 +252,8 @@ impl Default for Outage {
 impl Outage {
     fn note(&mut self, target: &Target, why: &str) {
         let lasted = self.since.get_or_insert_with(Instant::now).elapsed();
-        if lasted > WORTH_TELLING && !std::mem::replace(&mut self.told, true) {
+        if lasted > WORTH_TELLING && !self.told && self.line.say().is_some() {
+            self.told = true;
             let Target { name, addr, lane } = target;
             tracing::warn!(
                 peer = name,
@@ -268,7 +272,7 @@ impl Outage {
     /// A peer that cannot talk closes at once.
     fn connected_for(&mut self, time: Duration) {
         if time >= BACK_OFF_MIN {
-            *self = Self::default();
+            self.is_over();
         }
     }
 
@@ -282,7 +286,13 @@ impl Outage {
                 "connected again"
             );
         }
-        *self = Self::default();
+        self.is_over();
+    }
+
+    fn is_over(&mut self) {
+        self.since = None;
+        self.told = false;
+        self.back_off = BACK_OFF_MIN;
     }
 }
 

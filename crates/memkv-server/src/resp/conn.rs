@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use futures_util::poll;
 use memkv_raft::after_others;
+use memkv_raft::seldom::Seldom;
 use memkv_resp::{Limits, ReplyWriter, Request, RequestParser};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::yield_now;
@@ -56,6 +57,11 @@ const ROOM_FACTOR: usize = 7;
 /// After a protocol error, what the client still sends is discarded for at most this long, so that
 /// it reads the error and not a connection reset.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Why connections were closed, which their clients can cause again and again.
+static HTTP: Seldom = Seldom::new();
+static MEMORY: Seldom = Seldom::new();
+static STALL: Seldom = Seldom::new();
 
 /// The connection is over; there is nobody to tell.
 pub(super) struct Gone;
@@ -138,11 +144,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             let is_inline = self.input.first().is_some_and(|first| *first != b'*');
             match self.parser.parse(&mut self.input) {
                 Ok(Some(request)) if is_http(&request, is_inline) => {
-                    tracing::warn!(
-                        client = %self.session.client.addr,
-                        "closed a connection and executed nothing more of it: it sent HTTP to an \
-                         address for Redis clients, as a browser does that was led astray"
-                    );
+                    if let Some(left_out) = HTTP.say() {
+                        tracing::warn!(
+                            client = %self.session.client.addr, left_out,
+                            "closed a connection and executed nothing more of it: it sent HTTP to an \
+                             address for Redis clients, as a browser does that was led astray"
+                        );
+                    }
                     break Turn::Close;
                 }
                 Ok(Some(request)) => {
@@ -223,7 +231,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         if self.held.grow_to(self.input.len()) {
             return Ok(());
         }
-        tracing::warn!("closed a connection: the requests that are arriving take too much memory");
+        if let Some(left_out) = MEMORY.say() {
+            tracing::warn!(
+                left_out,
+                "closed a connection: the requests that are arriving take too much memory"
+            );
+        }
         Err(Gone)
     }
 
@@ -260,11 +273,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                     Ok(Ok(1..)) => {}
                     Ok(_) => return Err(Gone),
                     Err(_late) => {
-                        tracing::warn!(
-                            client = %self.session.client.addr,
+                        if let Some(left_out) = STALL.say() { tracing::warn!(
+                            client = %self.session.client.addr, left_out,
                             "closed a connection: its client has read none of its replies for {} ms",
                             stall.as_millis()
-                        );
+                        ); }
                         return Err(Gone);
                     }
                 },

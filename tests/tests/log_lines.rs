@@ -1,0 +1,100 @@
+//! Lines of the log that a stranger can cause as often as it likes: a node says each seldom, and goes
+//! on.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use memkv_tests::{Cluster, Http, Node};
+
+/// Time between two lines of one kind.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// How often a stranger does the same.
+const TIMES: usize = 100;
+
+/// How long descriptors are short: many times the pause after a failed accept.
+const SHORTAGE: Duration = Duration::from_secs(2);
+
+/// Descriptors of a node that has few: for its own files, and some connections.
+const DESCRIPTORS: usize = 96;
+
+/// Asserts that a line came, and not more than once in a period, however slow the machine is.
+#[track_caller]
+fn check_seldom(node: &mut Node, text: &str, began: Instant) {
+    let output = node.process().output();
+    let lines = output.lines().filter(|line| line.contains(text)).count();
+    let most = 1 + usize::try_from(began.elapsed().as_secs() / PERIOD.as_secs()).unwrap();
+    assert!((1..=most).contains(&lines), "{lines} lines:\n{output}");
+    assert!(node.process().ended().is_none());
+}
+
+/// Sends something, and waits until the other side closes.
+fn send(addr: &str, bytes: &[u8]) {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.write_all(bytes).unwrap();
+    // A reset closes it, too.
+    drop(stream.read_to_end(&mut Vec::new()));
+}
+
+#[test]
+fn a_browser_at_the_address_for_redis_clients_is_logged_seldom() {
+    let mut cluster = Cluster::start_with_redis(1);
+    let node = &mut cluster.nodes[0];
+    let addr = node.redis_addr.clone().unwrap();
+    let began = Instant::now();
+    for _ in 0..TIMES {
+        send(&addr, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    check_seldom(node, "it sent HTTP to an address for Redis clients", began);
+}
+
+#[test]
+fn a_peer_that_sends_what_cannot_be_read_is_logged_seldom() {
+    let mut cluster = Cluster::start(1);
+    let node = &mut cluster.nodes[0];
+    let head = format!(
+        "GET /memkv{}/raft/control HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+         Upgrade: memkv-peer/2\r\nX-Memkv-From: n9\r\n\r\n",
+        node.id
+    );
+    let mut request = head.into_bytes();
+    request.extend_from_slice(&[0xff; 64]);
+    let began = Instant::now();
+    for _ in 0..TIMES {
+        send(&node.addr, &request);
+    }
+    check_seldom(node, "peer connection closed", began);
+}
+
+#[test]
+fn a_shortage_of_descriptors_is_logged_seldom() {
+    let mut cluster = Cluster::configured(1);
+    let node = &mut cluster.nodes[0];
+    let limited = format!("ulimit -n {DESCRIPTORS} && exec \"$0\" \"$@\"");
+    let command = node.command_under(&["sh", "-c", &limited]);
+    node.start_with(command);
+    node.wait_serving();
+    let began = Instant::now();
+    let mut held = Vec::new();
+    for _ in 0..DESCRIPTORS {
+        held.push(TcpStream::connect(&node.addr).unwrap());
+    }
+    let text = "cannot accept a connection";
+    node.process().wait_output(text, PERIOD);
+    let short = Instant::now();
+    // What was held goes on being served, whatever waits to be accepted.
+    while short.elapsed() < SHORTAGE {
+        let mut first = &held[0];
+        first
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        assert!(first.read(&mut [0; 1024]).unwrap() > 0);
+    }
+    check_seldom(node, text, began);
+    drop(held);
+    let answer = Http::once(&node.addr, "GET", "/livez", b"").unwrap();
+    assert_eq!(answer.status, 200);
+}
