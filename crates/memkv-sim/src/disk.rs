@@ -134,6 +134,21 @@ pub(crate) fn fill(disk: &SimDisk, free: u64) {
     }
 }
 
+/// Leaves this much of a disk to a process that has not begun yet, and no reserve; whether the disk was
+/// not full already.
+pub(crate) fn use_up(disk: &SimDisk, left: u64) -> bool {
+    guard::allow(|| {
+        // There may be none.
+        let _ = disk.remove_file(&Path::new(DIRECTORIES[0]).join("reserve"));
+        let free = disk.free_space(Path::new(DIRECTORIES[0])).unwrap_or(0);
+        let unbounded = free > u64::MAX / 2;
+        if unbounded {
+            disk.set_capacity(Some(u64::MAX - free + left));
+        }
+        unbounded
+    })
+}
+
 /// Gives a full disk its space back.
 pub(crate) fn empty(disk: &SimDisk) {
     disk.set_capacity(None);

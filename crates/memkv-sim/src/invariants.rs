@@ -65,6 +65,10 @@ struct SeenHost {
     revision: u64,
     stamp_ms: u64,
     purged: u64,
+    /// Entries were refused for lack of space, so many times.
+    entries_refused: u64,
+    /// It led at the last look, and proposed nothing for lack of space.
+    led_without_space: bool,
     /// There was a divergence alarm at the last look, and how often the store had been compared.
     alarm: bool,
     compared_rounds: u64,
@@ -229,6 +233,17 @@ impl Seen {
             host.purged = purged;
             cluster.trace.count("logs compacted");
         }
+        if now.entries_refused > host.entries_refused {
+            host.entries_refused = now.entries_refused;
+            cluster
+                .trace
+                .count("looks at entries refused for lack of space");
+        }
+        let without_space = now.leads.is_some() && now.refuses_for_space;
+        if without_space && !host.led_without_space {
+            cluster.trace.count("leaders that ran out of space");
+        }
+        host.led_without_space = without_space;
         let answered = now.answered_by_snapshot;
         (host.answered_by_snapshot..answered)
             .for_each(|_| cluster.trace.count("commands answered by a snapshot"));

@@ -17,6 +17,11 @@ use crate::promise::Promise;
 
 /// Most free space on a full disk, in bytes.
 const FULL_DISK_BYTES: u64 = 256 * 1024;
+/// Space on a disk that is used up when its node begins: enough for votes and segments, and not for
+/// entries.
+const USED_UP_BYTES: (u64, u64) = (1 << 20, 4 << 20);
+/// How long disks have no space.
+const FULL_DISK_MS: (u64, u64) = (1_000, 8_000);
 /// How long the old copy of a disk may take to be outgrown, and to be found.
 const OLD_DISK_PATIENCE: Duration = Duration::from_secs(5);
 /// How many times longer an operation takes on a slow disk, at most.
@@ -238,15 +243,42 @@ impl Nemesis {
             && self.cluster.invariants.node_id(slot) == node_id
     }
 
+    /// A disk is used up for a while: that of a node that begins without a reserve, or the leader's, of
+    /// which the next writes take the last.
+    fn used_up(&self, slot: usize) {
+        let lasts = self.dice.millis(FULL_DISK_MS.0, FULL_DISK_MS.1);
+        let leader = self.cluster.leader().filter(|_| self.dice.coin());
+        let slot = leader.unwrap_or(slot);
+        self.note(&format!("{}'s disk is used up for {lasts:?}", name(slot)));
+        if leader.is_some() {
+            self.cluster.trace.count("disks of leaders used up");
+            disk::fill(&self.cluster.hosts[slot].lock().disk, 0);
+        } else {
+            self.crash(slot, "to begin without a reserve");
+            let left = self.dice.between(USED_UP_BYTES.0, USED_UP_BYTES.1);
+            if disk::use_up(&self.cluster.hosts[slot].lock().disk, left) {
+                self.cluster.trace.count("disks used up");
+            }
+        }
+        let cluster = self.cluster.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            disk::empty(&cluster.hosts[slot].lock().disk);
+        });
+    }
+
     /// One disk, or all of them, have hardly any space for a while.
     pub(super) fn full_disks(&self, slot: usize) {
         self.cluster.trace.count("full disks");
+        if self.dice.below(3) == 0 {
+            return self.used_up(slot);
+        }
         let slots = if self.dice.coin() {
             slot..slot + 1
         } else {
             0..self.cluster.nodes()
         };
-        let lasts = self.dice.millis(1_000, 8_000);
+        let lasts = self.dice.millis(FULL_DISK_MS.0, FULL_DISK_MS.1);
         self.note(&format!("disks {slots:?} are full for {lasts:?}"));
         for slot in slots.clone() {
             let free = self.dice.below(FULL_DISK_BYTES);
