@@ -1,14 +1,15 @@
 //! Applying an entry: whole, or piece by piece, so that who applies can give way in between.
 //!
-//! Pieces end between commands: a command is never split, and what a reader sees between two pieces is
-//! the state between two commands. Everything that is known of the rest of an entry is in
-//! [`Applying`]; it must be resumed until it is done before anything else is applied. Invariants: an
-//! entry has the same effects however it is cut; no snapshot begins within an entry.
+//! Pieces end between commands, or within a command of many keys, of which readers see nothing before all
+//! of it is done: what a reader sees between two pieces is the state between two commands. Everything
+//! that is known of the rest of an entry is in [`Applying`]; it must be resumed until it is done before
+//! anything else is applied. Invariants: an entry has the same effects however it is cut; no snapshot
+//! begins within an entry.
 
 use bytes::Bytes;
 
 use crate::batch::{Batch, Group, Part};
-use crate::command::{KEY_WORK, Operation};
+use crate::command::{KEY_WORK, Many, Operation};
 use crate::keyspace::Keyspace;
 use crate::wire::{DecodeError, Reader};
 use crate::{Rejected, Reply, Revision, SessionId, Sink, Store};
@@ -20,6 +21,14 @@ const EXPIRED_PER_ENTRY: usize = 10_000;
 
 /// Commands whose keys the processor fetches at the same time, before the first of them is executed.
 const FETCHED: usize = 16;
+
+/// Work from which a command of many keys is executed in pieces: half a millisecond, which is what
+/// beginning one and saving what it changes must be worth. In the simulator three keys.
+const SPLIT_FROM: u64 = if cfg!(memkv_bugs) {
+    2 * KEY_WORK
+} else {
+    10_000
+};
 
 /// An entry that is being applied.
 #[derive(Debug)]
@@ -43,6 +52,8 @@ struct Open {
     seq: u64,
     at: usize,
     end: usize,
+    /// The command before it, of which keys are left.
+    many: Option<Many>,
 }
 
 /// How far an entry has come.
@@ -51,9 +62,10 @@ struct Open {
 pub enum Progress {
     /// It is applied.
     Done,
-    /// The next command may be this much work, which is more than there was room for.
+    /// The next command may be this much work, which is more than there was room for; or it is one of
+    /// many keys that is executed in part.
     Paused {
-        /// In units of which a key that is written takes sixteen, and 64 bytes copied take one: about
+        /// Nothing for such a one, which takes any room. In units of which a key that is written takes sixteen, and 64 bytes copied take one: about
         /// 50 nanoseconds.
         next: u64,
     },
@@ -114,8 +126,9 @@ impl Store {
     }
 
     /// Executes commands until the entry is done, or the next command may be more work than is left
-    /// of `room`, from which what was executed is taken. A command that is more than any room is
-    /// executed alone, by giving what [`Progress::Paused`] says.
+    /// of `room`, from which what was executed is taken. An MSET or a DEL for which there is no room is
+    /// executed in part, key by key; any other command that is more than any room is executed alone, by
+    /// giving what [`Progress::Paused`] says.
     pub fn resume(
         &mut self,
         entry: &mut Applying,
@@ -190,11 +203,12 @@ impl Store {
             seq: first_seq,
             at: end - group.commands_len(),
             end,
+            many: None,
         })
     }
 
     /// Executes what a session has not executed yet, answers what it has. Tells how much work the
-    /// command may be for which there was no room.
+    /// command may be for which there was no room; nothing is known of that when one is begun.
     fn execute(
         &mut self,
         batch: &Bytes,
@@ -202,6 +216,25 @@ impl Store {
         room: &mut u64,
         sink: &mut dyn Sink,
     ) -> Option<u64> {
+        loop {
+            if !self.go_on(open, room, sink) {
+                return Some(0);
+            }
+            let Large { work, end } = self.execute_small(batch, open, room, sink)?;
+            if !self.begin_many(batch, open, work, end) {
+                return Some(work);
+            }
+        }
+    }
+
+    /// Executes commands up to one for which there is no room.
+    fn execute_small(
+        &mut self,
+        batch: &Bytes,
+        open: &mut Open,
+        room: &mut u64,
+        sink: &mut dyn Sink,
+    ) -> Option<Large> {
         let id = open.session;
         let session = self.sessions.get_mut(id)?;
         let mut commands = Reader::new(&batch[open.at..open.end]);
@@ -223,13 +256,14 @@ impl Store {
             }
             for (operation, rest) in next.drain(..) {
                 let work = operation.work(&self.keys);
+                let end = open.end - rest;
                 if work > *room {
-                    return Some(work);
+                    return Some(Large { work, end });
                 }
                 *room -= work;
                 let seq = open.seq;
                 open.seq += 1;
-                open.at = open.end - rest;
+                open.at = end;
                 if seq > session.last_seq() {
                     let reply = execute(&mut self.keys, &mut self.revision, &operation);
                     sink.reply(id, seq, &reply);
@@ -248,6 +282,60 @@ impl Store {
                 sink.duplicate(id, seq, session.reply(seq));
             }
         }
+    }
+}
+
+/// A command for which there is no room, and where it ends.
+struct Large {
+    work: u64,
+    end: usize,
+}
+
+/// Commands of many keys.
+impl Store {
+    /// Begins the next command, if it is one that is executed in pieces.
+    fn begin_many(&mut self, batch: &Bytes, open: &mut Open, work: u64, end: usize) -> bool {
+        let session = self.sessions.get(open.session);
+        let is_new = session.is_some_and(|session| open.seq > session.last_seq());
+        if work <= SPLIT_FROM || !is_new {
+            return false;
+        }
+        let command = Reader::new(&batch[open.at..end]).prefixed("group command");
+        let begun = command.map(|command| Many::begin(&batch.slice_ref(command), self.revision));
+        let Ok(Some(many)) = begun else {
+            return false;
+        };
+        self.keys.begin_pieces(self.revision, many.key_count());
+        open.seq += 1;
+        open.at = end;
+        open.many = Some(many);
+        true
+    }
+
+    /// Goes on with a command of many keys; tells whether nothing of it is left.
+    fn go_on(&mut self, open: &mut Open, room: &mut u64, sink: &mut dyn Sink) -> bool {
+        let Some(many) = &mut open.many else {
+            return true;
+        };
+        let Some(value) = many.go_on(&mut self.keys, room) else {
+            return false;
+        };
+        self.revision = many.revision(self.revision);
+        self.keys.end_pieces();
+        open.many = None;
+        let seq = open.seq - 1;
+        let reply = Reply {
+            revision: self.revision,
+            value,
+        };
+        sink.reply(open.session, seq, &reply);
+        #[cfg(memkv_bugs)]
+        let reply = self.deviation.apply(reply, &mut self.keys);
+        self.keys.effects.reply(&reply);
+        if let Some(session) = self.sessions.get_mut(open.session) {
+            session.record(reply);
+        }
+        true
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Bug {
     SkipGap = 7,
     /// A boot opens a session although it has one.
     ReopenSession = 8,
+    /// A read sees a command of which only some keys are written.
+    ReadWithinCommand = 9,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

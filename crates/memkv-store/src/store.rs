@@ -53,7 +53,7 @@ impl Store {
 
     /// What `key` of the first database holds.
     pub fn get(&self, key: &[u8]) -> Option<Value<'_>> {
-        self.keys.get(0, key)
+        self.get_in(0, key)
     }
 
     /// Whether `key` is in the first database.
@@ -73,7 +73,7 @@ impl Store {
 
     /// What `key` of `database` holds; nothing if there is no such database.
     pub fn get_in(&self, database: u8, key: &[u8]) -> Option<Value<'_>> {
-        self.keys.get(database, key)
+        self.keys.seen().get(database, key)
     }
 
     /// What `WATCH` must remember of a key now, for a guard later.
@@ -89,12 +89,12 @@ impl Store {
     /// Answers a query at log time. `now_ms` is the log clock's reading at this node, for answers
     /// about the time to live; whether a key is there depends on what was applied alone.
     pub fn query(&self, query: &Query, now_ms: u64) -> ReplyValue {
-        query.answer((&self.keys).into(), now_ms)
+        query.answer(self.keys.seen(), now_ms)
     }
 
     /// The number of keys of a database; those past their deadline and not yet removed count.
     pub fn database_len(&self, database: u8) -> usize {
-        self.keys.database_len(database)
+        self.keys.seen().database_len(database)
     }
 
     /// How many keys of a database have a deadline.
@@ -131,8 +131,14 @@ impl Store {
 
     /// The notices that `apply` has made since the last call, in order. To be called after `apply`
     /// while they are wanted: they are kept until then.
+    ///
+    /// There are none [within a command](Store::is_within_command): a listener that reads what it hears
+    /// of would not find it.
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        self.keys.notices.take()
+        match self.is_within_command() {
+            true => Vec::new(),
+            false => self.keys.notices.take(),
+        }
     }
 
     /// Estimated memory in bytes: keys, values and their bookkeeping, cached replies, and what a
@@ -155,6 +161,12 @@ impl Store {
     /// to be seen now depends on how this node cuts entries.
     pub fn is_within_entry(&self) -> bool {
         self.is_within_entry
+    }
+
+    /// Whether a command of many keys is executed in part. Every method that reads keys answers as if
+    /// nothing of it were, and no view can begin.
+    pub fn is_within_command(&self) -> bool {
+        self.keys.is_within_command()
     }
 
     /// The index of the last log entry applied, be it in part, or marked as applied; 0 before the first.
@@ -215,9 +227,13 @@ impl Store {
 /// Views: for a read that looks several times, with writes in between, and is to see one state.
 impl Store {
     /// A view of the state as it is, for [`Reading`](crate::Reading). While it lasts, writes save what
-    /// they change, so it must end soon. None if there are [`MAX_VIEWS`](crate::MAX_VIEWS).
+    /// they change, so it must end soon. None if there are [`MAX_VIEWS`](crate::MAX_VIEWS), and
+    /// [within a command](Store::is_within_command).
     pub fn begin_view(&mut self) -> Option<ViewId> {
-        self.keys.begin_view(self.revision)
+        match self.is_within_command() {
+            true => None,
+            false => self.keys.begin_view(self.revision),
+        }
     }
 
     /// Ends a view, and gives back what it held: to be dropped where nobody waits.

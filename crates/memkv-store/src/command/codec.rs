@@ -28,7 +28,7 @@ const COMPARE_AND_SET: u8 = 18;
 const DEL_REVISION: u8 = 19;
 const TICK: u8 = 20;
 const TRANSACTION: u8 = 21;
-const IN_DATABASE: u8 = 22;
+pub(super) const IN_DATABASE: u8 = 22;
 const PROLONG: u8 = 23;
 const ANNOUNCE: u8 = 24;
 #[cfg(memkv_bugs)]

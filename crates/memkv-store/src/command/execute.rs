@@ -40,6 +40,19 @@ impl Taken {
     }
 }
 
+impl<'a> Context<'a> {
+    /// For a piece of a command of many keys, which answers no value.
+    pub(super) fn of(keys: &'a mut Keyspace, database: u8, revision: Revision) -> Context<'a> {
+        Context {
+            keys,
+            database,
+            revision,
+            changed: false,
+            room: 0,
+        }
+    }
+}
+
 impl Context<'_> {
     /// Log time.
     pub(super) fn now_ms(&self) -> u64 {

@@ -152,9 +152,19 @@ pub(super) fn many<'k>(
         return ReplyValue::Integer(0);
     }
     for (key, value) in pairs {
-        context.put(&[key, value], None);
-        context.note_string("set", key);
+        one_of_many(context, key, value);
     }
+    answer(if_none_exists)
+}
+
+/// Sets one key of MSET or MSETNX.
+pub(super) fn one_of_many(context: &mut Context<'_>, key: &[u8], value: &[u8]) {
+    context.put(&[key, value], None);
+    context.note_string("set", key);
+}
+
+/// What MSET or MSETNX answers that has set its keys.
+pub(super) fn answer(if_none_exists: bool) -> ReplyValue {
     match if_none_exists {
         true => ReplyValue::Integer(1),
         false => ReplyValue::Ok,

@@ -17,7 +17,7 @@ const WALKED: u64 = 4;
 /// Bytes that are copied for one unit.
 const COPIED_BYTES: u64 = 64;
 
-fn copied(bytes: usize) -> u64 {
+pub(super) fn copied(bytes: usize) -> u64 {
     bytes as u64 / COPIED_BYTES
 }
 

@@ -6,6 +6,7 @@
 //! whether or not [`Keyspace::expire`] has come to remove it. Invariants: every change of an entry
 //! gives it a higher `mod_revision`; whatever deletes a key notes it in the table of deletes.
 
+mod before;
 mod build;
 mod database;
 mod deletes;
@@ -20,6 +21,7 @@ mod view;
 
 use std::sync::Arc;
 
+use self::before::Before;
 pub use self::build::Work;
 pub(crate) use self::build::{Runner, in_turn};
 pub(crate) use self::database::{Database, SHARDS, shard_of};
@@ -40,20 +42,21 @@ use crate::notice::{NoticeClasses, Notices};
 use crate::snapshot::{EntryView, Walk};
 use crate::{DATABASES, Revision};
 
-/// What flushes have cut loose, large values that went, and what views held. Dropping it takes time in proportion to the
-/// keys and bytes that it held.
+/// What flushes have cut loose, large values that went, what views held, and what was held for readers
+/// during a command. Dropping it takes time in proportion to the keys and bytes that it held.
 #[derive(Debug)]
 pub struct Garbage {
     databases: Vec<Arc<Database>>,
     values: Vec<Large>,
     view: Option<View>,
+    before: Option<Before>,
 }
 
 impl Garbage {
     /// Whether dropping it takes longer than a few commands do.
     pub fn is_much(&self) -> bool {
         let view = self.view.as_ref().is_some_and(View::holds_much);
-        view || !self.databases.is_empty() || !self.values.is_empty()
+        view || !self.databases.is_empty() || !self.values.is_empty() || self.before.is_some()
     }
 
     fn of_view(view: View) -> Garbage {
@@ -61,6 +64,7 @@ impl Garbage {
             databases: Vec::new(),
             values: Vec::new(),
             view: Some(view),
+            before: None,
         }
     }
 }
@@ -78,6 +82,8 @@ pub(crate) struct Keyspace {
     pub(crate) expired_total: u64,
     past: Past,
     garbage: Vec<Arc<Database>>,
+    /// What was held for readers during the last command in pieces.
+    ended: Option<Before>,
     pub(crate) notices: Notices,
     pub(crate) effects: Effects,
 }
@@ -94,6 +100,7 @@ impl Keyspace {
             expired_total: 0,
             past: Past::default(),
             garbage: Vec::new(),
+            ended: None,
             notices: Notices::default(),
             effects: Effects::default(),
         }
@@ -192,7 +199,7 @@ impl Keyspace {
             return;
         };
         let entry = target.entry(number);
-        self.past.save(database, place.shard, &entry);
+        self.past.save(database, place, &entry);
         let mut created = entry.create_revision;
         if !entry.is_alive(self.now_ms) {
             created = revision;
@@ -223,7 +230,7 @@ impl Keyspace {
         if !entry.is_alive(self.now_ms) {
             return false;
         }
-        self.past.save(database, place.shard, &entry);
+        self.past.save(database, place, &entry);
         target.set_deadline(place, number, deadline_ms, revision);
         self.effects.deadline(database, place.tag, deadline_ms);
         true
@@ -267,7 +274,7 @@ impl Keyspace {
     /// The one way out for a single key.
     fn take_out(&mut self, database: u8, place: Place, number: Number, revision: Revision) {
         let target = &mut self.databases[usize::from(database)];
-        self.past.save(database, place.shard, &target.entry(number));
+        self.past.save(database, place, &target.entry(number));
         target.remove(place, number);
         self.deletes.note(delete_slot(database, place), revision);
         self.effects.removed(database, place.tag);
@@ -293,11 +300,41 @@ impl Keyspace {
         for database in &mut self.databases {
             values.append(&mut database.take_loose());
         }
-        (!databases.is_empty() || !values.is_empty()).then_some(Garbage {
+        let before = self.ended.take();
+        (!databases.is_empty() || !values.is_empty() || before.is_some()).then_some(Garbage {
             databases,
             values,
             view: None,
+            before,
         })
+    }
+}
+
+/// A command that is executed in pieces.
+impl Keyspace {
+    /// From now on readers see the keys as they are, until [`Keyspace::end_pieces`].
+    pub(crate) fn begin_pieces(&mut self, revision: Revision, keys: usize) {
+        let mut lens = [0; DATABASES as usize];
+        for (len, database) in lens.iter_mut().zip(0..) {
+            *len = self.database_len(database);
+        }
+        let before = Before::new(revision, lens, keys);
+        self.past.set_before(Some(before));
+    }
+
+    /// Whether readers see the keys as they were before a command.
+    pub(crate) fn is_within_command(&self) -> bool {
+        self.past.before().is_some()
+    }
+
+    /// Whether the command must be executed to its end before anything is read.
+    pub(crate) fn must_end(&self) -> bool {
+        self.past.before().is_some_and(Before::is_full)
+    }
+
+    /// Readers see the keys as they are.
+    pub(crate) fn end_pieces(&mut self) {
+        self.ended = self.past.set_before(None);
     }
 }
 

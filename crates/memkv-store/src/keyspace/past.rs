@@ -1,9 +1,10 @@
-//! What of the past must still be known while the keys change: the snapshot that is being taken, and
-//! views. A write asks once whether anything does.
+//! What of the past must still be known while the keys change: the snapshot that is being taken, views,
+//! and the state before a command that is executed in pieces. A write asks once whether anything does.
 
 use std::sync::Arc;
 
-use super::database::Database;
+use super::before::Before;
+use super::database::{Database, Place};
 use super::entry::Entry;
 use super::view::View;
 use crate::snapshot::Walk;
@@ -16,24 +17,29 @@ pub(super) struct Past {
     pub(super) views: Vec<View>,
     /// How many views there have been.
     pub(super) last_view: u64,
+    /// Of the command that is executed in pieces.
+    before: Option<Before>,
 }
 
 impl Past {
     /// Called before an entry is changed, or when it was removed.
     #[inline]
-    pub(super) fn save(&mut self, database: u8, shard: usize, entry: &Entry<'_>) {
+    pub(super) fn save(&mut self, database: u8, place: Place, entry: &Entry<'_>) {
         if self.saves {
-            self.save_now(database, shard, entry);
+            self.save_now(database, place, entry);
         }
     }
 
     #[cold]
-    fn save_now(&mut self, database: u8, shard: usize, entry: &Entry<'_>) {
+    fn save_now(&mut self, database: u8, place: Place, entry: &Entry<'_>) {
         if let Some(walk) = &mut self.walk {
-            walk.save(database, shard, entry);
+            walk.save(database, place.shard, entry);
         }
         for view in &mut self.views {
-            view.save(database, shard, entry);
+            view.save(database, place.shard, entry);
+        }
+        if let Some(before) = &mut self.before {
+            before.save(database, place, entry);
         }
     }
 
@@ -48,7 +54,8 @@ impl Past {
 
     pub(super) fn memory_bytes(&self) -> u64 {
         let walk = self.walk.as_ref().map_or(0, Walk::memory_bytes);
-        walk + self.views.iter().map(View::memory_bytes).sum::<u64>()
+        let before = self.before.as_ref().map_or(0, Before::memory_bytes);
+        walk + before + self.views.iter().map(View::memory_bytes).sum::<u64>()
     }
 
     pub(super) fn walk(&self) -> Option<&Walk> {
@@ -76,7 +83,17 @@ impl Past {
         view
     }
 
+    pub(super) fn before(&self) -> Option<&Before> {
+        self.before.as_ref()
+    }
+
+    pub(super) fn set_before(&mut self, before: Option<Before>) -> Option<Before> {
+        let ended = std::mem::replace(&mut self.before, before);
+        self.note();
+        ended
+    }
+
     fn note(&mut self) {
-        self.saves = self.walk.is_some() || !self.views.is_empty();
+        self.saves = self.walk.is_some() || !self.views.is_empty() || self.before.is_some();
     }
 }

@@ -11,6 +11,7 @@ use std::iter::Peekable;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::before::Before;
 use super::database::{Database, Place};
 use super::entry::{Entry, Kept, Value};
 use super::large::Large;
@@ -166,26 +167,32 @@ impl Keyspace {
         Some(Garbage::of_view(view))
     }
 
-    /// The keys as they are, or as a view shows them; nothing if that is lost or has ended.
+    /// The keys as readers see them, or as a view shows them; nothing if that is lost or has ended.
     pub(crate) fn lens(&self, view: Option<ViewId>) -> Option<Lens<'_>> {
         let Some(id) = view else {
-            return Some(Lens {
-                keys: self,
-                view: None,
-            });
+            return Some(self.seen());
         };
         let view = self.past.views.iter().find(|view| view.id == id)?;
         #[cfg(memkv_bugs)]
         if crate::bugs::active(crate::bugs::Bug::ReadWithoutView) {
-            return Some(Lens {
-                keys: self,
-                view: None,
-            });
+            return Some(self.into());
         }
         (!view.is_lost).then_some(Lens {
             keys: self,
-            view: Some(view),
+            shown: Shown::View(view),
         })
+    }
+
+    /// The keys as readers see them: as they are, or as they were before a command that is not done.
+    #[inline]
+    pub(crate) fn seen(&self) -> Lens<'_> {
+        let shown = match self.past.before() {
+            None => Shown::Now,
+            #[cfg(memkv_bugs)]
+            Some(_) if crate::bugs::active(crate::bugs::Bug::ReadWithinCommand) => Shown::Now,
+            Some(before) => Shown::Before(before),
+        };
+        Lens { keys: self, shown }
     }
 }
 
@@ -193,36 +200,84 @@ impl Keyspace {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lens<'a> {
     keys: &'a Keyspace,
-    view: Option<&'a View>,
+    shown: Shown<'a>,
+}
+
+/// Which state.
+#[derive(Debug, Clone, Copy)]
+enum Shown<'a> {
+    Now,
+    View(&'a View),
+    Before(&'a Before),
+}
+
+impl<'a> Shown<'a> {
+    fn view(self) -> Option<&'a View> {
+        match self {
+            Shown::View(view) => Some(view),
+            Shown::Now | Shown::Before(_) => None,
+        }
+    }
+
+    fn before(self) -> Option<&'a Before> {
+        match self {
+            Shown::Before(before) => Some(before),
+            Shown::Now | Shown::View(_) => None,
+        }
+    }
+
+    /// The last revision of what it shows.
+    fn revision(self) -> Revision {
+        match self {
+            Shown::Now => Revision::MAX,
+            Shown::View(view) => view.revision,
+            Shown::Before(before) => before.revision,
+        }
+    }
+
+    /// An entry that has changed since, as it was.
+    fn saved(self, database: u8, place: Place, key: &[u8]) -> Option<Entry<'a>> {
+        match self {
+            Shown::Now => None,
+            Shown::View(view) => view.saved(database, key),
+            Shown::Before(before) => before.saved(database, place, key),
+        }
+    }
 }
 
 impl<'a> From<&'a Keyspace> for Lens<'a> {
+    /// The keys as they are, which is for commands.
     fn from(keys: &'a Keyspace) -> Lens<'a> {
-        Lens { keys, view: None }
+        Lens {
+            keys,
+            shown: Shown::Now,
+        }
     }
 }
 
 impl<'a> Lens<'a> {
     /// Log time: what has a deadline at or before it is absent.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.view.map_or(self.keys.now_ms, |view| view.now_ms)
+        self.shown
+            .view()
+            .map_or(self.keys.now_ms, |view| view.now_ms)
     }
 
     #[inline]
     pub(crate) fn get(&self, database: u8, key: &[u8]) -> Option<Value<'a>> {
-        match self.view {
-            None => self.keys.get(database, key),
-            Some(view) => self.get_in(view, database, key),
+        match self.shown {
+            Shown::Now => self.keys.get(database, key),
+            _ => self.get_of_past(database, key),
         }
     }
 
-    fn get_in(&self, view: &'a View, database: u8, key: &[u8]) -> Option<Value<'a>> {
+    fn get_of_past(&self, database: u8, key: &[u8]) -> Option<Value<'a>> {
         let place = Place::of(self.keys.seed, key);
         let source = self.database(database)?;
         let here = source.find(place, key).map(|number| source.entry(number));
-        let here = here.filter(|entry| entry.mod_revision <= view.revision);
-        let entry = here.or_else(|| view.saved(database, key))?;
-        entry.is_alive(view.now_ms).then(|| Value::of(&entry))
+        let here = here.filter(|entry| self.shows(entry));
+        let entry = here.or_else(|| self.shown.saved(database, place, key))?;
+        entry.is_alive(self.now_ms()).then(|| Value::of(&entry))
     }
 
     /// See [`Keyspace::fetch`].
@@ -232,15 +287,16 @@ impl<'a> Lens<'a> {
 
     /// The number of keys, also of those past their deadline.
     pub(crate) fn database_len(&self, database: u8) -> usize {
-        match self.view {
-            None => self.keys.database_len(database),
-            Some(view) => view.lens.get(usize::from(database)).copied().unwrap_or(0),
+        match self.shown {
+            Shown::Now => self.keys.database_len(database),
+            Shown::View(view) => view.lens.get(usize::from(database)).copied().unwrap_or(0),
+            Shown::Before(before) => before.len(database),
         }
     }
 
     /// Where the entries are that did not change.
     fn database(&self, database: u8) -> Option<&'a Database> {
-        let flushed = self.view.map_or(&[][..], |view| &view.flushed);
+        let flushed = self.shown.view().map_or(&[][..], |view| &view.flushed);
         match flushed.iter().find(|(of, _)| *of == database) {
             Some((_, old)) => Some(old),
             None => self.keys.database(database),
@@ -253,8 +309,7 @@ impl<'a> Lens<'a> {
     }
 
     fn shows(&self, entry: &Entry<'_>) -> bool {
-        self.view
-            .is_none_or(|view| entry.mod_revision <= view.revision)
+        entry.mod_revision <= self.shown.revision()
     }
 
     /// The keys of a shard that are there, in no meaningful order.
@@ -266,10 +321,13 @@ impl<'a> Lens<'a> {
         let source = self.database(database).into_iter();
         let here = source.flat_map(move |source| source.shard(shard));
         let here = here.filter(move |entry| self.shows(entry));
-        let view = self.view.into_iter();
-        let saved = view.flat_map(move |view| view.saved_of(database, shard));
+        let view = self.shown.view().into_iter();
+        let of_view = view.flat_map(move |view| view.saved_of(database, shard));
+        let before = self.shown.before().into_iter();
+        let of_before = before.flat_map(move |before| before.saved_of(database, shard));
         let now_ms = self.now_ms();
-        here.chain(saved)
+        here.chain(of_view)
+            .chain(of_before)
             .filter(move |entry| entry.is_alive(now_ms))
     }
 
@@ -282,12 +340,15 @@ impl<'a> Lens<'a> {
     ) -> impl Iterator<Item = Entry<'a>> + use<'a> {
         let here = self.database(database).map(|d| d.between(start, end));
         let here = here.into_iter().flatten();
-        let saved = self
-            .view
-            .map(|view| view.saved_between(database, start, end));
+        let view = self.shown.view();
+        let of_view = view.map(|view| view.saved_between(database, start, end));
+        let before = self.shown.before();
+        let of_before = before.map(|before| before.saved_between(database, start, end));
+        let saved = of_view.into_iter().flatten();
+        let saved = saved.chain(of_before.into_iter().flatten());
         let both = Merged {
             here: here.filter(move |entry| self.shows(entry)).peekable(),
-            saved: saved.into_iter().flatten().peekable(),
+            saved: saved.peekable(),
         };
         let now_ms = self.now_ms();
         both.filter(move |entry| entry.is_alive(now_ms))

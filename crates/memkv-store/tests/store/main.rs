@@ -5,6 +5,7 @@ mod apply;
 mod bounds;
 mod effects;
 mod expiry;
+mod many;
 mod model;
 mod notices;
 mod pieces;

@@ -195,11 +195,7 @@ fn what_is_large_is_known_before_it_is_executed() {
         append(1).in_database(0),
         exec(vec![rename, append(2)]),
         exec(vec![patch.in_database(3), append(1).in_database(3)]),
-        set_many(false),
-        set_many(true),
-        set_many(false).in_database(2),
         exec(vec![set_many(false)]),
-        Command::Del { keys: many.clone() },
         Command::Transaction {
             guards: vec![],
             operations: vec![Step::Write(append(3))],
@@ -212,4 +208,32 @@ fn what_is_large_is_known_before_it_is_executed() {
     // A flush is not.
     assert!(work(&mut store, &Command::FlushAll) < 100);
     assert!(work(&mut store, &append(1)) < 100);
+    // What is large by its keys takes any room.
+    let del = Command::Del { keys: many.clone() };
+    for (many, passes) in [
+        (set_many(false), 1),
+        (set_many(false).in_database(2), 1),
+        (del, 1),
+        // It first looks whether there are any.
+        (set_many(true), 2),
+    ] {
+        let pauses = pauses(&mut store, &many);
+        assert_eq!(pauses / (10_000 / 64), passes, "{pauses}: {}", many.name());
+    }
+}
+
+/// In how many pieces a command is executed without room.
+fn pauses(store: &mut Store, command: &Command) -> usize {
+    let session = open(store, 1, store.applied_index() + 1);
+    let mut batch = BatchBuilder::new(0);
+    batch.group(session, 1, 0, [command.encode()].iter());
+    let index = store.applied_index() + 1;
+    let begun = store.begin_apply(index, &batch.finish(), &mut ());
+    let mut applying = begun.expect("a new entry");
+    let mut pauses = 0;
+    while let Progress::Paused { next } = store.resume(&mut applying, &mut 0, &mut ()) {
+        assert!(next == 0 && store.is_within_command());
+        pauses += 1;
+    }
+    pauses
 }
