@@ -138,6 +138,14 @@ pub struct RwLockWriteGuard<'a, T> {
     _held: Held,
 }
 
+impl<T> RwLockWriteGuard<'_, T> {
+    /// Hands the lock to those that wait for it: a thread that takes it again at once does not come
+    /// before them, as it may otherwise.
+    pub fn release(self) {
+        parking_lot::RwLockWriteGuard::unlock_fair(self.guard);
+    }
+}
+
 impl<T> Deref for RwLockWriteGuard<'_, T> {
     type Target = T;
 

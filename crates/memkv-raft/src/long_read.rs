@@ -71,7 +71,7 @@ async fn answer(inner: &Arc<Inner>, queries: Vec<Query>, most: usize) -> Answers
         // It is never closed, so this cannot fail.
         let _turn = inner.replica.views.acquire().await;
         for _ in 0..VIEWS {
-            let Some(view) = Viewing::begin(inner) else {
+            let Some(view) = Viewing::begin(inner).await else {
                 break;
             };
             loop {
@@ -119,7 +119,9 @@ struct Viewing {
 }
 
 impl Viewing {
-    fn begin(inner: &Arc<Inner>) -> Option<Viewing> {
+    /// Waits until an entry that is being applied is: no view begins within a command.
+    async fn begin(inner: &Arc<Inner>) -> Option<Viewing> {
+        let _whole = inner.replica.entries.lock().await;
         let store = &mut inner.replica.machine.write().store;
         Some(Viewing {
             inner: inner.clone(),

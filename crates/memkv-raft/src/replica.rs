@@ -2,8 +2,8 @@
 //!
 //! Applied means applied in memory; nothing here is ever taken from a number on disk, because the
 //! engine would skip the replay. One lock guards the store together with its position in the log, so
-//! a snapshot knows exactly what it covers. Clients' reads and large commands hold that lock for as
-//! long as they take; so what consensus needs of the machine is published beside it. Invariant: what
+//! a snapshot knows exactly what it covers. Clients' reads, and large commands that do not come in pieces,
+//! hold that lock for as long as they take; so what consensus needs of the machine is published beside it. Invariant: what
 //! is published is never behind what a reader may have seen under the lock.
 
 use std::sync::{Arc, OnceLock};
@@ -72,8 +72,8 @@ pub(crate) struct Published {
 /// Shared by apply, snapshots, reads and the session.
 pub(crate) struct Replica {
     pub(crate) machine: Root<Machine>,
-    /// Held while an entry is applied, from its first command to its last, and while a snapshot is
-    /// begun, so that none begins within an entry. Taken before the machine.
+    /// Held while an entry is applied, from its first command to its last, and while a snapshot or a view
+    /// is begun, so that none begins within an entry. Taken before the machine.
     pub(crate) entries: tokio::sync::Mutex<()>,
     /// Who may have a view of the store.
     pub(crate) views: Semaphore,

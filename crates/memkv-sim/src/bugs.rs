@@ -40,6 +40,7 @@ const BUGS: &[Bug] = {
         bug!("ignore-watch", store::IgnoreWatch breaks ClientsSawTheLog),
         bug!("expire-by-own-clock", store::ExpireByOwnClock breaks NeverEarly, ClientsSawTheLog),
         bug!("read-without-view", store::ReadWithoutView breaks ClientsSawTheLog, SeenWhole),
+        bug!("read-within-command", store::ReadWithinCommand breaks SeenWhole, ClientsSawTheLog),
         bug!("stamp-wall-clock", raft::StampWallClock breaks NeverEarly, LogTimeKeepsUp, LogTimeSurvives),
         bug!("drop-ticks", raft::DropTicks breaks NotLate),
         bug!("forget-clock", raft::ForgetClock breaks LogTimeSurvives, NeverEarly),

@@ -1,12 +1,13 @@
 //! Applying committed entries in pieces, so that heartbeats and votes, which run on the same thread,
 //! wait for a piece at most.
 //!
-//! A piece is what is done under one hold of the machine's lock: commands up to [`PIECE`]. A command
-//! that is more than [`HEAVY`] by itself runs on a blocking thread, so does a [large](LARGE_ENTRY) entry, and so does a piece for which the
-//! lock is not to be had at once, because clients read. A command is never split, entries are applied
-//! in their order, and an entry counts as applied when all of it is. Invariants: no snapshot begins
-//! within an entry; what is published covers whatever a reader can see; effects reach the session in
-//! the order of the log.
+//! A piece is what is done under one hold of the machine's lock: commands up to [`PIECE`]. A command of
+//! many keys comes in pieces itself, and clients see nothing of it before its last one. Any other command
+//! that is more than [`HEAVY`] is executed at once, on a blocking thread; so is a piece of a
+//! [large](LARGE_ENTRY) entry, and one for which the lock is not to be had at once, because clients read.
+//! Entries are applied in their order, and an entry counts as applied when all of it is. Invariants: no
+//! snapshot begins within an entry; what is published covers whatever a reader can see; effects reach
+//! the session in the order of the log.
 
 use std::io;
 use std::sync::Arc;
@@ -176,11 +177,14 @@ impl Applier {
             && let Some(mut machine) = self.replica.machine.try_write_for(LOCK_WAIT)
         {
             let progress = self.run(&mut machine, &mut entries, room);
+            machine.release();
             return Ok((entries, progress));
         }
         let applier = self.clone();
         busy(&self.env, move || {
-            let progress = applier.run(&mut applier.replica.machine.write(), &mut entries, room);
+            let mut machine = applier.replica.machine.write();
+            let progress = applier.run(&mut machine, &mut entries, room);
+            machine.release();
             (entries, progress)
         })
         .await

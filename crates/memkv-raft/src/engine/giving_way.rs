@@ -19,7 +19,7 @@ fn set(key: &str) -> Bytes {
     Command::Set { key, value }.encode()
 }
 
-/// More than the consensus thread does by itself.
+/// More than a piece.
 fn large() -> Bytes {
     let key = |n: u32| Bytes::from(n.to_string());
     let pairs = (0..10_000).map(|n| (key(n), key(n))).collect();
@@ -60,6 +60,13 @@ async fn apply_waits_elsewhere_while_a_client_reads() {
     assert!(replica.machine.read().store.exists(b"a"));
 }
 
+/// What a client may see between two pieces.
+fn seen(replica: &Replica) -> [bool; 4] {
+    let machine = replica.machine.read();
+    let store = &machine.store;
+    ["a", "0", "9999", "b"].map(|key| store.exists(key.as_bytes()))
+}
+
 #[tokio::test]
 async fn between_the_pieces_of_an_entry_are_whole_commands_and_no_snapshot_begins() {
     let (replica, mut machine) = replica().await;
@@ -69,26 +76,44 @@ async fn between_the_pieces_of_an_entry_are_whole_commands_and_no_snapshot_begin
         entry(3, batch(4, &[set("c")])),
     ];
     let mut apply = pin!(machine.apply(futures_util::stream::iter(entries)));
-    assert!(
-        apply.as_mut().now_or_never().is_none(),
-        "the large one waits"
-    );
-    {
-        let machine = replica.machine.read();
-        assert!(machine.store.exists(b"a") && !machine.store.exists(b"b"));
-        assert_eq!(machine.store.len(), 1, "nothing of the large one");
+    let mut pauses = 0;
+    // It gives way after each piece.
+    while apply.as_mut().now_or_never().is_none() {
+        if replica.applied_index() > 1 {
+            continue;
+        }
+        pauses += 1;
+        assert_eq!(seen(&replica), [true, false, false, false]);
+        // It may be seen, so it is published; it is not applied yet.
+        let published = replica.published().last_applied;
+        assert_eq!(published.map(|id| id.index), Some(2));
+        // What begins a snapshot or a view takes this first.
+        assert!(replica.entries.try_lock().is_err());
+        assert!(replica.machine.write().store.begin_view().is_none());
     }
-    // It may be seen, so it is published; it is not applied yet.
-    let published = replica.published().last_applied;
-    assert_eq!(published.map(|id| id.index), Some(2));
-    assert_eq!(replica.applied_index(), 1);
-    // Who begins a snapshot takes this first.
-    assert!(replica.entries.try_lock().is_err());
-    apply.await.unwrap();
+    // Ten thousand keys in units of 16 and 32768.
+    assert!(pauses >= 4, "{pauses}");
+    assert_eq!(seen(&replica), [true; 4]);
     assert_eq!(replica.applied_index(), 3);
     let _whole = replica.entries.try_lock().unwrap();
     let mut machine = replica.machine.write();
     assert_eq!(machine.store.len(), 10_003);
     let head = machine.store.begin_snapshot().unwrap();
     assert_eq!(head.applied_index(), 3);
+}
+
+#[tokio::test]
+async fn a_long_entry_is_read_elsewhere() {
+    let (replica, mut machine) = replica().await;
+    let value = Bytes::from(vec![b'x'; 3 << 20]);
+    let set = Command::Set {
+        key: "a".into(),
+        value,
+    };
+    let entries = [entry(2, batch(1, &[set.encode()]))];
+    let mut apply = pin!(machine.apply(futures_util::stream::iter(entries)));
+    assert!(apply.as_mut().now_or_never().is_none());
+    assert_eq!(replica.applied_index(), 1);
+    apply.await.unwrap();
+    assert_eq!(replica.applied_index(), 2);
 }
