@@ -12,6 +12,7 @@ use memkv_store::{Garbage, Query, Reading, Readings, ReplyValue, Revision, Store
 use tokio::runtime::Handle;
 
 use crate::node::Inner;
+use crate::turns::others_go_on;
 use crate::{Node, RequestError, read};
 
 /// Keys that are looked at under one hold of the lock: some tenths of a millisecond. In the simulator,
@@ -100,14 +101,6 @@ async fn answer(inner: &Arc<Inner>, queries: Vec<Query>, most: usize) -> Answers
 
 fn now_ms(inner: &Inner, store: &Store) -> u64 {
     inner.clock.read().log_ms.max(store.stamp_ms())
-}
-
-/// In simulated time nothing takes time, and a pause stands for it.
-async fn others_go_on() {
-    match cfg!(memkv_bugs) {
-        true => tokio::time::sleep(Duration::from_millis(1)).await,
-        false => tokio::task::yield_now().await,
-    }
 }
 
 /// A view of this node's store. It ends when this is dropped.

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::mem;
 use std::task::Poll;
+use std::time::Duration;
 
 /// Lets the tasks run that can run now, and then goes on. Who is woken together with many others can
 /// so do something after each of them has had its turn. Unlike `tokio::task::yield_now` it does not
@@ -17,6 +18,15 @@ pub async fn after_others() {
         Poll::Pending
     })
     .await;
+}
+
+/// Lets everything else of the thread go on, sockets too, between two pieces of work. In simulated time
+/// nothing takes time, and a pause stands for it.
+pub(crate) async fn others_go_on() {
+    match cfg!(memkv_bugs) {
+        true => tokio::time::sleep(Duration::from_millis(1)).await,
+        false => tokio::task::yield_now().await,
+    }
 }
 
 #[cfg(test)]

@@ -97,6 +97,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("looks at a commit told before it is applied", 5_000),
     ("looks at entries refused for lack of space", 65),
     ("looks at keys that are alike", 8_000),
+    ("looks within a command", 7_000),
     ("old builds that stopped", 55),
     ("old builds that were not admitted", 4),
     ("old disks found", 90),

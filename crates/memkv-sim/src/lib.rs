@@ -24,6 +24,7 @@ mod invariants;
 mod judge;
 mod levels;
 mod lists;
+mod many;
 mod nemesis;
 pub mod net;
 mod one_cluster;

@@ -9,11 +9,12 @@ use memkv_raft::store::{self, Seen, Store};
 use memkv_raft::{Node, RequestError};
 use tokio::time::error::Elapsed;
 
+use crate::Promise;
 use crate::asked::Asking;
 use crate::client::{Workload, check_kept};
 use crate::cluster::name;
 use crate::flood;
-use crate::promise::Promise;
+use crate::many::MANY;
 use crate::translate;
 
 const COUNTERS: usize = 3;
@@ -21,9 +22,6 @@ const ACCOUNTS: usize = 4;
 const STRINGS: usize = 3;
 /// Keys with deadlines: enough for some to live long while others come and go.
 const MORTALS: usize = 6;
-/// Keys that are written together or not at all: so many that each such command is a piece by itself,
-/// and a read of them several.
-const MANY: usize = 24;
 /// The most that a read of several keys looks at in one piece.
 const PIECE: usize = 3;
 /// What strings are renamed to.
@@ -37,7 +35,7 @@ const TIMES_MS: [(u64, u64); 4] = [(20, 400), (400, 3_000), (400, 3_000), (3_000
 /// What a watching client saw: the guard that it puts on the key, and the value.
 type Watched = (Guard, Option<String>);
 
-fn numbered(kind: &str, count: usize) -> Vec<String> {
+pub(crate) fn numbered(kind: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{kind}{number}")).collect()
 }
 
@@ -87,7 +85,7 @@ impl Workload {
     }
 
     /// A value that no other command writes.
-    fn value(&self) -> String {
+    pub(crate) fn value(&self) -> String {
         format!("v{}", self.next_value.next() >> 32)
     }
 
@@ -102,7 +100,7 @@ impl Workload {
             7..12 => self.mortal_command(),
             12..15 => return self.watch(process, home, node).await,
             15 => self.blind_transfer(),
-            16 => self.many_command(),
+            16 => return self.write_many(process, home, &node).await,
             _ => return self.look(process, home, &node).await,
         };
         self.ask(process, home, &node, command).await.is_some()
@@ -172,35 +170,6 @@ impl Workload {
                 },
                 get: self.dice.below(4) == 0,
             },
-        }
-    }
-
-    /// All of the keys that are written together.
-    fn many_command(&self) -> Command {
-        let keys = numbered("many", MANY);
-        self.cluster.trace.count("commands of many keys asked");
-        match self.dice.below(4) {
-            0 => Command::Del { keys },
-            1 => {
-                let from = &keys[self.dice.index(MANY)];
-                let copy = |to: &String| Command::Copy {
-                    from: from.clone(),
-                    to: to.clone(),
-                };
-                Command::Transaction {
-                    guards: Vec::new(),
-                    steps: keys.iter().map(|to| Step::Write(copy(to))).collect(),
-                    otherwise: Vec::new(),
-                }
-            }
-            _ => {
-                let value = self.value();
-                let pairs = keys.into_iter().map(|key| (key, value.clone()));
-                Command::SetMany {
-                    pairs: pairs.collect(),
-                    if_none_exists: self.dice.coin(),
-                }
-            }
         }
     }
 
@@ -347,7 +316,13 @@ impl Workload {
                 Query::TimeLeft { key },
             ]);
         }
-        self.read_in_pieces(process, home, node, queries).await
+        match self.dice.coin() {
+            true => self.read_in_pieces(process, home, node, queries).await,
+            false => {
+                let read = self.read_all(process, home, node, queries, |_| ()).await;
+                read.is_some()
+            }
+        }
     }
 
     /// Every key, its deadline too.
@@ -447,26 +422,6 @@ impl Workload {
         for (query, answer) in queries.iter().zip(answers) {
             self.check_sum(query, answer);
             self.check_alike(query, answer);
-        }
-    }
-
-    /// A command of many keys is seen whole or not at all, whatever the judge says later.
-    fn check_alike(&self, query: &Query, answer: &Answer) {
-        let (Query::GetMany { keys }, Answer::List(values)) = (query, answer) else {
-            return;
-        };
-        let together = keys
-            .iter()
-            .zip(values)
-            .filter(|(key, _)| key.starts_with("many"));
-        let mut together = together.map(|(_, value)| value);
-        let Some(first) = together.next() else {
-            return;
-        };
-        self.cluster.trace.count("looks at keys that are alike");
-        if together.any(|value| value != first) {
-            let seen = format!("{keys:?} are {values:?}");
-            self.cluster.violated(Promise::SeenWhole, seen);
         }
     }
 

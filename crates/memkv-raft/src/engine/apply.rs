@@ -27,6 +27,7 @@ use crate::clock::LogClock;
 use crate::env::busy;
 use crate::replica::{Machine, Replica};
 use crate::stats::Counters;
+use crate::turns::others_go_on;
 use crate::{Env, FatalError, levels, session};
 
 /// Work under one hold of the lock, in the store's units of about 50 nanoseconds: a millisecond or two.
@@ -158,7 +159,11 @@ impl Applier {
                 Progress::Paused { next: work } => next = work,
             }
             // Heartbeats and votes run on the same thread: let them in between.
-            tokio::task::yield_now().await;
+            match next {
+                // Clients too, within a command.
+                0 => others_go_on().await,
+                _ => tokio::task::yield_now().await,
+            }
         }
     }
 
