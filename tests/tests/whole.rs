@@ -1,5 +1,5 @@
-//! A command of many keys is seen whole or not at all by reads of many keys, which look in pieces while
-//! writes go on.
+//! A command of many keys is seen whole or not at all, although it is executed in pieces: by reads of many
+//! keys, which look in pieces themselves, and by short ones.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -23,7 +23,7 @@ impl Drop for End<'_> {
 }
 
 #[test]
-fn reads_of_many_keys_see_commands_of_many_keys_whole() {
+fn reads_see_commands_of_many_keys_whole() {
     let cluster = Cluster::start(1);
     let addr = cluster.nodes[0].addr.clone();
     let keys: Vec<String> = (0..KEYS).map(|n| format!("k{n}")).collect();
@@ -60,6 +60,12 @@ fn reads_of_many_keys_see_commands_of_many_keys_whole() {
             let other = found.items.iter().find(|item| *item != first);
             assert!(other.is_none(), "{first} beside {other:?}");
             states.insert(first.text().to_vec());
+            // So does one that looks at few of them, in the midst of a command.
+            let (first, last) = (&keys[0], &keys[KEYS - 1]);
+            for _ in 0..100 {
+                let found = reader.call(&["MGET", first, last]).unwrap();
+                assert_eq!(found.items[0], found.items[1]);
+            }
             // Two reads of one transaction see one state, too.
             for command in [&["MULTI"][..], &mget, &exists] {
                 assert!(!reader.call(command).unwrap().is_error());
