@@ -5,6 +5,7 @@
 //! listens to within its outbox. After a time it is gone.
 
 use std::future::poll_fn;
+use std::mem;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -199,10 +200,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             if self.session.client.is_killed() {
                 return Err(Gone);
             }
-            if self.input.is_empty() && self.input.capacity() > OUTPUT_BYTES {
-                self.input = BytesMut::new();
-            }
             self.reserve(room).await;
+            // It may be the whole buffer of a large request, which is free by now.
+            if self.input.is_empty() && self.input.capacity() > OUTPUT_BYTES {
+                Box::pin(self.give_back()).await;
+            }
             let mut piece = (&mut self.input).limit(PIECE_BYTES);
             tokio::select! {
                 read = self.stream.read_buf(&mut piece) => {
@@ -224,6 +226,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             return Box::pin(self.resp.server.aside.run(steps, reserve)).await;
         }
         self.input.reserve(room);
+    }
+
+    /// Frees the buffer of a large request, aside if that takes long: an idle connection must not hold
+    /// it.
+    async fn give_back(&mut self) {
+        let buffer = mem::replace(&mut self.input, BytesMut::with_capacity(READ_BYTES));
+        let steps = steps_of(0, buffer.capacity());
+        self.resp.server.aside.run(steps, || drop(buffer)).await;
     }
 
     /// Counts what has arrived against what all connections may hold.
