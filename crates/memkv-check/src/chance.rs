@@ -38,6 +38,29 @@ pub fn floor(expected: f64, cluster: f64) -> u64 {
     (f64::from(count) * cluster).floor().min(expected) as u64
 }
 
+/// The largest floor that the number of trials with an event misses with a probability of at most
+/// [`MISSES`], if each of so many independent trials has it with the probability `share`.
+///
+/// Zero: none at all may be chance.
+pub fn floor_of_trials(trials: u64, share: f64) -> u64 {
+    if share.is_nan() || share <= 0.0 {
+        return 0;
+    }
+    let share = share.min(1.0);
+    let odds = (share / (1.0 - share)).ln();
+    // ln P(X = 0), then ln P(X = k) from one k to the next.
+    let mut logarithm = trials as f64 * (1.0 - share).ln();
+    let mut below = 0.0;
+    for count in 0..trials {
+        below += logarithm.exp();
+        if below > MISSES {
+            return count;
+        }
+        logarithm += ((trials - count) as f64 / (count + 1) as f64).ln() + odds;
+    }
+    trials
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +83,39 @@ mod tests {
             assert!(below(mean, floor) <= MISSES, "{mean}: {floor}");
             assert!(below(mean, floor + 1) > MISSES, "{mean}: {floor}");
         }
+    }
+
+    /// P(X < floor) for a binomial distribution, from the definition.
+    fn fewer(trials: u64, share: f64, floor: u64) -> f64 {
+        let mut ways = 1.0;
+        let mut sum = 0.0;
+        for count in 0..floor {
+            let without = (trials - count) as i32;
+            sum += ways * share.powi(count as i32) * (1.0 - share).powi(without);
+            ways *= (trials - count) as f64 / (count + 1) as f64;
+        }
+        sum
+    }
+
+    #[test]
+    fn the_floor_of_trials_is_the_largest_that_chance_spares() {
+        for trials in [50, 200] {
+            for share in [0.05, 0.1, 0.34, 0.35, 0.5, 0.9] {
+                let floor = floor_of_trials(trials, share);
+                assert!(fewer(trials, share, floor) <= MISSES, "{share}: {floor}");
+                assert!(fewer(trials, share, floor + 1) > MISSES, "{share}: {floor}");
+            }
+        }
+        assert_eq!(
+            floor_of_trials(50, 0.3),
+            0,
+            "three of four seeds without it"
+        );
+        assert_eq!(floor_of_trials(50, 0.35), 1);
+        assert_eq!(floor_of_trials(50, 1.0), 50);
+        assert_eq!(floor_of_trials(50, 0.0), 0);
+        assert_eq!(floor_of_trials(50, f64::NAN), 0);
+        assert_eq!(floor_of_trials(0, 0.5), 0);
     }
 
     #[test]

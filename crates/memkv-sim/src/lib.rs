@@ -25,6 +25,7 @@ mod judge;
 mod levels;
 mod lists;
 mod many;
+mod measured;
 mod nemesis;
 pub mod net;
 mod one_cluster;

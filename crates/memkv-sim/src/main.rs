@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use memkv_sim::trace::Counts;
 use memkv_sim::{Options, Promise, Report, bugs, floors, run};
 use mimalloc::MiMalloc;
 use parking_lot::Mutex;
@@ -35,7 +34,7 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
     /// Number of seeds to run.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = floors::SEEDS)]
     seeds: u64,
     /// The first of them.
     #[arg(long, default_value_t = 1)]
@@ -59,6 +58,9 @@ struct Arguments {
     /// Runs every seed again in a process of its own, and fails if its trace differs.
     #[arg(long)]
     twice: bool,
+    /// Prints what floors are computed from, as rows of their table, instead of holding them.
+    #[arg(long)]
+    measure: bool,
     /// Prints a line for every seed.
     #[arg(long)]
     verbose: bool,
@@ -74,7 +76,7 @@ thread_local! {
 /// What all threads have found so far.
 #[derive(Default)]
 struct Total {
-    counts: Counts,
+    tallies: floors::Tallies,
     /// By seed: the promise that was broken; `None` if the seed did not run at all.
     failures: BTreeMap<u64, Option<Promise>>,
     simulated: Duration,
@@ -228,9 +230,7 @@ impl Total {
     fn add(&mut self, report: &Report, took: Duration) {
         self.busy += took;
         self.simulated += report.simulated;
-        for (name, count) in &report.counts {
-            *self.counts.entry(name).or_default() += count;
-        }
+        floors::add(&mut self.tallies, &report.counts);
         let recovery = report.recovery.unwrap_or_default();
         self.slowest_recovery = self.slowest_recovery.max((recovery, report.seed));
     }
@@ -285,8 +285,12 @@ fn describe(report: &Report, took: Duration) {
 }
 
 fn conclude(arguments: &Arguments, breaks: &[Promise], seeds: u64, total: &Total) -> ExitCode {
-    for (name, count) in &total.counts {
-        println!("{count:>12} {name}");
+    for (name, tally) in &total.tallies {
+        if arguments.measure {
+            println!("    {}", floors::measured(name, tally, seeds));
+        } else {
+            println!("{:>12} {name}", tally.total);
+        }
     }
     let speed = total.simulated.as_secs_f64() / total.busy.as_secs_f64().max(f64::EPSILON);
     println!(
@@ -299,8 +303,8 @@ fn conclude(arguments: &Arguments, breaks: &[Promise], seeds: u64, total: &Total
     if let Some(bug) = &arguments.bug {
         return conclude_hunt(bug, breaks, seeds, total);
     }
-    let missed = if arguments.seconds >= floors::SECONDS {
-        floors::missed(&total.counts, seeds)
+    let missed = if arguments.seconds >= floors::SECONDS && !arguments.measure {
+        floors::missed(&total.tallies, seeds)
     } else {
         Vec::new()
     };
