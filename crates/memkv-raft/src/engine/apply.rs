@@ -3,8 +3,9 @@
 //!
 //! A piece is what is done under one hold of the machine's lock: commands up to [`PIECE`]. A command of
 //! many keys comes in pieces itself, and clients see nothing of it before its last one. Any other command
-//! that is more than [`HEAVY`] is executed at once, on a blocking thread; so is a piece of a
-//! [large](LARGE_ENTRY) entry, and one for which the lock is not to be had at once, because clients read.
+//! that is more than [`HEAVY`] is executed at once. On a blocking thread are executed: such a command, the
+//! rest of one of many keys, a piece of a [large](LARGE_ENTRY) entry, and one for which the lock is not to
+//! be had at once, because clients read.
 //! Entries are applied in their order, and an entry counts as applied when all of it is. Invariants: no
 //! snapshot begins within an entry; what is published covers whatever a reader can see; effects reach
 //! the session in the order of the log.
@@ -144,11 +145,10 @@ impl Applier {
             garbage: None,
         };
         let _whole = self.replica.entries.lock().await;
-        let mut next = 0;
+        let mut next = None;
         loop {
-            let room = PIECE.max(next);
             let progress;
-            (entries, progress) = self.piece(entries, room).await?;
+            (entries, progress) = self.piece(entries, next).await?;
             if let Some(FatalError::Diverged(_)) = self.replica.halted() {
                 // What came of it is not to be trusted.
                 return self.check_running();
@@ -156,12 +156,12 @@ impl Applier {
             self.pass_on(&mut entries);
             match progress {
                 Progress::Done => return self.check_running(),
-                Progress::Paused { next: work } => next = work,
+                Progress::Paused { next: work } => next = Some(work),
             }
             // Heartbeats and votes run on the same thread: let them in between.
             match next {
                 // Clients too, within a command.
-                0 => others_go_on().await,
+                Some(0) => others_go_on().await,
                 _ => tokio::task::yield_now().await,
             }
         }
@@ -174,10 +174,17 @@ impl Applier {
         }
     }
 
-    /// One piece: here if it and its entries are short and the lock is to be had, else on a blocking
-    /// thread.
-    async fn piece(&self, mut entries: Entries, room: u64) -> io::Result<(Entries, Progress)> {
-        if room <= HEAVY
+    /// One piece, behind one that has paused before so much work: here if it and its entries are short
+    /// and the lock is to be had, else on a blocking thread. So is the rest of a command.
+    async fn piece(
+        &self,
+        mut entries: Entries,
+        next: Option<u64>,
+    ) -> io::Result<(Entries, Progress)> {
+        let room = PIECE.max(next.unwrap_or(0));
+        let is_within_command = next == Some(0);
+        if !is_within_command
+            && room <= HEAVY
             && !entries.has_large()
             && let Some(mut machine) = self.replica.machine.try_write_for(LOCK_WAIT)
         {
