@@ -302,6 +302,7 @@ impl LogClock {
             sure: state.reading.sure,
             saved: self.saved.load(Ordering::Relaxed),
             is_due: *self.writing.borrow() == Writing::Due,
+            goes_back: state.heard.as_ref().is_some_and(Heard::is_undecided),
             went_on_ms: self
                 .went_on
                 .map(|(log_ms, at)| log_ms.saturating_add(millis(at.elapsed()))),

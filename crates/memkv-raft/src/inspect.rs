@@ -74,6 +74,8 @@ pub struct ClockInspection {
     pub saved: bool,
     /// Whether what it shows is to be written down before anything goes by it.
     pub is_due: bool,
+    /// Whether it is set back before it is told or stamped by a leader.
+    pub goes_back: bool,
     /// What it would show if this process had heard nobody, where it went on from the one before.
     pub went_on_ms: Option<u64>,
 }

@@ -113,7 +113,8 @@ impl Cluster {
             let host = self.hosts[slot].lock();
             (host.build, host.was_new)
         };
-        if why.highest != build || why.level <= build {
+        // The nemesis may have brought a newer build since the process began.
+        if why.highest > build || why.level <= why.highest {
             let seen = format!(
                 "{} runs a build of level {build} and says: {why}",
                 name(slot)

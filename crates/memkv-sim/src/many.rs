@@ -18,9 +18,8 @@ use crate::translate;
 /// Keys that are written together or not at all: so many that each such command is a piece by itself,
 /// and a read of them several.
 pub(crate) const MANY: usize = 24;
-/// Between two looks: less than a command of many keys takes, with a pause of a millisecond after each
-/// of its pieces.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Between two looks: no longer than the pause that follows the first piece of a command.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 impl Workload {
     /// Writes all of the keys together; whether it was answered.

@@ -206,7 +206,8 @@ impl Timing {
             .map_or(applied, |(index, _)| *index);
         let news = (known + 1..=last).map(|index| (index, micros));
         host.waiting.extend(news);
-        let Some(vote) = now.leads.filter(|_| clock.sure) else {
+        // A leader goes by its clock from when it has settled what it had heard of the one before.
+        let Some(vote) = now.leads.filter(|_| clock.sure && !clock.goes_back) else {
             return Ok(());
         };
         let since = host.waiting.first_key_value().map(|(_, since)| *since);

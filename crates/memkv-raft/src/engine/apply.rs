@@ -154,14 +154,15 @@ impl Applier {
                 return self.check_running();
             }
             self.pass_on(&mut entries);
+            let before = next;
             match progress {
                 Progress::Done => return self.check_running(),
                 Progress::Paused { next: work } => next = Some(work),
             }
             // Heartbeats and votes run on the same thread: let them in between.
-            match next {
-                // Clients too, within a command.
-                Some(0) => others_go_on().await,
+            match (before, next) {
+                // A command has begun: clients too.
+                (None | Some(1..), Some(0)) => others_go_on().await,
                 _ => tokio::task::yield_now().await,
             }
         }
