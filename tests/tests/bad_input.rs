@@ -6,7 +6,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use memkv_tests::{Cluster, Http, Response, Seed, rss_bytes};
+use memkv_tests::{Cluster, Http, Response, Seed, eventually, rss_bytes};
 use serde_json::{Value, json};
 
 const KEY_LIMIT: usize = 64 * 1024;
@@ -240,6 +240,8 @@ fn requests_that_never_end_are_cut_off_and_others_are_served_meanwhile() {
 fn memory_stays_bounded_under_refused_and_unfinished_requests() {
     /// 64 refused values of 16 MiB and 64 unfinished bodies would be 2 GiB if they were kept.
     const GROWTH_LIMIT: u64 = 256 * 1024 * 1024;
+    /// Unfinished requests are closed later than this.
+    const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(4);
     let mut cluster = Cluster::start(2);
     let id = cluster.nodes[0].process().id();
     let before = rss_bytes(id);
@@ -261,7 +263,11 @@ fn memory_stays_bounded_under_refused_and_unfinished_requests() {
         http.send(head.as_bytes()).unwrap();
         unfinished.push(http);
     }
-    let grown = rss_bytes(id).saturating_sub(before);
-    assert!(grown < GROWTH_LIMIT, "grew by {} MiB", grown / 1024 / 1024);
+    // What was freed goes back to the system within a second or two.
+    eventually("memory is given back", GIVEN_BACK_WITHIN, || {
+        let grown = rss_bytes(id).saturating_sub(before);
+        (grown < GROWTH_LIMIT).then_some(())
+    });
+    drop(unfinished);
     assert_eq!(cluster.nodes[0].seed().set("k", "v").unwrap().status, "ok");
 }

@@ -192,7 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn everything_leaves_in_order_whatever_the_stream_takes() {
-        for most in [1, 7, 4096, LARGE_BYTES + 3, usize::MAX] {
+        for most in [97, 4096, LARGE_BYTES + 3, usize::MAX] {
             let mut out = Out::default();
             let mut put_in = Vec::new();
             let mut stream = Takes(most, Vec::new());
