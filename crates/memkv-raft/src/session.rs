@@ -249,6 +249,10 @@ impl Session {
     /// its way and enough has gathered, or it is worth an entry beside that.
     pub(crate) fn next_group(&self) -> Option<Group> {
         let mut window = self.window.lock();
+        if window.closed {
+            // Clients were told that what waits here was not executed.
+            return None;
+        }
         let id = window.id?;
         let now = Instant::now();
         window.admit();

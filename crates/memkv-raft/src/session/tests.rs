@@ -485,3 +485,27 @@ async fn a_group_is_the_same_whether_it_was_copied_in_the_window_or_not() {
         assert!(group.encoded == alike, "{length}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_closing_session_has_refused_is_never_sent() {
+    let session = open();
+    let mut refused = submit(&session, "a");
+    let group = session.next_group().unwrap();
+    // It was not appended, so it is to be sent again.
+    session.settle(
+        ID,
+        group.first_seq,
+        group.count,
+        GroupOutcome::NotAppended,
+        0,
+    );
+    let mut unsent = submit(&session, "b");
+    session.close();
+    for waiting in [&mut refused, &mut unsent] {
+        assert_eq!(answer(waiting), Some(Err(RequestError::Stopping)));
+    }
+    assert!(
+        session.next_group().is_none(),
+        "nothing was executed, they were told"
+    );
+}
