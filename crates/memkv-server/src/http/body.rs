@@ -93,11 +93,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
     pub(super) async fn read_known(&mut self, length: usize) -> Result<Body, Stop> {
         let mut pace = Pace::new(&self.limits);
         while self.input.len() < length {
-            // Some times what has arrived, so that a length alone makes nobody allocate. What has
+            // A multiple of what has arrived, so that a length alone allocates nothing. What has
             // arrived is copied to there, aside if that takes long.
             let arrived = self.input.len();
             let room = (length - arrived).min(ROOM_FACTOR * arrived);
-            step_aside(steps_of(0, arrived), || self.input.reserve(room));
+            if self.input.capacity() - arrived < room {
+                step_aside(steps_of(0, arrived), || self.input.reserve(room));
+            }
             self.fill_body(&mut pace).await?;
         }
         let bytes = self.input.split_to(length).freeze();
