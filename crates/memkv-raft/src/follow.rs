@@ -82,7 +82,7 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
     }
 }
 
-/// One line per change, for whoever reads the log later, unless there is no end of them.
+/// One line per change, for the operator, unless there is no end of them.
 fn announce(inner: &Inner, leader: Option<Leader>) {
     let Some(left_out) = inner.lines.leaders.say() else {
         return;

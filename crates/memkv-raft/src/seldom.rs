@@ -72,7 +72,7 @@ impl Seldom {
 /// The lines of a node that its peers can cause.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    /// Who leads. Each change is worth a line, as long as there are few.
+    /// Which node leads. Each change is worth a line, as long as there are few.
     pub(crate) leaders: Seldom,
     /// That a leader's process is gone.
     pub(crate) deaths: Seldom,

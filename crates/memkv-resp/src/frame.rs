@@ -7,7 +7,8 @@ use std::{fmt, mem};
 
 use bytes::{Buf, BufMut, BytesMut};
 
-use crate::number::{NumberLine, parse_i64};
+use crate::number::parse_i64;
+use crate::reply::{Protocol, ReplyWriter};
 
 /// Deepest nesting: an array within an array counts 2. Redis's own replies stay below 10.
 pub const MAX_FRAME_DEPTH: usize = 32;
@@ -108,12 +109,10 @@ impl std::error::Error for FrameError {}
 
 /// Writes a command as an array of bulk strings.
 pub fn encode_command<B: BufMut, A: AsRef<[u8]>>(out: &mut B, args: &[A]) {
-    out.put_slice(NumberLine::length(b'*', args.len()).as_bytes());
+    let mut writer = ReplyWriter::new(out, Protocol::Resp2);
+    writer.array(args.len());
     for arg in args {
-        let arg = arg.as_ref();
-        out.put_slice(NumberLine::length(b'$', arg.len()).as_bytes());
-        out.put_slice(arg);
-        out.put_slice(b"\r\n");
+        writer.bulk(arg.as_ref());
     }
 }
 

@@ -167,8 +167,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
     }
 
-    /// Answers EXEC: the store's answers, and in their places what the node answers by itself. Of an
-    /// answer that nobody wants, nothing is sent.
+    /// Answers EXEC: the store's answers, and in their places what the node answers by itself. A
+    /// silent one sends nothing.
     pub(super) async fn write_exec(
         &mut self,
         plan: &Plan,

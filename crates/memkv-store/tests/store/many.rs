@@ -100,6 +100,14 @@ fn between_its_pieces_a_command_is_not_seen_and_in_the_end_all_of_it_is() {
     let listening = NoticeClasses::parse(b"KEA").unwrap();
     cut.listen(true, listening);
     let (mut seq, mut within, mut refused) = (1, 0, 0);
+    let mut next = 1;
+    let mut step = |store: &mut Store, commands: &[Command]| {
+        for command in commands {
+            let batch = group(session, next, std::slice::from_ref(command));
+            store.apply(store.applied_index() + 1, &batch, &mut ());
+            next += 1;
+        }
+    };
     for _ in 0..60 {
         let commands: Vec<Command> = (0..1 + draws.draw(3))
             .map(|_| command(&mut draws))
@@ -113,15 +121,8 @@ fn between_its_pieces_a_command_is_not_seen_and_in_the_end_all_of_it_is() {
         let (mut room, mut executed) = (draws.draw(9_000), 0);
         while let Progress::Paused { next } = cut.resume(&mut applying, &mut room, &mut seen) {
             room = next + draws.draw(9_000);
-            for command in &commands[executed..seen.0.len()] {
-                let batch = group(
-                    session,
-                    seq + executed as u64,
-                    std::slice::from_ref(command),
-                );
-                steps.apply(steps.applied_index() + 1, &batch, &mut ());
-                executed += 1;
-            }
+            step(&mut steps, &commands[executed..seen.0.len()]);
+            executed = seen.0.len();
             let queries = queries(&mut draws);
             let expected = answers(&steps, &queries);
             assert_eq!(answers(&cut, &queries), expected);
@@ -137,15 +138,7 @@ fn between_its_pieces_a_command_is_not_seen_and_in_the_end_all_of_it_is() {
                 assert!(cut.take_notices().is_empty(), "of what cannot be read yet");
             }
         }
-        for command in &commands[executed..] {
-            let batch = group(
-                session,
-                seq + executed as u64,
-                std::slice::from_ref(command),
-            );
-            steps.apply(steps.applied_index() + 1, &batch, &mut ());
-            executed += 1;
-        }
+        step(&mut steps, &commands[executed..]);
         seq += commands.len() as u64;
         refused += count_of_zero(&seen);
         assert_eq!(seen.0, expected.0);

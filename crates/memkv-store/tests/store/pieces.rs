@@ -138,14 +138,19 @@ fn an_entry_has_the_same_effects_however_it_is_cut() {
     assert!(pauses > 500, "{pauses}");
 }
 
-/// How much work a store says that a command may be.
-pub(crate) fn work(store: &mut Store, command: &Command) -> u64 {
+/// Begins an entry with one command, of a session of its own.
+fn begin(store: &mut Store, command: &Command) -> Applying {
     let session = open(store, 1, store.applied_index() + 1);
     let mut batch = BatchBuilder::new(0);
     batch.group(session, 1, 0, [command.encode()].iter());
     let index = store.applied_index() + 1;
     let begun = store.begin_apply(index, &batch.finish(), &mut ());
-    let mut applying = begun.expect("a new entry");
+    begun.expect("a new entry")
+}
+
+/// How much work a store says that a command may be.
+pub(crate) fn work(store: &mut Store, command: &Command) -> u64 {
+    let mut applying = begin(store, command);
     let Progress::Paused { next } = store.resume(&mut applying, &mut 0, &mut ()) else {
         panic!("executed without room");
     };
@@ -224,12 +229,7 @@ fn what_is_large_is_known_before_it_is_executed() {
 
 /// In how many pieces a command is executed without room.
 fn pauses(store: &mut Store, command: &Command) -> usize {
-    let session = open(store, 1, store.applied_index() + 1);
-    let mut batch = BatchBuilder::new(0);
-    batch.group(session, 1, 0, [command.encode()].iter());
-    let index = store.applied_index() + 1;
-    let begun = store.begin_apply(index, &batch.finish(), &mut ());
-    let mut applying = begun.expect("a new entry");
+    let mut applying = begin(store, command);
     let mut pauses = 0;
     while let Progress::Paused { next } = store.resume(&mut applying, &mut 0, &mut ()) {
         assert!(next == 0 && store.is_within_command());
