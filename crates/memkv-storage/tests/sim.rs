@@ -512,6 +512,40 @@ fn simulated_disk_keeps_what_was_synced_and_tears_the_rest() {
     assert!(kept > 10 && torn > 10 && lost > 10, "{kept} {torn} {lost}");
 }
 
+#[test]
+fn what_a_power_cut_brings_back_never_takes_more_than_a_full_disk_has() {
+    let (directory, names) = (Path::new("/full"), ["/full/old", "/full/new"]);
+    let [old, new] = names.map(Path::new);
+    let mut brought_back = 0;
+    for seed in 0..64 {
+        let disk = SimDisk::new(seed);
+        disk.create_dir_all(directory).unwrap();
+        write(&*disk.create(old).unwrap(), 0, &[1; 4096]);
+        disk.open(old).unwrap().sync_data().unwrap();
+        disk.sync_dir(directory).unwrap();
+        // Of half of the disks another program takes what the removed file had, of the others a file.
+        disk.set_capacity(Some(6144));
+        disk.remove_file(old).unwrap();
+        let room = if seed % 2 == 0 { 1024 } else { 4096 };
+        let file = disk.create(new).unwrap();
+        write(&*file, 0, &vec![2; room]);
+        file.sync_data().unwrap();
+        drop(file);
+        if seed % 4 == 0 {
+            disk.set_capacity(Some(1024));
+        }
+        let files = disk.crash(seed).files();
+        let taken: u64 = files.iter().map(|(_, len)| len).sum();
+        brought_back += u32::from(files.iter().any(|(path, _)| path == old));
+        let capacity = if seed % 4 == 0 { 1024 } else { 6144 };
+        assert!(taken <= capacity, "seed {seed}: {files:?}");
+    }
+    assert!(
+        brought_back > 0,
+        "a removal that nothing has used is undone"
+    );
+}
+
 fn write(file: &dyn DiskFile, offset: u64, bytes: &[u8]) {
     file.write_at(offset, &[IoSlice::new(bytes)]).unwrap();
 }

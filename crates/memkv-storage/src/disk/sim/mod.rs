@@ -188,9 +188,13 @@ impl SimDisk {
         std::mem::take(&mut self.state.lock().read_time)
     }
 
-    /// Bounds the bytes that all files may take together.
+    /// Bounds the bytes that all files may take together, as if another program took the rest.
     pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.state.lock().capacity = bytes;
+        let mut state = self.state.lock();
+        state.capacity = bytes;
+        if let Some(bytes) = bytes {
+            state.settle(bytes);
+        }
     }
 
     /// Flips one bit of a file, on disk and in the cache. False if there is no such byte.

@@ -1,6 +1,8 @@
 //! The state of a simulated disk: contents, names, what is not durable yet, and power cuts.
 //! Never checks who calls, except where asked to; the parent module does.
-//! Invariant: `durable` and `durable_names` change only by a sync or a power cut.
+//! Invariants: `durable` and `durable_names` change only by a sync or a power cut, or because space is
+//! taken that a removal has freed; no power cut makes files take more than the capacity by what comes
+//! back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -302,7 +304,11 @@ impl State {
     }
 
     pub(super) fn used(&self) -> u64 {
-        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        self.used_by(self.names.values().copied().collect())
+    }
+
+    /// Bytes of the files with these numbers and of open ones.
+    fn used_by(&self, named: BTreeSet<u64>) -> u64 {
         let files = self.files.iter();
         let taken = files.filter(|(number, file)| file.handles > 0 || named.contains(number));
         taken.map(|(_, file)| file.len()).sum()
@@ -315,6 +321,7 @@ impl State {
             return Ok(());
         };
         if self.used() + grows <= capacity {
+            self.settle(capacity.saturating_sub(grows));
             return Ok(());
         }
         self.stats.full += 1;
@@ -322,6 +329,18 @@ impl State {
             io::ErrorKind::StorageFull,
             "simulated full disk",
         ))
+    }
+
+    /// Makes removals durable if the files that a power cut could bring back do not fit any more: a file
+    /// system gives the space of a removed file to another one only once the removal cannot be undone.
+    pub(super) fn settle(&mut self, capacity: u64) {
+        let named = self.names.values().chain(self.durable_names.values());
+        if self.used_by(named.copied().collect()) > capacity {
+            for name in std::mem::take(&mut self.pending_names) {
+                name.apply(&mut self.durable_names);
+            }
+            self.collect();
+        }
     }
 
     /// Frees files that neither have a name, nor may get one back by a power cut, nor are open.
