@@ -53,7 +53,7 @@ struct Open {
     at: usize,
     end: usize,
     /// The command before it, of which keys are left.
-    many: Option<Many>,
+    many: Option<Box<Many>>,
 }
 
 /// How far an entry has come.
@@ -254,7 +254,7 @@ impl Store {
                     self.keys.fetch(keys);
                 }
             }
-            for (operation, rest) in next.drain(..) {
+            for (operation, rest) in &next {
                 let work = operation.work(&self.keys);
                 let end = open.end - rest;
                 if work > *room {
@@ -265,7 +265,7 @@ impl Store {
                 open.seq += 1;
                 open.at = end;
                 if seq > session.last_seq() {
-                    let reply = execute(&mut self.keys, &mut self.revision, &operation);
+                    let reply = execute(&mut self.keys, &mut self.revision, operation);
                     sink.reply(id, seq, &reply);
                     #[cfg(memkv_bugs)]
                     let reply = self.deviation.apply(reply, &mut self.keys);
@@ -275,12 +275,13 @@ impl Store {
                 }
                 #[cfg(memkv_bugs)]
                 if crate::bugs::active(crate::bugs::Bug::DropDedup) {
-                    let reply = execute(&mut self.keys, &mut self.revision, &operation);
+                    let reply = execute(&mut self.keys, &mut self.revision, operation);
                     sink.reply(id, seq, &reply);
                     continue;
                 }
                 sink.duplicate(id, seq, session.reply(seq));
             }
+            next.clear();
         }
     }
 }
@@ -308,7 +309,7 @@ impl Store {
         self.keys.begin_pieces(self.revision, many.key_count());
         open.seq += 1;
         open.at = end;
-        open.many = Some(many);
+        open.many = Some(Box::new(many));
         true
     }
 
