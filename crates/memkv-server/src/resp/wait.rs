@@ -45,6 +45,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 // A client that pipelines on is read from up to a buffer's size.
                 let has_room = may_speak && self.input.len() < OUTPUT_BYTES;
                 tokio::select! {
+                    // Where the copies are known, it does not matter that the client has said all.
+                    biased;
                     copies = &mut copies => break copies,
                     read = self.stream.read_buf(&mut self.input), if has_room => {
                         match read {

@@ -1,5 +1,7 @@
 //! What a node says of itself is true.
 
+use std::net::SocketAddr;
+
 use super::*;
 
 async fn info(client: &mut TestClient, name: &str) -> String {
@@ -92,5 +94,21 @@ async fn wait_counts_the_nodes_that_have_the_write() {
     assert_eq!(client.shown().await, "(closed)");
     for bad in ["WAIT x 0", "WAIT 1 -1", "WAIT 1 x", "WAITAOF 2 0 0"] {
         assert!(other.ask(bad).await.starts_with("-ERR "), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_is_over_at_once_keeps_nothing_that_was_asked_behind_it() {
+    let server = start().await;
+    let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+    for _ in 0..64 {
+        // All that the client will say is there, and its end, before the first of it is looked at.
+        let (mut client, end) = tokio::io::duplex(1024);
+        client.write_all(b"WAIT 0 0\r\nSET k v\r\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        server.resp.serve(end, BytesMut::new(), addr, addr).await;
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).await.unwrap();
+        assert_eq!(answers, ":0\r\n+OK\r\n");
     }
 }
