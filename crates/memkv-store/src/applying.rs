@@ -3,8 +3,9 @@
 //! Pieces end between commands, or within a command of many keys, of which readers see nothing before all
 //! of it is done: what a reader sees between two pieces is the state between two commands. Everything
 //! that is known of the rest of an entry is in [`Applying`]; it must be resumed until it is done before
-//! anything else is applied. Invariants: an entry has the same effects however it is cut; no snapshot
-//! begins within an entry.
+//! anything else is applied. To read an entry needs no store, and may be done before it is this entry's
+//! turn: see [`Checked`]. Invariants: an entry has the same effects however it is cut; no snapshot begins
+//! within an entry.
 
 use bytes::Bytes;
 
@@ -30,6 +31,80 @@ const SPLIT_FROM: u64 = if cfg!(memkv_bugs) {
     10_000
 };
 
+/// Bytes of a command from which it is read once, when its entry is checked, if it can be executed in
+/// pieces: to read that many takes a tenth of a millisecond or more. In the simulator two keys or three.
+const READ_EARLY: usize = if cfg!(memkv_bugs) { 64 } else { 128 << 10 };
+
+/// The batch of an entry, read as a whole.
+#[derive(Debug)]
+pub struct Checked {
+    batch: Bytes,
+    stamp_ms: u64,
+    /// The highest feature level that anything in it belongs to.
+    level: u32,
+    /// Where its parts begin.
+    parts: usize,
+    early: Option<Early>,
+}
+
+/// The first command of a batch that is read [early](READ_EARLY), and where it lies.
+#[derive(Debug)]
+struct Early {
+    at: usize,
+    end: usize,
+    many: Box<Many>,
+}
+
+impl Checked {
+    /// Reads a batch. This takes as long as its bytes demand, milliseconds for some megabytes.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if it is malformed.
+    pub fn new(batch: &Bytes) -> Result<Checked, DecodeError> {
+        let read = Batch::check(batch)?;
+        let parts = batch.len() - read.parts_len();
+        let early = match batch.len() < READ_EARLY {
+            true => None,
+            false => Early::find(batch, parts),
+        };
+        Ok(Checked {
+            batch: batch.clone(),
+            stamp_ms: read.stamp_ms,
+            level: read.level,
+            parts,
+            early,
+        })
+    }
+}
+
+impl Early {
+    fn find(batch: &Bytes, parts: usize) -> Option<Early> {
+        let mut parts = Reader::new(&batch[parts..]);
+        while let Ok(part) = Part::read(&mut parts) {
+            let Part::Group(group) = part else {
+                continue;
+            };
+            let group_end = batch.len() - parts.rest().len();
+            let mut commands = Reader::new(&batch[group_end - group.commands_len()..group_end]);
+            loop {
+                let at = group_end - commands.rest().len();
+                let Ok(command) = commands.prefixed("group command") else {
+                    break;
+                };
+                if command.len() >= READ_EARLY
+                    && let Some(many) = Many::read(&batch.slice_ref(command))
+                {
+                    let end = group_end - commands.rest().len();
+                    let many = Box::new(many);
+                    return Some(Early { at, end, many });
+                }
+            }
+        }
+        None
+    }
+}
+
 /// An entry that is being applied.
 #[derive(Debug)]
 pub struct Applying {
@@ -37,6 +112,7 @@ pub struct Applying {
     batch: Bytes,
     /// Where the next part begins.
     at: usize,
+    early: Option<Early>,
     group: Option<Open>,
     /// System operations so far.
     ordinal: usize,
@@ -98,13 +174,25 @@ impl Store {
         if index <= self.applied_index {
             return None;
         }
-        let checked = match Batch::check(batch) {
-            Ok(checked) => checked,
+        match Checked::new(batch) {
+            Ok(checked) => self.begin_checked(index, checked, sink),
             Err(why) => {
                 sink.malformed(&why);
-                return None;
+                None
             }
-        };
+        }
+    }
+
+    /// The same of a batch that was read before.
+    pub fn begin_checked(
+        &mut self,
+        index: u64,
+        checked: Checked,
+        sink: &mut dyn Sink,
+    ) -> Option<Applying> {
+        if index <= self.applied_index {
+            return None;
+        }
         let level = self.book.level();
         if checked.level > level {
             let needs = checked.level;
@@ -117,8 +205,9 @@ impl Store {
         self.is_within_entry = true;
         Some(Applying {
             index,
-            at: batch.len() - checked.parts_len(),
-            batch: batch.clone(),
+            at: checked.parts,
+            batch: checked.batch,
+            early: checked.early,
             group: None,
             ordinal: 0,
             owed: KEY_WORK * expired as u64,
@@ -138,11 +227,19 @@ impl Store {
         let owed = std::mem::take(&mut entry.owed);
         *room = room.saturating_sub(owed);
         loop {
-            if let Some(mut open) = entry.group.take()
-                && let Some(next) = self.execute(&entry.batch, &mut open, room, sink)
-            {
-                entry.group = Some(open);
-                return Progress::Paused { next };
+            if let Some(mut open) = entry.group.take() {
+                let end = open.end;
+                let next = match entry.early {
+                    None => self.execute(&entry.batch, &mut open, end, room, sink),
+                    Some(_) => {
+                        let early = &mut entry.early;
+                        self.execute_around(&entry.batch, early, &mut open, room, sink)
+                    }
+                };
+                if let Some(next) = next {
+                    entry.group = Some(open);
+                    return Progress::Paused { next };
+                }
             }
             let mut rest = Reader::new(&entry.batch[entry.at..]);
             let part = match rest.is_empty() {
@@ -213,6 +310,7 @@ impl Store {
         &mut self,
         batch: &Bytes,
         open: &mut Open,
+        end: usize,
         room: &mut u64,
         sink: &mut dyn Sink,
     ) -> Option<u64> {
@@ -220,24 +318,56 @@ impl Store {
             if !self.go_on(open, room, sink) {
                 return Some(0);
             }
-            let Large { work, end } = self.execute_small(batch, open, room, sink)?;
-            if !self.begin_many(batch, open, work, end) {
+            let Large { work, end } = self.execute_small(batch, open, end, room, sink)?;
+            if work <= SPLIT_FROM || !self.is_new(open) {
                 return Some(work);
+            }
+            match read_many(batch, open.at, end) {
+                Some(many) => self.begin_many(open, Box::new(many), end),
+                None => return Some(work),
             }
         }
     }
 
-    /// Executes commands up to one for which there is no room.
+    /// The same of a group in which a command may lie that was read early.
+    #[cold]
+    fn execute_around(
+        &mut self,
+        batch: &Bytes,
+        early: &mut Option<Early>,
+        open: &mut Open,
+        room: &mut u64,
+        sink: &mut dyn Sink,
+    ) -> Option<u64> {
+        let ahead = early.as_ref().map(|early| early.at);
+        let ahead = ahead.filter(|at| (open.at..open.end).contains(at));
+        if let Some(at) = ahead {
+            let next = self.execute(batch, open, at, room, sink);
+            if next.is_some() {
+                return next;
+            }
+            if let Some(early) = early.take()
+                && open.at == at
+                && self.is_new(open)
+            {
+                self.begin_many(open, early.many, early.end);
+            }
+        }
+        self.execute(batch, open, open.end, room, sink)
+    }
+
+    /// Executes commands up to `end`, or to one for which there is no room.
     fn execute_small(
         &mut self,
         batch: &Bytes,
         open: &mut Open,
+        end: usize,
         room: &mut u64,
         sink: &mut dyn Sink,
     ) -> Option<Large> {
         let id = open.session;
         let session = self.sessions.get_mut(id)?;
-        let mut commands = Reader::new(&batch[open.at..open.end]);
+        let mut commands = Reader::new(&batch[open.at..end]);
         let mut next = Vec::with_capacity(FETCHED);
         loop {
             while next.len() < FETCHED && !commands.is_empty() {
@@ -256,7 +386,7 @@ impl Store {
             }
             for (operation, rest) in &next {
                 let work = operation.work(&self.keys);
-                let end = open.end - rest;
+                let end = end - rest;
                 if work > *room {
                     return Some(Large { work, end });
                 }
@@ -294,23 +424,18 @@ struct Large {
 
 /// Commands of many keys.
 impl Store {
-    /// Begins the next command, if it is one that is executed in pieces.
-    fn begin_many(&mut self, batch: &Bytes, open: &mut Open, work: u64, end: usize) -> bool {
+    /// Whether a session has not executed the next command yet.
+    fn is_new(&self, open: &Open) -> bool {
         let session = self.sessions.get(open.session);
-        let is_new = session.is_some_and(|session| open.seq > session.last_seq());
-        if work <= SPLIT_FROM || !is_new {
-            return false;
-        }
-        let command = Reader::new(&batch[open.at..end]).prefixed("group command");
-        let begun = command.map(|command| Many::begin(&batch.slice_ref(command), self.revision));
-        let Ok(Some(many)) = begun else {
-            return false;
-        };
-        self.keys.begin_pieces(self.revision, many.key_count());
+        session.is_some_and(|session| open.seq > session.last_seq())
+    }
+
+    /// Begins the next command, which ends there.
+    fn begin_many(&mut self, open: &mut Open, mut many: Box<Many>, end: usize) {
+        many.begin(&mut self.keys, self.revision);
         open.seq += 1;
         open.at = end;
-        open.many = Some(Box::new(many));
-        true
+        open.many = Some(many);
     }
 
     /// Goes on with a command of many keys; tells whether nothing of it is left.
@@ -338,6 +463,12 @@ impl Store {
         }
         true
     }
+}
+
+/// The command that lies here, if it is one that is executed in pieces.
+fn read_many(batch: &Bytes, at: usize, end: usize) -> Option<Many> {
+    let command = Reader::new(&batch[at..end]).prefixed("group command");
+    Many::read(&batch.slice_ref(command.ok()?))
 }
 
 fn execute(keys: &mut Keyspace, revision: &mut Revision, operation: &Operation<'_>) -> Reply {

@@ -49,7 +49,7 @@ mod store;
 mod system;
 mod wire;
 
-pub use applying::{Applying, Progress};
+pub use applying::{Applying, Checked, Progress};
 pub use batch::{BatchBuilder, GroupInfo, check_command, check_group, encode_group, only_removes};
 #[doc(hidden)]
 pub use batch::{Logged, read_batch, read_system};

@@ -5,17 +5,19 @@
 //! many keys comes in pieces itself, and clients see nothing of it before its last one. Any other command
 //! that is more than [`HEAVY`] is executed at once. On a blocking thread are executed: such a command, the
 //! rest of one of many keys, a piece of a [large](LARGE_ENTRY) entry, and one for which the lock is not to
-//! be had at once, because clients read.
+//! be had at once, because clients read. A large entry is read there before the lock is taken.
 //! Entries are applied in their order, and an entry counts as applied when all of it is. Invariants: no
 //! snapshot begins within an entry; what is published covers whatever a reader can see; effects reach
 //! the session in the order of the log.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use memkv_store::{
-    Applying, DecodeError, Garbage, Notice, Progress, Rejected, Reply, SessionId, Sink,
+    Applying, Checked, DecodeError, Garbage, Notice, Progress, Rejected, Reply, SessionId, Sink,
     SystemOutcome,
 };
 use openraft::EntryPayload;
@@ -34,6 +36,10 @@ use crate::{Env, FatalError, levels, session};
 /// Work under one hold of the lock, in the store's units of about 50 nanoseconds: a millisecond or two.
 /// In the simulator, where commands are small, a few commands, so that entries come in pieces.
 const PIECE: u64 = if cfg!(memkv_bugs) { 64 } else { 32 * 1024 };
+
+/// The same within a command of many keys, which is executed where no consensus waits: half a millisecond,
+/// for which clients that read wait.
+const PIECE_OF_MANY: u64 = if cfg!(memkv_bugs) { 64 } else { 8 * 1024 };
 
 /// A command of more work than this, some five milliseconds, leaves the consensus thread. In the
 /// simulator that is one of some keys, such as most transactions.
@@ -62,6 +68,8 @@ pub(super) struct Applier {
 /// Entries that are to be applied, and what applying them has brought.
 pub(super) struct Entries {
     waiting: std::vec::IntoIter<EntryResponder<TypeConfig>>,
+    /// The batches of large ones that wait and were read, by index, in their order.
+    read: VecDeque<(u64, Checked)>,
     current: Option<Current>,
     outcomes: Outcomes,
     /// Proposers of entries that are applied, to be answered.
@@ -73,14 +81,34 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// Whether reading one of those that are left takes long.
+    /// Whether one of those that are left is large.
     fn has_large(&self) -> bool {
         let current = self.current.iter().map(|current| &current.entry);
         let mut left = current.chain(self.waiting.as_slice());
-        left.any(|(entry, _)| match &entry.payload {
-            EntryPayload::Normal(batch) => batch.0.len() > LARGE_ENTRY,
-            EntryPayload::Blank | EntryPayload::Membership(_) => false,
-        })
+        left.any(|entry| large(entry).is_some())
+    }
+
+    /// Reads the large ones that wait and were not read yet, which takes milliseconds for each. One that
+    /// cannot be read is left to its turn.
+    fn read_large(&mut self) {
+        let read = self.read.back().map(|(index, _)| *index);
+        for entry in self.waiting.as_slice() {
+            let index = entry.0.log_id().index;
+            if let Some(batch) = large(entry)
+                && read.is_none_or(|read| read < index)
+                && let Ok(checked) = Checked::new(batch)
+            {
+                self.read.push_back((index, checked));
+            }
+        }
+    }
+}
+
+/// The batch of an entry that is large.
+fn large((entry, _): &EntryResponder<TypeConfig>) -> Option<&Bytes> {
+    match &entry.payload {
+        EntryPayload::Normal(batch) => Some(&batch.0).filter(|batch| batch.len() > LARGE_ENTRY),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
     }
 }
 
@@ -137,6 +165,7 @@ impl Applier {
         self.check_running()?;
         let mut entries = Entries {
             waiting: chunk.into_iter(),
+            read: VecDeque::new(),
             current: None,
             outcomes: Outcomes::default(),
             answers: Vec::new(),
@@ -182,8 +211,13 @@ impl Applier {
         mut entries: Entries,
         next: Option<u64>,
     ) -> io::Result<(Entries, Progress)> {
-        let room = PIECE.max(next.unwrap_or(0));
         let is_within_command = next == Some(0);
+        let piece = if is_within_command {
+            PIECE_OF_MANY
+        } else {
+            PIECE
+        };
+        let room = piece.max(next.unwrap_or(0));
         if !is_within_command
             && room <= HEAVY
             && !entries.has_large()
@@ -195,6 +229,7 @@ impl Applier {
         }
         let applier = self.clone();
         busy(&self.env, move || {
+            entries.read_large();
             let mut machine = applier.replica.machine.write();
             let progress = applier.run(&mut machine, &mut entries, room);
             machine.release();
@@ -232,7 +267,12 @@ impl Applier {
             #[cfg(memkv_bugs)]
             memkv_storage::bugs::pass(memkv_storage::bugs::Place::Apply);
             self.announcer.prepare(&mut machine.store, id.index);
-            let begun = begin(machine, &entry.0, &mut entries.outcomes);
+            let read = match entries.read.front() {
+                Some((index, _)) if *index == id.index => entries.read.pop_front(),
+                _ => None,
+            };
+            let read = read.map(|(_, read)| read);
+            let begun = begin(machine, &entry.0, read, &mut entries.outcomes);
             if let Some(why) = &entries.outcomes.malformed {
                 let unreadable = FatalError::Unreadable {
                     index: id.index,
@@ -318,13 +358,22 @@ impl Applier {
     }
 }
 
-/// Begins an entry; nothing if that is all there is of it.
-fn begin(machine: &mut Machine, entry: &Entry, outcomes: &mut Outcomes) -> Option<Applying> {
+/// Begins an entry, whose batch may have been read; nothing if that is all there is of it.
+fn begin(
+    machine: &mut Machine,
+    entry: &Entry,
+    read: Option<Checked>,
+    outcomes: &mut Outcomes,
+) -> Option<Applying> {
     let id = entry.log_id();
+    let store = &mut machine.store;
     match &entry.payload {
-        EntryPayload::Blank => machine.store.mark_applied(id.index),
+        EntryPayload::Blank => store.mark_applied(id.index),
         EntryPayload::Normal(batch) => {
-            return machine.store.begin_apply(id.index, &batch.0, outcomes);
+            return match read {
+                Some(read) => store.begin_checked(id.index, read, outcomes),
+                None => store.begin_apply(id.index, &batch.0, outcomes),
+            };
         }
         EntryPayload::Membership(membership) => {
             machine.store.mark_applied(id.index);

@@ -23,7 +23,7 @@ pub(crate) struct Many {
     count: usize,
     /// The keys, or pairs, that are left.
     rest: Bytes,
-    /// The revision that it makes.
+    /// The revision that it makes, once it has begun.
     revision: Revision,
     changed: bool,
     removed: i64,
@@ -48,9 +48,9 @@ struct Next<'a> {
 }
 
 impl Many {
-    /// A command of the log that can be executed in pieces. Nothing for another one, or one that is beyond
-    /// its limits, which changes nothing. `last` is the store's revision.
-    pub(crate) fn begin(command: &Bytes, last: Revision) -> Option<Many> {
+    /// Reads a command of the log that can be executed in pieces. Nothing for another one, or one that is
+    /// beyond its limits, which changes nothing.
+    pub(crate) fn read(command: &Bytes) -> Option<Many> {
         let mut body = Reader::new(command);
         let mut opcode = body.u8("command").ok()?;
         let mut database = 0;
@@ -75,7 +75,6 @@ impl Many {
             },
             what => what,
         };
-        let revision = last + 1;
         // A DEL takes a revision even if there was none of its keys.
         let changed = matches!(what, What::Del);
         let mut all = Reader::new(&rest);
@@ -87,14 +86,16 @@ impl Many {
             what,
             count,
             rest,
-            revision,
+            revision: 0,
             changed,
             removed: 0,
         })
     }
 
-    pub(crate) fn key_count(&self) -> usize {
-        self.count
+    /// Begins it in a store of revision `last`, whose readers see what was before it from now on.
+    pub(crate) fn begin(&mut self, keys: &mut Keyspace, last: Revision) {
+        self.revision = last + 1;
+        keys.begin_pieces(last, self.count);
     }
 
     /// The revision of the store, now that it is done.

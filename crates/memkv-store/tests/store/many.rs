@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use memkv_store::{
-    Applying, BatchBuilder, Command, NoticeClasses, Progress, Query, Reading, Readings, ReplyValue,
-    SessionId, Store,
+    Applying, BatchBuilder, Checked, Command, NoticeClasses, Progress, Query, Reading, Readings,
+    ReplyValue, SessionId, Store,
 };
 
 use crate::pieces::Draws;
@@ -203,4 +203,54 @@ fn a_command_that_changes_more_than_is_held_back_for_readers_ends_in_one_piece()
             .is_some_and(|garbage| garbage.is_much())
     );
     assert!(store.memory_bytes() < held / 4);
+}
+
+#[test]
+fn a_long_command_that_was_read_before_its_turn_is_executed_in_its_place_and_once() {
+    let set = |value: &'static str| Command::Set {
+        key: "7".into(),
+        value: value.into(),
+    };
+    let value = Bytes::from(vec![b'v'; 60]);
+    let pair = |n: u32| (Bytes::from(n.to_string()), value.clone());
+    let many = Command::SetMany {
+        pairs: (0..4_000).map(pair).collect(),
+        if_none_exists: false,
+    };
+    let commands = [set("before"), many.clone(), set("after"), many, set("last")];
+    let mut store = Store::new();
+    let session = open(&mut store, 1, 1);
+    let batch = group(session, 1, &commands);
+    let checked = Checked::new(&batch).unwrap();
+    let mut seen = Recorder::default();
+    let mut applying = store.begin_checked(2, checked, &mut seen).unwrap();
+    let mut values = Vec::new();
+    while store.resume(&mut applying, &mut 2_000, &mut seen) != Progress::Done {
+        values.push(store.get(b"7").unwrap().value.to_vec());
+    }
+    values.dedup();
+    assert_eq!(values, [b"before", &b"after"[..]], "never one of many");
+    assert_eq!(store.get(b"7").unwrap().value, b"last");
+    assert_eq!((store.len(), store.revision()), (4_000, 5));
+    let numbers: Vec<u64> = seen.0.iter().map(|event| number(event, false)).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5]);
+
+    // Behind a reply that was lost, and in the name of no session.
+    let (digest, mut seen) = (store.digest(), Recorder::default());
+    store.apply(3, &batch, &mut seen);
+    let numbers: Vec<u64> = seen.0.iter().map(|event| number(event, true)).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5]);
+    let mut seen = Recorder::default();
+    store.apply(4, &group(session + 1, 1, &commands), &mut seen);
+    assert!(matches!(seen.0[..], [Event::Rejected(..)]));
+    assert_eq!(store.digest(), digest);
+}
+
+/// The number of a command that was executed, or had been.
+fn number(event: &Event, is_duplicate: bool) -> u64 {
+    match event {
+        Event::Reply(_, number, _) if !is_duplicate => *number,
+        Event::Duplicate(_, number, Some(_)) if is_duplicate => *number,
+        event => panic!("{event:?}"),
+    }
 }
