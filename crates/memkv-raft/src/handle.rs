@@ -369,7 +369,7 @@ fn snapshot_install(
         }
         let snapshot = Snapshot {
             meta,
-            snapshot: SnapshotData::Received(incoming.receiver),
+            snapshot: SnapshotData::Received(Box::new(incoming.receiver)),
         };
         match raft.install_full_snapshot(vote, snapshot).await {
             Ok(SnapshotResponse { vote }) => wire::ok(|out: &mut BytesMut| {

@@ -34,12 +34,14 @@ const READ_BYTES: u64 = 1024 * 1024;
 /// Most entries in one read.
 const READ_RECORDS: usize = 1024;
 
-/// The log as the engine sees it; clones share it.
+/// The log as the engine sees it; clones share it, and are made for each read.
 #[derive(Clone)]
-pub(crate) struct LogStore {
+pub(crate) struct LogStore(Arc<Parts>);
+
+struct Parts {
     wal: WalHandle,
     reader: LogReader,
-    volatile: Arc<Mutex<Volatile>>,
+    volatile: Mutex<Volatile>,
     declared: Arc<Declared>,
     env: Env,
     ahead: Arc<ReadAhead>,
@@ -67,32 +69,32 @@ impl LogStore {
             vote: hard_state.map(codec::engine_vote),
             committed: committed.map(codec::engine_id),
         };
-        Self {
+        Self(Arc::new(Parts {
             wal,
             reader,
-            volatile: Arc::new(Mutex::new(volatile)),
+            volatile: Mutex::new(volatile),
             declared,
             env,
             ahead: Arc::default(),
-        }
+        }))
     }
 
     /// To be ended once the engine runs.
     pub(crate) fn read_ahead(&self) -> Arc<ReadAhead> {
-        self.ahead.clone()
+        self.0.ahead.clone()
     }
 
     /// Whether the log never had an entry, and this node never voted.
     pub(crate) fn is_new(&self) -> bool {
-        let ends = self.reader.last().or(self.reader.purged());
-        ends.is_none() && self.volatile.lock().vote.is_none()
+        let ends = self.0.reader.last().or(self.0.reader.purged());
+        ends.is_none() && self.0.volatile.lock().vote.is_none()
     }
 
     /// Begins the log of a founder. Durable when it returns.
     pub(crate) async fn begin(&self, voters: &BTreeSet<u64>) -> io::Result<()> {
         let (done, rx) = done();
         let first = codec::record(&codec::first_entry(voters));
-        self.wal.append(vec![first], done);
+        self.0.wal.append(vec![first], done);
         durable(rx).await
     }
 
@@ -105,27 +107,30 @@ impl LogStore {
     ) -> io::Result<Vec<Entry>> {
         #[cfg(memkv_bugs)]
         if crate::bugs::active(crate::bugs::Bug::WaitForTheLog) {
-            return to_entries(self.reader.read(start..end, max_bytes, max)?);
+            return to_entries(self.0.reader.read(start..end, max_bytes, max)?);
         }
-        match self.reader.look(start..end, max_bytes, max) {
+        match self.0.reader.look(start..end, max_bytes, max) {
             Found::InMemory(records) => to_entries(records),
-            Found::OnDisk(_) if self.ahead.is_for(&(start..end)) => {
-                to_entries(self.ahead.read(&self.reader, start..end, &self.env).await?)
-            }
-            Found::OnDisk(cold) => blocking(&self.env, || to_entries(cold.read()?)).await?,
+            Found::OnDisk(_) if self.0.ahead.is_for(&(start..end)) => to_entries(
+                self.0
+                    .ahead
+                    .read(&self.0.reader, start..end, &self.0.env)
+                    .await?,
+            ),
+            Found::OnDisk(cold) => blocking(&self.0.env, || to_entries(cold.read()?)).await?,
         }
     }
 
     /// Index after the last entry, 0 for an empty log.
     fn end(&self) -> u64 {
-        self.reader.last().map_or(0, |id| id.index + 1)
+        self.0.reader.last().map_or(0, |id| id.index + 1)
     }
 
     fn bounds(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
         let start = match range.start_bound() {
             Bound::Included(start) => *start,
             Bound::Excluded(before) => before + 1,
-            Bound::Unbounded => self.reader.first().map_or(0, |id| id.index),
+            Bound::Unbounded => self.0.reader.first().map_or(0, |id| id.index),
         };
         let end = match range.end_bound() {
             Bound::Included(last) => last + 1,
@@ -205,20 +210,17 @@ impl RaftLogReader<TypeConfig> for LogStore {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (start, end) = self.bounds(&range);
-        let store = self.clone();
-        stream::unfold(start, move |next| {
-            let store = store.clone();
-            async move {
-                if next >= end {
-                    return None;
+        stream::unfold((self.clone(), start), move |(store, next)| async move {
+            if next >= end {
+                return None;
+            }
+            match store.read(next, end, READ_BYTES, READ_RECORDS).await {
+                Ok(entries) => {
+                    let after = entries.last()?.log_id.index + 1;
+                    let entries: Vec<_> = entries.into_iter().map(Ok).collect();
+                    Some((entries, (store, after)))
                 }
-                match store.read(next, end, READ_BYTES, READ_RECORDS).await {
-                    Ok(entries) => {
-                        let after = entries.last()?.log_id.index + 1;
-                        Some((entries.into_iter().map(Ok).collect::<Vec<_>>(), after))
-                    }
-                    Err(error) => Some((vec![Err(error)], end)),
-                }
+                Err(error) => Some((vec![Err(error)], (store, end))),
             }
         })
         .flat_map(stream::iter)
@@ -226,7 +228,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.volatile.lock().vote)
+        Ok(self.0.volatile.lock().vote)
     }
 
     /// The last entry of each leader, as the default finds it (`log_id_list.rs:100` of alpha.37), which
@@ -236,6 +238,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         range: RangeInclusive<EngineLogId>,
     ) -> Result<Vec<EngineLogId>, io::Error> {
         let last = self
+            .0
             .reader
             .last_of_each_leader(range.start().index..=range.end().index);
         Ok(last.into_iter().map(codec::engine_id).collect())
@@ -246,8 +249,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
-        let purged = self.reader.purged().map(codec::engine_id);
-        let last = self.reader.last().map(codec::engine_id);
+        let purged = self.0.reader.purged().map(codec::engine_id);
+        let last = self.0.reader.last().map(codec::engine_id);
         Ok(LogState {
             last_purged_log_id: purged,
             last_log_id: last.or(purged),
@@ -261,25 +264,25 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (done, rx) = done();
         let hard_state = codec::hard_state(vote);
-        self.declared.note_vote(leader(hard_state));
-        self.wal.save_hard_state(hard_state, done);
+        self.0.declared.note_vote(leader(hard_state));
+        self.0.wal.save_hard_state(hard_state, done);
         durable(rx).await?;
-        self.volatile.lock().vote = Some(*vote);
+        self.0.volatile.lock().vote = Some(*vote);
         Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<EngineLogId>) -> Result<(), io::Error> {
         if let Some(id) = &committed {
-            self.wal.save_committed(codec::storage_id(id));
+            self.0.wal.save_committed(codec::storage_id(id));
         }
-        self.volatile.lock().committed = committed;
+        self.0.volatile.lock().committed = committed;
         Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<EngineLogId>, io::Error> {
         // The hint is written lazily; the log may have lost what it points beyond, and the engine
         // would then wait for entries that are not there.
-        let committed = self.volatile.lock().committed;
+        let committed = self.0.volatile.lock().committed;
         Ok(committed.filter(|id| id.index < self.end()))
     }
 
@@ -296,39 +299,42 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .into_iter()
             .map(|entry| {
                 if matches!(entry.payload, EntryPayload::Membership(_)) {
-                    self.declared.note_membership(entry.log_id.index);
+                    self.0.declared.note_membership(entry.log_id.index);
                 }
                 codec::record(&entry)
             })
             .collect();
-        self.ahead.end();
+        self.0.ahead.end();
         let end = records.last().map(|record| record.id);
-        self.wal.append(
+        self.0.wal.append(
             records,
             Box::new(move |result| callback.io_completed(result)),
         );
         // A WAL that has failed takes nothing. The engine must stop here, because it would next
         // apply entries that are not there, and reading them would end early without an error.
-        if end.is_some() && self.reader.last() != end {
+        if end.is_some() && self.0.reader.last() != end {
             return Err(io::Error::other("the WAL takes no more entries"));
         }
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<EngineLogId>) -> Result<(), io::Error> {
-        self.ahead.end();
-        self.declared.note_truncation(last.map_or(0, |id| id.index));
+        self.0.ahead.end();
+        self.0
+            .declared
+            .note_truncation(last.map_or(0, |id| id.index));
         // The core awaits this (`raft_core.rs:2450` of alpha.37). The FIFO already makes the
         // truncation durable before anything that is appended after it, and a failure reaches
         // every later completion.
-        self.wal
+        self.0
+            .wal
             .truncate_after(last.map(|id| id.index), Box::new(drop));
         Ok(())
     }
 
     async fn purge(&mut self, id: EngineLogId) -> Result<(), io::Error> {
-        self.ahead.end();
-        self.wal.purge_through(codec::storage_id(&id));
+        self.0.ahead.end();
+        self.0.wal.purge_through(codec::storage_id(&id));
         Ok(())
     }
 }

@@ -41,15 +41,18 @@ pub(crate) const SNAPSHOT_BLOCK_BYTES: usize = 256 * 1024;
 /// How long a snapshot that met a full disk waits before the next try.
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 
-/// A snapshot in the engine's hands.
+/// A snapshot in the engine's hands. Small: the engine moves each of its commands several times, and
+/// every one has room for this.
 pub(crate) enum SnapshotData {
     /// One of ours, verified and durable.
-    Stored(SnapshotReader),
+    Stored(Box<SnapshotReader>),
     /// One that a leader sent, complete and not yet installed.
-    Received(SnapshotReceiver),
+    Received(Box<SnapshotReceiver>),
     /// That of a machine to which nothing was applied. It has no file.
     Nothing,
 }
+
+const _: () = assert!(size_of::<SnapshotData>() <= 16);
 
 /// The engine's handle on the replica.
 pub(crate) struct StateMachine {
@@ -160,7 +163,7 @@ fn stored_snapshot(reader: SnapshotReader) -> Result<Snapshot, io::Error> {
     let meta = engine_meta(reader.meta())?;
     Ok(Snapshot {
         meta,
-        snapshot: SnapshotData::Stored(reader),
+        snapshot: SnapshotData::Stored(Box::new(reader)),
     })
 }
 
