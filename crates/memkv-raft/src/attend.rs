@@ -16,12 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lock::Mutex;
-use openraft::async_runtime::watch::WatchReceiver;
-use openraft::raft::TransferLeaderRequest;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::engine::Raft;
+use crate::engine::handle::Engine;
 use crate::node::{Inner, Leader};
 use crate::peers::PeerError;
 use crate::wire::{self, Kind};
@@ -55,19 +53,19 @@ const FIRST_TRIES: usize = 10;
 const NOBODY: u64 = 0;
 
 /// Attends every leader until the node stops.
-pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
+pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
     let mut known = inner.leader.subscribe();
     tokio::select! {
         biased;
         heard = known.wait_for(Option::is_some) => if heard.is_err() { return },
-        () = first(&inner, &raft) => {}
+        () = first(&inner, &engine) => {}
     }
     loop {
         let leader = *known.borrow_and_update();
         let me = inner.peers.my_id();
         let attended = async {
             match leader.filter(|leader| leader.id != me) {
-                Some(leader) => attend(&inner, &raft, leader).await,
+                Some(leader) => attend(&inner, &engine, leader).await,
                 None => std::future::pending().await,
             }
         };
@@ -81,23 +79,20 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
 
 /// Asks for votes where no leader is heard after a start: all nodes were started, or a majority was
 /// missing. Where somebody leads, the others grant no pre-vote.
-async fn first(inner: &Inner, raft: &Raft) {
-    tokio::time::sleep(FIRST_PAUSE + STAGGER * rank(inner, raft, NOBODY)).await;
+async fn first(inner: &Inner, engine: &Engine) {
+    tokio::time::sleep(FIRST_PAUSE + STAGGER * rank(inner, engine, NOBODY)).await;
     for _ in 0..FIRST_TRIES {
-        if is_voter(inner, raft) {
+        if is_voter(inner, engine) {
             // Fails only if the engine has stopped.
-            let _ = raft.trigger().elect(true).await;
+            let _ = engine.elect().await;
         }
         tokio::time::sleep(AGAIN_PAUSE).await;
     }
 }
 
 /// Whether this node has a vote in the membership that its log tells.
-fn is_voter(inner: &Inner, raft: &Raft) -> bool {
-    let metrics = raft.server_metrics();
-    let metrics = metrics.borrow_watched();
-    let mut voters = metrics.membership_config.voter_ids();
-    voters.any(|id| id == inner.peers.my_id())
+fn is_voter(inner: &Inner, engine: &Engine) -> bool {
+    engine.voters().contains(&inner.peers.my_id())
 }
 
 /// What this node suspects of the leader that it follows.
@@ -165,7 +160,7 @@ pub(crate) fn owes_lease(inner: &Inner) -> bool {
 }
 
 /// Watches the leader's process, and asks for votes whenever it is dead.
-async fn attend(inner: &Inner, raft: &Raft, leader: Leader) {
+async fn attend(inner: &Inner, engine: &Engine, leader: Leader) {
     // By a connection that worked since the refusals were contradicted, or before any were.
     let mut trusts_refusals = true;
     loop {
@@ -183,7 +178,7 @@ async fn attend(inner: &Inner, raft: &Raft, leader: Leader) {
         tokio::select! {
             biased;
             () = heard_again(inner, leader) => {}
-            () = campaign(inner, raft, leader) => {}
+            () = campaign(inner, engine, leader) => {}
         }
         if inner.suspicion.is_contradicted(leader, inner.heard_at()) {
             trusts_refusals = false;
@@ -239,29 +234,23 @@ async fn heard_again(inner: &Inner, leader: Leader) {
 }
 
 /// Asks for votes until the caller drops this, or returns as another election is under way.
-async fn campaign(inner: &Inner, raft: &Raft, dead: Leader) {
-    // To nobody, a transfer of leadership is just the end of the lease of this vote's leader.
-    let vote = raft.server_metrics().borrow_watched().vote;
-    if (vote.leader_id.term, vote.leader_id.node_id) != (dead.term, dead.id) {
+async fn campaign(inner: &Inner, engine: &Engine, dead: Leader) {
+    if !engine.forget_leader(dead).await {
         return;
     }
-    let forget = TransferLeaderRequest::new(vote, NOBODY, None);
-    // Both fail only if the engine has stopped.
-    let _ = raft.handle_transfer_leader(forget).await;
-    tokio::time::sleep(NOTICE_PAUSE + STAGGER * rank(inner, raft, dead.id)).await;
+    tokio::time::sleep(NOTICE_PAUSE + STAGGER * rank(inner, engine, dead.id)).await;
     loop {
-        let _ = raft.trigger().elect(true).await;
+        // It fails only if the engine has stopped.
+        let _ = engine.elect().await;
         tokio::time::sleep(AGAIN_PAUSE).await;
     }
 }
 
 /// How many voters with smaller ids there are besides the one that is dead.
-fn rank(inner: &Inner, raft: &Raft, dead: u64) -> u32 {
-    let metrics = raft.server_metrics();
-    let metrics = metrics.borrow_watched();
+fn rank(inner: &Inner, engine: &Engine, dead: u64) -> u32 {
     let me = inner.peers.my_id();
-    let before = metrics.membership_config.voter_ids();
-    let before = before.filter(|id| *id < me && *id != dead).count();
+    let voters = engine.voters().into_iter();
+    let before = voters.filter(|id| *id < me && *id != dead).count();
     u32::try_from(before).unwrap_or(u32::MAX)
 }
 

@@ -11,17 +11,14 @@ use std::sync::Arc;
 use crate::lock::Mutex;
 use bytes::Bytes;
 use memkv_store::{BatchBuilder, DecodeError, SystemOp, SystemOutcome};
-use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::ClientWriteError;
-use openraft::impls::leader_id_adv::LeaderId;
-use openraft::raft::ClientWriteResult;
 use tokio::sync::{Notify, oneshot};
 
 use crate::Env;
 use crate::clock::LogClock;
-use crate::engine::{Batch, Raft, TypeConfig};
+use crate::engine::handle::{Engine, Proposed};
 use crate::env::blocking;
 use crate::levels::Levels;
+use crate::node::Leader;
 use crate::session::{EAGER_BYTES, GroupOutcome};
 use crate::space::{Shortage, SpaceWatch};
 
@@ -153,16 +150,14 @@ impl Batcher {
         self.queue.lock().work.len()
     }
 
-    pub(crate) fn shortage(&self, raft: &Raft) -> Shortage {
-        let metrics = raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let voters = metrics.membership_config.voter_ids();
-        self.space.of_majority(*raft.node_id(), voters)
+    pub(crate) fn shortage(&self, engine: &Engine) -> Shortage {
+        let voters = engine.voters().into_iter();
+        self.space.of_majority(engine.id(), voters)
     }
 
     /// Whether nothing at all is proposed.
-    pub(crate) fn refuses_for_space(&self, raft: &Raft) -> bool {
-        let exhausted = [self.shortage(raft), self.space.own()];
+    pub(crate) fn refuses_for_space(&self, engine: &Engine) -> bool {
+        let exhausted = [self.shortage(engine), self.space.own()];
         exhausted.contains(&Shortage::Exhausted) || !self.space.has_room()
     }
 
@@ -235,18 +230,18 @@ impl Batcher {
     }
 
     /// Proposes until the engine stops.
-    pub(crate) async fn run(self: Arc<Self>, raft: Raft) {
+    pub(crate) async fn run(self: Arc<Self>, engine: Engine) {
         loop {
             self.wakeup.notified().await;
             #[cfg(memkv_bugs)]
             memkv_storage::bugs::pass(memkv_storage::bugs::Place::Consensus);
-            while let Some((work, stamp)) = self.next_entry(&raft) {
+            while let Some((work, stamp)) = self.next_entry(&engine) {
                 // Of the term of the stamp: it may end while the clock is written down.
-                let leader = raft.server_metrics().borrow_watched().vote.leader_id;
+                let vote = engine.standing().vote();
                 self.clock.written().await;
                 if self
                     .clone()
-                    .propose_entry(&raft, work, stamp, leader)
+                    .propose_entry(&engine, work, stamp, vote)
                     .await
                     .is_err()
                 {
@@ -264,7 +259,7 @@ impl Batcher {
     }
 
     /// What goes into the next entry, if there is a free slot and this node leads.
-    fn next_entry(&self, raft: &Raft) -> Option<(Vec<Work>, u64)> {
+    fn next_entry(&self, engine: &Engine) -> Option<(Vec<Work>, u64)> {
         {
             let queue = self.queue.lock();
             let most = if queue.bytes < EAGER_BYTES {
@@ -276,11 +271,11 @@ impl Batcher {
                 return None;
             }
         }
-        if !raft.server_metrics().borrow_watched().state.is_leader() {
+        if !engine.is_leader() {
             self.refuse_all(GroupOutcome::NotAppended);
             return None;
         }
-        let shortage = self.shortage(raft);
+        let shortage = self.shortage(engine);
         if shortage == Shortage::Exhausted {
             self.refuse_all(GroupOutcome::DiskExhausted);
             return None;
@@ -324,10 +319,10 @@ impl Batcher {
 
     async fn propose_entry(
         self: Arc<Self>,
-        raft: &Raft,
+        engine: &Engine,
         work: Vec<Work>,
         stamp: u64,
-        leader: LeaderId<u64, u64>,
+        vote: Leader,
     ) -> Result<(), ()> {
         let large = work.iter().map(Work::len).sum::<usize>() > LARGE_BYTES;
         let (work, batch) = match large {
@@ -337,23 +332,17 @@ impl Batcher {
                 .map_err(drop)?,
         };
         let batcher = self.clone();
-        let responder = ProposalResponder::new(move |result| {
+        let settled = move |proposed| {
             batcher.queue.lock().in_flight -= 1;
             batcher.wakeup.notify_one();
-            settle(work, result);
-        });
-        // `with_leader`: a batch that was stamped in an older term must not be appended in this
-        // one.
-        raft.write(batch)
-            .with_leader(leader)
-            .responder(responder)
-            .await
-            .map_err(|_| ())
+            settle(work, proposed);
+        };
+        engine.propose(batch, vote, settled).await.map_err(drop)
     }
 }
 
 /// The batch of an entry.
-fn put_together(work: Vec<Work>, stamp: u64) -> (Vec<Work>, Batch) {
+fn put_together(work: Vec<Work>, stamp: u64) -> (Vec<Work>, Bytes) {
     let mut builder = BatchBuilder::new(stamp);
     for item in &work {
         match item {
@@ -369,27 +358,17 @@ fn put_together(work: Vec<Work>, stamp: u64) -> (Vec<Work>, Batch) {
         let unknown = Bytes::from_static(b"\xee");
         builder.raw_group(&memkv_store::encode_group(0, 1, 0, [&unknown].into_iter()));
     }
-    (work, Batch(builder.finish()))
+    (work, builder.finish())
 }
 
-/// Tells everyone in an entry what became of it. The variants are told apart here and nowhere
-/// merged: only "forward to leader" means that nothing was appended.
-fn settle(work: Vec<Work>, result: Option<ClientWriteResult<TypeConfig>>) {
-    let mut outcomes = Vec::new();
-    let outcome = match result {
-        Some(Ok(response)) => {
-            outcomes = response.data.system;
-            GroupOutcome::Applied
-        }
-        Some(Err(ClientWriteError::ForwardToLeader(_))) => GroupOutcome::NotAppended,
-        Some(Err(
-            ClientWriteError::LogEntryDiscarded(_)
-            | ClientWriteError::ChangeMembershipError(_)
-            | ClientWriteError::PreconditionFailed(_),
-        ))
-        | None => GroupOutcome::Unknown,
+/// Tells each command and operation in an entry what became of it.
+fn settle(work: Vec<Work>, proposed: Proposed) {
+    let (outcome, system) = match proposed {
+        Proposed::Applied(system) => (GroupOutcome::Applied, system),
+        Proposed::NotAppended => (GroupOutcome::NotAppended, Vec::new()),
+        Proposed::Unknown => (GroupOutcome::Unknown, Vec::new()),
     };
-    let mut outcomes = outcomes.into_iter();
+    let mut outcomes = system.into_iter();
     for item in work {
         match item {
             Work::Tick => {}
@@ -406,33 +385,6 @@ fn settle(work: Vec<Work>, result: Option<ClientWriteResult<TypeConfig>>) {
                 };
                 let _ = answer.send(result);
             }
-        }
-    }
-}
-
-/// Hands the engine's answer to a closure; `None` if the engine died without one.
-pub(crate) struct ProposalResponder<T: Send + 'static>(Option<Box<dyn FnOnce(Option<T>) + Send>>);
-
-impl<T: Send + 'static> ProposalResponder<T> {
-    fn new(answer: impl FnOnce(Option<T>) + Send + 'static) -> Self {
-        Self(Some(Box::new(answer)))
-    }
-}
-
-impl<T: Send + 'static> openraft::raft::responder::Responder<TypeConfig, T>
-    for ProposalResponder<T>
-{
-    fn on_complete(mut self, result: T) {
-        if let Some(answer) = self.0.take() {
-            answer(Some(result));
-        }
-    }
-}
-
-impl<T: Send + 'static> Drop for ProposalResponder<T> {
-    fn drop(&mut self) {
-        if let Some(answer) = self.0.take() {
-            answer(None);
         }
     }
 }

@@ -5,11 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::RaftMetrics;
-use openraft::async_runtime::watch::WatchReceiver;
-
+use crate::engine::handle::{Engine, Matched};
 use crate::engine::network::Transfer;
-use crate::engine::{Raft, TypeConfig};
 use crate::node::Inner;
 
 /// How often the log's size is looked at. A log grows by some megabytes meanwhile at worst.
@@ -36,23 +33,14 @@ fn segment_bytes(configured: u64, segments: usize, max_segments: usize) -> u64 {
 }
 
 /// Looks after the log until the node stops.
-pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
+pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
     // Size of the log behind the last snapshot when it was begun, to know what it covered.
     let mut requested_at: Option<u64> = None;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let (snapshot, purged, applied, everywhere) = {
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let index = |id: &Option<crate::engine::EngineLogId>| id.as_ref().map(|id| id.index);
-            (
-                index(&metrics.snapshot),
-                index(&metrics.purged),
-                index(&metrics.last_applied),
-                everywhere(&metrics),
-            )
-        };
-        if let Some(through) = everywhere {
+        let progress = engine.progress();
+        let (snapshot, purged, applied) = (progress.snapshot, progress.purged, progress.applied);
+        if let Some(through) = everywhere(applied, &engine.matched()) {
             inner.storage.wal.forget_through(through);
         }
         if let Some(snapshot) = snapshot
@@ -61,7 +49,7 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
             let keep_from = kept_for_transfers(&inner.transfers.active(), &inner);
             let upto = keep_from.map_or(snapshot, |from| snapshot.min(from));
             if purged.is_none_or(|purged| purged < upto)
-                && let Err(error) = raft.trigger().purge_log(upto).await
+                && let Err(error) = engine.purge_to(upto).await
             {
                 tracing::debug!(%error, "the engine takes no purge any more");
                 return;
@@ -87,7 +75,7 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
         );
         if due && requested_at.is_none() && applied > snapshot {
             requested_at = applied;
-            if let Err(error) = raft.trigger().snapshot().await {
+            if let Err(error) = engine.snapshot().await {
                 tracing::debug!(%error, "the engine takes no snapshot any more");
                 return;
             }
@@ -97,13 +85,9 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
 
 /// The last entry that is applied here and that each member has, as far as this node must know: only
 /// a leader sends entries.
-fn everywhere(metrics: &RaftMetrics<TypeConfig>) -> Option<u64> {
-    let applied = metrics.last_applied.as_ref()?.index;
-    let mut members = metrics
-        .replication
-        .iter()
-        .flat_map(|members| members.values());
-    members.try_fold(applied, |least, id| Some(least.min(id.as_ref()?.index)))
+fn everywhere(applied: Option<u64>, matched: &Matched) -> Option<u64> {
+    let mut members = matched.members.iter();
+    members.try_fold(applied?, |least, (_, matched)| Some(least.min((*matched)?)))
 }
 
 /// Whether the log is long enough for a snapshot.

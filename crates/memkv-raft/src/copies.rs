@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
 use crate::bytes_io::{DecodeError, Reader, len32};
@@ -102,13 +101,9 @@ async fn ask(inner: &Inner) -> Option<Vec<(u64, u64)>> {
 
 /// What this node knows as the leader of that term; nothing if it is not.
 fn matched(inner: &Inner, term: u64) -> Option<Vec<(u64, u64)>> {
-    let metrics = inner.raft.get()?.metrics();
-    let metrics = metrics.borrow_watched();
-    if !metrics.state.is_leader() || metrics.vote.leader_id.term != term {
-        return None;
-    }
-    let replication = metrics.replication.as_ref()?.iter();
-    let known = replication.filter_map(|(id, matched)| Some((*id, matched.as_ref()?.index)));
+    let matched = inner.engine.get()?.matched_in(term)?;
+    let members = matched.members.into_iter();
+    let known = members.filter_map(|(id, matched)| Some((id, matched?)));
     Some(known.collect())
 }
 

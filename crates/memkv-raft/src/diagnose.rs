@@ -53,8 +53,8 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 
 /// Whether this node has a vote or a log.
 async fn is_initialized(inner: &Inner) -> bool {
-    match inner.raft.get() {
-        Some(raft) => raft.is_initialized().await.unwrap_or(true),
+    match inner.engine.get() {
+        Some(engine) => engine.is_initialized().await,
         None => false,
     }
 }

@@ -3,25 +3,24 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
-use crate::engine::{Raft, TypeConfig};
+use crate::engine::handle::Engine;
 use crate::node::{Inner, Leader};
 use crate::{FatalError, Phase};
 
 /// Passes on what the engine says of itself: who leads, and whether it still runs.
-pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
+pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
     // Not all metrics, which are new in each of the engine's turns.
-    let mut metrics = raft.server_metrics();
+    let mut changes = engine.changes();
     let mut applied = inner.replica.subscribe();
     let mut last_leader = None;
     loop {
         let (mut leader, leads) = {
-            let now = metrics.borrow_watched();
-            let term = now.vote.leader_id.term;
-            let leader = now.current_leader.map(|id| Leader { term, id });
-            (leader, now.state.is_leader())
+            let now = changes.now();
+            let term = now.term;
+            let leader = now.leader.map(|id| Leader { term, id });
+            (leader, now.leads())
         };
         {
             let mut since = inner.led_since.lock();
@@ -60,21 +59,20 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
                 None => inner.heard.notified().await,
             }
         };
-        let changed = tokio::select! {
+        let runs = tokio::select! {
             biased;
-            changed = metrics.changed() => changed,
-            () = heard_or_lost => Ok(()),
+            runs = changes.changed() => runs,
+            () = heard_or_lost => true,
             // The first leader is there before the first entry. The sender lives as long as `inner`.
-            _ = applied.changed(), if !is_formed => Ok(()),
+            _ = applied.changed(), if !is_formed => true,
         };
-        if changed.is_err() {
+        if !runs {
             // The engine has ended, and said why before.
-            let running = raft.metrics().borrow_watched().running_state.clone();
-            if let Err(error) = running {
+            if let Some(why) = engine.fatal() {
                 match inner.replica.halted().cloned() {
                     // Who found that out marks the directory first.
                     Some(FatalError::Diverged(_)) => {}
-                    halted => inner.fail(halted.unwrap_or_else(|| fatal(&error))),
+                    halted => inner.fail(halted.unwrap_or(why)),
                 }
             }
             return;
@@ -96,12 +94,5 @@ fn announce(inner: &Inner, leader: Option<Leader>) {
             tracing::info!(%node, term, leader = %inner.peers.name_of(id), left_out, "follows");
         }
         None => tracing::info!(%node, left_out, "has no leader"),
-    }
-}
-
-fn fatal(error: &openraft::errors::Fatal<TypeConfig>) -> FatalError {
-    match error {
-        openraft::errors::Fatal::StorageError(error) => FatalError::Disk(error.to_string()),
-        other => FatalError::Engine(other.to_string()),
     }
 }

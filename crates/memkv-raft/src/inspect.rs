@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use memkv_storage::{LogId, LogReader};
-use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::Node;
-use crate::engine::{EngineLogId, codec};
+use crate::engine::EngineLogId;
 use crate::life::State;
 use crate::wire::Envelope;
 
@@ -85,46 +84,33 @@ impl Node {
     #[doc(hidden)]
     pub fn inspect(&self) -> Option<Inspection> {
         let inner = &self.inner;
-        let raft = inner.raft.get()?;
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let leads = metrics.state.is_leader();
-        let leader_id = metrics.vote.leader_id;
+        let engine = inner.engine.get()?;
+        let standing = engine.standing();
+        let vote = standing.vote();
+        let members = engine.members();
         let published = inner.replica.published();
         let settled_at = published.membership.log_id().as_ref();
-        let membership_at = metrics.membership_config.log_id().as_ref();
         let index = |id: Option<&EngineLogId>| id.map_or(0, |id| id.index);
         Some(Inspection {
             node_id: inner.peers.my_id(),
-            engine_id: *raft.node_id(),
-            term: leader_id.term,
-            voted_for: leader_id.node_id,
-            leads: leads.then_some((leader_id.term, leader_id.node_id)),
-            committed: metrics.local_committed.as_ref().map(codec::storage_id),
+            engine_id: engine.id(),
+            term: vote.term,
+            voted_for: vote.id,
+            leads: standing.leads().then_some((vote.term, vote.id)),
+            committed: engine.progress().committed,
             applied: inner.replica.applied_index(),
-            voters: metrics
-                .membership_config
-                .membership()
-                .get_joint_config()
-                .clone(),
-            learners: metrics
-                .membership_config
-                .membership()
-                .learner_ids()
-                .collect(),
-            membership_at: (index(membership_at), index(settled_at)),
+            voters: members.configs,
+            learners: members.learners,
+            membership_at: (members.at, index(settled_at)),
             told: inner.declared.commit(),
             visible: index(published.last_applied.as_ref()),
             answered_by_snapshot: inner.session.answered_by_snapshot(),
             durable: self.durable(),
             log: inner.storage.log.clone(),
             clock: inner.clock.inspect(),
-            refuses_for_space: inner.batcher.refuses_for_space(raft),
+            refuses_for_space: inner.batcher.refuses_for_space(engine),
             entries_refused: inner.space.refused(),
-            quorum_silent_for: metrics
-                .last_quorum_acked
-                .as_ref()
-                .map(|at| openraft::Instant::elapsed(&**at)),
+            quorum_silent_for: engine.quorum_acked_ago(),
             divergence_checks: inner.divergence.rounds(),
             divergence_alarm: !inner.divergence.alarm().is_empty(),
         })

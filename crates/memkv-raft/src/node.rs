@@ -14,7 +14,6 @@ use futures_util::future::BoxFuture;
 use memkv_storage::disk::Disk;
 use memkv_storage::{LogReader, SnapshotStore, WalHandle};
 use memkv_store::{Command, Reply, Store};
-use openraft::async_runtime::watch::WatchReceiver;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -25,12 +24,13 @@ use crate::batch::Batcher;
 use crate::clock::LogClock;
 use crate::declared::Declared;
 use crate::divergence::Divergence;
-use crate::engine::Raft;
+use crate::engine::handle::Engine;
+use crate::engine::inbound::Incoming;
 use crate::engine::log_store::LogStore;
 use crate::engine::network::Transfers;
 use crate::env::blocking;
 use crate::formation::Prepare;
-use crate::handle::{self, Incoming};
+use crate::handle;
 use crate::identity::random_uuid;
 use crate::levels::Levels;
 use crate::life::{Life, State};
@@ -82,7 +82,7 @@ pub(crate) struct Inner {
     /// Reads that another leader confirms for this node.
     pub(crate) sent_reads: Rounds,
     /// The engine, once the node has an identity.
-    pub(crate) raft: OnceLock<Raft>,
+    pub(crate) engine: OnceLock<Engine>,
     pub(crate) leader: watch::Sender<Option<Leader>>,
     /// When this node last accepted something from the leader that it follows.
     heard_at: Mutex<Option<Instant>>,
@@ -134,9 +134,7 @@ impl Inner {
 
     /// Whether this node leads, as far as it knows.
     pub(crate) fn leads(&self) -> bool {
-        self.raft
-            .get()
-            .is_some_and(|raft| raft.server_metrics().borrow_watched().state.is_leader())
+        self.engine.get().is_some_and(Engine::is_leader)
     }
 
     /// Whether the cluster's first entry is applied here.
@@ -147,19 +145,13 @@ impl Inner {
     /// How long a node has not answered this leader; zero for itself and while this node does not
     /// lead.
     pub(crate) fn silent_for(&self, id: u64) -> Duration {
-        let (Some(raft), Some(since)) = (self.raft.get(), *self.led_since.lock()) else {
+        let (Some(engine), Some(since)) = (self.engine.get(), *self.led_since.lock()) else {
             return Duration::ZERO;
         };
         if id == self.peers.my_id() {
             return Duration::ZERO;
         }
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let acked = metrics
-            .heartbeat
-            .as_ref()
-            .and_then(|all| all.get(&id)?.as_ref());
-        let silent = acked.map(|at| openraft::Instant::elapsed(&**at));
+        let silent = engine.acked_ago(id);
         silent.map_or(since.elapsed(), |silent| silent.min(since.elapsed()))
     }
 
@@ -312,7 +304,7 @@ impl Node {
             old_through,
             led_reads: Rounds::default(),
             sent_reads: Rounds::default(),
-            raft: OnceLock::new(),
+            engine: OnceLock::new(),
             leader: watch::Sender::new(None),
             heard_at: Mutex::default(),
             suspicion: attend::Suspicion::default(),
@@ -500,12 +492,8 @@ impl Node {
         for task in std::mem::take(&mut *self.inner.tasks.lock()) {
             task.abort();
         }
-        let engine = self.inner.raft.get().cloned().map(|raft| {
-            tokio::spawn(async move {
-                // It fails only if the engine has stopped already.
-                let _ = raft.shutdown().await;
-            })
-        });
+        let engine = self.inner.engine.get().cloned();
+        let engine = engine.map(|engine| tokio::spawn(async move { engine.shutdown().await }));
         self.inner.storage.wal.shutdown();
         engine
     }

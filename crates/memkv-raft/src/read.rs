@@ -8,7 +8,6 @@ use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ReadPolicy;
 use tokio::time::Instant;
 
 use crate::confirm::{Confirmer, LONGEST};
@@ -102,12 +101,11 @@ pub(crate) async fn run_led(inner: Arc<Inner>) {
 }
 
 async fn ask_engine(inner: &Inner, confirmer: &Confirmer) -> Result<u64, RoundFailed> {
-    let raft = inner.raft.get();
-    let raft = raft.ok_or_else(|| RoundFailed("no cluster yet".to_owned()))?;
+    let engine = inner.engine.get();
+    let engine = engine.ok_or_else(|| RoundFailed("no cluster yet".to_owned()))?;
     let before = inner.declared.vote();
-    let linearizer = raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-    let linearizer = linearizer.map_err(|error| RoundFailed(error.to_string()))?;
-    let index = linearizer.read_log_id().index();
+    let index = engine.read_index().await;
+    let index = index.map_err(|error| RoundFailed(error.to_string()))?;
     confirmer.note(before, inner.declared.vote(), index);
     Ok(index)
 }

@@ -8,14 +8,9 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::announce::Announcer;
-use crate::engine::Raft;
+use crate::engine;
 use crate::engine::log_store::LogStore;
-use crate::engine::network::Network;
-use crate::engine::settings::settings;
-use crate::engine::state_machine::StateMachine;
 use crate::formation::{self, Prepare};
-use crate::identity::Identity;
 use crate::life::State;
 use crate::node::Inner;
 use crate::{
@@ -46,8 +41,8 @@ pub(crate) async fn live(
         return inner.fail(FatalError::Disk(error));
     }
     space::look(&inner).await;
-    let raft = match start_engine(&inner, &identity, log_store).await {
-        Ok(raft) => raft,
+    let engine = match engine::start::start(&inner, identity.node_id, log_store).await {
+        Ok(engine) => engine,
         Err(error) => return inner.fail(FatalError::Engine(error.to_string())),
     };
     if let Some(told) = told {
@@ -56,15 +51,15 @@ pub(crate) async fn live(
     }
     let proposals = formation::serve_prepares(inner.clone(), identity.clone(), prepares);
     inner.spawn(proposals);
-    inner.spawn(follow::run(inner.clone(), raft.clone()));
-    inner.spawn(attend::run(inner.clone(), raft.clone()));
-    inner.spawn(inner.batcher.clone().run(raft.clone()));
+    inner.spawn(follow::run(inner.clone(), engine.clone()));
+    inner.spawn(attend::run(inner.clone(), engine.clone()));
+    inner.spawn(inner.batcher.clone().run(engine.clone()));
     inner.spawn(forward::run(inner.clone()));
     inner.spawn_on(&inner.env.reads, read::run_led(inner.clone()));
     inner.spawn_on(&inner.env.reads, read::run_sent(inner.clone()));
-    inner.spawn(supervise::run(inner.clone(), raft.clone()));
-    inner.spawn(compaction::run(inner.clone(), raft.clone()));
-    inner.spawn(space::run(inner.clone(), raft.clone()));
+    inner.spawn(supervise::run(inner.clone(), engine.clone()));
+    inner.spawn(compaction::run(inner.clone(), engine.clone()));
+    inner.spawn(space::run(inner.clone(), engine.clone()));
     inner.spawn(divergence::run(inner.clone()));
     inner.spawn(diagnose::run(inner.clone()));
     inner.spawn(expiry::run(inner.clone()));
@@ -79,50 +74,8 @@ pub(crate) async fn live(
     if begins && identity.proposed() {
         formation::tell_all(&inner, &identity).await;
         // The others stand for election if nothing comes of it, after the usual time.
-        if let Err(error) = raft.trigger().elect(true).await {
+        if let Err(error) = engine.elect().await {
             tracing::debug!(%error, "the engine has stopped");
         }
     }
-}
-
-async fn start_engine(
-    inner: &Arc<Inner>,
-    identity: &Identity,
-    log_store: LogStore,
-) -> Result<Raft, StartError> {
-    let network = Network {
-        peers: inner.peers.clone(),
-        env: inner.env.clone(),
-        transfers: inner.transfers.clone(),
-        clock: inner.clock.clone(),
-        space: inner.space.clone(),
-        askers: inner.askers.clone(),
-        declared: inner.declared.clone(),
-        memory: inner.memory.clone(),
-        wal: inner.storage.wal.clone(),
-    };
-    let machine = StateMachine::new(
-        inner.replica.clone(),
-        inner.storage.snapshots.clone(),
-        inner.clock.clone(),
-        inner.env.clone(),
-        inner.counters.clone(),
-        Announcer {
-            publisher: inner.publisher.clone(),
-            configured: inner.config.announce,
-            old_through: inner.old_through,
-        },
-        inner.config.highest_level,
-    );
-    let settings = Arc::new(settings(&inner.config)?);
-    let ahead = log_store.read_ahead();
-    let raft = Raft::new(identity.node_id, settings, network, log_store, machine)
-        .await
-        .map_err(|error| StartError::Engine(error.to_string()))?;
-    ahead.end();
-    let first = inner.raft.set(raft.clone()).is_ok();
-    let words = "a process has one engine";
-    first
-        .then_some(raft)
-        .ok_or_else(|| StartError::Engine(words.to_owned()))
 }

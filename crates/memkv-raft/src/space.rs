@@ -15,9 +15,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::lock::Mutex;
-use openraft::async_runtime::watch::WatchReceiver;
 
-use crate::engine::Raft;
+use crate::engine::handle::Engine;
 use crate::env::blocking;
 use crate::node::Inner;
 use crate::stop;
@@ -233,7 +232,7 @@ fn tell(inner: &Inner, space: &memkv_storage::Space) {
 }
 
 /// Watches this node's disks until it stops.
-pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
+pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
     let mut hand_over_not_before = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(INTERVAL).await;
@@ -246,17 +245,11 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
         let may_hand_over = now >= hand_over_not_before || shortage == Shortage::Exhausted;
         if shortage != Shortage::None && inner.leads() && may_hand_over {
             hand_over_not_before = now + HAND_OVER_PAUSE;
-            let voters: Vec<u64> = {
-                let metrics = raft.metrics();
-                let metrics = metrics.borrow_watched();
-                metrics.membership_config.voter_ids().collect()
-            };
-            let of_majority = inner
-                .space
-                .of_majority(inner.peers.my_id(), voters.into_iter());
+            let voters = engine.voters().into_iter();
+            let of_majority = inner.space.of_majority(inner.peers.my_id(), voters);
             if of_majority == Shortage::None {
                 let roomy = |id: &u64| inner.space.of_peer(*id) == Shortage::None;
-                stop::hand_over(&inner, &raft, roomy).await;
+                stop::hand_over(&inner, &engine, roomy).await;
             }
         }
     }

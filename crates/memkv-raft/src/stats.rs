@@ -4,7 +4,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memkv_storage::{Counted, Histogram};
-use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::node::Inner;
 
@@ -106,24 +105,16 @@ impl Inner {
     }
 
     fn peer_lag(&self) -> Vec<(String, u64)> {
-        let Some(raft) = self.raft.get() else {
+        let Some(engine) = self.engine.get() else {
             return Vec::new();
         };
-        let metrics = raft.metrics();
-        let lags: Vec<(u64, u64)> = {
-            let metrics = metrics.borrow_watched();
-            let last = metrics.last_log_index.unwrap_or(0);
-            let peers = metrics.replication.iter().flatten();
-            let lag = peers.map(|(id, matched)| {
-                let has = matched.as_ref().map_or(0, |matched| matched.index);
-                (*id, last.saturating_sub(has))
-            });
-            lag.collect()
-        };
+        let matched = engine.matched();
+        let last = matched.last.unwrap_or(0);
         let me = self.peers.my_id();
-        lags.into_iter()
-            .filter(|(id, _)| *id != me)
-            .map(|(id, lag)| (self.peers.name_of(id), lag))
+        let peers = matched.members.into_iter().filter(|(id, _)| *id != me);
+        let lag = |has: Option<u64>| last.saturating_sub(has.unwrap_or(0));
+        peers
+            .map(|(id, has)| (self.peers.name_of(id), lag(has)))
             .collect()
     }
 }

@@ -92,9 +92,6 @@ pub struct NodeStatus {
 impl crate::node::Inner {
     /// See [`crate::Node::status`].
     pub(crate) fn status(&self) -> NodeStatus {
-        use openraft::ServerState;
-        use openraft::async_runtime::watch::WatchReceiver;
-
         let (phase, mut message) = self.phase();
         if message.is_empty() {
             message = self.divergence.alarm();
@@ -107,20 +104,12 @@ impl crate::node::Inner {
         if says_why && self.leader_id().is_none() {
             message = format!("no leader: {}", self.no_leader());
         }
-        let (role, term, commit, voters) = match self.raft.get() {
+        let (role, term, commit, voters) = match self.engine.get() {
             None => (Role::Learner, 0, 0, Vec::new()),
-            Some(raft) => {
-                let metrics = raft.metrics();
-                let metrics = metrics.borrow_watched();
-                let role = match metrics.state {
-                    ServerState::Leader => Role::Leader,
-                    ServerState::Follower => Role::Follower,
-                    ServerState::Candidate => Role::Candidate,
-                    ServerState::Learner | ServerState::Shutdown => Role::Learner,
-                };
-                let commit = metrics.local_committed.as_ref().map_or(0, |id| id.index);
-                let voters = metrics.membership_config.voter_ids().collect();
-                (role, metrics.vote.leader_id.term, commit, voters)
+            Some(engine) => {
+                let standing = engine.standing();
+                let commit = engine.progress().committed.map_or(0, |id| id.index);
+                (standing.role, standing.term, commit, engine.voters())
             }
         };
         let leader_id = self.leader_id();

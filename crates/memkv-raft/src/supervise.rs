@@ -9,10 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memkv_store::{Member, SystemOp};
-use openraft::ChangeMembers;
-use openraft::async_runtime::watch::WatchReceiver;
 
-use crate::engine::{Membership, Raft};
+use crate::engine::handle::{Engine, Members};
 use crate::node::Inner;
 use crate::seats::{self, Arrivals, Known, Step};
 
@@ -26,7 +24,7 @@ const FORM_INTERVAL: Duration = Duration::from_millis(10);
 const CAUGHT_UP_ENTRIES: u64 = 64;
 
 /// Looks after the cluster whenever this node leads.
-pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
+pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
     let mut leader_changed = inner.leader.subscribe();
     let mut arrivals = Arrivals::default();
     loop {
@@ -45,14 +43,14 @@ pub(crate) async fn run(inner: Arc<Inner>, raft: Raft) {
             () = tokio::time::sleep(interval) => {}
         }
         if inner.leads() {
-            look(&inner, &raft, &mut arrivals).await;
+            look(&inner, &engine, &mut arrivals).await;
         } else {
             arrivals.forget();
         }
     }
 }
 
-async fn look(inner: &Arc<Inner>, raft: &Raft, arrivals: &mut Arrivals) {
+async fn look(inner: &Arc<Inner>, engine: &Engine, arrivals: &mut Arrivals) {
     let (formed, members) = {
         let book = inner.replica.book();
         (
@@ -64,42 +62,35 @@ async fn look(inner: &Arc<Inner>, raft: &Raft, arrivals: &mut Arrivals) {
         form(inner).await;
         return;
     }
-    let mut membership = membership(raft);
-    if membership.get_joint_config().len() > 1 {
-        finish_joint(raft, &membership).await;
+    let mut membership = engine.members();
+    if membership.configs.len() > 1 {
+        finish_joint(engine, membership).await;
         return;
     }
     arrivals.note(&members);
     let abandoned = abandoned(&members, &membership);
     if !abandoned.is_empty() {
-        remove_abandoned(inner, raft, abandoned).await;
-        membership = self::membership(raft);
+        remove_abandoned(inner, engine, abandoned).await;
+        membership = engine.members();
     }
     let view = View {
         inner,
-        raft,
+        engine,
         arrivals,
-        voters: membership.voter_ids().collect(),
+        voters: membership.voters(),
         membership: &membership,
     };
     if let Some(step) = seats::next(&members, &view) {
-        take(inner, raft, &members, step).await;
+        take(inner, engine, &members, step).await;
     }
-}
-
-/// The engine's newest membership.
-fn membership(raft: &Raft) -> Membership {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    metrics.membership_config.membership().clone()
 }
 
 /// What this leader knows of its cluster at this moment.
 struct View<'a> {
     inner: &'a Inner,
-    raft: &'a Raft,
+    engine: &'a Engine,
     arrivals: &'a Arrivals,
-    membership: &'a Membership,
+    membership: &'a Members,
     voters: BTreeSet<u64>,
 }
 
@@ -109,20 +100,16 @@ impl Known for View<'_> {
     }
 
     fn is_sent_the_log(&self, id: u64) -> bool {
-        self.membership.get_node(&id).is_some()
+        self.membership.holds(id)
     }
 
     fn has_caught_up(&self, id: u64) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let Some(last) = metrics.last_log_index else {
+        let matched = self.engine.matched();
+        let Some(last) = matched.last else {
             return false;
         };
-        let matched = metrics
-            .replication
-            .as_ref()
-            .and_then(|all| all.get(&id)?.as_ref());
-        matched.is_some_and(|matched| matched.index + CAUGHT_UP_ENTRIES >= last)
+        let matched = matched.of_member(id);
+        matched.is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= last)
     }
 
     fn silent_for(&self, id: u64) -> Duration {
@@ -172,28 +159,26 @@ async fn form(inner: &Inner) {
 
 /// A leader died between the two steps of a change: the new one takes the second
 /// (`management.rs:149-195` of alpha.37 leaves it to the caller).
-async fn finish_joint(raft: &Raft, membership: &Membership) {
-    let Some(target) = membership.get_joint_config().last().cloned() else {
+async fn finish_joint(engine: &Engine, mut membership: Members) {
+    let Some(target) = membership.configs.pop() else {
         return;
     };
-    match raft.change_membership(target, false).await {
-        Ok(_) => tracing::info!("finished a membership change that an earlier leader had begun"),
+    match engine.change_voters(target).await {
+        Ok(()) => tracing::info!("finished a membership change that an earlier leader had begun"),
         Err(error) => tracing::debug!(%error, "an unfinished membership change has to wait"),
     }
 }
 
 /// What the book no longer knows: learners whose admission was replaced or given up.
-fn abandoned(members: &[Member], membership: &Membership) -> BTreeSet<u64> {
+fn abandoned(members: &[Member], membership: &Members) -> BTreeSet<u64> {
     let known: BTreeSet<u64> = members.iter().map(|member| member.id).collect();
-    let learners = membership.learner_ids();
-    learners.filter(|id| !known.contains(id)).collect()
+    membership.learners.difference(&known).copied().collect()
 }
 
 /// Takes them out of the engine.
-async fn remove_abandoned(inner: &Inner, raft: &Raft, abandoned: BTreeSet<u64>) {
-    let removal = ChangeMembers::RemoveNodes(abandoned.clone());
-    match raft.change_membership(removal, false).await {
-        Ok(_) => {
+async fn remove_abandoned(inner: &Inner, engine: &Engine, abandoned: BTreeSet<u64>) {
+    match engine.remove_learners(abandoned.clone()).await {
+        Ok(()) => {
             let leader = &inner.peers.me.name;
             tracing::info!(?abandoned, %leader, "removed abandoned learners");
         }
@@ -202,7 +187,7 @@ async fn remove_abandoned(inner: &Inner, raft: &Raft, abandoned: BTreeSet<u64>) 
 }
 
 /// Takes the next step of a replacement.
-async fn take(inner: &Inner, raft: &Raft, members: &[Member], step: Step) {
+async fn take(inner: &Inner, engine: &Engine, members: &[Member], step: Step) {
     let name = |id: u64| {
         let member = members.iter().find(|member| member.id == id);
         member.map_or_else(String::new, |member| member.name.clone())
@@ -215,13 +200,12 @@ async fn take(inner: &Inner, raft: &Raft, members: &[Member], step: Step) {
             }
         }
         Step::AddLearner { new } => {
-            let learner = openraft::impls::EmptyNode {};
-            if let Err(error) = raft.add_learner(new, learner, false).await {
+            if let Err(error) = engine.add_learner(new).await {
                 tracing::debug!(%error, "adding a learner has to wait");
             }
         }
-        Step::Promote { new, voters } => match raft.change_membership(voters, false).await {
-            Ok(_) => tracing::info!(name = %name(new), id = new, "the newcomer votes now"),
+        Step::Promote { new, voters } => match engine.change_voters(voters).await {
+            Ok(()) => tracing::info!(name = %name(new), id = new, "the newcomer votes now"),
             Err(error) => tracing::debug!(%error, "the replacement has to wait"),
         },
         Step::GiveUp { old, new } => {

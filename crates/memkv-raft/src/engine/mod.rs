@@ -12,12 +12,16 @@ mod cold_reads;
 mod declares;
 #[cfg(test)]
 mod giving_way;
+pub(crate) mod handle;
+pub(crate) mod inbound;
 mod load;
 pub(crate) mod log_store;
 pub(crate) mod network;
 mod read_ahead;
+mod responder;
 pub(crate) mod runtime;
 pub(crate) mod settings;
+pub(crate) mod start;
 pub(crate) mod state_machine;
 mod streaming;
 #[cfg(test)]
@@ -76,7 +80,7 @@ impl RaftTypeConfig for TypeConfig {
     type Entry = openraft::Entry<leader_id_adv::LeaderId<u64, u64>, Self::Payload>;
     type AsyncRuntime = runtime::Runtime;
     type Responder<T>
-        = crate::batch::ProposalResponder<T>
+        = responder::ProposalResponder<T>
     where
         T: OptionalSend + 'static;
     type Batch<T>
@@ -86,7 +90,7 @@ impl RaftTypeConfig for TypeConfig {
     type ErrorSource = openraft::impls::BoxedErrorSource;
 }
 
-pub(crate) type Raft = openraft::Raft<TypeConfig, state_machine::StateMachine>;
+type Raft = openraft::Raft<TypeConfig, state_machine::StateMachine>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
 pub(crate) type EngineLogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
