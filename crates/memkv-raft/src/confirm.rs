@@ -39,7 +39,7 @@ pub(crate) const LONGEST: Duration = HEDGE.saturating_add(GIVE_UP);
 
 /// A leadership of this node that the engine has confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Reign {
+struct ConfirmedTerm {
     leader: Leader,
     /// The read index that the engine gave: its first entry, or a later one, and whatever was
     /// committed before.
@@ -50,7 +50,7 @@ struct Reign {
 
 /// What is known of this node's leadership.
 #[derive(Default)]
-pub(crate) struct Confirmer(Mutex<Option<Reign>>);
+pub(crate) struct Confirmer(Mutex<Option<ConfirmedTerm>>);
 
 /// What this node knows by itself when a round begins.
 struct View {
@@ -70,7 +70,7 @@ struct View {
 
 /// Whom to ask, and what to answer if they agree.
 #[derive(Debug, PartialEq, Eq)]
-struct Question {
+struct QuorumCheck {
     leader: Leader,
     index: u64,
     others: Vec<u64>,
@@ -83,25 +83,30 @@ type Answer = Result<bool, PeerError>;
 impl Confirmer {
     /// The read index, confirmed by the peers; `None` if the engine must be asked.
     pub(crate) async fn ask_peers(&self, inner: &Inner) -> Option<u64> {
-        let reign = self.0.lock().clone()?;
-        let question = question(&reign, view(inner)?)?;
-        let ask = |id| ask(inner, id, question.leader);
-        let agreed = agree(&question, ask).await;
-        let reign = agreed.map(|agreed| Reign { agreed, ..reign });
-        let is_confirmed = reign.is_some();
-        *self.0.lock() = reign;
-        is_confirmed.then_some(question.index)
+        let confirmed = self.0.lock().clone()?;
+        let check = quorum_check(&confirmed, view(inner)?)?;
+        let ask = |id| ask(inner, id, check.leader);
+        let agreed = collect_votes(&check, ask).await;
+        let confirmed = agreed.map(|agreed| ConfirmedTerm {
+            agreed,
+            ..confirmed
+        });
+        let is_confirmed = confirmed.is_some();
+        *self.0.lock() = confirmed;
+        is_confirmed.then_some(check.index)
     }
 
     /// Notes what the engine has confirmed: `before` and `after` are this node's vote at both ends.
     /// If they are the same, it was for that leadership: it can neither be an older one, whose vote
     /// would have been another, nor a newer one, which begins with a new vote.
     pub(crate) fn note(&self, before: Option<Leader>, after: Option<Leader>, index: u64) {
-        *self.0.lock() = before.filter(|_| before == after).map(|leader| Reign {
-            leader,
-            from: index,
-            agreed: Vec::new(),
-        });
+        *self.0.lock() = before
+            .filter(|_| before == after)
+            .map(|leader| ConfirmedTerm {
+                leader,
+                from: index,
+                agreed: Vec::new(),
+            });
     }
 }
 
@@ -128,34 +133,34 @@ fn view(inner: &Inner) -> Option<View> {
 
 /// What to ask under this leadership; nothing if this node has voted for another one, or if who has
 /// a vote is not settled.
-fn question(reign: &Reign, view: View) -> Option<Question> {
+fn quorum_check(confirmed: &ConfirmedTerm, view: View) -> Option<QuorumCheck> {
     let [voters] = &view.voters[..] else {
         return None;
     };
     // Changes of membership before `from` are applied with it; those after it are declared.
-    let settled = view.applied >= reign.from && view.membership <= view.settled_at;
+    let settled = view.applied >= confirmed.from && view.membership <= view.settled_at;
     #[cfg(memkv_bugs)]
     let settled = settled || crate::bugs::active(crate::bugs::Bug::ConfirmUnsettled);
-    if !settled || view.vote != Some(reign.leader) {
+    if !settled || view.vote != Some(confirmed.leader) {
         return None;
     }
-    let own = reign.leader.id;
+    let own = confirmed.leader.id;
     let mut others: Vec<u64> = voters.iter().copied().filter(|id| *id != own).collect();
     #[cfg(memkv_bugs)]
     if crate::bugs::active(crate::bugs::Bug::ConfirmWithoutVote) {
         others.extend(&view.learners);
     }
-    others.sort_by_key(|id| !reign.agreed.contains(id));
+    others.sort_by_key(|id| !confirmed.agreed.contains(id));
     let majority = voters.len() / 2 + 1;
-    let index = reign.from.max(view.applied).max(view.commit);
+    let index = confirmed.from.max(view.applied).max(view.commit);
     #[cfg(memkv_bugs)]
     let index = if crate::bugs::active(crate::bugs::Bug::ForgetCommit) {
-        reign.from
+        confirmed.from
     } else {
         index
     };
-    Some(Question {
-        leader: reign.leader,
+    Some(QuorumCheck {
+        leader: confirmed.leader,
         index,
         needed: majority - usize::from(voters.contains(&own)),
         others,
@@ -164,17 +169,17 @@ fn question(reign: &Reign, view: View) -> Option<Question> {
 
 /// Asks as many as are needed, and the others if one of those is slow or away; gives those who agree.
 /// Nothing if one has voted for another leader, or too few answer.
-async fn agree<F>(question: &Question, ask: impl Fn(u64) -> F) -> Option<Vec<u64>>
+async fn collect_votes<F>(check: &QuorumCheck, ask: impl Fn(u64) -> F) -> Option<Vec<u64>>
 where
     F: Future<Output = (u64, Answer)>,
 {
-    let (first, rest) = question.others.split_at_checked(question.needed)?;
+    let (first, rest) = check.others.split_at_checked(check.needed)?;
     let mut rest = rest.iter().copied();
     let mut answers: FuturesUnordered<F> = first.iter().copied().map(&ask).collect();
-    let mut agreed = Vec::with_capacity(question.needed);
+    let mut agreed = Vec::with_capacity(check.needed);
     let hedge = tokio::time::sleep(HEDGE);
     tokio::pin!(hedge);
-    while agreed.len() < question.needed {
+    while agreed.len() < check.needed {
         tokio::select! {
             biased;
             Some((id, answer)) = answers.next() => match answer {
@@ -183,7 +188,7 @@ where
                 Err(error) => {
                     tracing::trace!(id, %error, "a peer does not confirm a read");
                     answers.extend(rest.next().map(&ask));
-                    if agreed.len() + answers.len() < question.needed {
+                    if agreed.len() + answers.len() < check.needed {
                         return None;
                     }
                 }
@@ -236,8 +241,8 @@ mod tests {
 
     const ME: Leader = Leader { term: 7, id: 1 };
 
-    fn reign() -> Reign {
-        Reign {
+    fn confirmed() -> ConfirmedTerm {
+        ConfirmedTerm {
             leader: ME,
             from: 100,
             agreed: Vec::new(),
@@ -260,8 +265,8 @@ mod tests {
     #[test]
     fn a_majority_is_counted_with_this_node_if_it_has_a_vote() {
         let asks = |voters: &[u64]| {
-            let question = question(&reign(), view(voters)).unwrap();
-            (question.needed, question.others)
+            let check = quorum_check(&confirmed(), view(voters)).unwrap();
+            (check.needed, check.others)
         };
         assert_eq!(asks(&[1]), (0, vec![]));
         assert_eq!(asks(&[1, 2]), (1, vec![2]));
@@ -269,24 +274,27 @@ mod tests {
         assert_eq!(asks(&[1, 2, 3, 4]), (2, vec![2, 3, 4]));
         assert_eq!(asks(&[1, 2, 3, 4, 5]), (2, vec![2, 3, 4, 5]));
         assert_eq!(asks(&[2, 3, 4]), (2, vec![2, 3, 4]), "it is on its way out");
-        let second = Reign {
+        let second = ConfirmedTerm {
             agreed: vec![5, 3],
-            ..reign()
+            ..confirmed()
         };
-        let sorted = question(&second, view(&[1, 2, 3, 4, 5])).unwrap();
+        let sorted = quorum_check(&second, view(&[1, 2, 3, 4, 5])).unwrap();
         assert_eq!(sorted.others, [3, 5, 2, 4], "who agreed is asked again");
     }
 
     #[test]
     fn the_index_covers_whatever_anybody_may_have_seen() {
         let index = |from, applied, commit| {
-            let reign = Reign { from, ..reign() };
+            let confirmed = ConfirmedTerm {
+                from,
+                ..confirmed()
+            };
             let view = View {
                 applied,
                 commit,
                 ..view(&[1, 2, 3])
             };
-            question(&reign, view).unwrap().index
+            quorum_check(&confirmed, view).unwrap().index
         };
         assert_eq!(index(100, 120, 110), 120, "a client here");
         assert_eq!(index(100, 120, 130), 130, "a client of a peer");
@@ -298,7 +306,7 @@ mod tests {
         let asks = |change: fn(&mut View)| {
             let mut view = view(&[1, 2, 3]);
             change(&mut view);
-            question(&reign(), view)
+            quorum_check(&confirmed(), view)
         };
         assert!(asks(|_| ()).is_some());
         let another = |term, id| Some(Leader { term, id });
@@ -322,7 +330,7 @@ mod tests {
     fn only_one_leaderships_confirmation_is_noted() {
         let confirmer = Confirmer::default();
         confirmer.note(Some(ME), Some(ME), 100);
-        assert_eq!(*confirmer.0.lock(), Some(reign()));
+        assert_eq!(*confirmer.0.lock(), Some(confirmed()));
         let next = Leader { term: 8, ..ME };
         confirmer.note(Some(ME), Some(next), 100);
         assert_eq!(*confirmer.0.lock(), None);
@@ -345,7 +353,7 @@ mod tests {
     /// Asks five nodes, of which this is one, and says whom, and how long it took.
     async fn ask_all(peers: [Peer; 4]) -> (Option<Vec<u64>>, Vec<u64>, Duration) {
         let peers: BTreeMap<u64, Peer> = (2..).zip(peers).collect();
-        let question = question(&reign(), view(&[1, 2, 3, 4, 5])).unwrap();
+        let check = quorum_check(&confirmed(), view(&[1, 2, 3, 4, 5])).unwrap();
         let asked = Mutex::new(Vec::new());
         let begun = Instant::now();
         let ask = |id| {
@@ -361,7 +369,7 @@ mod tests {
                 .boxed(),
             }
         };
-        let agreed = agree(&question, ask).await;
+        let agreed = collect_votes(&check, ask).await;
         let took = begun.elapsed();
         (agreed, asked.into_inner(), took)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
-use crate::alarm::Alarm;
+use crate::precise_timer::PreciseTimer;
 
 /// Work that takes longer than the consensus thread may be away.
 pub type BlockingWork = Box<dyn FnOnce() + Send>;
@@ -36,7 +36,7 @@ pub struct Env {
     /// they are waited for.
     pub reads: Handle,
     /// A timer for waits below a millisecond.
-    pub alarm: Arc<dyn Fn() -> Alarm + Send + Sync>,
+    pub precise_timer: Arc<dyn Fn() -> PreciseTimer + Send + Sync>,
 }
 
 impl Env {
@@ -70,7 +70,7 @@ impl Env {
                 }
             }),
             reads: Handle::current(),
-            alarm: Arc::new(Alarm::precise),
+            precise_timer: Arc::new(PreciseTimer::precise),
         }
     }
 }

@@ -13,10 +13,10 @@ use futures_util::stream::FuturesUnordered;
 use memkv_store::{Refusal, SessionId, SystemOp, SystemOutcome};
 use tokio::time::Instant;
 
-use crate::alarm::Alarm;
 use crate::batch::ProposeError;
 use crate::node::Inner;
 use crate::peers::PeerError;
+use crate::precise_timer::PreciseTimer;
 use crate::session::GroupOutcome;
 use crate::wire::Kind;
 use crate::{Frame, Lane};
@@ -44,7 +44,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut not_before = Instant::now();
     let mut open_not_before = Instant::now();
     let mut opening: Option<Opening> = None;
-    let alarm = (inner.env.alarm)();
+    let timer = (inner.env.precise_timer)();
     loop {
         inner.session.expire(|| inner.no_leader());
         let now = Instant::now();
@@ -98,7 +98,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                 }
             }
             () = inner.session.wakeup.notified() => {}
-            () = ring(&alarm, inner.session.gathers_until()) => {}
+            () = wait_until(&timer, inner.session.gathers_until()) => {}
             () = sleep_until(wake_at) => {}
         }
     }
@@ -111,9 +111,9 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-async fn ring(alarm: &Alarm, at: Option<Instant>) {
+async fn wait_until(timer: &PreciseTimer, at: Option<Instant>) {
     match at {
-        Some(at) => alarm.ring_at(at).await,
+        Some(at) => timer.wait_until(at).await,
         None => std::future::pending().await,
     }
 }

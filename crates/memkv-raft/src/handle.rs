@@ -17,7 +17,7 @@ use crate::engine::inbound;
 use crate::identity::uuid_text;
 use crate::node::Inner;
 use crate::wire::{self, Envelope, Kind, WIRE_VERSION};
-use crate::{attend, confirm, copies, divergence, formation, forward, memory, publish};
+use crate::{confirm, copies, divergence, failure_detector, formation, forward, memory, publish};
 
 pub(crate) type Answer = BoxFuture<'static, Frame>;
 
@@ -58,7 +58,7 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
         return answer(wire::refused("this node has not joined its cluster yet"));
     };
     if envelope.kind.is_for_clients() {
-        inner.askers.note(envelope.from);
+        inner.commit_interest.note(envelope.from);
     }
     match envelope.kind {
         Kind::Append => inbound::append(inner.clone(), engine, &envelope, body),
@@ -71,7 +71,7 @@ pub(crate) fn handle(inner: &Arc<Inner>, request: Bytes) -> Answer {
         Kind::ReadIndex => read_index(inner.clone()),
         Kind::Confirm => answer(confirm::answer(inner, body).unwrap_or_else(|error| bad(&error))),
         Kind::Matched => answer(copies::answer(inner, body).unwrap_or_else(|error| bad(&error))),
-        Kind::Attend => Box::pin(attend::receive(
+        Kind::Attend => Box::pin(failure_detector::receive(
             inner.leader.subscribe(),
             inner.peers.my_id(),
         )),
@@ -165,8 +165,8 @@ fn open_session(inner: &Arc<Inner>, envelope: &Envelope, mut body: Reader) -> An
 
 fn read_index(inner: Arc<Inner>) -> Answer {
     Box::pin(async move {
-        let (joined, _) = inner.led_reads.join();
-        inner.led_reads.ring();
+        let (joined, _) = inner.leader_reads.join();
+        inner.leader_reads.wake();
         match joined.await {
             Ok(index) => wire::ok(|out| out.put_u64_le(index)),
             Err(failed) => wire::refused(&failed.0),

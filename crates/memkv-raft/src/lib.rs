@@ -13,10 +13,7 @@
 
 #![forbid(unsafe_code)]
 
-mod alarm;
 mod announce;
-mod askers;
-mod attend;
 mod batch;
 #[cfg(memkv_bugs)]
 pub mod bugs;
@@ -24,6 +21,7 @@ mod bytes_io;
 mod checked;
 mod checkpoints;
 mod clock;
+mod commit_interest;
 mod compaction;
 mod config;
 mod confirm;
@@ -31,13 +29,12 @@ pub mod contain;
 mod copies;
 mod declared;
 mod diagnose;
-mod directory;
 mod divergence;
 mod engine;
 mod env;
 mod error;
 mod expiry;
-mod follow;
+mod failure_detector;
 mod formation;
 mod forward;
 mod greet;
@@ -53,8 +50,10 @@ mod long_read;
 mod memory;
 mod node;
 mod peers;
+mod precise_timer;
 mod publish;
 mod read;
+mod reconcile;
 mod replica;
 mod rounds;
 mod running;
@@ -62,15 +61,15 @@ mod seats;
 pub mod seldom;
 mod session;
 mod space;
+mod startup;
 mod stats;
 mod status;
 mod stop;
-mod supervise;
+mod tracker;
 mod transport;
-mod turns;
 mod wire;
+mod yielding;
 
-pub use alarm::Alarm;
 pub use config::{NodeConfig, Peer};
 pub use copies::Copies;
 pub use engine::runtime::seed_engine_randomness;
@@ -83,11 +82,12 @@ pub use inspect::{ClockInspection, Inspection, addressee, kind_of};
 pub use levels::TooOld;
 pub use long_read::Answers;
 pub use node::Node;
+pub use precise_timer::PreciseTimer;
 pub use publish::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication, Subscribers};
 pub use stats::NodeStats;
 pub use status::{MemberStatus, NodeStatus, Phase, Role};
 pub use transport::{CallError, Frame, Lane, Transport};
-pub use turns::after_others;
+pub use yielding::yield_to_ready_tasks;
 
 pub use memkv_storage as storage;
 pub use memkv_store as store;

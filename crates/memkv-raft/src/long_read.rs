@@ -12,7 +12,7 @@ use memkv_store::{Garbage, Query, Reading, Readings, ReplyValue, Revision, Store
 use tokio::runtime::Handle;
 
 use crate::node::Inner;
-use crate::turns::others_go_on;
+use crate::yielding::yield_to_all_tasks;
 use crate::{Node, RequestError, read};
 
 /// Keys that are looked at under one hold of the lock: some tenths of a millisecond. In the simulator,
@@ -84,7 +84,7 @@ async fn answer(inner: &Arc<Inner>, queries: Vec<Query>, most: usize) -> Answers
                             values: reading.into_answers(),
                         };
                     }
-                    Readings::More => others_go_on().await,
+                    Readings::More => yield_to_all_tasks().await,
                     Readings::Lost => break,
                 }
             }

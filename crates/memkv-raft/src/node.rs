@@ -19,9 +19,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
-use crate::askers::Askers;
 use crate::batch::Batcher;
 use crate::clock::LogClock;
+use crate::commit_interest::CommitInterest;
 use crate::declared::Declared;
 use crate::divergence::Divergence;
 use crate::engine::handle::Engine;
@@ -45,7 +45,7 @@ use crate::space::SpaceWatch;
 use crate::stats::{Counters, NodeStats};
 use crate::{
     Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
-    Transport, attend, checked, clock, directory, memory, read, running, stop,
+    Transport, checked, clock, failure_detector, memory, read, running, startup, stop,
 };
 
 /// The parts of the data directory that live as long as the node.
@@ -78,16 +78,16 @@ pub(crate) struct Inner {
     /// Last index of the log when this process began.
     pub(crate) old_through: u64,
     /// Reads that this node confirms as the leader, for itself and for others.
-    pub(crate) led_reads: Rounds,
+    pub(crate) leader_reads: Rounds,
     /// Reads that another leader confirms for this node.
-    pub(crate) sent_reads: Rounds,
+    pub(crate) forwarded_reads: Rounds,
     /// The engine, once the node has an identity.
     pub(crate) engine: OnceLock<Engine>,
     pub(crate) leader: watch::Sender<Option<Leader>>,
     /// When this node last accepted something from the leader that it follows.
     heard_at: Mutex<Option<Instant>>,
     /// Whether the leader's process seems dead.
-    pub(crate) suspicion: attend::Suspicion,
+    pub(crate) suspicion: failure_detector::Suspicion,
     /// Since when this node leads without interruption.
     pub(crate) led_since: Mutex<Option<Instant>>,
     phase: Mutex<(Phase, String)>,
@@ -99,7 +99,7 @@ pub(crate) struct Inner {
     pub(crate) space: Arc<SpaceWatch>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) askers: Arc<Askers>,
+    pub(crate) commit_interest: Arc<CommitInterest>,
     pub(crate) declared: Arc<Declared>,
     pub(crate) divergence: Divergence,
     /// What peers can make this node log.
@@ -238,7 +238,7 @@ impl Node {
         env: Env,
     ) -> Result<Node, StartError> {
         let new = random_uuid((env.random)());
-        let directory = directory::open(&config, disk.clone(), &env, new).await?;
+        let directory = startup::open(&config, disk.clone(), &env, new).await?;
         let (opened, life, quarantined) = (directory.opened, directory.life, directory.quarantined);
         let state = life.state();
         let identity = match &state {
@@ -249,8 +249,8 @@ impl Node {
         let session = Arc::new(Session::new(boot));
         let replica = Arc::new(Replica::new(session.clone()));
         let highest = config.highest_level;
-        directory::load_snapshot(&replica, &opened.snapshots, &env, highest).await?;
-        directory::check_gap(&replica, &opened.log)?;
+        startup::load_snapshot(&replica, &opened.snapshots, &env, highest).await?;
+        startup::check_gap(&replica, &opened.log)?;
         let (clock_file, saved) = directory.clock;
         let clock = Arc::new(LogClock::resume(env.clone(), saved, Some(clock_file)));
         clock.applied(replica.machine.read().store.stamp_ms());
@@ -302,12 +302,12 @@ impl Node {
             publisher: Arc::default(),
             counters: Arc::default(),
             old_through,
-            led_reads: Rounds::default(),
-            sent_reads: Rounds::default(),
+            leader_reads: Rounds::default(),
+            forwarded_reads: Rounds::default(),
             engine: OnceLock::new(),
             leader: watch::Sender::new(None),
             heard_at: Mutex::default(),
-            suspicion: attend::Suspicion::default(),
+            suspicion: failure_detector::Suspicion::default(),
             led_since: Mutex::default(),
             phase: Mutex::new((Phase::Forming, String::new())),
             diagnosis: Mutex::default(),
@@ -315,7 +315,7 @@ impl Node {
             prepares,
             transfers: Arc::default(),
             space,
-            askers: Arc::default(),
+            commit_interest: Arc::default(),
             declared: Arc::default(),
             divergence: Divergence::default(),
             lines: Lines::default(),

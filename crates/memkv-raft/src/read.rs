@@ -60,9 +60,9 @@ async fn read_index(inner: &Arc<Inner>) -> Result<u64, RoundFailed> {
         return Ok(inner.replica.applied_index());
     }
     let rounds = if leader == inner.peers.my_id() {
-        &inner.led_reads
+        &inner.leader_reads
     } else {
-        &inner.sent_reads
+        &inner.forwarded_reads
     };
     rounds.index().await
 }
@@ -84,7 +84,7 @@ async fn under_one_leader(
 }
 
 /// Serves the rounds of reads that this node confirms as the leader.
-pub(crate) async fn run_led(inner: Arc<Inner>) {
+pub(crate) async fn run_leader_reads(inner: Arc<Inner>) {
     let confirmer = Confirmer::default();
     let confirm = || async {
         #[cfg(memkv_bugs)]
@@ -95,7 +95,7 @@ pub(crate) async fn run_led(inner: Arc<Inner>) {
             None => under_one_leader(&inner, ask_engine(&inner, &confirmer)).await,
         }
     };
-    let reads = &inner.led_reads;
+    let reads = &inner.leader_reads;
     let gather = |served| reads.gather(served);
     reads.run(&inner.counters.read_batch, confirm, gather).await;
 }
@@ -111,7 +111,7 @@ async fn ask_engine(inner: &Inner, confirmer: &Confirmer) -> Result<u64, RoundFa
 }
 
 /// Serves the rounds of reads that another leader confirms.
-pub(crate) async fn run_sent(inner: Arc<Inner>) {
+pub(crate) async fn run_forwarded_reads(inner: Arc<Inner>) {
     let confirm = || {
         let call = inner.leader_id().map(|leader| {
             let request = inner.peers.envelope(Kind::ReadIndex, leader).freeze();
@@ -127,7 +127,7 @@ pub(crate) async fn run_sent(inner: Arc<Inner>) {
         })
     };
     inner
-        .sent_reads
+        .forwarded_reads
         .run(&inner.counters.read_batch, confirm, |_| ready(()))
         .await;
 }

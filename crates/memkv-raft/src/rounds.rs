@@ -14,7 +14,7 @@ use crate::lock::Mutex;
 use memkv_storage::Histogram;
 use tokio::sync::Notify;
 
-use crate::turns::after_others;
+use crate::yielding::yield_to_ready_tasks;
 
 /// Why a round gave no index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,16 +103,16 @@ impl Future for Joined<'_> {
 impl Rounds {
     /// Joins the next round and waits for it.
     pub(crate) async fn index(&self) -> Outcome {
-        let (joined, must_ring) = self.join();
-        if must_ring {
+        let (joined, must_wake) = self.join();
+        if must_wake {
             // Whoever can join from this thread right now, does so first.
             tokio::task::yield_now().await;
-            self.ring();
+            self.wake();
         }
         joined.await
     }
 
-    /// Joins the next round; says whether `ring` must be called soon.
+    /// Joins the next round; says whether `wake` must be called soon.
     pub(crate) fn join(&self) -> (Joined<'_>, bool) {
         let mut queue = self.queue.lock();
         queue.joined += 1;
@@ -125,7 +125,7 @@ impl Rounds {
     }
 
     /// Starts a round, unless one is under way or nobody waits.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn wake(&self) {
         let due = {
             let queue = self.queue.lock();
             !queue.under_way && queue.joined > 0
@@ -165,11 +165,11 @@ impl Rounds {
     /// each round leaves at once there are three, and with two of them a third fewer rounds. Never
     /// waits for anybody who has not arrived.
     pub(crate) async fn gather(&self, served: u64) {
-        after_others().await;
+        yield_to_ready_tasks().await;
         let waiting = self.queue.lock().joined;
         if (1..served).contains(&waiting) {
             tokio::task::yield_now().await;
-            after_others().await;
+            yield_to_ready_tasks().await;
         }
     }
 
@@ -244,10 +244,10 @@ mod tests {
                 .await;
         });
         let first: Vec<_> = (0..100).map(|_| rounds.join().0).collect();
-        rounds.ring();
+        rounds.wake();
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let (late, must_ring) = rounds.join();
-        assert!(!must_ring, "the end of a round starts the next");
+        let (late, must_wake) = rounds.join();
+        assert!(!must_wake, "the end of a round starts the next");
         for waiting in first {
             assert_eq!(waiting.await, Ok(1));
         }
@@ -292,10 +292,10 @@ mod tests {
                 .await;
         });
         let served = rounds.join().0;
-        rounds.ring();
+        rounds.wake();
         tokio::task::yield_now().await;
-        let (next, must_ring) = rounds.join();
-        assert!(!must_ring, "a round is under way");
+        let (next, must_wake) = rounds.join();
+        assert!(!must_wake, "a round is under way");
         let abort = async {
             tokio::task::yield_now().await;
             task.abort();

@@ -14,8 +14,8 @@ use crate::formation::{self, Prepare};
 use crate::life::State;
 use crate::node::Inner;
 use crate::{
-    FatalError, Phase, StartError, attend, compaction, diagnose, divergence, expiry, follow,
-    forward, levels, memory, publish, read, space, supervise,
+    FatalError, Phase, StartError, compaction, diagnose, divergence, expiry, failure_detector,
+    forward, levels, memory, publish, read, reconcile, space, tracker,
 };
 
 /// A node's life from its start to its end.
@@ -51,13 +51,13 @@ pub(crate) async fn live(
     }
     let proposals = formation::serve_prepares(inner.clone(), identity.clone(), prepares);
     inner.spawn(proposals);
-    inner.spawn(follow::run(inner.clone(), engine.clone()));
-    inner.spawn(attend::run(inner.clone(), engine.clone()));
+    inner.spawn(tracker::run(inner.clone(), engine.clone()));
+    inner.spawn(failure_detector::run(inner.clone(), engine.clone()));
     inner.spawn(inner.batcher.clone().run(engine.clone()));
     inner.spawn(forward::run(inner.clone()));
-    inner.spawn_on(&inner.env.reads, read::run_led(inner.clone()));
-    inner.spawn_on(&inner.env.reads, read::run_sent(inner.clone()));
-    inner.spawn(supervise::run(inner.clone(), engine.clone()));
+    inner.spawn_on(&inner.env.reads, read::run_leader_reads(inner.clone()));
+    inner.spawn_on(&inner.env.reads, read::run_forwarded_reads(inner.clone()));
+    inner.spawn(reconcile::run(inner.clone(), engine.clone()));
     inner.spawn(compaction::run(inner.clone(), engine.clone()));
     inner.spawn(space::run(inner.clone(), engine.clone()));
     inner.spawn(divergence::run(inner.clone()));

@@ -115,32 +115,32 @@ pub(crate) struct Session {
     pub(crate) wakeup: Notify,
 }
 
-/// Rings when dropped: a command must not wait for a caller that does not.
-struct Bell(Arc<Session>);
+/// Wakes the sender when dropped: a command must not wait for a caller that does not.
+struct WakeOnDrop(Arc<Session>);
 
-impl Drop for Bell {
+impl Drop for WakeOnDrop {
     fn drop(&mut self) {
-        self.0.ring();
+        self.0.wake_sender();
     }
 }
 
 /// A command that is in line.
 pub(crate) struct Submitted {
     receiver: oneshot::Receiver<Result<Reply, RequestError>>,
-    bell: Option<Bell>,
+    wake: Option<WakeOnDrop>,
 }
 
 impl Submitted {
     /// Waits for the reply, or for why there is none.
     pub(crate) async fn reply(mut self) -> Result<Reply, RequestError> {
-        if let Some(bell) = self.bell {
+        if let Some(wake) = self.wake {
             if let Ok(reply) = self.receiver.try_recv() {
                 return reply;
             }
             // What can get in line from this thread right now, goes into the same group: each
             // group costs a wake-up and an entry.
             tokio::task::yield_now().await;
-            drop(bell);
+            drop(wake);
         }
         self.receiver.await.unwrap_or_else(|_| {
             Err(RequestError::Unknown {
@@ -192,7 +192,7 @@ impl Session {
 
     // For clients, from any thread.
 
-    /// Queues a command. If it is to leave at once, [`Session::ring`] must be called soon, which
+    /// Queues a command. If it is to leave at once, [`Session::wake_sender`] must be called soon, which
     /// [`Submitted`] sees to; else the effect of what is on its way takes it along, or another one.
     pub(crate) fn submit(
         self: &Arc<Self>,
@@ -221,19 +221,19 @@ impl Session {
             answer,
             deadline: now + hold,
         });
-        let must_ring = window.is_gathered(now);
+        let must_wake = window.is_gathered(now);
         drop(window);
         if is_eager {
             self.wakeup.notify_one();
         }
         Ok(Submitted {
             receiver,
-            bell: must_ring.then(|| Bell(self.clone())),
+            wake: must_wake.then(|| WakeOnDrop(self.clone())),
         })
     }
 
     /// Wakes the task that sends, unless nothing waits or something is on its way.
-    fn ring(&self) {
+    fn wake_sender(&self) {
         let due = {
             let window = self.window.lock();
             window.is_gathered(Instant::now()) && window.unsent() > 0

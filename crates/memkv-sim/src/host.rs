@@ -11,7 +11,7 @@ use std::time::Duration;
 use memkv_raft::storage::disk::guard;
 use memkv_raft::storage::disk::sim::SimDisk;
 use memkv_raft::storage::{WalHandle, WalWorker};
-use memkv_raft::{Alarm, Env, FatalError, Node, StartError};
+use memkv_raft::{Env, FatalError, Node, PreciseTimer, StartError};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -220,7 +220,7 @@ impl Cluster {
             }),
             drive_wal: Arc::new(move |worker, handle| driver.drive_wal(slot, worker, &handle)),
             reads: Handle::current(),
-            alarm: Arc::new(|| Alarm::Runtime),
+            precise_timer: Arc::new(|| PreciseTimer::Runtime),
         }
     }
 

@@ -30,7 +30,7 @@ use crate::clock::LogClock;
 use crate::env::busy;
 use crate::replica::{Machine, Replica};
 use crate::stats::Counters;
-use crate::turns::others_go_on;
+use crate::yielding::yield_to_all_tasks;
 use crate::{Env, FatalError, levels, session};
 
 /// Work under one hold of the lock, in the store's units of about 50 nanoseconds: a millisecond or two.
@@ -191,7 +191,7 @@ impl Applier {
             // Heartbeats and votes run on the same thread: let them in between.
             match (before, next) {
                 // A command has begun: clients too.
-                (None | Some(1..), Some(0)) => others_go_on().await,
+                (None | Some(1..), Some(0)) => yield_to_all_tasks().await,
                 _ => tokio::task::yield_now().await,
             }
         }

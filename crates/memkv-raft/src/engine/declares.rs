@@ -161,7 +161,7 @@ async fn a_commit_index_is_declared_before_a_peer_is_told() {
         transfers: Arc::default(),
         clock,
         space: Arc::default(),
-        askers: Arc::default(),
+        commit_interest: Arc::default(),
         declared,
     };
     let node = openraft::impls::EmptyNode::default();

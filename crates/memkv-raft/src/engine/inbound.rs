@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use super::handle::Engine;
 use super::state_machine::SnapshotData;
 use super::{Snapshot, SnapshotMeta, codec};
-use crate::attend;
 use crate::bytes_io::Reader;
 use crate::env::blocking;
+use crate::failure_detector;
 use crate::handle::{Answer, answer, bad};
 use crate::node::{Inner, Leader};
 use crate::space::Shortage;
@@ -105,7 +105,7 @@ pub(crate) fn vote(inner: Arc<Inner>, engine: Engine, kind: Kind, mut body: Read
         let candidate = request.vote.leader_id;
         inner.memory.note_mark(candidate.node_id, candidate.term, 0);
     }
-    if !request.leadership_transfer && attend::owes_lease(inner.as_ref()) {
+    if !request.leadership_transfer && failure_detector::owes_lease(inner.as_ref()) {
         return answer(wire::refused("this node hears a leader"));
     }
     Box::pin(async move {

@@ -28,9 +28,9 @@ use tokio::time::Instant;
 use super::state_machine::SnapshotData;
 use super::streaming::{Answer, Holding, Request, Streaming};
 use super::{Snapshot, TypeConfig, Vote, codec};
-use crate::askers::Askers;
 use crate::bytes_io::{DecodeError, Reader, put_blob, put_option};
 use crate::clock::LogClock;
+use crate::commit_interest::CommitInterest;
 use crate::declared::Declared;
 use crate::env::blocking;
 use crate::memory::Memory;
@@ -113,7 +113,7 @@ pub(crate) struct Network {
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) clock: Arc<LogClock>,
     pub(crate) space: Arc<SpaceWatch>,
-    pub(crate) askers: Arc<Askers>,
+    pub(crate) commit_interest: Arc<CommitInterest>,
     pub(crate) declared: Arc<Declared>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) wal: WalHandle,
@@ -129,7 +129,7 @@ pub(crate) struct Link {
     transfers: Arc<Transfers>,
     clock: Arc<LogClock>,
     space: Arc<SpaceWatch>,
-    askers: Arc<Askers>,
+    commit_interest: Arc<CommitInterest>,
     declared: Arc<Declared>,
     memory: Arc<Memory>,
     wal: WalHandle,
@@ -145,7 +145,7 @@ impl Network {
             transfers: self.transfers.clone(),
             clock: self.clock.clone(),
             space: self.space.clone(),
-            askers: self.askers.clone(),
+            commit_interest: self.commit_interest.clone(),
             declared: self.declared.clone(),
             memory: self.memory.clone(),
             wal: self.wal.clone(),
@@ -384,7 +384,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
         let timeout = option.hard_ttl().max(APPEND_TIMEOUT);
         let link: &'s Self = self;
         let holding = matches!(link.append_lane, Lane::Append).then_some(Holding {
-            askers: &link.askers,
+            commit_interest: &link.commit_interest,
             peer: link.to,
         });
         let send = move |request| link.pipelined(request, timeout);

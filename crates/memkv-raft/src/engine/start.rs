@@ -29,7 +29,7 @@ pub(crate) async fn start(
         transfers: inner.transfers.clone(),
         clock: inner.clock.clone(),
         space: inner.space.clone(),
-        askers: inner.askers.clone(),
+        commit_interest: inner.commit_interest.clone(),
         declared: inner.declared.clone(),
         memory: inner.memory.clone(),
         wal: inner.storage.wal.clone(),

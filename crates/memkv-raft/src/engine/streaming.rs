@@ -15,14 +15,14 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use tokio::time::Instant;
 
 use super::TypeConfig;
-use crate::askers::Askers;
+use crate::commit_interest::CommitInterest;
 
 /// Requests that have no answer yet. Each holds up to a megabyte; this many cover a round trip of
 /// 10 ms at gigabytes per second.
 const PIPELINE: usize = 8;
 /// How long a request without entries waits for the next one. Whoever waits at the peer for what it
 /// brings has asked the leader for something a moment ago, and for such a peer nothing is held
-/// ([`Askers`]). Under load the next entry comes within a fraction of this.
+/// ([`CommitInterest`]). Under load the next entry comes within a fraction of this.
 const HOLD: Duration = Duration::from_millis(1);
 
 pub(super) type Request = AppendEntriesRequest<TypeConfig>;
@@ -30,7 +30,7 @@ pub(super) type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeCon
 
 /// Whose requests may be held, and who says when not.
 pub(super) struct Holding<'a> {
-    pub(super) askers: &'a Askers,
+    pub(super) commit_interest: &'a CommitInterest,
     pub(super) peer: u64,
 }
 
@@ -114,8 +114,16 @@ where
 /// Ends when a held request need not wait any more: nothing can come that it would wait for, its
 /// peer waits for it, or its time is up.
 async fn may_leave(holding: Option<&Holding<'_>>, until: Option<Instant>, ended: bool) {
-    if let (Some(Holding { askers, peer }), Some(until), false) = (holding, until, ended) {
-        askers.asks_or(*peer, until).await;
+    if let (
+        Some(Holding {
+            commit_interest,
+            peer,
+        }),
+        Some(until),
+        false,
+    ) = (holding, until, ended)
+    {
+        commit_interest.shown_or(*peer, until).await;
     }
 }
 
@@ -159,7 +167,7 @@ mod tests {
 
     /// A stream that goes on while the test does something, and what it has sent by then.
     struct Run {
-        askers: Arc<Askers>,
+        commit_interest: Arc<CommitInterest>,
         engine: mpsc::UnboundedSender<Request>,
         sent: Sent,
         task: tokio::task::JoinHandle<()>,
@@ -167,14 +175,14 @@ mod tests {
 
     impl Run {
         fn start(holds: bool) -> Run {
-            let askers = Arc::<Askers>::default();
+            let commit_interest = Arc::<CommitInterest>::default();
             let (engine, mut requests) = mpsc::unbounded_channel();
             let sent = Sent::default();
-            let (noted, asks) = (sent.clone(), askers.clone());
+            let (noted, asks) = (sent.clone(), commit_interest.clone());
             let task = tokio::spawn(async move {
                 let input = futures_util::stream::poll_fn(move |cx| requests.poll_recv(cx));
                 let holding = holds.then_some(Holding {
-                    askers: &asks,
+                    commit_interest: &asks,
                     peer: PEER,
                 });
                 let send = |request: Request| {
@@ -190,7 +198,7 @@ mod tests {
                 while streaming.next_answer().await.is_some() {}
             });
             Run {
-                askers,
+                commit_interest,
                 engine,
                 sent,
                 task,
@@ -244,10 +252,10 @@ mod tests {
     async fn it_leaves_at_once_for_a_peer_that_has_asked() {
         let run = Run::start(true);
         run.give(request(5, 5, 5)).await;
-        run.askers.note(PEER + 1);
+        run.commit_interest.note(PEER + 1);
         run.settle().await;
         assert_eq!(run.sent(), [], "another one asked");
-        run.askers.note(PEER);
+        run.commit_interest.note(PEER);
         run.settle().await;
         assert_eq!(run.sent(), [(5, 5)]);
         run.give(request(6, 6, 6)).await;

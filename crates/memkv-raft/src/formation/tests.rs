@@ -19,8 +19,8 @@ use crate::life::{Agreement, State};
 use crate::lock::Mutex;
 use crate::wire::{Envelope, Kind};
 use crate::{
-    Alarm, CallError, Elsewhere, Env, Frame, Lane, Node, NodeConfig, NodeStatus, Peer, Phase, Role,
-    Transport, kind_of,
+    CallError, Elsewhere, Env, Frame, Lane, Node, NodeConfig, NodeStatus, Peer, Phase,
+    PreciseTimer, Role, Transport, kind_of,
 };
 
 /// What a request meets on its way; `false`: it is lost.
@@ -115,7 +115,7 @@ impl Hosts {
                 });
             }),
             reads: Handle::current(),
-            alarm: Arc::new(|| Alarm::Runtime),
+            precise_timer: Arc::new(|| PreciseTimer::Runtime),
         }
     }
 

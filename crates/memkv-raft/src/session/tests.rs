@@ -446,7 +446,7 @@ async fn a_group_waits_for_most_of_those_who_came_with_the_last_one() {
     // Two fifths are missing, so the alarm must be set although nothing waits.
     assert!(session.gathers_until().is_some());
     let alone = session.submit(Command::Noop.encode(), HOLD).unwrap();
-    assert!(alone.bell.is_none(), "it wakes nobody");
+    assert!(alone.wake.is_none(), "it wakes nobody");
     assert!(session.next_group().is_none());
     tokio::time::advance(took).await;
     assert_eq!(session.gathers_until(), None, "it waits no longer");
@@ -462,7 +462,7 @@ async fn the_command_that_makes_a_group_enough_takes_it_along() {
     session.on_applied(vec![executed(1), executed(2)]);
     let third = session.submit(Command::Noop.encode(), HOLD).unwrap();
     let fourth = session.submit(Command::Noop.encode(), HOLD).unwrap();
-    assert!(third.bell.is_none() && fourth.bell.is_some());
+    assert!(third.wake.is_none() && fourth.wake.is_some());
     assert_eq!(session.next_group().map(|group| group.count), Some(2));
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use memkv_proto::ErrorCode;
-use memkv_raft::after_others;
+use memkv_raft::yield_to_ready_tasks;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -292,7 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
     pub(super) async fn fill(&mut self, deadline: Instant) -> Result<(), Stop> {
         if !self.output.is_empty() {
             // As with RESP: answers that are sent one after the other cost less.
-            after_others().await;
+            yield_to_ready_tasks().await;
             self.flush().await.map_err(|_| Stop::Gone)?;
         }
         self.input.reserve(FIRST_READ_BYTES);

@@ -69,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 }
             };
             let value = if let Some(outcome) = outcomes.next() {
-                let outcome = self.patience.wait(deadline, outcome).await;
+                let outcome = self.deadline_timer.wait(deadline, outcome).await;
                 if outcomes.len() == 0 {
                     resp.api.latency().wrote(started.elapsed(), writes);
                 }

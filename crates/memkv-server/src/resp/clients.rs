@@ -11,7 +11,7 @@ use bytes::Bytes;
 use memkv_raft::lock::Mutex;
 use tokio::time::Instant;
 
-use super::bell::Bell;
+use super::wake_flag::WakeFlag;
 
 /// Most bytes of messages that wait for one slow subscriber (32 MiB), as in Redis's
 /// `client-output-buffer-limit pubsub`; beyond it the connection is closed.
@@ -76,7 +76,7 @@ pub(crate) struct Client {
     pub(crate) shown: Mutex<Shown>,
     outbox: Mutex<Outbox>,
     /// Rings when there is a message, or when the connection is to end.
-    bell: Bell,
+    wake_flag: WakeFlag,
     killed: AtomicBool,
 }
 
@@ -91,7 +91,7 @@ impl Client {
         }
         outbox.messages.push_back(message);
         drop(outbox);
-        self.bell.ring();
+        self.wake_flag.wake();
     }
 
     /// What has waited, in order.
@@ -103,7 +103,7 @@ impl Client {
     pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::Relaxed);
         *self.outbox.lock() = Outbox::default();
-        self.bell.ring();
+        self.wake_flag.wake();
     }
 
     pub(crate) fn is_killed(&self) -> bool {
@@ -111,8 +111,8 @@ impl Client {
     }
 
     /// Waits until there is a message or the connection is to end.
-    pub(crate) async fn rung(&self) {
-        self.bell.heard().await;
+    pub(crate) async fn woken(&self) {
+        self.wake_flag.woken().await;
     }
 
     /// The line of `CLIENT LIST`, without its end. What memkv does not count is 0.
@@ -173,7 +173,7 @@ impl Clients {
             since: Instant::now(),
             shown: Mutex::default(),
             outbox: Mutex::default(),
-            bell: Bell::default(),
+            wake_flag: WakeFlag::default(),
             killed: AtomicBool::new(false),
         });
         self.open.lock().insert(client.id, client.clone());
@@ -221,7 +221,7 @@ mod tests {
         assert!(!client.is_killed());
         client.send(message);
         assert!(client.is_killed());
-        client.rung().await;
+        client.woken().await;
         assert_eq!(client.take_messages().len(), 0);
     }
 

@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use futures_util::poll;
-use memkv_raft::after_others;
 use memkv_raft::seldom::Seldom;
+use memkv_raft::yield_to_ready_tasks;
 use memkv_resp::{Limits, ReplyWriter, Request, RequestParser};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::Resp;
+use super::deadline_timer::DeadlineTimer;
 use super::out::Out;
-use super::patience::Patience;
 use super::segment::Segment;
 use super::server::Stats;
 use super::session::Session;
@@ -92,7 +92,7 @@ pub(super) struct Conn<'a, S, B> {
     pub(super) parser: RequestParser,
     pub(super) session: Session,
     pub(super) segment: Segment,
-    pub(super) patience: Patience,
+    pub(super) deadline_timer: DeadlineTimer,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
@@ -107,7 +107,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             parser: RequestParser::new(limits(resp, &session)),
             session,
             segment: Segment::default(),
-            patience: Patience::default(),
+            deadline_timer: DeadlineTimer::default(),
         }
     }
 
@@ -184,7 +184,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             // Those whose answers came with this one's first put them together: sent one after the
             // other, they find their clients still awake, and to wake a client costs as much as to
             // send.
-            after_others().await;
+            yield_to_ready_tasks().await;
         }
         self.flush().await?;
         Ok(turn)
@@ -213,7 +213,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                     self.hold()?;
                     return self.has_moved(count).await;
                 }
-                () = self.session.client.rung() => {}
+                () = self.session.client.woken() => {}
             }
         }
     }
@@ -292,7 +292,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                     }
                 },
                 // A message can wait, the end cannot.
-                () = self.session.client.rung() => {
+                () = self.session.client.woken() => {
                     if self.session.client.is_killed() {
                         return Err(Gone);
                     }

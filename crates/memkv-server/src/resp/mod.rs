@@ -10,14 +10,13 @@
 
 mod announce;
 mod answer;
-mod bell;
 mod clients;
 mod conn;
+mod deadline_timer;
 mod execute;
 mod hub;
 mod names;
 mod out;
-mod patience;
 mod publish;
 mod queue;
 mod segment;
@@ -25,6 +24,7 @@ mod server;
 mod session;
 mod transaction;
 mod wait;
+mod wake_flag;
 
 #[cfg(test)]
 mod tests;

@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                             _ => return Err(Gone),
                         }
                     }
-                    () = self.session.client.rung() => {
+                    () = self.session.client.woken() => {
                         if self.session.client.is_killed() {
                             return Err(Gone);
                         }

@@ -27,7 +27,7 @@ use crate::{Frame, Lane};
 
 /// How long a request stays at the leader before it is asked anew. What a broken connection leaves
 /// behind there is gone after this time.
-const ATTENDANCE: Duration = Duration::from_secs(3600);
+const LONGEST_WATCH: Duration = Duration::from_secs(3600);
 /// How much longer the follower waits for that answer.
 const ANSWER_GRACE: Duration = Duration::from_secs(60);
 /// Pause before a leader is asked again that did not take the request.
@@ -63,16 +63,16 @@ pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
     loop {
         let leader = *known.borrow_and_update();
         let me = inner.peers.my_id();
-        let attended = async {
+        let watched = async {
             match leader.filter(|leader| leader.id != me) {
-                Some(leader) => attend(&inner, &engine, leader).await,
+                Some(leader) => watch_leader(&inner, &engine, leader).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
             changed = known.changed() => if changed.is_err() { return },
-            () = attended => {}
+            () = watched => {}
         }
     }
 }
@@ -160,7 +160,7 @@ pub(crate) fn owes_lease(inner: &Inner) -> bool {
 }
 
 /// Watches the leader's process, and asks for votes whenever it is dead.
-async fn attend(inner: &Inner, engine: &Engine, leader: Leader) {
+async fn watch_leader(inner: &Inner, engine: &Engine, leader: Leader) {
     // By a connection that worked since the refusals were contradicted, or before any were.
     let mut trusts_refusals = true;
     loop {
@@ -196,7 +196,7 @@ async fn death(inner: &Inner, leader: Leader, trusts_refusals: &mut bool) {
             leader.id,
             Lane::Control,
             Frame(vec![request]),
-            ATTENDANCE + ANSWER_GRACE,
+            LONGEST_WATCH + ANSWER_GRACE,
         );
         let refused = async {
             // The sender lives as long as `inner`.
@@ -258,7 +258,7 @@ fn rank(inner: &Inner, engine: &Engine, dead: u64) -> u32 {
 pub(crate) async fn receive(mut known: watch::Receiver<Option<Leader>>, me: u64) -> Frame {
     let leads = |leader: &Option<Leader>| leader.is_some_and(|leader| leader.id == me);
     // It fails only when the node stops.
-    let _ = tokio::time::timeout(ATTENDANCE, known.wait_for(|leader| !leads(leader))).await;
+    let _ = tokio::time::timeout(LONGEST_WATCH, known.wait_for(|leader| !leads(leader))).await;
     wire::ok(|_| {})
 }
 

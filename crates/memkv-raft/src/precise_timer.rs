@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// The timer; one wait at a time.
-pub enum Alarm {
+pub enum PreciseTimer {
     /// The runtime's, late by up to a millisecond.
     Runtime,
     /// The kernel's (`timerfd_create(2)`).
@@ -16,7 +16,7 @@ pub enum Alarm {
     Kernel(linux::Timer),
 }
 
-impl Alarm {
+impl PreciseTimer {
     /// The best that there is here. Must be called inside a tokio runtime.
     pub fn precise() -> Self {
         #[cfg(target_os = "linux")]
@@ -28,7 +28,7 @@ impl Alarm {
     }
 
     /// Waits until then. Waiting anew after dropping an earlier wait is fine.
-    pub(crate) async fn ring_at(&self, at: Instant) {
+    pub(crate) async fn wait_until(&self, at: Instant) {
         #[cfg(target_os = "linux")]
         if let Self::Kernel(timer) = self {
             let after = at.saturating_duration_since(Instant::now());
@@ -100,10 +100,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_alarm_is_never_early_and_forgets_waits_that_were_dropped() {
-        for alarm in [Alarm::Runtime, Alarm::precise()] {
+    async fn a_timer_is_never_early_and_forgets_waits_that_were_dropped() {
+        for timer in [PreciseTimer::Runtime, PreciseTimer::precise()] {
             let start = Instant::now();
-            let short = alarm.ring_at(start + Duration::from_micros(100));
+            let short = timer.wait_until(start + Duration::from_micros(100));
             tokio::select! {
                 biased;
                 () = short => panic!("a select polls in this order"),
@@ -113,9 +113,9 @@ mod tests {
             while start.elapsed() < Duration::from_millis(1) {
                 tokio::task::yield_now().await;
             }
-            alarm.ring_at(start + Duration::from_millis(3)).await;
+            timer.wait_until(start + Duration::from_millis(3)).await;
             assert!(start.elapsed() >= Duration::from_millis(3));
-            alarm.ring_at(start).await;
+            timer.wait_until(start).await;
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Lets the tasks run that can run now, and then goes on. Who is woken together with many others can
 /// so do something after each of them has had its turn. Unlike `tokio::task::yield_now` it does not
 /// wait until the thread has looked at its sockets again.
-pub async fn after_others() {
+pub async fn yield_to_ready_tasks() {
     let mut waited = false;
     poll_fn(|context| {
         if mem::replace(&mut waited, true) {
@@ -22,7 +22,7 @@ pub async fn after_others() {
 
 /// Lets everything else of the thread go on, sockets too, between two pieces of work. In simulated time
 /// nothing takes time, and a pause stands for it.
-pub(crate) async fn others_go_on() {
+pub(crate) async fn yield_to_all_tasks() {
     match cfg!(memkv_bugs) {
         true => tokio::time::sleep(Duration::from_millis(1)).await,
         false => tokio::task::yield_now().await,
@@ -44,7 +44,7 @@ mod tests {
             let turns = turns.clone();
             tokio::spawn(async move {
                 turns.lock().push(before);
-                after_others().await;
+                yield_to_ready_tasks().await;
                 turns.lock().push(after);
             })
         };

@@ -43,14 +43,14 @@ pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
             () = tokio::time::sleep(interval) => {}
         }
         if inner.leads() {
-            look(&inner, &engine, &mut arrivals).await;
+            reconcile(&inner, &engine, &mut arrivals).await;
         } else {
             arrivals.forget();
         }
     }
 }
 
-async fn look(inner: &Arc<Inner>, engine: &Engine, arrivals: &mut Arrivals) {
+async fn reconcile(inner: &Arc<Inner>, engine: &Engine, arrivals: &mut Arrivals) {
     let (formed, members) = {
         let book = inner.replica.book();
         (

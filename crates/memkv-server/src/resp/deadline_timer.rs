@@ -12,11 +12,11 @@ use std::task::Poll;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct DeadlineTimer {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patience {
+impl DeadlineTimer {
     /// What becomes of `future`; none if nothing has by the deadline.
     pub(super) async fn wait<F: Future>(
         &mut self,
@@ -58,28 +58,35 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_wait_has_all_of_its_time() {
-        let mut patience = Patience::default();
+        let mut deadline_timer = DeadlineTimer::default();
         for _ in 0..3 {
             let begun = Instant::now();
-            assert_eq!(patience.wait(begun + WAIT, ready(1)).await, Some(1));
+            assert_eq!(deadline_timer.wait(begun + WAIT, ready(1)).await, Some(1));
             let late = sleep(WAIT - Duration::from_millis(10));
-            assert_eq!(patience.wait(begun + WAIT, late).await, Some(()));
-            assert_eq!(patience.wait(begun + WAIT, pending::<()>()).await, None);
+            assert_eq!(deadline_timer.wait(begun + WAIT, late).await, Some(()));
+            assert_eq!(
+                deadline_timer.wait(begun + WAIT, pending::<()>()).await,
+                None
+            );
             assert_eq!(begun.elapsed(), WAIT);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_that_is_earlier_than_the_one_before_holds() {
-        let mut patience = Patience::default();
+        let mut deadline_timer = DeadlineTimer::default();
         let begun = Instant::now();
         let soon = begun + Duration::from_millis(100);
         assert_eq!(
-            patience.wait(begun + WAIT, sleep(WAIT / 100)).await,
+            deadline_timer.wait(begun + WAIT, sleep(WAIT / 100)).await,
             Some(())
         );
-        assert_eq!(patience.wait(soon, pending::<()>()).await, None);
+        assert_eq!(deadline_timer.wait(soon, pending::<()>()).await, None);
         assert_eq!(begun.elapsed(), Duration::from_millis(100));
-        assert_eq!(patience.wait(begun, pending::<()>()).await, None, "past");
+        assert_eq!(
+            deadline_timer.wait(begun, pending::<()>()).await,
+            None,
+            "past"
+        );
     }
 }

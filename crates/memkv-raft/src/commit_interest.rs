@@ -15,13 +15,13 @@ use tokio::time::Instant;
 const WAITS: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
-pub(crate) struct Askers {
+pub(crate) struct CommitInterest {
     asked_at: Mutex<BTreeMap<u64, Instant>>,
     /// Rings each time one asks.
     asked: Notify,
 }
 
-impl Askers {
+impl CommitInterest {
     /// This peer asks now.
     pub(crate) fn note(&self, peer: u64) {
         self.asked_at.lock().insert(peer, Instant::now());
@@ -34,7 +34,7 @@ impl Askers {
     }
 
     /// Ends when this peer waits, and at `until` in any case.
-    pub(crate) async fn asks_or(&self, peer: u64, until: Instant) {
+    pub(crate) async fn shown_or(&self, peer: u64, until: Instant) {
         let asked = async {
             loop {
                 let asked = self.asked.notified();
