@@ -523,9 +523,22 @@ fn what_a_power_cut_brings_back_never_takes_more_than_a_full_disk_has() {
         write(&*disk.create(old).unwrap(), 0, &[1; 4096]);
         disk.open(old).unwrap().sync_data().unwrap();
         disk.sync_dir(directory).unwrap();
-        // Of half of the disks another program takes what the removed file had, of the others a file.
+        // Of half of the disks another program takes what the removed file had, of the others a file. Some
+        // files are cut instead, and some of the removed ones had no durable name.
         disk.set_capacity(Some(6144));
-        disk.remove_file(old).unwrap();
+        match seed / 4 % 3 {
+            0 => disk.remove_file(old).unwrap(),
+            1 => disk.open(old).unwrap().set_len(0).unwrap(),
+            _ => {
+                disk.remove_file(old).unwrap();
+                disk.sync_dir(directory).unwrap();
+                let unnamed = disk.create(old).unwrap();
+                write(&*unnamed, 0, &[1; 4096]);
+                unnamed.sync_data().unwrap();
+                drop(unnamed);
+                disk.remove_file(old).unwrap();
+            }
+        }
         let room = if seed % 2 == 0 { 1024 } else { 4096 };
         let file = disk.create(new).unwrap();
         write(&*file, 0, &vec![2; room]);

@@ -74,6 +74,17 @@ impl File {
         self.allocated.max(self.seen.len() as u64)
     }
 
+    /// Makes what came up to the last cut of its length durable.
+    fn settle_cuts(&mut self) {
+        let is_cut = |change: &Change| matches!(change, Change::SetLen(_));
+        let Some(last) = self.pending.iter().rposition(is_cut) else {
+            return;
+        };
+        for change in self.pending.drain(..=last) {
+            change.apply(&mut self.durable);
+        }
+    }
+
     pub(super) fn drop_cache(&mut self) {
         if !self.dropped {
             return;
@@ -303,12 +314,9 @@ impl State {
         self.collect();
     }
 
+    /// Bytes of the files that have a name now, or are open.
     pub(super) fn used(&self) -> u64 {
-        self.used_by(self.names.values().copied().collect())
-    }
-
-    /// Bytes of the files with these numbers and of open ones.
-    fn used_by(&self, named: BTreeSet<u64>) -> u64 {
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
         let files = self.files.iter();
         let taken = files.filter(|(number, file)| file.handles > 0 || named.contains(number));
         taken.map(|(_, file)| file.len()).sum()
@@ -331,27 +339,39 @@ impl State {
         ))
     }
 
-    /// Makes removals durable if the files that a power cut could bring back do not fit any more: a file
-    /// system gives the space of a removed file to another one only once the removal cannot be undone.
+    /// Makes removals and cuts durable if what a power cut could bring back does not fit any more, and with
+    /// them all other changes of names, as the commit of a journal does: a file system gives space away
+    /// only once the file that had it cannot come back.
     pub(super) fn settle(&mut self, capacity: u64) {
-        let named = self.names.values().chain(self.durable_names.values());
-        if self.used_by(named.copied().collect()) > capacity {
-            for name in std::mem::take(&mut self.pending_names) {
-                name.apply(&mut self.durable_names);
-            }
-            self.collect();
+        let named = self.may_be_named();
+        let files = self.files.iter();
+        let taken = files.filter(|(number, file)| file.handles > 0 || named.contains(number));
+        let most = |file: &File| file.len().max(file.durable.len() as u64);
+        if taken.map(|(_, file)| most(file)).sum::<u64>() <= capacity {
+            return;
         }
+        for name in std::mem::take(&mut self.pending_names) {
+            name.apply(&mut self.durable_names);
+        }
+        for file in self.files.values_mut() {
+            file.settle_cuts();
+        }
+        self.collect();
+    }
+
+    /// Files that have a name, or may have one after a power cut.
+    fn may_be_named(&self) -> BTreeSet<u64> {
+        let named = self.names.values().chain(self.durable_names.values());
+        let pending = self.pending_names.iter().filter_map(|name| match name {
+            Name::Link(_, file) | Name::Rename(_, _, file) => Some(file),
+            Name::Unlink(_) => None,
+        });
+        named.chain(pending).copied().collect()
     }
 
     /// Frees files that neither have a name, nor may get one back by a power cut, nor are open.
     pub(super) fn collect(&mut self) {
-        let mut named: BTreeSet<u64> = self.names.values().copied().collect();
-        named.extend(self.durable_names.values());
-        for name in &self.pending_names {
-            if let Name::Link(_, file) | Name::Rename(_, _, file) = name {
-                named.insert(*file);
-            }
-        }
+        let named = self.may_be_named();
         self.files
             .retain(|number, file| file.handles > 0 || named.contains(number));
     }
