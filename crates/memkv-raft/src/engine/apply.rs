@@ -10,7 +10,6 @@
 //! snapshot begins within an entry; what is published covers whatever a reader can see; effects reach
 //! the session in the order of the log.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,8 +67,10 @@ pub(super) struct Applier {
 /// Entries that are to be applied, and what applying them has brought.
 pub(super) struct Entries {
     waiting: std::vec::IntoIter<EntryResponder<TypeConfig>>,
-    /// The batches of large ones that wait and were read, by index, in their order.
-    read: VecDeque<(u64, Checked)>,
+    /// The batch of the next large one, and its index, once it was read.
+    read: Option<(u64, Checked)>,
+    /// Large ones up to this index were read, or cannot be.
+    read_through: u64,
     current: Option<Current>,
     outcomes: Outcomes,
     /// Proposers of entries that are applied, to be answered.
@@ -88,19 +89,26 @@ impl Entries {
         left.any(|entry| large(entry).is_some())
     }
 
-    /// Reads the large ones that wait and were not read yet, which takes milliseconds for each. One that
+    /// Reads the first large one that waits, if it was not read yet, which takes milliseconds. One that
     /// cannot be read is left to its turn.
     fn read_large(&mut self) {
-        let read = self.read.back().map(|(index, _)| *index);
-        for entry in self.waiting.as_slice() {
-            let index = entry.0.log_id().index;
-            if let Some(batch) = large(entry)
-                && read.is_none_or(|read| read < index)
-                && let Ok(checked) = Checked::new(batch)
-            {
-                self.read.push_back((index, checked));
-            }
+        let mut waiting = self.waiting.as_slice().iter();
+        let first = waiting.find_map(|entry| Some((entry.0.log_id().index, large(entry)?)));
+        if let Some((index, batch)) = first
+            && index > self.read_through
+        {
+            self.read = Checked::new(batch).ok().map(|checked| (index, checked));
+            self.read_through = index;
         }
+    }
+
+    /// Whether the next one is to be read before its turn, without the lock.
+    fn must_read(&self) -> bool {
+        let next = self.waiting.as_slice().first();
+        self.current.is_none()
+            && next.is_some_and(|entry| {
+                large(entry).is_some() && entry.0.log_id().index > self.read_through
+            })
     }
 }
 
@@ -165,7 +173,8 @@ impl Applier {
         self.check_running()?;
         let mut entries = Entries {
             waiting: chunk.into_iter(),
-            read: VecDeque::new(),
+            read: None,
+            read_through: 0,
             current: None,
             outcomes: Outcomes::default(),
             answers: Vec::new(),
@@ -243,10 +252,14 @@ impl Applier {
         let started = Instant::now();
         entries.outcomes.session = self.replica.session.id();
         let mut progress = Progress::Done;
-        while progress == Progress::Done
-            && let Some(current) = self.next(machine, entries)
-        {
-            progress = self.resume(machine, entries, current, &mut room);
+        while progress == Progress::Done {
+            if entries.must_read() {
+                progress = Progress::Paused { next: 1 };
+            } else if let Some(current) = self.next(machine, entries) {
+                progress = self.resume(machine, entries, current, &mut room);
+            } else {
+                break;
+            }
         }
         self.clock.applied(machine.store.stamp_ms());
         self.replica.publish(machine);
@@ -267,10 +280,7 @@ impl Applier {
             #[cfg(memkv_bugs)]
             memkv_storage::bugs::pass(memkv_storage::bugs::Place::Apply);
             self.announcer.prepare(&mut machine.store, id.index);
-            let read = match entries.read.front() {
-                Some((index, _)) if *index == id.index => entries.read.pop_front(),
-                _ => None,
-            };
+            let read = entries.read.take_if(|(index, _)| *index == id.index);
             let read = read.map(|(_, read)| read);
             let begun = begin(machine, &entry.0, read, &mut entries.outcomes);
             if let Some(why) = &entries.outcomes.malformed {
