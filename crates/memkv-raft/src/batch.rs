@@ -237,7 +237,7 @@ impl Batcher {
             memkv_storage::bugs::pass(memkv_storage::bugs::Place::Consensus);
             while let Some((work, stamp)) = self.next_entry(&engine) {
                 // Of the term of the stamp: it may end while the clock is written down.
-                let vote = engine.standing().vote();
+                let vote = engine.vote();
                 self.clock.written().await;
                 if self
                     .clone()

@@ -38,9 +38,10 @@ pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
     let mut requested_at: Option<u64> = None;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let progress = engine.progress();
+        let report = engine.report();
+        let progress = report.progress;
         let (snapshot, purged, applied) = (progress.snapshot, progress.purged, progress.applied);
-        if let Some(through) = everywhere(applied, &engine.matched()) {
+        if let Some(through) = everywhere(applied, &report.matched) {
             inner.storage.wal.forget_through(through);
         }
         if let Some(snapshot) = snapshot

@@ -49,8 +49,6 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Then it asks for votes this often; whoever has no majority by then waits for timeouts as ever.
 const FIRST_TRIES: usize = 10;
-/// No node has this id.
-const NOBODY: u64 = 0;
 
 /// Attends every leader until the node stops.
 pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
@@ -80,7 +78,7 @@ pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
 /// Asks for votes where no leader is heard after a start: all nodes were started, or a majority was
 /// missing. Where somebody leads, the others grant no pre-vote.
 async fn first(inner: &Inner, engine: &Engine) {
-    tokio::time::sleep(FIRST_PAUSE + STAGGER * rank(inner, engine, NOBODY)).await;
+    tokio::time::sleep(FIRST_PAUSE + STAGGER * rank(inner, engine, None)).await;
     for _ in 0..FIRST_TRIES {
         if is_voter(inner, engine) {
             // Fails only if the engine has stopped.
@@ -238,7 +236,7 @@ async fn campaign(inner: &Inner, engine: &Engine, dead: Leader) {
     if !engine.forget_leader(dead).await {
         return;
     }
-    tokio::time::sleep(NOTICE_PAUSE + STAGGER * rank(inner, engine, dead.id)).await;
+    tokio::time::sleep(NOTICE_PAUSE + STAGGER * rank(inner, engine, Some(dead.id))).await;
     loop {
         // It fails only if the engine has stopped.
         let _ = engine.elect().await;
@@ -247,10 +245,10 @@ async fn campaign(inner: &Inner, engine: &Engine, dead: Leader) {
 }
 
 /// How many voters with smaller ids there are besides the one that is dead.
-fn rank(inner: &Inner, engine: &Engine, dead: u64) -> u32 {
+fn rank(inner: &Inner, engine: &Engine, dead: Option<u64>) -> u32 {
     let me = inner.peers.my_id();
     let voters = engine.voters().into_iter();
-    let before = voters.filter(|id| *id < me && *id != dead).count();
+    let before = voters.filter(|id| *id < me && Some(*id) != dead).count();
     u32::try_from(before).unwrap_or(u32::MAX)
 }
 

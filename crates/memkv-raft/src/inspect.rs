@@ -85,9 +85,9 @@ impl Node {
     pub fn inspect(&self) -> Option<Inspection> {
         let inner = &self.inner;
         let engine = inner.engine.get()?;
-        let standing = engine.standing();
+        let report = engine.report();
+        let (standing, members) = (report.standing, report.members);
         let vote = standing.vote();
-        let members = engine.members();
         let published = inner.replica.published();
         let settled_at = published.membership.log_id().as_ref();
         let index = |id: Option<&EngineLogId>| id.map_or(0, |id| id.index);
@@ -97,7 +97,7 @@ impl Node {
             term: vote.term,
             voted_for: vote.id,
             leads: standing.leads().then_some((vote.term, vote.id)),
-            committed: engine.progress().committed,
+            committed: report.progress.committed,
             applied: inner.replica.applied_index(),
             voters: members.configs,
             learners: members.learners,
@@ -110,7 +110,7 @@ impl Node {
             clock: inner.clock.inspect(),
             refuses_for_space: inner.batcher.refuses_for_space(engine),
             entries_refused: inner.space.refused(),
-            quorum_silent_for: engine.quorum_acked_ago(),
+            quorum_silent_for: report.quorum_acked_ago,
             divergence_checks: inner.divergence.rounds(),
             divergence_alarm: !inner.divergence.alarm().is_empty(),
         })

@@ -1,6 +1,7 @@
 //! What a node says of itself. Never blocks and never asks a peer, so that it answers without a
 //! leader.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use memkv_storage::LogId;
@@ -105,11 +106,17 @@ impl crate::node::Inner {
             message = format!("no leader: {}", self.no_leader());
         }
         let (role, term, commit, voters) = match self.engine.get() {
-            None => (Role::Learner, 0, 0, Vec::new()),
+            None => (Role::Learner, 0, 0, BTreeSet::new()),
             Some(engine) => {
-                let standing = engine.standing();
-                let commit = engine.progress().committed.map_or(0, |id| id.index);
-                (standing.role, standing.term, commit, engine.voters())
+                let report = engine.report();
+                let commit = report.progress.committed.map_or(0, |id| id.index);
+                let standing = report.standing;
+                (
+                    standing.role,
+                    standing.term,
+                    commit,
+                    report.members.voters(),
+                )
             }
         };
         let leader_id = self.leader_id();

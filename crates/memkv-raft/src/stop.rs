@@ -39,8 +39,8 @@ pub(crate) async fn hand_over(inner: &Inner, engine: &Engine, fits: impl Fn(&u64
 async fn transfer(inner: &Inner, engine: &Engine, fits: impl Fn(&u64) -> bool) {
     while inner.leads() {
         let me = inner.peers.my_id();
-        let voters = engine.voters();
-        let matched = engine.matched();
+        let report = engine.report();
+        let (voters, matched) = (report.members.voters(), report.matched);
         let others = voters.iter().copied();
         let candidate = others
             .filter(|id| *id != me && fits(id))

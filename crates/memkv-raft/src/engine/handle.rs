@@ -1,7 +1,7 @@
 //! The engine as the rest of the crate sees it: what it shows of itself, and what it is asked to do.
 //!
 //! Decides nothing and waits for nothing but the engine. Invariants: what one call returns is of one
-//! moment; no type of the engine's library leaves this folder.
+//! moment; no file outside this folder names the engine's library.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl Refused {
 /// Where a node stands in its term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// The term of its vote, and whom it has voted for.
+    /// The term of its vote, and the node that it has voted for.
     pub(crate) term: u64,
     pub(crate) voted_for: u64,
     /// The leader that it follows or is, which may be long dead.
@@ -55,13 +55,12 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    fn of(metrics: &RaftServerMetrics<TypeConfig>) -> Self {
-        let vote = metrics.vote.leader_id;
+    fn new(vote: &super::Vote, leader: Option<u64>, state: ServerState) -> Self {
         Self {
-            term: vote.term,
-            voted_for: vote.node_id,
-            leader: metrics.current_leader,
-            role: role(metrics.state),
+            term: vote.leader_id.term,
+            voted_for: vote.leader_id.node_id,
+            leader,
+            role: role(state),
         }
     }
 
@@ -69,7 +68,7 @@ impl Standing {
         self.role == Role::Leader
     }
 
-    /// Whom it has voted for, in which term.
+    /// The node that it has voted for, and in which term.
     pub(crate) fn vote(&self) -> Leader {
         Leader {
             term: self.term,
@@ -120,7 +119,6 @@ impl Members {
 /// How far the log has come here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
-    pub(crate) last: Option<u64>,
     pub(crate) committed: Option<LogId>,
     pub(crate) applied: Option<u64>,
     pub(crate) snapshot: Option<u64>,
@@ -153,6 +151,18 @@ impl Matched {
     }
 }
 
+/// All that the engine shows at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// Of an engine that has ended, that of a learner.
+    pub(crate) standing: Standing,
+    pub(crate) members: Members,
+    pub(crate) progress: Progress,
+    pub(crate) matched: Matched,
+    /// How long ago this leader had its newest answer from a majority.
+    pub(crate) quorum_acked_ago: Option<Duration>,
+}
+
 /// What became of a proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Proposed {
@@ -164,15 +174,16 @@ pub(crate) enum Proposed {
     Unknown,
 }
 
-/// Changes of [`Standing`], of which only the newest is seen.
+/// The newest [`Standing`], until the engine ends.
 pub(crate) struct Changes(WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>);
 
 impl Changes {
     pub(crate) fn now(&self) -> Standing {
-        Standing::of(&self.0.borrow_watched())
+        let metrics = self.0.borrow_watched();
+        Standing::new(&metrics.vote, metrics.current_leader, metrics.state)
     }
 
-    /// Resolves at the next change, or to `false` once the engine has ended.
+    /// Resolves when it may have changed, or to `false` once the engine has ended.
     pub(crate) async fn changed(&mut self) -> bool {
         self.0.changed().await.is_ok()
     }
@@ -193,8 +204,32 @@ impl Engine {
         *self.raft.node_id()
     }
 
-    pub(crate) fn standing(&self) -> Standing {
-        Standing::of(&self.raft.server_metrics().borrow_watched())
+    pub(crate) fn report(&self) -> Report {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: &Option<super::EngineLogId>| id.as_ref().map(|id| id.index);
+        let quorum_acked = metrics.last_quorum_acked.as_ref();
+        Report {
+            standing: Standing::new(&metrics.vote, metrics.current_leader, metrics.state),
+            members: Members::of(&metrics.membership_config),
+            progress: Progress {
+                committed: metrics.local_committed.as_ref().map(codec::storage_id),
+                applied: index(&metrics.last_applied),
+                snapshot: index(&metrics.snapshot),
+                purged: index(&metrics.purged),
+            },
+            matched: Matched::of(&metrics),
+            quorum_acked_ago: quorum_acked.map(|at| openraft::Instant::elapsed(&**at)),
+        }
+    }
+
+    /// The node's vote: where it leads, what it leads under.
+    pub(crate) fn vote(&self) -> Leader {
+        let vote = self.raft.server_metrics().borrow_watched().vote.leader_id;
+        Leader {
+            term: vote.term,
+            id: vote.node_id,
+        }
     }
 
     pub(crate) fn is_leader(&self) -> bool {
@@ -202,7 +237,6 @@ impl Engine {
         metrics.borrow_watched().state.is_leader()
     }
 
-    /// Told of every change from now on.
     pub(crate) fn changes(&self) -> Changes {
         Changes(self.raft.server_metrics())
     }
@@ -216,19 +250,6 @@ impl Engine {
     pub(crate) fn members(&self) -> Members {
         let metrics = self.raft.metrics();
         Members::of(&metrics.borrow_watched().membership_config)
-    }
-
-    pub(crate) fn progress(&self) -> Progress {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let index = |id: &Option<super::EngineLogId>| id.as_ref().map(|id| id.index);
-        Progress {
-            last: metrics.last_log_index,
-            committed: metrics.local_committed.as_ref().map(codec::storage_id),
-            applied: index(&metrics.last_applied),
-            snapshot: index(&metrics.snapshot),
-            purged: index(&metrics.purged),
-        }
     }
 
     pub(crate) fn matched(&self) -> Matched {
@@ -251,14 +272,6 @@ impl Engine {
         Some(openraft::Instant::elapsed(&**acked))
     }
 
-    /// The same of the newest that it had from a majority.
-    pub(crate) fn quorum_acked_ago(&self) -> Option<Duration> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let acked = metrics.last_quorum_acked.as_ref()?;
-        Some(openraft::Instant::elapsed(&**acked))
-    }
-
     /// Why it has ended; nothing while it runs.
     pub(crate) fn fatal(&self) -> Option<FatalError> {
         let running = self.raft.metrics().borrow_watched().running_state.clone();
@@ -274,10 +287,10 @@ impl Engine {
     }
 }
 
-/// What it is asked to do. Each fails where the engine has stopped.
+/// What it is asked to do. What returns a [`Refused`] fails where the engine has stopped.
 impl Engine {
-    /// Proposes an entry if this node still leads under that vote, and tells what becomes of it: one that
-    /// was stamped in an older term must not be appended in a newer one.
+    /// Proposes an entry if this node still leads under that vote: one that was stamped in an older term
+    /// must not be appended in a newer one. `outcome` is called once in any case, also where this fails.
     pub(crate) async fn propose(
         &self,
         batch: Bytes,
@@ -322,8 +335,8 @@ impl Engine {
         asked.map_err(|error| Refused::new(&error))
     }
 
-    /// Ends the lease of a leader that is dead; whether this node's vote is still that leader's. To
-    /// nobody, a transfer of leadership is just the end of the lease.
+    /// Ends the lease of a leader that is dead; whether this node's vote is still that leader's. A transfer
+    /// of leadership to an id that no node has is just the end of the lease.
     pub(crate) async fn forget_leader(&self, dead: Leader) -> bool {
         let vote = self.raft.server_metrics().borrow_watched().vote;
         if (vote.leader_id.term, vote.leader_id.node_id) != (dead.term, dead.id) {

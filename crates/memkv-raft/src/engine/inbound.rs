@@ -1,7 +1,8 @@
 //! Raft's messages from peers, handed to the engine: entries, votes, transfers of leadership, snapshots.
 //!
-//! What is not meant for this node was refused before (`handle`). Invariant: entries for which the disk
-//! has no room, or which an older build cannot read, never reach the engine.
+//! What is not meant for this node was refused before (`handle`). Invariants: entries for which the disk
+//! has no room never reach the engine; those of a higher feature level do once this directory says that
+//! it is in use.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -527,3 +527,15 @@ async fn an_empty_node_founds_nothing_while_its_peers_have_no_engine_yet() {
     hosts.serve("a is replaced").await;
     assert_eq!(hosts.status("a").cluster, cluster);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_engine_has_ended_leads_no_more() {
+    let mut hosts = Hosts::new();
+    let node = hosts.start("a", &["a"]).await;
+    hosts.serve("alone").await;
+    assert_eq!(node.status().role, Role::Leader);
+    assert!(node.inspect().is_some_and(|shown| shown.leads.is_some()));
+    node.shutdown().await;
+    assert_eq!(node.status().role, Role::Learner);
+    assert!(node.inspect().is_some_and(|shown| shown.leads.is_none()));
+}
