@@ -80,7 +80,7 @@ impl Work {
 
     fn refuse(self, outcome: GroupOutcome) {
         match self {
-            // Whoever asked may be gone; then nobody needs the answer. The same below.
+            // The caller may be gone, and needs no answer then. The same below.
             Work::Group { answer, .. } => drop(answer.send(outcome)),
             Work::System { answer, .. } => {
                 let why = match outcome {
@@ -93,7 +93,7 @@ impl Work {
                 };
                 drop(answer.send(Err(ProposeError::NotAppended(why.to_owned()))));
             }
-            // Whoever asked looks again.
+            // The caller looks again.
             Work::Tick => {}
         }
     }
@@ -203,7 +203,7 @@ impl Batcher {
             decoded => decoded.map(drop),
         };
         if let Err(error) = checked {
-            // Whoever asked may be gone.
+            // The caller may be gone.
             let _ = answer.send(Err(ProposeError::NotAppended(error.to_string())));
             return receiver;
         }

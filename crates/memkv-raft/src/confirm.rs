@@ -1,16 +1,16 @@
-//! Confirms that this node still leads, by asking as few peers as a majority takes for whom they have
-//! voted last (ReadIndex, Raft dissertation, section 6.4).
+//! Confirms that this node still leads, by asking as few peers as a majority takes which node they have
+//! voted for last (ReadIndex, Raft dissertation, section 6.4).
 //!
 //! The engine confirms too, with a round of heartbeats that passes both nodes' cores and waits for the
 //! followers' disks. It confirms the first read of each leadership here; from then on the peers are asked
 //! past it, because all that a confirmation needs is what [`Declared`](crate::declared) shows. Never
-//! confirms while the membership is changing. Whatever is not plain is left to the engine.
+//! confirms while the membership is changing. Any other case falls back to the engine.
 //!
 //! Why it is linearizable: let a read arrive, then this node see its own vote for its own leadership
-//! `L`, then a majority of the voters answer that they have voted for `L` last. Whoever led after
-//! `L` before the read arrived had the votes of a majority by then, which shares a node with those who
-//! have answered; it would have said so. So every write that was acknowledged before is one of `L`, or
-//! older. Nobody learns that an entry of `L` is committed but from this node: by its store, by its
+//! `L`, then a majority of the voters answer that they have voted for `L` last. A node that
+//! led after `L` before the read arrived had the votes of a majority by then, which shares a node with
+//! those that have answered; that one would have said so. So every write that was acknowledged before is one of `L`, or
+//! older. That an entry of `L` is committed is learned from this node alone: from its store, from its
 //! messages, and both are in the index.
 
 use std::collections::BTreeSet;
@@ -44,7 +44,7 @@ struct ConfirmedTerm {
     /// The read index that the engine gave: its first entry, or a later one, and whatever was
     /// committed before.
     from: u64,
-    /// Who agreed the last time, and so is asked first: those who are slow or away cost one round.
+    /// The voters that agreed the last time, which are asked first: slow or absent ones cost one round.
     agreed: Vec<u64>,
 }
 
@@ -68,7 +68,7 @@ struct View {
     learners: BTreeSet<u64>,
 }
 
-/// Whom to ask, and what to answer if they agree.
+/// The voters to ask, and what to answer if they agree.
 #[derive(Debug, PartialEq, Eq)]
 struct QuorumCheck {
     leader: Leader,
@@ -167,7 +167,8 @@ fn quorum_check(confirmed: &ConfirmedTerm, view: View) -> Option<QuorumCheck> {
     })
 }
 
-/// Asks as many as are needed, and the others if one of those is slow or away; gives those who agree.
+/// Asks as many voters as are needed, and the others if one of those is slow or absent; returns those that
+/// agree.
 /// Nothing if one has voted for another leader, or too few answer.
 async fn collect_votes<F>(check: &QuorumCheck, ask: impl Fn(u64) -> F) -> Option<Vec<u64>>
 where
@@ -279,7 +280,11 @@ mod tests {
             ..confirmed()
         };
         let sorted = quorum_check(&second, view(&[1, 2, 3, 4, 5])).unwrap();
-        assert_eq!(sorted.others, [3, 5, 2, 4], "who agreed is asked again");
+        assert_eq!(
+            sorted.others,
+            [3, 5, 2, 4],
+            "those that agreed are asked again"
+        );
     }
 
     #[test]
@@ -350,7 +355,7 @@ mod tests {
     }
     use Peer::{Agrees, Away, Denies, Silent};
 
-    /// Asks five nodes, of which this is one, and says whom, and how long it took.
+    /// Asks five nodes, of which this is one, and returns which of them, and how long it took.
     async fn ask_all(peers: [Peer; 4]) -> (Option<Vec<u64>>, Vec<u64>, Duration) {
         let peers: BTreeMap<u64, Peer> = (2..).zip(peers).collect();
         let check = quorum_check(&confirmed(), view(&[1, 2, 3, 4, 5])).unwrap();

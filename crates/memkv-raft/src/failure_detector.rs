@@ -38,7 +38,7 @@ const NOTICE_PAUSE: Duration = Duration::from_millis(30);
 /// Followers start one after the other, so that votes are not split: an election takes a round of
 /// pre-votes and two of fsyncs, 35 ms on a busy machine.
 const STAGGER: Duration = Duration::from_millis(75);
-/// Pause before the next try, if nobody leads by then.
+/// Pause before the next try, if there is no leader by then.
 const AGAIN_PAUSE: Duration = Duration::from_millis(150);
 /// How often a node that asks for votes looks whether the leader was heard after all.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
@@ -47,7 +47,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A process that has started gives a leader this long to be heard: one heartbeat.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Then it asks for votes this often; whoever has no majority by then waits for timeouts as ever.
+/// Then it asks for votes this often; a node that has no majority by then waits for timeouts as ever.
 const FIRST_TRIES: usize = 10;
 
 /// Attends every leader until the node stops.
@@ -76,7 +76,7 @@ pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
 }
 
 /// Asks for votes where no leader is heard after a start: all nodes were started, or a majority was
-/// missing. Where somebody leads, the others grant no pre-vote.
+/// missing. Where there is a leader, the others grant no pre-vote.
 async fn first(inner: &Inner, engine: &Engine) {
     tokio::time::sleep(FIRST_PAUSE + STAGGER * rank(inner, engine, None)).await;
     for _ in 0..FIRST_TRIES {

@@ -1,4 +1,4 @@
-//! Watches the engine: who leads, and whether it still runs.
+//! Watches the engine: which node leads, and whether the engine still runs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,7 @@ use crate::engine::handle::Engine;
 use crate::node::{Inner, Leader};
 use crate::{FatalError, Phase};
 
-/// Passes on what the engine says of itself: who leads, and whether it still runs.
+/// Passes on what the engine says of itself: which node leads, and whether it still runs.
 pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
     // Not all metrics, which are new in each of the engine's turns.
     let mut changes = engine.changes();
@@ -70,7 +70,7 @@ pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
             // The engine has ended, and said why before.
             if let Some(why) = engine.fatal() {
                 match inner.replica.halted().cloned() {
-                    // Who found that out marks the directory first.
+                    // The task that found that out marks the directory first.
                     Some(FatalError::Diverged(_)) => {}
                     halted => inner.fail(halted.unwrap_or(why)),
                 }

@@ -1,4 +1,4 @@
-//! Applying an entry: whole, or piece by piece, so that who applies can give way in between.
+//! Applying an entry: whole, or piece by piece, so that the caller can give way in between.
 //!
 //! Pieces end between commands, or within a command of many keys, of which readers see nothing before all
 //! of it is done: what a reader sees between two pieces is the state between two commands. Everything
@@ -152,7 +152,7 @@ impl Store {
     ///
     /// An entry at or below [`applied_index`](Store::applied_index) is in the state already: it is
     /// skipped without effects, because executing it twice would be a divergence. A batch that cannot
-    /// be read changes nothing and is not counted: the sink hears of it, and whoever applies must stop
+    /// be read changes nothing and is not counted: the sink hears of it, and the caller must stop
     /// there, because the entries after it depend on what it did elsewhere.
     pub fn apply(&mut self, index: u64, batch: &Bytes, sink: &mut dyn Sink) {
         if let Some(mut applying) = self.begin_apply(index, batch, sink) {
@@ -266,7 +266,7 @@ impl Store {
     }
 
     /// Removes what is due, and tells how many. All of it goes at one revision: it is one event, and
-    /// whoever watches sees it.
+    /// a transaction that watches sees it.
     fn expire(&mut self) -> usize {
         let expired = self.keys.expire(EXPIRED_PER_ENTRY, self.revision + 1);
         self.revision += u64::from(expired > 0);

@@ -349,9 +349,9 @@ impl Applier {
         }
     }
 
-    /// Tells everybody what a piece has brought. Without the lock.
+    /// Passes on what a piece has brought. Without the lock.
     fn pass_on(&self, entries: &mut Entries) {
-        // Before anybody is answered: who has an answer has missed nothing that came before it.
+        // Before any answer: a client that has one has missed nothing that came before it.
         self.announcer.tell(std::mem::take(&mut entries.notices));
         if let Some(garbage) = entries.garbage.take() {
             // Freeing a million keys takes longer than a heartbeat may wait.

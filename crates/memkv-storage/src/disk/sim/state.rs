@@ -1,5 +1,5 @@
 //! The state of a simulated disk: contents, names, what is not durable yet, and power cuts.
-//! Never checks who calls, except where asked to; the parent module does.
+//! Never checks which process calls, except where asked to; the parent module does.
 //! Invariants: `durable` and `durable_names` change only by a sync or a power cut, or because space is
 //! taken that a removal has freed; no power cut makes files take more than the capacity by what comes
 //! back.
@@ -198,7 +198,7 @@ pub(super) struct State {
     pub(super) fail_next: BTreeMap<Op, Vec<io::ErrorKind>>,
     pub(super) fail_rate: BTreeMap<Op, u32>,
     pub(super) capacity: Option<u64>,
-    /// Longest time of a read, and that of those which nobody has waited for yet.
+    /// Longest time of a read, and that of those which were not waited for yet.
     pub(super) slowest_read: Duration,
     pub(super) read_time: Duration,
     pub(super) stats: Stats,
