@@ -20,6 +20,9 @@ const LOWER_PERCENT: usize = 10;
 /// Longest life, in milliseconds, that is waited for.
 const SHORT_LIFE: usize = 20;
 
+/// Bytes of the longest key that memkv takes; Redis takes longer ones.
+const LONGEST_KEY: usize = 64 * 1024;
+
 /// Every key, for commands that must see all of them at once.
 const ALL_KEYS: &str = "1000000";
 
@@ -174,6 +177,10 @@ impl Generator {
             1 if place < arguments.len() => arguments[place] = junk,
             2 => arguments.insert(place, junk),
             _ => arguments.push(junk),
+        }
+        // A value may be where a key was.
+        for argument in arguments {
+            argument.truncate(LONGEST_KEY);
         }
     }
 
