@@ -17,7 +17,7 @@ const WAITS: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub(crate) struct CommitInterest {
     asked_at: Mutex<BTreeMap<u64, Instant>>,
-    /// Rings each time one asks.
+    /// Notified each time one asks.
     asked: Notify,
 }
 

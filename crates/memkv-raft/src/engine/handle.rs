@@ -77,6 +77,18 @@ impl Standing {
     }
 }
 
+/// The node that a vote is for, and in which term.
+fn leader(vote: &super::Vote) -> Leader {
+    Leader {
+        term: vote.leader_id.term,
+        id: vote.leader_id.node_id,
+    }
+}
+
+fn index(id: &Option<super::EngineLogId>) -> Option<u64> {
+    id.as_ref().map(|id| id.index)
+}
+
 fn role(state: ServerState) -> Role {
     match state {
         ServerState::Leader => Role::Leader,
@@ -137,7 +149,6 @@ pub(crate) struct Matched {
 impl Matched {
     fn of(metrics: &RaftMetrics<TypeConfig>) -> Self {
         let members = metrics.replication.iter().flatten();
-        let index = |id: &Option<super::EngineLogId>| id.as_ref().map(|id| id.index);
         Self {
             members: members.map(|(id, matched)| (*id, index(matched))).collect(),
             last: metrics.last_log_index,
@@ -207,7 +218,6 @@ impl Engine {
     pub(crate) fn report(&self) -> Report {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let index = |id: &Option<super::EngineLogId>| id.as_ref().map(|id| id.index);
         let quorum_acked = metrics.last_quorum_acked.as_ref();
         Report {
             standing: Standing::new(&metrics.vote, metrics.current_leader, metrics.state),
@@ -225,11 +235,7 @@ impl Engine {
 
     /// The node's vote: where it leads, what it leads under.
     pub(crate) fn vote(&self) -> Leader {
-        let vote = self.raft.server_metrics().borrow_watched().vote.leader_id;
-        Leader {
-            term: vote.term,
-            id: vote.node_id,
-        }
+        leader(&self.raft.server_metrics().borrow_watched().vote)
     }
 
     pub(crate) fn is_leader(&self) -> bool {
@@ -339,7 +345,7 @@ impl Engine {
     /// of leadership to an id that no node has is just the end of the lease.
     pub(crate) async fn forget_leader(&self, dead: Leader) -> bool {
         let vote = self.raft.server_metrics().borrow_watched().vote;
-        if (vote.leader_id.term, vote.leader_id.node_id) != (dead.term, dead.id) {
+        if leader(&vote) != dead {
             return false;
         }
         let forget = TransferLeaderRequest::new(vote, NOBODY, None);

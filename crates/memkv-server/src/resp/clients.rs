@@ -75,7 +75,7 @@ pub(crate) struct Client {
     pub(crate) since: Instant,
     pub(crate) shown: Mutex<Shown>,
     outbox: Mutex<Outbox>,
-    /// Rings when there is a message, or when the connection is to end.
+    /// Woken when there is a message, or when the connection is to end.
     wake_flag: WakeFlag,
     killed: AtomicBool,
 }
