@@ -1,9 +1,9 @@
-//! Times the pieces with criterion: `cargo bench -p memkv-micro [NAME]`.
+//! Times the pieces with criterion: `cargo bench -p memkv-hot-path [NAME]`.
 
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use memkv_micro::pieces;
+use memkv_hot_path::pieces;
 
 fn main() {
     let mut criterion = Criterion::default()

@@ -1,7 +1,7 @@
 //! The work that the hot path repeats for every command and every entry, in pieces small enough to
 //! be measured alone: the Redis protocol, building and applying entries, the log, snapshots.
 //!
-//! `cargo bench -p memkv-micro` times the pieces; `cargo xtask instructions` counts the
+//! `cargo bench -p memkv-hot-path` times the pieces; `cargo xtask instructions` counts the
 //! instructions of the same pieces and holds them against `baseline.json`. Nothing here starts a
 //! node or a thread, and no piece takes a random number: a second run executes the same
 //! instructions, the random salt of a log segment aside.

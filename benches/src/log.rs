@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use memkv_storage::disk::real::RealDisk;
-use memkv_storage::{Layout, LogId, Opened, Options, Record, open};
+use memkv_disk::disk::real::RealDisk;
+use memkv_disk::{Layout, LogId, Opened, Options, Record, open};
 
 use crate::{Piece, Run};
 

@@ -1,4 +1,4 @@
-//! `memkv-micro`: lists the pieces, or executes one some number of times; what `cargo xtask
+//! `memkv-hot-path`: lists the pieces, or executes one some number of times; what `cargo xtask
 //! instructions` runs under callgrind. It measures nothing itself.
 
 #![forbid(unsafe_code)]
@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use memkv_micro::pieces;
+use memkv_hot_path::pieces;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         }
         ["run", name, times] => run(name, times),
         _ => {
-            eprintln!("usage: memkv-micro list | run NAME TIMES");
+            eprintln!("usage: memkv-hot-path list | run NAME TIMES");
             ExitCode::from(2)
         }
     }
@@ -29,7 +29,9 @@ fn run(name: &str, times: &str) -> ExitCode {
         pieces().find(|piece| piece.name == name),
         times.parse::<u64>(),
     ) else {
-        eprintln!("there is no piece `{name}`, or `{times}` is no number; see `memkv-micro list`");
+        eprintln!(
+            "there is no piece `{name}`, or `{times}` is no number; see `memkv-hot-path list`"
+        );
         return ExitCode::from(2);
     };
     let mut run = (piece.prepare)();

@@ -1,7 +1,7 @@
 //! Any change to the files of a data directory: log segments with their records, metadata, snapshots and
 //! the small files beside them.
 
-#[path = "../../crates/memkv-storage/tests/properties/recovery.rs"]
+#[path = "../../crates/memkv-disk/tests/properties/recovery.rs"]
 mod properties;
 
 /// One input.

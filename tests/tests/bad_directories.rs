@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use memkv_tests::{
+use memkv_black_box::{
     Cluster, Node, Process, Seed, eventually, files_in, first_index, flip_bit, newest_snapshot,
 };
 use serde_json::json;

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use memkv_tests::{Cluster, Http, Response, Seed, eventually, rss_bytes};
+use memkv_black_box::{Cluster, Http, Response, Seed, eventually, rss_bytes};
 use serde_json::{Value, json};
 
 const KEY_LIMIT: usize = 64 * 1024;

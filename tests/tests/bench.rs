@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use memkv_tests::{Cluster, binary};
+use memkv_black_box::{Cluster, binary};
 use serde_json::Value;
 
 /// Runs `memkv-bench run` for a second, and returns its only sample.

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use memkv_tests::{Cluster, binary, write_secret};
+use memkv_black_box::{Cluster, binary, write_secret};
 use serde_json::{Value, json};
 
 /// Exit code, standard output, standard error of the program with this standard input.

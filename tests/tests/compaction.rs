@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Load, Node, Seed, eventually, files_in, first_index};
+use memkv_black_box::{Cluster, Load, Node, Seed, eventually, files_in, first_index};
 use serde_json::Value;
 
 /// The seed's `max_log_count` in these clusters' configurations.

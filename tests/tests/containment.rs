@@ -7,7 +7,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use memkv_tests::{
+use memkv_black_box::{
     Cluster, Http, Node, Resp, Signal, command_with_bugs, eventually, first_index, order,
 };
 

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Load, Random, seed, setting};
+use memkv_black_box::{Cluster, Load, Random, seed, setting};
 
 const CLIENTS: usize = 64;
 

@@ -5,7 +5,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use memkv_tests::{Process, Signal, binary, children_of, eventually, exists};
+use memkv_black_box::{Process, Signal, binary, children_of, eventually, exists};
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const END_LIMIT: Duration = Duration::from_secs(15);

@@ -10,8 +10,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use memkv_tests::differential::{Options, listed_differences, run};
-use memkv_tests::{Cluster, Redis, seed, setting};
+use memkv_black_box::differential::{Options, listed_differences, run};
+use memkv_black_box::{Cluster, Redis, seed, setting};
 
 /// Commands without `MEMKV_DIFFERENTIAL_COMMANDS`.
 const COMMANDS: u64 = 100_000;

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Http, command_with_bugs, eventually, order};
+use memkv_black_box::{Cluster, Http, command_with_bugs, eventually, order};
 
 /// Longer than a start, an election and a replacement take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(90);

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use memkv_tests::{Cluster, Node, Resp, WallClock, eventually, first_index};
+use memkv_black_box::{Cluster, Node, Resp, WallClock, eventually, first_index};
 
 const HOUR: i64 = 3600;
 
@@ -38,7 +38,7 @@ const FILLS: usize = 128;
 const FILL_BYTES: usize = 16 * 1024;
 
 /// A reply, if the node gives one that is no error now.
-fn call(node: &Node, arguments: &[&str]) -> Option<memkv_tests::Frame> {
+fn call(node: &Node, arguments: &[&str]) -> Option<memkv_black_box::Frame> {
     let mut client = Resp::connect(&node.addr).ok()?;
     let reply = client.call(arguments).ok()?;
     (!reply.is_error()).then_some(reply)

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use memkv_tests::{
+use memkv_black_box::{
     Cluster, Delayed, Harm, Node, Partition, Random, RedisLoad, Resp, Signal, seed, setting,
 };
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Node, eventually};
+use memkv_black_box::{Cluster, Node, eventually};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);

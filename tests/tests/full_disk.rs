@@ -8,12 +8,12 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Http, Node, Resp, Seed, Tmpfs, eventually, skip};
+use memkv_black_box::{Cluster, Http, Node, Resp, Seed, Tmpfs, eventually, skip};
 
 /// Far above what a busy machine needs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The reserve of a node without a snapshot: `RESERVE_BASE` of `memkv-storage`.
+/// The reserve of a node without a snapshot: `RESERVE_BASE` of `memkv-disk`.
 const RESERVE: u64 = 16 << 20;
 
 fn set(client: &mut Seed, key: &str, value: &str) {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use memkv_tests::{Cluster, Frame, Resp, encode};
+use memkv_black_box::{Cluster, Frame, Resp, encode};
 
 /// Far fewer than this are enough for the next entry, and far more than one.
 const TOGETHER: usize = 32;

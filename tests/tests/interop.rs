@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-use memkv_tests::{Listener, Resp, node_script, on_every_listener, python_script};
+use memkv_black_box::{Listener, Resp, node_script, on_every_listener, python_script};
 
 /// Keys that the tools of redis-cli look at: more than one step of an iteration.
 const KEYS: usize = 2_000;
@@ -97,7 +97,7 @@ fn redis_cli_looks_at_all_keys() {
         for number in 0..KEYS {
             let value = "x".repeat(number);
             let command = ["SET", &format!("key:{number}"), &value];
-            commands.extend(memkv_tests::encode(&command));
+            commands.extend(memkv_black_box::encode(&command));
         }
         pipe.stdin.take().unwrap().write_all(&commands).unwrap();
         let output = pipe.wait_with_output().unwrap();

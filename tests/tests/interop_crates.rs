@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use memkv_tests::{Listener, eventually, on_every_listener};
+use memkv_black_box::{Listener, eventually, on_every_listener};
 
 /// Longer than any expiry or message takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);

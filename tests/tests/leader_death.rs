@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Node, eventually};
+use memkv_black_box::{Cluster, Node, eventually};
 use serde_json::json;
 
 /// Nobody would be elected within this test's patience, if the survivors waited for it.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Node, Resp, command_with_bugs, eventually, order};
+use memkv_black_box::{Cluster, Node, Resp, command_with_bugs, eventually, order};
 use serde_json::json;
 
 /// Longer than a start and an election take on a busy machine.

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use memkv_tests::{Cluster, Http, Node};
+use memkv_black_box::{Cluster, Http, Node};
 
 /// Time between two lines of one kind.
 const PERIOD: Duration = Duration::from_secs(10);

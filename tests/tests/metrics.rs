@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Http, Resp, eventually, write_secret};
+use memkv_black_box::{Cluster, Http, Resp, eventually, write_secret};
 use serde_json::json;
 
 /// Longer than an election and a lagging follower take on a busy machine.

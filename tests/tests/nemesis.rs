@@ -9,7 +9,9 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Delayed, Harm, Partition, Random, RedisLoad, Signal, seed, setting};
+use memkv_black_box::{
+    Cluster, Delayed, Harm, Partition, Random, RedisLoad, Signal, seed, setting,
+};
 
 /// Rounds without `MEMKV_NEMESIS_ROUNDS`.
 const ROUNDS: u64 = 4;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Redis, Resp, encode, eventually};
+use memkv_black_box::{Cluster, Redis, Resp, encode, eventually};
 use serde_json::json;
 
 /// Longer than an election and a restart on a busy machine.
@@ -212,7 +212,7 @@ fn the_setting_is_the_clusters_and_until_then_the_configurations() {
     cluster
         .nodes
         .iter_mut()
-        .for_each(memkv_tests::Node::terminate);
+        .for_each(memkv_black_box::Node::terminate);
     for node in &mut cluster.nodes {
         node.start();
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use memkv_tests::{Cluster, Node, eventually, first_index};
+use memkv_black_box::{Cluster, Node, eventually, first_index};
 
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Frame, Resp, Signal, encode, eventually, within};
+use memkv_black_box::{Cluster, Frame, Resp, Signal, encode, eventually, within};
 
 /// Longer than a node takes to come back and be noticed on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -16,7 +16,7 @@ const MESSAGES: usize = 500;
 
 /// Connections to the node at each place, as many as there are nodes.
 fn clients(cluster: &Cluster) -> Vec<Resp> {
-    let connect = |node: &memkv_tests::Node| Resp::connect(&node.addr).unwrap();
+    let connect = |node: &memkv_black_box::Node| Resp::connect(&node.addr).unwrap();
     cluster.nodes.iter().map(connect).collect()
 }
 

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use memkv_tests::binary;
+use memkv_black_box::binary;
 
 const DEMO: &str = "cargo run --release -- demo";
 const TEST: &str = "cargo xtask test";

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Resp, Signal, encode, eventually};
+use memkv_black_box::{Cluster, Resp, Signal, encode, eventually};
 
 /// Far above what an election takes.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -9,7 +9,9 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Http, Node, Resp, encode, eventually, rss_bytes, skip, write_secret};
+use memkv_black_box::{
+    Cluster, Http, Node, Resp, encode, eventually, rss_bytes, skip, write_secret,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use memkv_tests::{Cluster, Resp, eventually};
+use memkv_black_box::{Cluster, Resp, eventually};
 
 /// Clients at each node.
 const CLIENTS: usize = 2;

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Frame, Http, Resp, binary, eventually, write_secret};
+use memkv_black_box::{Cluster, Frame, Http, Resp, binary, eventually, write_secret};
 use serde_json::json;
 
 /// Longer than formation takes on a busy machine.

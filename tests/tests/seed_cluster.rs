@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Seed, SeedReply, Signal, binary, eventually, within};
+use memkv_black_box::{Cluster, Seed, SeedReply, Signal, binary, eventually, within};
 
 /// The promise: without a majority a request is answered within this, not held for ever.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);

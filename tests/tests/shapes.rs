@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Frame, Http, Node, Resp, Signal, eventually};
+use memkv_black_box::{Cluster, Frame, Http, Node, Resp, Signal, eventually};
 use serde_json::json;
 
 /// Far above what an election takes on a busy machine.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use memkv_tests::{Cluster, Resp};
+use memkv_black_box::{Cluster, Resp};
 
 /// A node that is up has a write long before, on any machine.
 const LONG: &str = "60000";
@@ -19,7 +19,7 @@ fn wait_counts_the_other_nodes_that_have_the_write() {
         let numbers: Vec<_> = reply
             .items
             .iter()
-            .map(memkv_tests::Frame::integer)
+            .map(memkv_black_box::Frame::integer)
             .collect();
         assert_eq!(numbers, [Some(1), Some(2)], "{reply}");
     }

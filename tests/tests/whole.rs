@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use memkv_tests::{Cluster, Resp};
+use memkv_black_box::{Cluster, Resp};
 
 /// Some tens of pieces.
 const KEYS: usize = 30_000;

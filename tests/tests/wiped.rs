@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use memkv_tests::{Cluster, Node, Partition, eventually};
+use memkv_black_box::{Cluster, Node, Partition, eventually};
 use serde_json::Value;
 
 /// A member is replaced once it was silent for 10 s; then it must catch up.

@@ -73,7 +73,7 @@ pub(crate) fn run(name: &str, arguments: &[String]) -> Result<(), String> {
     let settings = alone.settings(arguments)?;
     packages::ensure()?;
     let binaries = cargo::release_binaries()?;
-    let mut test = cargo::cargo(["test", "--locked", "-p", "memkv-tests"]);
+    let mut test = cargo::cargo(["test", "--locked", "-p", "memkv-black-box"]);
     for file in alone.files {
         test.args(["--test", file]);
     }

@@ -15,38 +15,43 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("memkv-proto", &[]),
     ("memkv-resp", &[]),
     ("memkv-store", &[]),
-    ("memkv-storage", &[]),
+    ("memkv-metrics", &[]),
+    ("memkv-disk", &["memkv-metrics"]),
     ("memkv-check", &[]),
-    ("memkv-raft", &["memkv-store", "memkv-storage"]),
+    (
+        "memkv-node",
+        &["memkv-store", "memkv-disk", "memkv-metrics"],
+    ),
     (
         "memkv-server",
         &[
             "memkv-proto",
             "memkv-resp",
-            "memkv-raft",
+            "memkv-node",
             "memkv-store",
-            "memkv-storage",
+            "memkv-disk",
+            "memkv-metrics",
         ],
     ),
     ("memkv-client", &["memkv-proto", "memkv-resp"]),
     (
         "memkv-sim",
-        &["memkv-raft", "memkv-store", "memkv-storage", "memkv-check"],
+        &["memkv-node", "memkv-store", "memkv-disk", "memkv-check"],
     ),
     (
         "memkv-bench",
-        &["memkv-client", "memkv-resp", "memkv-tests"],
+        &["memkv-client", "memkv-resp", "memkv-black-box"],
     ),
     (
-        "memkv-micro",
-        &["memkv-resp", "memkv-storage", "memkv-store"],
+        "memkv-hot-path",
+        &["memkv-resp", "memkv-disk", "memkv-store"],
     ),
-    ("memkv-tests", &["memkv-check"]),
+    ("memkv-black-box", &["memkv-check"]),
     ("xtask", &[]),
 ];
 
 /// The only crate that may name the consensus engine, so that changing it touches one crate.
-const ENGINE_USER: &str = "memkv-raft";
+const ENGINE_USER: &str = "memkv-node";
 
 /// Every way in which the workspace breaks its layers.
 pub(crate) fn check() -> Result<(), String> {
@@ -131,7 +136,7 @@ mod tests {
     #[test]
     fn allowed_dependencies_pass() {
         let metadata = json!({"packages": [
-            {"name": "memkv-raft", "dependencies": [{"name": "memkv-store"}, {"name": "openraft"}]},
+            {"name": "memkv-node", "dependencies": [{"name": "memkv-store"}, {"name": "openraft"}]},
             {"name": "memkv-store", "dependencies": [{"name": "bytes"}]},
         ]});
         assert_eq!(faults(&metadata), Vec::<String>::new());
@@ -140,7 +145,7 @@ mod tests {
     #[test]
     fn upward_dependencies_the_engine_and_unknown_crates_are_faults() {
         let metadata = json!({"packages": [
-            {"name": "memkv-store", "dependencies": [{"name": "memkv-raft"}]},
+            {"name": "memkv-store", "dependencies": [{"name": "memkv-node"}]},
             {"name": "memkv-server", "dependencies": [{"name": "openraft-rt"}]},
             {"name": "memkv-extra", "dependencies": []},
         ]});

@@ -63,9 +63,9 @@ fn build() -> Result<PathBuf, String> {
         "--release",
         "--locked",
         "-p",
-        "memkv-micro",
+        "memkv-hot-path",
     ]))?;
-    Ok(target_dir().join("release/memkv-micro"))
+    Ok(target_dir().join("release/memkv-hot-path"))
 }
 
 /// Names of the pieces, and how many operations each consists of.
@@ -80,7 +80,7 @@ fn pieces(program: &Path) -> Result<Vec<(String, u64)>, String> {
         .collect();
     pieces
         .filter(|pieces| !pieces.is_empty())
-        .ok_or_else(|| format!("`memkv-micro list` said: {text}"))
+        .ok_or_else(|| format!("`memkv-hot-path list` said: {text}"))
 }
 
 /// Instructions of a process that executes a piece this many times.

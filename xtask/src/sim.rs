@@ -29,7 +29,7 @@ pub(crate) fn build_server() -> Result<PathBuf, String> {
 
 /// Runs the tests that find the deliberate bugs which the simulator cannot reach.
 pub(crate) fn test_bugs() -> Result<(), String> {
-    let crates = ["-p", "memkv-storage", "-p", "memkv-store"];
+    let crates = ["-p", "memkv-disk", "-p", "memkv-store"];
     let mut tests = with_bugs("test");
     cargo::run(tests.args(crates).args(["--test", "bugs"]))
 }

@@ -38,7 +38,7 @@ pub(crate) fn run() -> Result<(), String> {
             "test",
             "--workspace",
             "--exclude",
-            "memkv-tests",
+            "memkv-black-box",
             "--locked",
         ]);
         run_lines(tests.arg("--no-fail-fast"), |line| counts.line(line))
@@ -65,7 +65,13 @@ pub(crate) fn run() -> Result<(), String> {
     tally.tests("tests of the binaries", |counts| {
         let skips = target_dir().join("skipped-tests");
         fs::write(&skips, "").map_err(|error| format!("{}: {error}", skips.display()))?;
-        let mut tests = cargo(["test", "-p", "memkv-tests", "--locked", "--no-fail-fast"]);
+        let mut tests = cargo([
+            "test",
+            "-p",
+            "memkv-black-box",
+            "--locked",
+            "--no-fail-fast",
+        ]);
         tests.env("MEMKV_BIN_DIR", target_dir().join("release"));
         tests.env("MEMKV_BUGS_BIN_DIR", sim::build_server()?);
         tests.env("MEMKV_INTEROP_DIR", packages::interop_dir());

@@ -39,7 +39,7 @@ const BANS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "crates/memkv-raft/src",
+        "crates/memkv-node/src",
         &["std::fs", "std::net", "parking_lot::", "openraft"],
     ),
     // Shared state is behind the locks that the panic hook knows.
@@ -48,8 +48,8 @@ const BANS: &[(&str, &[&str])] = &[
 
 /// What alone may name something that is banned beside it: a file, or all below a directory.
 const EXCEPTIONS: &[(&str, &str)] = &[
-    ("crates/memkv-raft/src/lock.rs", "parking_lot::"),
-    ("crates/memkv-raft/src/engine/", "openraft"),
+    ("crates/memkv-node/src/lock.rs", "parking_lot::"),
+    ("crates/memkv-node/src/engine/", "openraft"),
 ];
 
 /// Layers, tidy and links: `cargo xtask tidy`.
@@ -231,13 +231,13 @@ mod tests {
         );
         let engine = "//! a\nuse openraft::Raft;\n";
         assert_eq!(
-            source_faults("crates/memkv-raft/src/batch.rs", engine).len(),
+            source_faults("crates/memkv-node/src/batch.rs", engine).len(),
             1
         );
-        assert!(source_faults("crates/memkv-raft/src/engine/handle.rs", engine).is_empty());
+        assert!(source_faults("crates/memkv-node/src/engine/handle.rs", engine).is_empty());
         let lock = "//! a\nuse parking_lot::Mutex;\n";
         assert_eq!(
-            source_faults("crates/memkv-raft/src/engine/handle.rs", lock).len(),
+            source_faults("crates/memkv-node/src/engine/handle.rs", lock).len(),
             1
         );
     }

@@ -10,13 +10,16 @@ const TICK: Duration = Duration::from_millis(10);
 /// User and system time of all these processes together since they started. Linux scales it to what
 /// the scheduler has counted, so only the tick limits it: over a second, one in a hundred.
 pub(crate) fn cpu_time(processes: &[u32]) -> Duration {
-    let ticks: u32 = processes.iter().map(|id| memkv_tests::cpu_ticks(*id)).sum();
+    let ticks: u32 = processes
+        .iter()
+        .map(|id| memkv_black_box::cpu_ticks(*id))
+        .sum();
     TICK * ticks
 }
 
 /// What these processes have in RAM together.
 pub(crate) fn resident_bytes(processes: &[u32]) -> u64 {
-    let bytes = processes.iter().map(|id| memkv_tests::rss_bytes(*id));
+    let bytes = processes.iter().map(|id| memkv_black_box::rss_bytes(*id));
     bytes.sum()
 }
 

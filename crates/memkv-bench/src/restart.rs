@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use memkv_tests::Node;
+use memkv_black_box::Node;
 use serde_json::Value;
 
 use crate::probe::Probe;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use memkv_tests::Http;
+use memkv_black_box::Http;
 use serde_json::{Value, json};
 
 use crate::load::{Keys, Pace, Work};

@@ -35,6 +35,5 @@ pub use cluster::{ClusterView, Health, NodeView};
 pub use endpoints::{DEFAULT_ENDPOINT, Endpoints};
 pub use error::{Attempt, Error, Operation};
 pub use listing::{Item, Page};
-pub use memkv_proto as proto;
 pub use options::{Condition, ListOptions, SetOptions};
 pub use txn::{Guard, Step, StepResult, Txn, TxnAnswer};

@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 #[cfg(memkv_bugs)]
-use memkv_raft::storage::bugs;
-use memkv_raft::store::{Command, Query, Reply, ReplyValue, Store};
-use memkv_raft::{
+use memkv_disk::bugs;
+use memkv_node::{
     Answers, Copies, Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError,
     Subscribers,
 };
+use memkv_store::{Command, Query, Reply, ReplyValue, Store};
 
 /// Largest answer of one MGET, or of a transaction that only reads (256 MiB): what one client may make
 /// the node hold at once.

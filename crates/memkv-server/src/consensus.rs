@@ -5,9 +5,9 @@
 use std::io;
 use std::sync::Arc;
 
-use memkv_raft::storage::disk::guard;
-use memkv_raft::storage::disk::real::RealDisk;
-use memkv_raft::{Env, Node, NodeConfig, StartError};
+use memkv_disk::disk::guard;
+use memkv_disk::disk::real::RealDisk;
+use memkv_node::{Env, Node, NodeConfig, StartError};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 

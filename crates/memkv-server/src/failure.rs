@@ -1,9 +1,9 @@
 //! From why a command got no answer to the error table, once for all interfaces.
 //! Never softens an outcome: what may have been executed stays "maybe".
 
+use memkv_node::RequestError;
 use memkv_proto::{ErrorCode, Problem};
-use memkv_raft::RequestError;
-use memkv_raft::store::ReplyError;
+use memkv_store::ReplyError;
 
 /// A client that is told to come back should find the new leader: elections take about this long.
 const RETRY_AFTER_MS: u64 = 1000;

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use memkv_node::Lane;
+use memkv_node::contain::contained;
+use memkv_node::seldom::Seldom;
 use memkv_proto::ErrorCode;
-use memkv_raft::Lane;
-use memkv_raft::contain::contained;
-use memkv_raft::seldom::Seldom;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -105,7 +105,7 @@ impl<B: Backend> Listener<B> {
         loop {
             let (stream, addrs) = accept(&listener).await;
             #[cfg(memkv_bugs)]
-            memkv_raft::storage::bugs::pass(memkv_raft::storage::bugs::Place::Accept);
+            memkv_disk::bugs::pass(memkv_disk::bugs::Place::Accept);
             let listener = self.clone();
             tokio::spawn(contained(move || listener.connection(stream, addrs)));
         }
@@ -320,7 +320,7 @@ impl<B: Backend> App for PeersOnly<'_, B> {
 
 #[cfg(test)]
 mod tests {
-    use memkv_raft::{Frame, Lane, Node, Transport};
+    use memkv_node::{Frame, Lane, Node, Transport};
 
     use super::*;
     use crate::http::ApiSettings;

@@ -8,8 +8,8 @@ use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use memkv_raft::contain::is_contained;
-use memkv_raft::seldom::{PERIOD, Seldom};
+use memkv_node::contain::is_contained;
+use memkv_node::seldom::{PERIOD, Seldom};
 
 use crate::say;
 

@@ -7,9 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use memkv_node::{FatalError, Node, NodeStatus, Phase, StartError};
 use memkv_proto::Durability;
 use memkv_proto::config::split_addr;
-use memkv_raft::{FatalError, Node, NodeStatus, Phase, StartError};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -86,7 +86,7 @@ pub fn node(settings: Settings) -> u8 {
     panics::install();
     #[cfg(memkv_bugs)]
     if let Ok(place) = std::env::var("MEMKV_DELIBERATE_PANIC") {
-        memkv_raft::storage::bugs::order_panic(&place);
+        memkv_disk::bugs::order_panic(&place);
     }
     // One core is for consensus; a second thread there would only take turns with it.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -6,12 +6,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use memkv_disk::Layout;
+use memkv_node::{NodeConfig, Peer};
 use memkv_proto::config::{NodeAddr, check_addr, split_addr};
 use memkv_proto::limits::MAX_CONFIG_BYTES;
 use memkv_proto::{ConfigError, Durability, RaftConfig};
-use memkv_raft::storage::Layout;
-use memkv_raft::store::NoticeClasses;
-use memkv_raft::{NodeConfig, Peer};
+use memkv_store::NoticeClasses;
 
 use crate::password::Password;
 use crate::peer::ClusterSecret;

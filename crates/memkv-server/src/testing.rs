@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use memkv_raft::lock::Mutex;
-use memkv_raft::storage::Histogram;
-use memkv_raft::store::{
-    BatchBuilder, Command, NoticeClasses, Query, Reading, Readings, Rejected, Reply, SessionId,
-    Sink, Store, SystemOp, SystemOutcome,
-};
-use memkv_raft::{
+use memkv_metrics::Histogram;
+use memkv_node::lock::Mutex;
+use memkv_node::{
     Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication,
     RequestError, Role, Subscribers,
+};
+use memkv_store::{
+    BatchBuilder, Command, NoticeClasses, Query, Reading, Readings, Rejected, Reply, SessionId,
+    Sink, Store, SystemOp, SystemOutcome,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -408,5 +408,5 @@ impl Sink for Answer {
     fn duplicate(&mut self, _: SessionId, _: u64, _: Option<&Reply>) {}
     fn rejected(&mut self, _: SessionId, _: u64, _: u64, _: Rejected) {}
     fn system(&mut self, _: usize, _: &SystemOutcome) {}
-    fn malformed(&mut self, _: &memkv_raft::store::DecodeError) {}
+    fn malformed(&mut self, _: &memkv_store::DecodeError) {}
 }

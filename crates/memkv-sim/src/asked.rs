@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use memkv_check::space::{Answer, Command, Query, Request};
 use memkv_check::{InFlight, Operation, Recorder};
-use memkv_raft::store;
+
 use parking_lot::Mutex;
 
 /// An operation of this history.
@@ -37,7 +37,12 @@ impl Asked {
     }
 
     /// A client is about to send `sent`, which is `command` in the store's words.
-    pub(crate) fn write(&self, process: u64, command: Command, sent: &store::Command) -> Asking {
+    pub(crate) fn write(
+        &self,
+        process: u64,
+        command: Command,
+        sent: &memkv_store::Command,
+    ) -> Asking {
         let encoded = unpadded(&sent.encode()).into();
         self.commands.lock().insert(encoded, command.clone());
         self.recorder.invoke(process, "", Request::Write(command))

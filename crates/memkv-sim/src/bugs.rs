@@ -17,7 +17,9 @@ struct Bug {
 
 #[cfg(memkv_bugs)]
 const BUGS: &[Bug] = {
-    use memkv_raft::{bugs as raft, storage::bugs as storage, store::bugs as store};
+    use memkv_disk::bugs as disk;
+    use memkv_node::bugs as node;
+    use memkv_store::bugs as store;
     macro_rules! bug {
         ($name:literal, $layer:ident::$bug:ident breaks $($promise:ident),+) => {
             Bug {
@@ -28,41 +30,41 @@ const BUGS: &[Bug] = {
         };
     }
     &[
-        bug!("skip-fsync", storage::SkipFsync breaks DurableSurvives),
-        bug!("truncate-at-bad-checksum", storage::TruncateAtBadChecksum breaks DurableSurvives),
-        bug!("ignore-level", raft::IgnoreLevel breaks AppliesWhatItKnows),
+        bug!("skip-fsync", disk::SkipFsync breaks DurableSurvives),
+        bug!("truncate-at-bad-checksum", disk::TruncateAtBadChecksum breaks DurableSurvives),
+        bug!("ignore-level", node::IgnoreLevel breaks AppliesWhatItKnows),
         bug!("raise-unasked", store::RaiseUnasked breaks RaisedWhenAllKnow),
-        bug!("propose-unreadable", raft::ProposeUnreadable breaks EntriesCanBeRead),
+        bug!("propose-unreadable", node::ProposeUnreadable breaks EntriesCanBeRead),
         bug!("drop-dedup", store::DropDedup breaks ExecutedOnce),
-        bug!("acknowledge-before-commit", raft::AcknowledgeBeforeCommit breaks Linearizable, NothingLost),
-        bug!("read-without-quorum", raft::ReadWithoutQuorum breaks Linearizable, LinearizableByRevision, ClientsSawTheLog),
-        bug!("wiped-node-votes", raft::WipedNodeVotes breaks AcknowledgedStays, LeaderCompleteness, CommittedIsDurable),
+        bug!("acknowledge-before-commit", node::AcknowledgeBeforeCommit breaks Linearizable, NothingLost),
+        bug!("read-without-quorum", node::ReadWithoutQuorum breaks Linearizable, LinearizableByRevision, ClientsSawTheLog),
+        bug!("wiped-node-votes", node::WipedNodeVotes breaks AcknowledgedStays, LeaderCompleteness, CommittedIsDurable),
         bug!("ignore-watch", store::IgnoreWatch breaks ClientsSawTheLog),
         bug!("expire-by-own-clock", store::ExpireByOwnClock breaks NeverEarly, ClientsSawTheLog),
         bug!("read-without-view", store::ReadWithoutView breaks ClientsSawTheLog, SeenWhole),
         bug!("read-within-command", store::ReadWithinCommand breaks SeenWhole, ClientsSawTheLog),
-        bug!("stamp-wall-clock", raft::StampWallClock breaks NeverEarly, LogTimeKeepsUp, LogTimeSurvives),
-        bug!("drop-ticks", raft::DropTicks breaks NotLate),
-        bug!("forget-clock", raft::ForgetClock breaks LogTimeSurvives, NeverEarly),
-        bug!("confirm-any-vote", raft::ConfirmAnyVote breaks Linearizable, LinearizableByRevision, ClientsSawTheLog),
-        bug!("trust-old-disk", raft::TrustOldDisk breaks OldDiskIsFound),
-        bug!("wait-for-the-log", raft::WaitForTheLog breaks ConsensusNeverWaits),
-        bug!("stop-at-first-seat", raft::StopAtFirstSeat breaks HealedConverges),
-        bug!("trust-written-clock", raft::TrustWrittenClock breaks ClockGoesOnBehind),
-        bug!("trust-own-store", raft::TrustOwnStore breaks DifferentIsFound),
-        bug!("believe-one-report", raft::BelieveOneReport breaks SetAsideOnlyIfDifferent),
-        bug!("forget-commit", raft::ForgetCommit breaks Linearizable, LinearizableByRevision, ClientsSawTheLog),
-        bug!("agree-while-running", raft::AgreeWhileRunning breaks IdentityIsEngines, IdentityStays, OneCluster, ElectionSafety),
-        bug!("confirm-without-vote", raft::ConfirmWithoutVote breaks ConfirmedByVoters),
-        bug!("confirm-unsettled", raft::ConfirmUnsettled breaks ConfirmedWhenSettled),
-        bug!("declare-commit-late", raft::DeclareCommitLate breaks KnownBeforeTold),
+        bug!("stamp-wall-clock", node::StampWallClock breaks NeverEarly, LogTimeKeepsUp, LogTimeSurvives),
+        bug!("drop-ticks", node::DropTicks breaks NotLate),
+        bug!("forget-clock", node::ForgetClock breaks LogTimeSurvives, NeverEarly),
+        bug!("confirm-any-vote", node::ConfirmAnyVote breaks Linearizable, LinearizableByRevision, ClientsSawTheLog),
+        bug!("trust-old-disk", node::TrustOldDisk breaks OldDiskIsFound),
+        bug!("wait-for-the-log", node::WaitForTheLog breaks ConsensusNeverWaits),
+        bug!("stop-at-first-seat", node::StopAtFirstSeat breaks HealedConverges),
+        bug!("trust-written-clock", node::TrustWrittenClock breaks ClockGoesOnBehind),
+        bug!("trust-own-store", node::TrustOwnStore breaks DifferentIsFound),
+        bug!("believe-one-report", node::BelieveOneReport breaks SetAsideOnlyIfDifferent),
+        bug!("forget-commit", node::ForgetCommit breaks Linearizable, LinearizableByRevision, ClientsSawTheLog),
+        bug!("agree-while-running", node::AgreeWhileRunning breaks IdentityIsEngines, IdentityStays, OneCluster, ElectionSafety),
+        bug!("confirm-without-vote", node::ConfirmWithoutVote breaks ConfirmedByVoters),
+        bug!("confirm-unsettled", node::ConfirmUnsettled breaks ConfirmedWhenSettled),
+        bug!("declare-commit-late", node::DeclareCommitLate breaks KnownBeforeTold),
         bug!("admit-known-id", store::AdmitKnownId breaks IdGivenOnce),
         bug!("reopen-session", store::ReopenSession breaks OneSession),
-        bug!("metadata-at-once", storage::MetadataAtOnce breaks StartsAfterCrash),
+        bug!("metadata-at-once", disk::MetadataAtOnce breaks StartsAfterCrash),
         bug!("skip-gap", store::SkipGap breaks GapsAreRefused),
-        bug!("acknowledge-too-much", raft::AcknowledgeTooMuch breaks ReplyIsKept),
-        bug!("frontier-too-low", storage::FrontierTooLow breaks DurableSurvives),
-        bug!("frontier-too-high", storage::FrontierTooHigh breaks CrashIsNoCorruption),
+        bug!("acknowledge-too-much", node::AcknowledgeTooMuch breaks ReplyIsKept),
+        bug!("frontier-too-low", disk::FrontierTooLow breaks DurableSurvives),
+        bug!("frontier-too-high", disk::FrontierTooHigh breaks CrashIsNoCorruption),
     ]
 };
 #[cfg(not(memkv_bugs))]

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use memkv_check::order;
-use memkv_raft::storage::LogId;
-use memkv_raft::store::{
+use memkv_disk::LogId;
+use memkv_store::{
     DecodeError, Refusal, Rejected, Reply, SessionId, Sink, Store, SystemOutcome, read_batch,
     read_system,
 };

@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use memkv_check::space::{self, Answer, Expiry, If, Query};
 use memkv_check::{InFlight, Op, Recorder, Reply, Value};
-use memkv_raft::store::{self, Command, ReplyValue, Store};
-use memkv_raft::{Node, RequestError};
+use memkv_node::{Node, RequestError};
+use memkv_store::{Command, ReplyValue, Store};
 use tokio::sync::watch;
 
 use crate::asked::{Asked, Asking};
@@ -299,7 +299,7 @@ impl Workload {
 }
 
 /// The same for the history of all keys.
-fn settle_asking(asking: Asking, answer: &Result<store::Reply, RequestError>) {
+fn settle_asking(asking: Asking, answer: &Result<memkv_store::Reply, RequestError>) {
     match answer {
         Ok(reply) => asking.ok(translate::answer(&reply.value), Some(reply.revision)),
         Err(RequestError::Unknown { .. }) => asking.unknown(),
@@ -322,7 +322,7 @@ fn settle_write(
     key: &str,
     op: Op,
     in_flight: InFlight,
-    answer: Result<store::Reply, RequestError>,
+    answer: Result<memkv_store::Reply, RequestError>,
 ) -> Option<(bool, u64)> {
     let home = name(home);
     let answer = match answer {

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use memkv_raft::storage::Layout;
-use memkv_raft::storage::disk::sim::SimDisk;
-use memkv_raft::{Node, NodeConfig, Peer};
+use memkv_disk::Layout;
+use memkv_disk::disk::sim::SimDisk;
+use memkv_node::{Node, NodeConfig, Peer};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;

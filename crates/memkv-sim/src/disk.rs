@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use memkv_raft::storage::disk::Disk;
-use memkv_raft::storage::disk::guard;
-pub(crate) use memkv_raft::storage::disk::sim::SimDisk;
-use memkv_raft::storage::disk::sim::{Op, Step};
-use memkv_raft::storage::{self, Layout, Options};
+use memkv_disk::disk::Disk;
+use memkv_disk::disk::guard;
+pub(crate) use memkv_disk::disk::sim::SimDisk;
+use memkv_disk::disk::sim::{Op, Step};
+use memkv_disk::{Layout, Options};
 
 use crate::dice::Dice;
 use crate::host::Death;
@@ -21,7 +21,7 @@ use crate::trace::Trace;
 /// The names of a disk's files.
 type Names = BTreeMap<PathBuf, u64>;
 
-/// What stands before the payload of a record of the log, see `memkv-storage`.
+/// What stands before the payload of a record of the log, see `memkv-disk`.
 const RECORD_HEADER_LEN: usize = 72;
 
 /// Directories of a node, below `/memkv`.
@@ -169,7 +169,7 @@ pub(crate) fn mend(disk: &SimDisk) {
 pub(crate) fn held(disk: &SimDisk) -> Option<(u64, u64)> {
     let layout = Layout::under(Path::new("/memkv"));
     let fork = Arc::new(disk.fork());
-    let opened = guard::allow(|| storage::open(fork, &layout, Options::default())).ok()?;
+    let opened = guard::allow(|| memkv_disk::open(fork, &layout, Options::default())).ok()?;
     let term = opened.metadata.hard_state.map_or(0, |vote| vote.term);
     let log = opened.log.last().map_or(0, |id| id.index);
     let snapshot = opened.snapshots.latest().map_or(0, |meta| meta.last.index);

@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use memkv_check::space::Command;
-use memkv_raft::{Node, store};
+use memkv_node::Node;
 
 use crate::client::{Workload, value_bytes};
 use crate::redis::set;
@@ -41,7 +41,7 @@ impl Workload {
                 let (key, id) = (self.key("flooded", FLOODED), self.next_value.next() >> 32);
                 let value = value_bytes(id, self.dice.below(FLOOD_BYTES));
                 let asked = set(key.clone(), id.to_string());
-                let sent = store::Command::Set {
+                let sent = memkv_store::Command::Set {
                     key: key.into(),
                     value,
                 };
@@ -63,7 +63,7 @@ impl Workload {
         self.cluster.trace.count("floods before deletes");
         let write = |_| {
             let (key, id) = (self.key("flooded", FLOODED), self.next_value.next() >> 32);
-            let sent = store::Command::Set {
+            let sent = memkv_store::Command::Set {
                 key: key.clone().into(),
                 value: value_bytes(id, FILLING_BYTES),
             };

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use memkv_raft::storage::disk::guard;
-use memkv_raft::storage::disk::sim::SimDisk;
-use memkv_raft::storage::{WalHandle, WalWorker};
-use memkv_raft::{Env, FatalError, Node, PreciseTimer, StartError};
+use memkv_disk::disk::guard;
+use memkv_disk::disk::sim::SimDisk;
+use memkv_disk::{WalHandle, WalWorker};
+use memkv_node::{Env, FatalError, Node, PreciseTimer, StartError};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;

@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use memkv_raft::storage::LogId;
-use memkv_raft::store::Store;
-use memkv_raft::{Inspection, Node};
+use memkv_disk::LogId;
+use memkv_node::{Inspection, Node};
+use memkv_store::Store;
 use parking_lot::Mutex;
 
 use crate::asked::Asked;

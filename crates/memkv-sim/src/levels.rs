@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use memkv_raft::store::{SystemOp, SystemOutcome};
-use memkv_raft::{Phase, TooOld};
+use memkv_node::{Phase, TooOld};
+use memkv_store::{SystemOp, SystemOutcome};
 
 use crate::cluster::{Cluster, name};
 use crate::host::Death;

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use memkv_check::space::{Answer, Command, Query, Step};
-use memkv_raft::Node;
+use memkv_node::Node;
 
 use crate::Promise;
 use crate::client::Workload;

@@ -3,7 +3,7 @@
 //!
 //! Only looks. Holds for all hosts of a run, whatever lists they were started with.
 
-use memkv_raft::{Inspection, NodeStatus, Phase};
+use memkv_node::{Inspection, NodeStatus, Phase};
 
 use crate::cluster::{Cluster, name};
 use crate::invariants::{Verdict, fail};

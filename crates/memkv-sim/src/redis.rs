@@ -5,8 +5,8 @@
 //! together hold what they were opened with, and keys that are only written together are alike.
 
 use memkv_check::space::{Answer, Command, Expiry, Guard, Holds, If, Query, Step};
-use memkv_raft::store::{self, Seen, Store};
-use memkv_raft::{Node, RequestError};
+use memkv_node::{Node, RequestError};
+use memkv_store::{Seen, Store};
 use tokio::time::error::Elapsed;
 
 use crate::Promise;
@@ -469,7 +469,7 @@ impl Workload {
         home: usize,
         node: &Node,
         command: Command,
-        sent: &store::Command,
+        sent: &memkv_store::Command,
     ) -> impl Future<Output = Option<Answer>> + use<'_> {
         let asking = self.asked.write(process, command.clone(), sent);
         let answer = tokio::time::timeout(self.patience(), node.write(sent));
@@ -482,7 +482,7 @@ impl Workload {
         home: usize,
         command: &Command,
         asking: Asking,
-        answer: Result<Result<store::Reply, RequestError>, Elapsed>,
+        answer: Result<Result<memkv_store::Reply, RequestError>, Elapsed>,
     ) -> Option<Answer> {
         let trace = &self.cluster.trace;
         let home = name(home);

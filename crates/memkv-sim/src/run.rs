@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use memkv_raft::storage::disk::guard;
+use memkv_disk::disk::guard;
 
 use crate::client::Workload;
 use crate::cluster::{Cluster, Violation};
@@ -64,7 +64,7 @@ pub fn run(seed: u64, options: Options) -> std::io::Result<Report> {
     #[cfg(tokio_unstable)]
     builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
     let runtime = builder.build()?;
-    memkv_raft::seed_engine_randomness(seed);
+    memkv_node::seed_engine_randomness(seed);
     // The one thread is that of every node's consensus.
     let _scope = guard::forbid();
     Ok(runtime.block_on(whole_run(seed, options)))

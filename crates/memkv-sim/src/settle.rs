@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use memkv_check::Op;
 use memkv_check::ledger::Final;
-use memkv_raft::store::Store;
-use memkv_raft::{Node, Phase};
+use memkv_node::{Node, Phase};
+use memkv_store::Store;
 use tokio::time::Instant;
 
 use crate::client::{Workload, key_name, value_id};

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use memkv_check::order::Expiry;
-use memkv_raft::Inspection;
+use memkv_node::Inspection;
 
 use crate::chronicle::Entry;
 use crate::cluster::{Cluster, name};

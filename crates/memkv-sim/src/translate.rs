@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use memkv_check::space::{Answer, Command, Error, Expiry, Guard, Holds, If, Query, Step};
-use memkv_raft::store::{self, ReplyError, ReplyValue};
+use memkv_store::{ReplyError, ReplyValue};
 
 fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
@@ -17,25 +17,25 @@ fn millis(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
-fn expiry(expiry: Expiry) -> store::Expiry {
+fn expiry(expiry: Expiry) -> memkv_store::Expiry {
     match expiry {
-        Expiry::None => store::Expiry::None,
-        Expiry::Keep => store::Expiry::Keep,
-        Expiry::In(ms) => store::Expiry::In { ms: millis(ms) },
+        Expiry::None => memkv_store::Expiry::None,
+        Expiry::Keep => memkv_store::Expiry::Keep,
+        Expiry::In(ms) => memkv_store::Expiry::In { ms: millis(ms) },
     }
 }
 
-fn condition(condition: &If) -> store::SetIf {
+fn condition(condition: &If) -> memkv_store::SetIf {
     match condition {
-        If::Always => store::SetIf::Always,
-        If::Absent => store::SetIf::Absent,
-        If::Present => store::SetIf::Present,
-        If::Equal(value) => store::SetIf::Equal(bytes(value)),
+        If::Always => memkv_store::SetIf::Always,
+        If::Absent => memkv_store::SetIf::Absent,
+        If::Present => memkv_store::SetIf::Present,
+        If::Equal(value) => memkv_store::SetIf::Equal(bytes(value)),
     }
 }
 
 /// The store's command.
-pub(crate) fn command(command: &Command) -> store::Command {
+pub(crate) fn command(command: &Command) -> memkv_store::Command {
     match command {
         Command::Set {
             key,
@@ -43,7 +43,7 @@ pub(crate) fn command(command: &Command) -> store::Command {
             condition: If::Always,
             expiry: Expiry::None,
             get: false,
-        } => store::Command::Set {
+        } => memkv_store::Command::Set {
             key: bytes(key),
             value: bytes(value),
         },
@@ -53,7 +53,7 @@ pub(crate) fn command(command: &Command) -> store::Command {
             condition: only_if,
             expiry: deadline,
             get,
-        } => store::Command::SetWith {
+        } => memkv_store::Command::SetWith {
             key: bytes(key),
             value: bytes(value),
             condition: condition(only_if),
@@ -63,39 +63,39 @@ pub(crate) fn command(command: &Command) -> store::Command {
         Command::SetMany {
             pairs,
             if_none_exists,
-        } => store::Command::SetMany {
+        } => memkv_store::Command::SetMany {
             pairs: pairs
                 .iter()
                 .map(|(key, value)| (bytes(key), bytes(value)))
                 .collect(),
             if_none_exists: *if_none_exists,
         },
-        Command::Del { keys } => store::Command::Del { keys: all(keys) },
-        Command::GetDel { key } => store::Command::GetDel { key: bytes(key) },
-        Command::GetEx { key, expiry: time } => store::Command::GetEx {
+        Command::Del { keys } => memkv_store::Command::Del { keys: all(keys) },
+        Command::GetDel { key } => memkv_store::Command::GetDel { key: bytes(key) },
+        Command::GetEx { key, expiry: time } => memkv_store::Command::GetEx {
             key: bytes(key),
             expiry: expiry(*time),
         },
-        Command::IncrBy { key, by } => store::Command::IncrBy {
+        Command::IncrBy { key, by } => memkv_store::Command::IncrBy {
             key: bytes(key),
             by: *by,
         },
-        Command::Append { key, suffix } => store::Command::Append {
+        Command::Append { key, suffix } => memkv_store::Command::Append {
             key: bytes(key),
             suffix: bytes(suffix),
         },
-        Command::Expire { key, ms } => store::Command::Expire {
+        Command::Expire { key, ms } => memkv_store::Command::Expire {
             key: bytes(key),
-            expiry: store::Expiry::In { ms: millis(*ms) },
-            condition: store::ExpireIf::Always,
+            expiry: memkv_store::Expiry::In { ms: millis(*ms) },
+            condition: memkv_store::ExpireIf::Always,
         },
-        Command::Persist { key } => store::Command::Persist { key: bytes(key) },
-        Command::Rename { from, to } => store::Command::Rename {
+        Command::Persist { key } => memkv_store::Command::Persist { key: bytes(key) },
+        Command::Rename { from, to } => memkv_store::Command::Rename {
             from: bytes(from),
             to: bytes(to),
             if_absent: false,
         },
-        Command::Copy { from, to } => store::Command::Copy {
+        Command::Copy { from, to } => memkv_store::Command::Copy {
             from: bytes(from),
             to: bytes(to),
             to_database: 0,
@@ -105,7 +105,7 @@ pub(crate) fn command(command: &Command) -> store::Command {
             guards,
             steps: operations,
             otherwise,
-        } => store::Command::Transaction {
+        } => memkv_store::Command::Transaction {
             guards: guards.iter().map(guard).collect(),
             operations: steps(operations),
             otherwise: steps(otherwise),
@@ -113,9 +113,9 @@ pub(crate) fn command(command: &Command) -> store::Command {
     }
 }
 
-fn guard(guard: &Guard) -> store::Guard {
-    use store::{Compare, Condition, Seen};
-    store::Guard {
+fn guard(guard: &Guard) -> memkv_store::Guard {
+    use memkv_store::{Compare, Condition, Seen};
+    memkv_store::Guard {
         database: 0,
         key: bytes(&guard.key),
         holds: match &guard.holds {
@@ -129,26 +129,26 @@ fn guard(guard: &Guard) -> store::Guard {
     }
 }
 
-fn steps(steps: &[Step]) -> Vec<store::Step> {
+fn steps(steps: &[Step]) -> Vec<memkv_store::Step> {
     let step = |step: &Step| match step {
-        Step::Write(write) => store::Step::Write(command(write)),
-        Step::Read(read) => store::Step::Read(query(read)),
+        Step::Write(write) => memkv_store::Step::Write(command(write)),
+        Step::Read(read) => memkv_store::Step::Read(query(read)),
     };
     steps.iter().map(step).collect()
 }
 
 /// The store's query.
-pub(crate) fn query(query: &Query) -> store::Query {
+pub(crate) fn query(query: &Query) -> memkv_store::Query {
     match query {
-        Query::Get { key } => store::Query::Get { key: bytes(key) },
-        Query::GetMany { keys } => store::Query::GetMany { keys: all(keys) },
-        Query::Exists { keys } => store::Query::Exists { keys: all(keys) },
-        Query::Deadline { key } => store::Query::Ttl {
+        Query::Get { key } => memkv_store::Query::Get { key: bytes(key) },
+        Query::GetMany { keys } => memkv_store::Query::GetMany { keys: all(keys) },
+        Query::Exists { keys } => memkv_store::Query::Exists { keys: all(keys) },
+        Query::Deadline { key } => memkv_store::Query::Ttl {
             key: bytes(key),
             seconds: false,
             absolute: true,
         },
-        Query::TimeLeft { key } => store::Query::Ttl {
+        Query::TimeLeft { key } => memkv_store::Query::Ttl {
             key: bytes(key),
             seconds: false,
             absolute: false,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use memkv_raft::{Inspection, addressee, kind_of};
+use memkv_node::{Inspection, addressee, kind_of};
 
 use crate::cluster::{Cluster, name};
 use crate::promise::Promise;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use memkv_tests::Random;
+use memkv_black_box::Random;
 use mio::{Events, Poll, Token};
 
 use super::connection::{Connection, Flight, Landed};

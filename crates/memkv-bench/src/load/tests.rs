@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use memkv_tests::free_port;
+use memkv_black_box::free_port;
 
 use super::{Keys, LoadError, Measured, Pace, Work, run};
 use crate::bare;

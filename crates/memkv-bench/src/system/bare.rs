@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use memkv_tests::eventually;
+use memkv_black_box::eventually;
 use tempfile::TempDir;
 
 use super::peers::Server;

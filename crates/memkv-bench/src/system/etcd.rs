@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use memkv_tests::{Http, eventually, free_port};
+use memkv_black_box::{Http, eventually, free_port};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use memkv_tests::Cluster;
+use memkv_black_box::Cluster;
 use serde_json::{Value, json};
 
 use super::{System, To};

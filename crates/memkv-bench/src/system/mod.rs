@@ -98,7 +98,7 @@ impl Target {
         processes: &[u32],
         wait: Option<u64>,
     ) -> Result<Target, String> {
-        if let Some(gone) = processes.iter().find(|id| !memkv_tests::exists(**id)) {
+        if let Some(gone) = processes.iter().find(|id| !memkv_black_box::exists(**id)) {
             return Err(format!("there is no process {gone}"));
         }
         let addrs: Result<Vec<SocketAddr>, String> =

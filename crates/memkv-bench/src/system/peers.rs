@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use memkv_tests::{Process, free_port};
+use memkv_black_box::{Process, free_port};
 
 /// A peer's program of this name.
 ///

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use memkv_tests::{Resp, eventually};
+use memkv_black_box::{Resp, eventually};
 use tempfile::TempDir;
 
 use super::peers::{Server, program};

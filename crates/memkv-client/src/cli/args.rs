@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use memkv_client::Condition;
-use memkv_client::proto::ttl_ms;
+use memkv_proto::ttl_ms;
 
 /// The file that is read if it is in the working directory, as the seed's client does.
 pub(crate) const DEFAULT_CONFIG: &str = "cluster_config.json";

@@ -5,10 +5,10 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
-use memkv_client::proto::ErrorCode;
-use memkv_client::proto::error::exit;
-use memkv_client::proto::limits::MAX_VALUE_BYTES_CEILING;
 use memkv_client::{Client, Condition, Error, Health, ListOptions, SetOptions};
+use memkv_proto::ErrorCode;
+use memkv_proto::error::exit;
+use memkv_proto::limits::MAX_VALUE_BYTES_CEILING;
 
 use super::args::{Command, condition};
 use super::output::{Printer, Talk};

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use memkv_client::proto::ErrorCode;
-use memkv_client::proto::error::exit;
 use memkv_client::{Client, Error};
+use memkv_proto::ErrorCode;
+use memkv_proto::error::exit;
 
 use args::Args;
 use output::{Printer, Talk};

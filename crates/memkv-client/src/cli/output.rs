@@ -3,8 +3,8 @@
 
 use std::io::{self, IsTerminal};
 
-use memkv_client::proto::{ErrorCode, json_bytes};
 use memkv_client::{ClusterView, Entry, Health, Item, StepResult, Sum, TxnAnswer};
+use memkv_proto::{ErrorCode, json_bytes};
 use serde_json::{Map, Value, json};
 
 use super::args::Format;

@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use memkv_client::Endpoints;
-use memkv_client::proto::limits::MAX_CONFIG_BYTES;
-use memkv_client::proto::secret::{self, Access, MAX_SECRET_BYTES};
-use memkv_client::proto::{ClusterConfig, ErrorCode};
+use memkv_proto::limits::MAX_CONFIG_BYTES;
+use memkv_proto::secret::{self, Access, MAX_SECRET_BYTES};
+use memkv_proto::{ClusterConfig, ErrorCode};
 
 use super::args::{
     Args, DEFAULT_CONFIG, ENDPOINTS_VARIABLE, PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE,

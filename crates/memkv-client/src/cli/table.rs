@@ -1,8 +1,8 @@
 //! The cluster as a table that fits a terminal of 80 columns.
 //! Never wraps a line: what is too long loses its middle.
 
-use memkv_client::proto::Phase;
 use memkv_client::{ClusterView, NodeView};
+use memkv_proto::Phase;
 
 const WIDTH: usize = 80;
 
@@ -157,7 +157,7 @@ fn shorten(text: &str, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use memkv_client::proto::Status;
+    use memkv_proto::Status;
 
     use super::*;
 
@@ -213,7 +213,7 @@ mod tests {
             node.name = name.to_owned();
         }
         if let Ok(status) = &mut view.nodes[0].status {
-            (status.role, status.term) = (memkv_client::proto::Role::Follower, 12);
+            (status.role, status.term) = (memkv_proto::Role::Follower, 12);
             (status.commit_index, status.applied_index) = (99_999_999, 99_999_999);
         }
         let text = table(&view);

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use memkv_client::proto::ErrorCode;
+use memkv_proto::ErrorCode;
 
 use crate::fake::{Act, Fake, nobody};
 

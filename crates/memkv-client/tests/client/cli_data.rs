@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use memkv_client::proto::ErrorCode;
+use memkv_proto::ErrorCode;
 
 use crate::cli::{done, program, run, told};
 use crate::fake::{Act, Fake};

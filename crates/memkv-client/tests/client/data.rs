@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use memkv_client::proto::ErrorCode;
 use memkv_client::{
     Client, Condition, Endpoints, Error, ListOptions, SetOptions, StepResult, Sum, Txn,
 };
+use memkv_proto::ErrorCode;
 
 use crate::fake::{Act, Fake};
 

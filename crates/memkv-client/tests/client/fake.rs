@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use memkv_client::proto::{ErrorCode, HEADER_REVISION, PROBLEM_JSON, Problem};
+use memkv_proto::{ErrorCode, HEADER_REVISION, PROBLEM_JSON, Problem};
 use tokio::net::TcpSocket;
 
 /// A request as it arrived.

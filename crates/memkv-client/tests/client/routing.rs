@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use memkv_client::proto::error::exit;
-use memkv_client::proto::{ErrorCode, Executed, Problem};
 use memkv_client::{Client, Condition, Endpoints, Error, SetOptions, Txn};
+use memkv_proto::error::exit;
+use memkv_proto::{ErrorCode, Executed, Problem};
 
 use crate::fake::{Act, Fake, Late, nobody};
 

@@ -2,8 +2,8 @@
 //! before they work. One can be set here, for the whole cluster: which events of keys are announced.
 //! All others are in the configuration file.
 
-use memkv_raft::store::{Command, NoticeClasses};
 use memkv_resp::Pattern;
+use memkv_store::{Command, NoticeClasses};
 
 use super::connection::DATABASES;
 use super::{Args, Call, Failure, Op, Shape};

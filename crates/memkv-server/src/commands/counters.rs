@@ -1,6 +1,6 @@
 //! Numbers in strings. The arithmetic is the store's: nothing is read here before it is written.
 
-use memkv_raft::store::Command;
+use memkv_store::Command;
 
 use super::{Args, Failure, Op, Shape};
 

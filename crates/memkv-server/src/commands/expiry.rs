@@ -1,6 +1,6 @@
 //! When keys expire. Relative times stay relative here: the log's stamp makes them absolute.
 
-use memkv_raft::store::{Command, ExpireIf, Expiry, Query};
+use memkv_store::{Command, ExpireIf, Expiry, Query};
 
 use super::{Args, Failure, Op, Shape};
 

@@ -4,8 +4,8 @@
 
 use std::borrow::Cow;
 
+use memkv_node::RequestError;
 use memkv_proto::ErrorCode;
-use memkv_raft::RequestError;
 use memkv_resp::Request;
 
 use crate::failure;

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memkv_raft::Role;
+use memkv_node::Role;
 
 use super::connection::REDIS_VERSION;
 use super::{Call, Failure};

@@ -1,6 +1,6 @@
 //! Keys, whatever they hold.
 
-use memkv_raft::store::{Command, Query};
+use memkv_store::{Command, Query};
 
 use super::connection::database;
 use super::{Args, Failure, Op, Shape};

@@ -1,6 +1,6 @@
 //! What memkv has beyond Redis: revisions, and ranges in the order of the keys.
 
-use memkv_raft::store::{Command, Expiry, Query};
+use memkv_store::{Command, Expiry, Query};
 
 use super::scan::natural;
 use super::strings::milliseconds;

@@ -28,9 +28,9 @@ mod table;
 use std::time::Duration;
 
 use bytes::Bytes;
-use memkv_raft::store::{Command, Query};
-use memkv_raft::{Copies, Publication};
+use memkv_node::{Copies, Publication};
 use memkv_resp::ReplyWriter;
+use memkv_store::{Command, Query};
 
 use crate::resp::{Out, Server, Session};
 

@@ -1,7 +1,7 @@
 //! Publish and subscribe. Replies to SUBSCRIBE and its kin are pushes, one per channel.
 
 use bytes::Bytes;
-use memkv_raft::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication};
+use memkv_node::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication};
 use memkv_resp::{Protocol, ReplyWriter};
 
 use super::{Args, Call, Failure};

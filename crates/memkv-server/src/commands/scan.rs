@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use memkv_raft::store::Query;
 use memkv_resp::parse_integer;
+use memkv_store::Query;
 
 use super::{Args, Failure, Op, Shape};
 

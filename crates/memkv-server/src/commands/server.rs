@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use memkv_raft::Copies;
+use memkv_node::Copies;
 
 use super::{Args, Call, Failure, Waiting};
 use crate::resp::View;

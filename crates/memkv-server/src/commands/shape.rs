@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use memkv_proto::ErrorCode;
-use memkv_raft::store::{ReplyError, ReplyValue};
 use memkv_resp::{Output, Pattern, ReplyWriter, parse_integer};
+use memkv_store::{ReplyError, ReplyValue};
 
 use super::Failure;
 use crate::aside::steps_of;

@@ -1,6 +1,6 @@
 //! Strings: one value under one key.
 
-use memkv_raft::store::{Command, Expiry, Query, SetIf};
+use memkv_store::{Command, Expiry, Query, SetIf};
 
 use super::{Args, Failure, Op, Shape};
 

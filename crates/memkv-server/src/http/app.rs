@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use memkv_node::{Answers, Lane, RequestError};
 use memkv_proto::limits::{MAX_KEY_BYTES, MAX_NODE_ID_BYTES};
 use memkv_proto::seed::SeedOp;
 use memkv_proto::{ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH};
-use memkv_raft::store::{Command, Query, Reply, Store};
-use memkv_raft::{Answers, Lane, RequestError};
+use memkv_store::{Command, Query, Reply, Store};
 
 use super::conn::{Admission, App};
 use super::head::{Head, Method, Refusal};
@@ -406,7 +406,7 @@ impl<B: Backend> App for Api<B> {
         }
         #[cfg(memkv_bugs)]
         if let Some(name) = head.path.strip_prefix("/deliberate-panic/") {
-            let status = if memkv_raft::storage::bugs::order_panic(name) {
+            let status = if memkv_disk::bugs::order_panic(name) {
                 200
             } else {
                 404
@@ -415,7 +415,7 @@ impl<B: Backend> App for Api<B> {
         }
         #[cfg(memkv_bugs)]
         if let Some(name) = head.path.strip_prefix("/deliberate-difference/") {
-            let is_known = memkv_raft::store::bugs::order_difference(name);
+            let is_known = memkv_store::bugs::order_difference(name);
             return Admission::Refuse(Response::text(if is_known { 200 } else { 404 }, name));
         }
         let route = match self.route(&head.path) {
@@ -464,7 +464,7 @@ impl<B: Backend> App for Api<B> {
         self.active.fetch_add(1, Ordering::Relaxed);
         let _active = Active(&self.active);
         #[cfg(memkv_bugs)]
-        memkv_raft::storage::bugs::pass(memkv_raft::storage::bugs::Place::Request);
+        memkv_disk::bugs::pass(memkv_disk::bugs::Place::Request);
         let route = self.route(&head.path);
         let started = Instant::now();
         let class = route

@@ -2,7 +2,7 @@
 //! revision of its last write. Never weak: an ETag of ours names one write.
 
 use memkv_proto::ErrorCode;
-use memkv_raft::store::{Compare, Condition};
+use memkv_store::{Compare, Condition};
 
 use super::head::{Head, Refusal};
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use memkv_node::yield_to_ready_tasks;
 use memkv_proto::ErrorCode;
-use memkv_raft::yield_to_ready_tasks;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout, timeout_at};

@@ -15,9 +15,7 @@ use bytes::Bytes;
 use memkv_proto::{
     ErrorCode, HEADER_EXPIRES, HEADER_REVISION, KeyPathError, decode_key_path, ttl_ms,
 };
-use memkv_raft::store::{
-    Command, Compare, Condition, Expiry, Guard, Reply, ReplyValue, SetIf, Step,
-};
+use memkv_store::{Command, Compare, Condition, Expiry, Guard, Reply, ReplyValue, SetIf, Step};
 
 use super::app::Api;
 use super::condition;

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use memkv_proto::{ErrorCode, HEADER_REVISION, json_bytes};
-use memkv_raft::store::{Query, ReplyValue};
+use memkv_store::{Query, ReplyValue};
 use serde_json::{Map, Value, json};
 
 use super::app::Api;

@@ -5,11 +5,11 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use memkv_node::RequestError;
 use memkv_proto::limits::MAX_KEY_BYTES;
 use memkv_proto::seed::{self, SeedOp, SeedStatus};
 use memkv_proto::{ErrorCode, Executed, HEADER_EXECUTED, HEADER_REVISION};
-use memkv_raft::RequestError;
-use memkv_raft::store::{Command, ReplyValue};
+use memkv_store::{Command, ReplyValue};
 
 use super::app::Api;
 use super::head::Head;

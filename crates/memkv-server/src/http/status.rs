@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use memkv_node as raft;
 use memkv_proto::{Durability, Member, Phase, Role, Status};
-use memkv_raft as raft;
 
 use super::app::Api;
 use super::response::Response;

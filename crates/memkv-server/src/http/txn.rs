@@ -13,7 +13,7 @@
 
 use bytes::Bytes;
 use memkv_proto::{ErrorCode, HEADER_REVISION, json_bytes, ttl_ms};
-use memkv_raft::store::{
+use memkv_store::{
     Command, Compare, Condition, Expiry, Guard, MAX_TRANSACTION_STEPS, Query, ReplyValue, SetIf,
     Step,
 };

@@ -9,8 +9,8 @@ mod text;
 
 use std::time::Duration;
 
-use memkv_raft::NodeStats;
-use memkv_raft::storage::Histogram;
+use memkv_metrics::Histogram;
+use memkv_node::NodeStats;
 
 use crate::process;
 use crate::resp::{Server, View};

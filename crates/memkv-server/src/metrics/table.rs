@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memkv_raft::storage::Counted;
-use memkv_raft::{Phase, Role};
+use memkv_metrics::Counted;
+use memkv_node::{Phase, Role};
 
 use super::Seen;
 use crate::panics;

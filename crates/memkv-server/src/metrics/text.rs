@@ -3,7 +3,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use memkv_raft::storage::Counted;
+use memkv_metrics::Counted;
 
 use super::Seen;
 use super::table::{Metric, Samples};
@@ -98,7 +98,7 @@ fn put(text: &mut String, what: impl Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use memkv_raft::storage::Histogram;
+    use memkv_metrics::Histogram;
 
     #[test]
     fn samples_look_as_the_format_demands() {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use memkv_raft::seldom::Seldom;
-use memkv_raft::{Frame, Lane};
+use memkv_node::seldom::Seldom;
+use memkv_node::{Frame, Lane};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::frame::{self, FrameError, FrameReader};
 use super::{lane_name, socket};
 
-/// What answers peers' requests: [`memkv_raft::Node::handle`].
+/// What answers peers' requests: [`memkv_node::Node::handle`].
 pub type PeerHandler = Arc<dyn Fn(Lane, Bytes) -> BoxFuture<'static, Frame> + Send + Sync>;
 
 /// Responses that one `writev` round takes.
@@ -37,7 +37,7 @@ pub async fn serve(
     handler: PeerHandler,
 ) {
     #[cfg(memkv_bugs)]
-    memkv_raft::storage::bugs::pass(memkv_raft::storage::bugs::Place::Peer);
+    memkv_disk::bugs::pass(memkv_disk::bugs::Place::Peer);
     socket::tune(&stream);
     let (read_half, write_half) = stream.split();
     let (responses, to_write) = mpsc::unbounded_channel();

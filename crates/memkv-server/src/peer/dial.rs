@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use memkv_raft::Lane;
+use memkv_node::Lane;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

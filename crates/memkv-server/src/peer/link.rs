@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use memkv_raft::lock::Mutex;
-use memkv_raft::seldom::Seldom;
-use memkv_raft::{CallError, Frame, Lane, Transport};
+use memkv_node::lock::Mutex;
+use memkv_node::seldom::Seldom;
+use memkv_node::{CallError, Frame, Lane, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};

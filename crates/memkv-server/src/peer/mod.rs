@@ -21,7 +21,7 @@ pub use handshake::{Challenge, HandshakeError, Trust, prove};
 pub use link::Links;
 pub use secret::{ClusterSecret, Meeting, PROOF_BYTES, random_hex};
 
-use memkv_raft::Lane;
+use memkv_node::Lane;
 
 /// The protocol's name in the `Upgrade` header; another number is another protocol.
 pub const PROTOCOL: &str = "memkv-peer/2";

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use memkv_raft::lock::Mutex;
-use memkv_raft::{CallError, Frame, Lane, Transport};
+use memkv_node::lock::Mutex;
+use memkv_node::{CallError, Frame, Lane, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;

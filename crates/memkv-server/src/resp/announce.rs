@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use memkv_raft::store::Notice;
-use memkv_raft::{Publication, Subscribers};
+use memkv_node::{Publication, Subscribers};
+use memkv_store::Notice;
 use tokio::sync::oneshot;
 
 use super::queue::{Queue, Taker, queue};

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::mem;
 
+use memkv_node::RequestError;
 use memkv_proto::ErrorCode;
-use memkv_raft::RequestError;
-use memkv_raft::store::{Query, Reply, ReplyValue, Step, Store};
 use memkv_resp::{Output, ReplyWriter};
+use memkv_store::{Query, Reply, ReplyValue, Step, Store};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
 use tokio::time::Instant;

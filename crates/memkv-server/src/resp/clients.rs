@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use memkv_raft::lock::Mutex;
+use memkv_node::lock::Mutex;
 use tokio::time::Instant;
 
 use super::wake_flag::WakeFlag;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use futures_util::poll;
-use memkv_raft::seldom::Seldom;
-use memkv_raft::yield_to_ready_tasks;
+use memkv_node::seldom::Seldom;
+use memkv_node::yield_to_ready_tasks;
 use memkv_resp::{Limits, ReplyWriter, Request, RequestParser};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::yield_now;

@@ -9,8 +9,8 @@ use std::mem;
 
 use bytes::Bytes;
 use memkv_proto::ErrorCode;
-use memkv_raft::store::{Command, Query, ReplyError, Seen, check_steps};
 use memkv_resp::{Output, ReplyWriter, Request};
+use memkv_store::{Command, Query, ReplyError, Seen, check_steps};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, Gone};
@@ -41,7 +41,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// Takes the next request.
     pub(super) async fn execute(&mut self, request: Request) -> Result<(), Gone> {
         #[cfg(memkv_bugs)]
-        memkv_raft::storage::bugs::pass(memkv_raft::storage::bugs::Place::Command);
+        memkv_disk::bugs::pass(memkv_disk::bugs::Place::Command);
         match self.admit(&request) {
             Err(failure) if is_exec(&request) => {
                 self.session.queue = None;

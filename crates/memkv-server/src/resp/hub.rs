@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use memkv_raft::Publication;
-use memkv_raft::lock::Mutex;
+use memkv_node::Publication;
+use memkv_node::lock::Mutex;
 use memkv_resp::{Pattern, PatternTooLong};
 
 use super::clients::{Client, Message};

@@ -5,7 +5,7 @@
 //! leave in order; who publishes to itself gets the message before the count.
 
 use futures_util::future::BoxFuture;
-use memkv_raft::Publication;
+use memkv_node::Publication;
 use memkv_resp::{ReplyWriter, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 

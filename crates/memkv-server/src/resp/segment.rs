@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
-use memkv_raft::store::{Command, Query, ReplyError, ReplyValue, Store};
+use memkv_store::{Command, Query, ReplyError, ReplyValue, Store};
 
 use super::publish::Receivers;
 use super::transaction::Plan;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use memkv_raft::NodeStatus;
-use memkv_raft::store::NoticeClasses;
+use memkv_node::NodeStatus;
+use memkv_store::NoticeClasses;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 

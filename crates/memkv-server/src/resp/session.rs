@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use memkv_raft::store::{MAX_TRANSACTION_STEPS, Seen};
 use memkv_resp::{Protocol, Request};
+use memkv_store::{MAX_TRANSACTION_STEPS, Seen};
 
 use super::clients::Client;
 use super::hub::Kind;

@@ -1,8 +1,8 @@
 //! From the commands that MULTI has queued to one transaction. What the node answers by itself is
 //! not part of it: it is executed when the transaction has been, in its place.
 
-use memkv_raft::store::{Command, Condition, Guard, Step};
 use memkv_resp::Request;
+use memkv_store::{Command, Condition, Guard, Step};
 
 use super::session::{Queue, Watched};
 use crate::commands::{Args, Failure, Handler, Op, Shape, Spec, database};

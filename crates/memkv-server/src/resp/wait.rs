@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use memkv_raft::Copies;
+use memkv_node::Copies;
 use memkv_resp::ReplyWriter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 

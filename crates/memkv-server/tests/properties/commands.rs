@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use memkv_raft::store::NoticeClasses;
 use memkv_resp::FrameParser;
 use memkv_server::resp::{Resp, RespSettings};
+use memkv_store::NoticeClasses;
 
 use crate::machine::{MAX_VALUE_BYTES, Machine};
 use crate::wire::{RUNTIME, Wire};

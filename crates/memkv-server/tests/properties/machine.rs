@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use memkv_raft::store::{
-    BatchBuilder, Command, DATABASES, DecodeError, Loader, MAX_KEY_BYTES, Query, Reading, Readings,
-    Rejected, Reply, ReplyValue, SessionId, Sink, Store, SystemOp, SystemOutcome,
-};
-use memkv_raft::{
+use memkv_node::{
     Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication,
     RequestError, Role, Subscribers,
 };
 use memkv_server::backend::Backend;
 use memkv_server::http::{Api, ApiSettings};
 use memkv_server::peer::Trust;
+use memkv_store::{
+    BatchBuilder, Command, DATABASES, DecodeError, Loader, MAX_KEY_BYTES, Query, Reading, Readings,
+    Rejected, Reply, ReplyValue, SessionId, Sink, Store, SystemOp, SystemOutcome,
+};
 
 /// Session of every command; the first log entry opens it.
 const SESSION: SessionId = 1;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use memkv_raft::Frame;
+use memkv_node::Frame;
 use memkv_server::peer::{
     Challenge, ClusterSecret, FrameReader, HandshakeError, Meeting, prove, push,
 };
@@ -125,7 +125,7 @@ pub(crate) fn check_frames(stream: &[u8], piece: usize) {
     let mut reader = FrameReader::new(other(stream), BytesMut::new());
     let mut delivered = Vec::new();
     while let Ok(Some((id, body))) = now(reader.next()) {
-        let _ = memkv_raft::is_readable(body.clone());
+        let _ = memkv_node::is_readable(body.clone());
         let mut out = VecDeque::new();
         push(&mut out, id, Frame(vec![body])).expect("it was short enough");
         out.iter()
@@ -135,7 +135,7 @@ pub(crate) fn check_frames(stream: &[u8], piece: usize) {
 
     // As a body: most damage would not get past the checksums.
     let body = Bytes::copy_from_slice(stream);
-    let _ = memkv_raft::is_readable(body.clone());
+    let _ = memkv_node::is_readable(body.clone());
     let mut out = VecDeque::new();
     push(&mut out, 7, Frame(vec![body.clone()])).expect("short enough");
     let sent: Vec<u8> = out.iter().flat_map(|part| part.to_vec()).collect();

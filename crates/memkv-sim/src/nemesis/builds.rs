@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use memkv_raft::store::Store;
+use memkv_store::Store;
 use tokio::time::Instant;
 
 use super::Nemesis;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use memkv_raft::Phase;
+use memkv_node::Phase;
 use tokio::time::Instant;
 
 use super::Nemesis;

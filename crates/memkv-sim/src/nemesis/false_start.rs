@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use memkv_raft::{Node, Phase};
+use memkv_node::{Node, Phase};
 use tokio::time::Instant;
 
 use super::Nemesis;

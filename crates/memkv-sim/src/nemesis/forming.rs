@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use memkv_raft::Node;
-use memkv_raft::store::Store;
+use memkv_node::Node;
+use memkv_store::Store;
 use tokio::time::Instant;
 
 use super::{EARLY_AMBUSH_MS, EARLY_AMBUSHES, EARLY_FAULTS_EVERY, Nemesis};

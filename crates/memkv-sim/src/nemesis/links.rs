@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use memkv_raft::Lane;
+use memkv_node::Lane;
 use tokio::time::Instant;
 
 use super::Nemesis;

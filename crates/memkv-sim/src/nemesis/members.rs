@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use memkv_raft::{Inspection, Lane};
+use memkv_node::{Inspection, Lane};
 use tokio::time::Instant;
 
 use super::Nemesis;

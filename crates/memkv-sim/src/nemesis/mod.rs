@@ -15,7 +15,7 @@ pub(crate) mod stores;
 use std::sync::Arc;
 use std::time::Duration;
 
-use memkv_raft::Phase;
+use memkv_node::Phase;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, WALL_CLOCK_START_MS, name};

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use memkv_raft::Phase;
+use memkv_node::Phase;
 use tokio::time::Instant;
 
 use super::Nemesis;
@@ -147,7 +147,7 @@ fn take_back(cluster: &Cluster, slot: usize) -> bool {
 /// Has the next command of a node have another effect, which no client sees; whether that can be.
 #[cfg(memkv_bugs)]
 fn order(cluster: &Cluster, slot: usize, coin: bool) -> bool {
-    use memkv_raft::store::bugs::Deviate;
+    use memkv_store::bugs::Deviate;
     let how = if coin { Deviate::Reply } else { Deviate::Key };
     let node = cluster.node(slot);
     node.is_some_and(|node| {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use memkv_raft::{CallError, Frame, Lane, Node, Transport};
+use memkv_node::{CallError, Frame, Lane, Node, Transport};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;

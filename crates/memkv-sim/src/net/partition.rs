@@ -1,7 +1,7 @@
 //! Shapes of partitions: which node reaches which, as directed links.
 //! Never draws anything by itself except from the dice that it is given.
 
-use memkv_raft::Lane;
+use memkv_node::Lane;
 
 use crate::dice::Dice;
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use memkv_raft::{CallError, Frame, Lane, kind_of};
+use memkv_node::{CallError, Frame, Lane, kind_of};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 

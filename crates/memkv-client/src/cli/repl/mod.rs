@@ -16,8 +16,8 @@ use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
-use memkv_client::proto::ErrorCode;
-use memkv_client::proto::error::exit;
+use memkv_proto::ErrorCode;
+use memkv_proto::error::exit;
 use memkv_resp::{Frame, split_args};
 use rustyline::error::ReadlineError;
 

@@ -1,7 +1,7 @@
 //! Replies as text: as redis-cli prints them on a terminal, byte for byte, or as JSON.
 //! Never lets a reply's bytes control a terminal, except in raw, which is asked for.
 
-use memkv_client::proto::json_bytes;
+use memkv_proto::json_bytes;
 use memkv_resp::Frame;
 use serde_json::{Map, Value, json};
 

@@ -6,10 +6,10 @@
 //! before it is written.
 
 use bytes::Bytes;
-use memkv_raft::store::{
+use memkv_resp::parse_integer;
+use memkv_store::{
     Command, Compare, Condition, ExpireIf, Expiry, Guard, Query, ReplyValue, SetIf, Step,
 };
-use memkv_resp::parse_integer;
 
 use super::sha1;
 use crate::commands::{Failure, Op, Shape};

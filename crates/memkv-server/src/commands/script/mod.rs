@@ -9,7 +9,7 @@ mod sha1;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use memkv_raft::lock::Mutex;
+use memkv_node::lock::Mutex;
 
 use super::{Args, Call, Failure, Op};
 use known::Known;

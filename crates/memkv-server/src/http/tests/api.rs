@@ -412,6 +412,6 @@ async fn peers_are_let_in_by_the_right_name_only() {
     );
     assert_eq!(
         (peer.lane, peer.peer.as_str()),
-        (memkv_raft::Lane::Append, "n2")
+        (memkv_node::Lane::Append, "n2")
     );
 }

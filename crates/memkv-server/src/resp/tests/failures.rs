@@ -1,6 +1,6 @@
 //! What a client is told when the cluster cannot answer.
 
-use memkv_raft::RequestError;
+use memkv_node::RequestError;
 
 use super::*;
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use memkv_raft::store::Command;
+use memkv_store::Command;
 
 use super::*;
 use crate::backend::Backend;

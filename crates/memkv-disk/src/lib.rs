@@ -1,0 +1,41 @@
+//! memkv-disk: the data directory of a node, the only crate that touches files.
+//! Never knows what a record says or who is a member; never uses a runtime or a clock.
+//! Invariant: what was acknowledged is found again, or the node refuses to start and says why.
+//!
+//! Start with [`open`]; see [`layout`] for the files and what may be torn when, and `recovery`
+//! for how the log's end is found.
+
+#![forbid(unsafe_code)]
+
+mod active;
+#[cfg(memkv_bugs)]
+pub mod bugs;
+mod clock_file;
+pub mod disk;
+pub mod layout;
+mod metadata;
+mod open;
+mod peers_file;
+mod reader;
+pub mod record;
+mod recovery;
+mod segment;
+mod shared;
+mod snapshot_format;
+mod snapshots;
+mod space;
+mod wal;
+mod writer;
+
+pub use clock_file::{ClockFile, ClockReading, boot_clock};
+pub use layout::{Layout, Options};
+pub use metadata::{MAX_IDENTITY, Metadata};
+pub use open::{OpenError, Opened, RecoveryReport, open, quarantine, quarantined};
+pub use peers_file::{MAX_PEERS_BYTES, PeersFile, condemn};
+pub use reader::{ColdRecords, Found, LogReader};
+pub use record::{HardState, LogId, Record};
+pub use recovery::TornTail;
+pub use snapshot_format::{MAX_BLOCK, MAX_EXTRA, SnapshotMeta, SnapshotReader};
+pub use snapshots::{SnapshotReceiver, SnapshotStore, SnapshotWriter};
+pub use space::{RESERVE_BASE, Space};
+pub use wal::{Completions, Done, WalHandle, WalWorker};

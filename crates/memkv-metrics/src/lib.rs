@@ -1,0 +1,9 @@
+//! memkv-metrics: what every other crate measures with.
+//! Never exports a number by itself and never does I/O: `memkv-server` prints the metrics.
+//! Invariant: measuring takes no lock and allocates nothing.
+
+#![forbid(unsafe_code)]
+
+mod histogram;
+
+pub use histogram::{Counted, Histogram};

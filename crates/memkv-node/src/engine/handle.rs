@@ -1,0 +1,399 @@
+//! The engine as the rest of the crate sees it: what it shows of itself, and what it is asked to do.
+//!
+//! Decides nothing and waits for nothing but the engine. Invariants: what one call returns is of one
+//! moment; no file outside this folder names the engine's library.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use memkv_disk::LogId;
+use memkv_store::SystemOutcome;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal};
+use openraft::impls::EmptyNode;
+use openraft::impls::leader_id_adv::LeaderId;
+use openraft::metrics::RaftServerMetrics;
+use openraft::raft::{ClientWriteResult, TransferLeaderRequest};
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{ChangeMembers, RaftMetrics, ReadPolicy, ServerState};
+
+use super::responder::ProposalResponder;
+use super::{Batch, Raft, TypeConfig, codec};
+use crate::node::Leader;
+use crate::{FatalError, Role};
+
+/// No node has this id.
+const NOBODY: u64 = 0;
+
+/// A running engine. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    raft: Raft,
+}
+
+/// Why the engine did not do what it was asked for, in its words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refused(String);
+
+impl Refused {
+    pub(super) fn new(why: &impl std::fmt::Display) -> Self {
+        Self(why.to_string())
+    }
+}
+
+/// Where a node stands in its term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The term of its vote, and the node that it has voted for.
+    pub(crate) term: u64,
+    pub(crate) voted_for: u64,
+    /// The leader that it follows or is, which may be long dead.
+    pub(crate) leader: Option<u64>,
+    pub(crate) role: Role,
+}
+
+impl Standing {
+    fn new(vote: &super::Vote, leader: Option<u64>, state: ServerState) -> Self {
+        Self {
+            term: vote.leader_id.term,
+            voted_for: vote.leader_id.node_id,
+            leader,
+            role: role(state),
+        }
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.role == Role::Leader
+    }
+
+    /// The node that it has voted for, and in which term.
+    pub(crate) fn vote(&self) -> Leader {
+        Leader {
+            term: self.term,
+            id: self.voted_for,
+        }
+    }
+}
+
+/// The node that a vote is for, and in which term.
+fn leader(vote: &super::Vote) -> Leader {
+    Leader {
+        term: vote.leader_id.term,
+        id: vote.leader_id.node_id,
+    }
+}
+
+fn index(id: &Option<super::EngineLogId>) -> Option<u64> {
+    id.as_ref().map(|id| id.index)
+}
+
+fn role(state: ServerState) -> Role {
+    match state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Learner | ServerState::Shutdown => Role::Learner,
+    }
+}
+
+/// The newest membership of the log, committed or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Members {
+    /// The voters; two sets while the membership is joint (Raft dissertation, section 4.3).
+    pub(crate) configs: Vec<BTreeSet<u64>>,
+    pub(crate) learners: BTreeSet<u64>,
+    /// Index of its entry; 0 for none.
+    pub(crate) at: u64,
+}
+
+impl Members {
+    fn of(stored: &super::StoredMembership) -> Self {
+        let membership = stored.membership();
+        Self {
+            configs: membership.get_joint_config().clone(),
+            learners: membership.learner_ids().collect(),
+            at: stored.log_id().as_ref().map_or(0, |id| id.index),
+        }
+    }
+
+    pub(crate) fn voters(&self) -> BTreeSet<u64> {
+        self.configs.iter().flatten().copied().collect()
+    }
+
+    /// Whether the log is sent to this node.
+    pub(crate) fn holds(&self, id: u64) -> bool {
+        self.learners.contains(&id) || self.configs.iter().any(|voters| voters.contains(&id))
+    }
+}
+
+/// How far the log has come here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) committed: Option<LogId>,
+    pub(crate) applied: Option<u64>,
+    pub(crate) snapshot: Option<u64>,
+    pub(crate) purged: Option<u64>,
+}
+
+/// How far the logs of a leader's members agree with its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Matched {
+    /// By member; nothing where that is not known yet. Empty unless this node leads.
+    pub(crate) members: Vec<(u64, Option<u64>)>,
+    /// The last index of the leader's own log.
+    pub(crate) last: Option<u64>,
+}
+
+impl Matched {
+    fn of(metrics: &RaftMetrics<TypeConfig>) -> Self {
+        let members = metrics.replication.iter().flatten();
+        Self {
+            members: members.map(|(id, matched)| (*id, index(matched))).collect(),
+            last: metrics.last_log_index,
+        }
+    }
+
+    /// How far that member's log agrees.
+    pub(crate) fn of_member(&self, id: u64) -> Option<u64> {
+        let member = self.members.iter().find(|(member, _)| *member == id);
+        member.and_then(|(_, matched)| *matched)
+    }
+}
+
+/// All that the engine shows at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// Of an engine that has ended, that of a learner.
+    pub(crate) standing: Standing,
+    pub(crate) members: Members,
+    pub(crate) progress: Progress,
+    pub(crate) matched: Matched,
+    /// How long ago this leader had its newest answer from a majority.
+    pub(crate) quorum_acked_ago: Option<Duration>,
+}
+
+/// What became of a proposal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Proposed {
+    /// It was applied; these are the outcomes of its system operations, in their order.
+    Applied(Vec<SystemOutcome>),
+    /// Certainly not appended.
+    NotAppended,
+    /// Perhaps appended.
+    Unknown,
+}
+
+/// The newest [`Standing`], until the engine ends.
+pub(crate) struct Changes(WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>);
+
+impl Changes {
+    pub(crate) fn now(&self) -> Standing {
+        let metrics = self.0.borrow_watched();
+        Standing::new(&metrics.vote, metrics.current_leader, metrics.state)
+    }
+
+    /// Resolves when it may have changed, or to `false` once the engine has ended.
+    pub(crate) async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+}
+
+/// What it shows.
+impl Engine {
+    pub(super) fn new(raft: Raft) -> Self {
+        Self { raft }
+    }
+
+    pub(super) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The id that it was started with.
+    pub(crate) fn id(&self) -> u64 {
+        *self.raft.node_id()
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let quorum_acked = metrics.last_quorum_acked.as_ref();
+        Report {
+            standing: Standing::new(&metrics.vote, metrics.current_leader, metrics.state),
+            members: Members::of(&metrics.membership_config),
+            progress: Progress {
+                committed: metrics.local_committed.as_ref().map(codec::storage_id),
+                applied: index(&metrics.last_applied),
+                snapshot: index(&metrics.snapshot),
+                purged: index(&metrics.purged),
+            },
+            matched: Matched::of(&metrics),
+            quorum_acked_ago: quorum_acked.map(|at| openraft::Instant::elapsed(&**at)),
+        }
+    }
+
+    /// The node's vote: where it leads, what it leads under.
+    pub(crate) fn vote(&self) -> Leader {
+        leader(&self.raft.server_metrics().borrow_watched().vote)
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        let metrics = self.raft.server_metrics();
+        metrics.borrow_watched().state.is_leader()
+    }
+
+    pub(crate) fn changes(&self) -> Changes {
+        Changes(self.raft.server_metrics())
+    }
+
+    pub(crate) fn voters(&self) -> Vec<u64> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.voter_ids().collect()
+    }
+
+    pub(crate) fn members(&self) -> Members {
+        let metrics = self.raft.metrics();
+        Members::of(&metrics.borrow_watched().membership_config)
+    }
+
+    pub(crate) fn matched(&self) -> Matched {
+        Matched::of(&self.raft.metrics().borrow_watched())
+    }
+
+    /// The same, if this node leads in that term.
+    pub(crate) fn matched_in(&self, term: u64) -> Option<Matched> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leads = metrics.state.is_leader() && metrics.vote.leader_id.term == term;
+        leads.then(|| Matched::of(&metrics))
+    }
+
+    /// How long ago this leader had its last answer from a member; nothing if there was none.
+    pub(crate) fn acked_ago(&self, id: u64) -> Option<Duration> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let acked = metrics.heartbeat.as_ref()?.get(&id)?.as_ref()?;
+        Some(openraft::Instant::elapsed(&**acked))
+    }
+
+    /// Why it has ended; nothing while it runs.
+    pub(crate) fn fatal(&self) -> Option<FatalError> {
+        let running = self.raft.metrics().borrow_watched().running_state.clone();
+        running.err().map(|error| match error {
+            Fatal::StorageError(error) => FatalError::Disk(error.to_string()),
+            other => FatalError::Engine(other.to_string()),
+        })
+    }
+
+    /// Whether this node has a vote or a log; it has where that cannot be told.
+    pub(crate) async fn is_initialized(&self) -> bool {
+        self.raft.is_initialized().await.unwrap_or(true)
+    }
+}
+
+/// What it is asked to do. What returns a [`Refused`] fails where the engine has stopped.
+impl Engine {
+    /// Proposes an entry if this node still leads under that vote: one that was stamped in an older term
+    /// must not be appended in a newer one. `outcome` is called once in any case, also where this fails.
+    pub(crate) async fn propose(
+        &self,
+        batch: Bytes,
+        vote: Leader,
+        outcome: impl FnOnce(Proposed) + Send + 'static,
+    ) -> Result<(), Refused> {
+        let leader = LeaderId {
+            term: vote.term,
+            node_id: vote.id,
+        };
+        // The variants are told apart here and nowhere merged: only "forward to leader" means that
+        // nothing was appended.
+        let responder =
+            ProposalResponder::new(move |result: Option<ClientWriteResult<TypeConfig>>| {
+                outcome(match result {
+                    Some(Ok(response)) => Proposed::Applied(response.data.system),
+                    Some(Err(ClientWriteError::ForwardToLeader(_))) => Proposed::NotAppended,
+                    Some(Err(
+                        ClientWriteError::LogEntryDiscarded(_)
+                        | ClientWriteError::ChangeMembershipError(_)
+                        | ClientWriteError::PreconditionFailed(_),
+                    ))
+                    | None => Proposed::Unknown,
+                });
+            });
+        let write = self.raft.write(Batch(batch)).with_leader(leader);
+        let proposed = write.responder(responder).await;
+        proposed.map_err(|error| Refused::new(&error))
+    }
+
+    /// Confirms this leader with a majority, and returns the index that a read which came before must
+    /// see (ReadIndex, Raft dissertation, section 6.4).
+    pub(crate) async fn read_index(&self) -> Result<u64, Refused> {
+        let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+        let linearizer = linearizer.map_err(|error| Refused::new(&error))?;
+        Ok(linearizer.read_log_id().index())
+    }
+
+    /// Asks for votes, with a pre-vote first.
+    pub(crate) async fn elect(&self) -> Result<(), Refused> {
+        let asked = self.raft.trigger().elect(true).await;
+        asked.map_err(|error| Refused::new(&error))
+    }
+
+    /// Ends the lease of a leader that is dead; whether this node's vote is still that leader's. A transfer
+    /// of leadership to an id that no node has is just the end of the lease.
+    pub(crate) async fn forget_leader(&self, dead: Leader) -> bool {
+        let vote = self.raft.server_metrics().borrow_watched().vote;
+        if leader(&vote) != dead {
+            return false;
+        }
+        let forget = TransferLeaderRequest::new(vote, NOBODY, None);
+        // It fails only if the engine has stopped.
+        let _ = self.raft.handle_transfer_leader(forget).await;
+        true
+    }
+
+    /// Hands leadership over to a voter that has all of the log.
+    pub(crate) async fn transfer_to(&self, id: u64) -> Result<(), Refused> {
+        let transferred = self.raft.trigger().transfer_leader(id).await;
+        transferred.map_err(|error| Refused::new(&error))
+    }
+
+    /// Sends the log to another node, which has no vote.
+    pub(crate) async fn add_learner(&self, id: u64) -> Result<(), Refused> {
+        let added = self.raft.add_learner(id, EmptyNode {}, false).await;
+        added.map(drop).map_err(|error| Refused::new(&error))
+    }
+
+    /// Makes these the voters, through a joint membership. Those that have a vote no more are sent nothing.
+    pub(crate) async fn change_voters(&self, voters: BTreeSet<u64>) -> Result<(), Refused> {
+        let changed = self.raft.change_membership(voters, false).await;
+        changed.map(drop).map_err(|error| Refused::new(&error))
+    }
+
+    /// Sends nothing to these learners any more.
+    pub(crate) async fn remove_learners(&self, learners: BTreeSet<u64>) -> Result<(), Refused> {
+        let removal = ChangeMembers::RemoveNodes(learners);
+        let removed = self.raft.change_membership(removal, false).await;
+        removed.map(drop).map_err(|error| Refused::new(&error))
+    }
+
+    /// Begins a snapshot, if none is being built.
+    pub(crate) async fn snapshot(&self) -> Result<(), Refused> {
+        let begun = self.raft.trigger().snapshot().await;
+        begun.map_err(|error| Refused::new(&error))
+    }
+
+    /// Removes the log's entries up to this one, which a snapshot covers.
+    pub(crate) async fn purge_to(&self, index: u64) -> Result<(), Refused> {
+        let purged = self.raft.trigger().purge_log(index).await;
+        purged.map_err(|error| Refused::new(&error))
+    }
+
+    /// Ends it, and returns when it has ended.
+    pub(crate) async fn shutdown(&self) {
+        // It fails only if the engine has stopped already.
+        let _ = self.raft.shutdown().await;
+    }
+}

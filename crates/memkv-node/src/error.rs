@@ -1,0 +1,145 @@
+//! What can go wrong, as callers need to tell it apart: whether a command was executed, and
+//! whether the node can go on. `memkv-proto`'s table maps these to HTTP, RESP and exit codes.
+
+use memkv_disk::OpenError;
+
+use crate::TooOld;
+
+/// Why a command or a read got no answer from the state machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Certainly not executed, now or later.
+    #[error("no leader: {detail}; nothing was executed")]
+    NoLeader {
+        /// Who was reached and who was not.
+        detail: String,
+    },
+    /// Certainly not executed: the queue in front of the log is full.
+    #[error(
+        "overloaded: {queued} bytes of commands wait for the log; nothing was executed, try again"
+    )]
+    Overloaded {
+        /// Bytes that wait.
+        queued: usize,
+    },
+    /// Executed, or to be executed, or not: a leader may have appended it.
+    #[error("the outcome is not known: {detail}; read before you try again")]
+    Unknown {
+        /// What happened.
+        detail: String,
+    },
+    /// Certainly not executed: the disks of a majority are nearly full.
+    #[error(
+        "disk space is low on a majority of the nodes: only what removes keys is taken until there is more; nothing was executed"
+    )]
+    DiskFull,
+    /// Certainly not executed: the disks of a majority are full.
+    #[error(
+        "the disks of a majority of the nodes are full: every write is refused until there is space; nothing was executed"
+    )]
+    DiskExhausted,
+    /// Certainly not executed: too large for this cluster's limits.
+    #[error("{what} is {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// `key` or `value`.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The largest size allowed.
+        limit: usize,
+    },
+    /// Certainly not executed: this version's own decoder does not accept the command.
+    #[error("this version of memkv cannot read the command back: {detail}; nothing was executed")]
+    Unreadable {
+        /// What could not be read.
+        detail: String,
+    },
+    /// Certainly not executed: the command belongs to a feature level that the cluster does not use yet.
+    #[error(
+        "the command needs feature level {needs}, and the cluster is at level {level}: {waits_for}; \
+         nothing was executed"
+    )]
+    NeedsLevel {
+        /// The level that the command belongs to.
+        needs: u32,
+        /// The level in use.
+        level: u32,
+        /// Which nodes are to be upgraded, in words.
+        waits_for: String,
+    },
+    /// Certainly not executed: the node is stopping.
+    #[error("the node is stopping; nothing was executed")]
+    Stopping,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used. The text says what to do.
+    #[error(transparent)]
+    Storage(#[from] OpenError),
+    /// The snapshot or the log holds something that this version cannot read.
+    #[error("cannot load the data directory: {0}")]
+    Load(String),
+    /// The directory belongs to another node or cluster.
+    #[error("{0}")]
+    Identity(String),
+    /// This build is older than what the cluster uses.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
+    /// A setting is out of range.
+    #[error("bad configuration: {0}")]
+    Config(String),
+    /// The engine did not start.
+    #[error("the consensus engine did not start: {0}")]
+    Engine(String),
+}
+
+/// Why a running node must stop at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FatalError {
+    /// A write or an fsync failed: what is on the disk is no longer known (fsync must not be
+    /// retried: Rebello et al., ATC'20).
+    #[error(
+        "disk failure: {0}; the node stops at once, because after a failed fsync nobody knows what is on the disk"
+    )]
+    Disk(String),
+    /// A committed entry cannot be read, so nothing after it can be applied.
+    #[error(
+        "log entry {index} of term {term} cannot be read: {why}. A newer version of memkv may have \
+         written it: start this node with the version that the other nodes run. Nothing was lost, and \
+         neither this entry nor any after it was applied"
+    )]
+    Unreadable {
+        /// The entry's index.
+        index: u64,
+        /// The entry's term.
+        term: u64,
+        /// What could not be read.
+        why: String,
+    },
+    /// The cluster uses what this build does not know.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
+    /// The cluster gave this node's place to another.
+    #[error("{0}")]
+    Replaced(String),
+    /// The data directory is an old copy. It is marked: the next start sets it aside.
+    #[error(
+        "{0}. The next start sets this directory aside, and the cluster replaces the node. Where all nodes were put back to copies on purpose, remove the files `peers` and `condemned` of every node first"
+    )]
+    OldDisk(String),
+    /// The cluster has given up the seat that it had kept for this node. The directory is marked: the
+    /// next start sets it aside.
+    #[error("{0}. The next start sets this directory aside and asks for a new place")]
+    NoSeat(String),
+    /// This node's store is another than a majority's. The directory is marked: the next start sets it
+    /// aside.
+    #[error(
+        "{0}. Nothing is read here any more. The next start sets this directory aside, and the cluster replaces the node. Check this machine's memory"
+    )]
+    Diverged(String),
+    /// The engine stopped.
+    #[error("the consensus engine stopped: {0}")]
+    Engine(String),
+}
