@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
-use crate::precise_timer::PreciseTimer;
+use crate::time::precise_timer::PreciseTimer;
 
 /// Work that takes longer than the consensus thread may be away.
 pub type BlockingWork = Box<dyn FnOnce() + Send>;

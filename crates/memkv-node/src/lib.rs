@@ -6,85 +6,50 @@
 //! `memkv-disk`'s, the network is whatever implements [`Transport`], and clocks and randomness
 //! come from tokio (paused in the simulator) and [`Env`].
 //!
-//! The way of a write: [`Node::write`] -> [`session`] (sequence number) -> the leader's
-//! [`batcher`](batch) -> engine -> WAL and followers -> commit -> [`apply`](engine) on every node
-//! -> the session of the node where it began. The way of a read: [`Node::read`] -> [`read`]
+//! The way of a write: [`Node::write`] -> `write::session` (sequence number) -> the leader's
+//! `write::batcher` -> engine -> WAL and followers -> commit -> `engine::apply` on every node
+//! -> the session of the node where it began. The way of a read: [`Node::read`] -> `read::barrier`
 //! (one ReadIndex for everything that waits) -> store.
 
 #![forbid(unsafe_code)]
 
-mod announce;
-mod batch;
 #[cfg(memkv_bugs)]
 pub mod bugs;
-mod bytes_io;
-mod checked;
-mod checkpoints;
-mod clock;
-mod commit_interest;
-mod compaction;
 mod config;
-mod confirm;
-pub mod contain;
-mod copies;
-mod declared;
-mod diagnose;
-mod divergence;
+mod disk;
 mod engine;
 mod env;
 mod error;
-mod expiry;
-mod failure_detector;
-mod formation;
-mod forward;
-mod greet;
-mod handle;
-mod identity;
-mod inspect;
-mod joining;
-mod levels;
-mod life;
-pub mod lock;
-mod lock_order;
-mod long_read;
-mod memory;
+mod leadership;
+mod membership;
 mod node;
-mod peers;
-mod precise_timer;
-mod publish;
+mod peer;
+mod pubsub;
 mod read;
-mod reconcile;
 mod replica;
-mod rounds;
+mod report;
 mod running;
-mod seats;
-pub mod seldom;
-mod session;
-mod space;
-mod startup;
-mod stats;
-mod status;
-mod stop;
-mod tracker;
-mod transport;
-mod wire;
-mod yielding;
+mod sync;
+mod time;
+mod write;
 
 pub use config::{NodeConfig, Peer};
-pub use copies::Copies;
 pub use engine::runtime::seed_engine_randomness;
 pub use env::{BlockingWork, Elsewhere, Env};
 pub use error::{FatalError, RequestError, StartError};
-#[doc(hidden)]
-pub use handle::is_readable;
-#[doc(hidden)]
-pub use inspect::{ClockInspection, Inspection, addressee, kind_of};
-pub use levels::TooOld;
-pub use long_read::Answers;
+pub use membership::levels::TooOld;
 pub use node::Node;
-pub use precise_timer::PreciseTimer;
-pub use publish::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication, Subscribers};
-pub use stats::NodeStats;
-pub use status::{MemberStatus, NodeStatus, Phase, Role};
-pub use transport::{CallError, Frame, Lane, Transport};
-pub use yielding::yield_to_ready_tasks;
+#[doc(hidden)]
+pub use peer::server::is_readable;
+pub use peer::transport::{CallError, Frame, Lane, Transport};
+pub use pubsub::publish::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication, Subscribers};
+pub use read::long_read::Answers;
+#[doc(hidden)]
+pub use report::inspect::{ClockInspection, Inspection, addressee, kind_of};
+pub use report::seldom;
+pub use report::stats::NodeStats;
+pub use report::status::{MemberStatus, NodeStatus, Phase, Role};
+pub use sync::yielding::yield_to_ready_tasks;
+pub use sync::{contain, lock};
+pub use time::precise_timer::PreciseTimer;
+pub use write::copies::Copies;

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::lock::Mutex;
+use crate::sync::lock::Mutex;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_disk::disk::Disk;
@@ -19,33 +19,40 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
-use crate::batch::Batcher;
-use crate::clock::LogClock;
-use crate::commit_interest::CommitInterest;
-use crate::declared::Declared;
-use crate::divergence::Divergence;
+use crate::disk::memory;
+use crate::disk::memory::Memory;
+use crate::disk::space::SpaceWatch;
+use crate::disk::startup;
 use crate::engine::handle::Engine;
 use crate::engine::inbound::Incoming;
 use crate::engine::log_store::LogStore;
 use crate::engine::network::Transfers;
 use crate::env::blocking;
-use crate::formation::Prepare;
-use crate::handle;
-use crate::identity::random_uuid;
-use crate::levels::Levels;
-use crate::life::{Life, State};
-use crate::memory::Memory;
-use crate::peers::Peers;
-use crate::publish::{self, Publication, Publisher, Subscribers};
+use crate::leadership::failure_detector;
+use crate::leadership::handover;
+use crate::membership::form::Prepare;
+use crate::membership::identity::random_uuid;
+use crate::membership::levels::Levels;
+use crate::membership::life::{Life, State};
+use crate::peer::client::Peers;
+use crate::peer::server;
+use crate::pubsub::publish::{self, Publication, Publisher, Subscribers};
+use crate::read::barrier;
+use crate::read::commit_interest::CommitInterest;
+use crate::read::published::Declared;
+use crate::read::rounds::Rounds;
 use crate::replica::Replica;
-use crate::rounds::Rounds;
-use crate::seldom::Lines;
-use crate::session::Session;
-use crate::space::SpaceWatch;
-use crate::stats::{Counters, NodeStats};
+use crate::replica::divergence::Divergence;
+use crate::report::seldom::Lines;
+use crate::report::stats::{Counters, NodeStats};
+use crate::time::log_clock;
+use crate::time::log_clock::LogClock;
+use crate::write::batcher::Batcher;
+use crate::write::checked;
+use crate::write::session::Session;
 use crate::{
     Env, FatalError, Frame, Lane, NodeConfig, NodeStatus, Phase, RequestError, StartError,
-    Transport, checked, clock, failure_detector, memory, read, running, startup, stop,
+    Transport, running,
 };
 
 /// The parts of the data directory that live as long as the node.
@@ -337,7 +344,7 @@ impl Node {
             inner.declared.clone(),
             inner.env.clone(),
         );
-        inner.spawn(clock::save(inner.clone()));
+        inner.spawn(log_clock::save(inner.clone()));
         inner.spawn(memory::keep(inner.clone()));
         inner.spawn(running::live(inner.clone(), log_store, prepare_requests));
         Ok(Node { inner })
@@ -347,7 +354,7 @@ impl Node {
     /// returned futures must be spawned in that order on the node's own runtime, those of
     /// [`Lane::Read`] on any.
     pub fn handle(&self, _lane: Lane, request: Bytes) -> BoxFuture<'static, Frame> {
-        handle::handle(&self.inner, request)
+        server::handle(&self.inner, request)
     }
 
     /// Executes a command exactly once, wherever the leader is, and resolves when it has been
@@ -375,7 +382,7 @@ impl Node {
     {
         let inner = self.inner.clone();
         async move {
-            read::barrier(&inner).await?;
+            barrier::wait(&inner).await?;
             let machine = inner.replica.machine.read();
             #[cfg(memkv_bugs)]
             memkv_disk::bugs::pass(memkv_disk::bugs::Place::Reading);
@@ -394,7 +401,7 @@ impl Node {
         T: Send + 'static,
         F: FnOnce(&Store) -> T + Send + 'static,
     {
-        let ends_by_itself = self.inner.config.hold + read::OVERTIME <= within;
+        let ends_by_itself = self.inner.config.hold + barrier::OVERTIME <= within;
         let read = self.read(read);
         async move {
             // A timer per read would cost as much as to look the key up.
@@ -470,7 +477,7 @@ impl Node {
     /// Hands leadership over if this node leads and a caught-up peer exists, then stops
     /// everything and closes the directory. Commands that wait are answered first.
     pub async fn shutdown(&self) {
-        stop::gracefully(&self.inner).await;
+        handover::gracefully(&self.inner).await;
         // If the caller ended the runtime before the engine has, a peer's request that comes at that
         // moment would find it half stopped, and panic (`raft_inner.rs:214` of alpha.37).
         if let Some(engine) = self.end() {

@@ -8,15 +8,25 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::disk::compaction;
+use crate::disk::memory;
+use crate::disk::space;
 use crate::engine;
 use crate::engine::log_store::LogStore;
-use crate::formation::{self, Prepare};
-use crate::life::State;
+use crate::leadership::diagnosis;
+use crate::leadership::failure_detector;
+use crate::leadership::tracker;
+use crate::membership::form::{self, Prepare};
+use crate::membership::levels;
+use crate::membership::life::State;
+use crate::membership::reconcile;
 use crate::node::Inner;
-use crate::{
-    FatalError, Phase, StartError, compaction, diagnose, divergence, expiry, failure_detector,
-    forward, levels, memory, publish, read, reconcile, space, tracker,
-};
+use crate::pubsub::publish;
+use crate::read::barrier;
+use crate::replica::divergence;
+use crate::time::expiry;
+use crate::write::sender;
+use crate::{FatalError, Phase, StartError};
 
 /// A node's life from its start to its end.
 pub(crate) async fn live(
@@ -26,7 +36,7 @@ pub(crate) async fn live(
 ) {
     // A copy of a directory that had only agreed is as old as one of a directory that ran.
     let may_be_old = inner.life.state() != State::Blank;
-    let (identity, told) = match formation::obtain_identity(&inner, &mut prepares).await {
+    let (identity, told) = match form::obtain_identity(&inner, &mut prepares).await {
         Ok(Some(running)) => running,
         Ok(None) => return,
         Err(StartError::Identity(why)) => return inner.fail(FatalError::Engine(why)),
@@ -49,19 +59,22 @@ pub(crate) async fn live(
         // The proposer goes on without it.
         let _ = told.send(Ok(()));
     }
-    let proposals = formation::serve_prepares(inner.clone(), identity.clone(), prepares);
+    let proposals = form::serve_prepares(inner.clone(), identity.clone(), prepares);
     inner.spawn(proposals);
     inner.spawn(tracker::run(inner.clone(), engine.clone()));
     inner.spawn(failure_detector::run(inner.clone(), engine.clone()));
     inner.spawn(inner.batcher.clone().run(engine.clone()));
-    inner.spawn(forward::run(inner.clone()));
-    inner.spawn_on(&inner.env.reads, read::run_leader_reads(inner.clone()));
-    inner.spawn_on(&inner.env.reads, read::run_forwarded_reads(inner.clone()));
+    inner.spawn(sender::run(inner.clone()));
+    inner.spawn_on(&inner.env.reads, barrier::run_leader_reads(inner.clone()));
+    inner.spawn_on(
+        &inner.env.reads,
+        barrier::run_forwarded_reads(inner.clone()),
+    );
     inner.spawn(reconcile::run(inner.clone(), engine.clone()));
     inner.spawn(compaction::run(inner.clone(), engine.clone()));
     inner.spawn(space::run(inner.clone(), engine.clone()));
     inner.spawn(divergence::run(inner.clone()));
-    inner.spawn(diagnose::run(inner.clone()));
+    inner.spawn(diagnosis::run(inner.clone()));
     inner.spawn(expiry::run(inner.clone()));
     inner.spawn(levels::run(inner.clone()));
     inner.spawn(publish::probe(inner.clone()));
@@ -72,7 +85,7 @@ pub(crate) async fn live(
     };
     inner.set_phase(waiting, "waiting for the cluster's first leader".to_owned());
     if begins && identity.proposed() {
-        formation::tell_all(&inner, &identity).await;
+        form::tell_all(&inner, &identity).await;
         // The others stand for election if nothing comes of it, after the usual time.
         if let Err(error) = engine.elect().await {
             tracing::debug!(%error, "the engine has stopped");

@@ -24,13 +24,15 @@ use openraft::entry::RaftEntry;
 use openraft::storage::EntryResponder;
 
 use super::{Applied, Entry, StoredMembership, TypeConfig};
-use crate::announce::Announcer;
-use crate::clock::LogClock;
 use crate::env::busy;
+use crate::membership::levels;
+use crate::pubsub::announce::Announcer;
 use crate::replica::{Machine, Replica};
-use crate::stats::Counters;
-use crate::yielding::yield_to_all_tasks;
-use crate::{Env, FatalError, levels, session};
+use crate::report::stats::Counters;
+use crate::sync::yielding::yield_to_all_tasks;
+use crate::time::log_clock::LogClock;
+use crate::write::session;
+use crate::{Env, FatalError};
 
 /// Work under one hold of the lock, in the store's units of about 50 nanoseconds: a millisecond or two.
 /// In the simulator, where commands are small, a few commands, so that entries come in pieces.

@@ -20,7 +20,7 @@ use openraft::{EntryPayload, Membership as EngineMembership};
 
 use super::{Batch, EngineLogId, Entry, Membership, StoredMembership, TypeConfig, Vote};
 use crate::Frame;
-use crate::bytes_io::{DecodeError, Reader, len32, put_option};
+use crate::peer::encoding::{DecodeError, Reader, len32, put_option};
 
 /// First byte of a payload that holds a membership; no batch version reaches it.
 const MEMBERSHIP_TAG: u8 = 0xff;

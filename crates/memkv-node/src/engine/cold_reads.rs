@@ -16,7 +16,7 @@ use super::log_store::LogStore;
 use super::{Entry, codec};
 use crate::Env;
 use crate::env::BlockingWork;
-use crate::lock::Mutex;
+use crate::sync::lock::Mutex;
 
 /// Entries in the log.
 const ENTRIES: u64 = 2_000;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::lock::Mutex;
+use crate::sync::lock::Mutex;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, pending};
@@ -21,15 +21,15 @@ use openraft::{EntryPayload, LogId};
 use super::log_store::LogStore;
 use super::network::Network;
 use super::{EngineLogId, Entry, Membership, Vote};
-use crate::clock::LogClock;
-use crate::declared::Declared;
-use crate::identity::Identity;
-use crate::memory::{Memory, Remembered};
+use crate::disk::memory::{Memory, Remembered};
+use crate::membership::identity::Identity;
 use crate::node::Leader;
-use crate::peers::Peers;
+use crate::peer::client::Peers;
+use crate::peer::message::MemberInfo;
+use crate::read::published::Declared;
 use crate::replica::Replica;
-use crate::session::Session;
-use crate::wire::MemberInfo;
+use crate::time::log_clock::LogClock;
+use crate::write::session::Session;
 use crate::{CallError, Env, Frame, Lane, Peer, Transport};
 
 fn id(index: u64) -> EngineLogId {

@@ -11,7 +11,7 @@ use openraft::storage::RaftStateMachine;
 
 use super::unreadable::{entry, machine, open};
 use crate::replica::Replica;
-use crate::session::Session;
+use crate::write::session::Session;
 
 fn set(key: &str) -> Bytes {
     let key = Bytes::copy_from_slice(key.as_bytes());

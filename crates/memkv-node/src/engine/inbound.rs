@@ -14,13 +14,13 @@ use tokio::time::Instant;
 use super::handle::Engine;
 use super::state_machine::SnapshotData;
 use super::{Snapshot, SnapshotMeta, codec};
-use crate::bytes_io::Reader;
+use crate::disk::space::Shortage;
 use crate::env::blocking;
-use crate::failure_detector;
-use crate::handle::{Answer, answer, bad};
+use crate::leadership::failure_detector;
 use crate::node::{Inner, Leader};
-use crate::space::Shortage;
-use crate::wire::{self, Envelope, Kind};
+use crate::peer::encoding::Reader;
+use crate::peer::message::{self, Envelope, Kind};
+use crate::peer::server::{Answer, answer, bad};
 
 /// How long a node without disk space keeps a leader waiting before it refuses, because the leader tries
 /// again at once. Less than a leader waits for an answer.
@@ -68,7 +68,7 @@ pub(crate) fn append(
     Box::pin(async move {
         // What an older build cannot read is acknowledged only once this directory says so.
         if let Err(error) = inner.use_level(level).await {
-            return wire::refused(&error.to_string());
+            return message::refused(&error.to_string());
         }
         match engine.raft().append_entries(request).await {
             Ok(response) => {
@@ -77,12 +77,12 @@ pub(crate) fn append(
                     inner.clock.follow(leader, clock, arrived);
                     inner.clock.written().await;
                 }
-                wire::ok(|out| {
+                message::ok(|out| {
                     codec::put_append_response(out, &response);
                     out.put_u8(inner.space.own() as u8);
                 })
             }
-            Err(error) => wire::refused(&error.to_string()),
+            Err(error) => message::refused(&error.to_string()),
         }
     })
 }
@@ -90,7 +90,7 @@ pub(crate) fn append(
 /// Refuses what this node's disk has no room for. The leader takes it for a node that cannot be reached:
 /// nothing is acknowledged, and it tries again.
 fn no_space(inner: &Inner) -> Answer {
-    let refused = wire::refused(&inner.space.refuse(&inner.peers.me.name));
+    let refused = message::refused(&inner.space.refuse(&inner.peers.me.name));
     Box::pin(async move {
         tokio::time::sleep(REFUSAL_PAUSE).await;
         refused
@@ -107,7 +107,7 @@ pub(crate) fn vote(inner: Arc<Inner>, engine: Engine, kind: Kind, mut body: Read
         inner.memory.note_mark(candidate.node_id, candidate.term, 0);
     }
     if !request.leadership_transfer && failure_detector::owes_lease(inner.as_ref()) {
-        return answer(wire::refused("this node hears a leader"));
+        return answer(message::refused("this node hears a leader"));
     }
     Box::pin(async move {
         let response = if kind == Kind::Vote {
@@ -116,11 +116,11 @@ pub(crate) fn vote(inner: Arc<Inner>, engine: Engine, kind: Kind, mut body: Read
             engine.raft().pre_vote(request).await
         };
         match response {
-            Ok(response) => wire::ok(|out| {
+            Ok(response) => message::ok(|out| {
                 codec::put_vote_response(out, &response);
-                wire::put_clock(out, inner.clock.read());
+                message::put_clock(out, inner.clock.read());
             }),
-            Err(error) => wire::refused(&error.to_string()),
+            Err(error) => message::refused(&error.to_string()),
         }
     })
 }
@@ -132,8 +132,8 @@ pub(crate) fn transfer(engine: Engine, mut body: Reader) -> Answer {
     };
     Box::pin(async move {
         match engine.raft().handle_transfer_leader(request).await {
-            Ok(response) => wire::ok(|out| codec::put_transfer_response(out, &response)),
-            Err(error) => wire::refused(&error.to_string()),
+            Ok(response) => message::ok(|out| codec::put_transfer_response(out, &response)),
+            Err(error) => message::refused(&error.to_string()),
         }
     })
 }
@@ -163,7 +163,7 @@ pub(crate) fn snapshot_chunk(inner: Arc<Inner>, envelope: &Envelope, mut body: R
             (incoming.from, incoming.index, incoming.written) == (from, index, offset)
         });
         let Some(mut incoming) = expected else {
-            return wire::refused("this chunk does not follow the last one; start again");
+            return message::refused("this chunk does not follow the last one; start again");
         };
         let written = offset + chunk.len() as u64;
         let result = blocking(&inner.env, move || {
@@ -176,9 +176,9 @@ pub(crate) fn snapshot_chunk(inner: Arc<Inner>, envelope: &Envelope, mut body: R
             Ok(mut incoming) => {
                 incoming.written = written;
                 *slot = Some(incoming);
-                wire::ok(|_| {})
+                message::ok(|_| {})
             }
-            Err(error) => wire::refused(&format!("cannot write a snapshot: {error}")),
+            Err(error) => message::refused(&format!("cannot write a snapshot: {error}")),
         }
     })
 }
@@ -213,10 +213,10 @@ pub(crate) fn snapshot_install(
             (incoming.from, incoming.index, incoming.written) == (from, index, size)
         });
         let Some(incoming) = incoming else {
-            return wire::refused("this snapshot is not complete here; start again");
+            return message::refused("this snapshot is not complete here; start again");
         };
         if let Err(error) = inner.use_level(level).await {
-            return wire::refused(&error.to_string());
+            return message::refused(&error.to_string());
         }
         if let Some(left_out) = inner.lines.installing.say() {
             tracing::info!(
@@ -231,10 +231,10 @@ pub(crate) fn snapshot_install(
             snapshot: SnapshotData::Received(Box::new(incoming.receiver)),
         };
         match engine.raft().install_full_snapshot(vote, snapshot).await {
-            Ok(SnapshotResponse { vote }) => wire::ok(|out: &mut BytesMut| {
+            Ok(SnapshotResponse { vote }) => message::ok(|out: &mut BytesMut| {
                 codec::put_vote(out, &vote);
             }),
-            Err(error) => wire::refused(&error.to_string()),
+            Err(error) => message::refused(&error.to_string()),
         }
     })
 }

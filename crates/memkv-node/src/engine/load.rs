@@ -8,7 +8,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use crate::lock::Mutex;
+use crate::sync::lock::Mutex;
 use memkv_disk::SnapshotReader;
 use memkv_store::{LoadError, Loader, Store, Work};
 

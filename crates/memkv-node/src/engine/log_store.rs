@@ -13,7 +13,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
-use crate::lock::Mutex;
+use crate::sync::lock::Mutex;
 use futures_util::{Stream, StreamExt, stream};
 use memkv_disk::{Found, HardState, LogReader, Record, WalHandle};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -24,9 +24,9 @@ use super::codec;
 use super::read_ahead::ReadAhead;
 use super::{EngineLogId, Entry, TypeConfig, Vote};
 use crate::Env;
-use crate::declared::Declared;
 use crate::env::blocking;
 use crate::node::Leader;
+use crate::read::published::Declared;
 
 /// Most bytes of entries that one read for replication returns (at least one entry always comes).
 /// A frame of this size takes about 10 ms on a gigabit link: far less than a heartbeat interval.

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::lock::Mutex;
+use crate::sync::lock::Mutex;
 use bytes::{BufMut, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -28,15 +28,15 @@ use tokio::time::Instant;
 use super::state_machine::SnapshotData;
 use super::streaming::{Answer, Holding, Request, Streaming};
 use super::{Snapshot, TypeConfig, Vote, codec};
-use crate::bytes_io::{DecodeError, Reader, put_blob, put_option};
-use crate::clock::LogClock;
-use crate::commit_interest::CommitInterest;
-use crate::declared::Declared;
+use crate::disk::memory::Memory;
+use crate::disk::space::{Shortage, SpaceWatch};
 use crate::env::blocking;
-use crate::memory::Memory;
-use crate::peers::{PeerError, Peers};
-use crate::space::{Shortage, SpaceWatch};
-use crate::wire::Kind;
+use crate::peer::client::{PeerError, Peers};
+use crate::peer::encoding::{DecodeError, Reader, put_blob, put_option};
+use crate::peer::message::Kind;
+use crate::read::commit_interest::CommitInterest;
+use crate::read::published::Declared;
+use crate::time::log_clock::LogClock;
 use crate::{Env, Frame, Lane};
 
 /// Shortest wait for the answer to entries. The engine offers one heartbeat interval, but a
@@ -266,7 +266,8 @@ impl Link {
             .await?;
         let response = codec::read_vote_response(&mut body).map_err(|error| bad_answer(&error))?;
         // Whoever wins has heard a majority: if any of them knows the time, the next leader does.
-        let clock = crate::wire::read_clock(&mut body).map_err(|error| bad_answer(&error))?;
+        let clock =
+            crate::peer::message::read_clock(&mut body).map_err(|error| bad_answer(&error))?;
         self.clock.learn(clock);
         if kind == Kind::Vote && response.vote_granted {
             self.memory

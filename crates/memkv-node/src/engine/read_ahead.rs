@@ -15,7 +15,7 @@ use memkv_disk::{Found, LogReader, Record};
 
 use crate::Env;
 use crate::env::blocking;
-use crate::lock::Mutex;
+use crate::sync::lock::Mutex;
 
 /// Bytes that are read at once: a replay hands itself to another thread once per mebibyte, and a disk
 /// is as fast with pieces of this size as with larger ones.

@@ -10,8 +10,8 @@ use super::network::Network;
 use super::settings::settings;
 use super::state_machine::StateMachine;
 use crate::StartError;
-use crate::announce::Announcer;
 use crate::node::Inner;
+use crate::pubsub::announce::Announcer;
 
 /// Starts the engine under this id, with the parts of the node that it needs; once in the life of a process.
 ///

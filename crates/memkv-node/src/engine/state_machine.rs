@@ -19,11 +19,11 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use super::apply::Applier;
 use super::{EngineLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, codec, load};
 use crate::Env;
-use crate::announce::Announcer;
-use crate::clock::LogClock;
 use crate::env::{blocking, busy};
+use crate::pubsub::announce::Announcer;
 use crate::replica::Replica;
-use crate::stats::Counters;
+use crate::report::stats::Counters;
+use crate::time::log_clock::LogClock;
 
 /// Entries that are looked at together.
 const APPLY_CHUNK: usize = 16;

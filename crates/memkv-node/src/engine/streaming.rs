@@ -15,7 +15,7 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use tokio::time::Instant;
 
 use super::TypeConfig;
-use crate::commit_interest::CommitInterest;
+use crate::read::commit_interest::CommitInterest;
 
 /// Requests that have no answer yet. Each holds up to a megabyte; this many cover a round trip of
 /// 10 ms at gigabytes per second.
@@ -131,7 +131,7 @@ async fn may_leave(holding: Option<&Holding<'_>>, until: Option<Instant>, ended:
 mod tests {
     use std::sync::Arc;
 
-    use crate::lock::Mutex;
+    use crate::sync::lock::Mutex;
     use futures_util::FutureExt;
     use openraft::entry::RaftEntry;
     use openraft::impls::leader_id_adv::LeaderId;

@@ -16,10 +16,10 @@ use super::TypeConfig;
 use super::log_store::LogStore;
 use super::state_machine::StateMachine;
 use crate::Env;
-use crate::announce::Announcer;
-use crate::clock::LogClock;
+use crate::pubsub::announce::Announcer;
 use crate::replica::Replica;
-use crate::session::Session;
+use crate::time::log_clock::LogClock;
+use crate::write::session::Session;
 
 /// Makes an empty store for each of the suite's tests.
 struct Builder<F>(F);

@@ -13,10 +13,10 @@ use openraft::{EntryPayload, entry::RaftEntry};
 
 use super::state_machine::StateMachine;
 use super::{Batch, Entry, TypeConfig, codec};
-use crate::announce::Announcer;
-use crate::clock::LogClock;
+use crate::pubsub::announce::Announcer;
 use crate::replica::Replica;
-use crate::session::Session;
+use crate::time::log_clock::LogClock;
+use crate::write::session::Session;
 use crate::{Env, FatalError, TooOld};
 
 pub(super) fn machine(replica: &Arc<Replica>) -> StateMachine {

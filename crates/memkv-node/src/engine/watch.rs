@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
-use crate::lock::{Mutex, RwLock, RwLockReadGuard};
+use crate::sync::lock::{Mutex, RwLock, RwLockReadGuard};
 use futures_util::task::AtomicWaker;
 use openraft::OptionalSend;
 use openraft::async_runtime::watch::{RecvError, SendError, Watch, WatchReceiver, WatchSender};

@@ -1,0 +1,403 @@
+//! Memory of peers: what each has told this node of its own disk, so that a disk which went back in time
+//! is found before its node votes with it.
+//!
+//! A node that starts again asks its peers what they remember of it, before its engine exists: until
+//! then it neither votes nor stands for election nor acknowledges anything. If its disk holds less than
+//! it has told, it is an old copy: the node condemns the directory, ends, sets it aside at its next
+//! start as it does with damage, and is replaced under a new id.
+//!
+//! What is remembered per node id are the highest boot, and the highest *mark* (term, index): under the
+//! leader of this term the peer had made its log durable up to this index, and had said so. A follower
+//! says it with a successful answer to its leader's entries, a leader with its own requests for entries,
+//! a voter with its vote and a candidate by asking for one (index 0).
+//!
+//! Why a legal truncation is never taken for an old disk. Let a peer have told the mark (T, i), and let
+//! its disk now hold the vote of term V and a log that ends at e.
+//! - Before it told the mark, its vote of term T was durable, and votes only grow. So V < T means that
+//!   the disk is older than the mark.
+//! - While V = T it has accepted no leader but that of T, whose log never loses an entry while it leads;
+//!   what the peer acknowledged up to i is a part of it, so nothing at or below i is cut in that term
+//!   (and compaction counts: e is the end of the log or of the newest snapshot). So e < i means that the
+//!   disk is older than the mark.
+//! - V > T says that the disk is younger than the mark, since at the mark the vote was T. Only then may
+//!   entries up to i have been cut, by a later leader. Nothing is compared.
+//!
+//! The boot counter is durable before any peer hears of it and grows with each start, so a start with a
+//! boot that a peer knows already is one from an older disk, or a second process on a copy.
+//!
+//! Invariants: nothing is remembered that its node had not made durable before; losing the newest of it
+//! only loses the proof. Marks are not compared with `durability: os`, where a power cut may take back
+//! what was told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::join_all;
+use memkv_disk::disk::Disk;
+use memkv_disk::{HardState, Layout, MAX_PEERS_BYTES, OpenError, PeersFile};
+use tokio::time::Instant;
+
+use crate::env::blocking;
+use crate::membership::identity::Identity;
+use crate::node::{Inner, Storage};
+use crate::peer::client::PeerError;
+use crate::peer::encoding::{DecodeError, Reader, put_option};
+use crate::peer::message::{self, Kind};
+use crate::sync::lock::Mutex;
+use crate::{FatalError, Frame, Lane, Peer};
+
+/// Version of the encoding.
+const VERSION: u8 = 1;
+/// Peers that are remembered; of more, those with the highest ids. Far more than a cluster has members,
+/// and they fit into the file.
+const MAX_PEERS: usize = 64;
+/// Bytes of one in the file.
+const PEER_BYTES: usize = 4 * size_of::<u64>();
+const _: () = assert!(1 + 16 + 4 + MAX_PEERS * PEER_BYTES <= MAX_PEERS_BYTES);
+
+/// How often what is new is written down.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait for the answers of peers, whatever the election timeout.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Pause before a peer is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How far a log was durable, under the leader of a term.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark {
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+}
+
+/// What is remembered of a peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Remembered {
+    pub(crate) boot: u64,
+    pub(crate) mark: Mark,
+}
+
+impl Remembered {
+    fn put(self, out: &mut BytesMut) {
+        for number in [self.boot, self.mark.term, self.mark.index] {
+            out.put_u64_le(number);
+        }
+    }
+
+    fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            boot: reader.u64("boot")?,
+            mark: Mark {
+                term: reader.u64("term")?,
+                index: reader.u64("index")?,
+            },
+        })
+    }
+}
+
+#[derive(Default)]
+struct State {
+    peers: BTreeMap<u64, Remembered>,
+    is_new: bool,
+}
+
+impl State {
+    fn of(&mut self, id: u64) -> &mut Remembered {
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&id) {
+            self.peers.pop_first();
+        }
+        self.peers.entry(id).or_default()
+    }
+}
+
+/// What this node remembers, and where it lies.
+pub(crate) struct Memory {
+    file: PeersFile,
+    /// What this process's own disk held when it began.
+    own: Remembered,
+    state: Mutex<State>,
+}
+
+impl Memory {
+    /// Goes on from what was saved for this cluster; `own` is what this node's disk holds.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        layout: &Layout,
+        identity: Option<&Identity>,
+        own: Remembered,
+    ) -> Result<Self, OpenError> {
+        let (file, saved) = PeersFile::open(disk, layout)?;
+        let peers = saved.map(|saved| decode(Reader(saved)));
+        let peers = match (peers, identity) {
+            (Some(Ok((cluster, peers))), Some(identity)) if cluster == identity.cluster => peers,
+            _ => BTreeMap::new(),
+        };
+        let state = State {
+            peers,
+            is_new: false,
+        };
+        Ok(Self {
+            file,
+            own,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// A peer has spoken, in this life.
+    pub(crate) fn note_boot(&self, id: u64, boot: u64) {
+        let mut state = self.state.lock();
+        let of = state.of(id);
+        if boot > of.boot {
+            of.boot = boot;
+            state.is_new = true;
+        }
+    }
+
+    /// A peer has told how far its log is durable.
+    pub(crate) fn note_mark(&self, id: u64, term: u64, index: u64) {
+        let mark = Mark { term, index };
+        let mut state = self.state.lock();
+        let of = state.of(id);
+        if mark > of.mark {
+            of.mark = mark;
+            state.is_new = true;
+        }
+    }
+
+    pub(crate) fn recall(&self, id: u64) -> Option<Remembered> {
+        self.state.lock().peers.get(&id).copied()
+    }
+
+    /// What is to be written down, if anything is new.
+    fn take_new(&self, cluster: [u8; 16]) -> Option<Bytes> {
+        let mut state = self.state.lock();
+        std::mem::take(&mut state.is_new).then(|| encode(cluster, &state.peers))
+    }
+}
+
+/// What the disk of a process that begins with this boot holds.
+pub(crate) fn held(boot: u64, vote: Option<HardState>, storage: &Storage) -> Remembered {
+    let log = storage.log.last().or(storage.log.purged());
+    let snapshot = storage.snapshots.latest().map(|meta| meta.last);
+    let ends = [log, snapshot].into_iter().flatten();
+    Remembered {
+        boot,
+        mark: Mark {
+            term: vote.map_or(0, |vote| vote.term),
+            index: ends.map(|id| id.index).max().unwrap_or(0),
+        },
+    }
+}
+
+fn encode(cluster: [u8; 16], peers: &BTreeMap<u64, Remembered>) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(VERSION);
+    out.put_slice(&cluster);
+    out.put_u32_le(u32::try_from(peers.len()).unwrap_or(u32::MAX));
+    for (id, remembered) in peers {
+        out.put_u64_le(*id);
+        remembered.put(&mut out);
+    }
+    out.freeze()
+}
+
+fn decode(mut reader: Reader) -> Result<([u8; 16], BTreeMap<u64, Remembered>), DecodeError> {
+    let version = reader.u8("version")?;
+    if version != VERSION {
+        return Err(DecodeError::Bad {
+            what: "version of the memory of peers",
+            value: u64::from(version),
+        });
+    }
+    let cluster = reader.array("cluster")?;
+    let peers = reader.list("peers", |reader| {
+        Ok((reader.u64("node id")?, Remembered::read(reader)?))
+    })?;
+    reader.end("memory of peers")?;
+    Ok((cluster, peers.into_iter().collect()))
+}
+
+/// Why a disk that holds `own` is older than what its node once told, if it is.
+fn is_older(own: Remembered, told: Remembered) -> Option<String> {
+    if own.boot <= told.boot {
+        return Some(format!(
+            "it has started {} times by its own count, and {} times by what it had told",
+            own.boot, told.boot
+        ));
+    }
+    (own.mark < told.mark).then(|| {
+        format!(
+            "its log ends at {} in term {}, and it had acknowledged {} in term {}",
+            own.mark.index, own.mark.term, told.mark.index, told.mark.term
+        )
+    })
+}
+
+/// Answers what this node remembers of who asks.
+pub(crate) fn answer(inner: &Inner, from: u64) -> Frame {
+    let remembered = inner.memory.recall(from);
+    message::ok(|out| put_option(out, remembered.as_ref(), |out, of| of.put(out)))
+}
+
+/// Compares this node's disk with what the peers remember, and marks an old one so that the next start
+/// sets it aside.
+pub(crate) async fn check_disk(inner: &Inner) -> Result<(), FatalError> {
+    match is_outdated(inner).await {
+        Some(why) => Err(condemn(inner, why, FatalError::OldDisk).await),
+        None => Ok(()),
+    }
+}
+
+/// Marks this node's directory so that the next start sets it aside; the error that ends this one.
+pub(crate) async fn condemn(
+    inner: &Inner,
+    why: String,
+    error: impl FnOnce(String) -> FatalError,
+) -> FatalError {
+    let (disk, layout, text) = (inner.disk.clone(), inner.config.layout.clone(), why.clone());
+    let write = move || memkv_disk::condemn(&*disk, &layout, &text);
+    match blocking(&inner.env, write).await {
+        Ok(Ok(())) => error(why),
+        Ok(Err(error)) => FatalError::Disk(format!("{why}; {error}")),
+        Err(error) => FatalError::Disk(format!("{why}; {error}")),
+    }
+}
+
+/// Asks all peers that can be reached, and says why this node's disk is an old one, if it is.
+async fn is_outdated(inner: &Inner) -> Option<String> {
+    #[cfg(memkv_bugs)]
+    if crate::bugs::active(crate::bugs::Bug::TrustOldDisk) {
+        return None;
+    }
+    let me = &inner.peers.me;
+    let mut others: Vec<Peer> = inner.config.peers.clone();
+    let members = inner.peers.members().into_iter().map(|member| Peer {
+        name: member.name,
+        addr: member.addr,
+    });
+    others.extend(members.filter(|member| member.name != me.name));
+    others.sort();
+    others.dedup();
+    let asked = others.iter().map(|peer| ask(inner, peer));
+    let told = join_all(asked).await;
+    let mut own = inner.memory.own;
+    others.iter().zip(told).find_map(|(peer, told)| {
+        let told = told?;
+        if !inner.config.sync {
+            own.mark = told.mark;
+        }
+        let why = is_older(own, told)?;
+        Some(format!(
+            "the disk of {} went back in time: {} remembers that {why}",
+            me.name, peer.name
+        ))
+    })
+}
+
+/// Asks one peer, as long as it may still answer.
+async fn ask(inner: &Inner, peer: &Peer) -> Option<Remembered> {
+    let began = Instant::now();
+    // What listens nowhere may be about to start, as all nodes do after a power cut.
+    let refused_until = began + (inner.config.election_timeout / 2).min(LONGEST_WAIT);
+    let silent_until = began + (inner.config.election_timeout * 2).min(LONGEST_WAIT);
+    loop {
+        let request = inner.peers.envelope(Kind::Recall, 0).freeze();
+        let left = silent_until.saturating_duration_since(Instant::now());
+        let call = inner.peers.call_addr(
+            &peer.name,
+            &peer.addr,
+            Lane::Control,
+            Frame(vec![request]),
+            left,
+        );
+        let until = match call.await {
+            Ok(mut body) => {
+                let told = body.option("what is remembered", Remembered::read);
+                return told.ok().flatten();
+            }
+            // It remembers nothing of this cluster.
+            Err(PeerError::Refused(_)) => return None,
+            Err(PeerError::NoListener(_)) => refused_until,
+            Err(PeerError::Unreachable(_) | PeerError::Lost(_)) => silent_until,
+        };
+        if Instant::now() >= until {
+            return None;
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Writes down what is new, from time to time.
+pub(crate) async fn keep(inner: Arc<Inner>) {
+    loop {
+        tokio::time::sleep(SAVE_EVERY).await;
+        save(&inner, false).await;
+    }
+}
+
+/// Writes down what is new.
+pub(crate) async fn save(inner: &Arc<Inner>, sync: bool) {
+    let new = inner
+        .peers
+        .cluster()
+        .and_then(|cluster| inner.memory.take_new(cluster));
+    let Some(new) = new else { return };
+    let memory = inner.clone();
+    let write = move || {
+        let file = &memory.memory.file;
+        file.save(&new)?;
+        if sync { file.sync() } else { Ok(()) }
+    };
+    // Without it the node only proves less about its peers.
+    if let Err(error) = blocking(&inner.env, write).await.and_then(|saved| saved) {
+        tracing::debug!(%error, "cannot write down what the peers have told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(boot: u64, term: u64, index: u64) -> Remembered {
+        Remembered {
+            boot,
+            mark: Mark { term, index },
+        }
+    }
+
+    #[test]
+    fn what_was_told_outlives_the_process() {
+        let peers = BTreeMap::from([(1, told(2, 3, 4)), (900, told(u64::MAX, 0, 7))]);
+        let saved = encode([5; 16], &peers);
+        assert_eq!(decode(Reader(saved.clone())), Ok(([5; 16], peers)));
+        for len in 0..saved.len() {
+            assert!(decode(Reader(saved.slice(..len))).is_err());
+        }
+    }
+
+    #[test]
+    fn a_legal_truncation_is_no_old_disk() {
+        let acknowledged = told(4, 7, 100);
+        let is_old = |own| is_older(own, acknowledged).is_some();
+        assert!(!is_old(told(5, 7, 100)), "nothing is missing");
+        assert!(!is_old(told(5, 8, 60)), "a later leader has cut the log");
+        assert!(is_old(told(5, 7, 99)), "the leader of term 7 cuts nothing");
+        assert!(is_old(told(5, 6, 200)), "the vote of term 7 is missing");
+        assert!(is_old(told(4, 7, 100)), "it has started before");
+        assert!(is_old(told(3, 9, 300)), "a copy of it has started");
+        assert!(!is_old(told(5, 7, 101)));
+    }
+
+    #[test]
+    fn only_the_highest_is_remembered_of_a_bounded_number_of_peers() {
+        let mut state = State::default();
+        for id in 1..=2 * MAX_PEERS as u64 {
+            *state.of(id) = told(id, 1, 1);
+        }
+        assert_eq!(state.peers.len(), MAX_PEERS);
+        assert_eq!(state.of(2 * MAX_PEERS as u64).boot, 2 * MAX_PEERS as u64);
+        let bytes = encode([0; 16], &state.peers).len();
+        assert!(bytes <= MAX_PEERS_BYTES);
+    }
+}

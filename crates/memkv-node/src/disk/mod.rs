@@ -1,0 +1,9 @@
+//! What a node does about its data directory: opens it at a start, watches its space, compacts its log,
+//! and remembers of its peers what shows that a disk went back in time.
+//!
+//! Opens no file itself: `memkv-disk` does.
+
+pub(crate) mod compaction;
+pub(crate) mod memory;
+pub(crate) mod space;
+pub(crate) mod startup;

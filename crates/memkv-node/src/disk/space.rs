@@ -1,0 +1,353 @@
+//! A full disk is predicted, never hit: nodes tell each other when space is low, and the leader
+//! refuses new commands while a majority could not keep them.
+//!
+//! While the reserve holds, what only removes goes on, and so do expiry and what the cluster itself
+//! records: a cluster that is full is emptied by its clients. When even the reserve is in danger,
+//! nothing is proposed. A node whose own disk is that full refuses entries before its engine sees them,
+//! as if it could not be reached: it acknowledges nothing, proposes nothing, and stays up. Between two
+//! looks at the disk it takes no more than the last one found. Never fails an append and never stops a
+//! read or a heartbeat; it heals by itself when space is back. A leader whose own disk is low hands over
+//! to a peer whose disk is not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::sync::lock::Mutex;
+
+use crate::engine::handle::Engine;
+use crate::env::blocking;
+use crate::leadership::handover;
+use crate::node::Inner;
+
+/// How often free space is looked at. The reserve outlasts some seconds of the fastest writing.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Pause between two attempts to hand over because of space.
+const HAND_OVER_PAUSE: Duration = Duration::from_secs(10);
+
+/// What no entry takes: the metadata, a vote and a new segment need far less. And what has been taken
+/// from a leader and is not on the disk yet, eight requests of a mebibyte at most.
+const KEPT: u64 = memkv_disk::RESERVE_BASE - (4 << 20);
+/// What must be free beyond an edge before a node is on its better side again: what is free swings by
+/// the segments that come and go, and each change is told to the leader and to the operator.
+const MARGIN: u64 = memkv_disk::RESERVE_BASE / 4;
+
+/// What an entry takes besides its payload, at most: its header, padding, its part of a segment.
+const ENTRY_OVERHEAD: u64 = 128;
+
+/// How short a node is of space.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Shortage {
+    /// It is not.
+    #[default]
+    None = 0,
+    /// It could not keep much more.
+    Low = 1,
+    /// It needs what is left for what is under way.
+    Exhausted = 2,
+}
+
+impl Shortage {
+    pub(crate) fn from_u8(value: u8) -> Option<Self> {
+        [Self::None, Self::Low, Self::Exhausted]
+            .into_iter()
+            .find(|shortage| *shortage as u8 == value)
+    }
+
+    /// What a look at the disk shows, if so much of what is free did not count.
+    fn of(space: &memkv_disk::Space, margin: u64) -> Self {
+        let needed = memkv_disk::RESERVE_BASE + margin;
+        if space.exhausted || space.for_log < needed {
+            Self::Exhausted
+        } else if space.low || space.free < needed {
+            Self::Low
+        } else {
+            Self::None
+        }
+    }
+
+    /// What it is after another look: more at once, less only when there is room to spare.
+    fn after(self, space: &memkv_disk::Space) -> Self {
+        let found = Self::of(space, 0);
+        if found < self {
+            Self::of(space, MARGIN).min(self)
+        } else {
+            found
+        }
+    }
+}
+
+/// Who is short of space, as far as this node knows.
+#[derive(Default)]
+pub(crate) struct SpaceWatch {
+    own: AtomicU8,
+    /// Bytes that the log may still take until the next look.
+    room: AtomicU64,
+    /// Requests of a leader whose entries were refused.
+    refused: AtomicU64,
+    detail: Mutex<String>,
+    peers: Mutex<BTreeMap<u64, Shortage>>,
+}
+
+impl SpaceWatch {
+    /// How short this node is; goes to the leader with every answer to its entries.
+    pub(crate) fn own(&self) -> Shortage {
+        Shortage::from_u8(self.own.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
+    fn set_own(&self, shortage: Shortage) -> Shortage {
+        let before = self.own.swap(shortage as u8, Ordering::Relaxed);
+        Shortage::from_u8(before).unwrap_or_default()
+    }
+
+    /// Whether this node is low.
+    pub(crate) fn is_low(&self) -> bool {
+        self.own() != Shortage::None
+    }
+
+    /// Notes what a look at the disk has found.
+    fn note_own(&self, space: &memkv_disk::Space) -> Shortage {
+        self.room
+            .store(space.for_log.saturating_sub(KEPT), Ordering::Relaxed);
+        self.set_own(self.own().after(space))
+    }
+
+    /// Whether this node's disk has room for so many entries with so many bytes; then they have it.
+    pub(crate) fn take(&self, entries: usize, bytes: usize) -> bool {
+        let wanted = (entries as u64).saturating_mul(ENTRY_OVERHEAD) + bytes as u64;
+        let room = &self.room;
+        self.own() != Shortage::Exhausted
+            && room
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| {
+                    room.checked_sub(wanted)
+                })
+                .is_ok()
+    }
+
+    /// Whether there is room for another small entry.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room.load(Ordering::Relaxed) > ENTRY_OVERHEAD
+    }
+
+    /// Why this node refuses entries, for the leader that sent them.
+    pub(crate) fn refuse(&self, me: &str) -> String {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        format!("the disk of {me} is full: it takes no entries until there is space")
+    }
+
+    /// How often it has.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// This node's shortage in words; empty when there is none.
+    pub(crate) fn detail(&self) -> String {
+        self.detail.lock().clone()
+    }
+
+    /// Notes what a peer said with its answer.
+    pub(crate) fn note(&self, peer: u64, shortage: Shortage) {
+        self.peers.lock().insert(peer, shortage);
+    }
+
+    fn of_peer(&self, id: u64) -> Shortage {
+        self.peers.lock().get(&id).copied().unwrap_or_default()
+    }
+
+    /// The shortage that every majority has a voter of: with less, an entry may be kept.
+    pub(crate) fn of_majority(&self, me: u64, voters: impl Iterator<Item = u64>) -> Shortage {
+        let shortage = |id| {
+            if id == me {
+                self.own()
+            } else {
+                self.of_peer(id)
+            }
+        };
+        let mut all: Vec<Shortage> = voters.map(shortage).collect();
+        all.sort_unstable();
+        // The voter with the least space of the majority that has the most.
+        all.get(all.len() / 2).copied().unwrap_or_default()
+    }
+}
+
+/// Looks at this node's disks once, before its engine takes anything; whether that was possible.
+pub(crate) async fn look(inner: &Inner) -> bool {
+    let snapshots = inner.storage.snapshots.clone();
+    let space = blocking(&inner.env, move || snapshots.space()).await;
+    match space.and_then(|space| space) {
+        Ok(space) => {
+            tell(inner, &space);
+            true
+        }
+        Err(error) => {
+            // Who does not know refuses nothing.
+            inner.space.room.store(u64::MAX, Ordering::Relaxed);
+            let text = format!("cannot tell how much disk space is free: {error}");
+            let mut detail = inner.space.detail.lock();
+            if *detail != text {
+                tracing::warn!("{text}");
+                *detail = text;
+            }
+            false
+        }
+    }
+}
+
+/// Takes note of how much is left, and says so if that is news.
+fn tell(inner: &Inner, space: &memkv_disk::Space) {
+    inner
+        .counters
+        .disk_free
+        .store(space.free, Ordering::Relaxed);
+    let before = inner.space.note_own(space);
+    let shortage = inner.space.own();
+    if before == shortage {
+        return;
+    }
+    let free_mib = space.free >> 20;
+    let me = &inner.peers.me.name;
+    let detail = match shortage {
+        Shortage::Exhausted => {
+            tracing::warn!(
+                free_mib,
+                "disk space is used up: this node takes no entries. Free some, or enlarge the disk"
+            );
+            format!("the disk of {me} is full: {free_mib} MiB are free")
+        }
+        Shortage::Low => {
+            tracing::warn!(
+                free_mib,
+                "disk space is low: free some, or enlarge the disk"
+            );
+            format!("the disk of {me} has {free_mib} MiB free, too little for another snapshot")
+        }
+        Shortage::None => {
+            tracing::info!(free_mib, "disk space is back");
+            String::new()
+        }
+    };
+    *inner.space.detail.lock() = detail;
+}
+
+/// Watches this node's disks until it stops.
+pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
+    let mut hand_over_not_before = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        if !look(&inner).await {
+            continue;
+        }
+        let shortage = inner.space.own();
+        let now = tokio::time::Instant::now();
+        // One that can propose nothing does not wait for the next attempt.
+        let may_hand_over = now >= hand_over_not_before || shortage == Shortage::Exhausted;
+        if shortage != Shortage::None && inner.leads() && may_hand_over {
+            hand_over_not_before = now + HAND_OVER_PAUSE;
+            let voters = engine.voters().into_iter();
+            let of_majority = inner.space.of_majority(inner.peers.my_id(), voters);
+            if of_majority == Shortage::None {
+                let roomy = |id: &u64| inner.space.of_peer(*id) == Shortage::None;
+                handover::hand_over(&inner, &engine, roomy).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(for_log: u64) -> memkv_disk::Space {
+        memkv_disk::Space {
+            free: for_log,
+            reserve: 0,
+            for_log,
+            low: true,
+            exhausted: for_log < memkv_disk::RESERVE_BASE,
+        }
+    }
+
+    #[test]
+    fn between_two_looks_the_log_takes_no_more_than_there_was() {
+        let watch = SpaceWatch::default();
+        assert!(!watch.take(1, 1), "nobody has looked yet");
+        watch.note_own(&space(KEPT + (8 << 20)));
+        assert!(watch.take(1, 7 << 20));
+        assert!(!watch.take(1, 1 << 20), "with its header it is too much");
+        assert!(watch.take(1_000, 512 << 10), "what fits is taken");
+        assert!(!watch.take(8_000, 0), "small entries have headers, too");
+        watch.note_own(&space(memkv_disk::RESERVE_BASE - 1));
+        assert!(!watch.take(0, 0), "it needs what is left");
+        watch.note_own(&space(u64::MAX));
+        assert!(watch.take(1, 64 << 20), "it heals");
+    }
+
+    /// What a disk with nothing but the log has left.
+    fn left(bytes: u64) -> memkv_disk::Space {
+        memkv_disk::Space {
+            free: bytes,
+            reserve: 0,
+            for_log: bytes,
+            low: bytes < memkv_disk::RESERVE_BASE,
+            exhausted: bytes < memkv_disk::RESERVE_BASE,
+        }
+    }
+
+    /// The same beside a reserve that holds.
+    fn left_beside_reserve(bytes: u64) -> memkv_disk::Space {
+        memkv_disk::Space {
+            reserve: memkv_disk::RESERVE_BASE,
+            for_log: bytes + memkv_disk::RESERVE_BASE,
+            exhausted: false,
+            ..left(bytes)
+        }
+    }
+
+    #[test]
+    fn a_node_at_the_edge_of_a_shortage_does_not_change_its_mind_at_every_look() {
+        type Left = fn(u64) -> memkv_disk::Space;
+        let edge = memkv_disk::RESERVE_BASE;
+        for (left, shortage) in [
+            (left as Left, Shortage::Exhausted),
+            (left_beside_reserve, Shortage::Low),
+        ] {
+            let watch = SpaceWatch::default();
+            watch.note_own(&left(edge));
+            assert_eq!(watch.own(), Shortage::None, "enough to begin with");
+            let mut changes = 0;
+            for swing in (0..MARGIN).step_by(64 << 10) {
+                for bytes in [edge - 1 - swing, edge + swing] {
+                    let before = watch.note_own(&left(bytes));
+                    changes += u32::from(before != watch.own());
+                    assert_eq!(watch.own(), shortage, "{bytes} bytes");
+                }
+            }
+            assert_eq!(changes, 1);
+            watch.note_own(&left(edge + MARGIN));
+            assert_eq!(watch.own(), Shortage::None, "room to spare");
+            watch.note_own(&left(edge));
+            assert_eq!(watch.own(), Shortage::None, "and it is not short at once");
+        }
+    }
+
+    #[test]
+    fn commands_are_refused_only_when_a_majority_is_low() {
+        let watch = SpaceWatch::default();
+        let of_majority = || watch.of_majority(1, [1, 2, 3].into_iter());
+        assert_eq!(of_majority(), Shortage::None);
+        watch.note(2, Shortage::Exhausted);
+        assert_eq!(of_majority(), Shortage::None, "one of three");
+        watch.set_own(Shortage::Low);
+        assert_eq!(of_majority(), Shortage::Low, "two of three");
+        watch.note(3, Shortage::Exhausted);
+        assert_eq!(of_majority(), Shortage::Exhausted, "two that have nothing");
+        watch.note(2, Shortage::None);
+        watch.note(3, Shortage::None);
+        assert_eq!(of_majority(), Shortage::None, "it heals");
+        assert_eq!(watch.of_majority(1, [1].into_iter()), Shortage::Low);
+        watch.note(2, Shortage::Low);
+        assert_eq!(watch.of_majority(1, [2, 4].into_iter()), Shortage::Low);
+    }
+}

@@ -1,0 +1,237 @@
+//! Says why there is no leader, in words that tell the operator what to do, and notices that this
+//! node's place was given to another, or given up, while it was away.
+//!
+//! Never changes votes or leadership: that is the engine's business. Invariant: what ends the node
+//! here is proved by the cluster's own address book, however old the copy that a peer has of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::disk::memory;
+use crate::membership::greet::greet;
+use crate::membership::identity::uuid_text;
+use crate::membership::life::Stage;
+use crate::node::Inner;
+use crate::peer::message::HelloReply;
+use crate::{FatalError, Peer};
+
+/// How often peers are asked while there is no leader. An election that goes well takes less.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Asks around while there is no leader, until the node stops.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut told = String::new();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        if inner.leader_id().is_some() {
+            inner.diagnosis.lock().clear();
+            told.clear();
+            continue;
+        }
+        let replies = greet(&inner).await;
+        if let Some(replaced) = heir(&inner, &replies) {
+            inner.fail(FatalError::Replaced(replaced));
+            return;
+        }
+        if let Some(why) = no_seat(&inner, &replies) {
+            let error = memory::condemn(&inner, why, FatalError::NoSeat).await;
+            inner.fail(error);
+            return;
+        }
+        let words = match mixed(&inner, &replies) {
+            Some(words) => words,
+            // A newcomer that no leader has found yet lacks none.
+            None if !is_initialized(&inner).await => String::new(),
+            None => diagnosis(inner.peers.members().len(), &replies),
+        };
+        inner.diagnosis.lock().clone_from(&words);
+        if words != told && !words.is_empty() && inner.lines.diagnoses.say().is_some() {
+            tracing::warn!(node = %inner.peers.me.name, "no leader: {words}");
+            told = words;
+        }
+    }
+}
+
+/// Whether this node has a vote or a log.
+async fn is_initialized(inner: &Inner) -> bool {
+    match inner.engine.get() {
+        Some(engine) => engine.is_initialized().await,
+        None => false,
+    }
+}
+
+/// Ids only grow, so a higher id under this node's name in its own cluster is proof.
+fn heir(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Option<String> {
+    let my_id = inner.peers.my_id();
+    let cluster = inner.peers.cluster();
+    let me = &inner.peers.me.name;
+    for (peer, reply) in replies {
+        let Ok(reply) = reply else { continue };
+        if reply.cluster != cluster || !reply.is_formed() {
+            continue;
+        }
+        let mine = reply.members.iter().any(|member| member.id == my_id);
+        let heir = reply
+            .members
+            .iter()
+            .find(|member| member.name == *me && member.id > my_id);
+        if let (false, Some(heir)) = (mine, heir) {
+            return Some(format!(
+                "{} says that node id {my_id} was replaced by id {} under the name {me}: this \
+                 directory is out of date. Move it away and start on an empty one",
+                peer.name, heir.id,
+            ));
+        }
+    }
+    None
+}
+
+/// Why this node, which was admitted to the cluster, has no seat in it any more, if that is so: its id
+/// is none of a higher one's members, and ids do not come back. It never had a vote (`seats`), so the
+/// cluster misses nothing that only it has.
+fn no_seat(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Option<String> {
+    let identity = inner.peers.identity()?;
+    if identity.founder {
+        return None;
+    }
+    let (me, my_id) = (&inner.peers.me.name, identity.node_id);
+    let knows = |reply: &HelloReply| {
+        reply.is_formed() && reply.cluster == Some(identity.cluster) && lacks(reply, my_id)
+    };
+    let (peer, reply) = replies.iter().find_map(|(peer, reply)| {
+        let reply = reply.as_ref().ok().filter(|reply| knows(reply))?;
+        Some((peer, reply))
+    })?;
+    let stays = reply.members.iter().find(|member| member.name == *me);
+    let because = stays.map_or_else(String::new, |stays| {
+        format!(
+            ", because the {me} that it was to replace (node id {}) is back",
+            stays.id
+        )
+    });
+    Some(format!(
+        "{} says that node id {my_id} has no seat in the cluster any more{because}: this directory \
+         was silent for too long",
+        peer.name,
+    ))
+}
+
+/// Whether a peer's address book says that this id is gone for good.
+fn lacks(reply: &HelloReply, id: u64) -> bool {
+    reply.highest_id >= id && !reply.members.iter().any(|member| member.id == id)
+}
+
+/// Whether peers belong to another cluster than this node.
+fn mixed(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Option<String> {
+    let mine = inner.peers.cluster()?;
+    let foreign: Vec<String> = replies
+        .iter()
+        .filter_map(|(peer, reply)| {
+            let cluster = reply
+                .as_ref()
+                .ok()
+                .filter(|reply| reply.is_formed())?
+                .cluster
+                .filter(|cluster| *cluster != mine)?;
+            Some(format!("{} to {}", peer.name, uuid_text(&cluster)))
+        })
+        .collect();
+    if foreign.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "this node's directory belongs to cluster {}, but {}: start it on an empty directory to \
+         join theirs, or correct its list of nodes",
+        uuid_text(&mine),
+        foreign.join(", "),
+    ))
+}
+
+/// Why a cluster of `members` has no leader, as far as its other nodes tell.
+fn diagnosis(members: usize, replies: &[(Peer, Result<HelloReply, String>)]) -> String {
+    let mut empty = Vec::new();
+    let mut absent = Vec::new();
+    for (peer, reply) in replies {
+        match reply {
+            Ok(reply) if reply.stage == Stage::Blank => empty.push(peer.name.clone()),
+            // One that has agreed to form the cluster finds out that it exists.
+            Ok(_) => {}
+            Err(why) => absent.push(format!("{} at {} ({why})", peer.name, peer.addr)),
+        }
+    }
+    let usable = members.saturating_sub(empty.len() + absent.len());
+    let needed = members / 2 + 1;
+    if usable >= needed {
+        return "an election is under way".to_owned();
+    }
+    let mut words = format!("{usable} of {members} nodes are usable, {needed} are needed");
+    if !absent.is_empty() {
+        words += &format!("; not reachable: {}", absent.join(", "));
+    }
+    if !empty.is_empty() {
+        let what = if members == 2 {
+            "In a cluster of two that needs the operator: restore its directory, or start both nodes \
+             on empty directories and load a copy of the data"
+        } else {
+            "An emptied node is replaced once a majority without it is up"
+        };
+        words += &format!("; with an empty directory: {}. {what}", empty.join(", "));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(name: &str) -> Peer {
+        Peer {
+            name: name.to_owned(),
+            addr: format!("{name}:1"),
+        }
+    }
+
+    fn reply(formed: bool) -> Result<HelloReply, String> {
+        Ok(HelloReply {
+            name: String::new(),
+            id: 1,
+            directory: [2; 16],
+            stage: if formed { Stage::Running } else { Stage::Blank },
+            cluster: Some([1; 16]),
+            highest_level: 1,
+            leader: None,
+            members: Vec::new(),
+            highest_id: 7,
+        })
+    }
+
+    #[test]
+    fn an_id_is_gone_only_for_who_knew_it() {
+        let reply = reply(true).unwrap();
+        assert!(lacks(&reply, 7), "it has seen 7 and has none");
+        assert!(!lacks(&reply, 8), "it has not come so far");
+        let members = vec![crate::peer::message::MemberInfo {
+            id: 7,
+            name: "c".to_owned(),
+            addr: "c:1".to_owned(),
+        }];
+        assert!(!lacks(&HelloReply { members, ..reply }, 7));
+    }
+
+    #[test]
+    fn the_words_name_who_is_missing_and_what_helps() {
+        let refused = || Err("connection refused".to_owned());
+        let words = diagnosis(3, &[(peer("b"), refused()), (peer("c"), refused())]);
+        assert_eq!(
+            words,
+            "1 of 3 nodes are usable, 2 are needed; not reachable: b at b:1 (connection \
+             refused), c at c:1 (connection refused)"
+        );
+        let words = diagnosis(2, &[(peer("b"), reply(false))]);
+        assert!(words.contains("with an empty directory: b. In a cluster of two"));
+        let words = diagnosis(3, &[(peer("b"), reply(false)), (peer("c"), refused())]);
+        assert!(words.contains("with an empty directory: b. An emptied node is replaced"));
+        let words = diagnosis(3, &[(peer("b"), reply(true)), (peer("c"), refused())]);
+        assert_eq!(words, "an election is under way");
+    }
+}

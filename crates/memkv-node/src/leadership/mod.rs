@@ -1,0 +1,9 @@
+//! Which node leads: `tracker` follows the engine, `failure_detector` notices a leader's death,
+//! `handover` gives leadership away before a stop, `diagnosis` says why there is no leader.
+//!
+//! Never elects anything by itself: that is the engine's work.
+
+pub(crate) mod diagnosis;
+pub(crate) mod failure_detector;
+pub(crate) mod handover;
+pub(crate) mod tracker;

@@ -1,0 +1,574 @@
+//! How a node without an identity gets one: by forming a cluster with all the others of its list,
+//! or by asking a cluster that exists for a place.
+//!
+//! Formation commits in two phases. All nodes start with the same list. The first of it proposes a
+//! UUID and ids; every other one compares the list with its own, makes its agreement durable and
+//! says so. When all have agreed, the proposer makes its own identity durable: *this is the
+//! moment in which the cluster comes to exist*. Then it tells the others, each of which makes its
+//! identity durable, writes the first entry of its log, and only then starts an engine under it. That
+//! entry is the same for all (`codec::first_entry`), so any majority of them goes on without the
+//! rest, the proposer included. The engine's own `initialize` would write another one on each node
+//! (`engine_impl.rs:241` of alpha.37).
+//!
+//! A proposal lives in the memory of its proposer, so it is dead for certain when that process has
+//! ended, or has given it up, without having made it durable; its UUID is never drawn again. So an
+//! agreement is carried out as soon as any member of the cluster says that it runs, and released as
+//! soon as the proposer, in the same directory, says anything but that it proposes or runs it. If
+//! the proposer's directory was emptied, the cluster may have existed; it has acknowledged nothing
+//! if no other member has ever run it, so the agreement is released when all of them say so, twice,
+//! with more time in between than a question takes. Otherwise the node waits and says for whom, and
+//! that it holds no data. The argument in full: `docs/decisions/0015-formation-in-two-phases.md`.
+//!
+//! Invariants: no node has an engine before its cluster exists, nor under an id that an earlier
+//! directory may have voted under; no node is bound by two agreements; an empty node never starts a
+//! cluster while it has not heard from every other node that it knows of none.
+
+mod fate;
+#[cfg(test)]
+mod tests;
+
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BufMut;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::membership::admit;
+use crate::membership::greet::{
+    HELLO_TIMEOUT, absent, call_peer, formed, greet, greet_these, peer_of,
+};
+use crate::membership::identity::{Identity, random_uuid, uuid_text};
+use crate::membership::join::join_existing;
+use crate::membership::life::{Agreement, Directory, Stage, State};
+use crate::node::Inner;
+use crate::peer::client::PeerError;
+use crate::peer::encoding::Reader;
+use crate::peer::message::{
+    self, Envelope, HelloReply, Kind, MemberInfo, put_members, read_members,
+};
+use crate::report::status::Phase;
+use crate::{Frame, Peer, StartError};
+use fate::{Fate, acquaintances, bound, fate};
+
+/// An fsync of the agreement is in it.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between two rounds of asking. A cluster whose nodes are started together forms within a
+/// few of them.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The same after a refusal: the next proposal has a UUID of its own, and each costs its peers an
+/// fsync.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two looks at members that say that they never ran a cluster: what the proposer
+/// said to one of them before its directory was emptied has arrived by then, or never does.
+const BETWEEN_LOOKS: Duration = HELLO_TIMEOUT.saturating_mul(2);
+
+/// A proposal to form a cluster, or word that it was carried out, and where the answer goes.
+pub(crate) struct Prepare {
+    agreement: Agreement,
+    carried_out: bool,
+    answer: Promise,
+}
+
+type Promise = oneshot::Sender<Result<(), String>>;
+type Answer = BoxFuture<'static, Frame>;
+
+fn answer(frame: Frame) -> Answer {
+    Box::pin(ready(frame))
+}
+
+/// Answers what nodes without a common cluster may say to each other.
+pub(crate) fn introduction(inner: &Arc<Inner>, envelope: Envelope, mut body: Reader) -> Answer {
+    match envelope.kind {
+        Kind::Prepare => prepare(inner, &mut body),
+        Kind::Join => admit::join(inner, envelope, &mut body),
+        _ => answer(match inner.hello() {
+            Some(reply) => message::ok(|out| reply.put(out)),
+            None => message::refused("the node is stopping"),
+        }),
+    }
+}
+
+impl Inner {
+    /// What this node says of itself: what its directory holds, whether or not its engine is up.
+    fn hello(&self) -> Option<HelloReply> {
+        let (stage, cluster) = self.life.stage()?;
+        // Before the members: an id that it covers and that they lack is gone for good.
+        let highest_id = self.replica.book().highest_id();
+        #[cfg(memkv_bugs)]
+        let stage = match stage {
+            Stage::Running if agrees_still(self) => Stage::Prepared,
+            stage => stage,
+        };
+        Some(HelloReply {
+            name: self.peers.me.name.clone(),
+            id: self.peers.my_id(),
+            directory: self.life.directory,
+            stage,
+            cluster,
+            highest_level: self.levels().announced(),
+            leader: self.leader_id(),
+            members: self.peers.members(),
+            highest_id,
+        })
+    }
+}
+
+/// The list that this node was configured with, as a cluster that it would form: sorted by name,
+/// with ids from 1.
+fn configured_members(inner: &Inner) -> Vec<MemberInfo> {
+    let mut list: Vec<&Peer> = inner
+        .config
+        .peers
+        .iter()
+        .chain([&inner.config.me])
+        .collect();
+    list.sort();
+    (1..)
+        .zip(list)
+        .map(|(id, peer)| MemberInfo {
+            id,
+            name: peer.name.clone(),
+            addr: peer.addr.clone(),
+        })
+        .collect()
+}
+
+fn names(members: &[MemberInfo]) -> String {
+    let each: Vec<String> = members
+        .iter()
+        .map(|member| format!("{} at {}", member.name, member.addr))
+        .collect();
+    each.join(", ")
+}
+
+fn set_aside(name: &str, path: &std::path::Path) -> String {
+    format!(
+        "the data of {name} was damaged and lies in {}: {name} joins a cluster that has a leader, and \
+         founds none. If the data is lost everywhere, move that directory away on every node to \
+         begin anew",
+        path.display(),
+    )
+}
+
+pub(crate) fn durability(sync: bool) -> &'static str {
+    if sync { "sync" } else { "os" }
+}
+
+// As the one that is asked.
+
+fn prepare(inner: &Arc<Inner>, body: &mut Reader) -> Answer {
+    let fields = (|| {
+        Ok::<_, crate::peer::encoding::DecodeError>((
+            body.array("cluster")?,
+            body.bool("durability")?,
+            body.u32("feature level")?,
+            read_members(body)?,
+            body.array("proposer")?,
+            body.bool("carried out")?,
+        ))
+    })();
+    let (cluster, sync, level, members, proposer, carried_out) = match fields {
+        Ok(fields) => fields,
+        Err(error) => return answer(message::refused(&error.to_string())),
+    };
+    let proposal = match acceptable(inner, (cluster, sync, level), members, carried_out) {
+        Ok(proposal) => proposal,
+        Err(why) => return answer(message::refused(&why)),
+    };
+    let (tx, rx) = oneshot::channel();
+    let sent = inner.prepares.send(Prepare {
+        agreement: Agreement { proposal, proposer },
+        carried_out,
+        answer: tx,
+    });
+    Box::pin(async move {
+        if sent.is_err() {
+            return message::refused("the node is stopping");
+        }
+        match rx.await {
+            Ok(Ok(())) => message::ok(|_| {}),
+            Ok(Err(why)) => message::refused(&why),
+            Err(_) => message::refused("the node is stopping"),
+        }
+    })
+}
+
+/// Who this node would be in the proposed cluster, if the proposal fits its configuration. What is
+/// carried out already is compared with the agreement instead.
+fn acceptable(
+    inner: &Inner,
+    (cluster, sync, level): ([u8; 16], bool, u32),
+    members: Vec<MemberInfo>,
+    carried_out: bool,
+) -> Result<Identity, String> {
+    let my_name = &inner.peers.me.name;
+    inner
+        .levels()
+        .check(level)
+        .map_err(|too_old| too_old.to_string())?;
+    if !carried_out {
+        let mine = configured_members(inner);
+        if members != mine {
+            return Err(format!(
+                "the lists of nodes differ: {my_name} has [{}], the proposer has [{}]; give all \
+                 nodes the same list",
+                names(&mine),
+                names(&members),
+            ));
+        }
+        if let Some(path) = &inner.quarantined {
+            return Err(set_aside(my_name, path));
+        }
+        if sync != inner.config.sync {
+            return Err(format!(
+                "durability differs: {my_name} is set to \"{}\", the proposer to \"{}\"; give all \
+                 nodes the same",
+                durability(inner.config.sync),
+                durability(sync),
+            ));
+        }
+    }
+    let me = members.iter().find(|member| member.name == *my_name);
+    let me = me.ok_or("the list does not name this node")?;
+    if me.id == 1 {
+        return Err(format!("{my_name} is the one that proposes this list"));
+    }
+    Ok(Identity {
+        cluster,
+        node_id: me.id,
+        name: me.name.clone(),
+        sync,
+        members,
+        founder: true,
+        level,
+    })
+}
+
+/// A node's way from the start of its process to an identity.
+struct Way<'a> {
+    inner: &'a Inner,
+    prepares: &'a mut mpsc::UnboundedReceiver<Prepare>,
+    /// Drawn once per process: the leader recognises a repeated request by it.
+    nonce: u64,
+    /// Since when all other members say that they never ran the cluster that this node agreed to,
+    /// and in which directory its proposer is.
+    never_ran: Option<(Instant, Directory)>,
+}
+
+/// Waits until this node is `Running`. Gives back who waits to hear that the engine is up; `None`:
+/// the node is stopping.
+pub(crate) async fn obtain_identity(
+    inner: &Inner,
+    prepares: &mut mpsc::UnboundedReceiver<Prepare>,
+) -> Result<Option<(Identity, Option<Promise>)>, StartError> {
+    let nonce = (inner.env.random)() as u64;
+    let mut way = Way {
+        inner,
+        prepares,
+        nonce,
+        never_ran: None,
+    };
+    loop {
+        let pause = match inner.life.state() {
+            State::Running(identity) => return Ok(Some((identity, None))),
+            State::Stopped => return Ok(None),
+            State::Blank => way.look_around().await?,
+            State::Proposing(proposal) => way.propose(&proposal).await?,
+            State::Prepared(agreed) => way.resolve(&agreed).await?,
+        };
+        let Some(pause) = pause else { continue };
+        tokio::select! {
+            biased;
+            request = way.prepares.recv() => {
+                let Some(request) = request else { return Ok(None) };
+                let verdict = way.consider(&request).await?;
+                if let (Ok(()), State::Running(identity)) = (&verdict, inner.life.state()) {
+                    return Ok(Some((identity, Some(request.answer))));
+                }
+                // The proposer asks again if it is gone.
+                let _ = request.answer.send(verdict);
+            }
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+impl Way<'_> {
+    /// As a blank node: joins a cluster, or proposes one.
+    async fn look_around(&mut self) -> Result<Option<Duration>, StartError> {
+        let inner = self.inner;
+        let members = configured_members(inner);
+        let peers = greet(inner).await;
+        if let Some(identity) = join_existing(inner, &peers, self.nonce).await {
+            inner.advance(State::Running(identity)).await?;
+            return Ok(None);
+        }
+        if formed(&peers) {
+            return Ok(Some(PAUSE));
+        }
+        let first = members.first();
+        let proposes = first.is_some_and(|first| first.name == inner.peers.me.name);
+        let all_answered = peers.iter().all(|(_, reply)| reply.is_ok());
+        if proposes && all_answered && inner.quarantined.is_none() {
+            let replies = peers.iter().flat_map(|(_, reply)| reply);
+            let known = replies.map(|reply| reply.highest_level);
+            let level = known.fold(inner.levels().announced(), u32::min);
+            let proposal = Identity {
+                cluster: random_uuid((inner.env.random)()),
+                node_id: 1,
+                name: inner.peers.me.name.clone(),
+                sync: inner.config.sync,
+                members,
+                founder: true,
+                level,
+            };
+            inner.life.enter(State::Proposing(proposal));
+            return Ok(None);
+        }
+        inner.set_phase(Phase::Forming, waiting(inner, &peers, &members));
+        Ok(Some(PAUSE))
+    }
+
+    /// As the proposer: asks all others. When all have agreed, the cluster exists. One that agreed
+    /// before is asked again, because its list may have been corrected since.
+    async fn propose(&mut self, proposal: &Identity) -> Result<Option<Duration>, StartError> {
+        let inner = self.inner;
+        let replies = ask_to_prepare(inner, proposal, &inner.config.peers, false).await;
+        let agreed = |reply: &Result<(), PeerError>| reply.is_ok();
+        if replies.iter().all(|(_, reply)| agreed(reply)) {
+            inner.advance(State::Running(proposal.clone())).await?;
+            return Ok(None);
+        }
+        inner.set_phase(Phase::Forming, needs_all(&replies));
+        // What was refused will be refused again, and those that agreed must not be bound for ever.
+        let is_refusal = |reply| matches!(reply, &Err(PeerError::Refused(_)));
+        let refused = replies.iter().any(|(_, reply)| is_refusal(reply));
+        if refused || formed(&greet(inner).await) {
+            inner.life.enter(State::Blank);
+            return Ok(Some(REFUSED_PAUSE));
+        }
+        Ok(Some(PAUSE))
+    }
+
+    /// As one that has agreed: finds out what became of the proposal.
+    async fn resolve(&mut self, agreed: &Agreement) -> Result<Option<Duration>, StartError> {
+        let inner = self.inner;
+        let replies = greet_these(inner, acquaintances(inner, &agreed.proposal)).await;
+        let fate = fate(agreed, &replies);
+        let ripe = match (fate, self.never_ran) {
+            (Fate::NeverRan(now), Some((since, before))) if now == before => {
+                since.elapsed() >= BETWEEN_LOOKS
+            }
+            (Fate::NeverRan(now), _) => {
+                self.never_ran = Some((Instant::now(), now));
+                false
+            }
+            _ => {
+                self.never_ran = None;
+                false
+            }
+        };
+        match fate {
+            Fate::Exists => {
+                inner.life.learn();
+                let identity = agreed.proposal.clone();
+                if identity.sync != inner.config.sync {
+                    return Err(StartError::Identity(format!(
+                        "this node agreed to durability \"{}\", and its configuration says \"{}\" \
+                         now: set it back",
+                        durability(identity.sync),
+                        durability(inner.config.sync),
+                    )));
+                }
+                inner.advance(State::Running(identity)).await?;
+                Ok(None)
+            }
+            Fate::Dead => self.release(agreed, "its proposer has given it up").await,
+            Fate::NeverRan(_) if ripe => {
+                self.release(
+                    agreed,
+                    "its proposer's directory was emptied, and no member ran it",
+                )
+                .await
+            }
+            Fate::Open | Fate::NeverRan(_) | Fate::Unknown => {
+                inner.set_phase(Phase::Forming, bound(agreed, fate, &replies));
+                Ok(Some(PAUSE))
+            }
+        }
+    }
+
+    async fn release(
+        &mut self,
+        agreed: &Agreement,
+        why: &str,
+    ) -> Result<Option<Duration>, StartError> {
+        self.never_ran = None;
+        let cluster = uuid_text(&agreed.proposal.cluster);
+        if let Some(left_out) = self.inner.lines.not_formed.say() {
+            let node = &self.inner.peers.me.name;
+            tracing::info!(%node, left_out, "cluster {cluster} will not be formed: {why}");
+        }
+        self.inner.advance(State::Blank).await?;
+        Ok(None)
+    }
+
+    /// What to answer to a proposal. `Ok` is durable.
+    async fn consider(&mut self, request: &Prepare) -> Result<Result<(), String>, StartError> {
+        let cluster = request.agreement.proposal.cluster;
+        if let State::Prepared(agreed) = self.inner.life.state() {
+            let same = agreed == request.agreement;
+            if same && !request.carried_out {
+                return Ok(Ok(()));
+            }
+            // Another proposal, or word of this one: what has become of it?
+            self.resolve(&agreed).await?;
+        }
+        match self.inner.life.state() {
+            State::Blank if !request.carried_out => {
+                if let Err(why) = confirm(self.inner, &request.agreement).await {
+                    return Ok(Err(why));
+                }
+                let agreed = request.agreement.clone();
+                self.inner.advance(State::Prepared(agreed)).await?;
+                #[cfg(memkv_bugs)]
+                if crate::bugs::active(crate::bugs::Bug::AgreeWhileRunning) {
+                    let running = State::Running(request.agreement.proposal.clone());
+                    self.inner.advance(running).await?;
+                }
+                Ok(Ok(()))
+            }
+            State::Running(identity) if identity.cluster == cluster => Ok(Ok(())),
+            State::Prepared(agreed) => Ok(Err(format!(
+                "{} has agreed to form cluster {}: {}",
+                self.inner.peers.me.name,
+                uuid_text(&agreed.proposal.cluster),
+                self.inner.phase().1,
+            ))),
+            _ => Ok(Err(format!(
+                "{} has not agreed to cluster {}",
+                self.inner.peers.me.name,
+                uuid_text(&cluster),
+            ))),
+        }
+    }
+}
+
+/// Whether the proposer still makes this proposal. One that arrives late, when the cluster exists
+/// and this node's directory was emptied, would give the node the id that it had before, and with
+/// it the votes and acknowledgements that it has forgotten. While the proposal is only proposed, no
+/// node has an engine under it.
+async fn confirm(inner: &Inner, agreement: &Agreement) -> Result<(), String> {
+    let proposal = &agreement.proposal;
+    let proposer = proposal.members.first().map(peer_of);
+    let proposer = proposer.ok_or("a proposal without members")?;
+    let greeting = greet_these(inner, vec![proposer]).await.pop();
+    let (proposer, reply) = greeting.ok_or("the proposer was not asked")?;
+    let reply = reply?;
+    let stands = reply.stage == Stage::Proposing && reply.cluster == Some(proposal.cluster);
+    if !stands || reply.directory != agreement.proposer {
+        return Err(format!(
+            "{} does not propose cluster {} any more",
+            proposer.name,
+            uuid_text(&proposal.cluster),
+        ));
+    }
+    Ok(())
+}
+
+/// What a node that could form a cluster waits for.
+fn waiting<T>(
+    inner: &Inner,
+    peers: &[(Peer, Result<T, String>)],
+    members: &[MemberInfo],
+) -> String {
+    if let Some(path) = &inner.quarantined {
+        return set_aside(&inner.peers.me.name, path);
+    }
+    let absent = absent(peers);
+    if absent.is_empty() {
+        let first = members.first().map_or("", |member| member.name.as_str());
+        format!("waiting for {first} to propose the cluster")
+    } else {
+        format!("a new cluster needs all of its nodes once: waiting for {absent}")
+    }
+}
+
+fn needs_all(replies: &[(Peer, Result<(), PeerError>)]) -> String {
+    let absent = absent(replies);
+    format!("a new cluster needs all of its nodes once: waiting for {absent}")
+}
+
+async fn ask_to_prepare(
+    inner: &Inner,
+    proposal: &Identity,
+    peers: &[Peer],
+    carried_out: bool,
+) -> Vec<(Peer, Result<(), PeerError>)> {
+    let asked = peers.iter().map(|peer| async move {
+        let agreed = call_peer(inner, peer, Kind::Prepare, PREPARE_TIMEOUT, |out| {
+            out.put_slice(&proposal.cluster);
+            out.put_u8(u8::from(proposal.sync));
+            out.put_u32_le(proposal.level);
+            put_members(out, &proposal.members);
+            out.put_slice(&inner.life.directory);
+            out.put_u8(u8::from(carried_out));
+        });
+        (peer.clone(), agreed.await.map(drop))
+    });
+    join_all(asked).await
+}
+
+/// As the proposer of a cluster that exists: tells the members, which find out by themselves if
+/// this does not reach them.
+pub(crate) async fn tell_all(inner: &Inner, identity: &Identity) {
+    let others = identity
+        .members
+        .iter()
+        .filter(|member| member.id != identity.node_id);
+    let others: Vec<Peer> = others.map(peer_of).collect();
+    let told = ask_to_prepare(inner, identity, &others, true);
+    // One that does not answer must not hold up the others.
+    let _ = tokio::time::timeout(HELLO_TIMEOUT, told).await;
+}
+
+/// Answers proposals as a node that runs: its identity can no longer change.
+pub(crate) async fn serve_prepares(
+    inner: Arc<Inner>,
+    identity: Identity,
+    mut prepares: mpsc::UnboundedReceiver<Prepare>,
+) {
+    while let Some(Prepare {
+        agreement, answer, ..
+    }) = prepares.recv().await
+    {
+        #[cfg(memkv_bugs)]
+        if agrees_still(&inner) {
+            let next = agreement.proposal.clone();
+            let saved = inner.save(&State::Running(next.clone())).await;
+            inner.peers.change_identity(next);
+            let _ = answer.send(saved.map_err(|error| error.to_string()));
+            continue;
+        }
+        let verdict = if agreement.proposal.cluster == identity.cluster {
+            Ok(())
+        } else {
+            Err(format!(
+                "{} is a member of cluster {} already",
+                inner.peers.me.name,
+                uuid_text(&identity.cluster),
+            ))
+        };
+        // The proposer asks again if it is gone.
+        let _ = answer.send(verdict);
+    }
+}
+
+/// Whether a node that runs changes its mind, as a bug.
+#[cfg(memkv_bugs)]
+fn agrees_still(inner: &Inner) -> bool {
+    crate::bugs::active(crate::bugs::Bug::AgreeWhileRunning) && !inner.is_formed()
+}

@@ -1,0 +1,92 @@
+//! Asks peers who they are. Needs no common cluster, and changes nothing at either end.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::node::Inner;
+use crate::peer::client::PeerError;
+use crate::peer::encoding::Reader;
+use crate::peer::message::{HelloReply, Kind, MemberInfo};
+use crate::{Frame, Lane, Peer};
+
+/// How long a peer may take to introduce itself.
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What was asked, and what came back.
+pub(crate) type Greeting = (Peer, Result<HelloReply, String>);
+
+/// Sends a request that needs no common cluster.
+pub(crate) async fn call_peer(
+    inner: &Inner,
+    peer: &Peer,
+    kind: Kind,
+    timeout: Duration,
+    put: impl FnOnce(&mut bytes::BytesMut),
+) -> Result<Reader, PeerError> {
+    let mut request = inner.peers.envelope(kind, 0);
+    put(&mut request);
+    let request = Frame(vec![request.freeze()]);
+    inner
+        .peers
+        .call_addr(&peer.name, &peer.addr, Lane::Control, request, timeout)
+        .await
+}
+
+/// Asks all configured peers who they are, in the order of the configuration.
+pub(crate) async fn greet(inner: &Inner) -> Vec<Greeting> {
+    greet_these(inner, inner.config.peers.clone()).await
+}
+
+/// Asks these.
+pub(crate) async fn greet_these(inner: &Inner, peers: Vec<Peer>) -> Vec<Greeting> {
+    let asked = peers.into_iter().map(|peer| async move {
+        let reply = call_peer(inner, &peer, Kind::Hello, HELLO_TIMEOUT, |_| {}).await;
+        let reply = reply
+            .map_err(|error| error.to_string())
+            .and_then(|mut body| HelloReply::read(&mut body).map_err(|error| error.to_string()));
+        let reply = reply.and_then(|reply| {
+            if reply.name == peer.name {
+                Ok(reply)
+            } else {
+                Err(format!(
+                    "{} answers there: check the list of nodes",
+                    reply.name
+                ))
+            }
+        });
+        (peer, reply)
+    });
+    join_all(asked).await
+}
+
+/// Whether a peer belongs to a cluster that exists.
+pub(crate) fn formed(peers: &[Greeting]) -> bool {
+    peers
+        .iter()
+        .any(|(_, reply)| reply.as_ref().is_ok_and(HelloReply::is_formed))
+}
+
+/// Where a member is.
+pub(crate) fn peer_of(member: &MemberInfo) -> Peer {
+    Peer {
+        name: member.name.clone(),
+        addr: member.addr.clone(),
+    }
+}
+
+/// Those that did not answer, and why.
+pub(crate) fn absent<'a, T: 'a, E: std::fmt::Display + 'a>(
+    peers: impl IntoIterator<Item = &'a (Peer, Result<T, E>)>,
+) -> String {
+    let absent: Vec<String> = peers
+        .into_iter()
+        .filter_map(|(peer, reply)| {
+            reply
+                .as_ref()
+                .err()
+                .map(|why| format!("{} at {} ({why})", peer.name, peer.addr))
+        })
+        .collect();
+    absent.join(", ")
+}

@@ -1,0 +1,102 @@
+//! How an empty node asks a cluster that exists for a seat.
+//!
+//! Never takes an id by itself: the leader gives it one (`admit`).
+
+use std::time::Duration;
+
+use bytes::BufMut;
+
+use crate::membership::greet::call_peer;
+use crate::membership::identity::{Identity, uuid_text};
+use crate::node::Inner;
+use crate::peer::encoding::put_blob;
+use crate::peer::message::{HelloReply, Kind};
+use crate::{Peer, Phase};
+
+/// A log entry is in it.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// If a peer belongs to a cluster that exists, asks it for a place.
+pub(crate) async fn join_existing(
+    inner: &Inner,
+    peers: &[(Peer, Result<HelloReply, String>)],
+    nonce: u64,
+) -> Option<Identity> {
+    let formed: Vec<&HelloReply> = peers
+        .iter()
+        .filter_map(|(_, reply)| reply.as_ref().ok())
+        .filter(|reply| reply.is_formed())
+        .collect();
+    let first = formed.first()?;
+    let cluster = first.cluster.as_ref().map_or_else(String::new, uuid_text);
+    let me = &inner.peers.me.name;
+    #[cfg(memkv_bugs)]
+    if crate::bugs::active(crate::bugs::Bug::WipedNodeVotes)
+        && let Some(old) = first.members.iter().find(|member| member.name == *me)
+    {
+        return first.cluster.map(|cluster| Identity {
+            cluster,
+            node_id: old.id,
+            name: me.clone(),
+            sync: inner.config.sync,
+            members: first.members.clone(),
+            founder: true,
+            level: memkv_store::FIRST_LEVEL,
+        });
+    }
+    if formed.iter().any(|reply| reply.cluster != first.cluster) {
+        let problem = "its peers belong to different clusters; correct the list of nodes";
+        inner.set_phase(Phase::Joining, problem.to_owned());
+        return None;
+    }
+    let leader = formed.iter().find_map(|reply| {
+        let id = reply.leader?;
+        reply.members.iter().find(|member| member.id == id)
+    });
+    let needs_me = formed.iter().any(|reply| {
+        let names = |name: &str| reply.members.iter().any(|member| member.name == name);
+        names(me) && names(&reply.name) && reply.members.len() == 2
+    });
+    let why = match leader {
+        None => format!(
+            "this node's directory is empty, and cluster {cluster} has no leader to ask for a place"
+        ),
+        Some(leader) => {
+            let peer = Peer {
+                name: leader.name.clone(),
+                addr: leader.addr.clone(),
+            };
+            match ask_for_place(inner, &peer, nonce).await {
+                Ok(identity) => return Some(identity),
+                Err(why) => format!("cluster {cluster}, leader {}: {why}", peer.name),
+            }
+        }
+    };
+    // A leader that is alone admits no node: that takes a majority. It leads on until it hears of another.
+    let why = if needs_me {
+        format!(
+            "this node's directory is empty, and cluster {cluster} cannot vote without it: in a \
+             cluster of two a lost node needs the operator. Restore its directory, or start both \
+             nodes on empty directories and load a copy of the data ({why})"
+        )
+    } else {
+        why
+    };
+    inner.set_phase(Phase::Joining, why);
+    None
+}
+
+async fn ask_for_place(inner: &Inner, leader: &Peer, nonce: u64) -> Result<Identity, String> {
+    let asked = call_peer(inner, leader, Kind::Join, JOIN_TIMEOUT, |out| {
+        put_blob(out, inner.peers.me.addr.as_bytes());
+        out.put_u8(u8::from(inner.config.sync));
+        out.put_u64_le(nonce);
+        out.put_u32_le(inner.levels().highest);
+    });
+    let mut body = asked.await.map_err(|error| error.to_string())?;
+    match body.blob("identity").and_then(Identity::decode) {
+        Ok(Some(identity)) => Ok(identity),
+        Ok(None) => Err("the leader sent no identity".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}

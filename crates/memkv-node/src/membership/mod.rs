@@ -1,0 +1,15 @@
+//! Which nodes belong to the cluster, and under which ids: `form` founds a cluster, `join` and `admit`
+//! give an empty node a seat in one that exists, `reconcile` brings the engine's membership to what the
+//! log says, `levels` raises what all builds can read.
+//!
+//! Invariant: an id is given once (`identity`), and an engine runs in one state of a node's `life` only.
+
+pub(crate) mod admit;
+pub(crate) mod form;
+pub(crate) mod greet;
+pub(crate) mod identity;
+pub(crate) mod join;
+pub(crate) mod levels;
+pub(crate) mod life;
+pub(crate) mod reconcile;
+pub(crate) mod seats;

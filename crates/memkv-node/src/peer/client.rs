@@ -1,0 +1,235 @@
+//! Calls to peers: finds a peer's address, puts the call in an envelope, bounds the waiting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::sync::lock::RwLock;
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::membership::identity::Identity;
+use crate::membership::levels::Levels;
+use crate::peer::encoding::Reader;
+use crate::peer::message::{self, Envelope, Kind, MemberInfo};
+use crate::replica::Replica;
+use crate::time::log_clock::LogClock;
+use crate::{CallError, Frame, Lane, Peer, Transport};
+
+/// Why a peer gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PeerError {
+    /// It certainly did not get the request.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The same, because no process listens on its address.
+    #[error("{0}")]
+    NoListener(String),
+    /// It may have acted on the request.
+    #[error("{0}")]
+    Lost(String),
+    /// It got the request and did nothing.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// This node's side of all its peer links.
+pub(crate) struct Peers {
+    pub(crate) me: Peer,
+    pub(crate) boot: u64,
+    transport: Arc<dyn Transport>,
+    replica: Arc<Replica>,
+    clock: Arc<LogClock>,
+    pub(crate) levels: Arc<Levels>,
+    /// Who this node is, from the moment on from which that cannot change.
+    identity: RwLock<Option<Identity>>,
+    /// The member at whose address no process listened last.
+    refused: Arc<watch::Sender<u64>>,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        me: Peer,
+        boot: u64,
+        transport: Arc<dyn Transport>,
+        replica: Arc<Replica>,
+        clock: Arc<LogClock>,
+        levels: Arc<Levels>,
+    ) -> Self {
+        Self {
+            me,
+            boot,
+            transport,
+            replica,
+            clock,
+            levels,
+            identity: RwLock::new(None),
+            refused: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.identity.read().clone()
+    }
+
+    /// Called before the engine starts. Whether this node has this identity now: the first one
+    /// stays for as long as the process lives, because an engine may run under it.
+    #[must_use]
+    pub(crate) fn set_identity(&self, identity: Identity) -> bool {
+        self.levels.written(identity.level);
+        let mut current = self.identity.write();
+        *current.get_or_insert_with(|| identity.clone()) == identity
+    }
+
+    /// What never happens but as a bug.
+    #[cfg(memkv_bugs)]
+    pub(crate) fn change_identity(&self, identity: Identity) {
+        *self.identity.write() = Some(identity);
+    }
+
+    /// This node's id, 0 while it has none.
+    pub(crate) fn my_id(&self) -> u64 {
+        self.identity
+            .read()
+            .as_ref()
+            .map_or(0, |identity| identity.node_id)
+    }
+
+    pub(crate) fn cluster(&self) -> Option<[u8; 16]> {
+        self.identity
+            .read()
+            .as_ref()
+            .map(|identity| identity.cluster)
+    }
+
+    /// All members as this node knows them: the replicated address book, and before that exists,
+    /// what was agreed on when the node got its id.
+    pub(crate) fn members(&self) -> Vec<MemberInfo> {
+        let book = self.replica.book();
+        if book.cluster().is_some() {
+            return book
+                .members()
+                .map(|member| MemberInfo {
+                    id: member.id,
+                    name: member.name.clone(),
+                    addr: member.addr.clone(),
+                })
+                .collect();
+        }
+        self.identity
+            .read()
+            .as_ref()
+            .map_or_else(Vec::new, |identity| identity.members.clone())
+    }
+
+    /// Where a member is. An admitted node that is not in this node's book yet is found in its
+    /// identity's list.
+    pub(crate) fn member(&self, id: u64) -> Option<MemberInfo> {
+        if let Some(member) = self.replica.book().member(id) {
+            let (name, addr) = (member.name.clone(), member.addr.clone());
+            return Some(MemberInfo { id, name, addr });
+        }
+        let identity = self.identity.read();
+        identity
+            .as_ref()?
+            .members
+            .iter()
+            .find(|member| member.id == id)
+            .cloned()
+    }
+
+    /// A member's name, for messages.
+    pub(crate) fn name_of(&self, id: u64) -> String {
+        self.member(id)
+            .map_or_else(|| format!("node {id}"), |member| member.name)
+    }
+
+    /// Starts a request of this kind for `to`.
+    pub(crate) fn envelope(&self, kind: Kind, to: u64) -> BytesMut {
+        let identity = self.identity.read();
+        Envelope {
+            kind,
+            cluster: identity
+                .as_ref()
+                .map_or([0; 16], |identity| identity.cluster),
+            from: identity.as_ref().map_or(0, |identity| identity.node_id),
+            boot: self.boot,
+            to,
+            clock: self.clock.read(),
+            level: self.levels.in_use(),
+            name: self.me.name.clone(),
+        }
+        .encode()
+    }
+
+    /// Tells, from now on, of members at whose address no process listens, whichever lane found out.
+    pub(crate) fn refusals(&self) -> watch::Receiver<u64> {
+        self.refused.subscribe()
+    }
+
+    /// Sends a request to a member. It takes its place on the lane at once.
+    pub(crate) fn call(
+        &self,
+        to: u64,
+        lane: Lane,
+        request: Frame,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Reader, PeerError>> {
+        match self.member(to) {
+            Some(member) => {
+                let sent = self
+                    .transport
+                    .call(&member.name, &member.addr, lane, request);
+                let refused = self.refused.clone();
+                Box::pin(async move {
+                    let answer = wait(sent, timeout).await;
+                    if matches!(answer, Err(PeerError::NoListener(_))) {
+                        refused.send_replace(to);
+                    }
+                    answer
+                })
+            }
+            None => Box::pin(async move {
+                Err(PeerError::Unreachable(format!(
+                    "the address of node {to} is not known yet"
+                )))
+            }),
+        }
+    }
+
+    /// Sends a request to whoever listens on an address.
+    pub(crate) fn call_addr(
+        &self,
+        name: &str,
+        addr: &str,
+        lane: Lane,
+        request: Frame,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Reader, PeerError>> {
+        Box::pin(wait(
+            self.transport.call(name, addr, lane, request),
+            timeout,
+        ))
+    }
+}
+
+/// Waits for a peer's answer, within bounds.
+async fn wait(
+    call: BoxFuture<'static, Result<Bytes, CallError>>,
+    timeout: Duration,
+) -> Result<Reader, PeerError> {
+    let response = match tokio::time::timeout(timeout, call).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(CallError::Unreachable(why))) => return Err(PeerError::Unreachable(why)),
+        Ok(Err(CallError::NoListener(why))) => return Err(PeerError::NoListener(why)),
+        Ok(Err(CallError::Lost(why))) => return Err(PeerError::Lost(why)),
+        Err(_) => {
+            return Err(PeerError::Lost(format!("no answer within {timeout:?}")));
+        }
+    };
+    match message::response(response) {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(why)) => Err(PeerError::Refused(why)),
+        Err(error) => Err(PeerError::Lost(format!("unreadable answer: {error}"))),
+    }
+}

@@ -1,0 +1,38 @@
+//! Keyspace notifications on their way from `apply` to this node's subscribers.
+//!
+//! Every node announces what it applies to whoever listens there, so nothing is sent between nodes
+//! and all of them say the same in the same order. Never waits for a subscriber. Entries that were
+//! in the log before this process began are applied in silence: whoever listens now did not listen
+//! then. What a snapshot brings is not announced either, because it does not say how it came about.
+
+use std::sync::Arc;
+
+use memkv_store::{Notice, NoticeClasses, Store};
+
+use crate::pubsub::publish::Publisher;
+
+/// What the state machine needs to announce.
+pub(crate) struct Announcer {
+    pub(crate) publisher: Arc<Publisher>,
+    /// What is announced until the cluster is told.
+    pub(crate) configured: NoticeClasses,
+    /// Last index of the log when this process began.
+    pub(crate) old_through: u64,
+}
+
+impl Announcer {
+    /// To be called before the entry at `index` is applied.
+    pub(crate) fn prepare(&self, store: &mut Store, index: u64) {
+        let wanted = index > self.old_through && self.publisher.has_listeners();
+        store.listen(wanted, self.configured);
+    }
+
+    /// Passes on what was noted. To be called without holding the store.
+    pub(crate) fn tell(&self, notices: Vec<Notice>) {
+        if let Some(subscribers) = self.publisher.subscribers()
+            && !notices.is_empty()
+        {
+            subscribers.announce(notices);
+        }
+    }
+}

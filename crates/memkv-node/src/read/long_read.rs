@@ -1,0 +1,149 @@
+//! Reads of many keys: in pieces, between which writes and other reads go on, and yet of one state.
+//!
+//! A piece is what is done under one hold of the machine's lock. A view of the store shows each piece
+//! the state of the first. A view that is lost, since too much was written meanwhile, is begun anew;
+//! after that the rest is one piece. Invariant: the state is not older than what was acknowledged before
+//! the read began.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use memkv_store::{Garbage, Query, Reading, Readings, ReplyValue, Revision, Store, ViewId};
+use tokio::runtime::Handle;
+
+use crate::node::Inner;
+use crate::read::barrier;
+use crate::sync::yielding::yield_to_all_tasks;
+use crate::{Node, RequestError};
+
+/// Keys that are looked at under one hold of the lock: some tenths of a millisecond. In the simulator,
+/// where few keys are read, a few, so that reads come in pieces.
+const PIECE_KEYS: usize = if cfg!(memkv_bugs) { 3 } else { 1024 };
+/// Keys up to which a read is one piece, and needs no view.
+const SHORT_KEYS: u64 = if cfg!(memkv_bugs) { 3 } else { 1024 };
+/// Views that one read may lose.
+const VIEWS: usize = 2;
+
+/// What queries have answered, in their order, and the revision of the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answers {
+    /// An answer for each query.
+    pub values: Vec<ReplyValue>,
+    /// The store's revision.
+    pub revision: Revision,
+}
+
+impl Node {
+    /// Answers queries at one state, however many keys they name, and linearizably unless `stale`. An
+    /// array of more than `most` bytes of values is answered with `ReplyTooLong`, and so is what follows
+    /// when there are more in all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::read`]; also `NoLeader` if there was no turn `within` that time.
+    pub fn read_all(
+        &self,
+        within: Duration,
+        stale: bool,
+        queries: Vec<Query>,
+        most: usize,
+    ) -> impl Future<Output = Result<Answers, RequestError>> + Send + use<> {
+        let inner = self.inner.clone();
+        async move {
+            let answers = async {
+                if !stale {
+                    barrier::wait(&inner).await?;
+                }
+                let answers = answer(&inner, queries, most).await;
+                inner.replica.check_reads()?;
+                Ok(answers)
+            };
+            let late = |_| RequestError::NoLeader {
+                detail: format!("the read was not confirmed or had no turn within {within:?}"),
+            };
+            tokio::time::timeout(within, answers).await.map_err(late)?
+        }
+    }
+}
+
+async fn answer(inner: &Arc<Inner>, queries: Vec<Query>, most: usize) -> Answers {
+    let keys: u64 = queries.iter().map(Query::looks_at).sum();
+    let mut reading = Reading::new(queries, most);
+    if keys > SHORT_KEYS {
+        // It is never closed, so this cannot fail.
+        let _turn = inner.replica.views.acquire().await;
+        for _ in 0..VIEWS {
+            let Some(view) = Viewing::begin(inner).await else {
+                break;
+            };
+            loop {
+                let progress = view.resume(&mut reading);
+                match progress {
+                    Readings::Done => {
+                        return Answers {
+                            revision: view.revision,
+                            values: reading.into_answers(),
+                        };
+                    }
+                    Readings::More => yield_to_all_tasks().await,
+                    Readings::Lost => break,
+                }
+            }
+        }
+    }
+    let machine = inner.replica.machine.read();
+    let now_ms = now_ms(inner, &machine.store);
+    while reading.resume(&machine.store, None, now_ms, usize::MAX) != Readings::Done {}
+    Answers {
+        revision: machine.store.revision(),
+        values: reading.into_answers(),
+    }
+}
+
+fn now_ms(inner: &Inner, store: &Store) -> u64 {
+    inner.clock.read().log_ms.max(store.stamp_ms())
+}
+
+/// A view of this node's store. It ends when this is dropped.
+struct Viewing {
+    inner: Arc<Inner>,
+    id: ViewId,
+    revision: Revision,
+    now_ms: u64,
+}
+
+impl Viewing {
+    /// Waits until an entry that is being applied is: no view begins within a command.
+    async fn begin(inner: &Arc<Inner>) -> Option<Viewing> {
+        let _whole = inner.replica.entries.lock().await;
+        let store = &mut inner.replica.machine.write().store;
+        Some(Viewing {
+            inner: inner.clone(),
+            id: store.begin_view()?,
+            revision: store.revision(),
+            now_ms: now_ms(inner, store),
+        })
+    }
+
+    /// One piece.
+    fn resume(&self, reading: &mut Reading) -> Readings {
+        let machine = self.inner.replica.machine.read();
+        reading.resume(&machine.store, Some(self.id), self.now_ms, PIECE_KEYS)
+    }
+}
+
+impl Drop for Viewing {
+    fn drop(&mut self) {
+        let held = self.inner.replica.machine.write().store.end_view(self.id);
+        // What many writes have left takes long to free.
+        if let (Some(held), Ok(runtime)) = (held, Handle::try_current())
+            && held.is_much()
+        {
+            runtime.spawn((self.inner.env.blocking)(free(held)));
+        }
+    }
+}
+
+fn free(held: Garbage) -> crate::BlockingWork {
+    Box::new(move || drop(held))
+}

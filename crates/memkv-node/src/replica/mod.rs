@@ -1,0 +1,223 @@
+//! This node's copy of the replicated state: the store, and how far the log has been applied to it.
+//!
+//! Applied means applied in memory; nothing here is ever taken from a number on disk, because the
+//! engine would skip the replay. One lock guards the store together with its position in the log, so
+//! a snapshot knows exactly what it covers. Clients' reads, and large commands that do not come in pieces,
+//! hold that lock for as long as they take; so what consensus needs of the machine is published beside it. Invariant: what
+//! is published is never behind what a reader may have seen under the lock.
+
+pub(crate) mod checkpoints;
+pub(crate) mod divergence;
+
+use std::sync::{Arc, OnceLock};
+
+use crate::sync::lock::Mutex;
+use memkv_store::{Book, MAX_VIEWS, Store};
+use tokio::sync::{Semaphore, watch};
+
+use crate::engine::{EngineLogId, StoredMembership};
+use crate::replica::checkpoints::Checkpoints;
+use crate::sync::lock_order::Root;
+use crate::write::session::Session;
+use crate::{FatalError, RequestError};
+
+/// The store and its position in the log.
+#[derive(Default)]
+pub(crate) struct Machine {
+    pub(crate) store: Store,
+    /// The last entry of which anything is in the store.
+    pub(crate) last_applied: Option<EngineLogId>,
+    pub(crate) membership: Arc<StoredMembership>,
+    /// The store's address book, to be shared.
+    book: Arc<Book>,
+    /// How often a leader's snapshot has replaced the store: a snapshot that was being built from
+    /// the store before must not go on with the one after.
+    pub(crate) installs: u64,
+}
+
+impl Machine {
+    /// The address book may have changed.
+    pub(crate) fn note_book(&mut self) {
+        if *self.book != *self.store.book() {
+            self.book = Arc::new(self.store.book().clone());
+        }
+    }
+
+    /// The store is another one; gives back the one before, to be dropped without the lock.
+    #[must_use]
+    pub(crate) fn replace(
+        &mut self,
+        store: Store,
+        last_applied: Option<EngineLogId>,
+        membership: StoredMembership,
+    ) -> Store {
+        let old = std::mem::replace(&mut self.store, store);
+        self.last_applied = last_applied;
+        self.membership = Arc::new(membership);
+        self.note_book();
+        old
+    }
+}
+
+/// What is known of the machine without its lock.
+#[derive(Clone, Default)]
+pub(crate) struct Published {
+    /// The last entry of which anything is in the store.
+    pub(crate) last_applied: Option<EngineLogId>,
+    pub(crate) membership: Arc<StoredMembership>,
+    pub(crate) book: Arc<Book>,
+    pub(crate) next_deadline: Option<u64>,
+    pub(crate) revision: u64,
+    pub(crate) keys: usize,
+    pub(crate) installs: u64,
+}
+
+/// Shared by apply, snapshots, reads and the session.
+pub(crate) struct Replica {
+    pub(crate) machine: Root<Machine>,
+    /// Held while an entry is applied, from its first command to its last, and while a snapshot or a view
+    /// is begun, so that none begins within an entry. Taken before the machine.
+    pub(crate) entries: tokio::sync::Mutex<()>,
+    /// Who may have a view of the store.
+    pub(crate) views: Semaphore,
+    /// Held to copy it or to replace it, never while anything else is done.
+    published: Mutex<Published>,
+    /// Number of log entries applied: one more than the last applied index, 0 for none.
+    applied: watch::Sender<u64>,
+    /// Why nothing is applied or read here any more: a committed entry that cannot be read, a level that
+    /// this build does not know, or a store that is known to be wrong.
+    halted: OnceLock<FatalError>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) session: Arc<Session>,
+}
+
+impl Replica {
+    pub(crate) fn new(session: Arc<Session>) -> Self {
+        Self {
+            machine: Root::new(Machine::default()),
+            entries: tokio::sync::Mutex::new(()),
+            views: Semaphore::new(MAX_VIEWS),
+            published: Mutex::new(Published::default()),
+            applied: watch::Sender::new(0),
+            halted: OnceLock::new(),
+            checkpoints: Checkpoints::default(),
+            session,
+        }
+    }
+
+    /// From now on nothing is applied or read. Tells whether this was the first reason.
+    pub(crate) fn halt(&self, why: FatalError) -> bool {
+        self.halted.set(why).is_ok()
+    }
+
+    /// Refuses a client's read if nothing is read here any more. Asked under the machine's lock.
+    pub(crate) fn check_reads(&self) -> Result<(), RequestError> {
+        match self.halted() {
+            None => Ok(()),
+            Some(_) => Err(RequestError::Stopping),
+        }
+    }
+
+    /// Why nothing is applied or read here any more, if so.
+    pub(crate) fn halted(&self) -> Option<&FatalError> {
+        self.halted.get()
+    }
+
+    /// Publishes what has changed. Called before the machine's lock is released: whoever has seen
+    /// something under it finds it counted here.
+    pub(crate) fn publish(&self, machine: &Machine) {
+        let mut published = self.published.lock();
+        let now = &mut *published;
+        now.last_applied = machine.last_applied;
+        now.next_deadline = machine.store.next_deadline();
+        now.revision = machine.store.revision();
+        now.keys = machine.store.len();
+        now.installs = machine.installs;
+        if !Arc::ptr_eq(&now.membership, &machine.membership) {
+            now.membership = machine.membership.clone();
+        }
+        if !Arc::ptr_eq(&now.book, &machine.book) {
+            now.book = machine.book.clone();
+        }
+    }
+
+    /// What was published last.
+    pub(crate) fn published(&self) -> Published {
+        self.published.lock().clone()
+    }
+
+    /// The address book, as published last.
+    pub(crate) fn book(&self) -> Arc<Book> {
+        self.published.lock().book.clone()
+    }
+
+    /// Announces that everything up to `index` has been applied.
+    pub(crate) fn announce(&self, index: u64) {
+        self.applied.send_replace(index + 1);
+    }
+
+    /// Tells of every change of the number of applied entries.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Whether the entry at `index` has been applied here.
+    pub(crate) fn has_applied(&self, index: u64) -> bool {
+        *self.applied.borrow() > index
+    }
+
+    /// Waits until the entry at `index` has been applied here.
+    pub(crate) async fn wait_applied(&self, index: u64) {
+        let mut applied = self.applied.subscribe();
+        // The sender lives as long as `self`, so this cannot fail.
+        let _ = applied.wait_for(|count| *count > index).await;
+    }
+
+    /// Highest applied index; 0 when nothing was.
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.applied.borrow().saturating_sub(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use memkv_store::{BatchBuilder, Member, SystemOp};
+
+    use super::*;
+
+    fn form() -> Bytes {
+        let mut batch = BatchBuilder::new(5);
+        batch.system(&SystemOp::Form {
+            cluster: [7; 16],
+            durability_sync: true,
+            level: 1,
+            members: vec![Member {
+                id: 1,
+                name: "n1".to_owned(),
+                addr: "a:1".to_owned(),
+                pending: false,
+            }],
+        });
+        batch.finish()
+    }
+
+    #[test]
+    fn what_consensus_needs_is_there_while_the_machine_is_held() {
+        let replica = Replica::new(Arc::new(Session::new(1)));
+        let mut machine = replica.machine.write();
+        machine.store.apply(3, &form(), &mut ());
+        machine.note_book();
+        assert_eq!(replica.book().cluster(), None, "not published yet");
+        replica.publish(&machine);
+        // The lock is still held, as by a large command: taking it here would be for ever.
+        let book = replica.book();
+        let addr = book.member(1).map(|member| &*member.addr);
+        assert_eq!((book.cluster(), addr), (Some([7; 16]), Some("a:1")));
+        drop(machine.replace(Store::new(), None, StoredMembership::default()));
+        machine.installs += 1;
+        replica.publish(&machine);
+        let published = replica.published();
+        assert_eq!((published.book.cluster(), published.installs), (None, 1));
+    }
+}

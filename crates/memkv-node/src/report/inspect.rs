@@ -1,0 +1,208 @@
+//! A look behind the node's interface for the simulator's invariants. Never used by the product,
+//! and never changes anything.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use memkv_disk::{LogId, LogReader};
+
+use crate::Node;
+use crate::engine::EngineLogId;
+use crate::membership::life::State;
+use crate::peer::message::Envelope;
+
+/// What a node holds and believes, at one moment.
+#[doc(hidden)]
+#[derive(Clone)]
+pub struct Inspection {
+    /// This node's id.
+    pub node_id: u64,
+    /// That of its engine.
+    pub engine_id: u64,
+    /// Term of its vote.
+    pub term: u64,
+    /// Whom it has voted for.
+    pub voted_for: u64,
+    /// Term and node id of the vote that it leads under.
+    pub leads: Option<(u64, u64)>,
+    /// Last entry that it knows to be committed.
+    pub committed: Option<LogId>,
+    /// Index of the last entry that is applied here; 0 for none.
+    pub applied: u64,
+    /// Voters of the membership in force; two sets while it is joint.
+    pub voters: Vec<BTreeSet<u64>>,
+    /// Members without a vote, in the same membership.
+    pub learners: BTreeSet<u64>,
+    /// Index of the entry that made this membership, and of the one that made the membership which is
+    /// applied here.
+    pub membership_at: (u64, u64),
+    /// What a peer may know from this process to be committed.
+    pub told: u64,
+    /// Index of the last entry of which a read here may have seen something.
+    pub visible: u64,
+    /// Commands whose answers came out of a snapshot.
+    pub answered_by_snapshot: u64,
+    /// Last entry that is durable here, in the log or in a snapshot.
+    pub durable: Option<LogId>,
+    /// Its log.
+    pub log: LogReader,
+    /// What its log clock shows.
+    pub clock: ClockInspection,
+    /// It proposes nothing, because a majority or itself has no space left on its disks.
+    pub refuses_for_space: bool,
+    /// How often it has refused a leader's entries for lack of space.
+    pub entries_refused: u64,
+    /// How long ago a quorum was last known to follow it, if it leads.
+    pub quorum_silent_for: Option<Duration>,
+    /// Rounds in which its store was compared with another's.
+    pub divergence_checks: u64,
+    /// Stores differ, and it is not known which node is right.
+    pub divergence_alarm: bool,
+}
+
+/// A node's log clock, at one moment.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct ClockInspection {
+    /// Milliseconds since the Unix epoch.
+    pub log_ms: u64,
+    /// Whether the reading comes from the cluster.
+    pub sure: bool,
+    /// Whether the next process on this machine will know it.
+    pub saved: bool,
+    /// Whether what it shows is to be written down before anything goes by it.
+    pub is_due: bool,
+    /// Whether it is set back before it is told or stamped by a leader.
+    pub goes_back: bool,
+    /// What it would show if this process had heard nobody, where it went on from the one before.
+    pub went_on_ms: Option<u64>,
+}
+
+impl Node {
+    /// `None` while the node has no identity, and so no engine.
+    #[doc(hidden)]
+    pub fn inspect(&self) -> Option<Inspection> {
+        let inner = &self.inner;
+        let engine = inner.engine.get()?;
+        let report = engine.report();
+        let (standing, members) = (report.standing, report.members);
+        let vote = standing.vote();
+        let published = inner.replica.published();
+        let settled_at = published.membership.log_id().as_ref();
+        let index = |id: Option<&EngineLogId>| id.map_or(0, |id| id.index);
+        Some(Inspection {
+            node_id: inner.peers.my_id(),
+            engine_id: engine.id(),
+            term: vote.term,
+            voted_for: vote.id,
+            leads: standing.leads().then_some((vote.term, vote.id)),
+            committed: report.progress.committed,
+            applied: inner.replica.applied_index(),
+            voters: members.configs,
+            learners: members.learners,
+            membership_at: (members.at, index(settled_at)),
+            told: inner.declared.commit(),
+            visible: index(published.last_applied.as_ref()),
+            answered_by_snapshot: inner.session.answered_by_snapshot(),
+            durable: self.durable(),
+            log: inner.storage.log.clone(),
+            clock: inner.clock.inspect(),
+            refuses_for_space: inner.batcher.refuses_for_space(engine),
+            entries_refused: inner.space.refused(),
+            quorum_silent_for: report.quorum_acked_ago,
+            divergence_checks: inner.divergence.rounds(),
+            divergence_alarm: !inner.divergence.alarm().is_empty(),
+        })
+    }
+
+    /// Whether it has agreed to a cluster, or belongs to one.
+    #[doc(hidden)]
+    pub fn is_bound(&self) -> bool {
+        !matches!(self.inner.life.state(), State::Blank | State::Proposing(_))
+    }
+
+    /// Term and index up to which a node has told this one that it is durable.
+    #[doc(hidden)]
+    pub fn remembers(&self, id: u64) -> Option<(u64, u64)> {
+        let mark = self.inner.memory.recall(id)?.mark;
+        Some((mark.term, mark.index))
+    }
+
+    /// Whether this node tells its peers false checkpoints from now on.
+    #[cfg(memkv_bugs)]
+    #[doc(hidden)]
+    pub fn lie(&self, lies: bool) {
+        let told = &self.inner.divergence.lies;
+        told.store(lies, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Last entry that is durable here, in the log or in a snapshot.
+    #[doc(hidden)]
+    pub fn durable(&self) -> Option<LogId> {
+        let storage = &self.inner.storage;
+        storage
+            .wal
+            .durable()
+            .into_iter()
+            .chain(storage.snapshots.latest().map(|meta| meta.last))
+            .max_by_key(|id| id.index)
+    }
+}
+
+/// Names of requests by their number on the wire.
+const KINDS: [&str; 17] = [
+    "?",
+    "Append",
+    "Vote",
+    "PreVote",
+    "TransferLeader",
+    "SnapshotChunk",
+    "SnapshotInstall",
+    "Propose",
+    "OpenSession",
+    "ReadIndex",
+    "Hello",
+    "Prepare",
+    "Join",
+    "Publish",
+    "Attend",
+    "Confirm",
+    "Recall",
+];
+
+/// Name of a request's kind.
+#[doc(hidden)]
+pub fn kind_of(request: &Bytes) -> &'static str {
+    let number = request.get(1).copied().unwrap_or(0);
+    KINDS.get(usize::from(number)).copied().unwrap_or(KINDS[0])
+}
+
+/// The node id that a request is meant for; 0 for whoever listens there, and for what is no request.
+#[doc(hidden)]
+pub fn addressee(request: &Bytes) -> u64 {
+    Envelope::decode(request.clone()).map_or(0, |(envelope, _)| envelope.to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::message::Kind;
+
+    #[test]
+    fn kinds_have_their_names() {
+        let kinds = [
+            Kind::Append,
+            Kind::SnapshotInstall,
+            Kind::Join,
+            Kind::Publish,
+            Kind::Attend,
+            Kind::Confirm,
+        ];
+        for kind in kinds {
+            let request = Bytes::from(vec![1, kind as u8]);
+            assert_eq!(kind_of(&request), format!("{kind:?}"));
+        }
+        assert_eq!(kind_of(&Bytes::new()), "?");
+    }
+}

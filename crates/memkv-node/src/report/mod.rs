@@ -1,0 +1,8 @@
+//! What a node says of itself: its status, its numbers, its log lines, and to the simulator more.
+//!
+//! Never changes what it reports.
+
+pub(crate) mod inspect;
+pub mod seldom;
+pub(crate) mod stats;
+pub(crate) mod status;

@@ -1,0 +1,212 @@
+//! Takes the session's commands to the leader, wherever it is, and sends them again after doubt.
+//!
+//! One hop at most: what arrives at a node that does not lead is refused there, never passed on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::BufMut;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use memkv_store::{Refusal, SessionId, SystemOp, SystemOutcome};
+use tokio::time::Instant;
+
+use crate::node::Inner;
+use crate::peer::client::PeerError;
+use crate::peer::message::Kind;
+use crate::time::precise_timer::PreciseTimer;
+use crate::write::batcher::ProposeError;
+use crate::write::session::GroupOutcome;
+use crate::{Frame, Lane};
+
+/// Groups on their way at once.
+const GROUPS_IN_FLIGHT: usize = 16;
+/// A leader that does not answer for this long is answered for with "unknown". The session sends
+/// again much earlier, when its window makes no progress.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a leader refused a group: it is about to learn that it is none, or waits for its
+/// first quorum (the engine's `LeaseExpired`, which comes without a hint).
+const REFUSED_PAUSE: Duration = Duration::from_millis(5);
+/// Pause before the session is asked for again, where nothing went wrong and yet its opening was not
+/// applied here.
+const OPEN_PAUSE: Duration = FORWARD_TIMEOUT;
+
+type Sent = BoxFuture<'static, (SessionId, u64, u64, GroupOutcome)>;
+/// Whether the session was asked for, so that its effect is to be waited for.
+type Opening = BoxFuture<'static, bool>;
+
+/// Sends until the node stops.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut leader_changed = inner.leader.subscribe();
+    let mut sent: FuturesUnordered<Sent> = FuturesUnordered::new();
+    let mut not_before = Instant::now();
+    let mut open_not_before = Instant::now();
+    let mut opening: Option<Opening> = None;
+    let timer = (inner.env.precise_timer)();
+    loop {
+        inner.session.expire(|| inner.no_leader());
+        let now = Instant::now();
+        let mut wake_at: Option<Instant> = None;
+        if let Some(leader) = inner.leader_id() {
+            if inner.session.id().is_none() {
+                if now >= open_not_before {
+                    // Nothing but the cluster's first entry can be first in its log.
+                    let formed = inner.is_formed();
+                    opening = formed.then(|| open_session(&inner, leader));
+                    open_not_before = now + if formed { OPEN_PAUSE } else { REFUSED_PAUSE };
+                }
+                wake_at = Some(open_not_before);
+            } else if now >= not_before {
+                while sent.len() < GROUPS_IN_FLIGHT
+                    && let Some(group) = inner.session.next_group()
+                {
+                    sent.push(send(&inner, leader, group));
+                }
+            } else {
+                wake_at = Some(not_before);
+            }
+        }
+        // After sending: what is on its way may have to be sent again.
+        let wake_at = [wake_at, inner.session.next_expiry()]
+            .into_iter()
+            .flatten()
+            .min();
+        tokio::select! {
+            biased;
+            changed = leader_changed.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                inner.session.rewind();
+                not_before = Instant::now();
+                open_not_before = not_before;
+            }
+            Some((session, first_seq, count, outcome)) = sent.next(), if !sent.is_empty() => {
+                let now_ms = inner.clock.read().log_ms;
+                inner.session.settle(session, first_seq, count, outcome, now_ms);
+                if outcome != GroupOutcome::Applied {
+                    inner.counters.failed_proposals.fetch_add(1, Ordering::Relaxed);
+                    not_before = Instant::now() + REFUSED_PAUSE;
+                }
+            }
+            asked = ended(&mut opening) => {
+                opening = None;
+                if !asked {
+                    open_not_before = Instant::now() + REFUSED_PAUSE;
+                }
+            }
+            () = inner.session.wakeup.notified() => {}
+            () = wait_until(&timer, inner.session.gathers_until()) => {}
+            () = sleep_until(wake_at) => {}
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn wait_until(timer: &PreciseTimer, at: Option<Instant>) {
+    match at {
+        Some(at) => timer.wait_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(opening: &mut Option<Opening>) -> bool {
+    match opening {
+        Some(opening) => opening.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn send(inner: &Arc<Inner>, leader: u64, group: crate::write::session::Group) -> Sent {
+    let (session, first_seq, count) = (group.session, group.first_seq, group.count);
+    if leader == inner.peers.my_id() {
+        let outcome = inner.batcher.propose(group.encoded);
+        return Box::pin(async move {
+            let outcome = match outcome {
+                Ok(outcome) => outcome.await.unwrap_or(GroupOutcome::Unknown),
+                Err(error) => {
+                    tracing::error!(%error, "this node's own commands cannot be read");
+                    GroupOutcome::NotAppended
+                }
+            };
+            (session, first_seq, count, outcome)
+        });
+    }
+    inner.counters.forwarded.fetch_add(count, Ordering::Relaxed);
+    let header = inner.peers.envelope(Kind::Propose, leader).freeze();
+    let request = Frame(vec![header, group.encoded]);
+    let call = inner
+        .peers
+        .call(leader, Lane::Forward, request, FORWARD_TIMEOUT);
+    Box::pin(async move {
+        let outcome = match call.await {
+            Ok(mut body) => match body.u8("outcome") {
+                Ok(0) => GroupOutcome::Applied,
+                Ok(1) => GroupOutcome::NotAppended,
+                Ok(3) => GroupOutcome::DiskLow,
+                Ok(4) => GroupOutcome::DiskExhausted,
+                _ => GroupOutcome::Unknown,
+            },
+            Err(PeerError::Unreachable(_) | PeerError::NoListener(_) | PeerError::Refused(_)) => {
+                GroupOutcome::NotAppended
+            }
+            Err(PeerError::Lost(_)) => GroupOutcome::Unknown,
+        };
+        (session, first_seq, count, outcome)
+    })
+}
+
+/// The byte that stands for an outcome in the answer to [`Kind::Propose`].
+pub(crate) fn outcome_byte(outcome: GroupOutcome) -> u8 {
+    match outcome {
+        GroupOutcome::Applied => 0,
+        GroupOutcome::NotAppended => 1,
+        GroupOutcome::Unknown => 2,
+        GroupOutcome::DiskLow => 3,
+        GroupOutcome::DiskExhausted => 4,
+    }
+}
+
+/// Whether a session need not be asked for again soon. One entry opens one session, and the other
+/// nodes that were started together ask at the same time.
+pub(crate) fn may_be_open(outcome: &Result<SystemOutcome, ProposeError>) -> bool {
+    let retry = SystemOutcome::Refused {
+        why: Refusal::Retry,
+    };
+    outcome.as_ref().is_ok_and(|outcome| *outcome != retry)
+}
+
+/// Asks for this process's session. Its id comes back through apply; asking twice is harmless, since
+/// a boot opens one session only.
+fn open_session(inner: &Arc<Inner>, leader: u64) -> Opening {
+    let op = SystemOp::OpenSession {
+        node: inner.peers.my_id(),
+        boot: inner.session.boot(),
+        highest: inner.levels().announced(),
+    };
+    if leader == inner.peers.my_id() {
+        let outcome = inner.batcher.propose_system(op);
+        return Box::pin(async move { outcome.await.is_ok_and(|outcome| may_be_open(&outcome)) });
+    }
+    let mut request = inner.peers.envelope(Kind::OpenSession, leader);
+    request.put_u32_le(inner.levels().announced());
+    let request = request.freeze();
+    let call = inner
+        .peers
+        .call(leader, Lane::Forward, Frame(vec![request]), FORWARD_TIMEOUT);
+    Box::pin(async move {
+        let answer = call.await;
+        if let Err(error) = &answer {
+            tracing::debug!(%error, "the leader did not open a session");
+        }
+        answer.is_ok()
+    })
+}

@@ -1,0 +1,520 @@
+//! This node's forwarding session: its clients' commands on their way into the log, exactly once.
+//!
+//! Every command gets the next sequence number when it is first sent to a leader, and stays in the
+//! window until its effect is known. Replies come from this node's own apply, which sees every
+//! entry, so nothing but "not appended" ever travels back from the leader, and a command can be
+//! sent again after any doubt: `memkv-store` executes a sequence number once.
+//!
+//! Invariants: numbers in the window are contiguous; what is answered "not executed" was never in
+//! any leader's hands, or every leader said that it appended nothing; a number once sent is always
+//! filled, if need be by a `Noop`, because the ones behind it can only execute after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use memkv_store::{Command, Rejected, Reply, SessionId, Store};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::RequestError;
+use crate::sync::lock_order::Leaf;
+
+/// Most bytes of commands that wait for a sequence number, unless one alone is larger. Beyond it
+/// commands are refused.
+const PENDING_BYTES: usize = 64 * 1024 * 1024;
+/// What a command that waits takes besides its bytes, about: its place in the queue, the header of its
+/// bytes, and the channel of its answer with what holds its other end.
+const COMMAND_OVERHEAD: usize = 256;
+/// Most bytes of commands in the window: sent and not yet applied here.
+const WINDOW_BYTES: usize = 16 * 1024 * 1024;
+/// Most commands in the window.
+const WINDOW_COMMANDS: usize = 65_536;
+/// Most bytes of commands in one group on its way to the leader, unless one command is larger.
+const GROUP_BYTES: usize = 512 * 1024;
+/// Most bytes of a group that are copied while the window is locked; to share more costs less.
+const COPIED_IN_WINDOW_BYTES: usize = 64 * 1024;
+/// Most commands in one group.
+const GROUP_COMMANDS: usize = 4_096;
+/// What waits goes along at once, beside what is on its way, from so many bytes on; less waits for
+/// that to be applied, and then a moment longer as `group_commit` says. An entry costs as much CPU time by
+/// itself, on three nodes, as fifty commands, so many small ones beside each other serve nobody.
+pub(crate) const EAGER_BYTES: usize = 64 * 1024;
+/// A window whose head made no progress for this long is sent again: a request or its effect got
+/// lost without a word. Twice the time that a slow disk may take, to not double its work.
+const RESEND_AFTER: Duration = Duration::from_secs(1);
+
+/// How much longer a client waits whose command is in a leader's hands when its time is over: the
+/// answer "not appended" is worth more than "unknown".
+const OUTCOME_GRACE: Duration = Duration::from_millis(500);
+
+mod group_commit;
+mod window;
+
+use window::{Closed, Pending, Window};
+
+type Answer = oneshot::Sender<Result<Reply, RequestError>>;
+
+/// What apply reports about this session.
+pub(crate) enum Event {
+    /// The command was executed, now.
+    Executed {
+        /// Its sequence number.
+        seq: u64,
+        /// Its reply.
+        reply: Reply,
+    },
+    /// A group was fenced; nothing of it was executed.
+    Rejected(Rejected),
+    /// The session was opened.
+    Opened(SessionId),
+}
+
+/// A piece of the window for the leader.
+pub(crate) struct Group {
+    pub(crate) session: SessionId,
+    pub(crate) first_seq: u64,
+    pub(crate) count: u64,
+    /// As `memkv-store` encodes it.
+    pub(crate) encoded: Bytes,
+}
+
+/// What became of a group that was given to a leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupOutcome {
+    /// It was appended, and applied there.
+    Applied,
+    /// Certainly not appended.
+    NotAppended,
+    /// Nobody knows.
+    Unknown,
+    /// Certainly not appended: a majority is low on disk space, and it may add to the data.
+    DiskLow,
+    /// Certainly not appended: a majority has no disk space left.
+    DiskExhausted,
+}
+
+impl GroupOutcome {
+    fn is_refusal(self) -> bool {
+        match self {
+            Self::NotAppended | Self::DiskLow | Self::DiskExhausted => true,
+            Self::Applied | Self::Unknown => false,
+        }
+    }
+}
+
+/// The session of this process.
+pub(crate) struct Session {
+    /// This node's id once it has one, and the boot that tells this process from earlier ones.
+    boot: u64,
+    node_id: std::sync::atomic::AtomicU64,
+    window: Leaf<Window>,
+    /// Commands that waited for an answer and got it out of a snapshot, or learned that it is lost.
+    answered_by_snapshot: std::sync::atomic::AtomicU64,
+    /// Wakes the task that sends.
+    pub(crate) wakeup: Notify,
+}
+
+/// Wakes the sender when dropped: a command must not wait for a caller that does not.
+struct WakeOnDrop(Arc<Session>);
+
+impl Drop for WakeOnDrop {
+    fn drop(&mut self) {
+        self.0.wake_sender();
+    }
+}
+
+/// A command that is in line.
+pub(crate) struct Submitted {
+    receiver: oneshot::Receiver<Result<Reply, RequestError>>,
+    wake: Option<WakeOnDrop>,
+}
+
+impl Submitted {
+    /// Waits for the reply, or for why there is none.
+    pub(crate) async fn reply(mut self) -> Result<Reply, RequestError> {
+        if let Some(wake) = self.wake {
+            if let Ok(reply) = self.receiver.try_recv() {
+                return reply;
+            }
+            // What can get in line from this thread right now, goes into the same group: each
+            // group costs a wake-up and an entry.
+            tokio::task::yield_now().await;
+            drop(wake);
+        }
+        self.receiver.await.unwrap_or_else(|_| {
+            Err(RequestError::Unknown {
+                detail: "the node stopped".to_owned(),
+            })
+        })
+    }
+}
+
+impl Session {
+    pub(crate) fn new(boot: u64) -> Self {
+        let window = Window {
+            first_seq: 1,
+            ..Window::default()
+        };
+        Self {
+            boot,
+            node_id: std::sync::atomic::AtomicU64::new(0),
+            window: Leaf::new(window),
+            answered_by_snapshot: std::sync::atomic::AtomicU64::new(0),
+            wakeup: Notify::new(),
+        }
+    }
+
+    /// Tells the session who this node is. Happens once, before anything is applied.
+    pub(crate) fn identify(&self, node_id: u64) {
+        self.node_id
+            .store(node_id, std::sync::atomic::Ordering::Release);
+    }
+
+    fn node_id(&self) -> u64 {
+        self.node_id.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    pub(crate) fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// How many commands had to be answered out of a snapshot.
+    pub(crate) fn answered_by_snapshot(&self) -> u64 {
+        self.answered_by_snapshot
+            .load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The session's id, once the log has opened it.
+    pub(crate) fn id(&self) -> Option<SessionId> {
+        self.window.lock().id
+    }
+
+    // For clients, from any thread.
+
+    /// Queues a command. If it is to leave at once, [`Session::wake_sender`] must be called soon, which
+    /// [`Submitted`] sees to; else the effect of what is on its way takes it along, or another one.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        command: Bytes,
+        hold: Duration,
+    ) -> Result<Submitted, RequestError> {
+        let (answer, receiver) = oneshot::channel();
+        let mut window = self.window.lock();
+        #[cfg(memkv_bugs)]
+        memkv_disk::bugs::pass(memkv_disk::bugs::Place::Writing);
+        if window.closed {
+            return Err(RequestError::Stopping);
+        }
+        // An empty queue takes any command: the largest value alone may be as large as the bound.
+        let queued = window.pending_cost();
+        let full = queued + command.len() + COMMAND_OVERHEAD > PENDING_BYTES;
+        if full && !window.pending.is_empty() {
+            return Err(RequestError::Overloaded { queued });
+        }
+        let was_eager = window.pending_bytes >= EAGER_BYTES;
+        window.pending_bytes += command.len();
+        let is_eager = window.pending_bytes >= EAGER_BYTES && !was_eager;
+        let now = Instant::now();
+        window.pending.push_back(Pending {
+            command,
+            answer,
+            deadline: now + hold,
+        });
+        let must_wake = window.is_gathered(now);
+        drop(window);
+        if is_eager {
+            self.wakeup.notify_one();
+        }
+        Ok(Submitted {
+            receiver,
+            wake: must_wake.then(|| WakeOnDrop(self.clone())),
+        })
+    }
+
+    /// Wakes the task that sends, unless nothing waits or something is on its way.
+    fn wake_sender(&self) {
+        let due = {
+            let window = self.window.lock();
+            window.is_gathered(Instant::now()) && window.unsent() > 0
+        };
+        if due {
+            self.wakeup.notify_one();
+        }
+    }
+
+    // For the task that sends, see `forward`.
+
+    /// The next group for the leader, if there is one, the window has room, and either nothing is on
+    /// its way and enough has gathered, or it is worth an entry beside that.
+    pub(crate) fn next_group(&self) -> Option<Group> {
+        let mut window = self.window.lock();
+        if window.closed {
+            // Clients were told that what waits here was not executed.
+            return None;
+        }
+        let id = window.id?;
+        let now = Instant::now();
+        window.admit();
+        let unsent = window.slots.len() - window.sent;
+        if unsent == 0 || !(window.is_gathered(now) || window.is_eager()) {
+            return None;
+        }
+        let start = window.sent;
+        let mut bytes = 0;
+        let mut count = 0;
+        while count < unsent.min(GROUP_COMMANDS) {
+            let len = window.slots[start + count].command.len();
+            if count > 0 && bytes + len > GROUP_BYTES {
+                break;
+            }
+            bytes += len;
+            count += 1;
+        }
+        let first_seq = window.first_seq + start as u64;
+        let acked_through = window.first_seq - 1;
+        #[cfg(memkv_bugs)]
+        let acked_through = acked_through + acknowledges_too_much(start + count);
+        let commands: Vec<&Bytes> = window
+            .slots
+            .range(start..start + count)
+            .map(|slot| &slot.command)
+            .collect();
+        let encode = |commands: Vec<&Bytes>| {
+            memkv_store::encode_group(id, first_seq, acked_through, commands.into_iter())
+        };
+        // To copy much takes long, and clients wait for the window to get in line.
+        let (encoded, unencoded) = if bytes > COPIED_IN_WINDOW_BYTES {
+            (None, commands.into_iter().cloned().collect())
+        } else {
+            (Some(encode(commands)), Vec::new())
+        };
+        for slot in window.slots.range_mut(start..start + count) {
+            slot.in_flight += 1;
+        }
+        #[cfg(memkv_bugs)]
+        window.acknowledge_early(start..start + count);
+        window.sent += count;
+        window.progress_at = Some(now);
+        window.gather.leaves(count, now);
+        drop(window);
+        let encoded = encoded.unwrap_or_else(|| encode(unencoded.iter().collect()));
+        Some(Group {
+            session: id,
+            first_seq,
+            count: count as u64,
+            encoded,
+        })
+    }
+
+    /// What became of a group. A group that is not known to be applied must be sent again; where disks
+    /// are low at log time `now_ms`, without what may add to the data.
+    pub(crate) fn settle(
+        &self,
+        session: SessionId,
+        first_seq: u64,
+        count: u64,
+        outcome: GroupOutcome,
+        now_ms: u64,
+    ) {
+        let mut window = self.window.lock();
+        if window.id != Some(session) {
+            return;
+        }
+        for seq in first_seq..first_seq + count {
+            let Some(position) = window.position(seq) else {
+                continue;
+            };
+            let slot = &mut window.slots[position];
+            slot.in_flight = slot.in_flight.saturating_sub(1);
+            slot.exposed |= !outcome.is_refusal();
+        }
+        match outcome {
+            GroupOutcome::DiskLow => {
+                let may_add = |command: &Bytes| {
+                    !Command::decode(command).is_ok_and(|command| command.only_removes(now_ms))
+                };
+                window.refuse_unexposed(&RequestError::DiskFull, may_add);
+            }
+            GroupOutcome::DiskExhausted => {
+                window.refuse_unexposed(&RequestError::DiskExhausted, |_| true);
+            }
+            GroupOutcome::Applied | GroupOutcome::NotAppended | GroupOutcome::Unknown => {}
+        }
+        if outcome != GroupOutcome::Applied {
+            window.rewind_to(first_seq);
+            window.trim();
+        }
+    }
+
+    /// The leader is another one, or another term: everything in doubt is sent again.
+    pub(crate) fn rewind(&self) {
+        let mut window = self.window.lock();
+        let first = window.first_seq;
+        window.rewind_to(first);
+    }
+
+    /// Answers what waited too long, and rewinds a window that makes no progress. `no_leader` may look
+    /// at the machine, so it is not called under the window's lock.
+    pub(crate) fn expire(&self, no_leader: impl FnOnce() -> String) {
+        let now = Instant::now();
+        {
+            let mut window = self.window.lock();
+            if window.resend_at().is_some_and(|at| at <= now) {
+                let first = window.first_seq;
+                window.rewind_to(first);
+            }
+            if !window.is_overdue(now) {
+                return;
+            }
+        }
+        let why = no_leader();
+        let mut window = self.window.lock();
+        window.expire_pending(now, &why);
+        window.expire_slots(now, &why);
+    }
+
+    /// When to call [`Session::expire`] next.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        let window = self.window.lock();
+        let waiting = window.slots.iter().find(|slot| slot.answer.is_some());
+        let now = Instant::now();
+        let next = waiting.map(|slot| {
+            if slot.deadline > now {
+                slot.deadline
+            } else {
+                slot.deadline + OUTCOME_GRACE
+            }
+        });
+        [
+            next,
+            window.pending.front().map(|pending| pending.deadline),
+            window.resend_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// When [`Session::next_group`] must be asked again, whatever has come by then.
+    pub(crate) fn gathers_until(&self) -> Option<Instant> {
+        self.window.lock().gather.until(Instant::now())
+    }
+
+    /// Refuses everything from now on and answers everything that waits.
+    pub(crate) fn close(&self) {
+        let mut window = self.window.lock();
+        window.closed = true;
+        window.pending_bytes = 0;
+        for pending in std::mem::take(&mut window.pending) {
+            let _ = pending.answer.send(Err(RequestError::Stopping));
+        }
+        for slot in &mut window.slots {
+            let exposed = slot.exposed || slot.in_flight > 0;
+            if let Some(answer) = slot.answer.take() {
+                let _ = answer.send(Err(if exposed {
+                    RequestError::Unknown {
+                        detail: "the node stopped".to_owned(),
+                    }
+                } else {
+                    RequestError::Stopping
+                }));
+            }
+        }
+    }
+
+    /// Whether any client waits for an answer.
+    pub(crate) fn is_idle(&self) -> bool {
+        let window = self.window.lock();
+        window.pending.is_empty() && window.slots.iter().all(|slot| slot.answer.is_none())
+    }
+
+    // For apply.
+
+    /// Called after a system operation was applied, with the store's lock held: notes whether the
+    /// log has just opened this process's session.
+    pub(crate) fn on_system(&self, store: &Store, events: &mut Vec<Event>) {
+        let node = self.node_id();
+        let Some(id) = store.session_of_node(node) else {
+            return;
+        };
+        let ours = store
+            .session(id)
+            .is_some_and(|session| session.boot() == self.boot);
+        if ours && self.id() != Some(id) {
+            events.push(Event::Opened(id));
+        }
+    }
+
+    /// Takes in what a chunk of entries did, in log order.
+    pub(crate) fn on_applied(&self, events: Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut window = self.window.lock();
+        for event in events {
+            match event {
+                Event::Executed { seq, reply } => window.executed(seq, Ok(reply)),
+                Event::Rejected(Rejected::Gap { expected }) => window.rewind_to(expected),
+                Event::Rejected(Rejected::UnknownSession) => window.fenced(Closed::InLog),
+                Event::Opened(id) => window.opened(id),
+            }
+        }
+        if window.sent == 0 {
+            let waiting = window.unsent();
+            window.gather.took_effect(waiting, Instant::now());
+        }
+        drop(window);
+        self.wakeup.notify_one();
+    }
+
+    /// A snapshot replaced the store: what it executed of this session is in its cached replies.
+    pub(crate) fn on_snapshot(&self, store: &Store) {
+        let id = store.session_of_node(self.node_id());
+        let session = id
+            .and_then(|id| Some((id, store.session(id)?)))
+            .filter(|(_, session)| session.boot() == self.boot);
+        let mut window = self.window.lock();
+        if window
+            .id
+            .is_some_and(|own| session.is_none_or(|(id, _)| id != own))
+        {
+            window.fenced(Closed::BehindSnapshot);
+        }
+        if let Some((id, session)) = session {
+            if window.id.is_none() {
+                window.opened(id);
+            }
+            while window.first_seq <= session.last_seq() && !window.slots.is_empty() {
+                let seq = window.first_seq;
+                let answer = session.reply(seq).cloned().ok_or_else(lost_reply);
+                let waits = window
+                    .slots
+                    .front()
+                    .is_some_and(|slot| slot.answer.is_some());
+                self.answered_by_snapshot
+                    .fetch_add(u64::from(waits), std::sync::atomic::Ordering::Relaxed);
+                window.executed(seq, answer);
+            }
+        }
+        drop(window);
+        self.wakeup.notify_one();
+    }
+}
+
+#[cfg(memkv_bugs)]
+fn acknowledges_too_much(sent: usize) -> u64 {
+    match crate::bugs::active(crate::bugs::Bug::AcknowledgeTooMuch) {
+        true => sent as u64,
+        false => 0,
+    }
+}
+
+fn lost_reply() -> RequestError {
+    RequestError::Unknown {
+        detail: "it was executed, but this node was too far behind to keep its reply".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
