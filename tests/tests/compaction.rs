@@ -159,11 +159,15 @@ fn a_wiped_follower_is_replaced_under_a_new_id_under_load_without_a_change_of_le
     load.wait_answered(500, LIMIT);
     cluster.nodes[wiped].wait_serving();
 
-    // The address book follows one step behind the vote.
-    let after = eventually("the old node is out of the book", REPLACED_LIMIT, || {
-        let status = cluster.nodes[leader].status()?;
-        (status["members"].as_array()?.len() == 3).then_some(status)
-    });
+    // The member table follows one step behind the vote.
+    let after = eventually(
+        "the old node is out of the member table",
+        REPLACED_LIMIT,
+        || {
+            let status = cluster.nodes[leader].status()?;
+            (status["members"].as_array()?.len() == 3).then_some(status)
+        },
+    );
     assert_eq!(
         (&before["leader"], &before["term"]),
         (&after["leader"], &after["term"])

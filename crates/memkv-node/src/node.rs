@@ -146,7 +146,7 @@ impl Inner {
 
     /// Whether the cluster's first entry is applied here.
     pub(crate) fn is_formed(&self) -> bool {
-        self.replica.book().cluster().is_some()
+        self.replica.member_table().cluster().is_some()
     }
 
     /// How long a node has not answered this leader; zero for itself and while this node does not

@@ -255,7 +255,9 @@ pub(crate) fn serving(cluster: &Cluster) -> bool {
                 && now.voters[0].contains(&now.node_id)
                 && !now.divergence_alarm
                 && cluster.hosts[*slot].lock().loss.is_none()
-                && node.read_stale(|store| store.book().members().all(|member| !member.pending))
+                && node.read_stale(|store| {
+                    store.member_table().members().all(|member| !member.pending)
+                })
         })
 }
 

@@ -193,7 +193,7 @@ impl Store {
         if index <= self.applied_index {
             return None;
         }
-        let level = self.book.level();
+        let level = self.members.level();
         if checked.level > level {
             let needs = checked.level;
             sink.malformed(&DecodeError::AboveLevel { needs, level });
@@ -511,7 +511,7 @@ mod tests {
     fn what_is_above_the_level_of_the_state_is_malformed_and_changes_nothing() {
         let mut store = Store::new();
         // No release has it, so everything is above it.
-        store.book.level = 0;
+        store.members.level = 0;
         let before = store.digest();
         let mut batch = BatchBuilder::new(9);
         batch.group(1, 1, 0, [crate::Command::Noop.encode()].iter());

@@ -1,7 +1,7 @@
 //! The digest: one number for the whole logical state, to compare nodes with.
 //!
 //! It covers what `apply` has made: keys, values, revisions, deadlines, the table of deletes, log
-//! time, sessions with their cached replies, and the book. It leaves out what differs between equal
+//! time, sessions with their cached replies, and the table. It leaves out what differs between equal
 //! nodes: the applied index (an entry without a batch changes nothing), table layouts, and a snapshot
 //! in progress; and the hash of effects, which says how the state was come to.
 

@@ -1,10 +1,10 @@
 //! Feature levels: what a cluster may use of what the builds of its nodes know.
 //!
-//! A cluster has one level, which is state ([`Book::level`](crate::Book::level)) and only rises. Every
+//! A cluster has one level, which is state ([`MemberTable::level`](crate::MemberTable::level)) and only rises. Every
 //! command, query, condition and system operation belongs to a level, by the exhaustive matches below,
 //! so that a new one must say which; so does a changed effect or reply of one that exists, which `apply`
 //! chooses by the level in the state and never by its build. An entry with something above the level of
-//! the state is malformed. Nothing here changes a level: `book` does, by
+//! the state is malformed. Nothing here changes a level: `member_table` does, by
 //! [`SystemOp::RaiseLevel`](crate::SystemOp::RaiseLevel). Invariant: what belongs to a level that was
 //! released never moves to another.
 

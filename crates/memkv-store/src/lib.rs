@@ -1,6 +1,6 @@
 //! The deterministic replicated state machine of memkv: commands and queries over sixteen databases
 //! of keys, revisions, deadlines in log time, transactions, sessions with exactly-once execution,
-//! the address book, and snapshots taken while writes go on.
+//! the member table, and snapshots taken while writes go on.
 //!
 //! It never does I/O, reads a clock, draws a random number, starts a thread or takes a lock, and
 //! the order of a hash table never shows in an effect. Everything it knows came through
@@ -23,14 +23,13 @@
 //! Where things are: write commands in `command/`, a file for each family, transactions among
 //! them; reads in `query/`; what an administrator or the consensus layer changes is a [`SystemOp`];
 //! `batch` is the log format; `notice` what is announced of keys; `keyspace/` the data; `float` the arithmetic of INCRBYFLOAT; `session`
-//! the exactly-once table; `book` the members, their addresses and the feature level, which `level` explains; `snapshot/` the walk, the block
+//! the exactly-once table; `member_table` the members, their addresses and the feature level, which `level` explains; `snapshot/` the walk, the block
 //! format and the loader.
 
 #![forbid(unsafe_code)]
 
 mod applying;
 mod batch;
-mod book;
 #[cfg(memkv_bugs)]
 pub mod bugs;
 mod command;
@@ -39,6 +38,7 @@ mod effects;
 mod float;
 mod keyspace;
 mod level;
+mod member_table;
 mod notice;
 mod query;
 mod reply;
@@ -53,13 +53,13 @@ pub use applying::{Applying, Checked, Progress};
 pub use batch::{BatchBuilder, GroupInfo, check_command, check_group, encode_group, only_removes};
 #[doc(hidden)]
 pub use batch::{Logged, read_batch, read_system};
-pub use book::{Announced, Book, MAX_MEMBERS};
 pub use command::{
     Command, Compare, Condition, ExpireIf, Expiry, Guard, MAX_TRANSACTION_STEPS, Seen, SetIf, Step,
     check_steps,
 };
 pub use keyspace::{Garbage, MAX_VIEWS, Value, ViewId, Work};
 pub use level::{FIRST_LEVEL, HIGHEST_LEVEL};
+pub use member_table::{Announced, MAX_MEMBERS, MemberTable};
 pub use notice::{Notice, NoticeClasses};
 pub use query::{Query, Reading, Readings};
 pub use reply::{Reply, ReplyError, ReplyValue};

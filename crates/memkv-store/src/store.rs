@@ -6,8 +6,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::book::{Announced, Book};
 use crate::keyspace::{Keyspace, Value};
+use crate::member_table::{Announced, MemberTable};
 use crate::session::{Session, Sessions};
 use crate::snapshot::{ShardImage, SnapshotBusy, SnapshotHead};
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 pub struct Store {
     pub(crate) keys: Keyspace,
     pub(crate) sessions: Sessions,
-    pub(crate) book: Book,
+    pub(crate) members: MemberTable,
     pub(crate) revision: Revision,
     pub(crate) applied_index: u64,
     /// Whether a part of the entry at `applied_index` is still to be executed.
@@ -42,7 +42,7 @@ impl Store {
         Store {
             keys: Keyspace::new(0),
             sessions: Sessions::default(),
-            book: Book::default(),
+            members: MemberTable::default(),
             revision: 0,
             applied_index: 0,
             is_within_entry: false,
@@ -218,9 +218,9 @@ impl Store {
         self.sessions.of_node(node)
     }
 
-    /// The address book.
-    pub fn book(&self) -> &Book {
-        &self.book
+    /// The member table.
+    pub fn member_table(&self) -> &MemberTable {
+        &self.members
     }
 }
 
@@ -270,19 +270,19 @@ impl Store {
                 highest,
             } => return self.admit(index, name, addr, nonce, highest),
             SystemOp::ReplaceNode { old, new } => self
-                .book
+                .members
                 .replace(old, new)
                 .map(|()| self.sessions.close_node(old)),
             SystemOp::RemoveNode { node } => self
-                .book
+                .members
                 .remove(node)
                 .map(|()| self.sessions.close_node(node)),
             SystemOp::GiveUpSeat { node } => self
-                .book
+                .members
                 .give_up(node)
                 .map(|()| self.sessions.close_node(node)),
-            SystemOp::SetAddress { node, addr } => self.book.set_address(node, addr),
-            SystemOp::RaiseLevel { to, ids } => self.book.raise(to, &ids),
+            SystemOp::SetAddress { node, addr } => self.members.set_address(node, addr),
+            SystemOp::RaiseLevel { to, ids } => self.members.raise(to, &ids),
         };
         outcome(result.map(|()| SystemOutcome::Done))
     }
@@ -299,23 +299,24 @@ impl Store {
         if !self.is_empty() || !self.sessions.is_empty() {
             return Err(Refusal::AlreadyFormed);
         }
-        self.book.form(cluster, durability_sync, level, members)?;
+        self.members
+            .form(cluster, durability_sync, level, members)?;
         self.keys.reseed(seed_of(&cluster));
         Ok(())
     }
 
-    /// Once there is a book, only who is in it may have a session: a removed node gets none. With it
+    /// Once there is a table, only who is in it may have a session: a removed node gets none. With it
     /// comes what the node announces.
     fn open_session(&mut self, index: u64, node: u64, announced: Announced) -> SystemOutcome {
-        if self.book.cluster().is_some() && self.book.member(node).is_none() {
+        if self.members.cluster().is_some() && self.members.member(node).is_none() {
             return SystemOutcome::Refused {
                 why: Refusal::UnknownNode { node },
             };
         }
-        let allowed = self.book.check_not_too_old(announced.highest);
+        let allowed = self.members.check_not_too_old(announced.highest);
         let result = allowed.and_then(|()| self.sessions.open(index, node, announced.boot));
         outcome(result.map(|()| {
-            self.book.announce(node, announced);
+            self.members.announce(node, announced);
             SystemOutcome::SessionOpened { id: index }
         }))
     }
@@ -328,7 +329,7 @@ impl Store {
         nonce: u64,
         highest: u32,
     ) -> SystemOutcome {
-        let result = self.book.admit(index, name, addr, nonce, highest);
+        let result = self.members.admit(index, name, addr, nonce, highest);
         outcome(result.map(|(id, replaced)| {
             replaced
                 .into_iter()

@@ -1,13 +1,13 @@
 //! System operations: log entries that change the cluster's own records instead of keys, such as
-//! sessions and the address book.
+//! sessions and the member table.
 //!
-//! This file holds their encoding and what they can answer; `book` and `session` execute them.
+//! This file holds their encoding and what they can answer; `member_table` and `session` execute them.
 //! They take no revision. Invariant: the tag of an operation is never reused for another meaning.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::SessionId;
-use crate::book::MAX_MEMBERS;
+use crate::member_table::MAX_MEMBERS;
 use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint};
 
 /// The longest node name, in bytes.
@@ -16,7 +16,7 @@ pub const MAX_NAME_BYTES: usize = 255;
 /// The longest address, in bytes: a DNS name (RFC 1035: 255), a colon and a port.
 pub const MAX_ADDR_BYTES: usize = 261;
 
-/// A node in the address book.
+/// A node in the member table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// The node id, never reused.
@@ -25,7 +25,7 @@ pub struct Member {
     pub name: String,
     /// The address that its peers reach it under, `host:port`.
     pub addr: String,
-    /// Whether it was admitted but is not a member of record yet.
+    /// Whether it was admitted but is not a current member yet.
     pub pending: bool,
 }
 
@@ -70,19 +70,19 @@ pub enum SystemOp {
         /// The highest feature level that its build knows; at least the cluster's.
         highest: u32,
     },
-    /// Takes a member out, with its session, and makes a pending one a member of record.
+    /// Takes a member out, with its session, and makes a pending one a current member.
     ReplaceNode {
-        /// The member of record that goes.
+        /// The current member that goes.
         old: u64,
         /// The pending one that comes.
         new: u64,
     },
-    /// Takes a node out of the book, with its session.
+    /// Takes a node out of the table, with its session.
     RemoveNode {
         /// The node that goes.
         node: u64,
     },
-    /// Takes a pending newcomer out of the book, with its session. No effect on a member of record.
+    /// Takes a pending newcomer out of the table, with its session. No effect on a current member.
     GiveUpSeat {
         /// The newcomer.
         node: u64,
@@ -94,12 +94,12 @@ pub enum SystemOp {
         /// Where it is now.
         addr: String,
     },
-    /// Raises the cluster's feature level, for ever. Refused unless the book holds exactly these nodes
+    /// Raises the cluster's feature level, for ever. Refused unless the table holds exactly these nodes
     /// and each has announced that it knows the level.
     RaiseLevel {
         /// The new level, above the present one.
         to: u32,
-        /// Everyone in the book, pending ones included, by ascending id.
+        /// Everyone in the table, pending ones included, by ascending id.
         ids: Vec<u64>,
     },
 }
@@ -112,7 +112,7 @@ pub enum SystemOutcome {
         /// Its id.
         id: SessionId,
     },
-    /// The newcomer is in the book.
+    /// The newcomer is in the table.
     NodeAdmitted {
         /// Its node id.
         id: u64,
@@ -136,7 +136,7 @@ pub enum Refusal {
     /// The operation needs a cluster.
     #[error("the cluster is not formed yet; form it first")]
     NotFormed,
-    /// The members given to Form are not a valid book.
+    /// The members given to Form are not a valid table.
     #[error("the members are not valid: {why}; correct the configured list of nodes")]
     InvalidMembers {
         /// What is wrong with them.
@@ -156,13 +156,13 @@ pub enum Refusal {
         /// The session asked for.
         session: SessionId,
     },
-    /// There is no such node in the book.
-    #[error("node {node} is not in the address book; it was never admitted or was removed")]
+    /// There is no such node in the table.
+    #[error("node {node} is not in the member table; it was never admitted or was removed")]
     UnknownNode {
         /// The node asked for.
         node: u64,
     },
-    /// The node is pending where a member of record is needed, or the other way round.
+    /// The node is pending where a current member is needed, or the other way round.
     #[error(
         "node {node} does not have the standing for this; only a pending node replaces a member or \
          gives its seat up"
@@ -171,16 +171,16 @@ pub enum Refusal {
         /// The node.
         node: u64,
     },
-    /// Another member of record has the name.
+    /// Another current member has the name.
     #[error("the name is taken by node {by}; remove that one first or use another name")]
     NameTaken {
         /// Who has it.
         by: u64,
     },
-    /// The book has no room.
-    #[error("the address book holds {MAX_MEMBERS} nodes already; remove abandoned ones first")]
-    BookFull,
-    /// The last member of record cannot go.
+    /// The table has no room.
+    #[error("the member table holds {MAX_MEMBERS} nodes already; remove abandoned ones first")]
+    TableFull,
+    /// The last current member cannot go.
     #[error("node {node} is the last member; a cluster without members cannot exist")]
     LastMember {
         /// The node.
@@ -192,10 +192,10 @@ pub enum Refusal {
         /// The cluster's level.
         level: u32,
     },
-    /// The nodes that were asked are not those in the book.
-    #[error("other nodes are in the address book by now; look again before raising the level")]
+    /// The nodes that were asked are not those in the table.
+    #[error("other nodes are in the member table by now; look again before raising the level")]
     OtherMembers,
-    /// A node of the book does not know the level, as far as its present boot has said.
+    /// A node of the table does not know the level, as far as its present boot has said.
     #[error("node {node} announces feature level {announced} (0: none yet); upgrade it first")]
     NotAnnounced {
         /// The node.
@@ -380,7 +380,7 @@ fn read_ids(reader: &mut Reader<'_>) -> Result<Vec<u64>, DecodeError> {
     (0..count).map(|_| reader.varint("node id")).collect()
 }
 
-/// How many members follow: no more than a book holds.
+/// How many members follow: no more than a table holds.
 fn read_count(reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
     let count = reader.length("members")?;
     if count > MAX_MEMBERS {

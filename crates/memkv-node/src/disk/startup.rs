@@ -152,7 +152,7 @@ pub(crate) async fn load_snapshot(
         .and_then(|loaded| loaded)
         .map_err(|error| StartError::Load(format!("cannot load the snapshot: {error}")))?;
     if let Some((meta, store)) = loaded {
-        levels::check(store.book().level(), highest_level)?;
+        levels::check(store.member_table().level(), highest_level)?;
         let mut machine = replica.machine.write();
         drop(machine.replace(store, meta.last_log_id, meta.last_membership));
         replica.checkpoints.replaced(&machine.store);

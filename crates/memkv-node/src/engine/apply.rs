@@ -338,10 +338,10 @@ impl Applier {
         self.replica.checkpoints.note(&machine.store);
         let system = std::mem::take(&mut entries.outcomes.system);
         if !system.is_empty() {
-            machine.note_book();
+            machine.note_member_table();
             let events = &mut entries.outcomes.events;
             self.replica.session.on_system(&machine.store, events);
-            let level = machine.store.book().level();
+            let level = machine.store.member_table().level();
             if let Err(too_old) = levels::check(level, self.highest_level) {
                 self.halt(entries, too_old.into());
             }

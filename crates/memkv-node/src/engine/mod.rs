@@ -71,7 +71,7 @@ impl RaftTypeConfig for TypeConfig {
     type R = Applied;
     type NodeId = u64;
     /// Addresses are not kept here: `SetNodes` carries a split-brain risk, so they live in the
-    /// replicated address book.
+    /// replicated member table.
     type Node = EmptyNode;
     type Term = u64;
     type LeaderId = leader_id_adv::LeaderId<u64, u64>;

@@ -2,7 +2,7 @@
 //! node's place was given to another, or given up, while it was away.
 //!
 //! Never changes votes or leadership: that is the engine's business. Invariant: what ends the node
-//! here is proved by the cluster's own address book, however old the copy that a peer has of it.
+//! here is proved by the cluster's own member table, however old the copy that a peer has of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,7 +116,7 @@ fn no_seat(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Opt
     ))
 }
 
-/// Whether a peer's address book says that this id is gone for good.
+/// Whether a peer's member table says that this id is gone for good.
 fn lacks(reply: &HelloReply, id: u64) -> bool {
     reply.highest_id >= id && !reply.members.iter().any(|member| member.id == id)
 }

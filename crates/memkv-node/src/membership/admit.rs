@@ -64,7 +64,7 @@ async fn admit(
     }
     let level = inner.levels().in_use();
     levels::check(level, highest).map_err(|_| Refusal::TooOld { level, highest }.to_string())?;
-    let listed = inner.replica.book().by_name(&name).cloned();
+    let listed = inner.replica.member_table().by_name(&name).cloned();
     let listed = listed.ok_or_else(|| {
         format!("this cluster has no member named {name}: adding one needs the operator")
     })?;
@@ -76,10 +76,10 @@ async fn admit(
         ));
     }
     // A newcomer that takes this place already must be silent, too: it may have the vote before the
-    // book says so, and a request that comes late must not evict it.
+    // table says so, and a request that comes late must not evict it.
     let newcomer = {
-        let book = inner.replica.book();
-        let pending = book.pending_by_name(&name);
+        let table = inner.replica.member_table();
+        let pending = table.pending_by_name(&name);
         pending.map(|pending| pending.id)
     };
     let silences = [Some(listed.id), newcomer].into_iter().flatten();

@@ -5,7 +5,7 @@
 //! request it sends the level that it uses. So whatever an older build could not read lies only in
 //! directories whose identity's record tells that build to stop, before it reads anything else.
 //!
-//! The leader raises the level when every node of the address book, newcomers included, has announced
+//! The leader raises the level when every node of the member table, newcomers included, has announced
 //! a higher one with its present boot for some time. A node that learns that its cluster is above what
 //! its build knows stops with words, however it learns it: at its start, by a peer's request, or by
 //! applying the raise itself, which a node may come to that was put back to an older build meanwhile.
@@ -24,7 +24,7 @@ use crate::membership::life::State;
 use crate::node::Inner;
 use crate::{NodeConfig, RequestError, StartError};
 
-/// How often the book is looked at. A level is raised once in months, so this needs no bell.
+/// How often the table is looked at. A level is raised once in months, so this needs no bell.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// The cluster is at a level that this build does not know.
@@ -131,12 +131,12 @@ impl Inner {
 
     /// Which nodes hold the cluster back from a level, in words.
     fn behind(&self, level: u32) -> String {
-        let book = self.replica.book();
-        let one = |member: &memkv_store::Member| match book.announced(member.id) {
+        let table = self.replica.member_table();
+        let one = |member: &memkv_store::Member| match table.announced(member.id) {
             Some(announced) => format!("{} announces level {}", member.name, announced.highest),
             None => format!("{} has announced none yet", member.name),
         };
-        let behind: Vec<String> = book.behind(level).map(one).collect();
+        let behind: Vec<String> = table.behind(level).map(one).collect();
         if behind.is_empty() {
             return "every node knows it, and the leader raises the level in time".to_owned();
         }
@@ -173,7 +173,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut waits: Waits = None;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let level = inner.replica.book().level();
+        let level = inner.replica.member_table().level();
         // A node whose build does not know it has stopped.
         if inner.levels().check(level).is_ok()
             && let Err(error) = inner.use_level(level).await
@@ -192,16 +192,16 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     }
 }
 
-/// The level that the whole cluster may be raised to, if this node leads: everyone in the book has
+/// The level that the whole cluster may be raised to, if this node leads: everyone in the table has
 /// announced it, with the latest boot that this node has heard of.
 fn agreed(inner: &Inner) -> Option<u32> {
     if !inner.leads() {
         return None;
     }
-    let book = inner.replica.book();
+    let table = inner.replica.member_table();
     let mut to = None;
-    for member in book.members() {
-        let announced = book.announced(member.id)?;
+    for member in table.members() {
+        let announced = table.announced(member.id)?;
         let heard = inner.memory.recall(member.id).map_or(0, |heard| heard.boot);
         if announced.boot < heard {
             // It has started again, perhaps with another build, and not said yet what that knows.
@@ -213,11 +213,16 @@ fn agreed(inner: &Inner) -> Option<u32> {
     if memkv_store::bugs::active(memkv_store::bugs::Bug::RaiseUnasked) {
         to = Some(inner.levels().highest);
     }
-    to.filter(|to| *to > book.level() && *to <= inner.levels().highest)
+    to.filter(|to| *to > table.level() && *to <= inner.levels().highest)
 }
 
 async fn raise(inner: &Inner, to: u32) {
-    let ids = inner.replica.book().members().map(|it| it.id).collect();
+    let ids = inner
+        .replica
+        .member_table()
+        .members()
+        .map(|it| it.id)
+        .collect();
     let op = SystemOp::RaiseLevel { to, ids };
     match inner.batcher.propose_system(op).await {
         Ok(Ok(SystemOutcome::Done)) => {

@@ -52,10 +52,10 @@ pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
 
 async fn reconcile(inner: &Arc<Inner>, engine: &Engine, arrivals: &mut Arrivals) {
     let (formed, members) = {
-        let book = inner.replica.book();
+        let table = inner.replica.member_table();
         (
-            book.cluster().is_some(),
-            book.members().cloned().collect::<Vec<Member>>(),
+            table.cluster().is_some(),
+            table.members().cloned().collect::<Vec<Member>>(),
         )
     };
     if !formed {
@@ -129,7 +129,7 @@ impl Known for View<'_> {
     }
 }
 
-/// The first entry of a cluster's log: its UUID and address book.
+/// The first entry of a cluster's log: its UUID and member table.
 async fn form(inner: &Inner) {
     let Some(identity) = inner.peers.identity() else {
         return;
@@ -169,7 +169,7 @@ async fn finish_joint(engine: &Engine, mut membership: Members) {
     }
 }
 
-/// What the book no longer knows: learners whose admission was replaced or given up.
+/// What the table no longer knows: learners whose admission was replaced or given up.
 fn abandoned(members: &[Member], membership: &Members) -> BTreeSet<u64> {
     let known: BTreeSet<u64> = members.iter().map(|member| member.id).collect();
     membership.learners.difference(&known).copied().collect()

@@ -1,7 +1,7 @@
-//! Which seat of the address book the leader works on next, and how: what is decided, without doing it.
+//! Which seat of the member table the leader works on next, and how: what is decided, without doing it.
 //!
 //! A seat that has to wait never keeps another one waiting. Invariant: a newcomer gives its seat up only
-//! while it has no vote, so that the book never forgets a voter.
+//! while it has no vote, so that the table never forgets a voter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +16,7 @@ const PATIENCE: u32 = 3;
 /// What is missing for a newcomer to have its seat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The book says that `new` has the seat of `old`: it votes already, and `old` does not.
+    /// The table says that `new` has the seat of `old`: it votes already, and `old` does not.
     Record { old: u64, new: u64 },
     /// It hears the log.
     AddLearner { new: u64 },
@@ -57,7 +57,7 @@ pub(crate) fn next(members: &[Member], known: &impl Known) -> Option<Step> {
 }
 
 /// The next step of putting `newcomer` in the place of the member of its name: learner, caught up, one
-/// joint change, address book. `None`: it has to wait.
+/// joint change, member table. `None`: it has to wait.
 fn step(members: &[Member], known: &impl Known, newcomer: &Member) -> Option<Step> {
     let new = newcomer.id;
     let same = |member: &&Member| !member.pending && member.name == newcomer.name;
@@ -93,8 +93,8 @@ fn is_gone(known: &impl Known, new: u64) -> bool {
     silent >= known.replace_after() * PATIENCE
 }
 
-/// The voters that must go for a newcomer: the member of record `old`, and earlier newcomers of its
-/// name that were wiped after they came to vote and before the book said so. The book has forgotten
+/// The voters that must go for a newcomer: the current member `old`, and earlier newcomers of its
+/// name that were wiped after they came to vote and before the table said so. The table has forgotten
 /// those, and nobody else is missing from it.
 fn leaving(voters: &BTreeSet<u64>, members: &[Member], old: u64) -> BTreeSet<u64> {
     let stays = |id: &u64| *id != old && members.iter().any(|member| member.id == *id);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     /// a to e, and newcomers with these names and ids.
-    fn book(newcomers: &[(u64, &str)]) -> Vec<Member> {
+    fn member_table(newcomers: &[(u64, &str)]) -> Vec<Member> {
         let members = (1..)
             .zip(["a", "b", "c", "d", "e"])
             .map(|(id, name)| (id, name, false));
@@ -214,77 +214,77 @@ mod tests {
 
     #[test]
     fn a_replacement_goes_step_by_step() {
-        let book = book(&[(9, "c")]);
+        let table = table(&[(9, "c")]);
         let mut view = view(&[3]);
-        assert_eq!(next(&book, &view), Some(Step::AddLearner { new: 9 }));
+        assert_eq!(next(&table, &view), Some(Step::AddLearner { new: 9 }));
         view.learners.insert(9);
-        assert_eq!(next(&book, &view), None, "it lacks the log");
+        assert_eq!(next(&table, &view), None, "it lacks the log");
         view.caught_up.insert(9);
         let voters = BTreeSet::from([1, 2, 9]);
         let promote = Step::Promote {
             new: 9,
             voters: voters.clone(),
         };
-        assert_eq!(next(&book, &view), Some(promote));
+        assert_eq!(next(&table, &view), Some(promote));
         view.silent.insert(2, LONG);
-        assert_eq!(next(&book, &view), None, "there is no majority without c");
+        assert_eq!(next(&table, &view), None, "there is no majority without c");
         view.voters = voters;
-        assert_eq!(next(&book, &view), Some(Step::Record { old: 3, new: 9 }));
+        assert_eq!(next(&table, &view), Some(Step::Record { old: 3, new: 9 }));
     }
 
     #[test]
     fn a_seat_that_waits_keeps_no_other_one_waiting() {
         // c was admitted anew and is back with its real directory; b has lost its own.
-        let book = book(&[(8, "c"), (9, "b")]);
+        let table = table(&[(8, "c"), (9, "b")]);
         let mut view = view(&[2, 8]);
         view.pending.insert(8, REPLACE_AFTER);
-        assert_eq!(next(&book, &view), Some(Step::AddLearner { new: 9 }));
+        assert_eq!(next(&table, &view), Some(Step::AddLearner { new: 9 }));
         view.learners.insert(9);
         view.caught_up.insert(9);
         let voters = BTreeSet::from([1, 3, 9]);
-        assert_eq!(next(&book, &view), Some(Step::Promote { new: 9, voters }));
+        assert_eq!(next(&table, &view), Some(Step::Promote { new: 9, voters }));
         // The same where the first newcomer is on its way, and slow.
         let mut view = view_of(&[1, 2, 3, 4, 5], &[2, 3]);
         view.learners.insert(8);
-        assert_eq!(next(&book, &view), Some(Step::AddLearner { new: 9 }));
+        assert_eq!(next(&table, &view), Some(Step::AddLearner { new: 9 }));
         view.learners.insert(9);
-        assert_eq!(next(&book, &view), None);
+        assert_eq!(next(&table, &view), None);
     }
 
     #[test]
     fn a_silent_newcomer_gives_its_seat_up_when_its_member_is_back() {
-        let book = book(&[(9, "c")]);
+        let table = table(&[(9, "c")]);
         let give_up = Some(Step::GiveUp { old: 3, new: 9 });
         let mut view = view(&[9]);
-        assert_eq!(next(&book, &view), give_up);
+        assert_eq!(next(&table, &view), give_up);
         view.learners.insert(9);
-        assert_eq!(next(&book, &view), give_up, "also one that hears the log");
+        assert_eq!(next(&table, &view), give_up, "also one that hears the log");
         view.pending
             .insert(9, REPLACE_AFTER * PATIENCE - Duration::from_millis(1));
-        assert_eq!(next(&book, &view), None, "it has just been admitted");
+        assert_eq!(next(&table, &view), None, "it has just been admitted");
         view.pending.insert(9, REPLACE_AFTER * PATIENCE);
-        assert_eq!(next(&book, &view), give_up);
+        assert_eq!(next(&table, &view), give_up);
         view.silent.insert(9, Duration::ZERO);
-        assert_eq!(next(&book, &view), None, "it answers");
+        assert_eq!(next(&table, &view), None, "it answers");
         view.silent.insert(9, LONG);
         view.silent.insert(3, Duration::from_secs(2));
-        assert_eq!(next(&book, &view), None, "its member does not");
+        assert_eq!(next(&table, &view), None, "its member does not");
     }
 
     #[test]
     fn a_newcomer_with_a_vote_keeps_its_seat() {
-        let book = book(&[(9, "c")]);
+        let table = table(&[(9, "c")]);
         let mut view = view(&[9]);
         view.voters = BTreeSet::from([1, 2, 3, 9]);
-        assert_eq!(next(&book, &view), None);
+        assert_eq!(next(&table, &view), None);
         view.voters = BTreeSet::from([1, 2, 9]);
-        assert_eq!(next(&book, &view), Some(Step::Record { old: 3, new: 9 }));
+        assert_eq!(next(&table, &view), Some(Step::Record { old: 3, new: 9 }));
     }
 
     #[test]
     fn a_newcomer_that_was_wiped_before_the_book_named_it_goes_with_the_next() {
-        let book = book(&[(9, "c")]);
-        let leaving_of = |voters: &[u64]| leaving(&voters.iter().copied().collect(), &book, 3);
+        let table = table(&[(9, "c")]);
+        let leaving_of = |voters: &[u64]| leaving(&voters.iter().copied().collect(), &table, 3);
         assert_eq!(leaving_of(&[1, 2, 3]), BTreeSet::from([3]));
         // 7 was a newcomer too, and had taken the vote of 3.
         assert_eq!(leaving_of(&[1, 2, 7]), BTreeSet::from([7]));
@@ -294,14 +294,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_leader_counts_from_when_it_first_saw_a_newcomer() {
         let mut arrivals = Arrivals::default();
-        let book = book(&[(9, "c")]);
-        arrivals.note(&book);
+        let table = table(&[(9, "c")]);
+        arrivals.note(&table);
         tokio::time::advance(REPLACE_AFTER).await;
-        arrivals.note(&book);
+        arrivals.note(&table);
         assert_eq!(arrivals.pending_for(9), REPLACE_AFTER);
         assert_eq!(arrivals.pending_for(3), Duration::ZERO);
-        arrivals.note(&book[..5]);
-        arrivals.note(&book);
+        arrivals.note(&table[..5]);
+        arrivals.note(&table);
         assert_eq!(arrivals.pending_for(9), Duration::ZERO);
         arrivals.forget();
         assert_eq!(arrivals.pending_for(9), Duration::ZERO);

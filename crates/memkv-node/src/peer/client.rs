@@ -102,12 +102,12 @@ impl Peers {
             .map(|identity| identity.cluster)
     }
 
-    /// All members as this node knows them: the replicated address book, and before that exists,
+    /// All members as this node knows them: the replicated member table, and before that exists,
     /// what was agreed on when the node got its id.
     pub(crate) fn members(&self) -> Vec<MemberInfo> {
-        let book = self.replica.book();
-        if book.cluster().is_some() {
-            return book
+        let table = self.replica.member_table();
+        if table.cluster().is_some() {
+            return table
                 .members()
                 .map(|member| MemberInfo {
                     id: member.id,
@@ -122,10 +122,10 @@ impl Peers {
             .map_or_else(Vec::new, |identity| identity.members.clone())
     }
 
-    /// Where a member is. An admitted node that is not in this node's book yet is found in its
+    /// Where a member is. An admitted node that is not in this node's table yet is found in its
     /// identity's list.
     pub(crate) fn member(&self, id: u64) -> Option<MemberInfo> {
-        if let Some(member) = self.replica.book().member(id) {
+        if let Some(member) = self.replica.member_table().member(id) {
             let (name, addr) = (member.name.clone(), member.addr.clone());
             return Some(MemberInfo { id, name, addr });
         }

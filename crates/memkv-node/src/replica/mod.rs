@@ -12,7 +12,7 @@ pub(crate) mod divergence;
 use std::sync::{Arc, OnceLock};
 
 use crate::sync::lock::Mutex;
-use memkv_store::{Book, MAX_VIEWS, Store};
+use memkv_store::{MAX_VIEWS, MemberTable, Store};
 use tokio::sync::{Semaphore, watch};
 
 use crate::engine::{EngineLogId, StoredMembership};
@@ -28,18 +28,18 @@ pub(crate) struct Machine {
     /// The last entry of which anything is in the store.
     pub(crate) last_applied: Option<EngineLogId>,
     pub(crate) membership: Arc<StoredMembership>,
-    /// The store's address book, to be shared.
-    book: Arc<Book>,
+    /// The store's member table, to be shared.
+    table: Arc<MemberTable>,
     /// How often a leader's snapshot has replaced the store: a snapshot that was being built from
     /// the store before must not go on with the one after.
     pub(crate) installs: u64,
 }
 
 impl Machine {
-    /// The address book may have changed.
-    pub(crate) fn note_book(&mut self) {
-        if *self.book != *self.store.book() {
-            self.book = Arc::new(self.store.book().clone());
+    /// The member table may have changed.
+    pub(crate) fn note_member_table(&mut self) {
+        if *self.table != *self.store.member_table() {
+            self.table = Arc::new(self.store.member_table().clone());
         }
     }
 
@@ -54,7 +54,7 @@ impl Machine {
         let old = std::mem::replace(&mut self.store, store);
         self.last_applied = last_applied;
         self.membership = Arc::new(membership);
-        self.note_book();
+        self.note_member_table();
         old
     }
 }
@@ -65,7 +65,7 @@ pub(crate) struct Published {
     /// The last entry of which anything is in the store.
     pub(crate) last_applied: Option<EngineLogId>,
     pub(crate) membership: Arc<StoredMembership>,
-    pub(crate) book: Arc<Book>,
+    pub(crate) table: Arc<MemberTable>,
     pub(crate) next_deadline: Option<u64>,
     pub(crate) revision: u64,
     pub(crate) keys: usize,
@@ -136,8 +136,8 @@ impl Replica {
         if !Arc::ptr_eq(&now.membership, &machine.membership) {
             now.membership = machine.membership.clone();
         }
-        if !Arc::ptr_eq(&now.book, &machine.book) {
-            now.book = machine.book.clone();
+        if !Arc::ptr_eq(&now.table, &machine.table) {
+            now.table = machine.table.clone();
         }
     }
 
@@ -146,9 +146,9 @@ impl Replica {
         self.published.lock().clone()
     }
 
-    /// The address book, as published last.
-    pub(crate) fn book(&self) -> Arc<Book> {
-        self.published.lock().book.clone()
+    /// The member table, as published last.
+    pub(crate) fn member_table(&self) -> Arc<MemberTable> {
+        self.published.lock().table.clone()
     }
 
     /// Announces that everything up to `index` has been applied.
@@ -207,17 +207,17 @@ mod tests {
         let replica = Replica::new(Arc::new(Session::new(1)));
         let mut machine = replica.machine.write();
         machine.store.apply(3, &form(), &mut ());
-        machine.note_book();
-        assert_eq!(replica.book().cluster(), None, "not published yet");
+        machine.note_member_table();
+        assert_eq!(replica.member_table().cluster(), None, "not published yet");
         replica.publish(&machine);
         // The lock is still held, as by a large command: taking it here would be for ever.
-        let book = replica.book();
-        let addr = book.member(1).map(|member| &*member.addr);
-        assert_eq!((book.cluster(), addr), (Some([7; 16]), Some("a:1")));
+        let table = replica.member_table();
+        let addr = table.member(1).map(|member| &*member.addr);
+        assert_eq!((table.cluster(), addr), (Some([7; 16]), Some("a:1")));
         drop(machine.replace(Store::new(), None, StoredMembership::default()));
         machine.installs += 1;
         replica.publish(&machine);
         let published = replica.published();
-        assert_eq!((published.book.cluster(), published.installs), (None, 1));
+        assert_eq!((published.table.cluster(), published.installs), (None, 1));
     }
 }

@@ -120,8 +120,8 @@ impl crate::node::Inner {
             }
         };
         let leader_id = self.leader_id();
-        let book = self.replica.book();
-        let highest_of = |id| book.announced(id).map_or(0, |announced| announced.highest);
+        let table = self.replica.member_table();
+        let highest_of = |id| table.announced(id).map_or(0, |announced| announced.highest);
         let mut members: Vec<MemberStatus> = self
             .peers
             .members()

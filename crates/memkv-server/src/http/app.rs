@@ -278,7 +278,7 @@ impl<B: Backend> Api<B> {
         let id: String = id.chars().take(MAX_NODE_ID_BYTES).collect();
         format!(
             "this node is {me:?}, not {id:?}: the address of {id:?} in the peer's configuration, or \
-             in the cluster's address book, leads here; correct it"
+             in the cluster's member table, leads here; correct it"
         )
     }
 
@@ -290,7 +290,7 @@ impl<B: Backend> Api<B> {
             return Err(Refusal::new(ErrorCode::BadRequest, detail));
         }
         site::check_page(head)?;
-        // A peer, of any version, comes under any name that the cluster's address book has. No browser
+        // A peer, of any version, comes under any name that the cluster's member table has. No browser
         // can be made to send such an upgrade.
         let is_peer = |protocol: &str| protocol.starts_with("memkv-peer/");
         if self.settings.password.is_some() || head.upgrade.as_deref().is_some_and(is_peer) {

@@ -74,7 +74,7 @@ impl Nemesis {
                 let Some((slot, leader)) = leader else {
                     continue;
                 };
-                if leader.read_stale(|store: &Store| store.book().level()) <= before {
+                if leader.read_stale(|store: &Store| store.member_table().level()) <= before {
                     continue;
                 }
                 tokio::time::sleep(after).await;

@@ -122,8 +122,9 @@ fn swap(cluster: &Arc<Cluster>, slot: usize, next: Kept, lost: Option<u64>) -> K
 /// The newcomer of this host's name, as far as any node knows.
 fn pending(cluster: &Cluster, slot: usize) -> Option<u64> {
     let name = name(slot);
-    let of =
-        |node: &Node| node.read_stale(|store| store.book().pending_by_name(&name).map(|m| m.id));
+    let of = |node: &Node| {
+        node.read_stale(|store| store.member_table().pending_by_name(&name).map(|m| m.id))
+    };
     cluster.live().iter().filter_map(|(_, node)| of(node)).max()
 }
 

@@ -10,8 +10,8 @@
 use bytes::BufMut;
 
 use super::{Image, SessionHead, ShardImage, SnapshotHead};
-use crate::book::{Announced, Book, MAX_MEMBERS, Seat};
 use crate::keyspace::{DELETE_SLOTS, Entry, first_bytes, noted};
+use crate::member_table::{Announced, MAX_MEMBERS, MemberRecord, MemberTable};
 use crate::wire::{DecodeError, Reader, put_length, put_varint, varint_len};
 use crate::{FIRST_LEVEL, Member, NoticeClasses, Reply, Revision};
 
@@ -20,7 +20,7 @@ use crate::{FIRST_LEVEL, Member, NoticeClasses, Reply, Revision};
 const VERSION: u8 = 5;
 /// The version since which a key's shard is what it is now.
 pub(super) const UNEQUAL_SHARDS: u8 = 4;
-/// The version since which the head begins with the feature level, and the book holds what each node
+/// The version since which the head begins with the feature level, and the table holds what each node
 /// announces.
 const LEVELS: u8 = 5;
 
@@ -276,7 +276,7 @@ impl SnapshotHead {
     /// The head as the first block of the snapshot.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![HEAD, VERSION];
-        put_varint(&mut out, u64::from(self.book.level));
+        put_varint(&mut out, u64::from(self.members.level));
         put_varint(&mut out, self.revision);
         put_varint(&mut out, self.stamp_ms);
         put_varint(&mut out, self.applied_index);
@@ -291,7 +291,7 @@ impl SnapshotHead {
         if let Some(announced) = self.announced {
             out.put_u16_le(announced.bits());
         }
-        write_book(&self.book, &mut out);
+        write_member_table(&self.members, &mut out);
         put_length(&mut out, self.sessions.len());
         for session in &self.sessions {
             let SessionHead {
@@ -353,7 +353,7 @@ impl SnapshotHead {
             expired_total: 0,
             effects: None,
             announced: None,
-            book: Book::default(),
+            members: MemberTable::default(),
             sessions: Vec::new(),
         };
         if found > 1 {
@@ -373,7 +373,7 @@ impl SnapshotHead {
             let what = "announced events";
             head.announced = Some(announced.ok_or(DecodeError::Invalid { what })?);
         }
-        head.book = read_book(&mut reader, found, level)?;
+        head.members = read_member_table(&mut reader, found, level)?;
         head.sessions = read_sessions(&mut reader)?;
         reader.finish("snapshot head")?;
         Ok((found, head))
@@ -410,17 +410,17 @@ fn read_sessions(reader: &mut Reader<'_>) -> Result<Vec<SessionHead>, DecodeErro
     Ok(sessions)
 }
 
-fn write_book(book: &Book, out: &mut Vec<u8>) {
-    let Some(cluster) = book.cluster else {
+fn write_member_table(table: &MemberTable, out: &mut Vec<u8>) {
+    let Some(cluster) = table.cluster else {
         out.put_u8(0);
         return;
     };
     out.put_u8(1);
     out.put_slice(&cluster);
-    out.put_u8(u8::from(book.durability_sync));
-    put_varint(out, book.highest_id);
-    put_length(out, book.seats.len());
-    for seat in book.seats.values() {
+    out.put_u8(u8::from(table.durability_sync));
+    put_varint(out, table.highest_id);
+    put_length(out, table.seats.len());
+    for seat in table.seats.values() {
         seat.member.write(out);
         out.put_u8(u8::from(seat.nonce.is_some()));
         seat.nonce
@@ -434,11 +434,15 @@ fn write_book(book: &Book, out: &mut Vec<u8>) {
     }
 }
 
-fn read_book(reader: &mut Reader<'_>, version: u8, level: u32) -> Result<Book, DecodeError> {
-    if !reader.bool("whether a book follows")? {
-        return Ok(Book {
+fn read_member_table(
+    reader: &mut Reader<'_>,
+    version: u8,
+    level: u32,
+) -> Result<MemberTable, DecodeError> {
+    if !reader.bool("whether a table follows")? {
+        return Ok(MemberTable {
             level,
-            ..Book::default()
+            ..MemberTable::default()
         });
     }
     let cluster = reader.array("cluster id")?;
@@ -462,17 +466,17 @@ fn read_book(reader: &mut Reader<'_>, version: u8, level: u32) -> Result<Book, D
             }),
             false => None,
         };
-        seats.push(Seat {
+        seats.push(MemberRecord {
             member,
             nonce,
             announced,
         });
     }
-    let mut book = Book::with_seats(cluster, durability_sync, level, seats.into_iter())
+    let mut table = MemberTable::with_seats(cluster, durability_sync, level, seats.into_iter())
         .map_err(|what| DecodeError::Invalid { what })?;
     // Members with the highest ids may be gone.
-    book.highest_id = book.highest_id.max(highest_id);
-    Ok(book)
+    table.highest_id = table.highest_id.max(highest_id);
+    Ok(table)
 }
 
 /// Reads the replies of one block.

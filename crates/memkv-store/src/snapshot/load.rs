@@ -244,10 +244,10 @@ impl Loader {
                 self.waiting.push_back(session);
             }
         }
-        if let Some(cluster) = head.book.cluster() {
+        if let Some(cluster) = head.members.cluster() {
             self.store.keys.reseed(seed_of(&cluster));
         }
-        self.store.book = head.book;
+        self.store.members = head.members;
         self.store.revision = head.revision;
         self.store.applied_index = head.applied_index;
         self.store.keys.now_ms = head.stamp_ms;

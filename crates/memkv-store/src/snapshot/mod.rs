@@ -1,6 +1,6 @@
 //! Snapshots of one revision, taken while writes go on.
 //!
-//! The head, the sessions and the book are small and are copied when the snapshot begins; the table
+//! The head, the sessions and the table are small and are copied when the snapshot begins; the table
 //! of deletes is shared. The databases that hold keys then are walked shard by shard: an entry whose `mod_revision` is above the snapshot's is not
 //! part of it, and a write to an entry of a shard that the walk has not reached first saves the
 //! entry as it was. That the entry then carries a higher revision is the only mark needed, so it
@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 pub(crate) use self::block::EntryView;
 pub use self::load::{BlockPlace, LoadError, Loader};
-use crate::book::Book;
 use crate::keyspace::{Database, Entries, Entry, Keyspace, SHARDS, noted};
+use crate::member_table::MemberTable;
 use crate::session::Sessions;
 use crate::{DATABASES, NoticeClasses, Reply, Revision, SessionId, Store};
 
@@ -47,7 +47,7 @@ pub struct SnapshotHead {
     pub(crate) effects: Option<u64>,
     /// Which events are announced, if the cluster was told.
     pub(crate) announced: Option<NoticeClasses>,
-    pub(crate) book: Book,
+    pub(crate) members: MemberTable,
     pub(crate) sessions: Vec<SessionHead>,
 }
 
@@ -82,9 +82,9 @@ impl SnapshotHead {
         self.keys
     }
 
-    /// The address book in the snapshot.
-    pub fn book(&self) -> &Book {
-        &self.book
+    /// The member table in the snapshot.
+    pub fn member_table(&self) -> &MemberTable {
+        &self.members
     }
 
     /// The head of the state as it is now.
@@ -107,7 +107,7 @@ impl SnapshotHead {
             expired_total: store.keys.expired_total,
             effects: store.effects(),
             announced: store.announced(),
-            book: store.book.clone(),
+            members: store.members.clone(),
             sessions: sessions.collect(),
         }
     }

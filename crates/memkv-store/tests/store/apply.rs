@@ -232,7 +232,7 @@ fn formation_comes_first_and_once() {
         apply(&mut store, &system(&[form(&[1, 2])])),
         [Event::System(0, SystemOutcome::Done)]
     );
-    assert_eq!(store.book().cluster(), Some([9; 16]));
+    assert_eq!(store.member_table().cluster(), Some([9; 16]));
     assert_eq!(
         apply(&mut store, &system(&[form(&[1])])),
         refused(Refusal::AlreadyFormed)
@@ -242,7 +242,10 @@ fn formation_comes_first_and_once() {
         apply(&mut store, &system(&[form(&[1])])),
         refused(Refusal::AlreadyFormed)
     );
-    assert_eq!((store.book().cluster(), store.exists(b"a")), (None, true));
+    assert_eq!(
+        (store.member_table().cluster(), store.exists(b"a")),
+        (None, true)
+    );
 }
 
 #[test]
@@ -306,7 +309,7 @@ fn nodes_that_leave_the_book_lose_their_sessions() {
         "its node has no seat"
     );
     assert_eq!(apply(&mut store, &system(&[admit(3)])), admitted(&store));
-    let new = store.book().pending_by_name("n1").unwrap().id;
+    let new = store.member_table().pending_by_name("n1").unwrap().id;
     let swap = [
         SystemOp::ReplaceNode { old: 1, new },
         SystemOp::RemoveNode { node: 2 },
@@ -316,7 +319,11 @@ fn nodes_that_leave_the_book_lose_their_sessions() {
     let open = sessions.map(|session| store.session(session).is_some());
     assert_eq!(open, [false, false, true]);
     assert_eq!(
-        store.book().members().map(|m| m.id).collect::<Vec<_>>(),
+        store
+            .member_table()
+            .members()
+            .map(|m| m.id)
+            .collect::<Vec<_>>(),
         [3, new]
     );
 }

@@ -197,6 +197,6 @@ fn what_only_the_cluster_sees_shows_as_well() {
         assert!(admitted, "{events:?}");
         store.effects()
     };
-    // Both answer the same, and leave another book.
+    // Both answer the same, and leave another table.
     assert_ne!(hash(admit(1)), hash(admit(2)));
 }

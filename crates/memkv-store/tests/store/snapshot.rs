@@ -135,7 +135,7 @@ fn the_head_says_where_the_snapshot_was_taken() {
         (store.revision(), store.len() as u64)
     );
     assert_eq!(read.applied_index(), store.applied_index());
-    assert_eq!(read.book(), store.book());
+    assert_eq!(read.member_table(), store.member_table());
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn a_formed_cluster_comes_back_with_its_seed_and_its_used_ids() {
     apply(&mut store, &group(s, 1, 0, &keys));
     let loaded = load(&snapshot(&mut store, 1000)).unwrap();
     assert_eq!(loaded.digest(), store.digest());
-    assert_eq!(loaded.book(), store.book());
+    assert_eq!(loaded.member_table(), store.member_table());
     assert!((0..100u64).all(|n| loaded.exists(&n.to_le_bytes())));
 }
 
@@ -345,7 +345,7 @@ fn a_snapshot_of_another_version_says_so() {
 /// A snapshot as the first version wrote it: no databases, deadlines or deletes.
 fn first_version(keys: &[(&[u8], &[u8])]) -> Vec<Vec<u8>> {
     let count = u8::try_from(keys.len()).expect("few keys");
-    // Head, version, revision, stamp, index, keys, no book, no sessions.
+    // Head, version, revision, stamp, index, keys, no table, no sessions.
     let mut blocks = vec![vec![1, 1, 100, 7, 42, count, 0, 0]];
     for shard in 0..1024u64 {
         let mut inside = keys.iter().filter(|(key, _)| shard_of(key) == shard);
@@ -467,8 +467,11 @@ fn the_feature_level_and_what_each_node_announces_come_back() {
     }
     let load = |store: &mut Store| load(&snapshot(store, 1000)).unwrap();
     let loaded = load(&mut store);
-    assert_eq!((loaded.book(), loaded.book().level()), (store.book(), 2));
-    assert_eq!(loaded.book().announced(3), None);
+    assert_eq!(
+        (loaded.member_table(), loaded.member_table().level()),
+        (store.member_table(), 2)
+    );
+    assert_eq!(loaded.member_table().announced(3), None);
     let raise = SystemOp::RaiseLevel {
         to: 3,
         ids: vec![1, 2, 3],
@@ -477,5 +480,5 @@ fn the_feature_level_and_what_each_node_announces_come_back() {
     let done = crate::support::Event::System(0, SystemOutcome::Done);
     assert_eq!(apply(&mut store, &system(&[raise])), [done]);
     assert_ne!(loaded.digest(), store.digest(), "the level counts");
-    assert_eq!(load(&mut store).book().level(), 3);
+    assert_eq!(load(&mut store).member_table().level(), 3);
 }

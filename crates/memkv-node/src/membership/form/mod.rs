@@ -96,7 +96,7 @@ impl Inner {
     fn hello(&self) -> Option<HelloReply> {
         let (stage, cluster) = self.life.stage()?;
         // Before the members: an id that it covers and that they lack is gone for good.
-        let highest_id = self.replica.book().highest_id();
+        let highest_id = self.replica.member_table().highest_id();
         #[cfg(memkv_bugs)]
         let stage = match stage {
             Stage::Running if agrees_still(self) => Stage::Prepared,

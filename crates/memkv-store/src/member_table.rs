@@ -1,22 +1,22 @@
-//! The address book: which nodes there are, under which ids, names and addresses, what they agreed on
+//! The member table: which nodes there are, under which ids, names and addresses, what they agreed on
 //! at formation, and the cluster's feature level with what each node announces.
 //!
 //! It is not the engine's membership: who votes is decided there, and this never knows it.
 //! Invariants: ids are unique and never come back, because every new one is above `highest_id`;
-//! at most one member of record and one pending node have the same name; a formed book has a
-//! member of record; the level never falls, and is raised only to what everyone in the book announces.
+//! at most one current member and one pending node have the same name; a formed table has a
+//! current member; the level never falls, and is raised only to what everyone in the table announces.
 
 use std::collections::BTreeMap;
 
 use crate::{FIRST_LEVEL, Member, Refusal};
 
-/// The most nodes a book holds, pending ones included: far above any sensible cluster, and a bound
+/// The most nodes a table holds, pending ones included: far above any sensible cluster, and a bound
 /// on what requests to join can make of it.
 pub const MAX_MEMBERS: usize = 64;
 
 /// A member, and the nonce that its request to join carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seat {
+pub(crate) struct MemberRecord {
     pub(crate) member: Member,
     /// None for who was there at formation.
     pub(crate) nonce: Option<u64>,
@@ -33,19 +33,19 @@ pub struct Announced {
     pub highest: u32,
 }
 
-/// The address book.
+/// The member table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Book {
+pub struct MemberTable {
     pub(crate) cluster: Option<[u8; 16]>,
     pub(crate) durability_sync: bool,
     pub(crate) level: u32,
-    pub(crate) seats: BTreeMap<u64, Seat>,
+    pub(crate) seats: BTreeMap<u64, MemberRecord>,
     pub(crate) highest_id: u64,
 }
 
-impl Default for Book {
-    fn default() -> Book {
-        Book {
+impl Default for MemberTable {
+    fn default() -> MemberTable {
+        MemberTable {
             cluster: None,
             durability_sync: true,
             level: FIRST_LEVEL,
@@ -55,7 +55,7 @@ impl Default for Book {
     }
 }
 
-impl Book {
+impl MemberTable {
     /// The cluster's UUID; none before formation.
     pub fn cluster(&self) -> Option<[u8; 16]> {
         self.cluster
@@ -78,16 +78,16 @@ impl Book {
 
     /// Those who have not announced that they know a level, by ascending id.
     pub fn behind(&self, level: u32) -> impl Iterator<Item = &Member> {
-        let knows = move |seat: &&Seat| seat.announced.is_none_or(|it| it.highest < level);
+        let knows = move |seat: &&MemberRecord| seat.announced.is_none_or(|it| it.highest < level);
         self.seats.values().filter(knows).map(|seat| &seat.member)
     }
 
-    /// Everyone in the book, pending ones included, by ascending id.
+    /// Everyone in the table, pending ones included, by ascending id.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.seats.values().map(|seat| &seat.member)
     }
 
-    /// The highest id that any node ever had. One that is not above it and not in the book is gone for
+    /// The highest id that any node ever had. One that is not above it and not in the table is gone for
     /// good.
     pub fn highest_id(&self) -> u64 {
         self.highest_id
@@ -98,7 +98,7 @@ impl Book {
         self.seats.get(&id).map(|seat| &seat.member)
     }
 
-    /// The member of record with this name; failing that, the pending node of this name.
+    /// The current member with this name; failing that, the pending node of this name.
     pub fn by_name(&self, name: &str) -> Option<&Member> {
         self.named(name, false).or_else(|| self.named(name, true))
     }
@@ -132,49 +132,49 @@ impl Book {
                 why: "none may be pending at formation",
             });
         }
-        let seats = members.into_iter().map(|member| Seat {
+        let seats = members.into_iter().map(|member| MemberRecord {
             member,
             nonce: None,
             announced: None,
         });
-        *self = Book::with_seats(cluster, durability_sync, level, seats)
+        *self = MemberTable::with_seats(cluster, durability_sync, level, seats)
             .map_err(|why| Refusal::InvalidMembers { why })?;
         Ok(())
     }
 
-    /// A formed book; the error says which invariant the seats would break.
+    /// A formed table; the error says which invariant the seats would break.
     pub(crate) fn with_seats(
         cluster: [u8; 16],
         durability_sync: bool,
         level: u32,
-        seats: impl Iterator<Item = Seat>,
-    ) -> Result<Book, &'static str> {
-        let mut book = Book {
+        seats: impl Iterator<Item = MemberRecord>,
+    ) -> Result<MemberTable, &'static str> {
+        let mut table = MemberTable {
             cluster: Some(cluster),
             durability_sync,
             level,
-            ..Book::default()
+            ..MemberTable::default()
         };
         for seat in seats {
             let Member {
                 id, name, pending, ..
             } = &seat.member;
-            if *id == 0 || book.seats.contains_key(id) {
+            if *id == 0 || table.seats.contains_key(id) {
                 return Err("ids must be unique and above 0");
             }
-            if book.named(name, *pending).is_some() {
+            if table.named(name, *pending).is_some() {
                 return Err("names must be unique");
             }
-            book.highest_id = book.highest_id.max(*id);
-            book.seats.insert(*id, seat);
+            table.highest_id = table.highest_id.max(*id);
+            table.seats.insert(*id, seat);
         }
-        if book.seats.len() > MAX_MEMBERS {
+        if table.seats.len() > MAX_MEMBERS {
             return Err("there are too many");
         }
-        if book.records() == 0 {
-            return Err("there must be a member of record");
+        if table.records() == 0 {
+            return Err("there must be a current member");
         }
-        Ok(book)
+        Ok(table)
     }
 
     /// Admits a newcomer under id `index`, or finds its earlier admission. Also tells who lost the
@@ -191,7 +191,7 @@ impl Book {
             return Err(Refusal::NotFormed);
         }
         self.check_not_too_old(highest)?;
-        let same = |seat: &&Seat| seat.nonce == Some(nonce) && seat.member.name == name;
+        let same = |seat: &&MemberRecord| seat.nonce == Some(nonce) && seat.member.name == name;
         if let Some(seat) = self.seats.values().find(same) {
             return Ok((seat.member.id, None));
         }
@@ -203,7 +203,7 @@ impl Book {
         if let Some(id) = replaced {
             self.seats.remove(&id);
         } else if self.seats.len() >= MAX_MEMBERS {
-            return Err(Refusal::BookFull);
+            return Err(Refusal::TableFull);
         }
         let member = Member {
             id: index,
@@ -213,7 +213,7 @@ impl Book {
         };
         self.seats.insert(
             index,
-            Seat {
+            MemberRecord {
                 member,
                 nonce: Some(nonce),
                 announced: None,
@@ -223,7 +223,7 @@ impl Book {
         Ok((index, replaced))
     }
 
-    /// Swaps the pending `new` for the member of record `old`. Repeating it is no error.
+    /// Swaps the pending `new` for the current member `old`. Repeating it is no error.
     pub(crate) fn replace(&mut self, old: u64, new: u64) -> Result<(), Refusal> {
         let member = self.member(new).ok_or(Refusal::UnknownNode { node: new })?;
         let Some(leaving) = self.member(old) else {
@@ -345,21 +345,22 @@ mod tests {
         }
     }
 
-    fn formed() -> Book {
-        let mut book = Book::default();
+    fn formed() -> MemberTable {
+        let mut table = MemberTable::default();
         let members = vec![member(3, "c"), member(1, "a"), member(2, "b")];
-        assert_eq!(book.form([7; 16], false, 1, members), Ok(()));
-        book
+        assert_eq!(table.form([7; 16], false, 1, members), Ok(()));
+        table
     }
 
-    fn admit(book: &mut Book, index: u64, name: &str, nonce: u64) -> Result<u64, Refusal> {
-        book.admit(index, name.to_owned(), format!("{name}:2"), nonce, 1)
+    fn admit(table: &mut MemberTable, index: u64, name: &str, nonce: u64) -> Result<u64, Refusal> {
+        table
+            .admit(index, name.to_owned(), format!("{name}:2"), nonce, 1)
             .map(|(id, _)| id)
     }
 
     #[test]
     fn formation_takes_a_valid_list_once() {
-        let mut book = Book::default();
+        let mut table = MemberTable::default();
         let pending = Member {
             pending: true,
             ..member(2, "b")
@@ -375,57 +376,57 @@ mod tests {
                 .collect(),
         ];
         for members in invalid {
-            let refused = book.form([1; 16], true, 1, members);
+            let refused = table.form([1; 16], true, 1, members);
             assert!(matches!(refused, Err(Refusal::InvalidMembers { .. })));
-            assert_eq!(book, Book::default());
+            assert_eq!(table, MemberTable::default());
         }
-        let mut book = formed();
+        let mut table = formed();
         assert_eq!(
-            book.form([1; 16], true, 1, vec![member(1, "a")]),
+            table.form([1; 16], true, 1, vec![member(1, "a")]),
             Err(Refusal::AlreadyFormed)
         );
         assert_eq!(
-            (book.cluster(), book.durability_sync()),
+            (table.cluster(), table.durability_sync()),
             (Some([7; 16]), false)
         );
-        assert_eq!(book.members().map(|m| m.id).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(table.members().map(|m| m.id).collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     #[test]
     fn admission_is_idempotent_per_name_and_nonce() {
         assert_eq!(
-            admit(&mut Book::default(), 9, "a", 1),
+            admit(&mut MemberTable::default(), 9, "a", 1),
             Err(Refusal::NotFormed)
         );
-        let mut book = formed();
+        let mut table = formed();
         assert_eq!(
-            admit(&mut book, 3, "a", 1),
+            admit(&mut table, 3, "a", 1),
             Err(Refusal::Retry),
             "3 was a node id"
         );
-        assert_eq!(admit(&mut book, 10, "a", 1), Ok(10));
+        assert_eq!(admit(&mut table, 10, "a", 1), Ok(10));
         assert_eq!(
-            admit(&mut book, 10, "b", 1),
+            admit(&mut table, 10, "b", 1),
             Err(Refusal::Retry),
             "one id per entry"
         );
-        assert_eq!(admit(&mut book, 11, "a", 1), Ok(10));
+        assert_eq!(admit(&mut table, 11, "a", 1), Ok(10));
         assert_eq!(
-            book.admit(12, "a".into(), "a:3".into(), 2, 1),
+            table.admit(12, "a".into(), "a:3".into(), 2, 1),
             Ok((12, Some(10)))
         );
-        assert_eq!(book.member(10), None);
+        assert_eq!(table.member(10), None);
         assert_eq!(
-            book.by_name("a").map(|m| m.id),
+            table.by_name("a").map(|m| m.id),
             Some(1),
-            "the member of record"
+            "the current member"
         );
-        assert_eq!(book.pending_by_name("a").map(|m| m.id), Some(12));
-        assert_eq!(admit(&mut book, 13, "new", 5), Ok(13));
-        assert_eq!(book.by_name("new").map(|m| m.id), Some(13));
-        assert_eq!(book.replace(1, 12), Ok(()));
+        assert_eq!(table.pending_by_name("a").map(|m| m.id), Some(12));
+        assert_eq!(admit(&mut table, 13, "new", 5), Ok(13));
+        assert_eq!(table.by_name("new").map(|m| m.id), Some(13));
+        assert_eq!(table.replace(1, 12), Ok(()));
         assert_eq!(
-            admit(&mut book, 14, "a", 2),
+            admit(&mut table, 14, "a", 2),
             Ok(12),
             "also after it became a member"
         );
@@ -433,126 +434,126 @@ mod tests {
 
     #[test]
     fn requests_to_join_cannot_fill_the_memory() {
-        let mut book = formed();
+        let mut table = formed();
         for index in 4..=MAX_MEMBERS as u64 {
-            assert_eq!(admit(&mut book, index, &index.to_string(), 0), Ok(index));
+            assert_eq!(admit(&mut table, index, &index.to_string(), 0), Ok(index));
         }
-        assert_eq!(admit(&mut book, 100, "new", 0), Err(Refusal::BookFull));
+        assert_eq!(admit(&mut table, 100, "new", 0), Err(Refusal::TableFull));
         assert_eq!(
-            admit(&mut book, 100, "4", 1),
+            admit(&mut table, 100, "4", 1),
             Ok(100),
             "in place of its own earlier request"
         );
-        assert_eq!(book.members().count(), MAX_MEMBERS);
+        assert_eq!(table.members().count(), MAX_MEMBERS);
     }
 
     #[test]
-    fn only_a_pending_node_replaces_a_member_of_record() {
-        let mut book = formed();
-        assert_eq!(admit(&mut book, 10, "a", 1), Ok(10));
-        assert_eq!(admit(&mut book, 11, "b", 1), Ok(11));
-        assert_eq!(book.replace(1, 9), Err(Refusal::UnknownNode { node: 9 }));
-        assert_eq!(book.replace(9, 10), Err(Refusal::UnknownNode { node: 9 }));
-        assert_eq!(book.replace(1, 2), Err(Refusal::WrongStanding { node: 2 }));
+    fn only_a_pending_node_replaces_a_current_member() {
+        let mut table = formed();
+        assert_eq!(admit(&mut table, 10, "a", 1), Ok(10));
+        assert_eq!(admit(&mut table, 11, "b", 1), Ok(11));
+        assert_eq!(table.replace(1, 9), Err(Refusal::UnknownNode { node: 9 }));
+        assert_eq!(table.replace(9, 10), Err(Refusal::UnknownNode { node: 9 }));
+        assert_eq!(table.replace(1, 2), Err(Refusal::WrongStanding { node: 2 }));
         assert_eq!(
-            book.replace(11, 10),
+            table.replace(11, 10),
             Err(Refusal::WrongStanding { node: 11 })
         );
-        assert_eq!(book.replace(1, 11), Err(Refusal::NameTaken { by: 2 }));
-        let before = book.clone();
-        assert_eq!(book.replace(1, 10), Ok(()));
-        assert_ne!(book, before);
-        assert_eq!(book.member(1), None);
-        assert_eq!(book.member(10).map(|m| m.pending), Some(false));
-        let after = book.clone();
-        assert_eq!(book.replace(1, 10), Ok(()), "repeated");
-        assert_eq!(book, after);
+        assert_eq!(table.replace(1, 11), Err(Refusal::NameTaken { by: 2 }));
+        let before = table.clone();
+        assert_eq!(table.replace(1, 10), Ok(()));
+        assert_ne!(table, before);
+        assert_eq!(table.member(1), None);
+        assert_eq!(table.member(10).map(|m| m.pending), Some(false));
+        let after = table.clone();
+        assert_eq!(table.replace(1, 10), Ok(()), "repeated");
+        assert_eq!(table, after);
     }
 
     #[test]
     fn only_a_pending_node_gives_its_seat_up() {
-        let mut book = formed();
-        assert_eq!(admit(&mut book, 10, "a", 1), Ok(10));
-        assert_eq!(book.give_up(1), Err(Refusal::WrongStanding { node: 1 }));
-        assert_eq!(book.give_up(11), Err(Refusal::UnknownNode { node: 11 }));
-        assert_eq!(book.give_up(10), Ok(()));
-        assert_eq!(book.give_up(10), Err(Refusal::UnknownNode { node: 10 }));
-        assert_eq!((book.pending_by_name("a"), book.highest_id()), (None, 10));
+        let mut table = formed();
+        assert_eq!(admit(&mut table, 10, "a", 1), Ok(10));
+        assert_eq!(table.give_up(1), Err(Refusal::WrongStanding { node: 1 }));
+        assert_eq!(table.give_up(11), Err(Refusal::UnknownNode { node: 11 }));
+        assert_eq!(table.give_up(10), Ok(()));
+        assert_eq!(table.give_up(10), Err(Refusal::UnknownNode { node: 10 }));
+        assert_eq!((table.pending_by_name("a"), table.highest_id()), (None, 10));
         // The same newcomer gets another id when it asks again.
-        assert_eq!(admit(&mut book, 12, "a", 1), Ok(12));
-        assert_eq!(book.replace(1, 12), Ok(()));
-        assert_eq!(book.give_up(12), Err(Refusal::WrongStanding { node: 12 }));
+        assert_eq!(admit(&mut table, 12, "a", 1), Ok(12));
+        assert_eq!(table.replace(1, 12), Ok(()));
+        assert_eq!(table.give_up(12), Err(Refusal::WrongStanding { node: 12 }));
     }
 
     #[test]
     fn ids_never_come_back_and_the_last_member_stays() {
-        let mut book = formed();
-        assert_eq!(admit(&mut book, 10, "x", 1), Ok(10));
+        let mut table = formed();
+        assert_eq!(admit(&mut table, 10, "x", 1), Ok(10));
         for node in [10, 3, 2] {
-            assert_eq!(book.remove(node), Ok(()));
-            assert_eq!(book.remove(node), Err(Refusal::UnknownNode { node }));
+            assert_eq!(table.remove(node), Ok(()));
+            assert_eq!(table.remove(node), Err(Refusal::UnknownNode { node }));
         }
-        assert_eq!(book.remove(1), Err(Refusal::LastMember { node: 1 }));
-        assert_eq!(admit(&mut book, 10, "y", 1), Err(Refusal::Retry));
-        assert_eq!(book.set_address(1, "moved:1".into()), Ok(()));
-        assert_eq!(book.member(1).map(|m| m.addr.as_str()), Some("moved:1"));
-        let unknown = book.set_address(2, "x".into());
+        assert_eq!(table.remove(1), Err(Refusal::LastMember { node: 1 }));
+        assert_eq!(admit(&mut table, 10, "y", 1), Err(Refusal::Retry));
+        assert_eq!(table.set_address(1, "moved:1".into()), Ok(()));
+        assert_eq!(table.member(1).map(|m| m.addr.as_str()), Some("moved:1"));
+        let unknown = table.set_address(2, "x".into());
         assert_eq!(unknown, Err(Refusal::UnknownNode { node: 2 }));
     }
 
-    fn announce(book: &mut Book, node: u64, boot: u64, highest: u32) {
-        book.announce(node, Announced { boot, highest });
+    fn announce(table: &mut MemberTable, node: u64, boot: u64, highest: u32) {
+        table.announce(node, Announced { boot, highest });
     }
 
     #[test]
     fn the_level_is_raised_once_exactly_those_in_the_book_announce_it() {
-        let not_formed = Book::default().raise(2, &[]);
+        let not_formed = MemberTable::default().raise(2, &[]);
         assert_eq!(not_formed, Err(Refusal::NotFormed));
-        let mut book = formed();
-        let refused = |book: &mut Book, ids: &[u64], why| {
-            let before = book.clone();
-            assert_eq!(book.raise(2, ids), Err(why));
-            assert_eq!(*book, before);
+        let mut table = formed();
+        let refused = |table: &mut MemberTable, ids: &[u64], why| {
+            let before = table.clone();
+            assert_eq!(table.raise(2, ids), Err(why));
+            assert_eq!(*table, before);
         };
         let silent = |node| Refusal::NotAnnounced { node, announced: 0 };
-        refused(&mut book, &[1, 2, 3], silent(1));
-        (1..=3).for_each(|node| announce(&mut book, node, 1, 2));
+        refused(&mut table, &[1, 2, 3], silent(1));
+        (1..=3).for_each(|node| announce(&mut table, node, 1, 2));
         for ids in [&[1, 2][..], &[1, 2, 3, 4], &[3, 2, 1], &[1, 1, 2, 3]] {
-            refused(&mut book, ids, Refusal::OtherMembers);
+            refused(&mut table, ids, Refusal::OtherMembers);
         }
         // It came back with an older build.
-        announce(&mut book, 2, 2, 1);
+        announce(&mut table, 2, 2, 1);
         let older = Refusal::NotAnnounced {
             node: 2,
             announced: 1,
         };
-        refused(&mut book, &[1, 2, 3], older);
-        announce(&mut book, 2, 3, 3);
-        assert_eq!(admit(&mut book, 10, "a", 1), Ok(10));
-        refused(&mut book, &[1, 2, 3], Refusal::OtherMembers);
-        refused(&mut book, &[1, 2, 3, 10], silent(10));
-        announce(&mut book, 10, 1, 2);
-        assert_eq!(book.raise(2, &[1, 2, 3, 10]), Ok(()));
-        assert_eq!(book.level(), 2);
+        refused(&mut table, &[1, 2, 3], older);
+        announce(&mut table, 2, 3, 3);
+        assert_eq!(admit(&mut table, 10, "a", 1), Ok(10));
+        refused(&mut table, &[1, 2, 3], Refusal::OtherMembers);
+        refused(&mut table, &[1, 2, 3, 10], silent(10));
+        announce(&mut table, 10, 1, 2);
+        assert_eq!(table.raise(2, &[1, 2, 3, 10]), Ok(()));
+        assert_eq!(table.level(), 2);
         for to in [1, 2] {
-            let refused = book.raise(to, &[1, 2, 3, 10]);
+            let refused = table.raise(to, &[1, 2, 3, 10]);
             assert_eq!(refused, Err(Refusal::LevelNotHigher { level: 2 }));
         }
     }
 
     #[test]
     fn an_older_build_is_not_admitted() {
-        let mut book = formed();
-        (1..=3).for_each(|node| announce(&mut book, node, 1, 2));
-        assert_eq!(book.raise(2, &[1, 2, 3]), Ok(()));
-        let refused = admit(&mut book, 10, "a", 1);
+        let mut table = formed();
+        (1..=3).for_each(|node| announce(&mut table, node, 1, 2));
+        assert_eq!(table.raise(2, &[1, 2, 3]), Ok(()));
+        let refused = admit(&mut table, 10, "a", 1);
         let too_old = Refusal::TooOld {
             level: 2,
             highest: 1,
         };
         assert_eq!(refused, Err(too_old));
         assert_eq!(
-            book.admit(10, "a".into(), "a:1".into(), 1, 2),
+            table.admit(10, "a".into(), "a:1".into(), 1, 2),
             Ok((10, None))
         );
     }
