@@ -30,7 +30,7 @@ pub struct ClockReading {
     /// Log time in milliseconds since the Unix epoch.
     pub log_ms: u64,
     /// Log time comes from messages alone, all of which may have been late.
-    pub is_hearsay: bool,
+    pub is_second_hand: bool,
 }
 
 /// The open file.
@@ -76,7 +76,7 @@ fn encode(reading: &ClockReading) -> [u8; LEN] {
     bytes[8..24].copy_from_slice(&reading.boot_id.to_le_bytes());
     bytes[24..32].copy_from_slice(&reading.boot_ms.to_le_bytes());
     bytes[32..40].copy_from_slice(&reading.log_ms.to_le_bytes());
-    bytes[40] = u8::from(reading.is_hearsay);
+    bytes[40] = u8::from(reading.is_second_hand);
     let crc = crc32fast::hash(&bytes[..CRC_AT]);
     bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
     bytes
@@ -89,7 +89,7 @@ fn decode(bytes: &[u8; LEN]) -> Option<ClockReading> {
         boot_id: u128::from(u64_at(bytes, 8)) | u128::from(u64_at(bytes, 16)) << 64,
         boot_ms: u64_at(bytes, 24),
         log_ms: u64_at(bytes, 32),
-        is_hearsay: bytes[40] != 0,
+        is_second_hand: bytes[40] != 0,
     })
 }
 
@@ -112,7 +112,7 @@ mod tests {
         boot_id: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
         boot_ms: 77,
         log_ms: 1_700_000_000_123,
-        is_hearsay: true,
+        is_second_hand: true,
     };
 
     fn open(disk: &dyn Disk) -> (ClockFile, Option<ClockReading>) {

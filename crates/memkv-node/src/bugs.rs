@@ -35,7 +35,7 @@ pub enum Bug {
     /// The leader works on the first newcomer's seat only, and no newcomer ever gives its seat up.
     StopAtFirstSeat = 13,
     /// A process goes on with the log time that was written down, as if no leader was slewed back.
-    TrustWrittenClock = 14,
+    TrustPersistedClock = 14,
     /// A node runs as soon as it has agreed to a proposal, and agrees to others while it runs.
     AgreeWhileRunning = 15,
     /// A node whose store is another than a majority's goes on.
@@ -47,7 +47,7 @@ pub enum Bug {
     /// Reads are confirmed by the voters of a membership that the log changes.
     ConfirmUnsettled = 19,
     /// A commit index is made known after a peer has been told of it.
-    DeclareCommitLate = 20,
+    PublishCommitLate = 20,
     /// A group tells the cluster to forget the replies of all that it sends itself.
     AcknowledgeTooMuch = 21,
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use memkv_disk::Layout;
-use memkv_store::{HIGHEST_LEVEL, NoticeClasses};
+use memkv_store::{HIGHEST_LEVEL, KeyEventClasses};
 
 /// A node as the configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +46,7 @@ pub struct NodeConfig {
     /// Largest value that a command may carry, in bytes.
     pub max_value_bytes: usize,
     /// Which events of keys this node announces until the cluster is told by a command.
-    pub announce: NoticeClasses,
+    pub announce: KeyEventClasses,
     /// How long a member must have been silent before a wiped node of its name may replace it.
     pub replace_after: Duration,
     /// Highest feature level that this build knows: [`HIGHEST_LEVEL`], or less where an older build
@@ -75,7 +75,7 @@ impl NodeConfig {
             hold: Duration::from_secs(3),
             snapshot_growth_percent: 50,
             max_value_bytes: 8 * 1024 * 1024,
-            announce: NoticeClasses::default(),
+            announce: KeyEventClasses::default(),
             replace_after: Duration::from_secs(10),
             highest_level: HIGHEST_LEVEL,
             max_feature_level: None,

@@ -39,7 +39,7 @@ use crate::peer::server;
 use crate::pubsub::publish::{self, Publication, Publisher, Subscribers};
 use crate::read::barrier;
 use crate::read::commit_interest::CommitInterest;
-use crate::read::published::Declared;
+use crate::read::published::Published;
 use crate::read::rounds::Rounds;
 use crate::replica::Replica;
 use crate::replica::divergence::Divergence;
@@ -107,7 +107,7 @@ pub(crate) struct Inner {
     pub(crate) memory: Arc<Memory>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) commit_interest: Arc<CommitInterest>,
-    pub(crate) declared: Arc<Declared>,
+    pub(crate) published: Arc<Published>,
     pub(crate) divergence: Divergence,
     /// What peers can make this node log.
     pub(crate) lines: Lines,
@@ -323,7 +323,7 @@ impl Node {
             transfers: Arc::default(),
             space,
             commit_interest: Arc::default(),
-            declared: Arc::default(),
+            published: Arc::default(),
             divergence: Divergence::default(),
             lines: Lines::default(),
             quarantined,
@@ -341,7 +341,7 @@ impl Node {
             inner.storage.log.clone(),
             vote,
             opened.metadata.committed_hint,
-            inner.declared.clone(),
+            inner.published.clone(),
             inner.env.clone(),
         );
         inner.spawn(log_clock::save(inner.clone()));

@@ -11,7 +11,7 @@ use memkv_node::{NodeConfig, Peer};
 use memkv_proto::config::{NodeAddr, check_addr, split_addr};
 use memkv_proto::limits::MAX_CONFIG_BYTES;
 use memkv_proto::{ConfigError, Durability, RaftConfig};
-use memkv_store::NoticeClasses;
+use memkv_store::KeyEventClasses;
 
 use crate::password::Password;
 use crate::peer::ClusterSecret;
@@ -115,10 +115,10 @@ impl Settings {
     }
 
     /// Which events of keys are announced until the cluster is told by `CONFIG SET`.
-    pub fn announce(&self) -> NoticeClasses {
+    pub fn announce(&self) -> KeyEventClasses {
         let letters = self.config.notify_keyspace_events.as_bytes();
         // The configuration takes the same letters, which a test holds.
-        NoticeClasses::parse(letters).unwrap_or_default()
+        KeyEventClasses::parse(letters).unwrap_or_default()
     }
 
     /// The names of the configuration under which HTTP clients may reach this node: those meant for
@@ -295,7 +295,7 @@ mod tests {
             let announced = announce(&letter.to_string()).unwrap();
             assert_eq!(announced.letters(), letter.to_string());
         }
-        assert_eq!(announce("").unwrap(), NoticeClasses::default());
+        assert_eq!(announce("").unwrap(), KeyEventClasses::default());
         assert!(announce("Kq").is_err());
     }
 

@@ -16,7 +16,7 @@ use memkv_node::{
     RequestError, Role, Subscribers,
 };
 use memkv_store::{
-    BatchBuilder, Command, NoticeClasses, Query, Reading, Readings, Rejected, Reply, SessionId,
+    BatchBuilder, Command, KeyEventClasses, Query, Reading, Readings, Rejected, Reply, SessionId,
     Sink, Store, SystemOp, SystemOutcome,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -301,7 +301,7 @@ pub(crate) fn resp_settings() -> RespSettings {
         max_value_bytes: 1024 * 1024,
         max_connections: 100,
         write_stall: Duration::from_secs(10),
-        announce: NoticeClasses::default(),
+        announce: KeyEventClasses::default(),
         sync: true,
         password: None,
     }

@@ -30,8 +30,8 @@ const PATIENCE_MS: (u64, u64) = (0, 4_000);
 /// What the log says of levels, up to some entry.
 #[derive(Default)]
 pub(crate) struct Raises {
-    /// By node id: what it has announced with its latest boot.
-    announced: BTreeMap<u64, u32>,
+    /// By node id: what it has advertised with its latest boot.
+    advertised: BTreeMap<u64, u32>,
     /// Index and new level of each raise, formation being the first.
     raised: Vec<(u64, u32)>,
 }
@@ -68,7 +68,7 @@ impl Raises {
                 });
             }
             (SystemOp::OpenSession { node, highest, .. }, SystemOutcome::SessionOpened { .. }) => {
-                self.announced.insert(*node, *highest);
+                self.advertised.insert(*node, *highest);
             }
             (SystemOp::AdmitNode { highest, .. }, SystemOutcome::NodeAdmitted { id })
                 if *highest < self.level() =>
@@ -84,11 +84,11 @@ impl Raises {
                     let seen = format!("{index}: the level goes from {} to {to}", self.level());
                     return Err((Promise::RaisedWhenAllKnow, seen));
                 }
-                let announced = |id: &u64| self.announced.get(id).copied().unwrap_or(0);
-                if let Some(id) = ids.iter().find(|id| announced(id) < *to) {
+                let advertised = |id: &u64| self.advertised.get(id).copied().unwrap_or(0);
+                if let Some(id) = ids.iter().find(|id| advertised(id) < *to) {
                     let seen = format!(
-                        "{index}: raised to {to}, and node {id} has announced {}",
-                        announced(id)
+                        "{index}: raised to {to}, and node {id} has advertised {}",
+                        advertised(id)
                     );
                     return Err((Promise::RaisedWhenAllKnow, seen));
                 }

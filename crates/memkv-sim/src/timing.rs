@@ -100,7 +100,7 @@ impl SeenClock {
         let refused = stats.errors + stats.full;
         self.is_excused |= refused != self.refused || !disk.is_powered();
         self.refused = refused;
-        if !now.clock.sure || now.clock.saved || self.is_excused || !is_as_usual {
+        if !now.clock.synchronized || now.clock.saved || self.is_excused || !is_as_usual {
             self.owes_since = None;
             return Ok(());
         }
@@ -155,7 +155,7 @@ impl Timing {
     /// What a process shows at its end, if it may have gone by that.
     pub(crate) fn note_last(&mut self, slot: usize, now: &Inspection, micros: u64) {
         let clock = now.clock;
-        let went_by_it = clock.sure && !clock.is_due;
+        let went_by_it = clock.synchronized && !clock.is_due;
         self.hosts[slot].last = went_by_it.then_some((clock.log_ms, micros));
     }
 
@@ -186,7 +186,7 @@ impl Timing {
         let clock = now.clock;
         let host = &mut self.hosts[slot];
         host.saved |= clock.saved;
-        host.carries |= clock.sure;
+        host.carries |= clock.synchronized;
         host.writes_it_down(slot, now, micros, cluster)?;
         host.goes_on(slot, now, micros, cluster)?;
         if !self.is_lost()
@@ -207,7 +207,7 @@ impl Timing {
         let news = (known + 1..=last).map(|index| (index, micros));
         host.waiting.extend(news);
         // A leader goes by its clock from when it has settled what it had heard of the one before.
-        let Some(vote) = now.leads.filter(|_| clock.sure && !clock.goes_back) else {
+        let Some(vote) = now.leads.filter(|_| clock.synchronized && !clock.goes_back) else {
             return Ok(());
         };
         let since = host.waiting.first_key_value().map(|(_, since)| *since);

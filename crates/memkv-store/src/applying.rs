@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use crate::batch::{Batch, Group, Part};
 use crate::command::{KEY_WORK, Many, Operation};
+use crate::encoding::{DecodeError, Reader};
 use crate::keyspace::Keyspace;
-use crate::wire::{DecodeError, Reader};
 use crate::{Rejected, Reply, Revision, SessionId, Sink, Store};
 
 /// Keys that one entry removes because they are due, at most; what is left goes with the next

@@ -9,7 +9,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::command::Operation;
-use crate::wire::{DecodeError, Reader, put_prefixed};
+use crate::encoding::{DecodeError, Reader, put_prefixed};
 use crate::{FIRST_LEVEL, SessionId, SystemOp};
 
 /// Version of the batch format: raised when an operation of the first feature level changed.

@@ -22,7 +22,7 @@
 //!
 //! Where things are: write commands in `command/`, a file for each family, transactions among
 //! them; reads in `query/`; what an administrator or the consensus layer changes is a [`SystemOp`];
-//! `batch` is the log format; `notice` what is announced of keys; `keyspace/` the data; `float` the arithmetic of INCRBYFLOAT; `session`
+//! `batch` is the log format; `key_event` what is announced of keys; `keyspace/` the data; `float` the arithmetic of INCRBYFLOAT; `session`
 //! the exactly-once table; `member_table` the members, their addresses and the feature level, which `level` explains; `snapshot/` the walk, the block
 //! format and the loader.
 
@@ -35,11 +35,12 @@ pub mod bugs;
 mod command;
 mod digest;
 mod effects;
+mod encoding;
 mod float;
+mod key_event;
 mod keyspace;
 mod level;
 mod member_table;
-mod notice;
 mod query;
 mod reply;
 mod session;
@@ -47,7 +48,6 @@ mod sink;
 mod snapshot;
 mod store;
 mod system;
-mod wire;
 
 pub use applying::{Applying, Checked, Progress};
 pub use batch::{BatchBuilder, GroupInfo, check_command, check_group, encode_group, only_removes};
@@ -57,18 +57,18 @@ pub use command::{
     Command, Compare, Condition, ExpireIf, Expiry, Guard, MAX_TRANSACTION_STEPS, Seen, SetIf, Step,
     check_steps,
 };
+pub use encoding::DecodeError;
+pub use key_event::{KeyEvent, KeyEventClasses};
 pub use keyspace::{Garbage, MAX_VIEWS, Value, ViewId, Work};
 pub use level::{FIRST_LEVEL, HIGHEST_LEVEL};
-pub use member_table::{Announced, MAX_MEMBERS, MemberTable};
-pub use notice::{Notice, NoticeClasses};
+pub use member_table::{Advertised, MAX_MEMBERS, MemberTable};
 pub use query::{Query, Reading, Readings};
 pub use reply::{Reply, ReplyError, ReplyValue};
 pub use session::{REPLY_CACHE_BYTES, Session};
 pub use sink::{Rejected, Sink};
-pub use snapshot::{BlockPlace, LoadError, Loader, ShardImage, SnapshotBusy, SnapshotHead};
+pub use snapshot::{BlockLocation, LoadError, Loader, ShardImage, SnapshotBusy, SnapshotHead};
 pub use store::Store;
 pub use system::{MAX_ADDR_BYTES, MAX_NAME_BYTES, Member, Refusal, SystemOp, SystemOutcome};
-pub use wire::DecodeError;
 
 /// Counts the write operations that the cluster has executed: the first one makes revision 1.
 pub type Revision = u64;

@@ -1,10 +1,10 @@
 //! The member table: which nodes there are, under which ids, names and addresses, what they agreed on
-//! at formation, and the cluster's feature level with what each node announces.
+//! at formation, and the cluster's feature level with what each node advertises.
 //!
 //! It is not the engine's membership: who votes is decided there, and this never knows it.
 //! Invariants: ids are unique and never come back, because every new one is above `highest_id`;
 //! at most one current member and one pending node have the same name; a formed table has a
-//! current member; the level never falls, and is raised only to what everyone in the table announces.
+//! current member; the level never falls, and is raised only to what everyone in the table advertises.
 
 use std::collections::BTreeMap;
 
@@ -21,12 +21,12 @@ pub(crate) struct MemberRecord {
     /// None for who was there at formation.
     pub(crate) nonce: Option<u64>,
     /// None until its first session is open.
-    pub(crate) announced: Option<Announced>,
+    pub(crate) advertised: Option<Advertised>,
 }
 
-/// What a node has announced, with its latest boot.
+/// What a node has advertised, with its latest boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Announced {
+pub struct Advertised {
     /// The boot.
     pub boot: u64,
     /// The highest feature level.
@@ -71,14 +71,14 @@ impl MemberTable {
         self.level
     }
 
-    /// What this node has announced with its latest boot, once its session is open.
-    pub fn announced(&self, id: u64) -> Option<Announced> {
-        self.seats.get(&id)?.announced
+    /// What this node has advertised with its latest boot, once its session is open.
+    pub fn advertised(&self, id: u64) -> Option<Advertised> {
+        self.seats.get(&id)?.advertised
     }
 
-    /// Those who have not announced that they know a level, by ascending id.
+    /// Those who have not advertised that they know a level, by ascending id.
     pub fn behind(&self, level: u32) -> impl Iterator<Item = &Member> {
-        let knows = move |seat: &&MemberRecord| seat.announced.is_none_or(|it| it.highest < level);
+        let knows = move |seat: &&MemberRecord| seat.advertised.is_none_or(|it| it.highest < level);
         self.seats.values().filter(knows).map(|seat| &seat.member)
     }
 
@@ -135,7 +135,7 @@ impl MemberTable {
         let seats = members.into_iter().map(|member| MemberRecord {
             member,
             nonce: None,
-            announced: None,
+            advertised: None,
         });
         *self = MemberTable::with_seats(cluster, durability_sync, level, seats)
             .map_err(|why| Refusal::InvalidMembers { why })?;
@@ -216,7 +216,7 @@ impl MemberTable {
             MemberRecord {
                 member,
                 nonce: Some(nonce),
-                announced: None,
+                advertised: None,
             },
         );
         self.highest_id = index;
@@ -290,9 +290,9 @@ impl MemberTable {
     }
 
     /// What a node says with a new boot takes the place of what it said before.
-    pub(crate) fn announce(&mut self, node: u64, announced: Announced) {
+    pub(crate) fn advertise(&mut self, node: u64, advertised: Advertised) {
         if let Some(seat) = self.seats.get_mut(&node) {
-            seat.announced = Some(announced);
+            seat.advertised = Some(advertised);
         }
     }
 
@@ -314,8 +314,8 @@ impl MemberTable {
         }
         if let Some(member) = self.behind(to).next() {
             let node = member.id;
-            let announced = self.announced(node).map_or(0, |it| it.highest);
-            return Err(Refusal::NotAnnounced { node, announced });
+            let advertised = self.advertised(node).map_or(0, |it| it.highest);
+            return Err(Refusal::NotAdvertised { node, advertised });
         }
         self.level = to;
         Ok(())
@@ -501,12 +501,12 @@ mod tests {
         assert_eq!(unknown, Err(Refusal::UnknownNode { node: 2 }));
     }
 
-    fn announce(table: &mut MemberTable, node: u64, boot: u64, highest: u32) {
-        table.announce(node, Announced { boot, highest });
+    fn advertise(table: &mut MemberTable, node: u64, boot: u64, highest: u32) {
+        table.advertise(node, Advertised { boot, highest });
     }
 
     #[test]
-    fn the_level_is_raised_once_exactly_those_in_the_book_announce_it() {
+    fn the_level_is_raised_once_exactly_those_in_the_table_advertise_it() {
         let not_formed = MemberTable::default().raise(2, &[]);
         assert_eq!(not_formed, Err(Refusal::NotFormed));
         let mut table = formed();
@@ -515,24 +515,27 @@ mod tests {
             assert_eq!(table.raise(2, ids), Err(why));
             assert_eq!(*table, before);
         };
-        let silent = |node| Refusal::NotAnnounced { node, announced: 0 };
+        let silent = |node| Refusal::NotAdvertised {
+            node,
+            advertised: 0,
+        };
         refused(&mut table, &[1, 2, 3], silent(1));
-        (1..=3).for_each(|node| announce(&mut table, node, 1, 2));
+        (1..=3).for_each(|node| advertise(&mut table, node, 1, 2));
         for ids in [&[1, 2][..], &[1, 2, 3, 4], &[3, 2, 1], &[1, 1, 2, 3]] {
             refused(&mut table, ids, Refusal::OtherMembers);
         }
         // It came back with an older build.
-        announce(&mut table, 2, 2, 1);
-        let older = Refusal::NotAnnounced {
+        advertise(&mut table, 2, 2, 1);
+        let older = Refusal::NotAdvertised {
             node: 2,
-            announced: 1,
+            advertised: 1,
         };
         refused(&mut table, &[1, 2, 3], older);
-        announce(&mut table, 2, 3, 3);
+        advertise(&mut table, 2, 3, 3);
         assert_eq!(admit(&mut table, 10, "a", 1), Ok(10));
         refused(&mut table, &[1, 2, 3], Refusal::OtherMembers);
         refused(&mut table, &[1, 2, 3, 10], silent(10));
-        announce(&mut table, 10, 1, 2);
+        advertise(&mut table, 10, 1, 2);
         assert_eq!(table.raise(2, &[1, 2, 3, 10]), Ok(()));
         assert_eq!(table.level(), 2);
         for to in [1, 2] {
@@ -544,7 +547,7 @@ mod tests {
     #[test]
     fn an_older_build_is_not_admitted() {
         let mut table = formed();
-        (1..=3).for_each(|node| announce(&mut table, node, 1, 2));
+        (1..=3).for_each(|node| advertise(&mut table, node, 1, 2));
         assert_eq!(table.raise(2, &[1, 2, 3]), Ok(()));
         let refused = admit(&mut table, 10, "a", 1);
         let too_old = Refusal::TooOld {

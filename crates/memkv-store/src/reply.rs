@@ -6,7 +6,9 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag};
+use crate::encoding::{
+    DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag,
+};
 use crate::{
     MAX_COMMAND_KEYS, MAX_COPIED_BYTES, MAX_KEY_BYTES, MAX_TRANSACTION_STEPS,
     MAX_VALUE_BYTES_CEILING, MAX_WRITE_REPLY_BYTES, Revision,

@@ -7,11 +7,11 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::keyspace::{Keyspace, Value};
-use crate::member_table::{Announced, MemberTable};
+use crate::member_table::{Advertised, MemberTable};
 use crate::session::{Session, Sessions};
 use crate::snapshot::{ShardImage, SnapshotBusy, SnapshotHead};
 use crate::{
-    Garbage, Notice, NoticeClasses, Query, Refusal, ReplyValue, Revision, Seen, SessionId,
+    Garbage, KeyEvent, KeyEventClasses, Query, Refusal, ReplyValue, Revision, Seen, SessionId,
     SystemOp, SystemOutcome, ViewId,
 };
 
@@ -119,14 +119,14 @@ impl Store {
     }
 
     /// Which events the cluster was told to announce; `None` until it was.
-    pub fn announced(&self) -> Option<NoticeClasses> {
-        self.keys.notices.setting()
+    pub fn announced(&self) -> Option<KeyEventClasses> {
+        self.keys.key_events.setting()
     }
 
     /// From now on `apply` makes notices, if somebody wants them: of the classes that the cluster
     /// was told, or of those `configured` here until it was. No part of the state.
-    pub fn listen(&mut self, wanted: bool, configured: NoticeClasses) {
-        self.keys.notices.listen(wanted, configured);
+    pub fn listen(&mut self, wanted: bool, configured: KeyEventClasses) {
+        self.keys.key_events.listen(wanted, configured);
     }
 
     /// The notices that `apply` has made since the last call, in order. To be called after `apply`
@@ -134,10 +134,10 @@ impl Store {
     ///
     /// There are none [within a command](Store::is_within_command): a listener that reads what it hears
     /// of would not find it.
-    pub fn take_notices(&mut self) -> Vec<Notice> {
+    pub fn take_key_events(&mut self) -> Vec<KeyEvent> {
         match self.is_within_command() {
             true => Vec::new(),
-            false => self.keys.notices.take(),
+            false => self.keys.key_events.take(),
         }
     }
 
@@ -261,7 +261,7 @@ impl Store {
                 node,
                 boot,
                 highest,
-            } => return self.open_session(index, node, Announced { boot, highest }),
+            } => return self.open_session(index, node, Advertised { boot, highest }),
             SystemOp::CloseSession { session } => self.sessions.close(session),
             SystemOp::AdmitNode {
                 name,
@@ -307,7 +307,7 @@ impl Store {
 
     /// Once there is a table, only who is in it may have a session: a removed node gets none. With it
     /// comes what the node announces.
-    fn open_session(&mut self, index: u64, node: u64, announced: Announced) -> SystemOutcome {
+    fn open_session(&mut self, index: u64, node: u64, announced: Advertised) -> SystemOutcome {
         if self.members.cluster().is_some() && self.members.member(node).is_none() {
             return SystemOutcome::Refused {
                 why: Refusal::UnknownNode { node },
@@ -316,7 +316,7 @@ impl Store {
         let allowed = self.members.check_not_too_old(announced.highest);
         let result = allowed.and_then(|()| self.sessions.open(index, node, announced.boot));
         outcome(result.map(|()| {
-            self.members.announce(node, announced);
+            self.members.advertise(node, announced);
             SystemOutcome::SessionOpened { id: index }
         }))
     }

@@ -7,8 +7,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::SessionId;
+use crate::encoding::{DecodeError, Reader, put_length, put_prefixed, put_varint};
 use crate::member_table::MAX_MEMBERS;
-use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint};
 
 /// The longest node name, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -95,7 +95,7 @@ pub enum SystemOp {
         addr: String,
     },
     /// Raises the cluster's feature level, for ever. Refused unless the table holds exactly these nodes
-    /// and each has announced that it knows the level.
+    /// and each has advertised that it knows the level.
     RaiseLevel {
         /// The new level, above the present one.
         to: u32,
@@ -196,12 +196,12 @@ pub enum Refusal {
     #[error("other nodes are in the member table by now; look again before raising the level")]
     OtherMembers,
     /// A node of the table does not know the level, as far as its present boot has said.
-    #[error("node {node} announces feature level {announced} (0: none yet); upgrade it first")]
-    NotAnnounced {
+    #[error("node {node} announces feature level {advertised} (0: none yet); upgrade it first")]
+    NotAdvertised {
         /// The node.
         node: u64,
-        /// What it has announced.
-        announced: u32,
+        /// What it has advertised.
+        advertised: u32,
     },
     /// The node's build knows less than the cluster uses.
     #[error(

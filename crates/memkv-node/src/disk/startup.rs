@@ -159,7 +159,7 @@ pub(crate) async fn load_snapshot(
         replica.publish(&machine);
         drop(machine);
         if let Some(last) = meta.last_log_id {
-            replica.announce(last.index);
+            replica.publish_applied(last.index);
         }
     }
     Ok(())

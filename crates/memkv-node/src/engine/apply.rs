@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memkv_store::{
-    Applying, Checked, DecodeError, Garbage, Notice, Progress, Rejected, Reply, SessionId, Sink,
+    Applying, Checked, DecodeError, Garbage, KeyEvent, Progress, Rejected, Reply, SessionId, Sink,
     SystemOutcome,
 };
 use openraft::EntryPayload;
@@ -79,7 +79,7 @@ pub(super) struct Entries {
     answers: Vec<Answer>,
     /// The last entry that is applied.
     last: Option<u64>,
-    notices: Vec<Notice>,
+    key_events: Vec<KeyEvent>,
     garbage: Option<Garbage>,
 }
 
@@ -181,7 +181,7 @@ impl Applier {
             outcomes: Outcomes::default(),
             answers: Vec::new(),
             last: None,
-            notices: Vec::new(),
+            key_events: Vec::new(),
             garbage: None,
         };
         let _whole = self.replica.entries.lock().await;
@@ -266,7 +266,7 @@ impl Applier {
         self.clock.applied(machine.store.stamp_ms());
         self.replica.publish(machine);
         entries.garbage = machine.store.take_garbage();
-        entries.notices = machine.store.take_notices();
+        entries.key_events = machine.store.take_key_events();
         self.counters.apply.count_duration(started.elapsed(), 1);
         progress
     }
@@ -354,13 +354,13 @@ impl Applier {
     /// Passes on what a piece has brought. Without the lock.
     fn pass_on(&self, entries: &mut Entries) {
         // Before any answer: a client that has one has missed nothing that came before it.
-        self.announcer.tell(std::mem::take(&mut entries.notices));
+        self.announcer.tell(std::mem::take(&mut entries.key_events));
         if let Some(garbage) = entries.garbage.take() {
             // Freeing a million keys takes longer than a heartbeat may wait.
             tokio::spawn((self.env.busy)(Box::new(move || drop(garbage))));
         }
         if let Some(index) = entries.last.take() {
-            self.replica.announce(index);
+            self.replica.publish_applied(index);
         }
         let events = std::mem::take(&mut entries.outcomes.events);
         self.replica.session.on_applied(events);

@@ -85,7 +85,7 @@ async fn between_the_pieces_of_an_entry_are_whole_commands_and_no_snapshot_begin
         within += 1;
         assert_eq!(seen(&machine.store), [true, false, false, false]);
         // It may be seen, so it is published; it is not applied yet.
-        let published = replica.published().last_applied;
+        let published = replica.applied_state().last_applied;
         assert_eq!(published.map(|id| id.index), Some(2));
         assert_eq!(replica.applied_index(), 1);
         // What begins a snapshot or a view takes this first.

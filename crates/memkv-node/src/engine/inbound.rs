@@ -75,7 +75,7 @@ pub(crate) fn append(
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
                     inner.hear();
                     inner.clock.follow(leader, clock, arrived);
-                    inner.clock.written().await;
+                    inner.clock.persisted().await;
                 }
                 message::ok(|out| {
                     codec::put_append_response(out, &response);

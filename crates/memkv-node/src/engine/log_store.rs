@@ -26,7 +26,7 @@ use super::{EngineLogId, Entry, TypeConfig, Vote};
 use crate::Env;
 use crate::env::blocking;
 use crate::node::Leader;
-use crate::read::published::Declared;
+use crate::read::published::Published;
 
 /// Most bytes of entries that one read for replication returns (at least one entry always comes).
 /// A frame of this size takes about 10 ms on a gigabit link: far less than a heartbeat interval.
@@ -42,7 +42,7 @@ struct Parts {
     wal: WalHandle,
     reader: LogReader,
     volatile: Mutex<Volatile>,
-    declared: Arc<Declared>,
+    published: Arc<Published>,
     env: Env,
     ahead: Arc<ReadAhead>,
 }
@@ -59,11 +59,11 @@ impl LogStore {
         reader: LogReader,
         hard_state: Option<HardState>,
         committed: Option<memkv_disk::LogId>,
-        declared: Arc<Declared>,
+        published: Arc<Published>,
         env: Env,
     ) -> Self {
         if let Some(vote) = hard_state {
-            declared.note_vote(leader(vote));
+            published.note_vote(leader(vote));
         }
         let volatile = Volatile {
             vote: hard_state.map(codec::engine_vote),
@@ -73,7 +73,7 @@ impl LogStore {
             wal,
             reader,
             volatile: Mutex::new(volatile),
-            declared,
+            published,
             env,
             ahead: Arc::default(),
         }))
@@ -264,7 +264,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (done, rx) = done();
         let hard_state = codec::hard_state(vote);
-        self.0.declared.note_vote(leader(hard_state));
+        self.0.published.note_vote(leader(hard_state));
         self.0.wal.save_hard_state(hard_state, done);
         durable(rx).await?;
         self.0.volatile.lock().vote = Some(*vote);
@@ -299,7 +299,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .into_iter()
             .map(|entry| {
                 if matches!(entry.payload, EntryPayload::Membership(_)) {
-                    self.0.declared.note_membership(entry.log_id.index);
+                    self.0.published.note_membership(entry.log_id.index);
                 }
                 codec::record(&entry)
             })
@@ -321,7 +321,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn truncate_after(&mut self, last: Option<EngineLogId>) -> Result<(), io::Error> {
         self.0.ahead.end();
         self.0
-            .declared
+            .published
             .note_truncation(last.map_or(0, |id| id.index));
         // The core awaits this (`raft_core.rs:2450` of alpha.37). The FIFO already makes the
         // truncation durable before anything that is appended after it, and a failure reaches

@@ -9,14 +9,14 @@ pub(crate) mod codec;
 #[cfg(test)]
 mod cold_reads;
 #[cfg(test)]
-mod declares;
-#[cfg(test)]
 mod giving_way;
 pub(crate) mod handle;
 pub(crate) mod inbound;
 mod load;
 pub(crate) mod log_store;
 pub(crate) mod network;
+#[cfg(test)]
+mod publishes;
 mod read_ahead;
 mod responder;
 pub(crate) mod runtime;

@@ -35,7 +35,7 @@ use crate::peer::client::{PeerError, Peers};
 use crate::peer::encoding::{DecodeError, Reader, put_blob, put_option};
 use crate::peer::message::Kind;
 use crate::read::commit_interest::CommitInterest;
-use crate::read::published::Declared;
+use crate::read::published::Published;
 use crate::time::log_clock::LogClock;
 use crate::{Env, Frame, Lane};
 
@@ -114,7 +114,7 @@ pub(crate) struct Network {
     pub(crate) clock: Arc<LogClock>,
     pub(crate) space: Arc<SpaceWatch>,
     pub(crate) commit_interest: Arc<CommitInterest>,
-    pub(crate) declared: Arc<Declared>,
+    pub(crate) published: Arc<Published>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) wal: WalHandle,
 }
@@ -130,7 +130,7 @@ pub(crate) struct Link {
     clock: Arc<LogClock>,
     space: Arc<SpaceWatch>,
     commit_interest: Arc<CommitInterest>,
-    declared: Arc<Declared>,
+    published: Arc<Published>,
     memory: Arc<Memory>,
     wal: WalHandle,
 }
@@ -146,7 +146,7 @@ impl Network {
             clock: self.clock.clone(),
             space: self.space.clone(),
             commit_interest: self.commit_interest.clone(),
-            declared: self.declared.clone(),
+            published: self.published.clone(),
             memory: self.memory.clone(),
             wal: self.wal.clone(),
         }
@@ -179,12 +179,12 @@ fn bad_answer(error: &DecodeError) -> RPCError<TypeConfig> {
 }
 
 #[cfg(memkv_bugs)]
-fn declares_late() -> bool {
-    crate::bugs::active(crate::bugs::Bug::DeclareCommitLate)
+fn publishes_late() -> bool {
+    crate::bugs::active(crate::bugs::Bug::PublishCommitLate)
 }
 
 #[cfg(not(memkv_bugs))]
-const fn declares_late() -> bool {
+const fn publishes_late() -> bool {
     false
 }
 
@@ -195,8 +195,8 @@ impl Link {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>>> {
         let commit = request.leader_commit.as_ref().map_or(0, |id| id.index);
-        if !declares_late() {
-            self.declared.note_commit(commit);
+        if !publishes_late() {
+            self.published.note_commit(commit);
         }
         let term = request.vote.leader_id.term;
         self.clock.lead(term);
@@ -208,11 +208,11 @@ impl Link {
         let last = request.entries.last().map(|entry| entry.log_id);
         let last = last.or(request.prev_log_id);
         #[cfg(memkv_bugs)]
-        let declared = self.declared.clone();
+        let published = self.published.clone();
         Box::pin(async move {
             let answer = call.await;
             #[cfg(memkv_bugs)]
-            declared.note_commit(commit);
+            published.note_commit(commit);
             let mut body = answer.map_err(|error| rpc_error(&error))?;
             let read = |body: &mut Reader| {
                 let response = codec::read_append_response(body)?;
@@ -273,7 +273,7 @@ impl Link {
             self.memory
                 .note_mark(self.to, request.vote.leader_id.term, 0);
         }
-        self.clock.written().await;
+        self.clock.persisted().await;
         Ok(response)
     }
 

@@ -30,7 +30,7 @@ pub(crate) async fn start(
         clock: inner.clock.clone(),
         space: inner.space.clone(),
         commit_interest: inner.commit_interest.clone(),
-        declared: inner.declared.clone(),
+        published: inner.published.clone(),
         memory: inner.memory.clone(),
         wal: inner.storage.wal.clone(),
     };

@@ -146,7 +146,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         })
         .await??;
         if let Some(last) = &meta.last_log_id {
-            self.applier.replica.announce(last.index);
+            self.applier.replica.publish_applied(last.index);
         }
         Ok(())
     }

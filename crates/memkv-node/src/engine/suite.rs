@@ -8,7 +8,7 @@ use memkv_disk::disk::Disk;
 use memkv_disk::disk::real::RealDisk;
 use memkv_disk::disk::sim::SimDisk;
 use memkv_disk::{Layout, Options};
-use memkv_store::NoticeClasses;
+use memkv_store::KeyEventClasses;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
@@ -69,7 +69,7 @@ impl<F: Fn() -> Directory + Send + Sync> StoreBuilder<TypeConfig, LogStore, Stat
             Arc::default(),
             Announcer {
                 publisher: Arc::default(),
-                configured: NoticeClasses::default(),
+                configured: KeyEventClasses::default(),
                 old_through: 0,
             },
             memkv_store::HIGHEST_LEVEL,

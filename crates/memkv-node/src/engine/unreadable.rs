@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memkv_disk::disk::sim::SimDisk;
 use memkv_disk::{Layout, Options};
-use memkv_store::{BatchBuilder, Command, HIGHEST_LEVEL, Member, NoticeClasses, SystemOp};
+use memkv_store::{BatchBuilder, Command, HIGHEST_LEVEL, KeyEventClasses, Member, SystemOp};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, entry::RaftEntry};
 
@@ -37,7 +37,7 @@ pub(super) fn machine(replica: &Arc<Replica>) -> StateMachine {
         Arc::default(),
         Announcer {
             publisher: Arc::default(),
-            configured: NoticeClasses::default(),
+            configured: KeyEventClasses::default(),
             old_through: 0,
         },
         HIGHEST_LEVEL,
@@ -85,7 +85,7 @@ async fn nothing_is_applied_from_an_entry_on_that_cannot_be_read() {
         assert!(words.contains(part), "{words}");
     }
     let position = |replica: &Replica| {
-        let applied = replica.published().last_applied.map(|id| id.index);
+        let applied = replica.applied_state().last_applied.map(|id| id.index);
         let store = replica.machine.read().store.applied_index();
         (applied, store, replica.applied_index())
     };

@@ -1,4 +1,4 @@
-//! Notices at once when the leader's process dies, or that there is no leader when this process
+//! KeyEvents at once when the leader's process dies, or that there is no leader when this process
 //! starts, and begins an election without waiting for the election timeout.
 //!
 //! A follower keeps one request at the leader, which answers it only when it leads no more. If no

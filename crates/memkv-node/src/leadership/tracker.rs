@@ -47,7 +47,7 @@ pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
                     .leader_changes
                     .fetch_add(1, Ordering::Relaxed);
             }
-            announce(&inner, leader);
+            log_leader(&inner, leader);
         }
         let is_formed = inner.is_formed();
         if leader.is_some() && is_formed {
@@ -81,7 +81,7 @@ pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
 }
 
 /// One line per change, for the operator, unless there is no end of them.
-fn announce(inner: &Inner, leader: Option<Leader>) {
+fn log_leader(inner: &Inner, leader: Option<Leader>) {
     let Some(left_out) = inner.lines.leaders.say() else {
         return;
     };

@@ -1,11 +1,11 @@
-//! The feature level at this node: what its build knows, what it announces, and what is in use here.
+//! The feature level at this node: what its build knows, what it advertises, and what is in use here.
 //!
 //! The cluster's level is replicated state. It is *in use* at a node once the node has written it down
 //! beside its identity (`life.rs`): only then does the node take, propose and send what belongs to it, and with each
 //! request it sends the level that it uses. So whatever an older build could not read lies only in
 //! directories whose identity's record tells that build to stop, before it reads anything else.
 //!
-//! The leader raises the level when every node of the member table, newcomers included, has announced
+//! The leader raises the level when every node of the member table, newcomers included, has advertised
 //! a higher one with its present boot for some time. A node that learns that its cluster is above what
 //! its build knows stops with words, however it learns it: at its start, by a peer's request, or by
 //! applying the raise itself, which a node may come to that was put back to an older build meanwhile.
@@ -47,7 +47,7 @@ pub struct TooOld {
 pub(crate) struct Levels {
     /// The highest that the build knows.
     pub(crate) highest: u32,
-    /// The highest that it may announce.
+    /// The highest that it may advertise.
     limit: u32,
     in_use: AtomicU32,
     /// Held while another level is written down.
@@ -70,12 +70,12 @@ impl Levels {
     }
 
     /// This level is written down, durably.
-    pub(crate) fn written(&self, level: u32) {
+    pub(crate) fn persisted(&self, level: u32) {
         self.in_use.fetch_max(level, Ordering::AcqRel);
     }
 
-    /// What this node announces. A limit below what the cluster uses already holds nothing back.
-    pub(crate) fn announced(&self) -> u32 {
+    /// What this node advertises. A limit below what the cluster uses already holds nothing back.
+    pub(crate) fn advertised(&self) -> u32 {
         self.limit.max(self.in_use()).min(self.highest)
     }
 
@@ -132,9 +132,9 @@ impl Inner {
     /// Which nodes hold the cluster back from a level, in words.
     fn behind(&self, level: u32) -> String {
         let table = self.replica.member_table();
-        let one = |member: &memkv_store::Member| match table.announced(member.id) {
-            Some(announced) => format!("{} announces level {}", member.name, announced.highest),
-            None => format!("{} has announced none yet", member.name),
+        let one = |member: &memkv_store::Member| match table.advertised(member.id) {
+            Some(advertised) => format!("{} advertises level {}", member.name, advertised.highest),
+            None => format!("{} has advertised none yet", member.name),
         };
         let behind: Vec<String> = table.behind(level).map(one).collect();
         if behind.is_empty() {
@@ -159,13 +159,13 @@ impl Inner {
         }
         self.life.level.fetch_max(level, Ordering::AcqRel);
         self.save(&state).await?;
-        self.levels().written(level);
+        self.levels().persisted(level);
         tracing::info!(node = %self.peers.me.name, level, "the cluster's feature level is in use here");
         Ok(())
     }
 }
 
-/// What the leader waits for: this level, announced by everyone since then.
+/// What the leader waits for: this level, advertised by everyone since then.
 type Waits = Option<(u32, Instant)>;
 
 /// Uses the cluster's level once it is applied, and raises it while this node leads.
@@ -193,7 +193,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 }
 
 /// The level that the whole cluster may be raised to, if this node leads: everyone in the table has
-/// announced it, with the latest boot that this node has heard of.
+/// advertised it, with the latest boot that this node has heard of.
 fn agreed(inner: &Inner) -> Option<u32> {
     if !inner.leads() {
         return None;
@@ -201,13 +201,13 @@ fn agreed(inner: &Inner) -> Option<u32> {
     let table = inner.replica.member_table();
     let mut to = None;
     for member in table.members() {
-        let announced = table.announced(member.id)?;
+        let advertised = table.advertised(member.id)?;
         let heard = inner.memory.recall(member.id).map_or(0, |heard| heard.boot);
-        if announced.boot < heard {
+        if advertised.boot < heard {
             // It has started again, perhaps with another build, and not said yet what that knows.
             return None;
         }
-        to = Some(announced.highest.min(to.unwrap_or(u32::MAX)));
+        to = Some(advertised.highest.min(to.unwrap_or(u32::MAX)));
     }
     #[cfg(memkv_bugs)]
     if memkv_store::bugs::active(memkv_store::bugs::Bug::RaiseUnasked) {
@@ -258,13 +258,13 @@ mod tests {
 
     #[test]
     fn a_limit_lowers_what_is_announced_but_never_below_what_is_in_use() {
-        assert_eq!(levels(3, None).announced(), 3);
-        assert_eq!(levels(3, Some(9)).announced(), 3);
+        assert_eq!(levels(3, None).advertised(), 3);
+        assert_eq!(levels(3, Some(9)).advertised(), 3);
         let limited = levels(3, Some(1));
-        assert_eq!((limited.announced(), limited.in_use()), (1, FIRST_LEVEL));
-        limited.written(2);
-        limited.written(1);
-        assert_eq!((limited.announced(), limited.in_use()), (2, 2));
+        assert_eq!((limited.advertised(), limited.in_use()), (1, FIRST_LEVEL));
+        limited.persisted(2);
+        limited.persisted(1);
+        assert_eq!((limited.advertised(), limited.in_use()), (2, 2));
     }
 
     #[test]

@@ -221,7 +221,7 @@ impl Inner {
             return Err(StartError::Load(words.to_owned()));
         }
         self.levels()
-            .written(self.life.level.load(Ordering::Acquire));
+            .persisted(self.life.level.load(Ordering::Acquire));
         self.session.identify(id);
         Ok(())
     }

@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_replacement_goes_step_by_step() {
-        let table = table(&[(9, "c")]);
+        let table = member_table(&[(9, "c")]);
         let mut view = view(&[3]);
         assert_eq!(next(&table, &view), Some(Step::AddLearner { new: 9 }));
         view.learners.insert(9);
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_seat_that_waits_keeps_no_other_one_waiting() {
         // c was admitted anew and is back with its real directory; b has lost its own.
-        let table = table(&[(8, "c"), (9, "b")]);
+        let table = member_table(&[(8, "c"), (9, "b")]);
         let mut view = view(&[2, 8]);
         view.pending.insert(8, REPLACE_AFTER);
         assert_eq!(next(&table, &view), Some(Step::AddLearner { new: 9 }));
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_silent_newcomer_gives_its_seat_up_when_its_member_is_back() {
-        let table = table(&[(9, "c")]);
+        let table = member_table(&[(9, "c")]);
         let give_up = Some(Step::GiveUp { old: 3, new: 9 });
         let mut view = view(&[9]);
         assert_eq!(next(&table, &view), give_up);
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_with_a_vote_keeps_its_seat() {
-        let table = table(&[(9, "c")]);
+        let table = member_table(&[(9, "c")]);
         let mut view = view(&[9]);
         view.voters = BTreeSet::from([1, 2, 3, 9]);
         assert_eq!(next(&table, &view), None);
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_that_was_wiped_before_the_book_named_it_goes_with_the_next() {
-        let table = table(&[(9, "c")]);
+        let table = member_table(&[(9, "c")]);
         let leaving_of = |voters: &[u64]| leaving(&voters.iter().copied().collect(), &table, 3);
         assert_eq!(leaving_of(&[1, 2, 3]), BTreeSet::from([3]));
         // 7 was a newcomer too, and had taken the vote of 3.
@@ -294,7 +294,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_leader_counts_from_when_it_first_saw_a_newcomer() {
         let mut arrivals = Arrivals::default();
-        let table = table(&[(9, "c")]);
+        let table = member_table(&[(9, "c")]);
         arrivals.note(&table);
         tokio::time::advance(REPLACE_AFTER).await;
         arrivals.note(&table);

@@ -76,7 +76,7 @@ impl Peers {
     /// stays for as long as the process lives, because an engine may run under it.
     #[must_use]
     pub(crate) fn set_identity(&self, identity: Identity) -> bool {
-        self.levels.written(identity.level);
+        self.levels.persisted(identity.level);
         let mut current = self.identity.write();
         *current.get_or_insert_with(|| identity.clone()) == identity
     }

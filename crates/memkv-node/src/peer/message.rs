@@ -160,13 +160,13 @@ impl Envelope {
 
 pub(crate) fn put_clock(out: &mut BytesMut, clock: Reading) {
     out.put_u64_le(clock.log_ms);
-    out.put_u8(u8::from(clock.sure));
+    out.put_u8(u8::from(clock.synchronized));
 }
 
 pub(crate) fn read_clock(reader: &mut Reader) -> Result<Reading, DecodeError> {
     Ok(Reading {
         log_ms: reader.u64("log time")?,
-        sure: reader.bool("log time is sure")?,
+        synchronized: reader.bool("log time is synchronized")?,
     })
 }
 
@@ -294,7 +294,7 @@ mod tests {
             to: 1,
             clock: Reading {
                 log_ms: 12,
-                sure: true,
+                synchronized: true,
             },
             level: 4,
             name: "n3".to_owned(),

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use memkv_store::{Notice, NoticeClasses, Store};
+use memkv_store::{KeyEvent, KeyEventClasses, Store};
 
 use crate::pubsub::publish::Publisher;
 
@@ -15,7 +15,7 @@ use crate::pubsub::publish::Publisher;
 pub(crate) struct Announcer {
     pub(crate) publisher: Arc<Publisher>,
     /// What is announced until the cluster is told.
-    pub(crate) configured: NoticeClasses,
+    pub(crate) configured: KeyEventClasses,
     /// Last index of the log when this process began.
     pub(crate) old_through: u64,
 }
@@ -28,11 +28,11 @@ impl Announcer {
     }
 
     /// Passes on what was noted. To be called without holding the store.
-    pub(crate) fn tell(&self, notices: Vec<Notice>) {
+    pub(crate) fn tell(&self, events: Vec<KeyEvent>) {
         if let Some(subscribers) = self.publisher.subscribers()
-            && !notices.is_empty()
+            && !events.is_empty()
         {
-            subscribers.announce(notices);
+            subscribers.announce(events);
         }
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::sync::lock::Mutex;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use memkv_store::Notice;
+use memkv_store::KeyEvent;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -95,7 +95,7 @@ pub trait Subscribers: Send + Sync {
     fn has_listeners(&self) -> bool;
 
     /// Hands on what was done to keys, in the order of the log.
-    fn announce(&self, notices: Vec<Notice>);
+    fn announce(&self, events: Vec<KeyEvent>);
 }
 
 /// A peer as publishers see it.

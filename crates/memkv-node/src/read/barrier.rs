@@ -103,10 +103,10 @@ pub(crate) async fn run_leader_reads(inner: Arc<Inner>) {
 async fn ask_engine(inner: &Inner, confirmer: &Confirmer) -> Result<u64, RoundFailed> {
     let engine = inner.engine.get();
     let engine = engine.ok_or_else(|| RoundFailed("no cluster yet".to_owned()))?;
-    let before = inner.declared.vote();
+    let before = inner.published.vote();
     let index = engine.read_index().await;
     let index = index.map_err(|error| RoundFailed(error.to_string()))?;
-    confirmer.note(before, inner.declared.vote(), index);
+    confirmer.note(before, inner.published.vote(), index);
     Ok(index)
 }
 

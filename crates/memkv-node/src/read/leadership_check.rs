@@ -3,7 +3,7 @@
 //!
 //! The engine confirms too, with a round of heartbeats that passes both nodes' cores and waits for the
 //! followers' disks. It confirms the first read of each leadership here; from then on the peers are asked
-//! past it, because all that a confirmation needs is what [`Declared`](crate::read::published) shows. Never
+//! past it, because all that a confirmation needs is what [`Published`](crate::read::published) shows. Never
 //! confirms while the membership is changing. Any other case falls back to the engine.
 //!
 //! Why it is linearizable: let a read arrive, then this node see its own vote for its own leadership
@@ -59,7 +59,7 @@ struct View {
     /// The voters of each part of the applied membership, and the index of its entry.
     voters: Vec<BTreeSet<u64>>,
     settled_at: u64,
-    /// What was declared by then, or later.
+    /// What was published by then, or later.
     membership: u64,
     commit: u64,
     vote: Option<Leader>,
@@ -112,7 +112,7 @@ impl Confirmer {
 
 fn view(inner: &Inner) -> Option<View> {
     // Whatever a read has seen here, or a client was told, is counted in what is published.
-    let published = inner.replica.published();
+    let published = inner.replica.applied_state();
     let (applied, voters, settled_at) = {
         let membership = &published.membership;
         let settled_at = membership.log_id().as_ref().map_or(0, |id| id.index);
@@ -123,9 +123,9 @@ fn view(inner: &Inner) -> Option<View> {
         applied,
         voters,
         settled_at,
-        membership: inner.declared.membership(),
-        commit: inner.declared.commit(),
-        vote: inner.declared.vote(),
+        membership: inner.published.membership(),
+        commit: inner.published.commit(),
+        vote: inner.published.vote(),
         #[cfg(memkv_bugs)]
         learners: published.membership.membership().learner_ids().collect(),
     })
@@ -137,7 +137,7 @@ fn quorum_check(confirmed: &ConfirmedTerm, view: View) -> Option<QuorumCheck> {
     let [voters] = &view.voters[..] else {
         return None;
     };
-    // Changes of membership before `from` are applied with it; those after it are declared.
+    // Changes of membership before `from` are applied with it; those after it are published.
     let settled = view.applied >= confirmed.from && view.membership <= view.settled_at;
     #[cfg(memkv_bugs)]
     let settled = settled || crate::bugs::active(crate::bugs::Bug::ConfirmUnsettled);
@@ -224,7 +224,7 @@ pub(crate) fn answer(inner: &Inner, mut body: Reader) -> Result<Frame, DecodeErr
         term: body.u64("term")?,
         id: body.u64("leader")?,
     };
-    let agrees = inner.declared.vote() == Some(leader);
+    let agrees = inner.published.vote() == Some(leader);
     #[cfg(memkv_bugs)]
     let agrees = agrees || crate::bugs::active(crate::bugs::Bug::ConfirmAnyVote);
     Ok(message::ok(|out| out.put_u8(u8::from(agrees))))

@@ -12,13 +12,13 @@ use crate::node::Leader;
 
 /// Shared by the engine's log and network, which write it, and by reads.
 #[derive(Default)]
-pub(crate) struct Declared {
+pub(crate) struct Published {
     vote: Mutex<Option<Leader>>,
     membership: AtomicU64,
     commit: AtomicU64,
 }
 
-impl Declared {
+impl Published {
     /// Whom this node is about to vote for, or to accept as its leader.
     pub(crate) fn note_vote(&self, vote: Leader) {
         *self.vote.lock() = Some(vote);

@@ -199,7 +199,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 }
 
 fn voters(inner: &Inner) -> Vec<BTreeSet<u64>> {
-    let published = inner.replica.published();
+    let published = inner.replica.applied_state();
     published.membership.membership().get_joint_config().clone()
 }
 

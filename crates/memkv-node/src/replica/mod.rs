@@ -61,7 +61,7 @@ impl Machine {
 
 /// What is known of the machine without its lock.
 #[derive(Clone, Default)]
-pub(crate) struct Published {
+pub(crate) struct AppliedState {
     /// The last entry of which anything is in the store.
     pub(crate) last_applied: Option<EngineLogId>,
     pub(crate) membership: Arc<StoredMembership>,
@@ -81,7 +81,7 @@ pub(crate) struct Replica {
     /// Who may have a view of the store.
     pub(crate) views: Semaphore,
     /// Held to copy it or to replace it, never while anything else is done.
-    published: Mutex<Published>,
+    applied_state: Mutex<AppliedState>,
     /// Number of log entries applied: one more than the last applied index, 0 for none.
     applied: watch::Sender<u64>,
     /// Why nothing is applied or read here any more: a committed entry that cannot be read, a level that
@@ -97,7 +97,7 @@ impl Replica {
             machine: Root::new(Machine::default()),
             entries: tokio::sync::Mutex::new(()),
             views: Semaphore::new(MAX_VIEWS),
-            published: Mutex::new(Published::default()),
+            applied_state: Mutex::new(AppliedState::default()),
             applied: watch::Sender::new(0),
             halted: OnceLock::new(),
             checkpoints: Checkpoints::default(),
@@ -126,7 +126,7 @@ impl Replica {
     /// Publishes what has changed. Called before the machine's lock is released: whoever has seen
     /// something under it finds it counted here.
     pub(crate) fn publish(&self, machine: &Machine) {
-        let mut published = self.published.lock();
+        let mut published = self.applied_state.lock();
         let now = &mut *published;
         now.last_applied = machine.last_applied;
         now.next_deadline = machine.store.next_deadline();
@@ -142,17 +142,17 @@ impl Replica {
     }
 
     /// What was published last.
-    pub(crate) fn published(&self) -> Published {
-        self.published.lock().clone()
+    pub(crate) fn applied_state(&self) -> AppliedState {
+        self.applied_state.lock().clone()
     }
 
     /// The member table, as published last.
     pub(crate) fn member_table(&self) -> Arc<MemberTable> {
-        self.published.lock().table.clone()
+        self.applied_state.lock().table.clone()
     }
 
-    /// Announces that everything up to `index` has been applied.
-    pub(crate) fn announce(&self, index: u64) {
+    /// Publishes that everything up to `index` has been applied.
+    pub(crate) fn publish_applied(&self, index: u64) {
         self.applied.send_replace(index + 1);
     }
 
@@ -217,7 +217,7 @@ mod tests {
         drop(machine.replace(Store::new(), None, StoredMembership::default()));
         machine.installs += 1;
         replica.publish(&machine);
-        let published = replica.published();
+        let published = replica.applied_state();
         assert_eq!((published.table.cluster(), published.installs), (None, 1));
     }
 }

@@ -68,7 +68,7 @@ pub struct ClockInspection {
     /// Milliseconds since the Unix epoch.
     pub log_ms: u64,
     /// Whether the reading comes from the cluster.
-    pub sure: bool,
+    pub synchronized: bool,
     /// Whether the next process on this machine will know it.
     pub saved: bool,
     /// Whether what it shows is to be written down before anything goes by it.
@@ -88,7 +88,7 @@ impl Node {
         let report = engine.report();
         let (standing, members) = (report.standing, report.members);
         let vote = standing.vote();
-        let published = inner.replica.published();
+        let published = inner.replica.applied_state();
         let settled_at = published.membership.log_id().as_ref();
         let index = |id: Option<&EngineLogId>| id.map_or(0, |id| id.index);
         Some(Inspection {
@@ -102,7 +102,7 @@ impl Node {
             voters: members.configs,
             learners: members.learners,
             membership_at: (members.at, index(settled_at)),
-            told: inner.declared.commit(),
+            told: inner.published.commit(),
             visible: index(published.last_applied.as_ref()),
             answered_by_snapshot: inner.session.answered_by_snapshot(),
             durable: self.durable(),

@@ -92,7 +92,7 @@ impl Inner {
             forwarded: count(&counters.forwarded),
             peer_lag: self.peer_lag(),
             snapshots_built: count(&counters.snapshots_built),
-            snapshots_installed: self.replica.published().installs,
+            snapshots_installed: self.replica.applied_state().installs,
             disk_free: (disk_free != u64::MAX).then_some(disk_free),
             disk_low: self.space.is_low(),
             divergence_checks: self.divergence.rounds(),

@@ -43,7 +43,7 @@ pub struct MemberStatus {
     pub addr: String,
     /// Leader, follower or learner, as far as this node knows.
     pub role: Role,
-    /// Highest feature level that it announces; 0 before it has announced any.
+    /// Highest feature level that it announces; 0 before it has advertised any.
     pub highest_level: u32,
 }
 
@@ -121,7 +121,11 @@ impl crate::node::Inner {
         };
         let leader_id = self.leader_id();
         let table = self.replica.member_table();
-        let highest_of = |id| table.announced(id).map_or(0, |announced| announced.highest);
+        let highest_of = |id| {
+            table
+                .advertised(id)
+                .map_or(0, |advertised| advertised.highest)
+        };
         let mut members: Vec<MemberStatus> = self
             .peers
             .members()
@@ -159,7 +163,7 @@ impl crate::node::Inner {
         members.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
         let leader = leader_id.map(|id| self.peers.name_of(id));
         let (revision, keys) = {
-            let published = self.replica.published();
+            let published = self.replica.applied_state();
             (published.revision, published.keys)
         };
         NodeStatus {

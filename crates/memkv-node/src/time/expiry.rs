@@ -22,7 +22,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut applied = inner.replica.subscribe();
     loop {
         applied.mark_unchanged();
-        let deadline = inner.replica.published().next_deadline;
+        let deadline = inner.replica.applied_state().next_deadline;
         let wait = match deadline.map(|at| at.saturating_sub(inner.clock.read().log_ms)) {
             None => None,
             Some(0) => {

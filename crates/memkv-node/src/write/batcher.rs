@@ -238,7 +238,7 @@ impl Batcher {
             while let Some((work, stamp)) = self.next_entry(&engine) {
                 // Of the term of the stamp: it may end while the clock is written down.
                 let vote = engine.vote();
-                self.clock.written().await;
+                self.clock.persisted().await;
                 if self
                     .clone()
                     .propose_entry(&engine, work, stamp, vote)

@@ -190,14 +190,14 @@ fn open_session(inner: &Arc<Inner>, leader: u64) -> Opening {
     let op = SystemOp::OpenSession {
         node: inner.peers.my_id(),
         boot: inner.session.boot(),
-        highest: inner.levels().announced(),
+        highest: inner.levels().advertised(),
     };
     if leader == inner.peers.my_id() {
         let outcome = inner.batcher.propose_system(op);
         return Box::pin(async move { outcome.await.is_ok_and(|outcome| may_be_open(&outcome)) });
     }
     let mut request = inner.peers.envelope(Kind::OpenSession, leader);
-    request.put_u32_le(inner.levels().announced());
+    request.put_u32_le(inner.levels().advertised());
     let request = request.freeze();
     let call = inner
         .peers

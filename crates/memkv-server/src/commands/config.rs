@@ -3,7 +3,7 @@
 //! All others are in the configuration file.
 
 use memkv_resp::Pattern;
-use memkv_store::{Command, NoticeClasses};
+use memkv_store::{Command, KeyEventClasses};
 
 use super::connection::DATABASES;
 use super::{Args, Call, Failure, Op, Shape};
@@ -127,7 +127,7 @@ pub(super) fn set(args: &Args<'_>) -> Result<Op, Failure> {
     if let Some(name) = names.iter().find(|name| name[..] != *ANNOUNCE.as_bytes()) {
         return Err(refused(name, "can't set immutable config"));
     }
-    let classes = NoticeClasses::parse(args.get(3)).ok_or_else(|| {
+    let classes = KeyEventClasses::parse(args.get(3)).ok_or_else(|| {
         let why = "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.";
         refused(ANNOUNCE.as_bytes(), why)
     })?;

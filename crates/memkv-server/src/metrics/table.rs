@@ -143,7 +143,7 @@ metrics! {
     Counter "memkv_publications_unconfirmed_total" "Published messages that another node did not confirm: it does not answer or reads too slowly."
         => |seen| whole(seen.stats.publications_unconfirmed);
     Counter "memkv_notices_dropped_total" "Keyspace notifications that were not delivered, because too many waited."
-        => |seen| count(&seen.server.stats.dropped_notices);
+        => |seen| count(&seen.server.stats.dropped_key_events);
     Gauge "memkv_keys" "Keys of each database that has any."
         => |seen| {
             let databases = seen.view.databases.iter();

@@ -8,13 +8,13 @@
 //! Invariants: every request gets exactly one answer, in order; a read sees the connection's own
 //! earlier writes and none of its later ones; what a connection holds is bounded.
 
-mod announce;
 mod answer;
 mod clients;
 mod conn;
 mod deadline_timer;
 mod execute;
 mod hub;
+mod key_events;
 mod names;
 mod out;
 mod publish;
@@ -73,7 +73,7 @@ impl<B: Backend> Resp<B> {
     /// From now on there is a node to describe. A second call has no effect. Must be called within a
     /// tokio runtime.
     pub fn serve_with(&self, backend: B) {
-        let listeners = announce::Listeners::start(self.server.clone());
+        let listeners = key_events::Listeners::start(self.server.clone());
         backend.subscribe(Box::new(listeners));
         let (server, latency) = (self.server.clone(), self.api.latency().clone());
         let node = backend.clone();

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use memkv_node::NodeStatus;
-use memkv_store::NoticeClasses;
+use memkv_store::KeyEventClasses;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ pub struct RespSettings {
     /// A client that takes nothing of its replies for this long is gone.
     pub write_stall: Duration,
     /// Which events of keys this node announces until the cluster is told.
-    pub announce: NoticeClasses,
+    pub announce: KeyEventClasses,
     /// Whether an acknowledged write is on disks, and not only with the operating systems.
     pub sync: bool,
     /// What clients must show; none lets everybody in.
@@ -52,7 +52,7 @@ pub(crate) struct View {
     /// Keys that have expired since this node's store began.
     pub(crate) expired: u64,
     /// Which events of keys the cluster was told to announce.
-    pub(crate) announced: Option<NoticeClasses>,
+    pub(crate) announced: Option<KeyEventClasses>,
     /// Log time in milliseconds.
     pub(crate) now_ms: u64,
 }
@@ -67,8 +67,8 @@ pub(crate) struct Stats {
     pub(crate) input_bytes: AtomicU64,
     pub(crate) output_bytes: AtomicU64,
     pub(crate) rejected: AtomicU64,
-    /// Notices of keys that were not delivered, because too many waited.
-    pub(crate) dropped_notices: AtomicU64,
+    /// KeyEvents of keys that were not delivered, because too many waited.
+    pub(crate) dropped_key_events: AtomicU64,
 }
 
 impl Stats {
@@ -84,7 +84,7 @@ impl Stats {
             &self.input_bytes,
             &self.output_bytes,
             &self.rejected,
-            &self.dropped_notices,
+            &self.dropped_key_events,
         ] {
             counter.store(0, Ordering::Relaxed);
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use memkv_resp::FrameParser;
 use memkv_server::resp::{Resp, RespSettings};
-use memkv_store::NoticeClasses;
+use memkv_store::KeyEventClasses;
 
 use crate::machine::{MAX_VALUE_BYTES, Machine};
 use crate::wire::{RUNTIME, Wire};
@@ -55,7 +55,7 @@ fn serving(machine: &Machine) -> Resp<Machine> {
         max_connections: 1,
         write_stall: Duration::from_secs(1),
         password: None,
-        announce: NoticeClasses::default(),
+        announce: KeyEventClasses::default(),
         sync: true,
     };
     let resp = Resp::new(Arc::new(machine.api()), settings);

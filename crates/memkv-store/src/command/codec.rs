@@ -7,8 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::set::MANY_OPCODE;
 use super::{Command, ExpireIf, Expiry, Guard, SetIf, Step, check_count};
-use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag};
-use crate::{DATABASES, NoticeClasses};
+use crate::encoding::{
+    DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag,
+};
+use crate::{DATABASES, KeyEventClasses};
 
 const SET_WITH: u8 = 3;
 const DEL_IF: u8 = 5;
@@ -260,7 +262,7 @@ pub(super) fn read(
         },
         ANNOUNCE => {
             let bits = u16::from_le_bytes(body.array("events")?);
-            let classes = NoticeClasses::from_bits(bits);
+            let classes = KeyEventClasses::from_bits(bits);
             let classes = classes.ok_or(DecodeError::Invalid { what: "events" })?;
             Command::Announce { classes }
         }

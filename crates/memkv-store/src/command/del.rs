@@ -6,7 +6,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Context, SetIf, check_key, key_count};
-use crate::wire::{DecodeError, Reader, put_length, put_prefixed};
+use crate::encoding::{DecodeError, Reader, put_length, put_prefixed};
 use crate::{ReplyError, ReplyValue, Revision};
 
 pub(super) const OPCODE: u8 = 2;

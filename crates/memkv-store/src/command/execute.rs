@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Command, Operation, counter, del, expire, set, string, transaction};
 use crate::keyspace::{Keyspace, Record, Value};
-use crate::{DATABASES, MAX_WRITE_REPLY_BYTES, NoticeClasses, ReplyError, ReplyValue, Revision};
+use crate::{DATABASES, KeyEventClasses, MAX_WRITE_REPLY_BYTES, ReplyError, ReplyValue, Revision};
 
 /// What a command may touch while it executes.
 pub(crate) struct Context<'a> {
@@ -117,26 +117,26 @@ impl Context<'_> {
 
     /// Tells who listens of an event of the commands that any type has.
     pub(super) fn note_generic(&mut self, event: &'static str, key: &[u8]) {
-        self.note(NoticeClasses::GENERIC, event, key);
+        self.note(KeyEventClasses::GENERIC, event, key);
     }
 
     /// Tells who listens of an event of a string.
     pub(super) fn note_string(&mut self, event: &'static str, key: &[u8]) {
-        self.note(NoticeClasses::STRING, event, key);
+        self.note(KeyEventClasses::STRING, event, key);
     }
 
     /// Tells who listens that log time has reached a key's deadline.
     pub(super) fn note_expired(&mut self, key: &[u8]) {
-        self.note(NoticeClasses::EXPIRED, "expired", key);
+        self.note(KeyEventClasses::EXPIRED, "expired", key);
     }
 
     /// Tells who listens that a key is new where putting it does not: it took the name of another.
     pub(super) fn note_new(&mut self, key: &[u8]) {
-        self.note(NoticeClasses::NEW, "new", key);
+        self.note(KeyEventClasses::NEW, "new", key);
     }
 
     fn note(&mut self, class: u16, event: &'static str, key: &[u8]) {
-        self.keys.notices.note(class, event, self.database, key);
+        self.keys.key_events.note(class, event, self.database, key);
     }
 
     fn flush(&mut self, database: u8) {
@@ -245,7 +245,7 @@ impl Command {
                 replace,
             } => string::copy(context, from, to, *to_database, *replace),
             Command::Announce { classes } => {
-                context.keys.notices.set(Some(*classes));
+                context.keys.key_events.set(Some(*classes));
                 ReplyValue::Ok
             }
             Command::FlushAll => {

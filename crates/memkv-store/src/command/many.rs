@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes};
 use super::codec::{IN_DATABASE, read_database};
 use super::work::{KEY, copied};
 use super::{Context, check_key, check_value, del, key_count, set};
+use crate::encoding::Reader;
 use crate::keyspace::Keyspace;
-use crate::wire::Reader;
 use crate::{ReplyValue, Revision};
 
 /// Keys between two looks at what room is left: some microseconds.

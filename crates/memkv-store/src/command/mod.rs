@@ -35,8 +35,8 @@ use self::set::{Set, SetMany};
 pub use self::terms::{ExpireIf, Expiry, SetIf};
 pub use self::transaction::{Compare, Condition, Guard, MAX_TRANSACTION_STEPS, Seen, Step};
 pub(crate) use self::work::KEY as KEY_WORK;
-use crate::wire::{DecodeError, Reader};
-use crate::{NoticeClasses, Revision};
+use crate::encoding::{DecodeError, Reader};
+use crate::{KeyEventClasses, Revision};
 
 /// A write, as it is put into the log. One that changes nothing takes no revision, except for
 /// [`Set`](Command::Set) and [`Del`](Command::Del), which take one whenever they succeed.
@@ -200,7 +200,7 @@ pub enum Command {
     /// Takes no revision.
     Announce {
         /// The events.
-        classes: NoticeClasses,
+        classes: KeyEventClasses,
     },
     /// Changes nothing; answers `Ok`. Its entry's stamp is what removes keys that are due, as any
     /// entry's does: so does a batch without any part.

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::expire::{Fate, fate};
 use super::{Command, Context, Expiry, SetIf, check_key, check_value, key_count};
-use crate::wire::{DecodeError, Reader, put_length};
+use crate::encoding::{DecodeError, Reader, put_length};
 use crate::{ReplyError, ReplyValue, Revision};
 
 pub(super) const OPCODE: u8 = 1;

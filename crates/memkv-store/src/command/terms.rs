@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes};
 
-use crate::wire::{DecodeError, Reader, put_prefixed, put_varint, unzigzag, zigzag};
+use crate::encoding::{DecodeError, Reader, put_prefixed, put_varint, unzigzag, zigzag};
 
 /// What becomes of a key's deadline. Times are in milliseconds; a deadline at or before log time
 /// means that the key is gone at once.

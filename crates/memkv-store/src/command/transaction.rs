@@ -9,10 +9,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::codec::{Within, read_database};
 use super::{Command, Part, estimate, visit_inner};
+use crate::encoding::{DecodeError, Reader, put_prefixed, put_varint};
 use crate::keyspace::Keyspace;
 use crate::query::Query;
 use crate::reply::ELEMENT_OVERHEAD_BYTES;
-use crate::wire::{DecodeError, Reader, put_prefixed, put_varint};
 use crate::{MAX_WRITE_REPLY_BYTES, ReplyError, ReplyValue, Revision};
 
 /// The most guards that a transaction may have, and the most steps on either branch: it is one

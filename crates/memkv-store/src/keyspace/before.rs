@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::OnceLock;
 
-use super::database::Place;
+use super::database::Location;
 use super::entry::{Entry, Kept};
 use super::large::Large;
 use crate::{DATABASES, Revision};
@@ -79,7 +79,7 @@ impl Before {
     }
 
     /// Called before `entry` is changed, or when it was removed.
-    pub(super) fn save(&mut self, database: u8, place: Place, entry: &Entry<'_>) {
+    pub(super) fn save(&mut self, database: u8, location: Location, entry: &Entry<'_>) {
         // What the command itself has written is no part of what was before.
         if self.is_full || entry.mod_revision > self.revision {
             return;
@@ -95,12 +95,12 @@ impl Before {
                 self.copy(bytes)
             }
         };
-        let bucket = self.bucket(place);
+        let bucket = self.bucket(location);
         let before = std::mem::replace(&mut self.last[bucket], number);
         self.saved.push(Saved {
             database,
-            shard: place.shard as u16,
-            tag: place.tag,
+            shard: location.shard as u16,
+            tag: location.tag,
             before,
             lies,
         });
@@ -136,11 +136,11 @@ impl Before {
     }
 
     /// The entry of a key as it was, if the command has changed it.
-    pub(super) fn saved(&self, database: u8, place: Place, key: &[u8]) -> Option<Entry<'_>> {
-        let mut next = self.last[self.bucket(place)];
+    pub(super) fn saved(&self, database: u8, location: Location, key: &[u8]) -> Option<Entry<'_>> {
+        let mut next = self.last[self.bucket(location)];
         loop {
             let saved = self.saved.get(next as usize)?;
-            if saved.tag == place.tag && saved.database == database {
+            if saved.tag == location.tag && saved.database == database {
                 let entry = self.entry(saved);
                 if entry.key() == key {
                     return Some(entry);
@@ -150,8 +150,8 @@ impl Before {
         }
     }
 
-    fn bucket(&self, place: Place) -> usize {
-        place.tag as usize & (self.last.len() - 1)
+    fn bucket(&self, location: Location) -> usize {
+        location.tag as usize & (self.last.len() - 1)
     }
 
     fn entry<'a>(&'a self, saved: &'a Saved) -> Entry<'a> {
@@ -193,13 +193,13 @@ impl Before {
         database: u8,
         shard: usize,
     ) -> impl Iterator<Item = Entry<'_>> + use<'_> {
-        let place = |saved: &Saved| (saved.database, usize::from(saved.shard));
-        let order = |a: &Saved, b: &Saved| place(a).cmp(&place(b));
+        let location = |saved: &Saved| (saved.database, usize::from(saved.shard));
+        let order = |a: &Saved, b: &Saved| location(a).cmp(&location(b));
         let sorted = self.by_shard.get_or_init(|| self.sorted(order));
         let from = sorted
-            .partition_point(|number| place(&self.saved[*number as usize]) < (database, shard));
+            .partition_point(|number| location(&self.saved[*number as usize]) < (database, shard));
         self.those(&sorted[from..], move |saved| {
-            place(saved) == (database, shard)
+            location(saved) == (database, shard)
         })
     }
 

@@ -94,7 +94,7 @@ impl Table {
         let numbers = self.shards()[shards].iter().flat_map(Shard::iter);
         let items = numbers.map(|number| {
             let key = self.key(number);
-            (first(key, prefix), number, self.place(key).hash())
+            (first(key, prefix), number, self.location(key).hash())
         });
         items.collect()
     }
@@ -159,8 +159,8 @@ mod tests {
                     deadline_ms: None,
                     shared: None,
                 };
-                let place = database.place(key);
-                database.insert_unordered(place, &record, &record.numbers(1, 1));
+                let location = database.location(key);
+                database.insert_unordered(location, &record, &record.numbers(1, 1));
             }
             database.build_order(run);
             let found: Vec<&[u8]> = database

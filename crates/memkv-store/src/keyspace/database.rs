@@ -41,20 +41,20 @@ const CACHE_LINE_BYTES: usize = 64;
 
 /// Where a key belongs within its database.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Location {
     pub(super) shard: usize,
     pub(super) tag: u32,
     /// What the table of deletes knows of it.
     pub(super) slot: u16,
 }
 
-impl Place {
+impl Location {
     /// The tag takes the lower bits and the shard upper ones, so that the entries of one shard
     /// still differ in all the bits that its table looks at.
-    pub(super) fn of(seed: u64, key: &[u8]) -> Place {
+    pub(super) fn of(seed: u64, key: &[u8]) -> Location {
         let hash = xxh3_64_with_seed(key, seed);
         let upper = (hash >> (u64::BITS - SHARD_BITS)) as usize;
-        Place {
+        Location {
             shard: shard_of(hash),
             tag: (hash & u64::from(u32::MAX)) as u32,
             slot: (upper * SLOTS_PER_SHARD + hash as usize % SLOTS_PER_SHARD) as u16,
@@ -130,8 +130,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn place(&self, key: &[u8]) -> Place {
-        Place::of(self.seed, key)
+    pub(super) fn location(&self, key: &[u8]) -> Location {
+        Location::of(self.seed, key)
     }
 
     pub(super) fn shards(&self) -> &[Shard] {
@@ -148,13 +148,13 @@ impl Table {
     }
 
     /// Puts in a key that is not there; tells how long the entry is.
-    fn insert(&mut self, place: Place, record: &Record<'_>, numbers: &Numbers) -> usize {
+    fn insert(&mut self, location: Location, record: &Record<'_>, numbers: &Numbers) -> usize {
         if self.shards.is_empty() {
             self.shards.resize_with(SHARDS, Shard::default);
         }
         let len = record.len(numbers);
         let number = self.keep(len, record, numbers);
-        self.shards[place.shard].insert(place.shard_tag(), number);
+        self.shards[location.shard].insert(location.shard_tag(), number);
         len
     }
 
@@ -180,11 +180,11 @@ impl Table {
     }
 
     /// Reads a byte of what may be the entry of a place.
-    fn touch(&self, place: Place) -> u8 {
-        let Some(shard) = self.shards.get(place.shard) else {
+    fn touch(&self, location: Location) -> u8 {
+        let Some(shard) = self.shards.get(location.shard) else {
             return 0;
         };
-        let numbers = shard.with_tag(place.shard_tag());
+        let numbers = shard.with_tag(location.shard_tag());
         let slots = numbers.filter_map(|number| self.records.slot_of(number));
         slots.fold(0, |sum, slot| sum ^ slot[0])
     }
@@ -192,7 +192,7 @@ impl Table {
     /// Gives the key of an entry another record; tells how long the entry is then.
     fn overwrite(
         &mut self,
-        place: Place,
+        location: Location,
         old: Number,
         record: &Record<'_>,
         numbers: &Numbers,
@@ -205,13 +205,13 @@ impl Table {
             return len;
         }
         let new = self.keep(len, record, numbers);
-        self.shards[place.shard].renumber(place.shard_tag(), old, new);
+        self.shards[location.shard].renumber(location.shard_tag(), old, new);
         self.release(old);
         len
     }
 
-    fn remove(&mut self, place: Place, number: Number) {
-        self.shards[place.shard].remove(place.shard_tag(), number);
+    fn remove(&mut self, location: Location, number: Number) {
+        self.shards[location.shard].remove(location.shard_tag(), number);
         self.release(number);
     }
 
@@ -223,8 +223,8 @@ impl Table {
             shards,
         } = self;
         records.remove(number, |key, from, to| {
-            let place = Place::of(*seed, key);
-            shards[place.shard].renumber(place.shard_tag(), from, to);
+            let location = Location::of(*seed, key);
+            shards[location.shard].renumber(location.shard_tag(), from, to);
         });
     }
 }
@@ -247,7 +247,7 @@ impl Keys for Table {
     }
 
     fn hash(&self, key: &[u8]) -> u32 {
-        self.place(key).hash()
+        self.location(key).hash()
     }
 }
 
@@ -264,13 +264,13 @@ impl Database {
         }
     }
 
-    pub(super) fn find(&self, place: Place, key: &[u8]) -> Option<Number> {
+    pub(super) fn find(&self, location: Location, key: &[u8]) -> Option<Number> {
         let is_it = |number| self.table.records.key(number) == key;
-        self.table.find(place.shard, place.tag, is_it)
+        self.table.find(location.shard, location.tag, is_it)
     }
 
-    pub(super) fn place(&self, key: &[u8]) -> Place {
-        self.table.place(key)
+    pub(super) fn location(&self, key: &[u8]) -> Location {
+        self.table.location(key)
     }
 
     pub(super) fn entry(&self, number: Number) -> Entry<'_> {
@@ -300,16 +300,16 @@ impl Database {
     /// Has the processor fetch what the next commands look at for these keys. Where a key lies is
     /// chance, so each is a miss or two; here no load waits for the one before.
     pub(super) fn fetch_keys<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        let places = keys.map(|key| self.place(key));
-        let sum = places.fold(0, |sum: u8, place| {
-            sum.wrapping_add(self.table.touch(place))
+        let locations = keys.map(|key| self.location(key));
+        let sum = locations.fold(0, |sum: u8, location| {
+            sum.wrapping_add(self.table.touch(location))
         });
         std::hint::black_box(sum);
     }
 
     /// What tells two keys of a shard apart when chance picks one.
     pub(crate) fn tag(&self, entry: &Entry<'_>) -> u32 {
-        self.place(entry.key()).tag
+        self.location(entry.key()).tag
     }
 
     /// The entries of the keys from `start` on in byte order, also those past their deadline.
@@ -344,41 +344,42 @@ impl Database {
 /// Writing.
 impl Database {
     /// Puts in a key that is not there.
-    pub(super) fn insert(&mut self, place: Place, record: &Record<'_>, revision: Revision) {
-        self.order.insert(record.key(), place.hash(), &self.table);
-        self.insert_unordered(place, record, &record.numbers(revision, revision));
+    pub(super) fn insert(&mut self, location: Location, record: &Record<'_>, revision: Revision) {
+        self.order
+            .insert(record.key(), location.hash(), &self.table);
+        self.insert_unordered(location, record, &record.numbers(revision, revision));
     }
 
     /// Leaves the ordered index to [`Database::build_order`].
     pub(super) fn insert_unordered(
         &mut self,
-        place: Place,
+        location: Location,
         record: &Record<'_>,
         numbers: &Numbers,
     ) {
-        let len = self.table.insert(place, record, numbers);
+        let len = self.table.insert(location, record, numbers);
         self.bytes += cost(len, numbers.deadline_ms);
         self.len += 1;
-        self.deadline_changed(place, None, numbers.deadline_ms);
+        self.deadline_changed(location, None, numbers.deadline_ms);
     }
 
     /// Gives the key of an entry another value and deadline.
     pub(super) fn overwrite(
         &mut self,
-        place: Place,
+        location: Location,
         old: &Old,
         record: &Record<'_>,
         numbers: &Numbers,
     ) {
-        let len = self.table.overwrite(place, old.number, record, numbers);
+        let len = self.table.overwrite(location, old.number, record, numbers);
         self.bytes = self.bytes - old.cost + cost(len, numbers.deadline_ms);
-        self.deadline_changed(place, old.deadline_ms, numbers.deadline_ms);
+        self.deadline_changed(location, old.deadline_ms, numbers.deadline_ms);
     }
 
     /// Changes nothing but the deadline.
     pub(super) fn set_deadline(
         &mut self,
-        place: Place,
+        location: Location,
         number: Number,
         deadline_ms: Option<u64>,
         revision: Revision,
@@ -395,7 +396,7 @@ impl Database {
             if let Some(bytes) = self.table.records.rewrite(number, len) {
                 write_numbers(bytes, at, &numbers);
                 self.bytes = self.bytes - old.cost + cost(len, deadline_ms);
-                self.deadline_changed(place, old.deadline_ms, deadline_ms);
+                self.deadline_changed(location, old.deadline_ms, deadline_ms);
                 return;
             }
         }
@@ -409,18 +410,18 @@ impl Database {
             deadline_ms,
             shared: shared.as_ref(),
         };
-        self.overwrite(place, &old, &record, &numbers);
+        self.overwrite(location, &old, &record, &numbers);
     }
 
     /// Takes an entry out.
-    pub(super) fn remove(&mut self, place: Place, number: Number) {
+    pub(super) fn remove(&mut self, location: Location, number: Number) {
         let entry = self.table.records.get(number);
         let deadline = entry.deadline_ms;
         self.bytes -= entry.cost();
         self.len -= 1;
-        self.order.remove(entry.key(), place.hash(), &self.table);
-        self.table.remove(place, number);
-        self.deadline_changed(place, deadline, None);
+        self.order.remove(entry.key(), location.hash(), &self.table);
+        self.table.remove(location, number);
+        self.deadline_changed(location, deadline, None);
     }
 
     /// See [`Records::take_loose`].
@@ -429,11 +430,11 @@ impl Database {
     }
 
     /// Keeps the index of deadlines after an entry's deadline has changed.
-    fn deadline_changed(&mut self, place: Place, from: Option<u64>, to: Option<u64>) {
+    fn deadline_changed(&mut self, location: Location, from: Option<u64>, to: Option<u64>) {
         if from == to {
             return;
         }
-        let Place { shard, tag, .. } = place;
+        let Location { shard, tag, .. } = location;
         if let Some(from) = from {
             self.with_deadline -= 1;
             let due = (from, shard as u16, tag);
@@ -489,7 +490,7 @@ mod tests {
             database.bytes
         );
         let due = entries().filter_map(|entry| {
-            let Place { shard, tag, .. } = database.place(entry.key());
+            let Location { shard, tag, .. } = database.location(entry.key());
             Some((entry.deadline_ms?, shard as u16, tag))
         });
         let due: Vec<Due> = due.collect();
@@ -504,9 +505,9 @@ mod tests {
         let mut shards: Vec<Shard> = Vec::new();
         shards.resize_with(SHARDS, Shard::default);
         for n in 1..=1_200_000u64 {
-            let place = Place::of(0, &n.to_le_bytes());
-            counts[place.shard] += 1;
-            shards[place.shard].insert(place.shard_tag(), Number::from_bits(n as u32));
+            let location = Location::of(0, &n.to_le_bytes());
+            counts[location.shard] += 1;
+            shards[location.shard].insert(location.shard_tag(), Number::from_bits(n as u32));
             if n >= 600_000 && n % 60_000 == 0 {
                 let bytes = shards.iter().map(Shard::bytes).sum::<usize>();
                 let for_a_key = bytes as f64 / n as f64;
@@ -525,7 +526,7 @@ mod tests {
         for revision in 1..=20_000u64 {
             let random = xxh3_64(&revision.to_le_bytes());
             let key = format!("k{:03}", random % 700).into_bytes();
-            let place = database.place(&key);
+            let location = database.location(&key);
             // Sometimes a large value; lengths differ, so entries move.
             let len = if random >> 20 & 63 == 0 {
                 700
@@ -540,18 +541,18 @@ mod tests {
                 deadline_ms,
                 shared: None,
             };
-            let found = database.find(place, &key);
+            let found = database.find(location, &key);
             match (found, random >> 50 & 7) {
                 (None, _) => {
-                    database.insert(place, &record, revision);
+                    database.insert(location, &record, revision);
                     wanted.insert(key, (value, revision, revision, deadline_ms));
                 }
                 (Some(number), 0..3) => {
-                    database.remove(place, number);
+                    database.remove(location, number);
                     wanted.remove(&key);
                 }
                 (Some(number), 3) => {
-                    database.set_deadline(place, number, deadline_ms, revision);
+                    database.set_deadline(location, number, deadline_ms, revision);
                     let known = wanted.get_mut(&key).unwrap();
                     (known.2, known.3) = (revision, deadline_ms);
                 }
@@ -559,7 +560,7 @@ mod tests {
                     let entry = database.entry(number);
                     let (old, created) = (Old::of(number, &entry), entry.create_revision);
                     let numbers = record.numbers(created, revision);
-                    database.overwrite(place, &old, &record, &numbers);
+                    database.overwrite(location, &old, &record, &numbers);
                     wanted.insert(key, (value, created, revision, deadline_ms));
                 }
             }
@@ -570,9 +571,9 @@ mod tests {
         database.build_order(&in_turn);
         check(&database, &wanted);
         for (key, _) in std::mem::take(&mut wanted) {
-            let place = database.place(&key);
-            let number = database.find(place, &key).unwrap();
-            database.remove(place, number);
+            let location = database.location(&key);
+            let number = database.find(location, &key).unwrap();
+            database.remove(location, number);
         }
         check(&database, &wanted);
     }

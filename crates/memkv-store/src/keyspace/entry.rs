@@ -12,7 +12,7 @@ use super::large::Large;
 
 use crate::Revision;
 use crate::effects::ends;
-use crate::wire::varint_len;
+use crate::encoding::varint_len;
 
 /// What an entry is taken to cost besides its slot, in bytes: 8 in its shard, 11 in the ordered
 /// index, and the allocators' rounding.

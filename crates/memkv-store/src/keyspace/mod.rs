@@ -25,7 +25,7 @@ use self::before::Before;
 pub use self::build::Work;
 pub(crate) use self::build::{Runner, in_turn};
 pub(crate) use self::database::{Database, SHARDS, shard_of};
-use self::database::{Old, Place};
+use self::database::{Location, Old};
 pub(crate) use self::deletes::{DELETE_SLOTS, Deletes, noted};
 pub use self::entry::Value;
 pub(crate) use self::entry::{Entries, Entry, Record};
@@ -38,7 +38,7 @@ pub(crate) use self::view::Lens;
 use self::view::View;
 pub use self::view::{MAX_VIEWS, ViewId};
 use crate::effects::Effects;
-use crate::notice::{NoticeClasses, Notices};
+use crate::key_event::{KeyEventClasses, KeyEvents};
 use crate::snapshot::{EntryView, Walk};
 use crate::{DATABASES, Revision};
 
@@ -84,7 +84,7 @@ pub(crate) struct Keyspace {
     garbage: Vec<Arc<Database>>,
     /// What was held for readers during the last command in pieces.
     ended: Option<Before>,
-    pub(crate) notices: Notices,
+    pub(crate) key_events: KeyEvents,
     pub(crate) effects: Effects,
 }
 
@@ -101,7 +101,7 @@ impl Keyspace {
             past: Past::default(),
             garbage: Vec::new(),
             ended: None,
-            notices: Notices::default(),
+            key_events: KeyEvents::default(),
             effects: Effects::default(),
         }
     }
@@ -128,20 +128,20 @@ impl Keyspace {
 
     pub(crate) fn get(&self, database: u8, key: &[u8]) -> Option<Value<'_>> {
         let database = self.database(database)?;
-        let entry = database.entry(database.find(self.place(key), key)?);
+        let entry = database.entry(database.find(self.location(key), key)?);
         entry.is_alive(self.now_ms).then(|| Value::of(&entry))
     }
 
     /// Whether nothing has happened to a key that was absent at revision `at`: it is absent, and
     /// was all the time.
     pub(crate) fn absent_since(&self, database: u8, key: &[u8], at: Revision) -> bool {
-        let place = self.place(key);
+        let location = self.location(key);
         let found = self
             .database(database)
-            .and_then(|database| Some(database.entry(database.find(place, key)?)));
+            .and_then(|database| Some(database.entry(database.find(location, key)?)));
         // One that is over its deadline may have come and gone without having been removed.
         let absent = found.is_none_or(|e| !e.is_alive(self.now_ms) && e.mod_revision <= at);
-        absent && self.deletes.last(database, delete_slot(database, place)) <= at
+        absent && self.deletes.last(database, delete_slot(database, location)) <= at
     }
 
     /// See [`Database::fetch_keys`]; for the first database.
@@ -166,8 +166,8 @@ impl Keyspace {
         filled.map(|database| 1 << database).sum()
     }
 
-    fn place(&self, key: &[u8]) -> Place {
-        Place::of(self.seed, key)
+    fn location(&self, key: &[u8]) -> Location {
+        Location::of(self.seed, key)
     }
 }
 
@@ -190,27 +190,29 @@ impl Keyspace {
     pub(crate) fn put(&mut self, database: u8, record: &Record<'_>, revision: Revision) {
         let key = record.key();
         let short = record.in_short();
-        let place = self.place(key);
-        self.effects.put(database, place.tag, short);
+        let location = self.location(key);
+        self.effects.put(database, location.tag, short);
         let target = &mut self.databases[usize::from(database)];
-        let Some(number) = target.find(place, key) else {
-            target.insert(place, record, revision);
-            self.notices.note(NoticeClasses::NEW, "new", database, key);
+        let Some(number) = target.find(location, key) else {
+            target.insert(location, record, revision);
+            self.key_events
+                .note(KeyEventClasses::NEW, "new", database, key);
             return;
         };
         let entry = target.entry(number);
-        self.past.save(database, place, &entry);
+        self.past.save(database, location, &entry);
         let mut created = entry.create_revision;
         if !entry.is_alive(self.now_ms) {
             created = revision;
             self.expired_total += 1;
-            self.deletes.note(delete_slot(database, place), revision);
-            let expired = NoticeClasses::EXPIRED;
-            self.notices.note(expired, "expired", database, key);
-            self.notices.note(NoticeClasses::NEW, "new", database, key);
+            self.deletes.note(delete_slot(database, location), revision);
+            let expired = KeyEventClasses::EXPIRED;
+            self.key_events.note(expired, "expired", database, key);
+            self.key_events
+                .note(KeyEventClasses::NEW, "new", database, key);
         }
         let old = Old::of(number, &entry);
-        target.overwrite(place, &old, record, &record.numbers(created, revision));
+        target.overwrite(location, &old, record, &record.numbers(created, revision));
     }
 
     /// Gives a key another deadline; tells whether the key is there.
@@ -221,29 +223,29 @@ impl Keyspace {
         deadline_ms: Option<u64>,
         revision: Revision,
     ) -> bool {
-        let place = self.place(key);
+        let location = self.location(key);
         let target = &mut self.databases[usize::from(database)];
-        let Some(number) = target.find(place, key) else {
+        let Some(number) = target.find(location, key) else {
             return false;
         };
         let entry = target.entry(number);
         if !entry.is_alive(self.now_ms) {
             return false;
         }
-        self.past.save(database, place, &entry);
-        target.set_deadline(place, number, deadline_ms, revision);
-        self.effects.deadline(database, place.tag, deadline_ms);
+        self.past.save(database, location, &entry);
+        target.set_deadline(location, number, deadline_ms, revision);
+        self.effects.deadline(database, location.tag, deadline_ms);
         true
     }
 
     /// Removes a key; tells whether it was there. One over its deadline is left to `expire`.
     pub(crate) fn remove(&mut self, database: u8, key: &[u8], revision: Revision) -> bool {
-        let place = self.place(key);
+        let location = self.location(key);
         let target = &self.databases[usize::from(database)];
-        let found = target.find(place, key);
+        let found = target.find(location, key);
         let alive = found.filter(|number| target.entry(*number).is_alive(self.now_ms));
         if let Some(number) = alive {
-            self.take_out(database, place, number, revision);
+            self.take_out(database, location, number, revision);
         }
         alive.is_some()
     }
@@ -259,10 +261,11 @@ impl Keyspace {
             {
                 while let Some(number) = self.databases[usize::from(database)].find_due(due) {
                     let entry = self.databases[usize::from(database)].entry(number);
-                    let place = self.place(entry.key());
-                    let expired = NoticeClasses::EXPIRED;
-                    self.notices.note(expired, "expired", database, entry.key());
-                    self.take_out(database, place, number, revision);
+                    let location = self.location(entry.key());
+                    let expired = KeyEventClasses::EXPIRED;
+                    self.key_events
+                        .note(expired, "expired", database, entry.key());
+                    self.take_out(database, location, number, revision);
                     removed += 1;
                 }
             }
@@ -272,12 +275,12 @@ impl Keyspace {
     }
 
     /// The one way out for a single key.
-    fn take_out(&mut self, database: u8, place: Place, number: Number, revision: Revision) {
+    fn take_out(&mut self, database: u8, location: Location, number: Number, revision: Revision) {
         let target = &mut self.databases[usize::from(database)];
-        self.past.save(database, place, &target.entry(number));
-        target.remove(place, number);
-        self.deletes.note(delete_slot(database, place), revision);
-        self.effects.removed(database, place.tag);
+        self.past.save(database, location, &target.entry(number));
+        target.remove(location, number);
+        self.deletes.note(delete_slot(database, location), revision);
+        self.effects.removed(database, location.tag);
     }
 
     /// Removes all keys of a database at once, whatever their number; tells whether there were any.
@@ -377,14 +380,14 @@ impl Keyspace {
             deadline_ms: view.deadline_ms,
             shared: None,
         };
-        let place = self.place(record.key());
+        let location = self.location(record.key());
         let target = &mut self.databases[usize::from(database)];
-        let is_elsewhere = shard.is_some_and(|shard| shard != place.shard);
-        if is_elsewhere || target.find(place, record.key()).is_some() {
+        let is_elsewhere = shard.is_some_and(|shard| shard != location.shard);
+        if is_elsewhere || target.find(location, record.key()).is_some() {
             return false;
         }
         let numbers = record.numbers(view.create_revision, view.mod_revision);
-        target.insert_unordered(place, &record, &numbers);
+        target.insert_unordered(location, &record, &numbers);
         true
     }
 
@@ -396,7 +399,7 @@ impl Keyspace {
 
 /// Where deletes of keys of this place are noted. The factor moves the databases apart; it is odd,
 /// so no two of them fall together.
-fn delete_slot(database: u8, place: Place) -> usize {
+fn delete_slot(database: u8, location: Location) -> usize {
     const DATABASE_STEP: usize = 4099;
-    (usize::from(place.slot) + usize::from(database) * DATABASE_STEP) % DELETE_SLOTS
+    (usize::from(location.slot) + usize::from(database) * DATABASE_STEP) % DELETE_SLOTS
 }

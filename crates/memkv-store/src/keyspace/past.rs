@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::before::Before;
-use super::database::{Database, Place};
+use super::database::{Database, Location};
 use super::entry::Entry;
 use super::view::View;
 use crate::snapshot::Walk;
@@ -24,22 +24,22 @@ pub(super) struct Past {
 impl Past {
     /// Called before an entry is changed, or when it was removed.
     #[inline]
-    pub(super) fn save(&mut self, database: u8, place: Place, entry: &Entry<'_>) {
+    pub(super) fn save(&mut self, database: u8, location: Location, entry: &Entry<'_>) {
         if self.saves {
-            self.save_now(database, place, entry);
+            self.save_now(database, location, entry);
         }
     }
 
     #[cold]
-    fn save_now(&mut self, database: u8, place: Place, entry: &Entry<'_>) {
+    fn save_now(&mut self, database: u8, location: Location, entry: &Entry<'_>) {
         if let Some(walk) = &mut self.walk {
-            walk.save(database, place.shard, entry);
+            walk.save(database, location.shard, entry);
         }
         for view in &mut self.views {
-            view.save(database, place.shard, entry);
+            view.save(database, location.shard, entry);
         }
         if let Some(before) = &mut self.before {
-            before.save(database, place, entry);
+            before.save(database, location, entry);
         }
     }
 
@@ -77,8 +77,8 @@ impl Past {
         self.note();
     }
 
-    pub(super) fn end_view(&mut self, place: usize) -> View {
-        let view = self.views.swap_remove(place);
+    pub(super) fn end_view(&mut self, index: usize) -> View {
+        let view = self.views.swap_remove(index);
         self.note();
         view
     }

@@ -107,13 +107,13 @@ impl Records {
     }
 
     fn kept(&self, number: Number) -> Kept<'_> {
-        match place(number) {
-            Place::Slot { page, slot } => {
+        match address(number) {
+            Address::Slot { page, slot } => {
                 let page = &self.pages[page];
                 let slot_bytes = usize::from(page.slot_bytes);
                 Kept::Slot(&page.bytes[slot * slot_bytes..][..slot_bytes])
             }
-            Place::Large { chunk, at } => Kept::Large(&self.large[chunk][at]),
+            Address::Large { chunk, at } => Kept::Large(&self.large[chunk][at]),
         }
     }
 
@@ -200,20 +200,20 @@ impl Records {
     /// The bytes of an entry, to be written anew as one of `len` bytes; none if it does not fit
     /// there or something else (a snapshot, a reader, another entry) holds them.
     pub(super) fn rewrite(&mut self, number: Number, len: usize) -> Option<&mut [u8]> {
-        match place(number) {
-            Place::Slot { .. } => {
+        match address(number) {
+            Address::Slot { .. } => {
                 let bytes = self.slot(number);
                 (bytes.len() == slot_bytes(len)).then_some(bytes)
             }
-            Place::Large { chunk, at } => self.large[chunk][at].rewrite(len),
+            Address::Large { chunk, at } => self.large[chunk][at].rewrite(len),
         }
     }
 
     /// Takes an entry out. Tells `moved` each key of which the entry has got another number: the old
     /// one and the new one.
     pub(super) fn remove(&mut self, number: Number, mut moved: impl FnMut(&[u8], Number, Number)) {
-        match place(number) {
-            Place::Slot { page, .. } => {
+        match address(number) {
+            Address::Slot { page, .. } => {
                 let slot_bytes = usize::from(self.pages[page].slot_bytes);
                 let at = self.sizes[slot_bytes / STEP_BYTES].empty.len();
                 mark_empty(self.slot(number), at);
@@ -224,7 +224,7 @@ impl Records {
                     }
                 }
             }
-            Place::Large { chunk, at } => {
+            Address::Large { chunk, at } => {
                 if let Some(from) = self.remove_large(chunk, at) {
                     moved(self.key(number), from, number);
                 }
@@ -339,20 +339,20 @@ pub(super) fn slot_bytes(len: usize) -> usize {
     len.next_multiple_of(STEP_BYTES).max(MIN_SLOT_BYTES)
 }
 
-enum Place {
+enum Address {
     Slot { page: usize, slot: usize },
     Large { chunk: usize, at: usize },
 }
 
-fn place(Number(number): Number) -> Place {
+fn address(Number(number): Number) -> Address {
     if number & LARGE == 0 {
-        return Place::Slot {
+        return Address::Slot {
             page: (number >> SLOT_BITS) as usize,
             slot: (number & ((1 << SLOT_BITS) - 1)) as usize,
         };
     }
     let number = (number & !LARGE) as usize;
-    Place::Large {
+    Address::Large {
         chunk: number / LARGE_PER_CHUNK,
         at: number % LARGE_PER_CHUNK,
     }

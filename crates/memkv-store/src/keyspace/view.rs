@@ -12,7 +12,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::before::Before;
-use super::database::{Database, Place};
+use super::database::{Database, Location};
 use super::entry::{Entry, Kept, Value};
 use super::large::Large;
 use super::{Garbage, Keyspace};
@@ -162,8 +162,8 @@ impl Keyspace {
 
     /// Ends a view, and gives back what it held, to be dropped elsewhere.
     pub(crate) fn end_view(&mut self, id: ViewId) -> Option<Garbage> {
-        let place = self.past.views.iter().position(|view| view.id == id)?;
-        let view = self.past.end_view(place);
+        let index = self.past.views.iter().position(|view| view.id == id)?;
+        let view = self.past.end_view(index);
         Some(Garbage::of_view(view))
     }
 
@@ -236,11 +236,11 @@ impl<'a> Shown<'a> {
     }
 
     /// An entry that has changed since, as it was.
-    fn saved(self, database: u8, place: Place, key: &[u8]) -> Option<Entry<'a>> {
+    fn saved(self, database: u8, location: Location, key: &[u8]) -> Option<Entry<'a>> {
         match self {
             Shown::Now => None,
             Shown::View(view) => view.saved(database, key),
-            Shown::Before(before) => before.saved(database, place, key),
+            Shown::Before(before) => before.saved(database, location, key),
         }
     }
 }
@@ -272,11 +272,13 @@ impl<'a> Lens<'a> {
     }
 
     fn get_of_past(&self, database: u8, key: &[u8]) -> Option<Value<'a>> {
-        let place = Place::of(self.keys.seed, key);
+        let location = Location::of(self.keys.seed, key);
         let source = self.database(database)?;
-        let here = source.find(place, key).map(|number| source.entry(number));
+        let here = source
+            .find(location, key)
+            .map(|number| source.entry(number));
         let here = here.filter(|entry| self.shows(entry));
-        let entry = here.or_else(|| self.shown.saved(database, place, key))?;
+        let entry = here.or_else(|| self.shown.saved(database, location, key))?;
         entry.is_alive(self.now_ms()).then(|| Value::of(&entry))
     }
 
@@ -305,7 +307,7 @@ impl<'a> Lens<'a> {
 
     /// What tells two keys of a shard apart when chance picks one.
     pub(crate) fn tag(&self, entry: &Entry<'_>) -> u32 {
-        Place::of(self.keys.seed, entry.key()).tag
+        Location::of(self.keys.seed, entry.key()).tag
     }
 
     fn shows(&self, entry: &Entry<'_>) -> bool {

@@ -330,9 +330,9 @@ mod tests {
         };
         // A value that is not shared is written over in place.
         let small = part(9);
-        let place = keys.get(0, b"k").map(|found| found.value.as_ptr());
+        let pointer = keys.get(0, b"k").map(|found| found.value.as_ptr());
         assert_eq!(small, vec![1; 10]);
         keys.put(0, &record, 2);
-        assert_eq!(keys.get(0, b"k").map(|found| found.value.as_ptr()), place);
+        assert_eq!(keys.get(0, b"k").map(|found| found.value.as_ptr()), pointer);
     }
 }

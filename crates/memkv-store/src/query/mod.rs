@@ -15,7 +15,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::ReplyError;
 use crate::command::{check_count, key_count, read_database};
-use crate::wire::{DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag};
+use crate::encoding::{
+    DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag,
+};
 
 /// A read. Answers are [`ReplyValue`](crate::ReplyValue)s; a key longer than the limit is absent.
 #[derive(Debug, Clone, PartialEq, Eq)]

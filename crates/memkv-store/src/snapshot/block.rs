@@ -10,10 +10,10 @@
 use bytes::BufMut;
 
 use super::{Image, SessionHead, ShardImage, SnapshotHead};
+use crate::encoding::{DecodeError, Reader, put_length, put_varint, varint_len};
 use crate::keyspace::{DELETE_SLOTS, Entry, first_bytes, noted};
-use crate::member_table::{Announced, MAX_MEMBERS, MemberRecord, MemberTable};
-use crate::wire::{DecodeError, Reader, put_length, put_varint, varint_len};
-use crate::{FIRST_LEVEL, Member, NoticeClasses, Reply, Revision};
+use crate::member_table::{Advertised, MAX_MEMBERS, MemberRecord, MemberTable};
+use crate::{FIRST_LEVEL, KeyEventClasses, Member, Reply, Revision};
 
 /// Version of the snapshot format: raised when a field or a new kind of block comes. Version 1 had
 /// one database, no deadlines and no table of deletes; it is still read.
@@ -369,7 +369,7 @@ impl SnapshotHead {
         }
         if found > 2 && reader.bool("whether events are set")? {
             let bits = u16::from_le_bytes(reader.array("announced events")?);
-            let announced = NoticeClasses::from_bits(bits);
+            let announced = KeyEventClasses::from_bits(bits);
             let what = "announced events";
             head.announced = Some(announced.ok_or(DecodeError::Invalid { what })?);
         }
@@ -426,8 +426,8 @@ fn write_member_table(table: &MemberTable, out: &mut Vec<u8>) {
         seat.nonce
             .into_iter()
             .for_each(|nonce| put_varint(out, nonce));
-        out.put_u8(u8::from(seat.announced.is_some()));
-        if let Some(Announced { boot, highest }) = seat.announced {
+        out.put_u8(u8::from(seat.advertised.is_some()));
+        if let Some(Advertised { boot, highest }) = seat.advertised {
             put_varint(out, boot);
             put_varint(out, u64::from(highest));
         }
@@ -459,8 +459,8 @@ fn read_member_table(
         let member = Member::read(reader)?;
         let has_nonce = reader.bool("whether a nonce follows")?;
         let nonce = has_nonce.then(|| reader.varint("nonce")).transpose()?;
-        let announced = match version >= LEVELS && reader.bool("whether a level is announced")? {
-            true => Some(Announced {
+        let advertised = match version >= LEVELS && reader.bool("whether a level is announced")? {
+            true => Some(Advertised {
                 boot: reader.varint("boot counter")?,
                 highest: reader.level()?,
             }),
@@ -469,7 +469,7 @@ fn read_member_table(
         seats.push(MemberRecord {
             member,
             nonce,
-            announced,
+            advertised,
         });
     }
     let mut table = MemberTable::with_seats(cluster, durability_sync, level, seats.into_iter())

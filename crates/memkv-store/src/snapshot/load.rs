@@ -12,10 +12,10 @@ use super::block::{
 };
 use super::{SessionHead, SnapshotHead, filled_shards};
 use crate::effects::Effects;
+use crate::encoding::{DecodeError, Reader};
 use crate::keyspace::{SHARDS, Work, in_turn};
 use crate::session::Session;
 use crate::store::seed_of;
-use crate::wire::{DecodeError, Reader};
 use crate::{SessionId, Store};
 
 /// Why a snapshot cannot be loaded.
@@ -29,9 +29,9 @@ pub enum LoadError {
     #[error("{found} came where {expected} belongs: a block is missing or repeated; fetch again")]
     OutOfPlace {
         /// What belongs there.
-        expected: BlockPlace,
+        expected: BlockLocation,
         /// What came.
-        found: BlockPlace,
+        found: BlockLocation,
     },
     /// A key is in the wrong shard, or twice in the snapshot.
     #[error("shard {shard} holds a key that is not its own or was there before; fetch again")]
@@ -69,7 +69,7 @@ pub enum LoadError {
 
 /// A place in the order of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlockPlace {
+pub enum BlockLocation {
     /// The head.
     Head,
     /// Part `part` of a session's replies.
@@ -95,14 +95,16 @@ pub enum BlockPlace {
     End,
 }
 
-impl std::fmt::Display for BlockPlace {
+impl std::fmt::Display for BlockLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            BlockPlace::Head => write!(f, "the head"),
-            BlockPlace::Replies { session, part } => write!(f, "part {part} of session {session}"),
-            BlockPlace::Deletes { part } => write!(f, "part {part} of the table of deletes"),
-            BlockPlace::Shard { shard, part } => write!(f, "part {part} of shard {shard}"),
-            BlockPlace::End => write!(f, "the end"),
+            BlockLocation::Head => write!(f, "the head"),
+            BlockLocation::Replies { session, part } => {
+                write!(f, "part {part} of session {session}")
+            }
+            BlockLocation::Deletes { part } => write!(f, "part {part} of the table of deletes"),
+            BlockLocation::Shard { shard, part } => write!(f, "part {part} of shard {shard}"),
+            BlockLocation::End => write!(f, "the end"),
         }
     }
 }
@@ -123,7 +125,7 @@ pub struct Loader {
     /// The shards that have not all come, in order.
     shards: VecDeque<usize>,
     /// The only block that may come next.
-    expects: BlockPlace,
+    expects: BlockLocation,
 }
 
 impl Default for Loader {
@@ -143,7 +145,7 @@ impl Loader {
             waiting: VecDeque::new(),
             waiting_for_deletes: false,
             shards: VecDeque::new(),
-            expects: BlockPlace::Head,
+            expects: BlockLocation::Head,
         }
     }
 
@@ -156,7 +158,7 @@ impl Loader {
         let mut reader = Reader::new(block);
         let kind = reader.u8("block kind")?;
         if kind == HEAD {
-            self.check_place(BlockPlace::Head)?;
+            self.check_location(BlockLocation::Head)?;
             let (version, head) = SnapshotHead::read(block)?;
             self.version = version;
             return self.head(head);
@@ -165,15 +167,15 @@ impl Loader {
         let BlockHead { of, part, last } = head;
         match kind {
             REPLIES => {
-                self.check_place(BlockPlace::Replies { session: of, part })?;
+                self.check_location(BlockLocation::Replies { session: of, part })?;
                 self.replies(&mut reader, last)?;
             }
             DELETES => {
-                self.check_place(BlockPlace::Deletes { part })?;
+                self.check_location(BlockLocation::Deletes { part })?;
                 self.deletes(&mut reader, last)?;
             }
             ENTRIES => {
-                self.check_place(BlockPlace::Shard { shard: of, part })?;
+                self.check_location(BlockLocation::Shard { shard: of, part })?;
                 self.entries(&mut reader, of)?;
                 if last {
                     self.shards.pop_front();
@@ -208,7 +210,7 @@ impl Loader {
     ///
     /// As of [`finish`](Loader::finish).
     pub fn finish_with(mut self, run: &dyn for<'a> Fn(Vec<Work<'a>>)) -> Result<Store, LoadError> {
-        self.check_place(BlockPlace::End)?;
+        self.check_location(BlockLocation::End)?;
         let found = self.store.len() as u64;
         if found != self.announced_keys {
             return Err(LoadError::Count {
@@ -221,7 +223,7 @@ impl Loader {
         Ok(self.store)
     }
 
-    fn check_place(&self, found: BlockPlace) -> Result<(), LoadError> {
+    fn check_location(&self, found: BlockLocation) -> Result<(), LoadError> {
         if found == self.expects {
             Ok(())
         } else {
@@ -253,7 +255,7 @@ impl Loader {
         self.store.keys.now_ms = head.stamp_ms;
         self.store.keys.expired_total = head.expired_total;
         self.store.keys.effects = Effects::resume(head.effects);
-        self.store.keys.notices.set(head.announced);
+        self.store.keys.key_events.set(head.announced);
         self.store.keys.deletes.flushed = head.flushed;
         self.announced_keys = head.keys;
         self.announced_deletes = head.deletes;
@@ -326,14 +328,16 @@ impl Loader {
     }
 
     /// What must come after a block.
-    fn after(&self, head: BlockHead) -> BlockPlace {
+    fn after(&self, head: BlockHead) -> BlockLocation {
         match self.expects {
-            BlockPlace::Replies { session, part } if !head.last => BlockPlace::Replies {
+            BlockLocation::Replies { session, part } if !head.last => BlockLocation::Replies {
                 session,
                 part: part + 1,
             },
-            BlockPlace::Deletes { part } if !head.last => BlockPlace::Deletes { part: part + 1 },
-            BlockPlace::Shard { shard, part } if !head.last => BlockPlace::Shard {
+            BlockLocation::Deletes { part } if !head.last => {
+                BlockLocation::Deletes { part: part + 1 }
+            }
+            BlockLocation::Shard { shard, part } if !head.last => BlockLocation::Shard {
                 shard,
                 part: part + 1,
             },
@@ -342,18 +346,18 @@ impl Loader {
     }
 
     /// The first part of the next waiting session, of the deletes, of the next shard, or the end.
-    fn next_owner(&self) -> BlockPlace {
+    fn next_owner(&self) -> BlockLocation {
         match (self.waiting.front(), self.shards.front()) {
-            (Some(session), _) => BlockPlace::Replies {
+            (Some(session), _) => BlockLocation::Replies {
                 session: session.id,
                 part: 0,
             },
-            _ if self.waiting_for_deletes => BlockPlace::Deletes { part: 0 },
-            (None, Some(shard)) => BlockPlace::Shard {
+            _ if self.waiting_for_deletes => BlockLocation::Deletes { part: 0 },
+            (None, Some(shard)) => BlockLocation::Shard {
                 shard: *shard as u64,
                 part: 0,
             },
-            (None, None) => BlockPlace::End,
+            (None, None) => BlockLocation::End,
         }
     }
 }

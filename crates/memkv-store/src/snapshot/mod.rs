@@ -15,11 +15,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub(crate) use self::block::EntryView;
-pub use self::load::{BlockPlace, LoadError, Loader};
+pub use self::load::{BlockLocation, LoadError, Loader};
 use crate::keyspace::{Database, Entries, Entry, Keyspace, SHARDS, noted};
 use crate::member_table::MemberTable;
 use crate::session::Sessions;
-use crate::{DATABASES, NoticeClasses, Reply, Revision, SessionId, Store};
+use crate::{DATABASES, KeyEventClasses, Reply, Revision, SessionId, Store};
 
 /// A snapshot is being taken already, or an entry is applied in part only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +46,7 @@ pub struct SnapshotHead {
     /// The hash of effects, unless its beginning is not known.
     pub(crate) effects: Option<u64>,
     /// Which events are announced, if the cluster was told.
-    pub(crate) announced: Option<NoticeClasses>,
+    pub(crate) announced: Option<KeyEventClasses>,
     pub(crate) members: MemberTable,
     pub(crate) sessions: Vec<SessionHead>,
 }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use memkv_store::{
-    Applying, BatchBuilder, Checked, Command, NoticeClasses, Progress, Query, Reading, Readings,
+    Applying, BatchBuilder, Checked, Command, KeyEventClasses, Progress, Query, Reading, Readings,
     ReplyValue, SessionId, Store,
 };
 
@@ -97,7 +97,7 @@ fn between_its_pieces_a_command_is_not_seen_and_in_the_end_all_of_it_is() {
     // One has entries whole, one has them cut, and one has a command after the other.
     let (mut whole, mut cut, mut steps) = (Store::new(), Store::new(), Store::new());
     let [session, ..] = [&mut whole, &mut cut, &mut steps].map(|store| open(store, 1, 1));
-    let listening = NoticeClasses::parse(b"KEA").unwrap();
+    let listening = KeyEventClasses::parse(b"KEA").unwrap();
     cut.listen(true, listening);
     let (mut seq, mut within, mut refused) = (1, 0, 0);
     let mut next = 1;
@@ -135,7 +135,10 @@ fn between_its_pieces_a_command_is_not_seen_and_in_the_end_all_of_it_is() {
             if cut.is_within_command() {
                 within += 1;
                 assert_eq!(cut.begin_view(), None);
-                assert!(cut.take_notices().is_empty(), "of what cannot be read yet");
+                assert!(
+                    cut.take_key_events().is_empty(),
+                    "of what cannot be read yet"
+                );
             }
         }
         step(&mut steps, &commands[executed..]);
@@ -145,7 +148,7 @@ fn between_its_pieces_a_command_is_not_seen_and_in_the_end_all_of_it_is() {
         assert_eq!(cut.digest(), whole.digest());
         assert_eq!(cut.effects(), whole.effects());
         assert!(!cut.is_within_command());
-        cut.take_notices();
+        cut.take_key_events();
         drop(cut.take_garbage());
     }
     assert!(within > 200, "{within}");

@@ -471,7 +471,7 @@ fn the_feature_level_and_what_each_node_announces_come_back() {
         (loaded.member_table(), loaded.member_table().level()),
         (store.member_table(), 2)
     );
-    assert_eq!(loaded.member_table().announced(3), None);
+    assert_eq!(loaded.member_table().advertised(3), None);
     let raise = SystemOp::RaiseLevel {
         to: 3,
         ids: vec![1, 2, 3],

@@ -108,7 +108,7 @@ impl Inner {
             directory: self.life.directory,
             stage,
             cluster,
-            highest_level: self.levels().announced(),
+            highest_level: self.levels().advertised(),
             leader: self.leader_id(),
             members: self.peers.members(),
             highest_id,
@@ -315,7 +315,7 @@ impl Way<'_> {
         if proposes && all_answered && inner.quarantined.is_none() {
             let replies = peers.iter().flat_map(|(_, reply)| reply);
             let known = replies.map(|reply| reply.highest_level);
-            let level = known.fold(inner.levels().announced(), u32::min);
+            let level = known.fold(inner.levels().advertised(), u32::min);
             let proposal = Identity {
                 cluster: random_uuid((inner.env.random)()),
                 node_id: 1,

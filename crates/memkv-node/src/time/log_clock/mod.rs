@@ -5,7 +5,7 @@
 //! carries its sender's reading: a follower's clock shows what its leader's shows, so that the next
 //! leader goes on where the last one was.
 //!
-//! A clock is *sure* if its reading comes from the cluster: from a leader, from a sure peer's vote, or
+//! A clock is *synchronized* if its reading comes from the cluster: from a leader, from a synchronized peer's vote, or
 //! from this node's own past on a machine that has stayed up (`memkv_disk::ClockFile`). Only a
 //! node whose machine was rebooted and that has heard nobody starts from the wall clock.
 //!
@@ -20,9 +20,9 @@
 //! leader in turn may be behind the one before it, so each adds to how far this node goes back. It goes
 //! back before it tells its time as the leader: no follower may be ahead of its stamps.
 //!
-//! Invariants: a stamp is never smaller than the highest one applied here; a sure clock is stepped
-//! by nobody but the leader that this node follows, unless it shows hearsay itself; a clock that has
-//! become sure is written down before anything is stamped or acknowledged by it, so that a restart
+//! Invariants: a stamp is never smaller than the highest one applied here; a synchronized clock is stepped
+//! by nobody but the leader that this node follows, unless it shows second-hand itself; a clock that has
+//! become synchronized is written down before anything is stamped or acknowledged by it, so that a restart
 //! goes on with that time.
 
 use std::sync::Arc;
@@ -81,7 +81,7 @@ pub(crate) struct Reading {
     /// Log time in milliseconds since the Unix epoch.
     pub(crate) log_ms: u64,
     /// Whether it comes from the cluster.
-    pub(crate) sure: bool,
+    pub(crate) synchronized: bool,
 }
 
 #[derive(Debug)]
@@ -97,11 +97,11 @@ struct State {
     followed_at: Instant,
     /// Up to when the reading was corrected by the wall clock, or needs no correction.
     slewed_at: Instant,
-    /// A sure reading is neither this node's own nor did it lead with it: it comes from messages, and
+    /// A synchronized reading is neither this node's own nor did it lead with it: it comes from messages, and
     /// all of them may have been late.
-    is_hearsay: bool,
+    is_second_hand: bool,
     /// What was written down last, and when.
-    written: Option<(u64, Instant)>,
+    persisted: Option<(u64, Instant)>,
 }
 
 /// What a leader's first messages told.
@@ -159,11 +159,11 @@ impl State {
         self.reading.log_ms = wall_ms.clamp(log_ms - most.min(log_ms), log_ms.saturating_add(most));
     }
 
-    /// Takes over a sure reading.
+    /// Takes over a synchronized reading.
     fn set(&mut self, log_ms: u64) {
         self.reading = Reading {
             log_ms: log_ms.max(self.floor),
-            sure: true,
+            synchronized: true,
         };
         self.at = Instant::now();
     }
@@ -208,8 +208,8 @@ impl State {
     }
 
     /// Whether a restart would go on from about here.
-    fn is_written(&self) -> bool {
-        self.written.is_some_and(|(log_ms, at)| {
+    fn is_persisted(&self) -> bool {
+        self.persisted.is_some_and(|(log_ms, at)| {
             let elapsed = millis(self.at.saturating_duration_since(at));
             let expected = log_ms.saturating_add(elapsed);
             let least = expected - set_back_ms(elapsed).min(expected);
@@ -255,16 +255,16 @@ impl LogClock {
                 // is not.
                 let set_back_ms = set_back_ms(elapsed);
                 #[cfg(memkv_bugs)]
-                let set_back_ms = match crate::bugs::active(crate::bugs::Bug::TrustWrittenClock) {
+                let set_back_ms = match crate::bugs::active(crate::bugs::Bug::TrustPersistedClock) {
                     true => 0,
                     false => set_back_ms,
                 };
                 let log_ms = (saved.log_ms + elapsed).saturating_sub(set_back_ms);
-                (log_ms, saved.is_hearsay)
+                (log_ms, saved.is_second_hand)
             });
         let reading = Reading {
             log_ms: own.map_or_else(|| (env.wall_clock_ms)(), |(log_ms, _)| log_ms),
-            sure: own.is_some(),
+            synchronized: own.is_some(),
         };
         let state = State {
             reading,
@@ -273,8 +273,8 @@ impl LogClock {
             heard: None,
             followed_at: Instant::now(),
             slewed_at: Instant::now(),
-            is_hearsay: own.is_some_and(|(_, is_hearsay)| is_hearsay),
-            written: None,
+            is_second_hand: own.is_some_and(|(_, is_second_hand)| is_second_hand),
+            persisted: None,
         };
         Self {
             env,
@@ -299,7 +299,7 @@ impl LogClock {
         let elapsed = millis(state.at.elapsed());
         ClockInspection {
             log_ms: state.reading.log_ms.saturating_add(elapsed),
-            sure: state.reading.sure,
+            synchronized: state.reading.synchronized,
             saved: self.saved.load(Ordering::Relaxed),
             is_due: *self.writing.borrow() == Writing::Due,
             goes_back: state.heard.as_ref().is_some_and(Heard::is_undecided),
@@ -338,8 +338,8 @@ impl LogClock {
         state.slew(wall);
         // Set back by less than what has passed, but that may have been counted before.
         state.reading.log_ms = state.reading.log_ms.max(state.floor);
-        state.is_hearsay = false;
-        state.reading.sure = true;
+        state.is_second_hand = false;
+        state.reading.synchronized = true;
         let stamp = state.reading.log_ms;
         self.keep(state);
         stamp
@@ -355,14 +355,14 @@ impl LogClock {
     }
 
     /// Takes over the reading of the leader that this node follows, once it has one: a new leader
-    /// is sure from its first stamp on. `arrived` is when its message came in.
+    /// is synchronized from its first stamp on. `arrived` is when its message came in.
     ///
     /// Messages are late and never early, so a reading that is ahead is right. One that is behind
     /// mostly tells of a slow message; a leader that really runs slower does so by its slew. Only the
     /// first messages of a new leader together may tell that it is behind, and then they count: keys
     /// that this leader sets must not go early if this node leads next.
     pub(crate) fn follow(&self, leader: Leader, reading: Reading, arrived: Instant) {
-        if !reading.sure {
+        if !reading.synchronized {
             return;
         }
         let mut state = self.state.lock();
@@ -370,7 +370,7 @@ impl LogClock {
         state.slewed_at = state.at;
         let waited = millis(state.at.saturating_duration_since(arrived));
         let log_ms = reading.log_ms.saturating_add(waited);
-        if !state.reading.sure || log_ms >= state.reading.log_ms {
+        if !state.reading.synchronized || log_ms >= state.reading.log_ms {
             state.heard = Some(Heard {
                 leader,
                 since: None,
@@ -396,23 +396,23 @@ impl LogClock {
         }
     }
 
-    /// Takes over the reading in a peer's answer if this node has none that is sure, or has its own
-    /// from messages and this one is ahead: the others were late. Every sure clock runs at most 0.5 %
+    /// Takes over the reading in a peer's answer if this node has none that is synchronized, or has its own
+    /// from messages and this one is ahead: the others were late. Every synchronized clock runs at most 0.5 %
     /// fast, so the one that is ahead of all does too.
     pub(crate) fn learn(&self, peer: Reading) {
         let mut state = self.state.lock();
-        if !peer.sure || (state.reading.sure && !state.is_hearsay) {
+        if !peer.synchronized || (state.reading.synchronized && !state.is_second_hand) {
             return;
         }
         state.run();
-        if !state.reading.sure || peer.log_ms > state.reading.log_ms {
+        if !state.reading.synchronized || peer.log_ms > state.reading.log_ms {
             self.take_over(state, peer.log_ms);
         }
     }
 
     /// Goes by another node's reading from now on.
     fn take_over(&self, mut state: MutexGuard<'_, State>, log_ms: u64) {
-        state.is_hearsay |= !state.reading.sure;
+        state.is_second_hand |= !state.reading.synchronized;
         state.set(log_ms);
         self.keep(state);
     }
@@ -420,7 +420,7 @@ impl LogClock {
     /// Lets the reading be written down unless what is written still tells it. Whoever stamps or
     /// acknowledges by it waits for [`Self::written`] first.
     fn keep(&self, state: MutexGuard<'_, State>) {
-        if self.file.is_some() && state.reading.sure && !state.is_written() {
+        if self.file.is_some() && state.reading.synchronized && !state.is_persisted() {
             self.writing.send_if_modified(|writing| {
                 let begins = *writing == Writing::Nothing;
                 if begins {
@@ -432,8 +432,8 @@ impl LogClock {
     }
 
     /// Resolves when what this clock shows is written down, or cannot be: at once, but for the moments
-    /// after it has become sure or was set ahead.
-    pub(crate) async fn written(&self) {
+    /// after it has become synchronized or was set ahead.
+    pub(crate) async fn persisted(&self) {
         if *self.writing.borrow() == Writing::Due {
             let mut writing = self.writing.subscribe();
             // The sender lives as long as `self`.
@@ -441,19 +441,19 @@ impl LogClock {
         }
     }
 
-    /// Writes a sure reading down. May wait for the disk, though the file is never synced: so this is
+    /// Writes a synchronized reading down. May wait for the disk, though the file is never synced: so this is
     /// not for the thread of consensus.
     fn write_down(&self) {
         let Some(file) = &self.file else { return };
         loop {
             let mut state = self.state.lock();
-            if !state.reading.sure {
+            if !state.reading.synchronized {
                 return;
             }
             state.run();
-            let (log_ms, is_hearsay) = (state.reading.log_ms, state.is_hearsay);
+            let (log_ms, is_second_hand) = (state.reading.log_ms, state.is_second_hand);
             // Also if it fails: a disk that takes nothing must not be asked with every stamp.
-            state.written = Some((log_ms, state.at));
+            state.persisted = Some((log_ms, state.at));
             drop(state);
             // The machine's clock is read last: if this thread is paused in between, a restart is late
             // and not early.
@@ -462,7 +462,7 @@ impl LogClock {
                     boot_id,
                     boot_ms,
                     log_ms,
-                    is_hearsay,
+                    is_second_hand,
                 };
                 match file.save(&reading) {
                     Ok(()) => self.saved.store(true, Ordering::Relaxed),
@@ -473,7 +473,7 @@ impl LogClock {
             }
             // It may have been set ahead meanwhile.
             let state = self.state.lock();
-            if state.is_written() {
+            if state.is_persisted() {
                 self.writing.send_if_modified(|writing| {
                     let ends = *writing == Writing::Due;
                     if ends {

@@ -37,8 +37,11 @@ fn clock_file() -> impl Fn() -> (ClockFile, Option<ClockReading>) {
 }
 
 /// What the cluster tells.
-fn sure(log_ms: u64) -> Reading {
-    Reading { log_ms, sure: true }
+fn synchronized(log_ms: u64) -> Reading {
+    Reading {
+        log_ms,
+        synchronized: true,
+    }
 }
 
 const START: u64 = 10_000_000;
@@ -70,7 +73,7 @@ async fn a_clock_that_is_read_all_the_time_is_slewed_all_the_same() {
     for (jump, expected) in [(HOUR, 10_050), (-HOUR, 9_950)] {
         let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(jump)));
         let clock = clock(&wall, None);
-        clock.follow(A, sure(START), Instant::now());
+        clock.follow(A, synchronized(START), Instant::now());
         for _ in 0..1_000 {
             tokio::time::advance(Duration::from_millis(10)).await;
             clock.read();
@@ -84,7 +87,7 @@ async fn a_clock_that_is_read_all_the_time_is_slewed_all_the_same() {
 async fn a_leader_that_was_idle_does_not_step() {
     let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(2 * HOUR)));
     let clock = clock(&wall, None);
-    clock.follow(A, sure(START), Instant::now());
+    clock.follow(A, synchronized(START), Instant::now());
     tokio::time::advance(Duration::from_secs(3_600)).await;
     assert_eq!(clock.stamp(), START + 3_600_000 + 5);
 }
@@ -95,7 +98,7 @@ async fn time_is_never_before_an_applied_stamp() {
     let clock = clock(&wall, None);
     clock.applied(5_000);
     assert_eq!(clock.stamp(), 5_000);
-    let late = sure(2_000);
+    let late = synchronized(2_000);
     clock.follow(A, late, Instant::now());
     assert_eq!(clock.stamp(), 5_000);
 }
@@ -108,42 +111,54 @@ async fn a_restarted_process_goes_on_and_a_rebooted_machine_asks_its_peers() {
             boot_id,
             boot_ms: 200,
             log_ms: 1_000,
-            is_hearsay: false,
+            is_second_hand: false,
         })
     };
     let same = clock(&wall, saved(7));
     assert_eq!(
         same.read(),
-        sure(1_294),
+        synchronized(1_294),
         "300 ms later, less the slew and the margin"
     );
-    same.learn(sure(9));
+    same.learn(synchronized(9));
     assert_eq!(
         same.read(),
-        sure(1_294),
-        "a peer does not step a sure clock"
+        synchronized(1_294),
+        "a peer does not step a synchronized clock"
     );
 
     let rebooted = clock(&wall, saved(8));
     let unsure = Reading {
         log_ms: START,
-        sure: false,
+        synchronized: false,
     };
     assert_eq!(rebooted.read(), unsure);
     rebooted.learn(unsure);
     assert_eq!(rebooted.read(), unsure);
-    rebooted.learn(sure(1_300));
-    assert_eq!(rebooted.read(), sure(1_300));
-    rebooted.learn(sure(1_200));
-    assert_eq!(rebooted.read(), sure(1_300), "that was late");
-    rebooted.learn(sure(1_400));
-    assert_eq!(rebooted.read(), sure(1_400), "the one before was late");
-    rebooted.follow(A, sure(1_500), Instant::now());
-    rebooted.learn(sure(1_600));
-    assert_eq!(rebooted.read(), sure(1_600), "the leader's was late");
+    rebooted.learn(synchronized(1_300));
+    assert_eq!(rebooted.read(), synchronized(1_300));
+    rebooted.learn(synchronized(1_200));
+    assert_eq!(rebooted.read(), synchronized(1_300), "that was late");
+    rebooted.learn(synchronized(1_400));
+    assert_eq!(
+        rebooted.read(),
+        synchronized(1_400),
+        "the one before was late"
+    );
+    rebooted.follow(A, synchronized(1_500), Instant::now());
+    rebooted.learn(synchronized(1_600));
+    assert_eq!(
+        rebooted.read(),
+        synchronized(1_600),
+        "the leader's was late"
+    );
     rebooted.stamp();
-    rebooted.learn(sure(9_000));
-    assert_eq!(rebooted.read(), sure(1_600), "what it led with is its own");
+    rebooted.learn(synchronized(9_000));
+    assert_eq!(
+        rebooted.read(),
+        synchronized(1_600),
+        "what it led with is its own"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,13 +176,13 @@ async fn a_clock_is_written_down_before_anybody_goes_by_it() {
         let (file, none) = open();
         assert_eq!(none, None);
         let clock = clock_with(&wall, None, Some(file));
-        act(&clock, sure(START));
+        act(&clock, synchronized(START));
         assert!(
-            clock.written().now_or_never().is_none(),
+            clock.persisted().now_or_never().is_none(),
             "nothing goes by a clock that is not written down"
         );
         clock.write_down();
-        assert!(clock.written().now_or_never().is_some());
+        assert!(clock.persisted().now_or_never().is_some());
         let (_, saved) = open();
         let restarted = clock_with(&Arc::new(AtomicU64::new(2 * START)), saved, None);
         assert_eq!(restarted.read().log_ms, START - MARGIN_MS);
@@ -179,27 +194,27 @@ async fn a_clock_that_is_set_in_small_steps_is_written_down_too() {
     let wall = Arc::new(AtomicU64::new(START));
     let open = clock_file();
     let clock = clock_with(&wall, None, Some(open().0));
-    clock.learn(sure(START));
+    clock.learn(synchronized(START));
     for step in 1..=10 {
-        clock.follow(A, sure(START + step * SET_MS / 2), Instant::now());
+        clock.follow(A, synchronized(START + step * SET_MS / 2), Instant::now());
     }
     clock.applied(START + 1_000);
     clock.write_down();
     let (_, saved) = open();
     let restarted = LogClock::resume(clock.env.clone(), saved, None);
-    assert_eq!(restarted.read(), sure(START + 1_000 - MARGIN_MS));
+    assert_eq!(restarted.read(), synchronized(START + 1_000 - MARGIN_MS));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_restarted_process_is_not_ahead_of_the_one_before() {
     let wall = Arc::new(AtomicU64::new(START.saturating_add_signed(-HOUR)));
     let before = clock(&wall, None);
-    before.follow(A, sure(START), Instant::now());
+    before.follow(A, synchronized(START), Instant::now());
     let saved = ClockReading {
         boot_id: 7,
         boot_ms: 500,
         log_ms: before.read().log_ms,
-        is_hearsay: true,
+        is_second_hand: true,
     };
     for _ in 0..100 {
         tokio::time::advance(Duration::from_millis(100)).await;
@@ -216,22 +231,26 @@ async fn a_restarted_process_is_not_ahead_of_the_one_before() {
 /// The one message that it heard may have been late, and what it heard later may be lost with the
 /// disk.
 #[tokio::test(start_paused = true)]
-async fn hearsay_stays_hearsay_over_a_restart() {
+async fn a_second_hand_reading_stays_second_hand_over_a_restart() {
     let wall = Arc::new(AtomicU64::new(START));
     let open = clock_file();
     let before = clock_with(&wall, None, Some(open().0));
-    before.follow(A, sure(START - 1_600), Instant::now());
+    before.follow(A, synchronized(START - 1_600), Instant::now());
     before.write_down();
     let after = clock(&wall, open().1);
-    after.learn(sure(START));
-    assert_eq!(after.read(), sure(START), "a peer heard a message in time");
+    after.learn(synchronized(START));
+    assert_eq!(
+        after.read(),
+        synchronized(START),
+        "a peer heard a message in time"
+    );
 
     let led = clock_with(&wall, None, Some(open().0));
     led.stamp();
     led.write_down();
     let after = clock(&wall, open().1);
     let own = after.read();
-    after.learn(sure(START + 1_000));
+    after.learn(synchronized(START + 1_000));
     assert_eq!(after.read(), own, "a leader's time is its own");
 }
 
@@ -243,7 +262,7 @@ async fn hear_out(clock: &LogClock, leader: Leader, behind_ms: u64) {
         // All but one are late.
         let late_ms = if message == 2 { 0 } else { 700 };
         let log_ms = first + millis(began.elapsed()) - late_ms;
-        clock.follow(leader, sure(log_ms), Instant::now());
+        clock.follow(leader, synchronized(log_ms), Instant::now());
         tokio::time::advance(HEARD_FOR / HEARD_ENOUGH).await;
     }
     let now = clock.read().log_ms;
@@ -255,16 +274,16 @@ async fn hear_out(clock: &LogClock, leader: Leader, behind_ms: u64) {
 async fn a_new_leader_is_followed_backwards_too() {
     let wall = Arc::new(AtomicU64::new(START));
     let follower = clock(&wall, None);
-    follower.follow(A, sure(5_000), Instant::now());
+    follower.follow(A, synchronized(5_000), Instant::now());
     for _ in 0..2 * HEARD_ENOUGH {
-        follower.follow(A, sure(4_000), Instant::now());
+        follower.follow(A, synchronized(4_000), Instant::now());
     }
-    assert_eq!(follower.read(), sure(5_000), "a link was stuck");
+    assert_eq!(follower.read(), synchronized(5_000), "a link was stuck");
     // B was behind when it was elected; keys that it sets must not go early if this node leads
     // next.
     hear_out(&follower, B, 70).await;
     let now = follower.read().log_ms;
-    follower.follow(B, sure(now - 70), Instant::now());
+    follower.follow(B, synchronized(now - 70), Instant::now());
     assert!(follower.read().log_ms >= now - 2, "later messages are late");
 }
 
@@ -274,15 +293,19 @@ async fn a_new_leader_tells_the_time_that_it_will_stamp() {
     let wall = Arc::new(AtomicU64::new(START));
     let clocks = [0, 1].map(|_| clock(&wall, None));
     let [leader, follower] = &clocks;
-    leader.follow(A, sure(START), Instant::now());
-    leader.follow(B, sure(START - 55), Instant::now());
+    leader.follow(A, synchronized(START), Instant::now());
+    leader.follow(B, synchronized(START - 55), Instant::now());
     leader.lead(A.term);
-    assert_eq!(leader.read(), sure(START), "it is no leader any more");
+    assert_eq!(
+        leader.read(),
+        synchronized(START),
+        "it is no leader any more"
+    );
     leader.lead(B.term + 1);
     let c = Leader { term: 3, id: 3 };
     follower.follow(c, leader.read(), Instant::now());
     assert_eq!(leader.stamp(), START - 55);
-    assert_eq!(follower.read(), sure(START - 55));
+    assert_eq!(follower.read(), synchronized(START - 55));
     leader.lead(B.term + 1);
     assert_eq!(leader.stamp(), START - 55, "it counts once");
 }
@@ -294,19 +317,19 @@ async fn a_follower_that_is_ahead_of_two_leaders_in_turn_leads_behind_both() {
     let wall = Arc::new(AtomicU64::new(START));
     for is_heard_out in [false, true] {
         let follower = clock(&wall, None);
-        follower.follow(A, sure(START), Instant::now());
-        follower.follow(B, sure(START - 55), Instant::now());
+        follower.follow(A, synchronized(START), Instant::now());
+        follower.follow(B, synchronized(START - 55), Instant::now());
         if is_heard_out {
             hear_out(&follower, C, 110).await;
         } else {
-            follower.follow(C, sure(START - 110), Instant::now());
+            follower.follow(C, synchronized(START - 110), Instant::now());
             assert_eq!(follower.stamp(), START - 110, "the only message counts");
         }
     }
     let follower = clock(&wall, None);
-    follower.follow(A, sure(START), Instant::now());
+    follower.follow(A, synchronized(START), Instant::now());
     follower.applied(START - 50);
-    follower.follow(B, sure(START - 1_000), Instant::now());
+    follower.follow(B, synchronized(START - 1_000), Instant::now());
     assert_eq!(
         follower.stamp(),
         START - 50,
@@ -326,7 +349,7 @@ async fn a_process_that_starts_again_does_not_undo_what_set_it_back() {
         ..clock(&wall, None).env
     };
     let clock = LogClock::resume(env.clone(), None, Some(open().0));
-    clock.learn(sure(START));
+    clock.learn(synchronized(START));
     clock.write_down();
     hear_out(&clock, A, 30).await;
     clock.write_down();
@@ -340,25 +363,25 @@ async fn what_a_request_waits_for_here_does_not_make_its_reading_late() {
     let follower = clock(&wall, None);
     let arrived = Instant::now();
     tokio::time::advance(Duration::from_millis(300)).await;
-    follower.follow(A, sure(5_000), arrived);
-    assert_eq!(follower.read(), sure(5_300));
+    follower.follow(A, synchronized(5_000), arrived);
+    assert_eq!(follower.read(), synchronized(5_300));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_was_late_hardly_sets_a_follower_back() {
     let wall = Arc::new(AtomicU64::new(START));
     let follower = clock(&wall, None);
-    follower.follow(A, sure(5_000), Instant::now());
+    follower.follow(A, synchronized(5_000), Instant::now());
     tokio::time::advance(Duration::from_secs(10)).await;
-    follower.follow(A, sure(13_000), Instant::now());
+    follower.follow(A, synchronized(13_000), Instant::now());
     assert_eq!(
         follower.read().log_ms,
         14_900,
         "2 s late, a hundredth of 10 s back"
     );
-    follower.follow(A, sure(13_000), Instant::now());
+    follower.follow(A, synchronized(13_000), Instant::now());
     assert_eq!(follower.read().log_ms, 14_900, "once in a while only");
-    follower.follow(A, sure(15_000), Instant::now());
+    follower.follow(A, synchronized(15_000), Instant::now());
     assert_eq!(follower.read().log_ms, 15_000, "ahead is right");
 }
 
@@ -382,8 +405,8 @@ async fn a_clock_is_written_down_without_waiting_for_the_disk() {
     let (file, _) = ClockFile::open(&disk, &layout).unwrap();
     let clock = clock_with(&wall, None, Some(file));
     let _scope = memkv_disk::disk::guard::forbid();
-    clock.learn(sure(START));
-    clock.follow(A, sure(2 * START), Instant::now());
+    clock.learn(synchronized(START));
+    clock.follow(A, synchronized(2 * START), Instant::now());
     clock.applied(3 * START);
     clock.stamp();
     assert_eq!(disk.stats().forbidden, 0);

@@ -1,8 +1,8 @@
-//! Notices: what has happened to which key, for who asked to be told, in the order of the log.
+//! Key events: what has happened to which key, for who asked to be told, in the order of the log.
 //!
 //! The classes that are announced are part of the state, so that all nodes announce the same. The
-//! notices are not: they are this node's, go to whoever takes them after `apply`, and nothing reads
-//! them back. Invariant: while nobody wants notices, or no class is on, none is made and no key is
+//! events are not: they are this node's, go to whoever takes them after `apply`, and nothing reads
+//! them back. Invariant: while nobody wants events, or no class is on, none is made and no key is
 //! copied.
 
 use bytes::Bytes;
@@ -10,27 +10,27 @@ use bytes::Bytes;
 /// Which events are announced, and on which channels: a set of letters, as in Redis's
 /// `notify-keyspace-events`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct NoticeClasses(u16);
+pub struct KeyEventClasses(u16);
 
 /// Every letter that Redis 7.0 has but `A`, in the order in which it prints them.
 const LETTERS: [(u8, u16); 14] = [
-    (b'g', NoticeClasses::GENERIC),
-    (b'$', NoticeClasses::STRING),
+    (b'g', KeyEventClasses::GENERIC),
+    (b'$', KeyEventClasses::STRING),
     (b'l', 1 << 4),
     (b's', 1 << 5),
     (b'h', 1 << 6),
     (b'z', 1 << 7),
-    (b'x', NoticeClasses::EXPIRED),
+    (b'x', KeyEventClasses::EXPIRED),
     (b'e', 1 << 9),
     (b't', 1 << 10),
     (b'd', 1 << 11),
-    (b'n', NoticeClasses::NEW),
-    (b'K', NoticeClasses::KEYSPACE),
-    (b'E', NoticeClasses::KEYEVENT),
+    (b'n', KeyEventClasses::NEW),
+    (b'K', KeyEventClasses::KEYSPACE),
+    (b'E', KeyEventClasses::KEYEVENT),
     (b'm', 1 << 13),
 ];
 
-impl NoticeClasses {
+impl KeyEventClasses {
     /// `K`: on `__keyspace@DB__:KEY`.
     const KEYSPACE: u16 = 1;
     /// `E`: on `__keyevent@DB__:EVENT`.
@@ -48,9 +48,9 @@ impl NoticeClasses {
 
     /// Reads the letters; `None` if there is another one than Redis's. Letters of types that memkv
     /// does not have, and of things that it never does, are taken and have no effect.
-    pub fn parse(letters: &[u8]) -> Option<NoticeClasses> {
+    pub fn parse(letters: &[u8]) -> Option<KeyEventClasses> {
         let bits_of = |letter: &u8| match letter {
-            b'A' => Some(NoticeClasses::ALL),
+            b'A' => Some(KeyEventClasses::ALL),
             _ => {
                 let mut known = LETTERS.iter();
                 known
@@ -60,12 +60,12 @@ impl NoticeClasses {
         };
         let mut letters = letters.iter();
         let bits = letters.try_fold(0, |all, letter| Some(all | bits_of(letter)?));
-        bits.map(NoticeClasses)
+        bits.map(KeyEventClasses)
     }
 
     /// The letters as Redis 7.0 prints them.
     pub fn letters(self) -> String {
-        let is_all = self.0 & NoticeClasses::ALL == NoticeClasses::ALL;
+        let is_all = self.0 & KeyEventClasses::ALL == KeyEventClasses::ALL;
         let own = LETTERS.iter().filter(|(letter, bit)| {
             // Behind an `A` Redis prints none of the classes, not even `n`.
             let is_class = !matches!(letter, b'K' | b'E' | b'm');
@@ -83,15 +83,15 @@ impl NoticeClasses {
     }
 
     /// `None` for bits that have no letter.
-    pub(crate) fn from_bits(bits: u16) -> Option<NoticeClasses> {
+    pub(crate) fn from_bits(bits: u16) -> Option<KeyEventClasses> {
         let known = LETTERS.iter().fold(0, |known, (_, bit)| known | bit);
-        (bits & !known == 0).then_some(NoticeClasses(bits))
+        (bits & !known == 0).then_some(KeyEventClasses(bits))
     }
 }
 
 /// Something has happened to a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
+pub struct KeyEvent {
     /// The key's database.
     pub database: u8,
     /// The key.
@@ -106,29 +106,29 @@ pub struct Notice {
 
 /// The setting, and what has been noted since it was last taken.
 #[derive(Debug, Default)]
-pub(crate) struct Notices {
+pub(crate) struct KeyEvents {
     /// What the cluster was told; until then each node does what its configuration says.
-    setting: Option<NoticeClasses>,
+    setting: Option<KeyEventClasses>,
     /// What this node's configuration says.
-    configured: NoticeClasses,
+    configured: KeyEventClasses,
     /// Whether anybody takes them.
     wanted: bool,
     /// What is noted now.
     active: u16,
-    noted: Vec<Notice>,
+    noted: Vec<KeyEvent>,
 }
 
-impl Notices {
-    pub(crate) fn setting(&self) -> Option<NoticeClasses> {
+impl KeyEvents {
+    pub(crate) fn setting(&self) -> Option<KeyEventClasses> {
         self.setting
     }
 
-    pub(crate) fn set(&mut self, setting: Option<NoticeClasses>) {
+    pub(crate) fn set(&mut self, setting: Option<KeyEventClasses>) {
         self.setting = setting;
         self.refresh();
     }
 
-    pub(crate) fn listen(&mut self, wanted: bool, configured: NoticeClasses) {
+    pub(crate) fn listen(&mut self, wanted: bool, configured: KeyEventClasses) {
         if (self.wanted, self.configured) != (wanted, configured) {
             (self.wanted, self.configured) = (wanted, configured);
             self.refresh();
@@ -137,7 +137,7 @@ impl Notices {
 
     fn refresh(&mut self) {
         let classes = self.setting.unwrap_or(self.configured).0;
-        let has_channel = classes & (NoticeClasses::KEYSPACE | NoticeClasses::KEYEVENT) != 0;
+        let has_channel = classes & (KeyEventClasses::KEYSPACE | KeyEventClasses::KEYEVENT) != 0;
         self.active = if self.wanted && has_channel {
             classes
         } else {
@@ -148,17 +148,17 @@ impl Notices {
     /// Notes an event of this class, if it is announced.
     pub(crate) fn note(&mut self, class: u16, event: &'static str, database: u8, key: &[u8]) {
         if self.active & class != 0 {
-            self.noted.push(Notice {
+            self.noted.push(KeyEvent {
                 database,
                 key: Bytes::copy_from_slice(key),
                 event,
-                on_keyspace: self.active & NoticeClasses::KEYSPACE != 0,
-                on_keyevent: self.active & NoticeClasses::KEYEVENT != 0,
+                on_keyspace: self.active & KeyEventClasses::KEYSPACE != 0,
+                on_keyevent: self.active & KeyEventClasses::KEYEVENT != 0,
             });
         }
     }
 
-    pub(crate) fn take(&mut self) -> Vec<Notice> {
+    pub(crate) fn take(&mut self) -> Vec<KeyEvent> {
         std::mem::take(&mut self.noted)
     }
 }
@@ -181,23 +181,23 @@ mod tests {
             ("g", "g"),
             ("mn", "nm"),
         ] {
-            let classes = NoticeClasses::parse(set.as_bytes()).unwrap();
+            let classes = KeyEventClasses::parse(set.as_bytes()).unwrap();
             assert_eq!(classes.letters(), got, "{set}");
-            assert_eq!(NoticeClasses::from_bits(classes.bits()), Some(classes));
+            assert_eq!(KeyEventClasses::from_bits(classes.bits()), Some(classes));
         }
-        assert_eq!(NoticeClasses::parse(b"KEq"), None);
-        assert_eq!(NoticeClasses::from_bits(1 << 14), None);
+        assert_eq!(KeyEventClasses::parse(b"KEq"), None);
+        assert_eq!(KeyEventClasses::from_bits(1 << 14), None);
     }
 
     #[test]
     fn nothing_is_noted_without_a_channel_a_class_and_somebody_who_wants_it() {
-        let classes = |letters: &str| NoticeClasses::parse(letters.as_bytes()).unwrap();
+        let classes = |letters: &str| KeyEventClasses::parse(letters.as_bytes()).unwrap();
         let noted = |wanted, configured, setting: Option<&str>| {
-            let mut notices = Notices::default();
-            notices.listen(wanted, classes(configured));
-            notices.set(setting.map(classes));
-            notices.note(NoticeClasses::STRING, "set", 0, b"k");
-            notices.take().len()
+            let mut events = KeyEvents::default();
+            events.listen(wanted, classes(configured));
+            events.set(setting.map(classes));
+            events.note(KeyEventClasses::STRING, "set", 0, b"k");
+            events.take().len()
         };
         assert_eq!(noted(true, "K$", None), 1);
         assert_eq!(noted(false, "K$", None), 0);

@@ -1,4 +1,4 @@
-//! Tests: the adapter declares a vote, a change of membership and a commit index before anything that
+//! Tests: the adapter publishes a vote, a change of membership and a commit index before anything that
 //! depends on it can leave the node. Reads rely on it (`confirm.rs`).
 
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ use crate::membership::identity::Identity;
 use crate::node::Leader;
 use crate::peer::client::Peers;
 use crate::peer::message::MemberInfo;
-use crate::read::published::Declared;
+use crate::read::published::Published;
 use crate::replica::Replica;
 use crate::time::log_clock::LogClock;
 use crate::write::session::Session;
@@ -40,8 +40,8 @@ fn id(index: u64) -> EngineLogId {
     LogId { leader_id, index }
 }
 
-/// A log whose disk does nothing: whatever is declared was so before it was written.
-fn log(vote: Option<HardState>) -> (Opened, LogStore, Arc<Declared>) {
+/// A log whose disk does nothing: whatever is published was so before it was written.
+fn log(vote: Option<HardState>) -> (Opened, LogStore, Arc<Published>) {
     let root = PathBuf::from("/node");
     let layout = Layout {
         log: root.join("log"),
@@ -50,19 +50,19 @@ fn log(vote: Option<HardState>) -> (Opened, LogStore, Arc<Declared>) {
     };
     let opened = memkv_disk::open(Arc::new(SimDisk::new(1)), &layout, Options::default());
     let opened = opened.unwrap();
-    let declared = Arc::<Declared>::default();
+    let published = Arc::<Published>::default();
     let (wal, reader) = (opened.wal.clone(), opened.log.clone());
-    let store = LogStore::new(wal, reader, vote, None, declared.clone(), Env::real());
-    (opened, store, declared)
+    let store = LogStore::new(wal, reader, vote, None, published.clone(), Env::real());
+    (opened, store, published)
 }
 
 #[tokio::test]
 async fn a_vote_is_declared_before_it_is_written() {
-    let (_opened, mut store, declared) = log(None);
-    assert_eq!(declared.vote(), None);
+    let (_opened, mut store, published) = log(None);
+    assert_eq!(published.vote(), None);
     let saved = store.save_vote(&Vote::new(4, 2)).now_or_never();
     assert!(saved.is_none(), "nothing has written it");
-    assert_eq!(declared.vote(), Some(Leader { term: 4, id: 2 }));
+    assert_eq!(published.vote(), Some(Leader { term: 4, id: 2 }));
 }
 
 #[tokio::test]
@@ -72,13 +72,13 @@ async fn the_vote_of_an_earlier_process_still_counts() {
         voted_for: 3,
         committed: true,
     };
-    let (_opened, _store, declared) = log(Some(vote));
-    assert_eq!(declared.vote(), Some(Leader { term: 9, id: 3 }));
+    let (_opened, _store, published) = log(Some(vote));
+    assert_eq!(published.vote(), Some(Leader { term: 9, id: 3 }));
 }
 
 #[tokio::test]
 async fn a_change_of_membership_is_declared_with_its_entry_and_goes_with_it() {
-    let (_opened, mut store, declared) = log(None);
+    let (_opened, mut store, published) = log(None);
     let voters = Membership::new_with_defaults(vec![[1, 2, 3].into()], []);
     let change = Entry::new(id(1), EntryPayload::Membership(voters));
     let blank = |index| Entry::new(id(index), EntryPayload::Blank);
@@ -86,16 +86,16 @@ async fn a_change_of_membership_is_declared_with_its_entry_and_goes_with_it() {
         .append([blank(0), change, blank(2)], IOFlushed::noop())
         .await
         .unwrap();
-    assert_eq!(declared.membership(), 1);
+    assert_eq!(published.membership(), 1);
     store.truncate_after(Some(id(1))).await.unwrap();
-    assert_eq!(declared.membership(), 1, "it is still there");
+    assert_eq!(published.membership(), 1, "it is still there");
     store.truncate_after(Some(id(0))).await.unwrap();
-    assert_eq!(declared.membership(), 0);
+    assert_eq!(published.membership(), 0);
 }
 
-/// Notes what was declared as committed when a request leaves, and never answers.
+/// Notes what was published as committed when a request leaves, and never answers.
 struct Noting {
-    declared: Arc<Declared>,
+    published: Arc<Published>,
     seen: Mutex<Vec<(Lane, u64)>>,
 }
 
@@ -107,16 +107,16 @@ impl Transport for Noting {
         lane: Lane,
         _request: Frame,
     ) -> BoxFuture<'static, Result<Bytes, CallError>> {
-        self.seen.lock().push((lane, self.declared.commit()));
+        self.seen.lock().push((lane, self.published.commit()));
         pending().boxed()
     }
 }
 
 #[tokio::test]
 async fn a_commit_index_is_declared_before_a_peer_is_told() {
-    let declared = Arc::<Declared>::default();
+    let published = Arc::<Published>::default();
     let transport = Arc::new(Noting {
-        declared: declared.clone(),
+        published: published.clone(),
         seen: Mutex::default(),
     });
     let env = Env::real();
@@ -162,7 +162,7 @@ async fn a_commit_index_is_declared_before_a_peer_is_told() {
         clock,
         space: Arc::default(),
         commit_interest: Arc::default(),
-        declared,
+        published,
     };
     let node = openraft::impls::EmptyNode::default();
     let mut link = network.new_client(2, &node).await;

@@ -1,13 +1,13 @@
-//! Notices of what happens to keys: in the order of the log, for who wants them only, and no part of
+//! KeyEvents of what happens to keys: in the order of the log, for who wants them only, and no part of
 //! the state. What each command announces, the tests of the binaries compare with redis-server.
 
 use bytes::Bytes;
-use memkv_store::{BatchBuilder, Command, Expiry, NoticeClasses, SetIf, Store};
+use memkv_store::{BatchBuilder, Command, Expiry, KeyEventClasses, SetIf, Store};
 
 use crate::support::{apply, load, open, snapshot};
 
-fn classes(letters: &str) -> NoticeClasses {
-    NoticeClasses::parse(letters.as_bytes()).expect("known letters")
+fn classes(letters: &str) -> KeyEventClasses {
+    KeyEventClasses::parse(letters.as_bytes()).expect("known letters")
 }
 
 fn bytes(text: &'static str) -> Bytes {
@@ -38,11 +38,11 @@ fn noted(store: &mut Store, session: u64, stamp: u64, commands: &[Command]) -> V
     let encoded: Vec<_> = commands.iter().map(Command::encode).collect();
     builder.group(session, first, first - 1, encoded.iter());
     apply(store, &builder.finish());
-    let notices = store.take_notices().into_iter();
-    notices
-        .map(|notice| {
-            let key = String::from_utf8_lossy(&notice.key).into_owned();
-            format!("{} {} {key}", notice.database, notice.event)
+    let events = store.take_key_events().into_iter();
+    events
+        .map(|event| {
+            let key = String::from_utf8_lossy(&event.key).into_owned();
+            format!("{} {} {key}", event.database, event.event)
         })
         .collect()
 }
@@ -107,7 +107,7 @@ fn a_key_that_waits_to_be_removed_expires_when_another_takes_its_name() {
 }
 
 #[test]
-fn the_setting_is_part_of_the_state_and_the_notices_are_not() {
+fn the_setting_is_part_of_the_state_and_the_key_events_are_not() {
     let mut quiet = Store::new();
     let mut loud = Store::new();
     let sessions = [open(&mut quiet, 1, 1), open(&mut loud, 1, 1)];

@@ -3,7 +3,7 @@
 //! Both are delivered by tasks of their own, so that neither consensus nor applying ever waits for
 //! listeners. What waits for these tasks is bounded; what exceeds the bound is dropped and counted.
 //! Invariants: what is delivered is delivered once; messages are in the order of their arrival, and
-//! notices in the order of the log.
+//! events in the order of the log.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use memkv_node::{Publication, Subscribers};
-use memkv_store::Notice;
+use memkv_store::KeyEvent;
 use tokio::sync::oneshot;
 
 use super::queue::{Queue, Taker, queue};
 use super::server::{Server, Stats};
 
-/// Most bytes of notices that wait for delivery (32 MiB), as for one slow listener.
-const WAITING_NOTICES: usize = 32 * 1024 * 1024;
+/// Most bytes of events that wait for delivery (32 MiB), as for one slow listener.
+const WAITING_KEY_EVENTS: usize = 32 * 1024 * 1024;
 
-/// What a notice costs beside its key, about.
-const NOTICE_OVERHEAD_BYTES: usize = 64;
+/// What a event costs beside its key, about.
+const KEY_EVENT_OVERHEAD_BYTES: usize = 64;
 
 /// Most bytes of messages from all nodes that wait for delivery (64 MiB): what two have under way at
 /// most.
@@ -37,7 +37,7 @@ type Arrived = (Publication, oneshot::Sender<u64>);
 /// This node's listeners, as the node sees them.
 pub(super) struct Listeners {
     server: Arc<Server>,
-    notices: Queue<Vec<Notice>>,
+    key_events: Queue<Vec<KeyEvent>>,
     messages: Queue<Arrived>,
 }
 
@@ -45,13 +45,13 @@ impl Listeners {
     /// Starts the tasks that deliver, on the runtime that serves clients; they end with what is
     /// returned.
     pub(super) fn start(server: Arc<Server>) -> Self {
-        let (notices, noticed) = queue(WAITING_NOTICES);
+        let (events, taken) = queue(WAITING_KEY_EVENTS);
         let (messages, arrived) = queue(WAITING_MESSAGES);
-        tokio::spawn(deliver_notices(server.clone(), noticed));
+        tokio::spawn(deliver_key_events(server.clone(), taken));
         tokio::spawn(deliver_messages(server.clone(), arrived));
         Self {
             server,
-            notices,
+            key_events: events,
             messages,
         }
     }
@@ -72,11 +72,11 @@ impl Subscribers for Listeners {
         self.server.hub.has_listeners()
     }
 
-    fn announce(&self, notices: Vec<Notice>) {
-        let cost = |notice: &Notice| notice.key.len() + NOTICE_OVERHEAD_BYTES;
-        let bytes = notices.iter().map(cost).sum();
-        if let Err(dropped) = self.notices.put(notices, bytes) {
-            Stats::add(&self.server.stats.dropped_notices, dropped.len());
+    fn announce(&self, events: Vec<KeyEvent>) {
+        let cost = |event: &KeyEvent| event.key.len() + KEY_EVENT_OVERHEAD_BYTES;
+        let bytes = events.iter().map(cost).sum();
+        if let Err(dropped) = self.key_events.put(events, bytes) {
+            Stats::add(&self.server.stats.dropped_key_events, dropped.len());
         }
     }
 }
@@ -89,23 +89,23 @@ async fn deliver_messages(server: Arc<Server>, mut arrived: Taker<Arrived>) {
     }
 }
 
-async fn deliver_notices(server: Arc<Server>, mut noticed: Taker<Vec<Notice>>) {
-    while let Some(notices) = noticed.take().await {
-        for message in notices.into_iter().flat_map(messages) {
+async fn deliver_key_events(server: Arc<Server>, mut taken: Taker<Vec<KeyEvent>>) {
+    while let Some(events) = taken.take().await {
+        for message in events.into_iter().flat_map(messages) {
             server.hub.deliver(&server.aside, &message).await;
         }
     }
 }
 
-/// A notice as Redis publishes it: to the key's channel, then to the event's.
-fn messages(notice: Notice) -> impl Iterator<Item = Publication> {
-    let Notice {
+/// A event as Redis publishes it: to the key's channel, then to the event's.
+fn messages(event: KeyEvent) -> impl Iterator<Item = Publication> {
+    let KeyEvent {
         database,
         key,
         event,
         on_keyspace,
         on_keyevent,
-    } = notice;
+    } = event;
     let event = Bytes::from_static(event.as_bytes());
     let message = |kind: &str, name: &Bytes, payload: &Bytes| {
         let channel = [format!("__{kind}@{database}__:").as_bytes(), name].concat();
@@ -128,50 +128,50 @@ mod tests {
     use crate::resp::Kind;
 
     #[test]
-    fn a_notice_goes_to_the_channels_that_are_on() {
-        let notice = |on_keyspace, on_keyevent| Notice {
+    fn a_key_event_goes_to_the_channels_that_are_on() {
+        let event = |on_keyspace, on_keyevent| KeyEvent {
             database: 3,
             key: Bytes::from_static(b"k\xff"),
             event: "set",
             on_keyspace,
             on_keyevent,
         };
-        let shown = |notice| {
-            messages(notice)
+        let shown = |event| {
+            messages(event)
                 .map(|message| (message.channel.to_vec(), message.payload.to_vec()))
                 .collect::<Vec<_>>()
         };
         let keyspace = (b"__keyspace@3__:k\xff".to_vec(), b"set".to_vec());
         let keyevent = (b"__keyevent@3__:set".to_vec(), b"k\xff".to_vec());
         assert_eq!(
-            shown(notice(true, true)),
+            shown(event(true, true)),
             [keyspace.clone(), keyevent.clone()]
         );
-        assert_eq!(shown(notice(true, false)), [keyspace]);
-        assert_eq!(shown(notice(false, true)), [keyevent]);
+        assert_eq!(shown(event(true, false)), [keyspace]);
+        assert_eq!(shown(event(false, true)), [keyevent]);
     }
 
     #[tokio::test]
-    async fn notices_that_wait_for_delivery_are_bounded() {
+    async fn key_events_that_wait_for_delivery_are_bounded() {
         let server = Arc::new(Server::new(crate::testing::resp_settings(), Arc::default()));
         // The task that delivers does not run before this one waits.
         let listeners = Listeners::start(server.clone());
-        let notice = Notice {
+        let event = KeyEvent {
             database: 0,
-            key: Bytes::from(vec![0; WAITING_NOTICES / 2]),
+            key: Bytes::from(vec![0; WAITING_KEY_EVENTS / 2]),
             event: "set",
             on_keyspace: true,
             on_keyevent: true,
         };
         for _ in 0..3 {
-            listeners.announce(vec![notice.clone()]);
+            listeners.announce(vec![event.clone()]);
         }
-        let dropped = || server.stats.dropped_notices.load(Ordering::Relaxed);
+        let dropped = || server.stats.dropped_key_events.load(Ordering::Relaxed);
         assert_eq!(dropped(), 2);
-        while listeners.notices.waiting() > 0 {
+        while listeners.key_events.waiting() > 0 {
             tokio::task::yield_now().await;
         }
-        listeners.announce(vec![notice]);
+        listeners.announce(vec![event]);
         assert_eq!(dropped(), 2);
     }
 
