@@ -1,5 +1,5 @@
 //! A cluster of `memkv_server` processes, each in a directory of its own with a `raft_config.json`
-//! that holds the seed's seven keys, and more only where a test asks.
+//! that holds the original's seven keys, and more only where a test asks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use crate::partition::Partition;
 use crate::ports::free_port;
 use rustix::process::Signal;
 
+use crate::compat::Compat;
 use crate::process::{Process, binary};
-use crate::seed::Seed;
 use crate::wait::eventually;
 
 /// Longer than formation or an election takes on a busy machine with two cores.
@@ -27,7 +27,7 @@ const TAIL_LINES: usize = 40;
 
 /// A node: its place, its configuration, and its process while it runs.
 pub struct Node {
-    /// The seed's `id`.
+    /// The original's `id`.
     pub id: String,
     /// Where it listens, `host:port`.
     pub addr: String,
@@ -61,8 +61,8 @@ impl Node {
         }
     }
 
-    /// The seed's configuration, with exactly its seven keys.
-    pub fn seed_config(&self, peers: &[(String, String)]) -> Value {
+    /// The original's configuration, with exactly its seven keys.
+    pub fn compat_config(&self, peers: &[(String, String)]) -> Value {
         let peers: Vec<Value> = peers
             .iter()
             .map(|(addr, id)| json!({ "addr": addr, "id": id }))
@@ -89,7 +89,7 @@ impl Node {
         serde_json::from_slice(&fs::read(self.dir.join("raft_config.json")).unwrap()).unwrap()
     }
 
-    /// The command that runs the node, as in the seed's documentation.
+    /// The command that runs the node, as in the original's documentation.
     pub fn command(&self) -> Command {
         self.command_under(&[])
     }
@@ -159,9 +159,9 @@ impl Node {
         }
     }
 
-    /// A client of the seed's interface.
-    pub fn seed(&self) -> Seed {
-        Seed::new(&self.addr, &self.id)
+    /// A client of the original's interface.
+    pub fn compat(&self) -> Compat {
+        Compat::new(&self.addr, &self.id)
     }
 
     /// `GET /v1/status`; `None` while the node does not answer or loads its data.
@@ -174,7 +174,7 @@ impl Node {
     /// Waits until the node answers a linearizable read.
     #[track_caller]
     pub fn wait_serving(&mut self) {
-        let mut client = self.seed();
+        let mut client = self.compat();
         let what = format!("node {} serves", self.id);
         eventually(&what, SERVING_LIMIT, || {
             let process = self.process();
@@ -195,7 +195,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// `size` nodes with the seed's configuration, not started.
+    /// `size` nodes with the original's configuration, not started.
     pub fn configured(size: usize) -> Cluster {
         Cluster::configured_with(size, &json!({}))
     }
@@ -220,7 +220,7 @@ impl Cluster {
             let peers: Vec<_> = others
                 .map(|other| (other.peer_addr.clone(), other.id.clone()))
                 .collect();
-            let mut config = node.seed_config(&peers);
+            let mut config = node.compat_config(&peers);
             for (key, value) in more.as_object().into_iter().flatten() {
                 config[key] = value.clone();
             }
@@ -232,7 +232,7 @@ impl Cluster {
         }
     }
 
-    /// `size` nodes with the seed's configuration, all serving.
+    /// `size` nodes with the original's configuration, all serving.
     pub fn start(size: usize) -> Cluster {
         let mut cluster = Cluster::configured(size);
         cluster.start_all();
@@ -247,7 +247,7 @@ impl Cluster {
         cluster
     }
 
-    /// `size` nodes that have a `redis_addr` besides the seed's keys, all serving.
+    /// `size` nodes that have a `redis_addr` besides the original's keys, all serving.
     pub fn start_with_redis(size: usize) -> Cluster {
         let mut cluster = Cluster::configured(size);
         for node in &mut cluster.nodes {

@@ -14,6 +14,7 @@
 
 mod bugs;
 mod cluster;
+mod compat;
 mod data;
 pub mod differential;
 mod http;
@@ -28,13 +29,13 @@ mod redis;
 mod redis_load;
 mod redis_work;
 mod resp;
-mod seed;
 mod setting;
 mod wait;
 mod wall_clock;
 
 pub use bugs::{command_with_bugs, order};
 pub use cluster::{Cluster, Node};
+pub use compat::{Compat, CompatReply};
 pub use data::{files_in, first_index, flip_bit, newest_snapshot, write_secret};
 pub use http::{Http, Response};
 pub use interop::{Listener, node_script, on_every_listener, python_script};
@@ -48,7 +49,6 @@ pub use redis::Redis;
 pub use redis_load::{Harm, RedisLoad, RedisVerdict};
 pub use resp::{Frame, Resp, encode};
 pub use rustix::process::Signal;
-pub use seed::{Seed, SeedReply};
 pub use setting::{seed, setting};
 pub use wait::{eventually, within};
 pub use wall_clock::WallClock;

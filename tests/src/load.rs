@@ -1,6 +1,6 @@
 //! Clients that write, read and delete while a test does harm, and the judgement of what they saw.
 //!
-//! Half of the clients speak the seed's JSON, half REST. A client stays at a node until that one
+//! Half of the clients speak the original's JSON, half REST. A client stays at a node until that one
 //! fails it, so that reads on followers are tested as much as on the leader. The keys change with
 //! each round: unknown outcomes of one round then never multiply with those of the next, and the
 //! judge's search stays short.
@@ -18,9 +18,9 @@ use memkv_check::{
 };
 
 use crate::cluster::Cluster;
+use crate::compat::{Compat, CompatReply};
 use crate::http::{Http, Response};
 use crate::random::Random;
-use crate::seed::{Seed, SeedReply};
 use crate::wait::eventually;
 
 /// Keys of one round: few, so that clients meet on them.
@@ -186,7 +186,7 @@ struct Client {
 }
 
 enum Connection {
-    Seed(Seed),
+    Compat(Compat),
     Rest(Http),
 }
 
@@ -227,7 +227,7 @@ impl Client {
         // Both are connected now: a refused connection is no operation of unknown outcome.
         Some(match self.number % 2 {
             0 => Connection::Rest(http),
-            _ => Connection::Seed(Seed::over(http, addr, id)),
+            _ => Connection::Compat(Compat::over(http, addr, id)),
         })
     }
 
@@ -239,7 +239,7 @@ impl Client {
         let call = self.shared.recorder.invoke(process, key.as_str(), op);
         let answer = match &mut connection {
             Connection::Rest(http) => rest(http, &key, op),
-            Connection::Seed(seed) => seed_call(seed, &key, op),
+            Connection::Compat(compat) => compat_call(compat, &key, op),
         };
         match answer {
             Ok(answer) => {
@@ -261,7 +261,7 @@ impl Client {
                 Op::Set((u64::try_from(self.number).unwrap() << 32) | self.written)
             }
             (9, Connection::Rest(_)) => Op::Del,
-            (9, Connection::Seed(_)) => Op::Exist,
+            (9, Connection::Compat(_)) => Op::Exist,
             _ => Op::Get,
         }
     }
@@ -296,11 +296,11 @@ fn rest(http: &mut Http, key: &str, op: Op) -> io::Result<Answer> {
     Ok(Answer::Done(reply, revision_of(&response)))
 }
 
-fn seed_call(seed: &mut Seed, key: &str, op: Op) -> io::Result<Answer> {
-    let reply: SeedReply = match op {
-        Op::Set(value) => seed.set(key, &value.to_string())?,
-        Op::Exist => seed.exist(key)?,
-        Op::Get => seed.get(key)?,
+fn compat_call(compat: &mut Compat, key: &str, op: Op) -> io::Result<Answer> {
+    let reply: CompatReply = match op {
+        Op::Set(value) => compat.set(key, &value.to_string())?,
+        Op::Exist => compat.exist(key)?,
+        Op::Get => compat.get(key)?,
         Op::Del | Op::Append(_) | Op::Incr(_) => unreachable!("not chosen"),
     };
     let done = match (op, reply.status.as_str()) {

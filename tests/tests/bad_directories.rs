@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use memkv_black_box::{
-    Cluster, Node, Process, Seed, eventually, files_in, first_index, flip_bit, newest_snapshot,
+    Cluster, Compat, Node, Process, eventually, files_in, first_index, flip_bit, newest_snapshot,
 };
 use serde_json::json;
 
@@ -34,13 +34,16 @@ fn refuses_to_start(node: &Node, words: &[&str]) -> String {
     output
 }
 
-fn set(client: &mut Seed, key: &str, value: &str) {
+fn set(client: &mut Compat, key: &str, value: &str) {
     assert_eq!(client.set(key, value).unwrap().status, "ok");
 }
 
 #[track_caller]
 fn holds(node: &Node, key: &str, value: &str) {
-    assert_eq!(node.seed().get(key).unwrap().value.as_deref(), Some(value));
+    assert_eq!(
+        node.compat().get(key).unwrap().value.as_deref(),
+        Some(value)
+    );
 }
 
 /// Segments of a node's log, the oldest first.
@@ -63,7 +66,7 @@ fn end_of_data(file: &Path) -> usize {
 /// Three nodes with data, all killed.
 fn killed_cluster() -> Cluster {
     let mut cluster = Cluster::start(3);
-    let mut client = cluster.nodes[0].seed();
+    let mut client = cluster.nodes[0].compat();
     for number in 0..100 {
         set(&mut client, &format!("key-{number}"), "kept");
     }
@@ -141,7 +144,7 @@ fn when_every_log_is_damaged_nothing_is_started_anew() {
         node.process().wait_output("is corrupt at offset", LIMIT);
     }
     for node in &cluster.nodes {
-        let reply = eventually("an answer", LIMIT, || node.seed().get("key-7").ok());
+        let reply = eventually("an answer", LIMIT, || node.compat().get("key-7").ok());
         assert_eq!(reply.status, "no leader", "neither served nor forgotten");
     }
 }
@@ -180,9 +183,9 @@ fn one_bad_copy_of_the_metadata_is_survived_and_two_are_refused() {
 #[test]
 fn a_bad_snapshot_that_nothing_else_covers_is_named_and_the_node_is_replaced() {
     let mut cluster = Cluster::start(3);
-    set(&mut cluster.nodes[0].seed(), "early", "kept");
+    set(&mut cluster.nodes[0].compat(), "early", "kept");
     let value = "v".repeat(1024);
-    let mut client = cluster.nodes[0].seed();
+    let mut client = cluster.nodes[0].compat();
     for number in 0..1500 {
         set(&mut client, &format!("fill-{}", number % 20), &value);
     }
@@ -239,7 +242,7 @@ fn a_failing_fsync_stops_the_node_at_once_and_the_others_go_on() {
 /// Lets calls of one node fail, as `strace` is told, until it ends and says that it could not `what`.
 fn a_failing_disk_stops_the_node(what: &str, injections: &[&str]) {
     let mut cluster = Cluster::start(3);
-    set(&mut cluster.nodes[0].seed(), "before", "kept");
+    set(&mut cluster.nodes[0].compat(), "before", "kept");
     cluster.nodes[2].terminate();
     let mut strace = vec![
         "strace",
@@ -256,7 +259,7 @@ fn a_failing_disk_stops_the_node(what: &str, injections: &[&str]) {
     }
     let command = cluster.nodes[2].command_under(&strace);
     cluster.nodes[2].start_with(command);
-    let mut client = cluster.nodes[0].seed();
+    let mut client = cluster.nodes[0].compat();
     let mut number = 0;
     let status = eventually("the node ends by itself", LIMIT, || {
         number += 1;
@@ -280,7 +283,7 @@ fn a_failing_disk_stops_the_node(what: &str, injections: &[&str]) {
 fn a_second_process_on_the_same_directory_refuses_to_start() {
     let mut cluster = Cluster::start(2);
     let second = Node::new(cluster.root());
-    let mut config = second.seed_config(&[]);
+    let mut config = second.compat_config(&[]);
     for key in ["log_path", "metadata_path", "snapshot_path"] {
         let below = cluster.nodes[0].read_config()[key]
             .as_str()
@@ -291,7 +294,7 @@ fn a_second_process_on_the_same_directory_refuses_to_start() {
     second.write_config(&config);
     let holder = cluster.nodes[0].process().id().to_string();
     refuses_to_start(&second, &["in use", &holder]);
-    set(&mut cluster.nodes[0].seed(), "key", "value");
+    set(&mut cluster.nodes[0].compat(), "key", "value");
 }
 
 /// Replaces a node's files by those of another.
@@ -316,7 +319,7 @@ fn a_directory_that_is_put_back_to_an_old_copy_is_set_aside_and_the_node_replace
     for node in &mut cluster.nodes {
         node.wait_serving();
     }
-    set(&mut cluster.nodes[1].seed(), "later", "kept");
+    set(&mut cluster.nodes[1].compat(), "later", "kept");
     cluster.nodes[0].kill();
     copy_data(&copy, &cluster.nodes[0]);
     cluster.nodes[0].start();
@@ -361,8 +364,8 @@ fn a_directory_of_another_cluster_is_refused_with_both_clusters() {
     other_first.addr.clone_from(&ours[0].0);
     other_first.peer_addr.clone_from(&ours[0].0);
     other_first
-        .write_config(&other_first.seed_config(&[(stranger.addr.clone(), stranger.id.clone())]));
-    stranger.write_config(&stranger.seed_config(&ours[..1]));
+        .write_config(&other_first.compat_config(&[(stranger.addr.clone(), stranger.id.clone())]));
+    stranger.write_config(&stranger.compat_config(&ours[..1]));
     other_first.start();
     stranger.start();
     other_first.wait_serving();
@@ -388,7 +391,7 @@ fn a_directory_of_another_cluster_is_refused_with_both_clusters() {
             |output: String| output.contains(&strange_cluster) && output.contains(&our_cluster);
         outputs.any(both).then_some(())
     });
-    let reply = cluster.nodes[0].seed().get("key-7");
+    let reply = cluster.nodes[0].compat().get("key-7");
     assert!(
         reply.is_err() || reply.unwrap().status == "no leader",
         "it must not serve"

@@ -6,13 +6,13 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use memkv_black_box::{Cluster, Http, Response, Seed, eventually, rss_bytes};
+use memkv_black_box::{Cluster, Compat, Http, Response, eventually, rss_bytes};
 use serde_json::{Value, json};
 
 const KEY_LIMIT: usize = 64 * 1024;
 const VALUE_LIMIT: usize = 8 * 1024 * 1024;
 
-/// A malformed request is answered with a 4xx and the seed's error body.
+/// A malformed request is answered with a 4xx and the original's error body.
 #[track_caller]
 fn refused(response: &Response, status: u16) {
     assert_eq!(response.status, status, "{}", response.text());
@@ -59,13 +59,13 @@ fn malformed_requests_say_what_is_wrong_and_change_nothing() {
         "]".repeat(100)
     );
     refused(&post(&node.addr, &set, deep.as_bytes()), 400);
-    assert_eq!(node.seed().exist("k").unwrap().status, "no");
+    assert_eq!(node.compat().exist("k").unwrap().status, "no");
 }
 
 #[test]
 fn unknown_request_fields_are_ignored() {
     let cluster = Cluster::start(2);
-    let mut client = cluster.nodes[0].seed();
+    let mut client = cluster.nodes[0].compat();
     let body = json!({ "key": "k", "value": "v", "more": { "nested": [1, null, "x"] } });
     assert_eq!(client.call("set", &body).unwrap().status, "ok");
     assert_eq!(client.get("k").unwrap().value.as_deref(), Some("v"));
@@ -94,14 +94,14 @@ fn wrong_paths_and_methods_are_refused() {
         let response = Http::once(&node.addr, method, &set, body).unwrap();
         assert_eq!(response.status, 405, "{method}");
     }
-    assert_eq!(node.seed().exist("k").unwrap().status, "no");
+    assert_eq!(node.compat().exist("k").unwrap().status, "no");
 }
 
 #[test]
 fn empty_keys_and_values_and_those_exactly_at_the_limits_are_stored() {
     let cluster = Cluster::start(3);
-    let mut writer = cluster.nodes[0].seed();
-    let mut reader = cluster.nodes[1].seed();
+    let mut writer = cluster.nodes[0].compat();
+    let mut reader = cluster.nodes[1].compat();
     let (long_key, long_value) = ("k".repeat(KEY_LIMIT), "v".repeat(VALUE_LIMIT));
     let pairs = [
         ("", ""),
@@ -134,7 +134,7 @@ fn keys_and_values_over_the_limits_are_refused_with_the_limit() {
     let key = json!({ "key": "k".repeat(KEY_LIMIT + 1), "value": "v" }).to_string();
     let value = json!({ "key": "k", "value": "v".repeat(VALUE_LIMIT + 1) }).to_string();
     for (body, limit) in [(key, KEY_LIMIT), (value, VALUE_LIMIT)] {
-        let response = node.seed().send("set", body.as_bytes()).unwrap();
+        let response = node.compat().send("set", body.as_bytes()).unwrap();
         refused(&response, 413);
         assert!(
             response.text().contains(&limit.to_string()),
@@ -142,13 +142,13 @@ fn keys_and_values_over_the_limits_are_refused_with_the_limit() {
             response.text()
         );
     }
-    assert_eq!(node.seed().exist("k").unwrap().status, "no");
+    assert_eq!(node.compat().exist("k").unwrap().status, "no");
 }
 
 #[test]
 fn control_characters_and_unicode_come_back_as_they_were_sent() {
     let cluster = Cluster::start(2);
-    let mut client = cluster.nodes[1].seed();
+    let mut client = cluster.nodes[1].compat();
     let value = "  quotes \" \\ / tab\t newline\n nul\u{0} bell\u{7} é 漢 😀 \u{7f}  ";
     assert_eq!(client.set(value, value).unwrap().status, "ok");
     // As the original does it, because its client knows no \u escapes: control characters without a
@@ -206,7 +206,7 @@ fn an_empty_line_with_a_pause_in_it_ends_neither_the_connection_nor_the_node() {
         http.send(b"\nGET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .unwrap();
         assert_eq!(http.receive(true).unwrap().status, 200);
-        assert_eq!(node.seed().set("key", "served").unwrap().status, "ok");
+        assert_eq!(node.compat().set("key", "served").unwrap().status, "ok");
     }
 }
 
@@ -223,7 +223,7 @@ fn requests_that_never_end_are_cut_off_and_others_are_served_meanwhile() {
         slow.push(http);
     }
     let started = Instant::now();
-    assert_eq!(node.seed().set("key", "served").unwrap().status, "ok");
+    assert_eq!(node.compat().set("key", "served").unwrap().status, "ok");
     assert!(
         started.elapsed() < Duration::from_secs(2),
         "a good client waits for no slow one"
@@ -250,7 +250,7 @@ fn memory_stays_bounded_under_refused_and_unfinished_requests() {
     let mut unfinished = Vec::new();
     for _ in 0..64 {
         // Refused by its length alone: the server need not read the body before it answers.
-        match Seed::new(&addr, &name).send("set", body.as_bytes()) {
+        match Compat::new(&addr, &name).send("set", body.as_bytes()) {
             Ok(response) => assert_eq!(response.status, 413),
             Err(error) => assert!(is_closed(&error), "{error}"),
         }
@@ -269,5 +269,8 @@ fn memory_stays_bounded_under_refused_and_unfinished_requests() {
         (grown < GROWTH_LIMIT).then_some(())
     });
     drop(unfinished);
-    assert_eq!(cluster.nodes[0].seed().set("k", "v").unwrap().status, "ok");
+    assert_eq!(
+        cluster.nodes[0].compat().set("k", "v").unwrap().status,
+        "ok"
+    );
 }

@@ -1,14 +1,14 @@
-//! The log is compacted as the seed's settings say, and a node that missed what was dropped comes
+//! The log is compacted as the original's settings say, and a node that missed what was dropped comes
 //! back by a snapshot, with its own disk or with an empty one.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 
-use memkv_black_box::{Cluster, Load, Node, Seed, eventually, files_in, first_index};
+use memkv_black_box::{Cluster, Compat, Load, Node, eventually, files_in, first_index};
 use serde_json::Value;
 
-/// The seed's `max_log_count` in these clusters' configurations.
+/// The original's `max_log_count` in these clusters' configurations.
 const MAX_LOG_COUNT: u64 = 6;
 
 /// Its segments: `max_log_size` 1024 is rounded up to 64 KiB, as in the original.
@@ -21,7 +21,7 @@ const REPLACED_LIMIT: Duration = Duration::from_secs(60);
 
 /// Writes at least `bytes` of values over twenty keys, so that the data stay far smaller than the
 /// log.
-fn fill(client: &mut Seed, bytes: usize) {
+fn fill(client: &mut Compat, bytes: usize) {
     let value = "v".repeat(1024);
     for number in 0..bytes / value.len() {
         let reply = client
@@ -40,7 +40,7 @@ fn number(status: &Value, name: &str) -> u64 {
 #[test]
 fn more_segments_than_max_log_count_lead_to_a_snapshot_and_fewer_segments_on_every_node() {
     let cluster = Cluster::start(3);
-    fill(&mut cluster.nodes[0].seed(), 16 * SEGMENT_BYTES);
+    fill(&mut cluster.nodes[0].compat(), 16 * SEGMENT_BYTES);
     for node in &cluster.nodes {
         eventually(
             "a snapshot, and the log within max_log_count",
@@ -68,10 +68,14 @@ fn more_segments_than_max_log_count_lead_to_a_snapshot_and_fewer_segments_on_eve
 fn data_survive_a_restart_of_all_nodes_after_compaction() {
     let mut cluster = Cluster::start(3);
     assert_eq!(
-        cluster.nodes[0].seed().set("early", "kept").unwrap().status,
+        cluster.nodes[0]
+            .compat()
+            .set("early", "kept")
+            .unwrap()
+            .status,
         "ok"
     );
-    fill(&mut cluster.nodes[0].seed(), 16 * SEGMENT_BYTES);
+    fill(&mut cluster.nodes[0].compat(), 16 * SEGMENT_BYTES);
     eventually("a snapshot", LIMIT, || {
         (number(&cluster.nodes[0].status()?, "snapshot_index") > 0).then_some(())
     });
@@ -79,7 +83,7 @@ fn data_survive_a_restart_of_all_nodes_after_compaction() {
     cluster.start_all();
     for node in &cluster.nodes {
         assert_eq!(
-            node.seed().get("early").unwrap().value.as_deref(),
+            node.compat().get("early").unwrap().value.as_deref(),
             Some("kept")
         );
     }
@@ -92,10 +96,10 @@ fn a_follower_that_missed_more_than_the_log_catches_up_by_a_snapshot() {
     let leader = cluster.leader();
     let had = number(&cluster.nodes[absent].status().unwrap(), "applied_index");
     cluster.nodes[absent].kill();
-    fill(&mut cluster.nodes[leader].seed(), 24 * SEGMENT_BYTES);
+    fill(&mut cluster.nodes[leader].compat(), 24 * SEGMENT_BYTES);
     assert_eq!(
         cluster.nodes[leader]
-            .seed()
+            .compat()
             .set("late", "seen")
             .unwrap()
             .status,
@@ -125,7 +129,7 @@ fn a_follower_that_missed_more_than_the_log_catches_up_by_a_snapshot() {
     cluster.nodes[absent].wait_serving();
     assert_eq!(
         cluster.nodes[absent]
-            .seed()
+            .compat()
             .get("late")
             .unwrap()
             .value
@@ -186,7 +190,7 @@ fn a_wiped_follower_is_replaced_under_a_new_id_under_load_without_a_change_of_le
 fn in_a_cluster_of_two_a_wiped_node_waits_for_the_operator_and_says_so() {
     let mut cluster = Cluster::start(2);
     assert_eq!(
-        cluster.nodes[0].seed().set("key", "kept").unwrap().status,
+        cluster.nodes[0].compat().set("key", "kept").unwrap().status,
         "ok"
     );
     let old = number(&cluster.nodes[1].status().unwrap(), "node_id");
@@ -205,6 +209,6 @@ fn in_a_cluster_of_two_a_wiped_node_waits_for_the_operator_and_says_so() {
         },
     );
     assert!(message.len() > 40, "what, why and what next: {message}");
-    let reply = cluster.nodes[0].seed().get("key").unwrap();
+    let reply = cluster.nodes[0].compat().get("key").unwrap();
     assert_eq!((reply.status.as_str(), reply.maybe), ("no leader", false));
 }

@@ -42,9 +42,9 @@ fn are_one(cluster: &mut Cluster) {
     assert_eq!(leaders.count(), 1, "one leader: {all:#?}");
     for (place, node) in cluster.nodes.iter().enumerate() {
         let (key, value) = (format!("written-at-{place}"), node.id.clone());
-        assert_eq!(node.seed().set(&key, &value).unwrap().status, "ok");
+        assert_eq!(node.compat().set(&key, &value).unwrap().status, "ok");
         for reader in &cluster.nodes {
-            let read = reader.seed().get(&key).unwrap();
+            let read = reader.compat().get(&key).unwrap();
             assert_eq!(read.value.as_deref(), Some(&*value), "{key}");
         }
     }
@@ -88,7 +88,7 @@ fn a_list_that_stays_wrong_is_named_and_serves_nothing() {
     for node in [&*a, &*b, &*c] {
         let status = node.status().unwrap();
         assert_eq!(status["node_id"], 0, "no identity: {status}");
-        assert_eq!(node.seed().get("key").unwrap().status, "no leader");
+        assert_eq!(node.compat().get("key").unwrap().status, "no leader");
     }
     c.kill();
     list(c, &[a, b]);

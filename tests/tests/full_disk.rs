@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use memkv_black_box::{Cluster, Http, Node, Resp, Seed, Tmpfs, eventually, skip};
+use memkv_black_box::{Cluster, Compat, Http, Node, Resp, Tmpfs, eventually, skip};
 
 /// Far above what a busy machine needs.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -16,13 +16,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The reserve of a node without a snapshot: `RESERVE_BASE` of `memkv-disk`.
 const RESERVE: u64 = 16 << 20;
 
-fn set(client: &mut Seed, key: &str, value: &str) {
+fn set(client: &mut Compat, key: &str, value: &str) {
     assert_eq!(client.set(key, value).unwrap().status, "ok");
 }
 
 #[track_caller]
 fn holds(node: &Node, key: &str, value: &str) {
-    assert_eq!(node.seed().get(key).unwrap().value.as_deref(), Some(value));
+    assert_eq!(
+        node.compat().get(key).unwrap().value.as_deref(),
+        Some(value)
+    );
 }
 
 /// A cluster whose last node has its directory on a small file system.
@@ -58,11 +61,11 @@ fn a_full_disk_on_one_node_stops_neither_the_cluster_nor_loses_a_write() {
     let Some((mut cluster, _disk)) = with_small_disk(3, 64) else {
         return;
     };
-    set(&mut cluster.nodes[0].seed(), "before", "kept");
+    set(&mut cluster.nodes[0].compat(), "before", "kept");
     let ballast = cluster.nodes[2].dir.join("ballast");
     // Not a byte is left but what the node has set aside.
     fill_disk(&ballast, 0);
-    let mut client = cluster.nodes[0].seed();
+    let mut client = cluster.nodes[0].compat();
     let value = "v".repeat(4096);
     for number in 0..1000 {
         let reply = client
@@ -132,7 +135,7 @@ fn a_follower_whose_disk_is_used_up_refuses_entries_and_catches_up_when_there_is
         return;
     };
     let value = "v".repeat(64 * 1024);
-    let mut client = cluster.nodes[0].seed();
+    let mut client = cluster.nodes[0].compat();
     // More than the disk of the last node holds, in whatever form.
     for number in 0..600 {
         set(&mut client, &format!("key-{number}"), &value);

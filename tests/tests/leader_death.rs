@@ -27,7 +27,7 @@ fn survivors_elect_at_once_when_the_leaders_process_dies() {
         for follower in (0..3).filter(|place| *place != leader) {
             let node = &cluster.nodes[follower];
             eventually("a write at every survivor", LIMIT, || {
-                let set = node.seed().set("round", &format!("{round} {follower}"));
+                let set = node.compat().set("round", &format!("{round} {follower}"));
                 set.is_ok_and(|reply| reply.status == "ok").then_some(())
             });
         }
@@ -47,7 +47,7 @@ fn nodes_that_were_all_restarted_elect_at_once() {
         cluster.nodes.iter_mut().for_each(Node::start);
         for node in &cluster.nodes {
             eventually("a write at every node", LIMIT, || {
-                let set = node.seed().set("round", &format!("{round}"));
+                let set = node.compat().set("round", &format!("{round}"));
                 set.is_ok_and(|reply| reply.status == "ok").then_some(())
             });
         }
@@ -65,7 +65,7 @@ fn the_first_command_after_an_election_waits_for_no_pause() {
         cluster.nodes.iter_mut().for_each(Node::start);
         cluster.wait_serving();
         for node in &cluster.nodes {
-            let set = node.seed().set("round", &format!("{round}"));
+            let set = node.compat().set("round", &format!("{round}"));
             assert_eq!(set.unwrap().status, "ok", "round {round}");
         }
     }

@@ -63,9 +63,9 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
             assert!(told.contains(part), "{told}");
         }
         let key = format!("while-{place}");
-        let written = cluster.nodes[2].seed().set(&key, "both").unwrap();
+        let written = cluster.nodes[2].compat().set(&key, "both").unwrap();
         assert_eq!(written.status, "ok");
-        let read = cluster.nodes[place].seed().get(&key).unwrap();
+        let read = cluster.nodes[place].compat().get(&key).unwrap();
         assert_eq!(read.value.as_deref(), Some("both"));
     }
     for node in &cluster.nodes {
@@ -111,7 +111,7 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
     eventually("the newer build is admitted", REPLACED_LIMIT, || {
         (node.status()?["phase"] == "serving").then_some(())
     });
-    let read = node.seed().get("while-1").unwrap();
+    let read = node.compat().get("while-1").unwrap();
     assert_eq!(read.value.as_deref(), Some("both"));
 }
 
@@ -125,10 +125,10 @@ fn an_entry_that_cannot_be_read_stops_the_node_with_the_same_words_at_each_start
     node.start_with(command);
     node.wait_serving();
     assert_eq!(level(node), Some(1));
-    assert_eq!(node.seed().set("kept", "yes").unwrap().status, "ok");
+    assert_eq!(node.compat().set("kept", "yes").unwrap().status, "ok");
     order(&node.addr, "/deliberate-panic/unreadable");
     // It is never answered: the entry that holds it cannot be applied.
-    drop(node.seed().set("other", "lost"));
+    drop(node.compat().set("other", "lost"));
     let words = ["log entry", "cannot be read", "newer version"];
     let first = ends(node, &words);
     // With either build, and the last time as the first.

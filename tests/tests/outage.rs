@@ -42,7 +42,7 @@ fn kinds(output: &str) -> Vec<(usize, String)> {
 
 /// Writes a key once; while there is no leader, the write has no effect and is sent again.
 fn write(node: &Node, key: &str, value: &str) {
-    let mut client = node.seed();
+    let mut client = node.compat();
     eventually("a write is taken", LIMIT, || {
         let reply = client.set(key, value).unwrap();
         assert!(

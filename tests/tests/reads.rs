@@ -40,7 +40,7 @@ fn a_leader_that_was_paused_through_an_election_does_not_answer_with_the_past() 
         cluster.nodes[leader].process().signal(Signal::STOP);
         let survivor = &cluster.nodes[(leader + 1) % 3];
         eventually("a write at a survivor", LIMIT, || {
-            let set = survivor.seed().set("key", &present);
+            let set = survivor.compat().set("key", &present);
             set.is_ok_and(|reply| reply.status == "ok").then_some(())
         });
         for reader in &mut readers {

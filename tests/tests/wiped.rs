@@ -24,7 +24,7 @@ fn a_wiped_node_founds_no_second_cluster_beside_peers_whose_engines_are_not_up()
     // The one with the smallest name is the one that proposes clusters.
     cluster.nodes.sort_by(|a, b| a.id.cmp(&b.id));
     let uuid = cluster_of(&cluster.nodes[1]).unwrap();
-    let set = cluster.nodes[0].seed().set("kept", "value").unwrap();
+    let set = cluster.nodes[0].compat().set("kept", "value").unwrap();
     assert_eq!(set.status, "ok");
     cluster.nodes.iter_mut().for_each(Node::kill);
     cluster.nodes[0].wipe();
@@ -41,7 +41,7 @@ fn a_wiped_node_founds_no_second_cluster_beside_peers_whose_engines_are_not_up()
         .wait_output("this node's directory is empty", REPLACED_LIMIT);
     partition.join(&one, &other);
     eventually("it is replaced", REPLACED_LIMIT, || {
-        let reply = cluster.nodes[0].seed().get("kept").ok()?;
+        let reply = cluster.nodes[0].compat().get("kept").ok()?;
         (reply.value.as_deref() == Some("value")).then_some(())
     });
     for node in &cluster.nodes {

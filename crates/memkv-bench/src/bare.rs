@@ -11,7 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::protocol::{content_length, find};
 
-/// What the seed's interface answers to a write.
+/// What the original's interface answers to a write.
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"status\":\"ok\"}";
 
 const LISTENER: Token = Token(usize::MAX);

@@ -42,9 +42,9 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     );
     println!("{}", Sample::HEAD);
     for (name, protocol, reads_percent) in [
-        ("seed set", Protocol::Seed, 0),
+        ("seed set", Protocol::Compat, 0),
         ("REST put", Protocol::Rest, 0),
-        ("seed get", Protocol::Seed, 100),
+        ("seed get", Protocol::Compat, 100),
     ] {
         for connections in &options.connections {
             let work = Work {

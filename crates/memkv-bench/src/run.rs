@@ -233,7 +233,7 @@ pub(crate) fn drive(
         Protocol::Resp => return load::run(work, || RespClient::new(value_bytes, wait), mark),
         Protocol::Etcd => return load::run(work, || EtcdClient::new(value_bytes), mark),
         // The id of a node is its port here, as in the original's files.
-        Protocol::Seed => Interface::Seed(work.targets[0].port().to_string()),
+        Protocol::Compat => Interface::Compat(work.targets[0].port().to_string()),
         Protocol::Rest => Interface::Rest,
     };
     load::run(work, || HttpClient::new(&interface, value_bytes), mark)

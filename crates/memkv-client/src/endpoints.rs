@@ -6,7 +6,7 @@ use memkv_proto::config::check_addr;
 
 use crate::Error;
 
-/// The address of a node that was started without a configuration, as in the seed.
+/// The address of a node that was started without a configuration, as in the original.
 pub const DEFAULT_ENDPOINT: &str = "127.0.0.1:11081";
 
 /// The addresses of one cluster.
@@ -52,7 +52,7 @@ impl Default for Endpoints {
 }
 
 impl From<ClusterConfig> for Endpoints {
-    /// The seed's `cluster_config.json`, which holds at least one node.
+    /// The original's `cluster_config.json`, which holds at least one node.
     fn from(config: ClusterConfig) -> Self {
         Self(config.addrs.into_iter().map(|node| node.addr).collect())
     }

@@ -73,7 +73,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The seed's three names below one directory.
+    /// The original's three names below one directory.
     pub fn under(root: &Path) -> Self {
         Self {
             log: root.join("log"),

@@ -9,7 +9,7 @@ use memkv_store::{HIGHEST_LEVEL, KeyEventClasses};
 /// A node as the configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
-    /// The seed's `id`: unique in the cluster, chosen by the operator.
+    /// The original's `id`: unique in the cluster, chosen by the operator.
     pub name: String,
     /// Where the node's peers reach it, `host:port`.
     pub addr: String,
@@ -24,11 +24,11 @@ pub struct NodeConfig {
     pub peers: Vec<Peer>,
     /// Where the node's files are.
     pub layout: Layout,
-    /// Bytes of one log segment, as the seed's `max_log_size` (rounded up to 64 KiB).
+    /// Bytes of one log segment, as the original's `max_log_size` (rounded up to 64 KiB).
     pub max_log_size: u64,
     /// Bytes of recent log records that stay in memory for peers that are behind.
     pub log_cache_bytes: u64,
-    /// More segments than this start a snapshot, as the seed's `max_log_count`.
+    /// More segments than this start a snapshot, as the original's `max_log_count`.
     pub max_log_count: usize,
     /// `true`: an acknowledged write is fsynced on a majority. `false`: it survives the death of
     /// processes only. Agreed on at formation; a node that disagrees is refused.

@@ -1,4 +1,4 @@
-//! What memkv's programs say to each other and read from files: the seed's JSON, the REST API's
+//! What memkv's programs say to each other and read from files: the original's JSON, the REST API's
 //! errors and status, the configuration, and the one error table.
 //!
 //! Everything here turns bytes into values or values into bytes. It never opens a file, a socket
@@ -6,6 +6,7 @@
 //!
 //! Invariant: lengths and depths are bounded before anything is allocated for them.
 
+pub mod compat;
 pub mod config;
 pub mod error;
 mod json;
@@ -13,7 +14,6 @@ pub mod json_bytes;
 pub mod limits;
 pub mod path;
 pub mod secret;
-pub mod seed;
 pub mod status;
 mod ttl;
 

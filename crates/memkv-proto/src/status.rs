@@ -83,7 +83,7 @@ impl fmt::Display for Phase {
 /// One member of the cluster, as the asked node knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// The node's name (the seed's `id`).
+    /// The node's name (the original's `id`).
     pub name: String,
     /// `host:port` where it answers.
     pub addr: String,
@@ -97,7 +97,7 @@ pub struct Member {
 /// The answer to `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// The asked node's name (the seed's `id`).
+    /// The asked node's name (the original's `id`).
     pub name: String,
     /// The asked node's part in consensus.
     pub role: Role,

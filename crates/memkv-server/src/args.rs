@@ -10,7 +10,7 @@ use memkv_proto::config::{KEYS, Key, Kind};
 /// Where the original listens when it is not told otherwise.
 const DEFAULT_ADDR: &str = "127.0.0.1:11081";
 
-/// First port of the demo: the seed's.
+/// First port of the demo: the original's.
 const DEMO_PORT: &str = "11081";
 
 /// More than this share two cores so badly that the demo shows nothing.

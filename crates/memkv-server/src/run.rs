@@ -344,7 +344,7 @@ fn is_ready(status: &NodeStatus) -> bool {
     status.phase == Phase::Serving && status.leader.is_some()
 }
 
-/// The seed's line, once a second: writes that were executed, wherever they came in.
+/// The original's line, once a second: writes that were executed, wherever they came in.
 async fn report_writes(node: Node) {
     let mut last = node.status().revision;
     let mut ticks = tokio::time::interval(Duration::from_secs(1));

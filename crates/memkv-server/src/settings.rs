@@ -218,7 +218,7 @@ fn embedded(bind: Option<&str>) -> Result<RaftConfig, ConfigError> {
         config.apply_override(key, &format!("{EMBEDDED_DIR}/{directory}/"), "default")?;
     }
     if let Some(bind) = bind {
-        // As in the seed's examples, the port is the id.
+        // As in the original's examples, the port is the id.
         let port = split_addr(bind).map_or(0, |(_host, port)| port);
         config.apply_override(
             "node_addr",
@@ -247,7 +247,7 @@ mod tests {
         (dir, file)
     }
 
-    const SEED: &str = r#"{
+    const ORIGINAL: &str = r#"{
         "log_path": "log/", "snapshot_path": "snapshot/", "metadata_path": "metadata/",
         "max_log_size": 1024, "max_log_count": 6,
         "peer_addrs": [ { "addr": "127.0.0.1:11082", "id": "11082" } ],
@@ -255,8 +255,8 @@ mod tests {
     }"#;
 
     #[test]
-    fn the_seeds_file_and_an_address_to_listen_on() {
-        let (_dir, file) = written(SEED);
+    fn the_originals_file_and_an_address_to_listen_on() {
+        let (_dir, file) = written(ORIGINAL);
         let settings = load(Some(&file), Some("0.0.0.0:9")).unwrap();
         assert_eq!(settings.bind, "0.0.0.0:9");
         let node = settings.node_config();
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn flags_go_over_variables_and_variables_over_the_file() {
-        let (_dir, file) = written(SEED);
+        let (_dir, file) = written(ORIGINAL);
         let variables = |name: &str| match name {
             "MEMKV_MAX_LOG_COUNT" => Some("7".to_owned()),
             "MEMKV_DURABILITY" => Some("os".to_owned()),
@@ -372,7 +372,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(missing.contains("/nonexistent/x.json") && missing.contains("name an existing"));
-        let (_dir, file) = written(&SEED.replace("max_log_size", "max_log_sizee"));
+        let (_dir, file) = written(&ORIGINAL.replace("max_log_size", "max_log_sizee"));
         let error = load(Some(&file), None).unwrap_err().to_string();
         assert!(
             error.contains(":3:") && error.contains("did you mean \"max_log_size\""),

@@ -76,7 +76,7 @@ const fn run(label: &'static str, system: Name, nodes: usize, load: Load) -> Run
     let protocol = match system {
         Name::Memkv | Name::Valkey | Name::Redis => Protocol::Resp,
         Name::Etcd => Protocol::Etcd,
-        Name::Bare => Protocol::Seed,
+        Name::Bare => Protocol::Compat,
     };
     Run {
         label,
@@ -254,10 +254,10 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         title: "the original's HTTP interface, set with fsync / get, c64",
         runs: &[
-            over(Protocol::Seed, run("memkv set", Name::Memkv, 3, C64)),
+            over(Protocol::Compat, run("memkv set", Name::Memkv, 3, C64)),
             run("bare set", Name::Bare, 1, C64),
             over(
-                Protocol::Seed,
+                Protocol::Compat,
                 reads(100, run("memkv get", Name::Memkv, 3, C64)),
             ),
             reads(100, run("bare get", Name::Bare, 1, C64)),

@@ -52,7 +52,7 @@ fn work(addr: SocketAddr, pace: Pace, keys: Keys) -> Work {
 }
 
 fn http(work: &Work) -> Measured {
-    let client = || HttpClient::new(&Interface::Seed("1".to_owned()), 10);
+    let client = || HttpClient::new(&Interface::Compat("1".to_owned()), 10);
     let mut marks = 0;
     let measured = run(work, client, || marks += 1).unwrap();
     assert_eq!(marks, 2, "the measured time begins and ends once");

@@ -1,4 +1,4 @@
-//! HTTP/1.1: the seed's JSON interface, the REST interface, and a bare `GET` for a server that does
+//! HTTP/1.1: the original's JSON interface, the REST interface, and a bare `GET` for a server that does
 //! nothing. Understands responses with a Content-Length or without a body, and nothing else.
 
 use super::{Broken, Client, Complaint, Key, Template, find, value};
@@ -7,14 +7,14 @@ use super::{Broken, Client, Complaint, Key, Template, find, value};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Interface {
     /// `POST /memkv{id}/store/{set,get}` of the node with this id.
-    Seed(String),
+    Compat(String),
     /// `PUT` and `GET /v1/kv/{key}`.
     Rest,
 }
 
 /// One connection. HTTP answers in order.
 pub(crate) struct HttpClient {
-    seed: bool,
+    compat: bool,
     write: Template,
     read: Template,
     next: u64,
@@ -27,7 +27,7 @@ impl HttpClient {
     pub(crate) fn new(interface: &Interface, value_bytes: usize) -> HttpClient {
         let value = String::from_utf8_lossy(&value(value_bytes)).into_owned();
         let (write, read) = match interface {
-            Interface::Seed(id) => (
+            Interface::Compat(id) => (
                 post(id, "set", &format!(r#"","value":"{value}"}}"#)),
                 post(id, "get", r#""}"#),
             ),
@@ -42,7 +42,7 @@ impl HttpClient {
             ),
         };
         HttpClient {
-            seed: matches!(interface, Interface::Seed(_)),
+            compat: matches!(interface, Interface::Compat(_)),
             write,
             read,
             next: 0,
@@ -53,7 +53,7 @@ impl HttpClient {
 
     /// Whether a response says that the request was done. A key that is not there is an answer too.
     fn succeeded(&self, status: &[u8], body: &[u8]) -> bool {
-        if !self.seed {
+        if !self.compat {
             return status.starts_with(b"2") || status == b"404";
         }
         status == b"200"
@@ -62,7 +62,7 @@ impl HttpClient {
     }
 }
 
-/// A request of the seed's interface, whose body ends with `rest` after the key.
+/// A request of the original's interface, whose body ends with `rest` after the key.
 fn post(id: &str, act: &str, rest: &str) -> Template {
     let body = r#"{"key":""#;
     let length = body.len() + super::KEY_BYTES + rest.len();
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_length_in_a_request_is_that_of_its_body() {
-        let mut client = HttpClient::new(&Interface::Seed("7".to_owned()), 3);
+        let mut client = HttpClient::new(&Interface::Compat("7".to_owned()), 3);
         for (write, wanted) in [
             (true, r#"{"key":"k000000000000001","value":"aho"}"#),
             (false, r#"{"key":"k000000000000001"}"#),
@@ -197,11 +197,11 @@ mod tests {
 
     #[test]
     fn a_refused_request_is_not_a_success() {
-        let seed = Interface::Seed("7".to_owned());
+        let compat = Interface::Compat("7".to_owned());
         let refused = b"HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{\"status\":\"no leader\"}";
-        assert_eq!(answer(&seed, refused).1, [(0, false)]);
+        assert_eq!(answer(&compat, refused).1, [(0, false)]);
         let good = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"status\":\"ok\"}";
-        assert_eq!(answer(&seed, good).1, [(0, true)]);
+        assert_eq!(answer(&compat, good).1, [(0, true)]);
         let busy = b"HTTP/1.1 503 Service Unavailable\r\n\r\n";
         assert_eq!(answer(&Interface::Rest, busy).1, [(0, false)]);
     }

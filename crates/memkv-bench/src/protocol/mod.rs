@@ -20,7 +20,7 @@ pub(crate) enum Protocol {
     /// Redis's protocol: `SET`, `GET`.
     Resp,
     /// The original's JSON over HTTP: `set`, `get`.
-    Seed,
+    Compat,
     /// The REST interface over HTTP: `PUT`, `GET`.
     Rest,
     /// etcd's gRPC: `Put`, linearizable `Range`.

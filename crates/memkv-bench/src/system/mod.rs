@@ -51,7 +51,7 @@ impl Name {
         match self {
             Name::Memkv | Name::Valkey | Name::Redis => Protocol::Resp,
             Name::Etcd => Protocol::Etcd,
-            Name::Bare => Protocol::Seed,
+            Name::Bare => Protocol::Compat,
         }
     }
 }

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use memkv_client::Condition;
 use memkv_proto::ttl_ms;
 
-/// The file that is read if it is in the working directory, as the seed's client does.
+/// The file that is read if it is in the working directory, as the original's client does.
 pub(crate) const DEFAULT_CONFIG: &str = "cluster_config.json";
 
 /// The variable that names endpoints.

@@ -16,7 +16,7 @@ use super::args::{
 };
 use super::{Failure, usage};
 
-/// Where the cluster is: flags before the variable, before the file that the seed's client reads,
+/// Where the cluster is: flags before the variable, before the file that the original's client reads,
 /// before the default.
 pub(crate) fn endpoints(args: &Args) -> Result<Endpoints, Failure> {
     if let Some(text) = &args.endpoints {

@@ -1,4 +1,4 @@
-//! When a snapshot is taken and how much of the log goes after it: the seed's `max_log_count`, with
+//! When a snapshot is taken and how much of the log goes after it: the original's `max_log_count`, with
 //! a floor that keeps small settings from rewriting the data set over and over. And what of the log
 //! stays in memory: what a member does not have yet.
 

@@ -19,13 +19,13 @@ use rand::rngs::StdRng;
 use super::watch::LatestWatch;
 
 thread_local! {
-    /// State of the seed sequence of this thread; `None`: ask the operating system.
-    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+    /// State of the original sequence of this thread; `None`: ask the operating system.
+    static ORIGINAL: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// Makes the engine's randomness on this thread a function of `seed`. For simulations only.
 pub fn seed_engine_randomness(seed: u64) {
-    SEED.with(|cell| cell.set(Some(seed)));
+    ORIGINAL.with(|cell| cell.set(Some(seed)));
 }
 
 /// Sleeps shorter than this are a yield: they ask for less than tokio's timer can resolve.
@@ -111,7 +111,7 @@ impl AsyncRuntime for Runtime {
     }
 
     fn thread_rng() -> Self::ThreadLocalRng {
-        SEED.with(|cell| match cell.get() {
+        ORIGINAL.with(|cell| match cell.get() {
             Some(seed) => {
                 // Weyl sequence (golden ratio increment); StdRng's seeding mixes it.
                 let next = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);

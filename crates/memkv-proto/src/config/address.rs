@@ -1,4 +1,4 @@
-//! A node's name and address, as in the seed's files and, for variables and flags, `id@host:port`.
+//! A node's name and address, as in the original's files and, for variables and flags, `id@host:port`.
 //! Never resolves a host name.
 //!
 //! Invariant: an id that was accepted is one segment of a URL path and a part of a file name.

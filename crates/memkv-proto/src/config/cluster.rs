@@ -7,7 +7,7 @@ use super::keys::{Key, Kind};
 use super::{nodes, parse_document};
 use crate::json::Source;
 
-/// The seed's client configuration.
+/// The original's client configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// The nodes to try, in this order; at least one.
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_seeds_file_loads() {
+    fn the_originals_file_loads() {
         let text = r#"{
     "addrs":[
         {"addr":"127.0.0.1:11081","id":"11081"},

@@ -49,7 +49,7 @@ pub struct Key {
     pub doc: &'static str,
 }
 
-/// Every setting, in the order of the documentation: the seed's seven first.
+/// Every setting, in the order of the documentation: the original's seven first.
 pub const KEYS: &[Key] = &[
     key(
         "log_path",

@@ -1,4 +1,4 @@
-//! The configuration: `raft_config.json` and `cluster_config.json` as in the seed, and what was
+//! The configuration: `raft_config.json` and `cluster_config.json` as in the original, and what was
 //! added. Layers: defaults < file < variables (`MEMKV_*`) < flags, then [`RaftConfig::validate`].
 //!
 //! Never opens a file and never reads the environment: it is given text.

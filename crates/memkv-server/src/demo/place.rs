@@ -14,7 +14,7 @@ use super::child::Node;
 use crate::args::DemoArgs;
 use crate::run::REDIS_PORT;
 
-/// The seed's name for a node's configuration.
+/// The original's name for a node's configuration.
 const CONFIG_FILE: &str = "raft_config.json";
 
 /// A demo's directory; a temporary one is removed when this is dropped.
@@ -107,7 +107,7 @@ impl Place {
     ) -> Result<Vec<Node>, DemoError> {
         let ports = free_ports(args.port, args.nodes)?;
         let redis_ports = free_ports(REDIS_PORT, args.nodes)?;
-        // As in the seed's examples, the port is the id.
+        // As in the original's examples, the port is the id.
         let addr = |port: &u16| NodeAddr {
             addr: format!("127.0.0.1:{port}"),
             id: port.to_string(),

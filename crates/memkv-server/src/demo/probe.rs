@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use memkv_proto::seed::SeedStatus;
+use memkv_proto::compat::CompatStatus;
 use memkv_proto::{STATUS_PATH, Status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 pub(super) async fn write(addr: &str) -> bool {
     let body = br#"{"key":"memkv-demo-ready"}"#;
     let answer = ask(addr, "POST", "/store/del", body).await;
-    answer.is_some_and(|answer| answer == SeedStatus::Ok.body())
+    answer.is_some_and(|answer| answer == CompatStatus::Ok.body())
 }
 
 /// What the node says of itself, if it answers.

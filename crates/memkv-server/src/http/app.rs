@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memkv_node::{Answers, Lane, RequestError};
+use memkv_proto::compat::CompatOp;
 use memkv_proto::limits::{MAX_KEY_BYTES, MAX_NODE_ID_BYTES};
-use memkv_proto::seed::SeedOp;
 use memkv_proto::{ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH};
 use memkv_store::{Command, Query, Reply, Store};
 
 use super::conn::{Admission, App};
 use super::head::{Head, Method, Refusal};
 use super::response::Response;
-use super::{kv, listing, seed, site, status, txn};
+use super::{compat, kv, listing, site, status, txn};
 use crate::aside::{Aside, is_long, steps_of};
 use crate::backend::{Backend, MAX_MANY_BYTES};
 use crate::metrics::Latency;
@@ -36,7 +36,7 @@ const MAX_TRANSACTION_BYTES: usize = 16 * 1024 * 1024;
 pub struct ApiSettings {
     /// This node's name.
     pub name: String,
-    /// Names of all nodes in the configuration: any of them is accepted in the seed's paths.
+    /// Names of all nodes in the configuration: any of them is accepted in the original's paths.
     pub names: Vec<String>,
     /// Largest value in bytes.
     pub max_value_bytes: usize,
@@ -82,7 +82,7 @@ enum Route<'a> {
     Key(&'a str),
     Listing,
     Transaction,
-    Seed(SeedOp),
+    Compat(CompatOp),
     Status,
     Metrics,
     Live,
@@ -221,7 +221,7 @@ impl<B: Backend> Api<B> {
             "/readyz" => return Ok(Route::Ready),
             _ => {}
         }
-        let Some((id, op)) = SeedOp::from_path(single_slash(path)) else {
+        let Some((id, op)) = CompatOp::from_path(single_slash(path)) else {
             return Err(format!(
                 "no such path; there are {KV_PREFIX}{{key}}, {LISTING_PATH}, {TRANSACTION_PATH}, \
                  {STATUS_PATH}, {METRICS_PATH}, /livez, /readyz and /memkv{}/store/{{get,set,del,exist}}",
@@ -234,7 +234,7 @@ impl<B: Backend> Api<B> {
                 self.settings.name
             ));
         }
-        Ok(Route::Seed(op))
+        Ok(Route::Compat(op))
     }
 
     /// Whether `id` names a node, or the path is the short form without one.
@@ -266,7 +266,7 @@ impl<B: Backend> Api<B> {
         };
         let code = ErrorCode::Unauthorized;
         let response = match route {
-            Some(Route::Seed(_)) => seed::refused(code, detail),
+            Some(Route::Compat(_)) => compat::refused(code, detail),
             _ => Response::error(code, detail),
         };
         Err(response.with("WWW-Authenticate", "Basic realm=\"memkv\", Bearer"))
@@ -285,7 +285,7 @@ impl<B: Backend> Api<B> {
     /// What holds on every path, before anything else is said.
     fn check_sender(&self, head: &Head) -> Result<(), Refusal> {
         // Versions of the original's client send HTTP/1.1 without Host.
-        if head.lacks_host && SeedOp::from_path(single_slash(&head.path)).is_none() {
+        if head.lacks_host && CompatOp::from_path(single_slash(&head.path)).is_none() {
             let detail = "HTTP/1.1 needs a Host header field (RFC 9112, section 3.2)";
             return Err(Refusal::new(ErrorCode::BadRequest, detail));
         }
@@ -366,7 +366,7 @@ fn single_slash(path: &str) -> &str {
 fn method_not_allowed(head: &Head, route: &Route<'_>, allow: &'static str) -> Response {
     let detail = format!("{} does not have this method; it has {allow}", head.path);
     let response = match route {
-        Route::Seed(_) => seed::refused(ErrorCode::MethodNotAllowed, &detail),
+        Route::Compat(_) => compat::refused(ErrorCode::MethodNotAllowed, &detail),
         _ => Response::error(ErrorCode::MethodNotAllowed, detail),
     };
     response.with("Allow", allow)
@@ -382,8 +382,8 @@ fn class(route: &Route<'_>, method: Method) -> Option<Class> {
     match (route, method) {
         (Route::Key(_), Method::Get | Method::Head)
         | (Route::Listing, _)
-        | (Route::Seed(SeedOp::Get | SeedOp::Exist), _) => Some(Class::Read),
-        (Route::Key(_) | Route::Transaction | Route::Seed(_), _) => Some(Class::Write),
+        | (Route::Compat(CompatOp::Get | CompatOp::Exist), _) => Some(Class::Read),
+        (Route::Key(_) | Route::Transaction | Route::Compat(_), _) => Some(Class::Write),
         _ => None,
     }
 }
@@ -435,7 +435,7 @@ impl<B: Backend> App for Api<B> {
         }
         let allow = match route {
             Route::Key(_) => "GET, HEAD, PUT, DELETE, POST",
-            Route::Seed(_) => "GET, POST",
+            Route::Compat(_) => "GET, POST",
             Route::Transaction => "POST",
             Route::Listing | Route::Status | Route::Metrics | Route::Live | Route::Ready => {
                 "GET, HEAD"
@@ -443,7 +443,7 @@ impl<B: Backend> App for Api<B> {
         };
         match (&route, head.method) {
             (Route::Key(_), Method::Put) => Admission::Body(self.settings.max_value_bytes),
-            (Route::Seed(_), Method::Post | Method::Get) => match seed::check_type(head) {
+            (Route::Compat(_), Method::Post | Method::Get) => match compat::check_type(head) {
                 Ok(()) => {
                     let strings = MAX_KEY_BYTES + self.settings.max_value_bytes;
                     Admission::Body(JSON_GROWTH * strings + JSON_AROUND_BYTES)
@@ -475,7 +475,7 @@ impl<B: Backend> App for Api<B> {
             Ok(Route::Key(rest)) => kv::answer(self, &head, rest, body).await,
             Ok(Route::Listing) => listing::answer(self, &head).await,
             Ok(Route::Transaction) => txn::answer(self, &body).await,
-            Ok(Route::Seed(op)) => seed::answer(self, op, &body).await,
+            Ok(Route::Compat(op)) => compat::answer(self, op, &body).await,
             Ok(Route::Status) => status::status(self),
             Ok(Route::Metrics) => status::metrics(self),
             Ok(Route::Live) => Response::text(200, "alive"),
@@ -493,7 +493,7 @@ impl<B: Backend> App for Api<B> {
 
     fn refuse(&self, head: Option<&Head>, refusal: Refusal) -> Response {
         match head.map(|head| self.route(&head.path)) {
-            Some(Ok(Route::Seed(_))) => seed::refused(refusal.code, &refusal.detail),
+            Some(Ok(Route::Compat(_))) => compat::refused(refusal.code, &refusal.detail),
             _ => Response::error(refusal.code, refusal.detail),
         }
     }
@@ -505,7 +505,7 @@ impl<B: Backend> App for Api<B> {
                 "the value is longer than {max_value_bytes} bytes, the limit; raise \
                  max_value_bytes on every node"
             ),
-            Ok(Route::Seed(_)) => format!(
+            Ok(Route::Compat(_)) => format!(
                 "the body is longer than {limit} bytes, so its value is longer than \
                  {max_value_bytes} bytes, the limit; raise max_value_bytes on every node"
             ),

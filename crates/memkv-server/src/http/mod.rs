@@ -1,12 +1,13 @@
-//! HTTP/1.1 on the node's one address: the seed's API, the REST API, health, and the way in for
+//! HTTP/1.1 on the node's one address: the original's API, the REST API, health, and the way in for
 //! peers. `conn`, `end`, `head`, `body` and `response` are the protocol; `app` decides what a request
-//! is, `site` whether a browser was made to send it; `seed`, `kv`, `listing`, `txn` (with `json`) and
+//! is, `site` whether a browser was made to send it; `compat`, `kv`, `listing`, `txn` (with `json`) and
 //! `status` answer it.
 //!
 //! Never executes anything of a request that it refuses.
 
 mod app;
 mod body;
+mod compat;
 mod condition;
 mod conn;
 mod date;
@@ -18,7 +19,6 @@ mod limits;
 mod listing;
 mod query;
 mod response;
-mod seed;
 mod site;
 mod status;
 mod txn;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const SEED: &str = r#"{
+const ORIGINAL: &str = r#"{
     "log_path": "log/",
     "snapshot_path": "snapshot/",
     "metadata_path": "metadata/",
@@ -27,8 +27,8 @@ fn fails(text: &str) -> String {
 }
 
 #[test]
-fn the_seeds_file_loads() {
-    let config = RaftConfig::from_json(SEED, "raft_config.json").unwrap();
+fn the_originals_file_loads() {
+    let config = RaftConfig::from_json(ORIGINAL, "raft_config.json").unwrap();
     config.validate().unwrap();
     assert_eq!(config.log_path, "log/");
     assert_eq!((config.max_log_size, config.max_log_count), (1024, 6));
@@ -56,7 +56,7 @@ fn keys_fields_and_defaults_are_the_same_settings() {
 
 #[test]
 fn a_written_file_loads_as_the_same_settings() {
-    let mut config = RaftConfig::from_json(SEED, "f").unwrap();
+    let mut config = RaftConfig::from_json(ORIGINAL, "f").unwrap();
     config
         .apply_override("durability", "os", "--durability")
         .unwrap();
@@ -71,7 +71,7 @@ fn a_written_file_loads_as_the_same_settings() {
 #[test]
 fn redis_has_an_address_of_its_own_or_none() {
     let with = |addr: &str| {
-        SEED.replace(
+        ORIGINAL.replace(
             "{\n    \"log",
             &format!("{{ \"redis_addr\": {addr},\n \"log"),
         )
@@ -227,7 +227,7 @@ fn what_does_not_go_together_is_refused() {
 
 #[test]
 fn later_layers_win_and_a_failed_one_changes_nothing() {
-    let mut config = RaftConfig::from_json(SEED, "f").unwrap();
+    let mut config = RaftConfig::from_json(ORIGINAL, "f").unwrap();
     let env = |name: &str| match name {
         "MEMKV_MAX_LOG_SIZE" => Some("2048".to_owned()),
         "MEMKV_PEER_ADDRS" => Some("a@h:1, b@h:2".to_owned()),

@@ -1,4 +1,4 @@
-//! The seed's API, the REST API, status and health.
+//! The original's API, the REST API, status and health.
 
 use memkv_proto::limits::MAX_KEY_BYTES;
 use serde_json::Value;
@@ -22,7 +22,7 @@ fn json(answer: &Answer) -> Value {
 }
 
 /// `("set", r#"{"key":...}"#)` to status and body.
-async fn seed(client: &mut Client, op: &str, body: &str) -> (u16, String) {
+async fn compat(client: &mut Client, op: &str, body: &str) -> (u16, String) {
     let answer = client
         .ask("POST", &format!("/memkvn1/store/{op}"), body.as_bytes())
         .await;
@@ -31,43 +31,43 @@ async fn seed(client: &mut Client, op: &str, body: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn the_seeds_replies_are_the_originals_bytes() {
+async fn the_originals_replies_are_the_originals_bytes() {
     let mut client = connect();
     let ok = |body: &str| (200, body.to_owned());
     let key = r#"{"key":"k1"}"#;
     assert_eq!(
-        seed(&mut client, "get", key).await,
+        compat(&mut client, "get", key).await,
         ok(r#"{"status":"not found","value":""}"#)
     );
     assert_eq!(
-        seed(&mut client, "exist", key).await,
+        compat(&mut client, "exist", key).await,
         ok(r#"{"status":"no"}"#)
     );
     assert_eq!(
-        seed(&mut client, "del", key).await,
+        compat(&mut client, "del", key).await,
         ok(r#"{"status":"ok"}"#)
     );
     let set = r#"{"key":"k1","value":"v1"}"#;
     assert_eq!(
-        seed(&mut client, "set", set).await,
+        compat(&mut client, "set", set).await,
         ok(r#"{"status":"ok"}"#)
     );
     assert_eq!(
-        seed(&mut client, "get", key).await,
+        compat(&mut client, "get", key).await,
         ok(r#"{"status":"ok","value":"v1"}"#)
     );
     assert_eq!(
-        seed(&mut client, "exist", key).await,
+        compat(&mut client, "exist", key).await,
         ok(r#"{"status":"yes"}"#)
     );
     assert_eq!(
-        seed(&mut client, "del", key).await,
+        compat(&mut client, "del", key).await,
         ok(r#"{"status":"ok"}"#)
     );
 }
 
 #[tokio::test]
-async fn the_seeds_api_says_no_leader_only_of_what_was_not_executed() {
+async fn the_originals_api_says_no_leader_only_of_what_was_not_executed() {
     let mut client = connect_failing(no_leader());
     let key = r#"{"key":"k","value":"v"}"#;
     for (op, body) in [
@@ -77,7 +77,7 @@ async fn the_seeds_api_says_no_leader_only_of_what_was_not_executed() {
         ("exist", r#"{"status":"no leader"}"#),
     ] {
         assert_eq!(
-            seed(&mut client, op, key).await,
+            compat(&mut client, op, key).await,
             (200, body.to_owned()),
             "{op}"
         );
@@ -119,7 +119,7 @@ async fn whatever_the_node_does_an_answer_comes_within_the_promised_time() {
 }
 
 #[tokio::test]
-async fn malformed_seed_requests_say_why_and_change_nothing() {
+async fn malformed_compat_requests_say_why_and_change_nothing() {
     let mut client = connect();
     let deep = format!(
         r#"{{"key":"k","value":"v","x":{}{}}}"#,
@@ -145,7 +145,7 @@ async fn malformed_seed_requests_say_why_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn seed_paths_types_and_methods() {
+async fn compat_paths_types_and_methods() {
     let mut client = connect();
     let body = br#"{"key":"k","value":"v"}"#;
     for path in [
@@ -196,16 +196,19 @@ async fn keys_and_values_work_up_to_their_limits_in_the_seeds_api() {
     for (key, value) in [("", ""), ("", "v"), (&*long_key, "v"), ("k", &*long_value)] {
         // Serialized with six bytes for each control character: the longest there is.
         let set = serde_json::json!({ "key": key, "value": value }).to_string();
-        assert_eq!(seed(&mut client, "set", &set).await.0, 200);
+        assert_eq!(compat(&mut client, "set", &set).await.0, 200);
         let get = serde_json::json!({ "key": key }).to_string();
-        let expected = memkv_proto::seed::value_body(value.as_bytes());
-        assert_eq!(seed(&mut client, "get", &get).await.1.as_bytes(), expected);
+        let expected = memkv_proto::compat::value_body(value.as_bytes());
+        assert_eq!(
+            compat(&mut client, "get", &get).await.1.as_bytes(),
+            expected
+        );
     }
     let too_long = "k".repeat(MAX_KEY_BYTES + 1);
-    let answer = seed(&mut client, "get", &format!(r#"{{"key":"{too_long}"}}"#)).await;
+    let answer = compat(&mut client, "get", &format!(r#"{{"key":"{too_long}"}}"#)).await;
     assert!(answer.0 == 413 && answer.1.contains("65536"), "{answer:?}");
     let too_long = "v".repeat(MAX_VALUE_BYTES + 1);
-    let answer = seed(
+    let answer = compat(
         &mut client,
         "set",
         &format!(r#"{{"key":"k","value":"{too_long}"}}"#),

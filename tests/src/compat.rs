@@ -1,4 +1,4 @@
-//! The seed's JSON interface: `POST /memkv{id}/store/{get,set,del,exist}`.
+//! The original's JSON interface: `POST /memkv{id}/store/{get,set,del,exist}`.
 
 use std::io;
 
@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 use crate::http::{Http, Response};
 
 /// A client that talks to one node over one connection, and reconnects after an error.
-pub struct Seed {
+pub struct Compat {
     addr: String,
     id: String,
     connection: Option<Http>,
 }
 
-/// An answer of the seed's interface.
+/// An answer of the original's interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeedReply {
+pub struct CompatReply {
     /// HTTP status.
     pub http: u16,
     /// `status` of the JSON.
@@ -30,10 +30,10 @@ pub struct SeedReply {
     pub body: String,
 }
 
-impl Seed {
+impl Compat {
     /// A client of the node with this id that listens on `addr`.
-    pub fn new(addr: &str, id: &str) -> Seed {
-        Seed {
+    pub fn new(addr: &str, id: &str) -> Compat {
+        Compat {
             addr: addr.to_owned(),
             id: id.to_owned(),
             connection: None,
@@ -41,35 +41,35 @@ impl Seed {
     }
 
     /// The same over a connection that is open already.
-    pub fn over(http: Http, addr: &str, id: &str) -> Seed {
-        Seed {
+    pub fn over(http: Http, addr: &str, id: &str) -> Compat {
+        Compat {
             connection: Some(http),
-            ..Seed::new(addr, id)
+            ..Compat::new(addr, id)
         }
     }
 
     /// Reads a key.
-    pub fn get(&mut self, key: &str) -> io::Result<SeedReply> {
+    pub fn get(&mut self, key: &str) -> io::Result<CompatReply> {
         self.call("get", &json!({ "key": key }))
     }
 
     /// Writes a key.
-    pub fn set(&mut self, key: &str, value: &str) -> io::Result<SeedReply> {
+    pub fn set(&mut self, key: &str, value: &str) -> io::Result<CompatReply> {
         self.call("set", &json!({ "key": key, "value": value }))
     }
 
     /// Deletes a key.
-    pub fn del(&mut self, key: &str) -> io::Result<SeedReply> {
+    pub fn del(&mut self, key: &str) -> io::Result<CompatReply> {
         self.call("del", &json!({ "key": key }))
     }
 
     /// Asks whether a key exists.
-    pub fn exist(&mut self, key: &str) -> io::Result<SeedReply> {
+    pub fn exist(&mut self, key: &str) -> io::Result<CompatReply> {
         self.call("exist", &json!({ "key": key }))
     }
 
     /// Sends any JSON to an operation.
-    pub fn call(&mut self, operation: &str, body: &Value) -> io::Result<SeedReply> {
+    pub fn call(&mut self, operation: &str, body: &Value) -> io::Result<CompatReply> {
         self.send(operation, body.to_string().as_bytes())
             .and_then(|response| parse(&response))
     }
@@ -96,12 +96,12 @@ impl Seed {
     }
 }
 
-fn parse(response: &Response) -> io::Result<SeedReply> {
+fn parse(response: &Response) -> io::Result<CompatReply> {
     let body = response.text();
     let json: Value = serde_json::from_str(&body)
         .map_err(|error| io::Error::other(format!("not JSON ({error}): {body:?}")))?;
     let text = |name: &str| json.get(name).and_then(Value::as_str).map(str::to_owned);
-    Ok(SeedReply {
+    Ok(CompatReply {
         http: response.status,
         status: text("status").unwrap_or_default(),
         value: text("value"),

@@ -1,4 +1,4 @@
-//! The seed's contract: its seven configuration keys, its client's configuration and its JSON on
+//! The original's contract: its seven configuration keys, its client's configuration and its JSON on
 //! every node, in clusters of three and of two, with and without a majority.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use memkv_black_box::{Cluster, Seed, SeedReply, Signal, binary, eventually, within};
+use memkv_black_box::{Cluster, Compat, CompatReply, Signal, binary, eventually, within};
 
 /// The promise: without a majority a request is answered within this, not held for ever.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -31,8 +31,8 @@ fn printed(output: &Output) -> String {
 }
 
 /// The original's bodies, byte for byte, at one node.
-fn exact_bodies(node: &mut Seed, key: &str) {
-    let body = |reply: std::io::Result<SeedReply>| {
+fn exact_bodies(node: &mut Compat, key: &str) {
+    let body = |reply: std::io::Result<CompatReply>| {
         let reply = reply.unwrap();
         assert_eq!(reply.http, 200);
         reply.body
@@ -48,30 +48,30 @@ fn exact_bodies(node: &mut Seed, key: &str) {
 }
 
 #[test]
-fn three_seed_configurations_form_a_cluster_that_answers_on_every_node() {
+fn three_original_configurations_form_a_cluster_that_answers_on_every_node() {
     let cluster = Cluster::start(3);
     for node in &cluster.nodes {
         assert_eq!(
             node.read_config().as_object().unwrap().len(),
             7,
-            "exactly the seed's keys"
+            "exactly the original's keys"
         );
-        exact_bodies(&mut node.seed(), "key");
+        exact_bodies(&mut node.compat(), "key");
     }
 }
 
 #[test]
-fn two_seed_configurations_form_a_cluster() {
+fn two_original_configurations_form_a_cluster() {
     let cluster = Cluster::start(2);
     for node in &cluster.nodes {
-        exact_bodies(&mut node.seed(), "key");
+        exact_bodies(&mut node.compat(), "key");
     }
 }
 
 #[test]
 fn a_write_on_any_node_is_read_at_once_on_every_other() {
     let cluster = Cluster::start(3);
-    let mut clients: Vec<Seed> = cluster.nodes.iter().map(|node| node.seed()).collect();
+    let mut clients: Vec<Compat> = cluster.nodes.iter().map(|node| node.compat()).collect();
     for round in 0..30 {
         let value = format!("value-{round}");
         assert_eq!(clients[round % 3].set("key", &value).unwrap().status, "ok");
@@ -90,7 +90,7 @@ fn any_nodes_id_is_accepted_in_the_path_by_every_node() {
     for node in &cluster.nodes {
         for other in &cluster.nodes {
             assert_eq!(
-                Seed::new(&node.addr, &other.id)
+                Compat::new(&node.addr, &other.id)
                     .set("k", "v")
                     .unwrap()
                     .status,
@@ -115,7 +115,7 @@ fn curl_with_the_seeds_json_works_on_every_node() {
     }
     assert_eq!(
         cluster.nodes[0]
-            .seed()
+            .compat()
             .get("curl")
             .unwrap()
             .value
@@ -147,7 +147,7 @@ fn memkv_client_reads_the_seeds_cluster_config_and_its_exit_codes_tell_the_outco
 fn a_node_alone_answers_no_leader_and_executes_nothing() {
     let mut cluster = Cluster::start(3);
     assert_eq!(
-        cluster.nodes[0].seed().set("kept", "1").unwrap().status,
+        cluster.nodes[0].compat().set("kept", "1").unwrap().status,
         "ok"
     );
     for node in &mut cluster.nodes {
@@ -155,9 +155,9 @@ fn a_node_alone_answers_no_leader_and_executes_nothing() {
     }
     // A node that was just started has never led, so nothing can have been appended.
     cluster.nodes[0].start();
-    let mut alone = cluster.nodes[0].seed();
+    let mut alone = cluster.nodes[0].compat();
     eventually("the node listens", ANSWER_LIMIT, || alone.get("kept").ok());
-    let ask = |what: &str, ask: &mut dyn FnMut() -> SeedReply| {
+    let ask = |what: &str, ask: &mut dyn FnMut() -> CompatReply| {
         let reply = within(what, ANSWER_LIMIT, ask);
         assert_eq!(
             (reply.status.as_str(), reply.maybe),
@@ -184,21 +184,24 @@ fn a_node_alone_answers_no_leader_and_executes_nothing() {
     cluster.start_all();
     assert_eq!(
         cluster.nodes[1]
-            .seed()
+            .compat()
             .get("kept")
             .unwrap()
             .value
             .as_deref(),
         Some("1")
     );
-    assert_eq!(cluster.nodes[1].seed().exist("never").unwrap().status, "no");
+    assert_eq!(
+        cluster.nodes[1].compat().exist("never").unwrap().status,
+        "no"
+    );
 }
 
 #[test]
 fn a_write_that_may_have_been_appended_is_unknown_and_never_no_leader() {
     let mut cluster = Cluster::start(3);
     let leader = cluster.leader();
-    let mut client = cluster.nodes[leader].seed();
+    let mut client = cluster.nodes[leader].compat();
     // Opens the leader's session: a node without one cannot append anything for its clients.
     assert_eq!(client.set("before", "1").unwrap().status, "ok");
     for follower in cluster.followers() {
@@ -216,7 +219,7 @@ fn a_write_that_may_have_been_appended_is_unknown_and_never_no_leader() {
     }
     cluster.wait_serving();
     // Whatever became of it, all nodes agree.
-    let read = |node: usize| cluster.nodes[node].seed().get("key").unwrap().value;
+    let read = |node: usize| cluster.nodes[node].compat().get("key").unwrap().value;
     let first = read(0);
     assert_eq!((read(1), read(2)), (first.clone(), first));
 }
@@ -229,7 +232,7 @@ fn memkv_client_exits_with_4_when_the_outcome_is_unknown() {
     // Only the leader is in the client's configuration, so that it appends for certain.
     let node = &cluster.nodes[leader];
     let config = serde_json::json!({ "addrs": [{ "addr": node.addr, "id": node.id }] });
-    assert_eq!(node.seed().set("before", "1").unwrap().status, "ok");
+    assert_eq!(node.compat().set("before", "1").unwrap().status, "ok");
     std::fs::write(dir.join("cluster_config.json"), config.to_string()).unwrap();
     for follower in cluster.followers() {
         cluster.nodes[follower].process().signal(Signal::STOP);

@@ -1,4 +1,4 @@
-//! The seed's protocol: `POST /memkv{id}/store/{get,set,del,exist}` with small JSON bodies.
+//! The original's protocol: `POST /memkv{id}/store/{get,set,del,exist}` with small JSON bodies.
 //!
 //! Replies are byte for byte those of the original, whose client reads little JSON: it does not
 //! decode `\uXXXX` and needs a string `value` in every reply to `get`. So replies escape
@@ -14,11 +14,11 @@
 
 mod request;
 
-pub use request::{SeedError, SeedRequest, parse_request};
+pub use request::{CompatError, CompatRequest, parse_request};
 
-/// The seed's commands.
+/// The original's commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SeedOp {
+pub enum CompatOp {
     /// Reads a value.
     Get,
     /// Writes a value.
@@ -29,7 +29,7 @@ pub enum SeedOp {
     Exist,
 }
 
-impl SeedOp {
+impl CompatOp {
     /// The last segment of the path.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl SeedOp {
     }
 
     /// Splits a path (without its query) into the node's id and the command; None if it is not one
-    /// of the seed's. The short form `/store/get` has the empty id.
+    /// of the original's. The short form `/store/get` has the empty id.
     pub fn from_path(path: &str) -> Option<(&str, Self)> {
         let (id, op) = match path.strip_prefix("/store/") {
             Some(op) => ("", op),
@@ -67,7 +67,7 @@ pub fn encode_request(key: &str, value: Option<&str>) -> Vec<u8> {
 
 /// The `status` of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SeedStatus {
+pub enum CompatStatus {
     /// Done; for `del` also if the key was absent.
     Ok,
     /// `get` of an absent key.
@@ -82,7 +82,7 @@ pub enum SeedStatus {
     No,
 }
 
-impl SeedStatus {
+impl CompatStatus {
     /// The word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -177,18 +177,18 @@ mod tests {
     fn replies_are_the_original_bytes() {
         assert_eq!(value_body(b"v1"), br#"{"status":"ok","value":"v1"}"#);
         assert_eq!(
-            SeedStatus::NotFound.body_of_get(),
+            CompatStatus::NotFound.body_of_get(),
             br#"{"status":"not found","value":""}"#
         );
         assert_eq!(
-            SeedStatus::NoLeader.body_of_get(),
+            CompatStatus::NoLeader.body_of_get(),
             br#"{"status":"no leader","value":""}"#
         );
         assert_eq!(
-            SeedStatus::Error.body_of_get(),
+            CompatStatus::Error.body_of_get(),
             br#"{"status":"error","value":""}"#
         );
-        use SeedStatus::{Error, No, NoLeader, NotFound, Ok, Yes};
+        use CompatStatus::{Error, No, NoLeader, NotFound, Ok, Yes};
         for status in [Ok, NotFound, NoLeader, Error, Yes, No] {
             let body = format!(r#"{{"status":"{}"}}"#, status.as_str());
             assert_eq!(status.body(), body.as_bytes());
@@ -217,14 +217,17 @@ mod tests {
     #[test]
     fn paths() {
         assert_eq!(
-            SeedOp::from_path("/memkv11081/store/get"),
-            Some(("11081", SeedOp::Get))
+            CompatOp::from_path("/memkv11081/store/get"),
+            Some(("11081", CompatOp::Get))
         );
         assert_eq!(
-            SeedOp::from_path("/memkv/store/set"),
-            Some(("", SeedOp::Set))
+            CompatOp::from_path("/memkv/store/set"),
+            Some(("", CompatOp::Set))
         );
-        assert_eq!(SeedOp::from_path("/store/exist"), Some(("", SeedOp::Exist)));
+        assert_eq!(
+            CompatOp::from_path("/store/exist"),
+            Some(("", CompatOp::Exist))
+        );
         for path in [
             "/memkv1/store/",
             "/memkv1/store/GET",
@@ -236,7 +239,7 @@ mod tests {
             "/x/store/get",
             "/",
         ] {
-            assert_eq!(SeedOp::from_path(path), None, "{path}");
+            assert_eq!(CompatOp::from_path(path), None, "{path}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The seed's API: `/memkv{id}/store/{get,set,del,exist}` and `/store/...`, JSON in and out.
+//! The original's API: `/memkv{id}/store/{get,set,del,exist}` and `/store/...`, JSON in and out.
 //! Well-formed requests are answered with HTTP 200 and exactly the original's bodies.
 //! Never says "no leader" of what may have been executed.
 
@@ -6,8 +6,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use memkv_node::RequestError;
+use memkv_proto::compat::{self, CompatOp, CompatStatus};
 use memkv_proto::limits::MAX_KEY_BYTES;
-use memkv_proto::seed::{self, SeedOp, SeedStatus};
 use memkv_proto::{ErrorCode, Executed, HEADER_EXECUTED, HEADER_REVISION};
 use memkv_store::{Command, ReplyValue};
 
@@ -20,7 +20,7 @@ use crate::failure;
 
 /// A malformed request: 4xx, and why.
 pub(super) fn refused(code: ErrorCode, detail: &str) -> Response {
-    Response::json(code.info().http, seed::error_body(detail))
+    Response::json(code.info().http, compat::error_body(detail))
         .with(HEADER_EXECUTED, Executed::No.as_str())
 }
 
@@ -41,8 +41,8 @@ pub(super) fn check_type(head: &Head) -> Result<(), Response> {
 }
 
 /// Executes a request.
-pub(super) async fn answer<B: Backend>(api: &Api<B>, op: SeedOp, body: &Bytes) -> Response {
-    let parse = || seed::parse_request(op, body);
+pub(super) async fn answer<B: Backend>(api: &Api<B>, op: CompatOp, body: &Bytes) -> Response {
+    let parse = || compat::parse_request(op, body);
     let parsed = api.aside().run(json::steps(body.len()), parse).await;
     let request = match parsed {
         Ok(request) => request,
@@ -59,17 +59,17 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, op: SeedOp, body: &Bytes) -
         return refused(ErrorCode::ValueTooLarge, &detail);
     }
     let Some(backend) = api.backend() else {
-        return no_answer(op, SeedStatus::NoLeader, Executed::No);
+        return no_answer(op, CompatStatus::NoLeader, Executed::No);
     };
     let key = shared(body, request.key);
     match op {
-        SeedOp::Get => get(api, backend, key).await,
-        SeedOp::Exist => exist(api, backend, key).await,
-        SeedOp::Set => {
+        CompatOp::Get => get(api, backend, key).await,
+        CompatOp::Exist => exist(api, backend, key).await,
+        CompatOp::Set => {
             let value = shared(body, value);
             write(api, backend, op, Command::Set { key, value }).await
         }
-        SeedOp::Del => write(api, backend, op, Command::Del { keys: vec![key] }).await,
+        CompatOp::Del => write(api, backend, op, Command::Del { keys: vec![key] }).await,
     }
 }
 
@@ -90,12 +90,12 @@ async fn get<B: Backend>(api: &Api<B>, backend: &B, key: Bytes) -> Response {
     });
     match found.await {
         Ok((Some(value), revision)) => {
-            let write = || seed::value_body(&value);
+            let write = || compat::value_body(&value);
             let body = api.aside().run(json::steps(value.len()), write).await;
             with_revision(body, revision)
         }
-        Ok((None, revision)) => with_revision(SeedStatus::NotFound.body_of_get(), revision),
-        Err(error) => failed(SeedOp::Get, &error),
+        Ok((None, revision)) => with_revision(CompatStatus::NotFound.body_of_get(), revision),
+        Err(error) => failed(CompatOp::Get, &error),
     }
 }
 
@@ -104,18 +104,18 @@ async fn exist<B: Backend>(api: &Api<B>, backend: &B, key: Bytes) -> Response {
         (store.exists(&key), store.revision())
     });
     match found.await {
-        Ok((true, revision)) => with_revision(SeedStatus::Yes.body(), revision),
-        Ok((false, revision)) => with_revision(SeedStatus::No.body(), revision),
-        Err(error) => failed(SeedOp::Exist, &error),
+        Ok((true, revision)) => with_revision(CompatStatus::Yes.body(), revision),
+        Ok((false, revision)) => with_revision(CompatStatus::No.body(), revision),
+        Err(error) => failed(CompatOp::Exist, &error),
     }
 }
 
-async fn write<B: Backend>(api: &Api<B>, backend: &B, op: SeedOp, command: Command) -> Response {
+async fn write<B: Backend>(api: &Api<B>, backend: &B, op: CompatOp, command: Command) -> Response {
     let (_, bytes) = command.longest();
     match api.write(backend, command, bytes).await {
         Ok(reply) => match reply.value {
             ReplyValue::Error(error) => refused(failure::reply_code(error), &error.to_string()),
-            _ => with_revision(SeedStatus::Ok.body(), reply.revision),
+            _ => with_revision(CompatStatus::Ok.body(), reply.revision),
         },
         Err(error) => failed(op, &error),
     }
@@ -125,14 +125,14 @@ fn with_revision(body: impl Into<Bytes>, revision: u64) -> Response {
     Response::json(200, body).with(HEADER_REVISION, revision.to_string())
 }
 
-fn failed(op: SeedOp, error: &RequestError) -> Response {
+fn failed(op: CompatOp, error: &RequestError) -> Response {
     match error {
         RequestError::NoLeader { .. } | RequestError::Stopping => {
-            no_answer(op, SeedStatus::NoLeader, Executed::No)
+            no_answer(op, CompatStatus::NoLeader, Executed::No)
         }
-        RequestError::Unknown { .. } => no_answer(op, SeedStatus::Error, Executed::Maybe),
+        RequestError::Unknown { .. } => no_answer(op, CompatStatus::Error, Executed::Maybe),
         RequestError::Overloaded { .. } | RequestError::DiskFull | RequestError::DiskExhausted => {
-            no_answer(op, SeedStatus::Error, Executed::No)
+            no_answer(op, CompatStatus::Error, Executed::No)
         }
         RequestError::TooLarge { .. }
         | RequestError::Unreadable { .. }
@@ -140,8 +140,8 @@ fn failed(op: SeedOp, error: &RequestError) -> Response {
     }
 }
 
-fn no_answer(op: SeedOp, status: SeedStatus, executed: Executed) -> Response {
-    let body = if op == SeedOp::Get {
+fn no_answer(op: CompatOp, status: CompatStatus, executed: Executed) -> Response {
+    let body = if op == CompatOp::Get {
         status.body_of_get()
     } else {
         status.body()

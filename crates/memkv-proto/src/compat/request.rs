@@ -1,4 +1,4 @@
-//! Reads the body of a seed request, with what the original's own client relies on.
+//! Reads the body of a request, with what the original's own client relies on.
 //! Never recurses deeper than [`MAX_JSON_DEPTH`], and copies a string only if it has escapes.
 
 use std::borrow::Cow;
@@ -6,24 +6,24 @@ use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{SeedOp, error_body};
+use super::{CompatOp, error_body};
 use crate::error::ErrorCode;
 use crate::json::Text;
 use crate::limits::MAX_JSON_DEPTH;
 
 /// A request's body; the strings borrow from it wherever they contain no escapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeedRequest<'a> {
+pub struct CompatRequest<'a> {
     /// The key; the empty one is valid.
     pub key: Cow<'a, str>,
-    /// The value, for [`SeedOp::Set`] only; the empty one is valid.
+    /// The value, for [`CompatOp::Set`] only; the empty one is valid.
     pub value: Option<Cow<'a, str>>,
 }
 
-/// Why a body is not a request. Answer with the status of [`SeedError::code`] and
-/// [`SeedError::body`].
+/// Why a body is not a request. Answer with the status of [`CompatError::code`] and
+/// [`CompatError::body`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SeedError {
+pub enum CompatError {
     /// Not UTF-8.
     #[error("the body is not UTF-8 from byte {valid} on; for binary values use PUT /v1/kv/{{key}}")]
     NotUtf8 {
@@ -41,7 +41,7 @@ pub enum SeedError {
     WrongType(&'static str, &'static str),
 }
 
-impl SeedError {
+impl CompatError {
     /// The line of the error table: HTTP 400, nothing executed.
     pub fn code(&self) -> ErrorCode {
         ErrorCode::BadJson
@@ -56,22 +56,22 @@ impl SeedError {
 /// Reads the body of a request.
 ///
 /// # Errors
-/// [`SeedError`]; nothing was executed.
-pub fn parse_request(op: SeedOp, body: &[u8]) -> Result<SeedRequest<'_>, SeedError> {
-    let text = std::str::from_utf8(body).map_err(|err| SeedError::NotUtf8 {
+/// [`CompatError`]; nothing was executed.
+pub fn parse_request(op: CompatOp, body: &[u8]) -> Result<CompatRequest<'_>, CompatError> {
+    let text = std::str::from_utf8(body).map_err(|err| CompatError::NotUtf8 {
         valid: err.valid_up_to(),
     })?;
     let fields: Fields<'_> = match escape_controls(text) {
         None => serde_json::from_str(text),
         Some(escaped) => serde_json::from_str(&escaped).map(Fields::into_owned),
     }
-    .map_err(|err| SeedError::BadJson(err.to_string()))?;
+    .map_err(|err| CompatError::BadJson(err.to_string()))?;
     let key = fields.key.required("key")?;
     let value = match op {
-        SeedOp::Set => Some(fields.value.required("value")?),
-        SeedOp::Get | SeedOp::Del | SeedOp::Exist => None,
+        CompatOp::Set => Some(fields.value.required("value")?),
+        CompatOp::Get | CompatOp::Del | CompatOp::Exist => None,
     };
-    Ok(SeedRequest { key, value })
+    Ok(CompatRequest { key, value })
 }
 
 /// Rewrites raw control characters within strings as `\u00XX`, which the JSON parser demands.
@@ -106,11 +106,11 @@ enum Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    fn required(self, name: &'static str) -> Result<Cow<'a, str>, SeedError> {
+    fn required(self, name: &'static str) -> Result<Cow<'a, str>, CompatError> {
         match self {
             Self::Text(text) => Ok(text),
-            Self::Absent => Err(SeedError::Missing(name)),
-            Self::Other(found) => Err(SeedError::WrongType(name, found)),
+            Self::Absent => Err(CompatError::Missing(name)),
+            Self::Other(found) => Err(CompatError::WrongType(name, found)),
         }
     }
 
@@ -252,15 +252,15 @@ mod tests {
     use super::super::encode_request;
     use super::*;
 
-    fn set(body: &str) -> Result<(String, String), SeedError> {
-        let request = parse_request(SeedOp::Set, body.as_bytes())?;
+    fn set(body: &str) -> Result<(String, String), CompatError> {
+        let request = parse_request(CompatOp::Set, body.as_bytes())?;
         Ok((
             request.key.into_owned(),
             request.value.unwrap().into_owned(),
         ))
     }
 
-    fn pair(key: &str, value: &str) -> Result<(String, String), SeedError> {
+    fn pair(key: &str, value: &str) -> Result<(String, String), CompatError> {
         Ok((key.to_owned(), value.to_owned()))
     }
 
@@ -272,10 +272,10 @@ mod tests {
             br#"{"key":"k1","value":"v1"}"#
         );
         assert_eq!(encode_request("k1", None), br#"{"key":"k1"}"#);
-        let request = parse_request(SeedOp::Get, br#"{"key":"k1"}"#).unwrap();
+        let request = parse_request(CompatOp::Get, br#"{"key":"k1"}"#).unwrap();
         assert_eq!(
             request,
-            SeedRequest {
+            CompatRequest {
                 key: "k1".into(),
                 value: None
             }
@@ -290,7 +290,7 @@ mod tests {
             .chain(['😀', '\u{2028}'])
             .collect();
         let body = encode_request(&all, Some(&all));
-        let request = parse_request(SeedOp::Set, &body).unwrap();
+        let request = parse_request(CompatOp::Set, &body).unwrap();
         assert_eq!(
             (request.key.as_ref(), request.value.as_deref()),
             (&*all, Some(&*all))
@@ -367,8 +367,8 @@ mod tests {
             let message = set(body).unwrap_err().to_string();
             assert!(message.contains(expected), "{body} -> {message}");
         }
-        let error = parse_request(SeedOp::Get, b"{\"key\":\"\xff\"}").unwrap_err();
-        assert_eq!(error, SeedError::NotUtf8 { valid: 8 });
+        let error = parse_request(CompatOp::Get, b"{\"key\":\"\xff\"}").unwrap_err();
+        assert_eq!(error, CompatError::NotUtf8 { valid: 8 });
         assert_eq!(error.code().info().http, 400);
         let body: serde_json::Value = serde_json::from_slice(&error.body()).unwrap();
         assert_eq!(body["status"], "error");
