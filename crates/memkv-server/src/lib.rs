@@ -10,7 +10,7 @@
 /// The page of the documentation about commands, `docs/commands.md`.
 #[must_use]
 pub fn commands_page() -> String {
-    commands::page()
+    commands::docs_page()
 }
 
 /// The page of the documentation about metrics, `docs/metrics.md`.
@@ -25,6 +25,7 @@ pub mod backend;
 mod budget;
 mod commands;
 pub mod consensus;
+pub mod console;
 pub mod demo;
 mod exposure;
 mod failure;
@@ -39,7 +40,6 @@ pub mod peer;
 pub mod process;
 pub mod resp;
 pub mod run;
-pub mod say;
 pub mod secrets;
 pub mod settings;
 pub mod signals;

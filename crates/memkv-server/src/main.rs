@@ -6,7 +6,7 @@ use memkv_proto::ErrorCode;
 use memkv_server::args::{Args, Mode, parse};
 use memkv_server::peer::random_hex;
 use memkv_server::settings::Settings;
-use memkv_server::{demo, process, run, say};
+use memkv_server::{console, demo, process, run};
 
 /// Fewer locks between threads than the system's, and memory goes back to it after a big value.
 #[global_allocator]
@@ -26,11 +26,11 @@ fn start(args: Args) -> u8 {
     if let Some(parent) = args.parent
         && !process::end_with(parent)
     {
-        say::error("the process that started this node has ended");
+        console::error("the process that started this node has ended");
         return EXIT_CONFIG;
     }
     if let Some(name) = unreadable_variable() {
-        say::coded_error(
+        console::coded_error(
             format_args!("{name} is not UTF-8 text"),
             ErrorCode::BadConfig,
         );
@@ -40,7 +40,7 @@ fn start(args: Args) -> u8 {
     match args.mode {
         Mode::Demo(demo) => demo::run(demo, &args.overrides),
         Mode::Secret => {
-            say::out(random_hex());
+            console::out(random_hex());
             0
         }
         Mode::Node { config, bind } => {
@@ -53,7 +53,7 @@ fn start(args: Args) -> u8 {
             match settings {
                 Ok(settings) => run::node(settings),
                 Err(error) => {
-                    say::coded_error(error, ErrorCode::BadConfig);
+                    console::coded_error(error, ErrorCode::BadConfig);
                     EXIT_CONFIG
                 }
             }

@@ -11,7 +11,7 @@ use std::thread;
 use memkv_node::contain::is_contained;
 use memkv_node::seldom::{PERIOD, Seldom};
 
-use crate::say;
+use crate::console;
 
 /// Most characters of a panic's text that are logged: it may quote what a client has sent.
 const MAX_TEXT: usize = 512;
@@ -62,7 +62,7 @@ fn judge(panic: &PanicHookInfo<'_>) {
     // Only where the variables of the standard library ask for it.
     let trace = Backtrace::capture();
     if trace.status() == BacktraceStatus::Captured {
-        say::error(trace);
+        console::error(trace);
     }
     if !is_contained {
         std::process::abort();

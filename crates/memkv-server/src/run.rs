@@ -22,7 +22,7 @@ use crate::peer::Trust;
 use crate::resp::{Resp, RespSettings};
 use crate::settings::{RedisListener, Settings};
 use crate::signals::StopSignals;
-use crate::{logging, memory, panics, process, say};
+use crate::{console, logging, memory, panics, process};
 
 /// Exit codes: documented in `--help` and the operator's guide.
 mod exit {
@@ -92,7 +92,7 @@ pub fn node(settings: Settings) -> u8 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.saturating_sub(1).max(1))
-        .thread_name("memkv-http")
+        .thread_name("memkv-clients")
         .enable_all()
         .build()
         .map_err(|source| RunError::System {
@@ -106,7 +106,7 @@ pub fn node(settings: Settings) -> u8 {
         result
     });
     result.unwrap_or_else(|error| {
-        say::error(&error);
+        console::error(&error);
         error.exit_code()
     })
 }
@@ -155,7 +155,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     tokio::select! {
         failure = node.failed() => {
             tracing::error!(%failure, "the node has failed");
-            say::error(&failure);
+            console::error(&failure);
             if let FatalError::OldDisk(_) | FatalError::NoSeat(_) | FatalError::Diverged(_) = failure {
                 begin_anew();
             }
@@ -179,7 +179,7 @@ fn begin_anew() {
         Ok(program) => Command::new(program).args(arguments).exec(),
         Err(error) => error,
     };
-    say::error(format_args!(
+    console::error(format_args!(
         "cannot start anew ({refused}): start this node again"
     ));
 }
@@ -193,12 +193,12 @@ async fn start(
         node = node => match node {
             Ok(Ok(node)) => Ok(node),
             Ok(Err(error)) => {
-                say::error(&error);
+                console::error(&error);
                 let is_config = matches!(error, StartError::Config(_));
                 Err(if is_config { exit::CONFIG } else { exit::FAILED })
             }
             Err(_ended) => {
-                say::error("the consensus thread ended before the node started");
+                console::error("the consensus thread ended before the node started");
                 Err(exit::FAILED)
             }
         },
@@ -306,7 +306,7 @@ fn introduce(settings: &Settings, redis: Option<&TcpListener>) {
         RedisListener::FirstFree if port != REDIS_PORT => format!("     ({REDIS_PORT} is taken)"),
         _ => String::new(),
     };
-    say::out(format!(
+    console::out(format!(
         "memkv {version}  node {id}  ({source})\n  \
            http    http://{bind}     curl -T- http://{bind}/v1/kv/hello <<< world\n  \
            redis   redis-cli -p {port}{taken}\n  \
@@ -334,7 +334,7 @@ async fn announce(node: Node, started: Instant) {
         tokio::time::sleep(READY_POLL).await;
     };
     let leader = status.leader.unwrap_or_default();
-    say::out(format!(
+    console::out(format!(
         "ready in {} ms  leader {leader}",
         started.elapsed().as_millis()
     ));
@@ -352,7 +352,7 @@ async fn report_writes(node: Node) {
     loop {
         ticks.tick().await;
         let revision = node.status().revision;
-        say::out(format!("writes/second ({})", revision.saturating_sub(last)));
+        console::out(format!("writes/second ({})", revision.saturating_sub(last)));
         last = revision;
     }
 }

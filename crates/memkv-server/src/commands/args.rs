@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use memkv_resp::{Pattern, Request, parse_integer};
 
-use super::failure::Failure;
+use super::error_reply::ErrorReply;
 
 /// What a handler sees of a request.
 #[derive(Clone, Copy)]
@@ -48,22 +48,22 @@ impl<'a> Args<'a> {
     }
 
     /// An integer.
-    pub(crate) fn int(&self, at: usize) -> Result<i64, Failure> {
-        parse_integer(self.get(at)).ok_or(Failure::NOT_AN_INTEGER)
+    pub(crate) fn int(&self, at: usize) -> Result<i64, ErrorReply> {
+        parse_integer(self.get(at)).ok_or(ErrorReply::NOT_AN_INTEGER)
     }
 
     /// A pattern that outlives the call: without the buffer that it was read into.
-    pub(crate) fn pattern(&self, at: usize) -> Result<Pattern, Failure> {
+    pub(crate) fn pattern(&self, at: usize) -> Result<Pattern, ErrorReply> {
         let pattern = Pattern::new(Bytes::copy_from_slice(self.get(at)));
-        pattern.map_err(|why| Failure::with(format!("ERR {why}")))
+        pattern.map_err(|why| ErrorReply::with(format!("ERR {why}")))
     }
 
     /// Where the value of the option at `at` is; a syntax error if nothing follows.
-    pub(crate) fn value_of_option(&self, at: usize) -> Result<usize, Failure> {
+    pub(crate) fn value_of_option(&self, at: usize) -> Result<usize, ErrorReply> {
         if at + 1 < self.len() {
             Ok(at + 1)
         } else {
-            Err(Failure::SYNTAX)
+            Err(ErrorReply::SYNTAX)
         }
     }
 }

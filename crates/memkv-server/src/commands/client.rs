@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Call, Failure};
+use super::{Call, ErrorReply};
 use crate::aside::step_aside;
 use crate::resp::{Client, Replies};
 
 /// Steps to write a connection's line.
 const STEPS_TO_DESCRIBE: usize = 2048;
 
-const BAD_NAME: Failure =
-    Failure::new("ERR Client names cannot contain spaces, newlines or special characters.");
+const BAD_NAME: ErrorReply =
+    ErrorReply::new("ERR Client names cannot contain spaces, newlines or special characters.");
 
 /// Names are printed in lists: no spaces, nothing that does not print.
-pub(super) fn check_name(name: &[u8]) -> Result<(), Failure> {
+pub(super) fn check_name(name: &[u8]) -> Result<(), ErrorReply> {
     if name.iter().all(u8::is_ascii_graphic) {
         Ok(())
     } else {
@@ -22,13 +22,13 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn id(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn id(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let id = call.session.client.id.cast_signed();
     call.reply().integer(id);
     Ok(())
 }
 
-pub(super) fn info(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn info(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     call.session.show();
     let mut line = call.session.client.describe();
     line.push(b'\n');
@@ -36,7 +36,7 @@ pub(super) fn info(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn getname(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn getname(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let name = call.session.client.shown.lock().name.clone();
     if name.is_empty() {
         call.reply().null();
@@ -46,7 +46,7 @@ pub(super) fn getname(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn setname(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn setname(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     check_name(call.args.get(2))?;
     let name = call.owned(2);
     call.session.client.shown.lock().name = name;
@@ -54,17 +54,17 @@ pub(super) fn setname(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn setinfo(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn setinfo(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     let value = call.owned(3);
     let is_version = args.is(2, "LIB-VER");
     if !is_version && !args.is(2, "LIB-NAME") {
         let text = [b"ERR Unrecognized option '", args.get(2), b"'"].concat();
-        return Err(Failure::with(text));
+        return Err(ErrorReply::with(text));
     }
     let option = if is_version { "lib-ver" } else { "lib-name" };
     if !value.iter().all(u8::is_ascii_graphic) {
-        return Err(Failure::with(format!(
+        return Err(ErrorReply::with(format!(
             "ERR {option} cannot contain spaces, newlines or special characters."
         )));
     }
@@ -79,14 +79,14 @@ pub(super) fn setinfo(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn reply(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn reply(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let replies = match &call.args.word(2)[..] {
         b"ON" => Replies::On,
         b"OFF" => Replies::Off,
         // Where replies are off, skipping one changes nothing.
         b"SKIP" if call.session.replies == Replies::Off => Replies::Off,
         b"SKIP" => Replies::SkipNext,
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     };
     call.session.replies = replies;
     if replies == Replies::On {
@@ -96,43 +96,43 @@ pub(super) fn reply(call: &mut Call<'_>) -> Result<(), Failure> {
 }
 
 /// Accepts `ON` and `OFF`, which change nothing.
-pub(super) fn on_off(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn on_off(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     if call.args.is(2, "ON") || call.args.is(2, "OFF") {
         call.reply().ok();
         Ok(())
     } else {
-        Err(Failure::SYNTAX)
+        Err(ErrorReply::SYNTAX)
     }
 }
 
-pub(super) fn unblock(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn unblock(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     args.int(2)?;
     let is_reason = |at| args.is(at, "TIMEOUT") || args.is(at, "ERROR");
     if args.len() > 4 {
-        return Err(Failure::subcommand_syntax(args.name, args.get(1)));
+        return Err(ErrorReply::subcommand_syntax(args.name, args.get(1)));
     }
     if args.len() == 4 && !is_reason(3) {
         let text = "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR";
-        return Err(Failure::new(text));
+        return Err(ErrorReply::new(text));
     }
     call.reply().integer(0);
     Ok(())
 }
 
-pub(super) fn tracking(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn tracking(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     match &call.args.word(2)[..] {
         b"OFF" => call.reply().ok(),
         b"ON" => {
             let text = "ERR client-side caching is not supported by this version of memkv";
-            return Err(Failure::new(text));
+            return Err(ErrorReply::new(text));
         }
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     }
     Ok(())
 }
 
-pub(super) fn trackinginfo(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn trackinginfo(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let mut reply = call.reply();
     reply.map(3);
     reply.bulk(b"flags");
@@ -145,18 +145,18 @@ pub(super) fn trackinginfo(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn getredir(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn getredir(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     call.reply().integer(-1);
     Ok(())
 }
 
 /// Kinds of clients: a listener, or not. There are no masters and no replicas among them.
-fn check_type(name: &[u8]) -> Result<Option<bool>, Failure> {
+fn check_type(name: &[u8]) -> Result<Option<bool>, ErrorReply> {
     match &name.to_ascii_lowercase()[..] {
         b"normal" => Ok(Some(false)),
         b"pubsub" => Ok(Some(true)),
         b"master" | b"replica" | b"slave" => Ok(None),
-        _ => Err(Failure::with(
+        _ => Err(ErrorReply::with(
             [b"ERR Unknown client type '", name, b"'"].concat(),
         )),
     }
@@ -171,7 +171,7 @@ fn is_listener(client: &Client) -> bool {
         .any(|count| *count > 0)
 }
 
-pub(super) fn list(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn list(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     call.session.show();
     let mut clients = call.server.clients.all();
@@ -182,12 +182,12 @@ pub(super) fn list(call: &mut Call<'_>) -> Result<(), Failure> {
         let mut ids = BTreeSet::new();
         for at in 3..args.len() {
             let id = args.int(at).ok().filter(|id| *id >= 0);
-            let id = id.ok_or(Failure::new("ERR Invalid client ID"))?;
+            let id = id.ok_or(ErrorReply::new("ERR Invalid client ID"))?;
             ids.insert(id.cast_unsigned());
         }
         clients.retain(|client| ids.contains(&client.id));
     } else if args.len() > 2 {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     let mut lines = Vec::new();
     step_aside(clients.len() * STEPS_TO_DESCRIBE, || {
@@ -228,7 +228,7 @@ impl Filter {
     }
 }
 
-pub(super) fn kill(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn kill(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     // `CLIENT KILL ip:port`, the old form.
     if args.len() == 3 {
@@ -238,7 +238,7 @@ pub(super) fn kill(call: &mut Call<'_>) -> Result<(), Failure> {
             ..Filter::default()
         };
         return match kill_all(call, &filter) {
-            0 => Err(Failure::new("ERR No such client")),
+            0 => Err(ErrorReply::new("ERR No such client")),
             _ => {
                 call.reply().ok();
                 Ok(())
@@ -255,7 +255,7 @@ pub(super) fn kill(call: &mut Call<'_>) -> Result<(), Failure> {
         match &args.word(at)[..] {
             b"ID" => {
                 let id = args.int(at + 1).ok().filter(|id| *id > 0);
-                let id = id.ok_or(Failure::new("ERR client-id should be greater than 0"))?;
+                let id = id.ok_or(ErrorReply::new("ERR client-id should be greater than 0"))?;
                 filter.id = Some(id.cast_unsigned());
             }
             b"ADDR" => filter.addr = Some(value.to_vec()),
@@ -264,11 +264,11 @@ pub(super) fn kill(call: &mut Call<'_>) -> Result<(), Failure> {
             b"USER" if value == b"default" => {}
             b"USER" => {
                 let text = [b"ERR No such user '", value, b"'"].concat();
-                return Err(Failure::with(text));
+                return Err(ErrorReply::with(text));
             }
             b"SKIPME" if args.is(at + 1, "YES") => filter.not_me = true,
             b"SKIPME" if args.is(at + 1, "NO") => filter.not_me = false,
-            _ => return Err(Failure::SYNTAX),
+            _ => return Err(ErrorReply::SYNTAX),
         }
         at += 2;
     }

@@ -4,25 +4,25 @@ use memkv_resp::ReplyWriter;
 
 use super::hints::{NOT_KEYS, Use, key_uses, key_uses_of, tips};
 use super::spec::{commands, find, flag};
-use super::{Call, Failure, Spec};
+use super::{Call, ErrorReply, Spec};
 use crate::resp::Out;
 
 type Reply<'a> = ReplyWriter<'a, Out>;
 
-pub(super) fn all(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn all(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let all: Vec<_> = commands().map(Some).collect();
     describe_all(&mut call.reply(), &all);
     Ok(())
 }
 
-pub(super) fn count(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn count(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let count = commands().count();
     call.reply()
         .integer(i64::try_from(count).unwrap_or(i64::MAX));
     Ok(())
 }
 
-pub(super) fn info(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn info(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     let asked: Vec<_> = if args.len() == 2 {
         commands().map(Some).collect()
@@ -109,7 +109,7 @@ fn nested(reply: &mut Reply<'_>, kind: &str, values: &[(&str, i32)]) {
     }
 }
 
-pub(super) fn docs(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn docs(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     let asked: Vec<_> = if args.len() == 2 {
         commands().collect()
@@ -144,7 +144,7 @@ fn explain_all(reply: &mut Reply<'_>, asked: &[&Spec]) {
     }
 }
 
-pub(super) fn list(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn list(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     let mut specs: Vec<_> = commands().collect();
     match args.len() {
@@ -161,10 +161,10 @@ pub(super) fn list(call: &mut Call<'_>) -> Result<(), Failure> {
                     let pattern = args.pattern(4)?;
                     specs.retain(|spec| pattern.matches_any_case(spec.name.as_bytes()));
                 }
-                _ => return Err(Failure::SYNTAX),
+                _ => return Err(ErrorReply::SYNTAX),
             }
         }
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     }
     let mut reply = call.reply();
     reply.array(specs.len());
@@ -174,7 +174,7 @@ pub(super) fn list(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn getkeys(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn getkeys(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let (_, keys) = keys_of(call)?;
     let args = call.args;
     let mut reply = call.reply();
@@ -183,7 +183,7 @@ pub(super) fn getkeys(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn getkeysandflags(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn getkeysandflags(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let (spec, keys) = keys_of(call)?;
     let args = call.args;
     let words_of: Vec<&[u8]> = (BEFORE + 3..args.len()).map(|at| args.get(at)).collect();
@@ -204,14 +204,14 @@ pub(super) fn getkeysandflags(call: &mut Call<'_>) -> Result<(), Failure> {
 const BEFORE: usize = 2;
 
 /// Where, in the arguments of this call, the keys of the command line are that it quotes.
-fn keys_of(call: &Call<'_>) -> Result<(&'static Spec, Vec<usize>), Failure> {
+fn keys_of(call: &Call<'_>) -> Result<(&'static Spec, Vec<usize>), ErrorReply> {
     let args = call.args;
-    let no_keys = || Failure::new("ERR The command has no key arguments");
+    let no_keys = || ErrorReply::new("ERR The command has no key arguments");
     let mut spec = find(args.get(BEFORE)).filter(|spec| !spec.is_subcommand());
     if spec.is_some_and(|spec| spec.subcommands().next().is_some()) {
         spec = find(&[args.get(BEFORE), b"|", args.get(BEFORE + 1)].concat());
     }
-    let spec = spec.ok_or(Failure::new("ERR Invalid command specified"))?;
+    let spec = spec.ok_or(ErrorReply::new("ERR Invalid command specified"))?;
     let count = args.len() - BEFORE;
     let keys = if spec.has(flag::MOVABLEKEYS) {
         super::script::key_positions(args.get(BEFORE + 2), count)
@@ -222,7 +222,7 @@ fn keys_of(call: &Call<'_>) -> Result<(&'static Spec, Vec<usize>), Failure> {
     };
     if !spec.fits(count) {
         let text = "ERR Invalid number of arguments specified for command";
-        return Err(Failure::new(text));
+        return Err(ErrorReply::new(text));
     }
     if keys.is_empty() && !spec.has(flag::NO_MANDATORY_KEYS) {
         return Err(no_keys());
@@ -231,10 +231,10 @@ fn keys_of(call: &Call<'_>) -> Result<(&'static Spec, Vec<usize>), Failure> {
 }
 
 /// `<container> HELP`, from the table.
-pub(super) fn help(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn help(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let container = call.args.name.split('|').next().unwrap_or_default();
     let Some(spec) = find(container.as_bytes()) else {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     };
     let upper = container.to_uppercase();
     let mut lines = vec![format!(

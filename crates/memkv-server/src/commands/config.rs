@@ -6,7 +6,7 @@ use memkv_resp::Pattern;
 use memkv_store::{Command, KeyEventClasses};
 
 use super::connection::DATABASES;
-use super::{Args, Call, Failure, Op, Shape};
+use super::{Args, Call, ErrorReply, Op, ReplyFormat};
 use crate::resp::Server;
 
 /// Most patterns of one CONFIG GET: more than there are settings, and all of them the slowest that
@@ -81,10 +81,10 @@ fn values(server: &Server) -> Vec<(&'static str, String)> {
     values
 }
 
-pub(super) fn get(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn get(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     if args.len() > 2 + MAX_PATTERNS {
-        return Err(Failure::with(format!(
+        return Err(ErrorReply::with(format!(
             "ERR CONFIG GET takes at most {MAX_PATTERNS} patterns"
         )));
     }
@@ -104,9 +104,9 @@ pub(super) fn get(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn set(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn set(args: &Args<'_>) -> Result<Op, ErrorReply> {
     if !args.len().is_multiple_of(2) {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     let known = FIXED.iter().map(|(name, _)| *name).chain(ASKED);
     let is_known = |name: &[u8]| known.clone().any(|known| known.as_bytes() == name);
@@ -116,7 +116,7 @@ pub(super) fn set(args: &Args<'_>) -> Result<Op, Failure> {
         .collect();
     if let Some(unknown) = names.iter().position(|name| !is_known(name)) {
         let text = b"ERR Unknown option or number of arguments for CONFIG SET - '";
-        return Err(Failure::with(
+        return Err(ErrorReply::with(
             [text, args.get(2 + 2 * unknown), b"'"].concat(),
         ));
     }
@@ -131,22 +131,22 @@ pub(super) fn set(args: &Args<'_>) -> Result<Op, Failure> {
         let why = "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.";
         refused(ANNOUNCE.as_bytes(), why)
     })?;
-    Ok(Op::Write(Command::Announce { classes }, Shape::Plain))
+    Ok(Op::Write(Command::Announce { classes }, ReplyFormat::Plain))
 }
 
-fn refused(name: &[u8], why: &str) -> Failure {
+fn refused(name: &[u8], why: &str) -> ErrorReply {
     let text = b"ERR CONFIG SET failed (possibly related to argument '";
-    Failure::with([text, name, b"') - ", why.as_bytes()].concat())
+    ErrorReply::with([text, name, b"') - ", why.as_bytes()].concat())
 }
 
-pub(super) fn resetstat(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn resetstat(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     call.server.stats.reset();
     call.reply().ok();
     Ok(())
 }
 
-pub(super) fn rewrite(_: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn rewrite(_: &mut Call<'_>) -> Result<(), ErrorReply> {
     let text = "ERR memkv never writes its configuration file, and need not: what CONFIG SET sets is \
                 kept by the cluster; change other settings in the file and restart the node";
-    Err(Failure::new(text))
+    Err(ErrorReply::new(text))
 }

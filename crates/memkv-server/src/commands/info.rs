@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memkv_node::Role;
 
 use super::connection::REDIS_VERSION;
-use super::{Call, Failure};
+use super::{Call, ErrorReply};
 use crate::http::uuid;
 use crate::process::resident_bytes;
 use crate::resp::{Kind, Server, View};
@@ -27,7 +27,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("Raft", about_raft),
 ];
 
-pub(super) fn info(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn info(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     let wants = |section: &str| {
         let all = ["all", "everything", "default"];
@@ -153,8 +153,8 @@ fn about_stats(text: &mut String, server: &Server, view: Option<&View>) {
             ("expired_keys", &view.map_or(0, |view| view.expired)),
             ("evicted_keys", &0),
             ("total_error_replies", &count(&stats.errors)),
-            ("pubsub_channels", &server.hub.len(Kind::Channel)),
-            ("pubsub_patterns", &server.hub.len(Kind::Pattern)),
+            ("pubsub_channels", &server.subscriptions.len(Kind::Channel)),
+            ("pubsub_patterns", &server.subscriptions.len(Kind::Pattern)),
         ],
     );
 }

@@ -4,7 +4,7 @@ use memkv_store::{Command, Expiry, Query};
 
 use super::scan::natural;
 use super::strings::milliseconds;
-use super::{Args, Failure, Op, Shape};
+use super::{Args, ErrorReply, Op, ReplyFormat};
 
 /// Items per call without LIMIT.
 const RANGE_LIMIT: u64 = 100;
@@ -12,22 +12,22 @@ const RANGE_LIMIT: u64 = 100;
 /// Most items per call; the next call goes on AFTER the last one.
 const RANGE_MAX: u64 = 10_000;
 
-pub(super) fn meta(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn meta(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let query = Query::Meta {
         key: args.bytes(1),
         value: false,
     };
-    Ok(Op::Read(query, Shape::Meta))
+    Ok(Op::Read(query, ReplyFormat::Meta))
 }
 
 /// `MEMKV.CAS key revision value [PX milliseconds]`.
-pub(super) fn cas(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn cas(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let expiry = match args.len() {
         4 => Expiry::None,
         6 if args.is(4, "PX") => Expiry::In {
             ms: milliseconds(args, 5, 1)?,
         },
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     };
     let command = Command::CompareAndSet {
         key: args.bytes(1),
@@ -35,19 +35,19 @@ pub(super) fn cas(args: &Args<'_>) -> Result<Op, Failure> {
         value: args.bytes(3),
         expiry,
     };
-    Ok(Op::Write(command, Shape::Plain))
+    Ok(Op::Write(command, ReplyFormat::Plain))
 }
 
-pub(super) fn delrev(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn delrev(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let (key, revision) = (args.bytes(1), natural(args.get(2))?);
     Ok(Op::Write(
         Command::DelRevision { key, revision },
-        Shape::Plain,
+        ReplyFormat::Plain,
     ))
 }
 
 /// `MEMKV.RANGE prefix [AFTER key] [LIMIT n] [KEYS]`.
-pub(super) fn range(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn range(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let (mut after, mut limit, mut keys_only) = (None, RANGE_LIMIT, false);
     let mut at = 2;
     while at < args.len() {
@@ -61,10 +61,10 @@ pub(super) fn range(args: &Args<'_>) -> Result<Op, Failure> {
                 limit = natural(args.get(at))?.clamp(1, RANGE_MAX);
             }
             b"KEYS" => keys_only = true,
-            _ => return Err(Failure::SYNTAX),
+            _ => return Err(ErrorReply::SYNTAX),
         }
         at += 1;
     }
     let query = Query::prefix(args.get(1), after, limit, keys_only);
-    Ok(Op::Read(query, Shape::Range))
+    Ok(Op::Read(query, ReplyFormat::Range))
 }

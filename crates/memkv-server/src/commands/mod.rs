@@ -8,18 +8,18 @@ mod command;
 mod config;
 mod connection;
 mod counters;
+mod docs;
+mod error_reply;
 mod expiry;
-mod failure;
 mod hints;
 mod info;
 mod keys;
 mod memkv;
-mod page;
 mod pubsub;
+mod reply_format;
 mod scan;
 mod script;
 mod server;
-mod shape;
 mod spec;
 mod strings;
 mod stubs;
@@ -36,23 +36,23 @@ use crate::resp::{Out, Server, Session};
 
 pub(crate) use args::Args;
 pub(crate) use connection::{DATABASES, database};
-pub(crate) use failure::Failure;
-pub(crate) use page::page;
+pub(crate) use docs::page as docs_page;
+pub(crate) use error_reply::ErrorReply;
 pub(crate) use pubsub::push_message;
-pub(crate) use shape::{Shape, range_head};
+pub(crate) use reply_format::{ReplyFormat, range_head};
 pub(crate) use spec::{Handler, Spec, flag, resolve};
 
 /// Turns arguments into what the store executes.
-pub(crate) type Data = fn(&Args<'_>) -> Result<Op, Failure>;
+pub(crate) type Data = fn(&Args<'_>) -> Result<Op, ErrorReply>;
 
 /// Answers at once.
-pub(crate) type Edge = fn(&mut Call<'_>) -> Result<(), Failure>;
+pub(crate) type Local = fn(&mut Call<'_>) -> Result<(), ErrorReply>;
 
 /// Turns arguments into a message for listeners on all nodes.
-pub(crate) type Publish = fn(&Args<'_>) -> Result<Publication, Failure>;
+pub(crate) type Publish = fn(&Args<'_>) -> Result<Publication, ErrorReply>;
 
 /// Reads how many other nodes are waited for, how long, and how the answer is written.
-pub(crate) type Wait = fn(&Args<'_>) -> Result<Waiting, Failure>;
+pub(crate) type Wait = fn(&Args<'_>) -> Result<Waiting, ErrorReply>;
 
 /// See [`Wait`].
 pub(crate) struct Waiting {
@@ -66,7 +66,7 @@ pub(crate) struct Waiting {
 
 /// What only the connection itself can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flow {
+pub(crate) enum TransactionControl {
     Multi,
     Exec,
     Discard,
@@ -77,9 +77,9 @@ pub(crate) enum Flow {
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     /// Goes to the log.
-    Write(Command, Shape),
+    Write(Command, ReplyFormat),
     /// Does not.
-    Read(Query, Shape),
+    Read(Query, ReplyFormat),
 }
 
 /// The command for a database. A transaction says for each of its parts where it belongs.

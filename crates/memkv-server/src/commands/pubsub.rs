@@ -4,7 +4,7 @@ use bytes::Bytes;
 use memkv_node::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication};
 use memkv_resp::{Protocol, ReplyWriter};
 
-use super::{Args, Call, Failure};
+use super::{Args, Call, ErrorReply};
 use crate::aside::step_aside;
 use crate::resp::{Kind, Message, Out, STEPS_TO_LEAVE};
 
@@ -37,8 +37,8 @@ fn confirm(call: &mut Call<'_>, kind: Kind, verb: &str, channel: Option<&[u8]>) 
 }
 
 /// Listens to all that are named, or to none.
-fn listen(call: &mut Call<'_>, kind: Kind, verb: &str) -> Result<(), Failure> {
-    let failed = |why: &dyn std::fmt::Display| Failure::with(format!("ERR {why}"));
+fn listen(call: &mut Call<'_>, kind: Kind, verb: &str) -> Result<(), ErrorReply> {
+    let failed = |why: &dyn std::fmt::Display| ErrorReply::with(format!("ERR {why}"));
     for at in 1..call.args.len() {
         match kind {
             Kind::Pattern => drop(call.args.pattern(at)?),
@@ -48,7 +48,10 @@ fn listen(call: &mut Call<'_>, kind: Kind, verb: &str) -> Result<(), Failure> {
     let names: Vec<_> = (1..call.args.len()).map(|at| call.owned(at)).collect();
     let new = call.session.listens[kind as usize].new_of(kind, &names);
     let new = new.map_err(|why| failed(&why))?;
-    let listened = call.server.hub.listen(kind, &new, &call.session.client);
+    let listened = call
+        .server
+        .subscriptions
+        .listen(kind, &new, &call.session.client);
     listened.map_err(|why| failed(&why))?;
     for name in names {
         call.session.listens[kind as usize].insert(name.clone());
@@ -57,11 +60,11 @@ fn listen(call: &mut Call<'_>, kind: Kind, verb: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_channel(channel: &[u8]) -> Result<(), Failure> {
+fn check_channel(channel: &[u8]) -> Result<(), ErrorReply> {
     if channel.len() <= MAX_CHANNEL_BYTES {
         return Ok(());
     }
-    Err(Failure::with(format!(
+    Err(ErrorReply::with(format!(
         "ERR the channel has {} bytes, and at most {MAX_CHANNEL_BYTES} are allowed",
         channel.len()
     )))
@@ -87,45 +90,45 @@ fn leave(call: &mut Call<'_>, kind: Kind, verb: &str) {
     }
 }
 
-pub(super) fn subscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn subscribe(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     listen(call, Kind::Channel, "subscribe")
 }
 
-pub(super) fn psubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn psubscribe(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     listen(call, Kind::Pattern, "psubscribe")
 }
 
-pub(super) fn ssubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn ssubscribe(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     listen(call, Kind::Shard, "ssubscribe")
 }
 
-pub(super) fn unsubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn unsubscribe(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     leave(call, Kind::Channel, "unsubscribe");
     Ok(())
 }
 
-pub(super) fn punsubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn punsubscribe(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     leave(call, Kind::Pattern, "punsubscribe");
     Ok(())
 }
 
-pub(super) fn sunsubscribe(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn sunsubscribe(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     leave(call, Kind::Shard, "sunsubscribe");
     Ok(())
 }
 
-pub(super) fn publish(args: &Args<'_>) -> Result<Publication, Failure> {
+pub(super) fn publish(args: &Args<'_>) -> Result<Publication, ErrorReply> {
     publication(args, false)
 }
 
-pub(super) fn spublish(args: &Args<'_>) -> Result<Publication, Failure> {
+pub(super) fn spublish(args: &Args<'_>) -> Result<Publication, ErrorReply> {
     publication(args, true)
 }
 
-fn publication(args: &Args<'_>, is_shard: bool) -> Result<Publication, Failure> {
+fn publication(args: &Args<'_>, is_shard: bool) -> Result<Publication, ErrorReply> {
     check_channel(args.get(1))?;
     if args.get(1).len() + args.get(2).len() > MAX_PUBLICATION_BYTES {
-        return Err(Failure::with(format!(
+        return Err(ErrorReply::with(format!(
             "ERR a message and its channel have at most {MAX_PUBLICATION_BYTES} bytes"
         )));
     }
@@ -137,21 +140,21 @@ fn publication(args: &Args<'_>, is_shard: bool) -> Result<Publication, Failure> 
     })
 }
 
-pub(super) fn channels(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn channels(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     names(call, Kind::Channel)
 }
 
-pub(super) fn shardchannels(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn shardchannels(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     names(call, Kind::Shard)
 }
 
-fn names(call: &mut Call<'_>, kind: Kind) -> Result<(), Failure> {
+fn names(call: &mut Call<'_>, kind: Kind) -> Result<(), ErrorReply> {
     let args = call.args;
     if args.len() > 3 {
-        return Err(Failure::subcommand_syntax(args.name, args.get(1)));
+        return Err(ErrorReply::subcommand_syntax(args.name, args.get(1)));
     }
     let pattern = (args.len() == 3).then(|| args.pattern(2)).transpose()?;
-    let mut names = call.server.hub.names(kind);
+    let mut names = call.server.subscriptions.names(kind);
     if let Some(pattern) = pattern {
         let steps = names.iter().map(|name| pattern.steps(name)).sum();
         step_aside(steps, || names.retain(|name| pattern.matches(name)));
@@ -162,29 +165,29 @@ fn names(call: &mut Call<'_>, kind: Kind) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn numsub(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn numsub(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     counts(call, Kind::Channel)
 }
 
-pub(super) fn shardnumsub(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn shardnumsub(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     counts(call, Kind::Shard)
 }
 
-fn counts(call: &mut Call<'_>, kind: Kind) -> Result<(), Failure> {
+fn counts(call: &mut Call<'_>, kind: Kind) -> Result<(), ErrorReply> {
     let args = call.args;
     let server = call.server;
     let mut reply = call.reply();
     reply.array(2 * (args.len() - 2));
     for at in 2..args.len() {
         reply.bulk(args.get(at));
-        let count = server.hub.listeners(kind, args.get(at));
+        let count = server.subscriptions.listeners(kind, args.get(at));
         reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
     }
     Ok(())
 }
 
-pub(super) fn numpat(call: &mut Call<'_>) -> Result<(), Failure> {
-    let count = call.server.hub.len(Kind::Pattern);
+pub(super) fn numpat(call: &mut Call<'_>) -> Result<(), ErrorReply> {
+    let count = call.server.subscriptions.len(Kind::Pattern);
     call.reply()
         .integer(i64::try_from(count).unwrap_or(i64::MAX));
     Ok(())

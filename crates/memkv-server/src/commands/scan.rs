@@ -5,7 +5,7 @@ use std::sync::Arc;
 use memkv_resp::parse_integer;
 use memkv_store::Query;
 
-use super::{Args, Failure, Op, Shape};
+use super::{Args, ErrorReply, Op, ReplyFormat};
 
 /// Most keys that KEYS looks at; who has more uses SCAN. They are collected in one piece.
 const KEYS_MAX: u64 = 100_000;
@@ -16,16 +16,16 @@ const SCAN_COUNT: u64 = 10;
 /// Most keys that one call of SCAN collects, whatever its COUNT: it holds the store meanwhile.
 const SCAN_MAX: u64 = 10_000;
 
-pub(super) fn keys(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn keys(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let pattern = Arc::new(args.pattern(1)?);
     let query = Query::prefix(pattern.literal_prefix(), None, KEYS_MAX, true);
-    Ok(Op::Read(query, Shape::Keys { pattern }))
+    Ok(Op::Read(query, ReplyFormat::Keys { pattern }))
 }
 
-pub(super) fn randomkey(_: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn randomkey(_: &Args<'_>) -> Result<Op, ErrorReply> {
     // Resolved here and, within a transaction, kept in the log.
     let nonce = rand_nonce();
-    Ok(Op::Read(Query::RandomKey { nonce }, Shape::Plain))
+    Ok(Op::Read(Query::RandomKey { nonce }, ReplyFormat::Plain))
 }
 
 /// Different at every call; nobody has to be unable to guess it.
@@ -34,8 +34,8 @@ fn rand_nonce() -> u64 {
     RandomState::new().hash_one(())
 }
 
-pub(super) fn scan(args: &Args<'_>) -> Result<Op, Failure> {
-    let cursor = cursor(args.get(1)).ok_or(Failure::new("ERR invalid cursor"))?;
+pub(super) fn scan(args: &Args<'_>) -> Result<Op, ErrorReply> {
+    let cursor = cursor(args.get(1)).ok_or(ErrorReply::new("ERR invalid cursor"))?;
     let mut count = SCAN_COUNT;
     let mut matching = None;
     let mut is_other_type = false;
@@ -46,21 +46,21 @@ pub(super) fn scan(args: &Args<'_>) -> Result<Op, Failure> {
             b"COUNT" => {
                 let asked = u64::try_from(args.int(value)?).unwrap_or(0);
                 if asked == 0 {
-                    return Err(Failure::SYNTAX);
+                    return Err(ErrorReply::SYNTAX);
                 }
                 count = asked.min(SCAN_MAX);
             }
             b"MATCH" => matching = Some(Arc::new(args.pattern(value)?)),
             b"TYPE" => is_other_type = !args.is(value, "string"),
-            _ => return Err(Failure::SYNTAX),
+            _ => return Err(ErrorReply::SYNTAX),
         }
         at = value + 1;
     }
-    let shape = Shape::Scan {
+    let format = ReplyFormat::Scan {
         pattern: matching,
         is_other_type,
     };
-    Ok(Op::Read(Query::Scan { cursor, count }, shape))
+    Ok(Op::Read(Query::Scan { cursor, count }, format))
 }
 
 /// A cursor as C's `strtoul` reads it, which Redis uses: signs and leading zeros are taken.
@@ -85,9 +85,9 @@ fn cursor(text: &[u8]) -> Option<u64> {
 }
 
 /// An integer that must not be negative.
-pub(super) fn natural(text: &[u8]) -> Result<u64, Failure> {
+pub(super) fn natural(text: &[u8]) -> Result<u64, ErrorReply> {
     let value = parse_integer(text).and_then(|value| u64::try_from(value).ok());
-    value.ok_or(Failure::NOT_AN_INTEGER)
+    value.ok_or(ErrorReply::NOT_AN_INTEGER)
 }
 
 #[cfg(test)]

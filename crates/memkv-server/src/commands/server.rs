@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use memkv_node::Copies;
 
-use super::{Args, Call, Failure, Waiting};
+use super::{Args, Call, ErrorReply, Waiting};
 use crate::resp::View;
 
-pub(super) fn time(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn time(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let now_ms = view(call)?.now_ms;
     let mut reply = call.reply();
     reply.array(2);
@@ -17,17 +17,17 @@ pub(super) fn time(call: &mut Call<'_>) -> Result<(), Failure> {
 }
 
 /// Every acknowledged write is durable already, so "now" is right.
-pub(super) fn lastsave(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn lastsave(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let seconds = view(call)?.now_ms / 1000;
     call.reply().integer(seconds.cast_signed());
     Ok(())
 }
 
-fn view(call: &Call<'_>) -> Result<View, Failure> {
-    call.server.view().ok_or_else(Failure::loading)
+fn view(call: &Call<'_>) -> Result<View, ErrorReply> {
+    call.server.view().ok_or_else(ErrorReply::loading)
 }
 
-pub(super) fn lolwut(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn lolwut(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let version = env!("CARGO_PKG_VERSION");
     let text = format!("memkv {version}: Redis's interface, and no acknowledged write is lost.\n");
     call.reply().verbatim(b"txt", text.as_bytes());
@@ -35,7 +35,7 @@ pub(super) fn lolwut(call: &mut Call<'_>) -> Result<(), Failure> {
 }
 
 /// Any node executes anything, so every node is a master; some clients refuse to write otherwise.
-pub(super) fn role(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn role(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let index = call
         .server
         .view()
@@ -49,12 +49,12 @@ pub(super) fn role(call: &mut Call<'_>) -> Result<(), Failure> {
 }
 
 /// How long to wait; 0 is for ever.
-fn timeout(args: &Args<'_>, at: usize) -> Result<Option<Duration>, Failure> {
+fn timeout(args: &Args<'_>, at: usize) -> Result<Option<Duration>, ErrorReply> {
     match args.int(at).map(u64::try_from) {
         Ok(Ok(0)) => Ok(None),
         Ok(Ok(ms)) => Ok(Some(Duration::from_millis(ms))),
-        Ok(Err(_)) => Err(Failure::new("ERR timeout is negative")),
-        Err(_) => Err(Failure::new(
+        Ok(Err(_)) => Err(ErrorReply::new("ERR timeout is negative")),
+        Err(_) => Err(ErrorReply::new(
             "ERR timeout is not an integer or out of range",
         )),
     }
@@ -65,7 +65,7 @@ fn count(nodes: u64) -> i64 {
 }
 
 /// Whatever was acknowledged before this command is on a majority already; this is for more.
-pub(super) fn wait(args: &Args<'_>) -> Result<Waiting, Failure> {
+pub(super) fn wait(args: &Args<'_>) -> Result<Waiting, ErrorReply> {
     let wanted = args.int(1)?;
     Ok(Waiting {
         wanted: Copies {
@@ -77,15 +77,17 @@ pub(super) fn wait(args: &Args<'_>) -> Result<Waiting, Failure> {
     })
 }
 
-pub(super) fn waitaof(args: &Args<'_>) -> Result<Waiting, Failure> {
+pub(super) fn waitaof(args: &Args<'_>) -> Result<Waiting, ErrorReply> {
     let local = args.int(1)?;
     if !(0..=1).contains(&local) {
-        return Err(Failure::new(
+        return Err(ErrorReply::new(
             "ERR value is out of range, must be between 0 and 1",
         ));
     }
     let Ok(elsewhere) = u64::try_from(args.int(2)?) else {
-        return Err(Failure::new("ERR value is out of range, must be positive"));
+        return Err(ErrorReply::new(
+            "ERR value is out of range, must be positive",
+        ));
     };
     Ok(Waiting {
         wanted: Copies {
@@ -102,15 +104,15 @@ pub(super) fn waitaof(args: &Args<'_>) -> Result<Waiting, Failure> {
     })
 }
 
-pub(super) fn shutdown(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn shutdown(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     for at in 1..args.len() {
         match &args.word(at)[..] {
             b"NOSAVE" | b"SAVE" | b"NOW" | b"FORCE" => {}
             b"ABORT" if args.len() == 2 => {
-                return Err(Failure::new("ERR No shutdown in progress."));
+                return Err(ErrorReply::new("ERR No shutdown in progress."));
             }
-            _ => return Err(Failure::SYNTAX),
+            _ => return Err(ErrorReply::SYNTAX),
         }
     }
     call.session.is_closing = true;

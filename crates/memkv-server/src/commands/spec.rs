@@ -5,9 +5,9 @@ use std::sync::LazyLock;
 
 use memkv_resp::Request;
 
-use super::failure::Failure;
+use super::error_reply::ErrorReply;
 use super::table::TABLE;
-use super::{Data, Edge, Flow, Publish, Wait};
+use super::{Data, Local, Publish, TransactionControl, Wait};
 
 /// One command, or one subcommand such as `client|id`.
 pub(crate) struct Spec {
@@ -48,9 +48,9 @@ pub(crate) enum Handler {
     /// The store: the arguments become a command or a query.
     Data(Data),
     /// The connection's node, at once.
-    Edge(Edge),
+    Local(Local),
     /// The connection itself.
-    Flow(Flow),
+    TransactionControl(TransactionControl),
     /// The listeners of all nodes, and the connection counts them.
     Publish(Publish),
     /// The cluster's leader says when, and the connection waits.
@@ -60,7 +60,7 @@ pub(crate) enum Handler {
     /// Nobody: a subcommand must be named.
     Container,
     /// A subcommand, or the node itself where none is named.
-    ContainerOr(Edge),
+    ContainerOr(Local),
 }
 
 /// Groups of commands, as in Redis's documentation.
@@ -197,23 +197,23 @@ pub(crate) fn find(name: &[u8]) -> Option<&'static Spec> {
 ///
 /// # Errors
 /// Redis's texts for a name, a subcommand or a number of arguments that there is not.
-pub(crate) fn resolve(request: &Request) -> Result<&'static Spec, Failure> {
+pub(crate) fn resolve(request: &Request) -> Result<&'static Spec, ErrorReply> {
     let spec = named(request)?;
     if spec.fits(request.arg_count()) {
         Ok(spec)
     } else {
-        Err(Failure::arity(spec.name))
+        Err(ErrorReply::arity(spec.name))
     }
 }
 
-fn named(request: &Request) -> Result<&'static Spec, Failure> {
+fn named(request: &Request) -> Result<&'static Spec, ErrorReply> {
     let name = request.arg(0).unwrap_or_default();
     let spec = find(name).filter(|spec| !spec.is_subcommand());
-    let spec = spec.ok_or_else(|| Failure::unknown_command(request))?;
+    let spec = spec.ok_or_else(|| ErrorReply::unknown_command(request))?;
     match (spec.handler, request.arg(1)) {
         (Handler::Container | Handler::ContainerOr(_), Some(sub)) => {
             let full = [spec.name.as_bytes(), b"|", sub].concat();
-            find(&full).ok_or_else(|| Failure::unknown_subcommand(name, sub))
+            find(&full).ok_or_else(|| ErrorReply::unknown_subcommand(name, sub))
         }
         _ => Ok(spec),
     }

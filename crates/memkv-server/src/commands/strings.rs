@@ -2,27 +2,30 @@
 
 use memkv_store::{Command, Expiry, Query, SetIf};
 
-use super::{Args, Failure, Op, Shape};
+use super::{Args, ErrorReply, Op, ReplyFormat};
 
-pub(super) fn get(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn get(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let key = args.bytes(1);
-    Ok(Op::Read(Query::Get { key }, Shape::Plain))
+    Ok(Op::Read(Query::Get { key }, ReplyFormat::Plain))
 }
 
-pub(super) fn strlen(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn strlen(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let key = args.bytes(1);
-    Ok(Op::Read(Query::StrLen { key }, Shape::Plain))
+    Ok(Op::Read(Query::StrLen { key }, ReplyFormat::Plain))
 }
 
-pub(super) fn getrange(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn getrange(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let (start, end) = (args.int(2)?, args.int(3)?);
     let key = args.bytes(1);
-    Ok(Op::Read(Query::GetRange { key, start, end }, Shape::Plain))
+    Ok(Op::Read(
+        Query::GetRange { key, start, end },
+        ReplyFormat::Plain,
+    ))
 }
 
-pub(super) fn mget(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn mget(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let keys = args.bytes_from(1);
-    Ok(Op::Read(Query::GetMany { keys }, Shape::Plain))
+    Ok(Op::Read(Query::GetMany { keys }, ReplyFormat::Plain))
 }
 
 /// The options of SET and GETEX, as far as each has them.
@@ -34,7 +37,7 @@ struct Options {
 
 /// Reads options from `from` on. As in Redis, an expiry that is given twice in the same unit counts
 /// the last time, and its number is looked at only after all words were understood.
-fn options(args: &Args<'_>, from: usize, is_set: bool) -> Result<Options, Failure> {
+fn options(args: &Args<'_>, from: usize, is_set: bool) -> Result<Options, ErrorReply> {
     let mut condition = SetIf::Always;
     let mut get = false;
     // The word that says how the key expires, and where its number is.
@@ -65,7 +68,7 @@ fn options(args: &Args<'_>, from: usize, is_set: bool) -> Result<Options, Failur
                 at = args.value_of_option(at)?;
                 expiry = Some((word, at));
             }
-            _ => return Err(Failure::SYNTAX),
+            _ => return Err(ErrorReply::SYNTAX),
         }
         at += 1;
     }
@@ -96,16 +99,16 @@ fn options(args: &Args<'_>, from: usize, is_set: bool) -> Result<Options, Failur
 }
 
 /// A time that must be positive, in a unit of so many milliseconds.
-pub(super) fn milliseconds(args: &Args<'_>, at: usize, unit: i64) -> Result<i64, Failure> {
+pub(super) fn milliseconds(args: &Args<'_>, at: usize, unit: i64) -> Result<i64, ErrorReply> {
     let number = args.int(at)?;
     let positive = number.checked_mul(unit).filter(|ms| *ms > 0);
-    positive.ok_or_else(|| Failure::invalid_expire(args.name))
+    positive.ok_or_else(|| ErrorReply::invalid_expire(args.name))
 }
 
-pub(super) fn set(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn set(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let (key, value) = (args.bytes(1), args.bytes(2));
     if args.len() == 3 {
-        return Ok(Op::Write(Command::Set { key, value }, Shape::Plain));
+        return Ok(Op::Write(Command::Set { key, value }, ReplyFormat::Plain));
     }
     let Options {
         condition,
@@ -120,10 +123,10 @@ pub(super) fn set(args: &Args<'_>) -> Result<Op, Failure> {
         expiry,
         get,
     };
-    Ok(Op::Write(command, Shape::Plain))
+    Ok(Op::Write(command, ReplyFormat::Plain))
 }
 
-pub(super) fn setnx(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn setnx(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let command = Command::SetWith {
         key: args.bytes(1),
         value: args.bytes(2),
@@ -131,18 +134,18 @@ pub(super) fn setnx(args: &Args<'_>) -> Result<Op, Failure> {
         expiry: Expiry::None,
         get: false,
     };
-    Ok(Op::Write(command, Shape::Flag))
+    Ok(Op::Write(command, ReplyFormat::Flag))
 }
 
-pub(super) fn setex(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn setex(args: &Args<'_>) -> Result<Op, ErrorReply> {
     set_for(args, 1000)
 }
 
-pub(super) fn psetex(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn psetex(args: &Args<'_>) -> Result<Op, ErrorReply> {
     set_for(args, 1)
 }
 
-fn set_for(args: &Args<'_>, unit: i64) -> Result<Op, Failure> {
+fn set_for(args: &Args<'_>, unit: i64) -> Result<Op, ErrorReply> {
     let command = Command::SetWith {
         key: args.bytes(1),
         value: args.bytes(3),
@@ -152,10 +155,10 @@ fn set_for(args: &Args<'_>, unit: i64) -> Result<Op, Failure> {
         },
         get: false,
     };
-    Ok(Op::Write(command, Shape::Plain))
+    Ok(Op::Write(command, ReplyFormat::Plain))
 }
 
-pub(super) fn getset(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn getset(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let command = Command::SetWith {
         key: args.bytes(1),
         value: args.bytes(2),
@@ -163,32 +166,38 @@ pub(super) fn getset(args: &Args<'_>) -> Result<Op, Failure> {
         expiry: Expiry::None,
         get: true,
     };
-    Ok(Op::Write(command, Shape::Plain))
+    Ok(Op::Write(command, ReplyFormat::Plain))
 }
 
-pub(super) fn getdel(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn getdel(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let key = args.bytes(1);
-    Ok(Op::Write(Command::GetDel { key }, Shape::Plain))
+    Ok(Op::Write(Command::GetDel { key }, ReplyFormat::Plain))
 }
 
 /// A read unless it has an option.
-pub(super) fn getex(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn getex(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let key = args.bytes(1);
     match options(args, 2, false) {
         Ok(Options { expiry: None, .. }) => get(args),
         Ok(Options {
             expiry: Some(expiry),
             ..
-        }) => Ok(Op::Write(Command::GetEx { key, expiry }, Shape::Plain)),
-        Err(failure) if failure == Failure::SYNTAX => Err(failure),
+        }) => Ok(Op::Write(
+            Command::GetEx { key, expiry },
+            ReplyFormat::Plain,
+        )),
+        Err(failure) if failure == ErrorReply::SYNTAX => Err(failure),
         // As in Redis, the number is looked at only if there is a key.
-        Err(failure) => Ok(Op::Read(Query::Get { key }, Shape::FailIfPresent(failure))),
+        Err(failure) => Ok(Op::Read(
+            Query::Get { key },
+            ReplyFormat::FailIfPresent(failure),
+        )),
     }
 }
 
-fn pairs(args: &Args<'_>, if_none_exists: bool) -> Result<Op, Failure> {
+fn pairs(args: &Args<'_>, if_none_exists: bool) -> Result<Op, ErrorReply> {
     if args.len().is_multiple_of(2) {
-        return Err(Failure::arity(args.name));
+        return Err(ErrorReply::arity(args.name));
     }
     let positions = (1..args.len()).step_by(2);
     let pairs = positions
@@ -198,44 +207,53 @@ fn pairs(args: &Args<'_>, if_none_exists: bool) -> Result<Op, Failure> {
         pairs,
         if_none_exists,
     };
-    Ok(Op::Write(command, Shape::Plain))
+    Ok(Op::Write(command, ReplyFormat::Plain))
 }
 
-pub(super) fn mset(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn mset(args: &Args<'_>) -> Result<Op, ErrorReply> {
     pairs(args, false)
 }
 
-pub(super) fn msetnx(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn msetnx(args: &Args<'_>) -> Result<Op, ErrorReply> {
     pairs(args, true)
 }
 
-pub(super) fn append(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn append(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let (key, suffix) = (args.bytes(1), args.bytes(2));
-    Ok(Op::Write(Command::Append { key, suffix }, Shape::Plain))
-}
-
-pub(super) fn setrange(args: &Args<'_>) -> Result<Op, Failure> {
-    let offset = u64::try_from(args.int(2)?);
-    let offset = offset.map_err(|_| Failure::new("ERR offset is out of range"))?;
-    let (key, patch) = (args.bytes(1), args.bytes(3));
     Ok(Op::Write(
-        Command::SetRange { key, offset, patch },
-        Shape::Plain,
+        Command::Append { key, suffix },
+        ReplyFormat::Plain,
     ))
 }
 
-pub(super) fn delifeq(args: &Args<'_>) -> Result<Op, Failure> {
-    let (key, condition) = (args.bytes(1), SetIf::Equal(args.bytes(2)));
-    Ok(Op::Write(Command::DelIf { key, condition }, Shape::Plain))
+pub(super) fn setrange(args: &Args<'_>) -> Result<Op, ErrorReply> {
+    let offset = u64::try_from(args.int(2)?);
+    let offset = offset.map_err(|_| ErrorReply::new("ERR offset is out of range"))?;
+    let (key, patch) = (args.bytes(1), args.bytes(3));
+    Ok(Op::Write(
+        Command::SetRange { key, offset, patch },
+        ReplyFormat::Plain,
+    ))
 }
 
-pub(super) fn delex(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn delifeq(args: &Args<'_>) -> Result<Op, ErrorReply> {
+    let (key, condition) = (args.bytes(1), SetIf::Equal(args.bytes(2)));
+    Ok(Op::Write(
+        Command::DelIf { key, condition },
+        ReplyFormat::Plain,
+    ))
+}
+
+pub(super) fn delex(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let condition = match args.len() {
         2 => SetIf::Present,
         4 if args.is(2, "IFEQ") => SetIf::Equal(args.bytes(3)),
         4 if args.is(2, "IFNE") => SetIf::Differs(args.bytes(3)),
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     };
     let key = args.bytes(1);
-    Ok(Op::Write(Command::DelIf { key, condition }, Shape::Plain))
+    Ok(Op::Write(
+        Command::DelIf { key, condition },
+        ReplyFormat::Plain,
+    ))
 }

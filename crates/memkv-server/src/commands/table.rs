@@ -4,8 +4,8 @@
 use super::spec::Handler::Container;
 use super::spec::{Group, Handler, Keys, Spec, flag::*};
 use super::{
-    Flow, client, command, config, connection, counters, expiry, info, keys, memkv, pubsub, scan,
-    script, server, strings, stubs,
+    TransactionControl, client, command, config, connection, counters, expiry, info, keys, memkv,
+    pubsub, scan, script, server, strings, stubs,
 };
 
 const NONE: (i32, i32, i32) = (0, 0, 0);
@@ -17,8 +17,8 @@ const PAIRS: (i32, i32, i32) = (1, -1, 2);
 const SUBKEY: (i32, i32, i32) = (2, 2, 1);
 
 /// Connection commands that answer always.
-const EDGE: u32 = NOSCRIPT | LOADING | STALE;
-const OPS: u32 = ADMIN | EDGE;
+const LOCAL: u32 = NOSCRIPT | LOADING | STALE;
+const OPS: u32 = ADMIN | LOCAL;
 const PUB: u32 = PUBSUB | LOADING | STALE;
 const SUB: u32 = PUB | NOSCRIPT;
 const EVAL: u32 = NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | MOVABLEKEYS;
@@ -144,7 +144,7 @@ Generic {
         "Returns 0 for a key that is there: memkv keeps no access times.";
     "object|refcount" 3 (READONLY) SUBKEY "2.2.3" "O(1)" Data(keys::refcount),
         "Returns 1 for a key that is there.";
-    "object|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Edge(command::help),
+    "object|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
     "wait" 3 (NOSCRIPT) NONE "3.0.0" "O(N) with N nodes" Wait(server::wait),
         "Waits until so many other nodes have what was acknowledged before; returns how many do.";
@@ -152,15 +152,15 @@ Generic {
         "The same of disks, this node's and others'; none where durability is left to the system.";
 }
 Transactions {
-    "multi" 1 (EDGE | FAST | ALLOW_BUSY) NONE "1.2.0" "O(1)" Flow(Flow::Multi),
+    "multi" 1 (LOCAL | FAST | ALLOW_BUSY) NONE "1.2.0" "O(1)" TransactionControl(TransactionControl::Multi),
         "Starts a transaction: commands are queued until EXEC.";
-    "exec" 1 (EDGE | SKIP_SLOWLOG) NONE "1.2.0" "of the queued commands" Flow(Flow::Exec),
+    "exec" 1 (LOCAL | SKIP_SLOWLOG) NONE "1.2.0" "of the queued commands" TransactionControl(TransactionControl::Exec),
         "Executes the queued commands as one.";
-    "discard" 1 (EDGE | FAST | ALLOW_BUSY) NONE "2.0.0" "O(N) with N commands" Flow(Flow::Discard),
+    "discard" 1 (LOCAL | FAST | ALLOW_BUSY) NONE "2.0.0" "O(N) with N commands" TransactionControl(TransactionControl::Discard),
         "Forgets the queued commands.";
-    "watch" -2 (EDGE | FAST | ALLOW_BUSY) EACH "2.2.0" "O(N) with N keys" Flow(Flow::Watch),
+    "watch" -2 (LOCAL | FAST | ALLOW_BUSY) EACH "2.2.0" "O(N) with N keys" TransactionControl(TransactionControl::Watch),
         "Lets EXEC fail if one of the keys changes until then.";
-    "unwatch" 1 (EDGE | FAST | ALLOW_BUSY) NONE "2.2.0" "O(1)" Edge(connection::unwatch),
+    "unwatch" 1 (LOCAL | FAST | ALLOW_BUSY) NONE "2.2.0" "O(1)" Local(connection::unwatch),
         "Forgets the watched keys.";
 }
 Scripting {
@@ -174,33 +174,33 @@ Scripting {
         "Executes a script that memkv recognises, named by its hash.";
     "script" -2 (0) NONE "2.6.0" "of the subcommand" Container,
         "Tells which scripts are known.";
-    "script|load" 3 (NOSCRIPT | STALE) NONE "2.6.0" "O(N) with N bytes" Edge(script::load),
+    "script|load" 3 (NOSCRIPT | STALE) NONE "2.6.0" "O(N) with N bytes" Local(script::load),
         "Returns the hash of a script that memkv recognises.";
-    "script|exists" -3 (NOSCRIPT) NONE "2.6.0" "O(N) with N scripts" Edge(script::exists),
+    "script|exists" -3 (NOSCRIPT) NONE "2.6.0" "O(N) with N scripts" Local(script::exists),
         "Tells which scripts memkv recognises by hash.";
-    "script|flush" -2 (NOSCRIPT) NONE "2.6.0" "O(1)" Edge(script::flush),
+    "script|flush" -2 (NOSCRIPT) NONE "2.6.0" "O(1)" Local(script::flush),
         "Does nothing: known scripts stay known.";
-    "script|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Edge(command::help),
+    "script|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
     "function" -2 (0) NONE "7.0.0" "of the subcommand" Container,
         "Tells that there are no functions.";
-    "function|list" -2 (NOSCRIPT) NONE "7.0.0" "O(1)" Edge(stubs::empty_array),
+    "function|list" -2 (NOSCRIPT) NONE "7.0.0" "O(1)" Local(stubs::empty_array),
         "Returns nothing: there are no functions.";
-    "function|help" 2 (LOADING | STALE) NONE "7.0.0" "O(1)" Edge(command::help),
+    "function|help" 2 (LOADING | STALE) NONE "7.0.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
 }
 Pubsub {
-    "subscribe" -2 (SUB) NONE "2.0.0" "O(N) with N channels" Edge(pubsub::subscribe),
+    "subscribe" -2 (SUB) NONE "2.0.0" "O(N) with N channels" Local(pubsub::subscribe),
         "Listens to channels, whatever node a message is published on.";
-    "unsubscribe" -1 (SUB) NONE "2.0.0" "O(N) with N channels" Edge(pubsub::unsubscribe),
+    "unsubscribe" -1 (SUB) NONE "2.0.0" "O(N) with N channels" Local(pubsub::unsubscribe),
         "Stops listening to channels.";
-    "psubscribe" -2 (SUB) NONE "2.0.0" "O(N) with N patterns" Edge(pubsub::psubscribe),
+    "psubscribe" -2 (SUB) NONE "2.0.0" "O(N) with N patterns" Local(pubsub::psubscribe),
         "Listens to channels that match patterns, on whatever node.";
-    "punsubscribe" -1 (SUB) NONE "2.0.0" "O(N) with N patterns" Edge(pubsub::punsubscribe),
+    "punsubscribe" -1 (SUB) NONE "2.0.0" "O(N) with N patterns" Local(pubsub::punsubscribe),
         "Stops listening to patterns.";
-    "ssubscribe" -2 (SUB) EACH "7.0.0" "O(N) with N channels" Edge(pubsub::ssubscribe),
+    "ssubscribe" -2 (SUB) EACH "7.0.0" "O(N) with N channels" Local(pubsub::ssubscribe),
         "Listens to shard channels; there is one shard.";
-    "sunsubscribe" -1 (SUB) EACH "7.0.0" "O(N) with N channels" Edge(pubsub::sunsubscribe),
+    "sunsubscribe" -1 (SUB) EACH "7.0.0" "O(N) with N channels" Local(pubsub::sunsubscribe),
         "Stops listening to shard channels.";
     "publish" 3 (PUB | FAST) NONE "2.0.0" "O(N+M) with N listeners and M patterns" Publish(pubsub::publish),
         "Sends a message to who listens to a channel, on any node.";
@@ -208,67 +208,67 @@ Pubsub {
         "Sends a message to who listens to a shard channel, on any node.";
     "pubsub" -2 (0) NONE "2.8.0" "of the subcommand" Container,
         "Tells who listens on this node.";
-    "pubsub|channels" -2 (PUB) NONE "2.8.0" "O(N) with N channels" Edge(pubsub::channels),
+    "pubsub|channels" -2 (PUB) NONE "2.8.0" "O(N) with N channels" Local(pubsub::channels),
         "Lists the channels that somebody listens to on this node.";
-    "pubsub|numsub" -2 (PUB) NONE "2.8.0" "O(N) with N channels asked" Edge(pubsub::numsub),
+    "pubsub|numsub" -2 (PUB) NONE "2.8.0" "O(N) with N channels asked" Local(pubsub::numsub),
         "Counts the listeners of channels on this node.";
-    "pubsub|numpat" 2 (PUB) NONE "2.8.0" "O(1)" Edge(pubsub::numpat),
+    "pubsub|numpat" 2 (PUB) NONE "2.8.0" "O(1)" Local(pubsub::numpat),
         "Counts the patterns that somebody listens to on this node.";
-    "pubsub|shardchannels" -2 (PUB) NONE "7.0.0" "O(N) with N channels" Edge(pubsub::shardchannels),
+    "pubsub|shardchannels" -2 (PUB) NONE "7.0.0" "O(N) with N channels" Local(pubsub::shardchannels),
         "Lists the shard channels that somebody listens to on this node.";
-    "pubsub|shardnumsub" -2 (PUB) NONE "7.0.0" "O(N) with N channels asked" Edge(pubsub::shardnumsub),
+    "pubsub|shardnumsub" -2 (PUB) NONE "7.0.0" "O(N) with N channels asked" Local(pubsub::shardnumsub),
         "Counts the listeners of shard channels on this node.";
-    "pubsub|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Edge(command::help),
+    "pubsub|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
 }
 Connection {
-    "hello" -1 (EDGE | FAST | NO_AUTH | ALLOW_BUSY) NONE "6.0.0" "O(1)" Edge(connection::hello),
+    "hello" -1 (LOCAL | FAST | NO_AUTH | ALLOW_BUSY) NONE "6.0.0" "O(1)" Local(connection::hello),
         "Chooses RESP2 or RESP3 and tells what the server is.";
-    "auth" -2 (EDGE | FAST | NO_AUTH | ALLOW_BUSY) NONE "1.0.0" "O(1)" Edge(connection::auth),
+    "auth" -2 (LOCAL | FAST | NO_AUTH | ALLOW_BUSY) NONE "1.0.0" "O(1)" Local(connection::auth),
         "Authenticates the connection.";
-    "ping" -1 (FAST) NONE "1.0.0" "O(1)" Edge(connection::ping),
+    "ping" -1 (FAST) NONE "1.0.0" "O(1)" Local(connection::ping),
         "Answers PONG, or its argument.";
-    "echo" 2 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Edge(connection::echo),
+    "echo" 2 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Local(connection::echo),
         "Answers its argument.";
-    "quit" -1 (EDGE | FAST | NO_AUTH | ALLOW_BUSY) NONE "1.0.0" "O(1)" Edge(connection::quit),
+    "quit" -1 (LOCAL | FAST | NO_AUTH | ALLOW_BUSY) NONE "1.0.0" "O(1)" Local(connection::quit),
         "Closes the connection.";
-    "reset" 1 (EDGE | FAST | NO_AUTH | ALLOW_BUSY) NONE "6.2.0" "O(1)" Edge(connection::reset),
+    "reset" 1 (LOCAL | FAST | NO_AUTH | ALLOW_BUSY) NONE "6.2.0" "O(1)" Local(connection::reset),
         "Puts the connection into the state in which it began.";
-    "select" 2 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Edge(connection::select),
+    "select" 2 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Local(connection::select),
         "Chooses one of the 16 databases.";
     "client" -2 (0) NONE "2.4.0" "of the subcommand" Container,
         "Tells about connections and changes them.";
-    "client|id" 2 (EDGE) NONE "5.0.0" "O(1)" Edge(client::id),
+    "client|id" 2 (LOCAL) NONE "5.0.0" "O(1)" Local(client::id),
         "Returns the connection's number.";
-    "client|info" 2 (EDGE) NONE "6.2.0" "O(1)" Edge(client::info),
+    "client|info" 2 (LOCAL) NONE "6.2.0" "O(1)" Local(client::info),
         "Describes the connection.";
-    "client|list" -2 (OPS) NONE "2.4.0" "O(N) with N connections" Edge(client::list),
+    "client|list" -2 (OPS) NONE "2.4.0" "O(N) with N connections" Local(client::list),
         "Describes the connections of this node.";
-    "client|kill" -3 (OPS) NONE "2.4.0" "O(N) with N connections" Edge(client::kill),
+    "client|kill" -3 (OPS) NONE "2.4.0" "O(N) with N connections" Local(client::kill),
         "Closes connections of this node.";
-    "client|getname" 2 (EDGE) NONE "2.6.9" "O(1)" Edge(client::getname),
+    "client|getname" 2 (LOCAL) NONE "2.6.9" "O(1)" Local(client::getname),
         "Returns the connection's name.";
-    "client|setname" 3 (EDGE) NONE "2.6.9" "O(1)" Edge(client::setname),
+    "client|setname" 3 (LOCAL) NONE "2.6.9" "O(1)" Local(client::setname),
         "Names the connection.";
-    "client|setinfo" 4 (EDGE) NONE "7.2.0" "O(1)" Edge(client::setinfo),
+    "client|setinfo" 4 (LOCAL) NONE "7.2.0" "O(1)" Local(client::setinfo),
         "Names the client's library and its version.";
-    "client|reply" 3 (EDGE) NONE "3.2.0" "O(1)" Edge(client::reply),
+    "client|reply" 3 (LOCAL) NONE "3.2.0" "O(1)" Local(client::reply),
         "Turns replies off, on, or off for the next command.";
-    "client|no-evict" 3 (OPS) NONE "7.0.0" "O(1)" Edge(client::on_off),
+    "client|no-evict" 3 (OPS) NONE "7.0.0" "O(1)" Local(client::on_off),
         "Does nothing: connections are not evicted.";
-    "client|no-touch" 3 (EDGE) NONE "7.2.0" "O(1)" Edge(client::on_off),
+    "client|no-touch" 3 (LOCAL) NONE "7.2.0" "O(1)" Local(client::on_off),
         "Does nothing: memkv keeps no access times.";
-    "client|capa" -3 (EDGE) NONE "0.1.0" "O(1)" Edge(stubs::ok),
+    "client|capa" -3 (LOCAL) NONE "0.1.0" "O(1)" Local(stubs::ok),
         "Accepts what the client says it can do, as in Valkey 8.";
-    "client|unblock" -3 (OPS) NONE "5.0.0" "O(1)" Edge(client::unblock),
+    "client|unblock" -3 (OPS) NONE "5.0.0" "O(1)" Local(client::unblock),
         "Returns 0: no command blocks.";
-    "client|tracking" -3 (EDGE) NONE "6.0.0" "O(1)" Edge(client::tracking),
+    "client|tracking" -3 (LOCAL) NONE "6.0.0" "O(1)" Local(client::tracking),
         "Fails: there is no client-side caching yet.";
-    "client|trackinginfo" 2 (EDGE) NONE "6.2.0" "O(1)" Edge(client::trackinginfo),
+    "client|trackinginfo" 2 (LOCAL) NONE "6.2.0" "O(1)" Local(client::trackinginfo),
         "Tells that client-side caching is off.";
-    "client|getredir" 2 (EDGE) NONE "6.0.0" "O(1)" Edge(client::getredir),
+    "client|getredir" 2 (LOCAL) NONE "6.0.0" "O(1)" Local(client::getredir),
         "Returns -1: client-side caching is off.";
-    "client|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Edge(command::help),
+    "client|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
 }
 Server {
@@ -278,97 +278,97 @@ Server {
         "Deletes all keys of the database.";
     "flushall" -1 (WRITE) NONE "1.0.0" "O(1)" Data(keys::flushall),
         "Deletes all keys of all databases.";
-    "time" 1 (LOADING | STALE | FAST) NONE "2.6.0" "O(1)" Edge(server::time),
+    "time" 1 (LOADING | STALE | FAST) NONE "2.6.0" "O(1)" Local(server::time),
         "Returns log time in seconds and microseconds.";
-    "lolwut" -1 (READONLY | FAST) NONE "5.0.0" "O(1)" Edge(server::lolwut),
+    "lolwut" -1 (READONLY | FAST) NONE "5.0.0" "O(1)" Local(server::lolwut),
         "Says what this really is.";
-    "info" -1 (LOADING | STALE) NONE "1.0.0" "O(1)" Edge(info::info),
+    "info" -1 (LOADING | STALE) NONE "1.0.0" "O(1)" Local(info::info),
         "Describes the node, section by section.";
-    "role" 1 (EDGE | FAST) NONE "2.8.12" "O(1)" Edge(server::role),
+    "role" 1 (LOCAL | FAST) NONE "2.8.12" "O(1)" Local(server::role),
         "Returns master: any node executes any command.";
     "command" -1 (LOADING | STALE) NONE "2.8.13" "O(N) with N commands" ContainerOr(command::all),
         "Describes the commands.";
-    "command|count" 2 (LOADING | STALE) NONE "2.8.13" "O(1)" Edge(command::count),
+    "command|count" 2 (LOADING | STALE) NONE "2.8.13" "O(1)" Local(command::count),
         "Counts the commands.";
-    "command|info" -2 (LOADING | STALE) NONE "2.8.13" "O(N) with N commands" Edge(command::info),
+    "command|info" -2 (LOADING | STALE) NONE "2.8.13" "O(N) with N commands" Local(command::info),
         "Describes commands.";
-    "command|docs" -2 (LOADING | STALE) NONE "7.0.0" "O(N) with N commands" Edge(command::docs),
+    "command|docs" -2 (LOADING | STALE) NONE "7.0.0" "O(N) with N commands" Local(command::docs),
         "Explains commands.";
-    "command|list" -2 (LOADING | STALE) NONE "7.0.0" "O(N) with N commands" Edge(command::list),
+    "command|list" -2 (LOADING | STALE) NONE "7.0.0" "O(N) with N commands" Local(command::list),
         "Lists names of commands.";
-    "command|getkeys" -4 (LOADING | STALE) NONE "2.8.13" "O(N) with N arguments" Edge(command::getkeys),
+    "command|getkeys" -4 (LOADING | STALE) NONE "2.8.13" "O(N) with N arguments" Local(command::getkeys),
         "Returns the keys in a command line.";
-    "command|getkeysandflags" -4 (LOADING | STALE) NONE "7.0.0" "O(N) with N arguments" Edge(command::getkeysandflags),
+    "command|getkeysandflags" -4 (LOADING | STALE) NONE "7.0.0" "O(N) with N arguments" Local(command::getkeysandflags),
         "Returns the keys in a command line and what happens to them.";
-    "command|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Edge(command::help),
+    "command|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
     "config" -2 (0) NONE "2.0.0" "of the subcommand" Container,
         "Tells settings.";
-    "config|get" -3 (OPS) NONE "2.0.0" "O(N) with N settings" Edge(config::get),
+    "config|get" -3 (OPS) NONE "2.0.0" "O(N) with N settings" Local(config::get),
         "Returns settings by pattern, under the names that Redis has for them.";
     "config|set" -4 (OPS) NONE "2.0.0" "O(N) with N settings" Data(config::set),
         "Sets notify-keyspace-events for the whole cluster; other settings are in the configuration file.";
-    "config|resetstat" 2 (OPS) NONE "2.0.0" "O(1)" Edge(config::resetstat),
+    "config|resetstat" 2 (OPS) NONE "2.0.0" "O(1)" Local(config::resetstat),
         "Sets the counters of INFO to zero.";
-    "config|rewrite" 2 (OPS) NONE "2.8.0" "O(1)" Edge(config::rewrite),
+    "config|rewrite" 2 (OPS) NONE "2.8.0" "O(1)" Local(config::rewrite),
         "Fails: settings cannot have changed.";
-    "config|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Edge(command::help),
+    "config|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
     "memory" -2 (0) NONE "4.0.0" "of the subcommand" Container,
         "Tells what memory is used for.";
     "memory|usage" -3 (READONLY) SUBKEY "4.0.0" "O(1)" Data(keys::memory_usage),
         "Estimates the memory that a key takes, in bytes.";
-    "memory|doctor" 2 (0) NONE "4.0.0" "O(1)" Edge(stubs::doctor),
+    "memory|doctor" 2 (0) NONE "4.0.0" "O(1)" Local(stubs::doctor),
         "Says that nothing is known to be wrong.";
-    "memory|help" 2 (LOADING | STALE) NONE "4.0.0" "O(1)" Edge(command::help),
+    "memory|help" 2 (LOADING | STALE) NONE "4.0.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
     "slowlog" -2 (0) NONE "2.2.12" "of the subcommand" Container,
         "Tells that no slow commands are kept.";
-    "slowlog|get" -2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Edge(stubs::slowlog_get),
+    "slowlog|get" -2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Local(stubs::slowlog_get),
         "Returns nothing: no slow commands are kept.";
-    "slowlog|len" 2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Edge(stubs::zero),
+    "slowlog|len" 2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Local(stubs::zero),
         "Returns 0.";
-    "slowlog|reset" 2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Edge(stubs::ok),
+    "slowlog|reset" 2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Local(stubs::ok),
         "Does nothing.";
-    "slowlog|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Edge(command::help),
+    "slowlog|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
     "latency" -2 (0) NONE "2.8.13" "of the subcommand" Container,
         "Tells that no latency events are kept.";
-    "latency|latest" 2 (OPS) NONE "2.8.13" "O(1)" Edge(stubs::empty_array),
+    "latency|latest" 2 (OPS) NONE "2.8.13" "O(1)" Local(stubs::empty_array),
         "Returns nothing.";
-    "latency|history" 3 (OPS) NONE "2.8.13" "O(1)" Edge(stubs::empty_array),
+    "latency|history" 3 (OPS) NONE "2.8.13" "O(1)" Local(stubs::empty_array),
         "Returns nothing.";
-    "latency|reset" -2 (OPS) NONE "2.8.13" "O(1)" Edge(stubs::zero),
+    "latency|reset" -2 (OPS) NONE "2.8.13" "O(1)" Local(stubs::zero),
         "Returns 0.";
-    "latency|doctor" 2 (OPS) NONE "2.8.13" "O(1)" Edge(stubs::doctor),
+    "latency|doctor" 2 (OPS) NONE "2.8.13" "O(1)" Local(stubs::doctor),
         "Says that nothing is known to be wrong.";
-    "latency|help" 2 (LOADING | STALE) NONE "2.8.13" "O(1)" Edge(command::help),
+    "latency|help" 2 (LOADING | STALE) NONE "2.8.13" "O(1)" Local(command::help),
         "Lists the subcommands.";
     "module" -2 (0) NONE "4.0.0" "of the subcommand" Container,
         "Tells that there are no modules.";
-    "module|list" 2 (ADMIN | NOSCRIPT) NONE "4.0.0" "O(1)" Edge(stubs::empty_array),
+    "module|list" 2 (ADMIN | NOSCRIPT) NONE "4.0.0" "O(1)" Local(stubs::empty_array),
         "Returns nothing: there are no modules.";
-    "module|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Edge(command::help),
+    "module|help" 2 (LOADING | STALE) NONE "5.0.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
     "acl" -2 (0) NONE "6.0.0" "of the subcommand" Container,
         "Tells about the one user.";
-    "acl|whoami" 2 (EDGE) NONE "6.0.0" "O(1)" Edge(stubs::whoami),
+    "acl|whoami" 2 (LOCAL) NONE "6.0.0" "O(1)" Local(stubs::whoami),
         "Returns the user of the connection: default.";
-    "acl|users" 2 (OPS) NONE "6.0.0" "O(1)" Edge(stubs::users),
+    "acl|users" 2 (OPS) NONE "6.0.0" "O(1)" Local(stubs::users),
         "Lists the users: default.";
-    "acl|help" 2 (LOADING | STALE) NONE "6.0.0" "O(1)" Edge(command::help),
+    "acl|help" 2 (LOADING | STALE) NONE "6.0.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
-    "lastsave" 1 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Edge(server::lastsave),
+    "lastsave" 1 (LOADING | STALE | FAST) NONE "1.0.0" "O(1)" Local(server::lastsave),
         "Returns log time in seconds: every acknowledged write is durable.";
     "debug" -2 (OPS) NONE "1.0.0" "O(1)" Forbidden(stubs::NO_DEBUG),
         "Fails: debugging commands are off.";
-    "shutdown" -1 (OPS | NO_MULTI | ALLOW_BUSY) NONE "1.0.0" "O(1)" Edge(server::shutdown),
+    "shutdown" -1 (OPS | NO_MULTI | ALLOW_BUSY) NONE "1.0.0" "O(1)" Local(server::shutdown),
         "Stops this node after handing over leadership.";
 }
 Cluster {
-    "readonly" 1 (LOADING | STALE | FAST) NONE "3.0.0" "O(1)" Edge(connection::readonly),
+    "readonly" 1 (LOADING | STALE | FAST) NONE "3.0.0" "O(1)" Local(connection::readonly),
         "Allows this connection to read what this node has, however old.";
-    "readwrite" 1 (LOADING | STALE | FAST) NONE "3.0.0" "O(1)" Edge(connection::readwrite),
+    "readwrite" 1 (LOADING | STALE | FAST) NONE "3.0.0" "O(1)" Local(connection::readwrite),
         "Makes reads linearizable again.";
 }
 Memkv {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use memkv_proto::{ConfigError, Status};
 
 use crate::args::DemoArgs;
-use crate::say;
+use crate::console;
 use crate::signals::StopSignals;
 
 use child::Node;
@@ -80,7 +80,7 @@ pub fn run(args: DemoArgs, overrides: &[(&'static str, String, String)]) -> u8 {
     match result {
         Ok(()) => EXIT_OK,
         Err(error) => {
-            say::error(error);
+            console::error(error);
             EXIT_FAILED
         }
     }
@@ -112,7 +112,7 @@ struct Cluster {
 impl Cluster {
     /// From the first start to the key that ends it.
     async fn live(&mut self, place: &Place) -> Result<(), DemoError> {
-        say::out(format!(
+        console::out(format!(
             "memkv {} demo: {} nodes, data in {}{}",
             env!("CARGO_PKG_VERSION"),
             self.nodes.len(),
@@ -125,13 +125,13 @@ impl Cluster {
         ));
         for node in &mut self.nodes {
             node.start()?;
-            say::out(node);
+            console::out(node);
         }
         self.wait_ready(place).await?;
         let leader = self.leader().await.unwrap_or_default();
         let first = &self.nodes[0].addr;
         let redis_port = self.nodes[0].redis().rsplit(':').next().unwrap_or_default();
-        say::out(format!(
+        console::out(format!(
             "ready: every node has acknowledged a write, {leader} leads\n  \
              try: curl -T- http://{first}/v1/kv/hello <<< world; curl http://{first}/v1/kv/hello\n  \
              or:  redis-cli -p {redis_port} get hello"
@@ -166,7 +166,7 @@ impl Cluster {
     }
 
     async fn obey(&mut self, mut keys: Keys) -> Result<(), DemoError> {
-        say::out(format!("  {KEYS}"));
+        console::out(format!("  {KEYS}"));
         loop {
             tokio::select! {
                 key = keys.next() => match key {
@@ -175,7 +175,7 @@ impl Cluster {
                     Some(b's') => self.print_status().await,
                     // The terminal is gone: so is whoever could press a key.
                     Some(b'q') | None => return Ok(()),
-                    Some(_) => say::out(KEYS),
+                    Some(_) => console::out(KEYS),
                 },
                 () = tokio::time::sleep(POLL) => self.report_ended(),
             }
@@ -202,13 +202,13 @@ impl Cluster {
 
     async fn kill_leader(&mut self) {
         let Some(leader) = self.leader().await else {
-            return say::out("no leader to kill; r restarts what was killed");
+            return console::out("no leader to kill; r restarts what was killed");
         };
         let Some(node) = self.nodes.iter_mut().find(|node| node.id == leader) else {
             return;
         };
         node.kill();
-        say::out(format!("killed {leader} as by kill -9"));
+        console::out(format!("killed {leader} as by kill -9"));
         let start = Instant::now();
         let survivors: Vec<_> = self.nodes.iter().filter(|node| node.runs()).collect();
         let Some(asked) = survivors.first() else {
@@ -218,14 +218,14 @@ impl Cluster {
             if probe::write(&asked.addr).await {
                 let took = start.elapsed().as_millis();
                 let leader = self.leader().await.unwrap_or_default();
-                return say::out(format!("{leader} leads; a write took {took} ms"));
+                return console::out(format!("{leader} leads; a write took {took} ms"));
             }
             if survivors.len() * 2 <= self.nodes.len() {
                 break;
             }
             tokio::time::sleep(POLL).await;
         }
-        say::out(format!(
+        console::out(format!(
             "no writes: {} of {} nodes run, {} are needed; r restarts what was killed",
             survivors.len(),
             self.nodes.len(),
@@ -235,11 +235,11 @@ impl Cluster {
 
     fn restart(&mut self) -> Result<(), DemoError> {
         if self.nodes.iter().all(Node::runs) {
-            say::out("all nodes run");
+            console::out("all nodes run");
         }
         for node in self.nodes.iter_mut().filter(|node| !node.runs()) {
             node.start()?;
-            say::out(node);
+            console::out(node);
         }
         Ok(())
     }
@@ -251,7 +251,7 @@ impl Cluster {
                 Some(status) => describe(&status),
                 None => "does not answer".to_owned(),
             };
-            say::out(format!("  {:<8} {line}", node.id));
+            console::out(format!("  {:<8} {line}", node.id));
         }
     }
 
@@ -259,7 +259,7 @@ impl Cluster {
         for node in &mut self.nodes {
             if let Some(status) = node.reap() {
                 let log = node.log().display().to_string();
-                say::out(format!("{} ended by itself ({status}); see {log}", node.id));
+                console::out(format!("{} ended by itself ({status}); see {log}", node.id));
             }
         }
     }

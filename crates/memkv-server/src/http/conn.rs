@@ -73,7 +73,7 @@ pub enum End<S, U> {
 /// Why reading ended.
 pub(super) enum Stop {
     /// The client is gone, or was idle for too long: nothing to say.
-    Gone,
+    Disconnected,
     /// The client gets a reason, and then the connection ends.
     Refuse(Refusal),
     /// It was too slow; the caller knows what for.
@@ -145,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
             Err(Stop::Refuse(refusal)) => {
                 return self.finish(app.refuse(None, refusal), false).await;
             }
-            Err(Stop::Gone | Stop::Slow) => return Ok(Next::Close),
+            Err(Stop::Disconnected | Stop::Slow) => return Ok(Next::Close),
         };
         match app.admit(&head) {
             Admission::Upgrade(..) if head.body != BodyLength::Known(0) => {
@@ -178,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
                             .finish(app.refuse(Some(&head), refusal), without_body)
                             .await;
                     }
-                    Err(Stop::Gone | Stop::Slow) => return Ok(Next::Close),
+                    Err(Stop::Disconnected | Stop::Slow) => return Ok(Next::Close),
                 };
                 let framing = framing(&head);
                 let response = app.call(head, body.bytes).await;
@@ -293,13 +293,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
         if !self.output.is_empty() {
             // As with RESP: answers that are sent one after the other cost less.
             yield_to_ready_tasks().await;
-            self.flush().await.map_err(|_| Stop::Gone)?;
+            self.flush().await.map_err(|_| Stop::Disconnected)?;
         }
         self.input.reserve(FIRST_READ_BYTES);
         let mut piece = (&mut self.input).limit(PIECE_BYTES);
         match timeout_at(deadline, self.stream.read_buf(&mut piece)).await {
             Err(_elapsed) => Err(Stop::Slow),
-            Ok(Ok(0) | Err(_)) => Err(Stop::Gone),
+            Ok(Ok(0) | Err(_)) => Err(Stop::Disconnected),
             Ok(Ok(read)) => {
                 self.moved += read;
                 if self.moved >= PIECE_BYTES {

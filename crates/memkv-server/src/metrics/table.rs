@@ -139,7 +139,7 @@ metrics! {
     Counter "memkv_network_output_bytes_total" "Bytes written to Redis clients."
         => |seen| count(&seen.server.stats.output_bytes);
     Gauge "memkv_subscriptions" "Subscriptions to channels and patterns on this node."
-        => |seen| whole(seen.server.hub.subscriptions() as u64);
+        => |seen| whole(seen.server.subscriptions.total() as u64);
     Counter "memkv_publications_unconfirmed_total" "Published messages that another node did not confirm: it does not answer or reads too slowly."
         => |seen| whole(seen.stats.publications_unconfirmed);
     Counter "memkv_notices_dropped_total" "Keyspace notifications that were not delivered, because too many waited."
@@ -162,7 +162,7 @@ metrics! {
         => |seen| Samples::Maybe(seen.resident_bytes.map(|bytes| bytes as f64));
     Gauge "memkv_dataset_bytes" "Estimated memory of keys, values, their bookkeeping and cached replies."
         => |seen| whole(seen.view.memory_bytes);
-    Gauge "memkv_log_segments" "Segment files of the log."
+    Gauge "memkv_log_segments" "PipelineBatch files of the log."
         => |seen| whole(seen.view.status.log_segments as u64);
     Gauge "memkv_snapshot_index" "Last log entry that the newest snapshot here covers; 0 for none."
         => |seen| whole(seen.view.status.snapshot.as_ref().map_or(0, |last| last.index));

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::Resp;
 use super::deadline_timer::DeadlineTimer;
 use super::out::Out;
-use super::segment::Segment;
+use super::pipeline_batch::PipelineBatch;
 use super::server::Stats;
 use super::session::Session;
 use crate::aside::{is_long, steps_of};
@@ -65,7 +65,7 @@ static MEMORY: Seldom = Seldom::new();
 static STALL: Seldom = Seldom::new();
 
 /// The connection is over; there is nobody to tell.
-pub(super) struct Gone;
+pub(super) struct Disconnected;
 
 /// How a turn ended.
 enum Turn {
@@ -91,7 +91,7 @@ pub(super) struct Conn<'a, S, B> {
     moved: usize,
     pub(super) parser: RequestParser,
     pub(super) session: Session,
-    pub(super) segment: Segment,
+    pub(super) batch: PipelineBatch,
     pub(super) deadline_timer: DeadlineTimer,
 }
 
@@ -106,7 +106,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             moved: 0,
             parser: RequestParser::new(limits(resp, &session)),
             session,
-            segment: Segment::default(),
+            batch: PipelineBatch::default(),
             deadline_timer: DeadlineTimer::default(),
         }
     }
@@ -127,13 +127,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                     return;
                 }
                 Ok(Turn::Refuse) => return self.linger().await,
-                Err(Gone) => return,
+                Err(Disconnected) => return,
             }
         }
     }
 
     /// Executes what is in the buffer, up to a limit, and writes the answers.
-    async fn turn(&mut self) -> Result<Turn, Gone> {
+    async fn turn(&mut self) -> Result<Turn, Disconnected> {
         let (mut requests, mut bytes) = (0, 0);
         let turn = loop {
             if self.session.is_closing {
@@ -191,14 +191,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
     }
 
     /// Waits for requests, and passes messages on meanwhile.
-    async fn wait(&mut self) -> Result<(), Gone> {
+    async fn wait(&mut self) -> Result<(), Disconnected> {
         let room = NEXT_READ_BYTES.max(ROOM_FACTOR * self.input.len());
         let room = self.parser.needed().min(room).max(READ_BYTES);
         loop {
             self.push_messages().await?;
             self.flush().await?;
             if self.session.client.is_killed() {
-                return Err(Gone);
+                return Err(Disconnected);
             }
             self.reserve(room).await;
             // It may be the whole buffer of a large request, which is free by now.
@@ -208,7 +208,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             let mut piece = (&mut self.input).limit(PIECE_BYTES);
             tokio::select! {
                 read = self.stream.read_buf(&mut piece) => {
-                    let Ok(count @ 1..) = read else { return Err(Gone) };
+                    let Ok(count @ 1..) = read else { return Err(Disconnected) };
                     Stats::add(&self.resp.server.stats.input_bytes, count);
                     self.hold()?;
                     return self.has_moved(count).await;
@@ -237,7 +237,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
     }
 
     /// Counts what has arrived against what all connections may hold.
-    pub(super) fn hold(&mut self) -> Result<(), Gone> {
+    pub(super) fn hold(&mut self) -> Result<(), Disconnected> {
         if self.held.grow_to(self.input.len()) {
             return Ok(());
         }
@@ -247,11 +247,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                 "closed a connection: the requests that are arriving take too much memory"
             );
         }
-        Err(Gone)
+        Err(Disconnected)
     }
 
     /// Passes on what has come for the connection to read without having asked for it.
-    pub(super) async fn push_messages(&mut self) -> Result<(), Gone> {
+    pub(super) async fn push_messages(&mut self) -> Result<(), Disconnected> {
         for message in self.session.client.take_messages() {
             push_message(&mut self.out, self.session.protocol, &message);
             if self.out.len() >= OUTPUT_BYTES {
@@ -263,7 +263,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
 
     /// Writes all answers. Waits while the client does not read, but not for ever, and not once it
     /// was killed.
-    pub(super) async fn flush(&mut self) -> Result<(), Gone> {
+    pub(super) async fn flush(&mut self) -> Result<(), Disconnected> {
         Stats::add(&self.resp.server.stats.output_bytes, self.out.len());
         while !self.out.is_empty() {
             // Nearly always the socket takes it all at once, and needs neither timer nor bell.
@@ -274,43 +274,43 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                     self.has_moved(written).await?;
                     continue;
                 }
-                Poll::Ready(_) => return Err(Gone),
+                Poll::Ready(_) => return Err(Disconnected),
                 Poll::Pending => {}
             }
             let stall = self.resp.server.settings.write_stall;
             tokio::select! {
                 written = timeout(stall, write) => match written {
                     Ok(Ok(1..)) => {}
-                    Ok(_) => return Err(Gone),
+                    Ok(_) => return Err(Disconnected),
                     Err(_late) => {
                         if let Some(left_out) = STALL.say() { tracing::warn!(
                             client = %self.session.client.addr, left_out,
                             "closed a connection: its client has read none of its replies for {} ms",
                             stall.as_millis()
                         ); }
-                        return Err(Gone);
+                        return Err(Disconnected);
                     }
                 },
                 // A message can wait, the end cannot.
                 () = self.session.client.woken() => {
                     if self.session.client.is_killed() {
-                        return Err(Gone);
+                        return Err(Disconnected);
                     }
                 }
             }
         }
         self.out.shrink();
-        self.stream.flush().await.map_err(|_| Gone)
+        self.stream.flush().await.map_err(|_| Disconnected)
     }
 
     /// After a piece others have their turn, and what has come to the thread's sockets meanwhile.
-    async fn has_moved(&mut self, bytes: usize) -> Result<(), Gone> {
+    async fn has_moved(&mut self, bytes: usize) -> Result<(), Disconnected> {
         self.moved += bytes;
         if self.moved >= PIECE_BYTES {
             self.moved = 0;
             yield_now().await;
             if self.session.client.is_killed() {
-                return Err(Gone);
+                return Err(Disconnected);
             }
         }
         Ok(())

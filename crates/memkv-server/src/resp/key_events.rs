@@ -69,7 +69,7 @@ impl Subscribers for Listeners {
     }
 
     fn has_listeners(&self) -> bool {
-        self.server.hub.has_listeners()
+        self.server.subscriptions.has_listeners()
     }
 
     fn announce(&self, events: Vec<KeyEvent>) {
@@ -83,7 +83,10 @@ impl Subscribers for Listeners {
 
 async fn deliver_messages(server: Arc<Server>, mut arrived: Taker<Arrived>) {
     while let Some((publication, delivered)) = arrived.take().await {
-        let count = server.hub.deliver(&server.aside, &publication).await;
+        let count = server
+            .subscriptions
+            .deliver(&server.aside, &publication)
+            .await;
         // Its publisher may have stopped waiting.
         let _ = delivered.send(count as u64);
     }
@@ -92,7 +95,7 @@ async fn deliver_messages(server: Arc<Server>, mut arrived: Taker<Arrived>) {
 async fn deliver_key_events(server: Arc<Server>, mut taken: Taker<Vec<KeyEvent>>) {
     while let Some(events) = taken.take().await {
         for message in events.into_iter().flat_map(messages) {
-            server.hub.deliver(&server.aside, &message).await;
+            server.subscriptions.deliver(&server.aside, &message).await;
         }
     }
 }
@@ -183,7 +186,10 @@ mod tests {
         let client = server.clients.add(addr, addr);
         let channel = Bytes::from_static(b"c");
         let name = [channel.clone()];
-        server.hub.listen(Kind::Channel, &name, &client).unwrap();
+        server
+            .subscriptions
+            .listen(Kind::Channel, &name, &client)
+            .unwrap();
         let message = |payload| Publication {
             is_shard: false,
             channel: channel.clone(),

@@ -3,25 +3,25 @@
 //! them, `answer` settles a segment, `transaction` is MULTI to EXEC, `publish` is PUBLISH, `announce`
 //! what is told of keys,
 //! `wait` is WAIT, `out` is what is to be sent, `session` what a connection has said about itself, `names` what it listens to, `server`, `clients`
-//! and `hub` are shared, `queue` is how tasks are handed slow work.
+//! and `subscriptions` are shared, `queue` is how tasks are handed slow work.
 //!
 //! Invariants: every request gets exactly one answer, in order; a read sees the connection's own
 //! earlier writes and none of its later ones; what a connection holds is bounded.
 
-mod answer;
 mod clients;
 mod conn;
 mod deadline_timer;
-mod execute;
-mod hub;
+mod dispatch;
 mod key_events;
 mod names;
 mod out;
+mod pipeline_batch;
 mod publish;
 mod queue;
-mod segment;
+mod run_batch;
 mod server;
 mod session;
+mod subscriptions;
 mod transaction;
 mod wait;
 mod wake_flag;
@@ -37,15 +37,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::backend::Backend;
 use crate::budget::Budget;
-use crate::commands::Failure;
+use crate::commands::ErrorReply;
 use crate::http::Api;
 use crate::metrics;
 
 pub(crate) use clients::{Client, Message};
-pub(crate) use hub::Kind;
 pub(crate) use out::Out;
 pub(crate) use server::{Server, View};
 pub(crate) use session::{Replies, STEPS_TO_LEAVE, Session};
+pub(crate) use subscriptions::Kind;
 
 pub use server::RespSettings;
 
@@ -80,7 +80,7 @@ impl<B: Backend> Resp<B> {
         self.api.show_metrics_with(Box::new(move || {
             metrics::show(&server, &view(&node), &node.stats(), &latency)
         }));
-        self.server.look_with(Box::new(move || view(&backend)));
+        self.server.set_view(Box::new(move || view(&backend)));
     }
 
     /// Resolves when a client has said `SHUTDOWN`.
@@ -105,7 +105,7 @@ impl<B: Backend> Resp<B> {
     pub fn refusal(&self) -> BytesMut {
         server::Stats::add(&self.server.stats.rejected, 1);
         let mut out = BytesMut::new();
-        let failure = Failure::new("ERR max number of clients reached");
+        let failure = ErrorReply::new("ERR max number of clients reached");
         memkv_resp::ReplyWriter::new(&mut out, Default::default()).error(failure.as_bytes());
         out
     }

@@ -1,10 +1,10 @@
-//! What one connection listens to, of one kind, and what that may be. Never tells the hub.
+//! What one connection listens to, of one kind, and what that may be. Never tells the subscriptions.
 
 use std::collections::{BTreeSet, btree_set};
 
 use bytes::Bytes;
 
-use super::hub::Kind;
+use super::subscriptions::Kind;
 
 /// Most patterns of one connection, and most bytes of them (64 KiB).
 const PATTERNS: Most = Most {

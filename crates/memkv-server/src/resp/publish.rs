@@ -10,11 +10,11 @@ use memkv_resp::{ReplyWriter, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Resp;
-use super::conn::{Conn, Gone};
-use super::segment::Slot;
+use super::conn::{Conn, Disconnected};
+use super::pipeline_batch::Slot;
 use crate::aside::{is_long, steps_of};
 use crate::backend::Backend;
-use crate::commands::{Args, Failure, Publish};
+use crate::commands::{Args, ErrorReply, Publish};
 
 /// How many have got a message: here, and on the other nodes once they have said so.
 pub(super) struct Receivers {
@@ -34,17 +34,19 @@ impl Receivers {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// Takes a message into the segment that is being collected.
-    pub(super) async fn publish(&mut self, publish: Publish, args: &Args<'_>) -> Result<(), Gone> {
-        if self.segment.waits_for_store() {
+    pub(super) async fn publish(
+        &mut self,
+        publish: Publish,
+        args: &Args<'_>,
+    ) -> Result<(), Disconnected> {
+        if self.batch.waits_for_store() {
             self.finish().await?;
         }
         match message(self.resp, publish, args).await {
             Ok(publication) => {
                 let receivers = send_out(self.resp, &publication).await;
                 let silent = self.session.is_silent();
-                self.segment
-                    .slots
-                    .push(Slot::Published { receivers, silent });
+                self.batch.slots.push(Slot::Published { receivers, silent });
                 if self.session.listens.iter().any(|names| !names.is_empty()) {
                     self.finish().await?;
                 }
@@ -80,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         &mut self,
         receivers: Receivers,
         silent: bool,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), Disconnected> {
         let count = receivers.count().await;
         self.push_messages().await?;
         if !silent {
@@ -95,7 +97,7 @@ async fn message<B: Backend>(
     resp: &Resp<B>,
     publish: Publish,
     args: &Args<'_>,
-) -> Result<Publication, Failure> {
+) -> Result<Publication, ErrorReply> {
     let steps = steps_of(args.len(), args.request.byte_count());
     if !is_long(steps) {
         return publish(args);
@@ -106,7 +108,10 @@ async fn message<B: Backend>(
 async fn send_out<B: Backend>(resp: &Resp<B>, publication: &Publication) -> Receivers {
     let elsewhere = resp.api.backend();
     let elsewhere = elsewhere.map(|backend| backend.publish(publication));
-    let here = resp.server.hub.deliver(&resp.server.aside, publication);
+    let here = resp
+        .server
+        .subscriptions
+        .deliver(&resp.server.aside, publication);
     Receivers {
         here: here.await,
         elsewhere,

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::clients::Clients;
-use super::hub::Hub;
+use super::subscriptions::Subscriptions;
 use crate::aside::Aside;
 use crate::password::Password;
 
@@ -57,7 +57,7 @@ pub(crate) struct View {
     pub(crate) now_ms: u64,
 }
 
-type Look = Box<dyn Fn() -> View + Send + Sync>;
+type ReadView = Box<dyn Fn() -> View + Send + Sync>;
 
 /// Counters since the start or `CONFIG RESETSTAT`.
 #[derive(Debug, Default)]
@@ -95,7 +95,7 @@ impl Stats {
 pub(crate) struct Server {
     pub(crate) settings: RespSettings,
     pub(crate) clients: Clients,
-    pub(crate) hub: Hub,
+    pub(crate) subscriptions: Subscriptions,
     /// Where what takes long for one client is done.
     pub(crate) aside: Arc<Aside>,
     pub(crate) stats: Stats,
@@ -104,7 +104,7 @@ pub(crate) struct Server {
     pub(crate) run_id: String,
     /// `SHUTDOWN` was said.
     pub(crate) stop: Notify,
-    look: OnceLock<Look>,
+    read_view: OnceLock<ReadView>,
 }
 
 impl Server {
@@ -112,7 +112,7 @@ impl Server {
         Self {
             settings,
             clients: Clients::default(),
-            hub: Hub::default(),
+            subscriptions: Subscriptions::default(),
             aside,
             stats: Stats::default(),
             started: Instant::now(),
@@ -121,17 +121,17 @@ impl Server {
                 .map(|byte| format!("{byte:02x}"))
                 .collect(),
             stop: Notify::new(),
-            look: OnceLock::new(),
+            read_view: OnceLock::new(),
         }
     }
 
     /// From now on there is something to see. A second call has no effect.
-    pub(crate) fn look_with(&self, look: Look) {
-        let _ = self.look.set(look);
+    pub(crate) fn set_view(&self, read_view: ReadView) {
+        let _ = self.read_view.set(read_view);
     }
 
     /// What there is to see; nothing while the node loads its data.
     pub(crate) fn view(&self) -> Option<View> {
-        self.look.get().map(|look| look())
+        self.read_view.get().map(|read| read())
     }
 }

@@ -9,9 +9,9 @@ use memkv_resp::{Protocol, Request};
 use memkv_store::{MAX_TRANSACTION_STEPS, Seen};
 
 use super::clients::Client;
-use super::hub::Kind;
 use super::names::Names;
 use super::server::Server;
+use super::subscriptions::Kind;
 use crate::aside::{step_aside, steps_of};
 use crate::commands::Spec;
 
@@ -113,7 +113,7 @@ impl Session {
     /// Ends all subscriptions of a kind, or one.
     pub(crate) fn leave(&mut self, kind: Kind, name: &Bytes) {
         if self.listens[kind as usize].remove(name) {
-            self.server.hub.leave(kind, name, self.client.id);
+            self.server.subscriptions.leave(kind, name, self.client.id);
         }
     }
 
@@ -126,7 +126,7 @@ impl Session {
     fn leave_each(&mut self) {
         for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
             for name in self.listens[kind as usize].take() {
-                self.server.hub.leave(kind, &name, self.client.id);
+                self.server.subscriptions.leave(kind, &name, self.client.id);
             }
         }
     }

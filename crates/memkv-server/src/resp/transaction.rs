@@ -5,9 +5,9 @@ use memkv_resp::Request;
 use memkv_store::{Command, Condition, Guard, Step};
 
 use super::session::{Queue, Watched};
-use crate::commands::{Args, Failure, Handler, Op, Shape, Spec, database};
+use crate::commands::{Args, ErrorReply, Handler, Op, ReplyFormat, Spec, database};
 
-const NO_NESTING: Failure = Failure::new(
+const NO_NESTING: ErrorReply = ErrorReply::new(
     "ERR this script is a transaction by itself and cannot be part of another; nothing of it was \
      executed",
 );
@@ -20,11 +20,14 @@ pub(super) struct Plan {
 /// One command of a transaction.
 pub(super) enum Item {
     /// The next answer of the store.
-    Step { name: &'static str, shape: Shape },
+    Step {
+        name: &'static str,
+        format: ReplyFormat,
+    },
     /// The node answers.
-    Edge(&'static Spec, Request),
+    Local(&'static Spec, Request),
     /// It never got as far.
-    Failed(Failure),
+    Failed(ErrorReply),
 }
 
 impl Plan {
@@ -33,7 +36,7 @@ impl Plan {
     pub(super) fn new(
         queue: Queue,
         mut db: u8,
-        check: impl Fn(&Command) -> Result<(), Failure>,
+        check: impl Fn(&Command) -> Result<(), ErrorReply>,
     ) -> (Self, Vec<Step>) {
         let mut steps = Vec::new();
         let mut items = Vec::with_capacity(queue.requests.len());
@@ -47,16 +50,16 @@ impl Plan {
             let item = match spec.handler {
                 Handler::Data(data) => match data(&args) {
                     Ok(Op::Write(Command::Transaction { .. }, _)) => Item::Failed(NO_NESTING),
-                    Ok(Op::Write(command, shape)) => match check(&command) {
+                    Ok(Op::Write(command, format)) => match check(&command) {
                         Ok(()) => {
                             steps.push(Step::Write(command.in_database(db)));
-                            Item::Step { name, shape }
+                            Item::Step { name, format }
                         }
                         Err(failure) => Item::Failed(failure),
                     },
-                    Ok(Op::Read(query, shape)) => {
+                    Ok(Op::Read(query, format)) => {
                         steps.push(Step::Read(query.in_database(db)));
-                        Item::Step { name, shape }
+                        Item::Step { name, format }
                     }
                     Err(failure) => Item::Failed(failure),
                 },
@@ -66,7 +69,7 @@ impl Plan {
                         let asked = args.int(1).and_then(database);
                         db = asked.unwrap_or(db);
                     }
-                    Item::Edge(spec, request)
+                    Item::Local(spec, request)
                 }
             };
             items.push(item);
@@ -76,7 +79,9 @@ impl Plan {
 
     /// Whether some command changes the connection, so that nothing may be planned behind it.
     pub(super) fn has_edge(&self) -> bool {
-        self.items.iter().any(|item| matches!(item, Item::Edge(..)))
+        self.items
+            .iter()
+            .any(|item| matches!(item, Item::Local(..)))
     }
 }
 

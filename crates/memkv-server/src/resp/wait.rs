@@ -9,18 +9,18 @@ use memkv_node::Copies;
 use memkv_resp::ReplyWriter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::conn::{Conn, Gone, OUTPUT_BYTES};
+use super::conn::{Conn, Disconnected, OUTPUT_BYTES};
 use super::server::Stats;
 use crate::backend::Backend;
-use crate::commands::{Failure, Waiting};
+use crate::commands::{ErrorReply, Waiting};
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// Answers, at once unless `may_wait`: within a transaction nothing is waited for, as in Redis.
     pub(super) async fn wait_copies(
         &mut self,
-        waiting: Result<Waiting, Failure>,
+        waiting: Result<Waiting, ErrorReply>,
         may_wait: bool,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), Disconnected> {
         let waiting = match waiting {
             Ok(waiting) => waiting,
             Err(failure) => {
@@ -29,7 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             }
         };
         let Some(backend) = self.resp.api.backend() else {
-            self.fail_at_once(&Failure::loading());
+            self.fail_at_once(&ErrorReply::loading());
             return Ok(());
         };
         let within = if may_wait {
@@ -53,12 +53,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                             Ok(1..) => self.hold()?,
                             // It has said all that it will, and may still read the answer.
                             Ok(0) if within.is_some() => may_speak = false,
-                            _ => return Err(Gone),
+                            _ => return Err(Disconnected),
                         }
                     }
                     () = self.session.client.woken() => {
                         if self.session.client.is_killed() {
-                            return Err(Gone);
+                            return Err(Disconnected);
                         }
                     }
                 }
@@ -74,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         Ok(())
     }
 
-    fn fail_at_once(&mut self, failure: &Failure) {
+    fn fail_at_once(&mut self, failure: &ErrorReply) {
         Stats::add(&self.resp.server.stats.errors, 1);
         if !self.session.is_silent() {
             ReplyWriter::new(&mut self.out, self.session.protocol).error(failure.as_bytes());

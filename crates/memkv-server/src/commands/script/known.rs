@@ -12,7 +12,7 @@ use memkv_store::{
 };
 
 use super::sha1;
-use crate::commands::{Failure, Op, Shape};
+use crate::commands::{ErrorReply, Op, ReplyFormat};
 
 /// A script that is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,14 +179,14 @@ pub(super) struct Call {
 
 impl Call {
     /// A key or argument that the script needs.
-    fn needed(list: &[Bytes], at: usize) -> Result<Bytes, Failure> {
-        let missing = Failure::new("ERR the script needs more keys or arguments");
+    fn needed(list: &[Bytes], at: usize) -> Result<Bytes, ErrorReply> {
+        let missing = ErrorReply::new("ERR the script needs more keys or arguments");
         list.get(at).cloned().ok_or(missing)
     }
 
-    fn number(&self, at: usize) -> Result<i64, Failure> {
+    fn number(&self, at: usize) -> Result<i64, ErrorReply> {
         let number = parse_integer(&Self::needed(&self.args, at)?);
-        number.ok_or(Failure::NOT_AN_INTEGER)
+        number.ok_or(ErrorReply::NOT_AN_INTEGER)
     }
 
     fn write(&self, command: Command) -> Step {
@@ -199,7 +199,7 @@ impl Call {
 
     /// Steps that set all keys to the first argument for as many milliseconds as the second one says,
     /// and that value.
-    fn set_all(&self) -> Result<(Vec<Step>, Bytes), Failure> {
+    fn set_all(&self) -> Result<(Vec<Step>, Bytes), ErrorReply> {
         let value = Self::needed(&self.args, 0)?;
         let expiry = Expiry::In {
             ms: self.number(1)?,
@@ -227,7 +227,7 @@ impl Call {
 
 impl Known {
     /// What the call executes.
-    pub(super) fn plan(self, call: &Call) -> Result<Op, Failure> {
+    pub(super) fn plan(self, call: &Call) -> Result<Op, ErrorReply> {
         let key = Call::needed(&call.keys, 0)?;
         let equal = |value| Condition::Value(Compare::Equal, value);
         let transaction = |guards, operations, otherwise| Command::Transaction {
@@ -253,14 +253,14 @@ impl Known {
         Ok(match self {
             Self::DeleteIfEqual => {
                 let condition = SetIf::Equal(Call::needed(&call.args, 0)?);
-                Op::Write(Command::DelIf { key, condition }, Shape::Plain)
+                Op::Write(Command::DelIf { key, condition }, ReplyFormat::Plain)
             }
             Self::ExpireIfEqual => {
                 let holds = equal(Call::needed(&call.args, 0)?);
                 let operation = call.write(expire(in_ms(call.number(1)?)));
                 let guards = vec![call.guard(&key, holds)];
                 let command = transaction(guards, vec![operation], Vec::new());
-                Op::Write(command, Shape::Script(last_or_zero))
+                Op::Write(command, ReplyFormat::Script(last_or_zero))
             }
             Self::ExtendIfEqual => {
                 let holds = equal(Call::needed(&call.args, 0)?);
@@ -280,24 +280,29 @@ impl Known {
                 };
                 let guards = vec![call.guard(&key, holds)];
                 let command = transaction(guards, vec![call.write(extend)], Vec::new());
-                Op::Write(command, Shape::Script(last_or_zero))
+                Op::Write(command, ReplyFormat::Script(last_or_zero))
             }
             // A window begins with the key. That a key was there and held 0 also begins one in
             // the script, but such a key has a window already.
             Self::CountInWindow => {
                 let seconds = call.number(0)?;
                 let by = call.number(1)?;
-                let ms = seconds.checked_mul(1000).ok_or(Failure::NOT_AN_INTEGER)?;
+                let ms = seconds
+                    .checked_mul(1000)
+                    .ok_or(ErrorReply::NOT_AN_INTEGER)?;
                 let guards = vec![call.guard(&key, Condition::Exists(false))];
                 let first = vec![call.write(add(by)), call.write(expire(in_ms(ms)))];
                 let later = vec![call.write(add(by))];
-                Op::Write(transaction(guards, first, later), Shape::Script(first_of))
+                Op::Write(
+                    transaction(guards, first, later),
+                    ReplyFormat::Script(first_of),
+                )
             }
             Self::CountIfPresent => {
                 let guards = vec![call.guard(&key, Condition::Exists(true))];
                 let operation = call.write(add(call.number(0)?));
                 let command = transaction(guards, vec![operation], Vec::new());
-                Op::Write(command, Shape::Script(first_of))
+                Op::Write(command, ReplyFormat::Script(first_of))
             }
             // What counts without a window, as after PERSIST, begins one.
             Self::HitsAndTime => {
@@ -318,28 +323,28 @@ impl Known {
                 let begin = vec![call.write(begin), call.read(left())];
                 Op::Write(
                     transaction(guards, count, begin),
-                    Shape::Script(hits_and_time),
+                    ReplyFormat::Script(hits_and_time),
                 )
             }
             Self::ReadHitsAndTime => {
                 let get = Query::Get { key: key.clone() };
                 let steps = vec![call.read(get), call.read(left())];
                 let command = transaction(Vec::new(), steps, Vec::new());
-                Op::Write(command, Shape::Plain)
+                Op::Write(command, ReplyFormat::Plain)
             }
             Self::LockAll => {
                 let (locks, _) = call.set_all()?;
                 let absent = |key| call.guard(key, Condition::Exists(false));
                 let guards = call.keys.iter().map(absent).collect();
                 let command = transaction(guards, locks, Vec::new());
-                Op::Write(command, Shape::Script(count_of))
+                Op::Write(command, ReplyFormat::Script(count_of))
             }
             Self::ExtendAll => {
                 let (locks, value) = call.set_all()?;
                 let held = |key| call.guard(key, equal(value.clone()));
                 let guards = call.keys.iter().map(held).collect();
                 let command = transaction(guards, locks, Vec::new());
-                Op::Write(command, Shape::Script(count_of))
+                Op::Write(command, ReplyFormat::Script(count_of))
             }
             Self::ReleaseAll => {
                 let value = Call::needed(&call.args, 0)?;
@@ -351,7 +356,7 @@ impl Known {
                 };
                 let releases = call.keys.iter().map(release).collect();
                 let command = transaction(Vec::new(), releases, Vec::new());
-                Op::Write(command, Shape::Script(sum_of))
+                Op::Write(command, ReplyFormat::Script(sum_of))
             }
         })
     }

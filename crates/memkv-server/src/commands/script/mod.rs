@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use memkv_node::lock::Mutex;
 
-use super::{Args, Call, Failure, Op};
+use super::{Args, Call, ErrorReply, Op};
 use known::Known;
 
 /// Longest text that is looked at; the longest known script has 500 bytes, and comments.
@@ -26,22 +26,22 @@ const MAX_HASHES: usize = 10_000;
 /// Hashes of recognised texts. The same for all connections, and never wrong: a hash has one text.
 static SEEN: LazyLock<Mutex<HashMap<String, Known>>> = LazyLock::new(Mutex::default);
 
-const NO_SCRIPT: Failure = Failure::new("NOSCRIPT No matching script. Please use EVAL.");
+const NO_SCRIPT: ErrorReply = ErrorReply::new("NOSCRIPT No matching script. Please use EVAL.");
 
-const UNKNOWN_SCRIPT: Failure = Failure::new(
+const UNKNOWN_SCRIPT: ErrorReply = ErrorReply::new(
     "ERR memkv does not run Lua; it recognises some scripts of common libraries by their text, and \
      this is none of them; nothing was executed",
 );
 
 /// Checks the number of keys as Redis does, before it looks at the script.
-fn check_keys(args: &Args<'_>) -> Result<usize, Failure> {
+fn check_keys(args: &Args<'_>) -> Result<usize, ErrorReply> {
     let count = args.int(2)?;
     let Ok(count) = usize::try_from(count) else {
-        return Err(Failure::new("ERR Number of keys can't be negative"));
+        return Err(ErrorReply::new("ERR Number of keys can't be negative"));
     };
     if count > args.len() - 3 {
         let text = "ERR Number of keys can't be greater than number of args";
-        return Err(Failure::new(text));
+        return Err(ErrorReply::new(text));
     }
     Ok(count)
 }
@@ -56,13 +56,13 @@ pub(super) fn key_positions(count: &[u8], arg_count: usize) -> Vec<usize> {
     (3..3 + count).collect()
 }
 
-pub(super) fn eval(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn eval(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let keys = check_keys(args)?;
     let (known, _hash) = learn(args.get(1))?;
     known.plan(&quoted(args, keys))
 }
 
-pub(super) fn evalsha(args: &Args<'_>) -> Result<Op, Failure> {
+pub(super) fn evalsha(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let hash = args.get(1).to_ascii_lowercase();
     // As in Redis, what cannot be a hash is not looked at further.
     if hash.len() != HASH_BYTES {
@@ -87,7 +87,7 @@ fn seen(hash: &[u8]) -> Option<Known> {
 }
 
 /// Recognises a text, and remembers its hash.
-fn learn(text: &[u8]) -> Result<(Known, String), Failure> {
+fn learn(text: &[u8]) -> Result<(Known, String), ErrorReply> {
     if text.len() > MAX_SCRIPT_BYTES {
         return Err(UNKNOWN_SCRIPT);
     }
@@ -100,13 +100,13 @@ fn learn(text: &[u8]) -> Result<(Known, String), Failure> {
     Ok((known, hash))
 }
 
-pub(super) fn load(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn load(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let (_known, hash) = learn(call.args.get(2))?;
     call.reply().bulk(hash.as_bytes());
     Ok(())
 }
 
-pub(super) fn exists(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn exists(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     let mut reply = call.reply();
     reply.array(args.len() - 2);
@@ -117,12 +117,12 @@ pub(super) fn exists(call: &mut Call<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn flush(call: &mut Call<'_>) -> Result<(), Failure> {
+pub(super) fn flush(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     let is_mode = args.is(2, "SYNC") || args.is(2, "ASYNC");
     if args.len() > 3 || (args.len() == 3 && !is_mode) {
         let text = "ERR SCRIPT FLUSH only support SYNC|ASYNC option";
-        return Err(Failure::new(text));
+        return Err(ErrorReply::new(text));
     }
     call.reply().ok();
     Ok(())

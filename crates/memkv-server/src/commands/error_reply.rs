@@ -15,9 +15,9 @@ const ECHO_BYTES: usize = 128;
 
 /// The text of an error reply, its code first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure(Cow<'static, [u8]>);
+pub(crate) struct ErrorReply(Cow<'static, [u8]>);
 
-impl Failure {
+impl ErrorReply {
     pub(crate) const SYNTAX: Self = Self::new("ERR syntax error");
     pub(crate) const NOT_AN_INTEGER: Self =
         Self::new("ERR value is not an integer or out of range");
@@ -115,7 +115,7 @@ impl Failure {
     }
 }
 
-impl From<&RequestError> for Failure {
+impl From<&RequestError> for ErrorReply {
     fn from(error: &RequestError) -> Self {
         Self::of(failure::code(error), &failure::detail(error))
     }

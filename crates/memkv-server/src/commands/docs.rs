@@ -73,7 +73,10 @@ fn line(spec: &Spec, differing: &BTreeSet<&str>) -> String {
     let is_whole =
         spec.name == "exec" || spec.has(flag::MOVABLEKEYS) && spec.group == Group::Scripting;
     // What WATCH sees of a key is read as any read is; WAIT asks the leader.
-    let is_watch = matches!(spec.handler, super::Handler::Flow(super::Flow::Watch));
+    let is_watch = matches!(
+        spec.handler,
+        super::Handler::TransactionControl(super::TransactionControl::Watch)
+    );
     let consistency = if spec.has(flag::WRITE) || is_setting || is_whole {
         "log"
     } else if matches!(spec.handler, super::Handler::Data(_)) || is_watch {

@@ -10,15 +10,15 @@ use memkv_store::{Command, Query, ReplyError, ReplyValue, Store};
 use super::publish::Receivers;
 use super::transaction::Plan;
 use crate::backend::{MAX_MANY_BYTES, bytes_of};
-use crate::commands::Shape;
+use crate::commands::ReplyFormat;
 
 /// A look at the store ends after so many bytes of values (1 MiB): it holds up writes, and what it
 /// has found waits for the client.
-const LOOK_BYTES: usize = 1024 * 1024;
+const READ_BATCH_BYTES: usize = 1024 * 1024;
 
 /// Keys that one look at the store looks at, about: some tenths of a millisecond. A query of more is
 /// answered in pieces.
-const LOOK_KEYS: u64 = 1024;
+const READ_BATCH_KEYS: u64 = 1024;
 
 /// Commands per segment that answer with a value: their answers are held all at once.
 const MAX_VALUES: usize = 32;
@@ -33,7 +33,7 @@ pub(super) enum Slot {
     /// The next outcome.
     Op {
         name: &'static str,
-        shape: Shape,
+        format: ReplyFormat,
         silent: bool,
     },
     /// The next outcome, of a whole transaction.
@@ -45,7 +45,7 @@ pub(super) enum Slot {
 /// See the module's documentation. Invariant: `commands` or `queries` is empty, and the other has
 /// one element for each `Op` or `Exec` among the slots.
 #[derive(Default)]
-pub(super) struct Segment {
+pub(super) struct PipelineBatch {
     pub(super) slots: Vec<Slot>,
     pub(super) commands: Vec<Command>,
     pub(super) queries: VecDeque<Query>,
@@ -58,7 +58,7 @@ pub(super) struct Segment {
     values: usize,
 }
 
-impl Segment {
+impl PipelineBatch {
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -120,7 +120,7 @@ pub(super) type Found = (VecDeque<ReplyValue>, VecDeque<Query>);
 
 /// Answers queries in order behind `values`, at least one, until there is enough to send. Most need
 /// not know what time it is, and then nobody asks.
-pub(super) fn look(
+pub(super) fn read_batch(
     store: &Store,
     mut queries: VecDeque<Query>,
     mut values: VecDeque<ReplyValue>,
@@ -128,8 +128,8 @@ pub(super) fn look(
 ) -> Found {
     let mut now = None;
     let (mut bytes, mut keys) = (0, 0);
-    while bytes < LOOK_BYTES
-        && keys < LOOK_KEYS
+    while bytes < READ_BATCH_BYTES
+        && keys < READ_BATCH_KEYS
         && !queries.front().is_some_and(is_long)
         && let Some(query) = queries.pop_front()
     {
@@ -148,7 +148,7 @@ pub(super) fn look(
 
 /// Whether it looks at so many keys that it is answered in pieces.
 pub(super) fn is_long(query: &Query) -> bool {
-    query.looks_at() > LOOK_KEYS
+    query.looks_at() > READ_BATCH_KEYS
 }
 
 fn is_too_large(store: &Store, database: u8, query: &Query) -> bool {

@@ -13,15 +13,16 @@ use memkv_resp::{Output, ReplyWriter, Request};
 use memkv_store::{Command, Query, ReplyError, Seen, check_steps};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::conn::{Conn, Gone};
-use super::segment::Slot;
+use super::conn::{Conn, Disconnected};
+use super::pipeline_batch::Slot;
 use super::server::Stats;
 use super::session::{MAX_QUEUED, MAX_QUEUED_BYTES, Queue, Watched};
 use super::transaction::{Plan, guards, writes};
 use crate::aside::{is_long, steps_of};
 use crate::backend::Backend;
 use crate::commands::{
-    Args, Call, Data, Failure, Flow, Handler, Op, Shape, Spec, flag, in_database, resolve,
+    Args, Call, Data, ErrorReply, Handler, Op, ReplyFormat, Spec, TransactionControl, flag,
+    in_database, resolve,
 };
 
 /// What may still be said in RESP2 by who listens.
@@ -39,7 +40,7 @@ const LISTENERS_COMMANDS: [&str; 9] = [
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// Takes the next request.
-    pub(super) async fn execute(&mut self, request: Request) -> Result<(), Gone> {
+    pub(super) async fn execute(&mut self, request: Request) -> Result<(), Disconnected> {
         #[cfg(memkv_bugs)]
         memkv_disk::bugs::pass(memkv_disk::bugs::Place::Command);
         match self.admit(&request) {
@@ -56,7 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             }
             Ok(spec) => {
                 self.session.command = spec.name;
-                let is_control = matches!(spec.handler, Handler::Flow(_))
+                let is_control = matches!(spec.handler, Handler::TransactionControl(_))
                     || matches!(spec.name, "quit" | "reset");
                 match (&self.session.queue, is_control) {
                     (Some(_), false) => self.enqueue(spec, request),
@@ -72,24 +73,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     }
 
     /// The command's line in the table, if it may be executed now.
-    fn admit(&self, request: &Request) -> Result<&'static Spec, Failure> {
+    fn admit(&self, request: &Request) -> Result<&'static Spec, ErrorReply> {
         let spec = resolve(request)?;
         if let Handler::Forbidden(why) = spec.handler {
-            return Err(Failure::new(why));
+            return Err(ErrorReply::new(why));
         }
         if !self.session.is_authenticated && !spec.has(flag::NO_AUTH) {
-            return Err(Failure::NO_AUTH);
+            return Err(ErrorReply::NO_AUTH);
         }
         if spec.has(flag::NO_MULTI) && self.session.queue.is_some() {
             let text = "ERR Command not allowed inside a transaction";
-            return Err(Failure::new(text));
+            return Err(ErrorReply::new(text));
         }
         let needs_node = matches!(spec.handler, Handler::Data(_)) || !spec.has(flag::LOADING);
         if needs_node && self.resp.api.backend().is_none() {
-            return Err(Failure::loading());
+            return Err(ErrorReply::loading());
         }
         if self.session.only_listens() && !LISTENERS_COMMANDS.contains(&spec.name) {
-            return Err(Failure::with(format!(
+            return Err(ErrorReply::with(format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
                  RESET are allowed in this context",
                 spec.name
@@ -98,7 +99,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         Ok(spec)
     }
 
-    async fn dispatch(&mut self, spec: &'static Spec, request: &Request) -> Result<(), Gone> {
+    async fn dispatch(
+        &mut self,
+        spec: &'static Spec,
+        request: &Request,
+    ) -> Result<(), Disconnected> {
         match spec.handler {
             Handler::Data(data) => {
                 let args = Args {
@@ -116,17 +121,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     false => prepare(data, &args, max),
                 };
                 match op {
-                    Ok(Op::Write(command, shape)) => {
-                        self.write(spec.name, command, steps, shape).await
+                    Ok(Op::Write(command, format)) => {
+                        self.write(spec.name, command, steps, format).await
                     }
-                    Ok(Op::Read(query, shape)) => self.read(spec.name, query, shape).await,
+                    Ok(Op::Read(query, format)) => self.read(spec.name, query, format).await,
                     Err(failure) => {
                         self.fail(&failure);
                         Ok(())
                     }
                 }
             }
-            Handler::Flow(flow) => self.flow(flow, request).await,
+            Handler::TransactionControl(flow) => self.flow(flow, request).await,
             Handler::Publish(publish) => {
                 let args = Args {
                     request,
@@ -158,39 +163,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         name: &'static str,
         command: Command,
         steps: usize,
-        shape: Shape,
-    ) -> Result<(), Gone> {
+        format: ReplyFormat,
+    ) -> Result<(), Disconnected> {
         let silent = self.session.is_silent();
         self.add_write(
             command,
             steps,
             Slot::Op {
                 name,
-                shape,
+                format,
                 silent,
             },
         )
         .await
     }
 
-    async fn add_write(&mut self, command: Command, steps: usize, slot: Slot) -> Result<(), Gone> {
-        if !self.segment.takes_write(&command) {
+    async fn add_write(
+        &mut self,
+        command: Command,
+        steps: usize,
+        slot: Slot,
+    ) -> Result<(), Disconnected> {
+        if !self.batch.takes_write(&command) {
             self.finish().await?;
         }
-        self.segment.write(command, steps, slot);
+        self.batch.write(command, steps, slot);
         Ok(())
     }
 
-    async fn read(&mut self, name: &'static str, query: Query, shape: Shape) -> Result<(), Gone> {
-        if !self.segment.takes_read() {
+    async fn read(
+        &mut self,
+        name: &'static str,
+        query: Query,
+        format: ReplyFormat,
+    ) -> Result<(), Disconnected> {
+        if !self.batch.takes_read() {
             self.finish().await?;
         }
         let silent = self.session.is_silent();
-        self.segment.read(
+        self.batch.read(
             query,
             Slot::Op {
                 name,
-                shape,
+                format,
                 silent,
             },
         );
@@ -203,17 +218,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             return;
         }
         let protocol = self.session.protocol;
-        if self.segment.is_empty() {
+        if self.batch.is_empty() {
             return write(&mut ReplyWriter::new(&mut self.out, protocol));
         }
-        let ready = &mut self.segment.ready;
+        let ready = &mut self.batch.ready;
         let before = ready.len();
         write(&mut ReplyWriter::new(ready, protocol));
         let written = ready.len() - before;
-        self.segment.slots.push(Slot::Ready(written));
+        self.batch.slots.push(Slot::Ready(written));
     }
 
-    pub(super) fn fail(&mut self, failure: &Failure) {
+    pub(super) fn fail(&mut self, failure: &ErrorReply) {
         Stats::add(&self.resp.server.stats.errors, 1);
         self.answer(|reply| reply.error(failure.as_bytes()));
     }
@@ -229,8 +244,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     }
 
     fn answer_edge(&mut self, spec: &'static Spec, request: &Request) {
-        let (Handler::Edge(edge) | Handler::ContainerOr(edge)) = spec.handler else {
-            return self.fail(&Failure::arity(spec.name));
+        let (Handler::Local(edge) | Handler::ContainerOr(edge)) = spec.handler else {
+            return self.fail(&ErrorReply::arity(spec.name));
         };
         let start = self.out.mark();
         let args = Args {
@@ -260,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if queue.requests.len() >= MAX_QUEUED || queue.bytes > MAX_QUEUED_BYTES {
             queue.is_broken = true;
             queue.requests.clear();
-            return self.fail(&Failure::with(format!(
+            return self.fail(&ErrorReply::with(format!(
                 "ERR a transaction takes at most {MAX_QUEUED} commands and {MAX_QUEUED_BYTES} bytes"
             )));
         }
@@ -268,41 +283,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         self.answer(|reply| reply.simple(b"QUEUED"));
     }
 
-    async fn flow(&mut self, flow: Flow, request: &Request) -> Result<(), Gone> {
+    async fn flow(
+        &mut self,
+        flow: TransactionControl,
+        request: &Request,
+    ) -> Result<(), Disconnected> {
         let is_open = self.session.queue.is_some();
         match flow {
-            Flow::Multi if is_open => {
-                self.fail(&Failure::new("ERR MULTI calls can not be nested"));
+            TransactionControl::Multi if is_open => {
+                self.fail(&ErrorReply::new("ERR MULTI calls can not be nested"));
             }
-            Flow::Multi => {
+            TransactionControl::Multi => {
                 self.session.queue = Some(Queue::default());
                 self.answer(|reply| reply.ok());
             }
-            Flow::Discard => {
+            TransactionControl::Discard => {
                 if self.session.queue.take().is_some() {
                     self.session.watched.clear();
                     self.answer(|reply| reply.ok());
                 } else {
-                    self.fail(&Failure::new("ERR DISCARD without MULTI"));
+                    self.fail(&ErrorReply::new("ERR DISCARD without MULTI"));
                 }
             }
-            Flow::Watch if is_open => {
-                self.fail(&Failure::new("ERR WATCH inside MULTI is not allowed"));
+            TransactionControl::Watch if is_open => {
+                self.fail(&ErrorReply::new("ERR WATCH inside MULTI is not allowed"));
             }
-            Flow::Watch => return self.watch(request).await,
-            Flow::Exec => return self.exec().await,
+            TransactionControl::Watch => return self.watch(request).await,
+            TransactionControl::Exec => return self.exec().await,
         }
         Ok(())
     }
 
-    async fn watch(&mut self, request: &Request) -> Result<(), Gone> {
+    async fn watch(&mut self, request: &Request) -> Result<(), Disconnected> {
         self.finish().await?;
         let db = self.session.db;
         let watched = &self.session.watched;
         let (steps, server) = (request.byte_count(), &self.resp.server);
         let keys = Box::pin(server.aside.run(steps, || new_keys(watched, db, request))).await;
         let Some(keys) = keys else {
-            self.fail(&Failure::with(format!(
+            self.fail(&ErrorReply::with(format!(
                 "ERR a connection watches at most {MAX_QUEUED} keys"
             )));
             return Ok(());
@@ -327,18 +346,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         Ok(())
     }
 
-    async fn exec(&mut self) -> Result<(), Gone> {
+    async fn exec(&mut self) -> Result<(), Disconnected> {
         let Some(queue) = self.session.queue.take() else {
-            self.fail(&Failure::new("ERR EXEC without MULTI"));
+            self.fail(&ErrorReply::new("ERR EXEC without MULTI"));
             return Ok(());
         };
         let watched = mem::take(&mut self.session.watched);
         if queue.is_broken {
-            self.fail(&Failure::EXEC_ABORT);
+            self.fail(&ErrorReply::EXEC_ABORT);
             return Ok(());
         }
         if self.resp.api.backend().is_none() {
-            self.fail(&Failure::loading());
+            self.fail(&ErrorReply::loading());
             return Ok(());
         }
         let db = self.session.db;
@@ -349,7 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         let is_last = plan.has_edge();
         let silent = self.session.is_silent();
         if let Err(error) = check_steps(watched.len(), &operations) {
-            self.fail(&Failure::executed(error, "exec").of_exec());
+            self.fail(&ErrorReply::executed(error, "exec").of_exec());
             return Ok(());
         }
         if watched.is_empty() && !writes(&operations) {
@@ -388,35 +407,38 @@ fn new_keys(watched: &[Watched], db: u8, request: &Request) -> Option<Vec<Bytes>
 }
 
 /// Understands a request and checks it, for the connection's database.
-fn prepare(data: Data, args: &Args<'_>, max_value_bytes: usize) -> Result<Op, Failure> {
+fn prepare(data: Data, args: &Args<'_>, max_value_bytes: usize) -> Result<Op, ErrorReply> {
     match data(args)? {
-        Op::Write(command, shape) => {
+        Op::Write(command, format) => {
             check(&command, max_value_bytes)?;
-            Ok(Op::Write(in_database(command, args.db), shape))
+            Ok(Op::Write(in_database(command, args.db), format))
         }
-        Op::Read(query, shape) => {
+        Op::Read(query, format) => {
             let checked = query.check_limits();
-            checked.map_err(|error| Failure::executed(error, args.name))?;
-            Ok(Op::Read(query.in_database(args.db), shape))
+            checked.map_err(|error| ErrorReply::executed(error, args.name))?;
+            Ok(Op::Read(query.in_database(args.db), format))
         }
     }
 }
 
 /// Whether the command is within the limits, so that what cannot succeed costs no log entry.
-fn check(command: &Command, max: usize) -> Result<(), Failure> {
+fn check(command: &Command, max: usize) -> Result<(), ErrorReply> {
     let (_, value) = command.longest();
     if value > max {
         let detail = crate::failure::too_large_value(value, max);
-        return Err(Failure::of(ErrorCode::ValueTooLarge, &detail));
+        return Err(ErrorReply::of(ErrorCode::ValueTooLarge, &detail));
     }
     if let Command::SetRange { offset, patch, .. } = command
         && !patch.is_empty()
         && offset.saturating_add(patch.len() as u64) > max as u64
     {
-        return Err(Failure::executed(ReplyError::StringTooLong, command.name()));
+        return Err(ErrorReply::executed(
+            ReplyError::StringTooLong,
+            command.name(),
+        ));
     }
     let checked = command.check_limits();
-    checked.map_err(|error| Failure::executed(error, command.name()))
+    checked.map_err(|error| ErrorReply::executed(error, command.name()))
 }
 
 /// Whether the client believes that a transaction ends here.

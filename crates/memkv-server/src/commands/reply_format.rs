@@ -7,7 +7,7 @@ use memkv_proto::ErrorCode;
 use memkv_resp::{Output, Pattern, ReplyWriter, parse_integer};
 use memkv_store::{ReplyError, ReplyValue};
 
-use super::Failure;
+use super::ErrorReply;
 use crate::aside::steps_of;
 
 /// Longest value that Redis keeps together with its header.
@@ -19,7 +19,7 @@ const KEY_OVERHEAD_BYTES: usize = 96;
 
 /// How an answer is written.
 #[derive(Debug, Clone)]
-pub(crate) enum Shape {
+pub(crate) enum ReplyFormat {
     /// As it is.
     Plain,
     /// Done or not: 1 or 0.
@@ -27,7 +27,7 @@ pub(crate) enum Shape {
     /// Present or not: `string` or `none`.
     Type,
     /// An error if there is a value, nothing otherwise.
-    FailIfPresent(Failure),
+    FailIfPresent(ErrorReply),
     /// A number if there is a value, nothing otherwise.
     IfPresent(i64),
     /// How Redis would keep the value.
@@ -49,7 +49,7 @@ pub(crate) enum Shape {
     Script(fn(&ReplyValue) -> ReplyValue),
 }
 
-impl Shape {
+impl ReplyFormat {
     /// How many steps it takes to write an answer that names keys.
     pub(crate) fn steps(&self, value: &ReplyValue) -> usize {
         let (pattern, keys) = match (self, value) {
@@ -75,9 +75,9 @@ impl Shape {
         reply: &mut ReplyWriter<'_, B>,
         name: &str,
         value: &ReplyValue,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ErrorReply> {
         if let ReplyValue::Error(error) = value {
-            return Err(Failure::executed(*error, name));
+            return Err(ErrorReply::executed(*error, name));
         }
         let is_there = *value != ReplyValue::Nil;
         match (self, value) {
@@ -99,7 +99,7 @@ impl Shape {
                 ReplyValue::Array(parts),
             ) => {
                 let [ReplyValue::Integer(cursor), ReplyValue::Array(keys)] = &parts[..] else {
-                    return Err(Failure::internal());
+                    return Err(ErrorReply::internal());
                 };
                 let keeps = |key: &&[u8]| {
                     let matches = |pattern: &Arc<Pattern>| matches(pattern, key);
@@ -111,10 +111,10 @@ impl Shape {
             }
             (Self::Keys { pattern }, ReplyValue::Array(parts)) => {
                 let [ReplyValue::Array(keys), ReplyValue::Integer(more)] = &parts[..] else {
-                    return Err(Failure::internal());
+                    return Err(ErrorReply::internal());
                 };
                 if *more != 0 {
-                    return Err(Failure::new(
+                    return Err(ErrorReply::new(
                         "ERR there are too many keys for KEYS: use SCAN, or MEMKV.RANGE for a prefix",
                     ));
                 }
@@ -122,7 +122,7 @@ impl Shape {
             }
             (Self::Meta, ReplyValue::Array(parts)) => {
                 let [_, revisions @ ..] = &parts[..] else {
-                    return Err(Failure::internal());
+                    return Err(ErrorReply::internal());
                 };
                 reply.map(revisions.len());
                 let names = ["create_revision", "mod_revision", "expires_at_ms"];
@@ -133,7 +133,7 @@ impl Shape {
             }
             (Self::Range, ReplyValue::Array(parts)) => {
                 let [ReplyValue::Array(items), ReplyValue::Integer(more)] = &parts[..] else {
-                    return Err(Failure::internal());
+                    return Err(ErrorReply::internal());
                 };
                 range_head(reply, items, *more != 0);
                 reply.array(items.len());
@@ -173,7 +173,7 @@ fn plain<B: Output + ?Sized>(reply: &mut ReplyWriter<'_, B>, name: &str, value: 
         ReplyValue::Nil => reply.null(),
         ReplyValue::Integer(number) => reply.integer(*number),
         ReplyValue::Bulk(bytes) => reply.bulk_shared(bytes),
-        ReplyValue::Error(error) => reply.error(Failure::executed(*error, name).as_bytes()),
+        ReplyValue::Error(error) => reply.error(ErrorReply::executed(*error, name).as_bytes()),
         ReplyValue::Array(values) => {
             reply.array(values.len());
             values.iter().for_each(|value| plain(reply, name, value));
@@ -216,7 +216,7 @@ fn encoding(value: &[u8]) -> &'static [u8] {
     }
 }
 
-impl Failure {
+impl ErrorReply {
     /// The text for a command that was executed and failed.
     pub(crate) fn executed(error: ReplyError, name: &str) -> Self {
         match error {

@@ -1,7 +1,7 @@
 //! Who listens to which channel on this node. Messages live nowhere: who does not listen does not
 //! get them, as in Redis.
 //!
-//! The seam to other nodes: [`Hub::deliver`] hands a message to this node's listeners and says how
+//! The seam to other nodes: [`Subscriptions::deliver`] hands a message to this node's listeners and says how
 //! many there were. `PUBLISH` calls it for a message that began here, and so does the task that takes
 //! those of other nodes.
 //!
@@ -154,13 +154,13 @@ impl Tables {
 
 /// The registry.
 #[derive(Debug, Default)]
-pub(crate) struct Hub {
+pub(crate) struct Subscriptions {
     tables: Mutex<Tables>,
     /// Subscriptions to channels and patterns.
     subscriptions: AtomicUsize,
 }
 
-impl Hub {
+impl Subscriptions {
     /// Listens to all of `names`, which are different and new to the client, or to none.
     pub(crate) fn listen(
         &self,
@@ -221,11 +221,11 @@ impl Hub {
 
     /// Whether anybody listens to a channel or a pattern; asked for every entry that is applied.
     pub(crate) fn has_listeners(&self) -> bool {
-        self.subscriptions() > 0
+        self.total() > 0
     }
 
     /// How many subscriptions to channels and patterns there are.
-    pub(crate) fn subscriptions(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         self.subscriptions.load(Ordering::SeqCst)
     }
 
@@ -291,37 +291,44 @@ mod tests {
 
     #[test]
     fn the_patterns_of_all_connections_are_bounded_and_shared_ones_count_once() {
-        let (hub, [client, other]) = (Hub::default(), clients());
+        let (subscriptions, [client, other]) = (Subscriptions::default(), clients());
         let all = names(0..MAX_PATTERNS, 8);
-        hub.listen(Kind::Pattern, &all, &client).unwrap();
-        hub.listen(Kind::Pattern, &all, &other).unwrap();
-        assert_eq!(hub.subscriptions(), 2 * MAX_PATTERNS);
+        subscriptions.listen(Kind::Pattern, &all, &client).unwrap();
+        subscriptions.listen(Kind::Pattern, &all, &other).unwrap();
+        assert_eq!(subscriptions.total(), 2 * MAX_PATTERNS);
         let more = names(MAX_PATTERNS..MAX_PATTERNS + 1, 8);
-        let refused = hub.listen(Kind::Pattern, &more, &client);
+        let refused = subscriptions.listen(Kind::Pattern, &more, &client);
         assert_eq!(refused, Err(Refused::Patterns));
         for name in &all {
-            hub.leave(Kind::Pattern, name, client.id);
-            hub.leave(Kind::Pattern, name, other.id);
+            subscriptions.leave(Kind::Pattern, name, client.id);
+            subscriptions.leave(Kind::Pattern, name, other.id);
         }
-        assert_eq!((hub.subscriptions(), hub.len(Kind::Pattern)), (0, 0));
+        assert_eq!(
+            (subscriptions.total(), subscriptions.len(Kind::Pattern)),
+            (0, 0)
+        );
         let long = names(0..MAX_PATTERN_BYTES / 1024 + 1, 1024);
-        let refused = hub.listen(Kind::Pattern, &long, &client);
+        let refused = subscriptions.listen(Kind::Pattern, &long, &client);
         assert_eq!(refused, Err(Refused::Patterns));
         // A refused command has subscribed to nothing, and what was left is free again.
-        hub.listen(Kind::Pattern, &long[1..], &client).unwrap();
-        assert_eq!(hub.subscriptions(), long.len() - 1);
+        subscriptions
+            .listen(Kind::Pattern, &long[1..], &client)
+            .unwrap();
+        assert_eq!(subscriptions.total(), long.len() - 1);
     }
 
     #[test]
     fn the_names_of_all_subscriptions_are_bounded() {
-        let (hub, [client, _]) = (Hub::default(), clients());
+        let (subscriptions, [client, _]) = (Subscriptions::default(), clients());
         let bytes = 32 * 1024;
         let all = names(0..MAX_NAME_BYTES / bytes, bytes);
-        hub.listen(Kind::Channel, &all, &client).unwrap();
-        let refused = hub.listen(Kind::Shard, &names(0..1, 1), &client);
+        subscriptions.listen(Kind::Channel, &all, &client).unwrap();
+        let refused = subscriptions.listen(Kind::Shard, &names(0..1, 1), &client);
         assert_eq!(refused, Err(Refused::Subscriptions));
-        hub.leave(Kind::Channel, &all[0], client.id);
-        hub.listen(Kind::Shard, &names(0..1, 1), &client).unwrap();
-        assert_eq!(hub.subscriptions(), all.len() - 1);
+        subscriptions.leave(Kind::Channel, &all[0], client.id);
+        subscriptions
+            .listen(Kind::Shard, &names(0..1, 1), &client)
+            .unwrap();
+        assert_eq!(subscriptions.total(), all.len() - 1);
     }
 }
