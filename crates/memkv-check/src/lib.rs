@@ -32,11 +32,11 @@
 //! asks for a time limit.
 
 pub mod chance;
-mod demand;
 mod failure;
 pub mod generate;
 pub mod history;
 pub mod ledger;
+mod lookahead;
 mod model;
 pub mod order;
 mod recorder;

@@ -19,7 +19,7 @@ use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::demand::Demand;
+use crate::lookahead::Lookahead;
 use crate::model::Model;
 use crate::timeline::{Bits, Node, Timeline};
 
@@ -116,7 +116,7 @@ struct Search<'a, 'm, M: Model> {
     /// What is linearized, as indices into `completed` and `unknown`.
     done: Bits,
     used: Bits,
-    demand: Demand<M::State>,
+    lookahead: Lookahead<M::State>,
     /// How many completed operations are not linearized yet.
     open: usize,
     state: M::State,
@@ -198,7 +198,7 @@ impl<'a, 'm, M: Model> Search<'a, 'm, M> {
             twin,
             done: Bits::new(completed.len()),
             used: Bits::new(unknown.len()),
-            demand: Demand::new(model, spans),
+            lookahead: Lookahead::new(model, spans),
             open: completed.len(),
             completed,
             unknown,
@@ -335,7 +335,7 @@ impl<'a, 'm, M: Model> Search<'a, 'm, M> {
     /// Makes a choice, unless it leads nowhere or to where the search has been.
     fn choose(&mut self, choice: Choice, next: M::State, base: Option<M::State>) -> bool {
         self.linearize(choice);
-        let leaves_for_good = next != self.state && self.demand.is_last_chance(&self.state);
+        let leaves_for_good = next != self.state && self.lookahead.is_last_chance(&self.state);
         // A read needs no place in the cache: what comes after it has one.
         let is_read = matches!(choice, Choice::Read(_));
         if leaves_for_good || !(is_read || self.is_new(&next, base.as_ref())) {
@@ -365,7 +365,7 @@ impl<'a, 'm, M: Model> Search<'a, 'm, M> {
     }
 
     fn linearize(&mut self, choice: Choice) {
-        self.demand.take(self.position(choice));
+        self.lookahead.take(self.position(choice));
         match choice {
             Choice::Read(index) | Choice::Write(index) => {
                 self.done.set(index);
@@ -377,7 +377,7 @@ impl<'a, 'm, M: Model> Search<'a, 'm, M> {
     }
 
     fn undo(&mut self, choice: Choice) -> Option<Cursor> {
-        self.demand.put_back(self.position(choice));
+        self.lookahead.put_back(self.position(choice));
         match choice {
             Choice::Read(index) | Choice::Write(index) => {
                 self.done.clear(index);

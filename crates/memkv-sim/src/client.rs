@@ -16,10 +16,10 @@ use memkv_node::{Node, RequestError};
 use memkv_store::{Command, ReplyValue, Store};
 use tokio::sync::watch;
 
-use crate::asked::{Asked, Asking};
 use crate::cluster::{Cluster, name};
-use crate::dice::Dice;
+use crate::operations::{Asking, Operations};
 use crate::promise::Promise;
+use crate::rng::Rng;
 use crate::translate;
 
 /// How long a client waits for an answer, in milliseconds; nodes hold commands for 3 s.
@@ -40,10 +40,10 @@ pub(crate) struct Workload {
     /// The plain clients' operations, key by key.
     pub(crate) recorder: Recorder,
     /// All clients' operations.
-    pub(crate) asked: Asked,
-    pub(crate) dice: Dice,
+    pub(crate) operations: Operations,
+    pub(crate) rng: Rng,
     /// Values are named by numbers that are never used twice.
-    pub(crate) next_value: Dice,
+    pub(crate) next_value: Rng,
     /// How many floods may still come.
     pub(crate) floods: AtomicU64,
     stop: watch::Sender<bool>,
@@ -81,9 +81,9 @@ impl Workload {
         Arc::new(Self {
             cluster,
             recorder: Recorder::with_clock(clock.clone()),
-            asked: Asked::new(clock),
-            dice: Dice::new(seed, "clients"),
-            next_value: Dice::new(seed, "values"),
+            operations: Operations::new(clock),
+            rng: Rng::new(seed, "clients"),
+            next_value: Rng::new(seed, "values"),
             floods: AtomicU64::new(FLOODS),
             stop: watch::Sender::new(false),
         })
@@ -104,65 +104,65 @@ impl Workload {
 
     async fn client(self: Arc<Self>, process: u64) {
         let mut stop = self.stop.subscribe();
-        let mut home = self.dice.index(self.cluster.nodes());
+        let mut home = self.rng.index(self.cluster.nodes());
         loop {
-            let pause = self.dice.wait(self.cluster.swarm.think);
+            let pause = self.rng.wait(self.cluster.swarm.think);
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            if self.dice.chance(100_000) {
-                home = self.dice.index(self.cluster.nodes());
+            if self.rng.chance(100_000) {
+                home = self.rng.index(self.cluster.nodes());
             }
             let done = match self.cluster.node(home) {
                 Some(node) => self.operate(process, home, node).await,
                 None => false,
             };
             if !done {
-                home = self.dice.index(self.cluster.nodes());
-                tokio::time::sleep(self.dice.millis(BACK_OFF_MS.0, BACK_OFF_MS.1)).await;
+                home = self.rng.index(self.cluster.nodes());
+                tokio::time::sleep(self.rng.millis(BACK_OFF_MS.0, BACK_OFF_MS.1)).await;
             }
         }
     }
 
     /// How long a client waits for its next answer.
     pub(crate) fn patience(&self) -> Duration {
-        self.dice.millis(GIVE_UP_MS.0, GIVE_UP_MS.1)
+        self.rng.millis(GIVE_UP_MS.0, GIVE_UP_MS.1)
     }
 
     /// One operation, or a burst of writes; whether it was answered.
     async fn operate(&self, process: u64, home: usize, node: Node) -> bool {
         let swarm = &self.cluster.swarm;
         #[cfg(memkv_bugs)]
-        if self.dice.below(100) < NEXT_LEVEL_PERCENT {
+        if self.rng.below(100) < NEXT_LEVEL_PERCENT {
             return self.next_level(&node).await;
         }
         let has_no_leader = || swarm.floods && node.status().leader.is_none();
         if self.cluster.takes_flood(home) || has_no_leader() && self.may_flood() {
             return self.flood(process, home, &node).await;
         }
-        if node.status().disk_low && self.dice.below(4) == 0 && self.may_flood() {
+        if node.status().disk_low && self.rng.below(4) == 0 && self.may_flood() {
             return self.flood_before_deletes(process, home, &node).await;
         }
-        if self.dice.below(100) < swarm.redis_percent {
+        if self.rng.below(100) < swarm.redis_percent {
             return self.redis(process, home, node).await;
         }
-        if self.dice.below(100) < swarm.reads_percent {
-            let op = if self.dice.below(4) == 0 {
+        if self.rng.below(100) < swarm.reads_percent {
+            let op = if self.rng.below(4) == 0 {
                 Op::Exist
             } else {
                 Op::Get
             };
-            let key = key_name(self.dice.index(swarm.keys));
+            let key = key_name(self.rng.index(swarm.keys));
             return self.read(process, home, &node, key, op).await;
         }
-        let count = if self.dice.below(8) == 0 {
-            self.dice.between(2, BURST)
+        let count = if self.rng.below(8) == 0 {
+            self.rng.between(2, BURST)
         } else {
             1
         };
-        let key = key_name(self.dice.index(swarm.keys));
+        let key = key_name(self.rng.index(swarm.keys));
         let writes: Vec<_> = (0..count)
             .map(|_| self.write(process, home, &node, key.clone()))
             .collect();
@@ -208,26 +208,26 @@ impl Workload {
     ) -> impl Future<Output = Option<(bool, u64)>> + use<> {
         let swarm = &self.cluster.swarm;
         let bytes = Bytes::from(key.clone());
-        let (op, asked, command) = if self.dice.below(6) == 0 {
+        let (op, checked, command) = if self.rng.below(6) == 0 {
             let keys = vec![key.clone()];
             let command = Command::Del { keys: vec![bytes] };
             (Op::Del, space::Command::Del { keys }, command)
         } else {
             // 32 bits are few enough to be readable and enough not to meet in one run.
             let id = self.next_value.next() >> 32;
-            let value = value_bytes(id, self.dice.below(swarm.value_bytes + 1));
-            let asked = space::Command::Set {
+            let value = value_bytes(id, self.rng.below(swarm.value_bytes + 1));
+            let checked = space::Command::Set {
                 key: key.clone(),
                 value: id.to_string(),
                 condition: If::Always,
                 expiry: Expiry::None,
                 get: false,
             };
-            (Op::Set(id), asked, Command::Set { key: bytes, value })
+            (Op::Set(id), checked, Command::Set { key: bytes, value })
         };
         let cluster = self.cluster.clone();
         let in_flight = self.recorder.invoke(process, key.clone(), op);
-        let asking = self.asked.write(process, asked, &command);
+        let asking = self.operations.write(process, checked, &command);
         let patience = self.patience();
         let answer = node.write(&command);
         let answer = tokio::spawn(async move {
@@ -255,7 +255,7 @@ impl Workload {
     ) -> bool {
         let in_flight = self.recorder.invoke(process, key.clone(), op);
         let query = Query::Get { key: key.clone() };
-        let asking = self.asked.read(process, vec![query]);
+        let asking = self.operations.read(process, vec![query]);
         let patience = self.patience();
         let wanted = key.clone();
         let read = node.read(move |store: &Store| {

@@ -15,13 +15,13 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::dice::Dice;
 use crate::host::Life;
 use crate::invariants::Invariants;
 use crate::levels::{NEW, OLD};
 use crate::lists::Lists;
 use crate::net::Net;
 use crate::promise::Promise;
+use crate::rng::Rng;
 use crate::swarm::Swarm;
 use crate::trace::Trace;
 
@@ -111,7 +111,7 @@ pub struct Cluster {
     pub net: Net,
     /// What happened.
     pub trace: Arc<Trace>,
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     pub(crate) hosts: Vec<Mutex<Host>>,
     pub(crate) invariants: Invariants,
     pub(crate) lists: Lists,
@@ -140,15 +140,15 @@ impl Cluster {
     /// Hosts with empty disks, nothing running. Must be called inside the run's runtime.
     pub fn new(seed: u64, swarm: Swarm, trace: Arc<Trace>) -> Arc<Self> {
         let addresses: Vec<String> = (0..swarm.nodes).map(addr).collect();
-        let net_dice = Dice::new(seed, "net");
+        let net_dice = Rng::new(seed, "net");
         let net = Net::new(&addresses, swarm.weather.clone(), net_dice, trace.clone());
-        let dice = Dice::new(seed, "cluster");
+        let rng = Rng::new(seed, "cluster");
         let now = Instant::now();
         let hosts = (0..swarm.nodes)
             .map(|_| {
-                let is_old = dice.below(100) < swarm.old_builds_percent;
+                let is_old = rng.below(100) < swarm.old_builds_percent;
                 Mutex::new(Host {
-                    disk: Arc::new(SimDisk::new(dice.next())),
+                    disk: Arc::new(SimDisk::new(rng.next())),
                     generation: 0,
                     life: None,
                     boot_id: 0,
@@ -174,7 +174,7 @@ impl Cluster {
             swarm,
             net,
             trace,
-            dice,
+            rng,
             hosts,
             flood_beside: Mutex::new(None),
             violation: watch::Sender::new(None),
@@ -284,9 +284,9 @@ impl Cluster {
             let left = |until: Instant| until.saturating_duration_since(Instant::now());
             (slowness, left(host.disk_stalled_until), left(slow_until))
         };
-        let usual = self.dice.wait(Duration::from_micros(self.swarm.disk_us));
+        let usual = self.rng.wait(Duration::from_micros(self.swarm.disk_us));
         let slow = usual.saturating_mul(slowness).min(slow_for + usual);
-        stall + self.dice.rounded(slow)
+        stall + self.rng.rounded(slow)
     }
 
     /// Breaks the circle of nodes that hold the network that holds the nodes.

@@ -14,8 +14,8 @@ pub(crate) use memkv_disk::disk::sim::SimDisk;
 use memkv_disk::disk::sim::{Op, Step};
 use memkv_disk::{Layout, Options};
 
-use crate::dice::Dice;
 use crate::host::Death;
+use crate::rng::Rng;
 use crate::trace::Trace;
 
 /// The names of a disk's files.
@@ -28,7 +28,7 @@ const RECORD_HEADER_LEN: usize = 72;
 const DIRECTORIES: [&str; 3] = ["/memkv/log", "/memkv/metadata", "/memkv/snapshot"];
 
 /// The disk as the next process finds it.
-pub(crate) fn after(disk: &SimDisk, death: Death, dice: &Dice, trace: &Trace) -> Arc<SimDisk> {
+pub(crate) fn after(disk: &SimDisk, death: Death, rng: &Rng, trace: &Trace) -> Arc<SimDisk> {
     // A disk that stopped in the middle of an operation has lost its power already.
     if death == Death::Process && disk.is_powered() {
         return Arc::new(disk.kill());
@@ -37,7 +37,7 @@ pub(crate) fn after(disk: &SimDisk, death: Death, dice: &Dice, trace: &Trace) ->
         trace.count("processes ended inside a disk operation");
     }
     let before = disk.stats();
-    let next = disk.crash(dice.next());
+    let next = disk.crash(rng.next());
     let after = disk.stats();
     trace.count("power losses");
     if after.direct > 0 {
@@ -59,9 +59,9 @@ pub(crate) fn after(disk: &SimDisk, death: Death, dice: &Dice, trace: &Trace) ->
 }
 
 /// Lets the disk fail soon: with an error of one operation, or by stopping in the middle of one.
-pub(crate) fn fail_soon(disk: &SimDisk, operations: u64, with_error: bool, dice: &Dice) {
+pub(crate) fn fail_soon(disk: &SimDisk, operations: u64, with_error: bool, rng: &Rng) {
     if with_error {
-        let op = *dice.pick(&[Op::Sync, Op::Sync, Op::Write, Op::Read]);
+        let op = *rng.pick(&[Op::Sync, Op::Sync, Op::Write, Op::Read]);
         disk.fail_next(op, io::ErrorKind::Other);
     } else {
         disk.crash_at_op(disk.op_count() + operations);
@@ -189,7 +189,7 @@ pub(crate) fn quarantines(disk: &SimDisk) -> usize {
 /// Flips a bit of a record, if it and the one behind it are in the newest segment; whether it did.
 ///
 /// The one behind it must have been written when this one was durable.
-pub(crate) fn flip_record(disk: &SimDisk, index: u64, dice: &Dice) -> bool {
+pub(crate) fn flip_record(disk: &SimDisk, index: u64, rng: &Rng) -> bool {
     let log = Path::new(DIRECTORIES[0]);
     let files = disk.files();
     let is_segment = |path: &Path| path.parent() == Some(log) && path.extension().is_some();
@@ -205,7 +205,7 @@ pub(crate) fn flip_record(disk: &SimDisk, index: u64, dice: &Dice) -> bool {
     let records = records(path, &bytes);
     match (records.get(&index), records.get(&(index + 1))) {
         (Some((at, len)), Some(_)) => {
-            disk.flip_bit(path, at + dice.below(*len), (dice.next() % 8) as u32)
+            disk.flip_bit(path, at + rng.below(*len), (rng.next() % 8) as u32)
         }
         _ => false,
     }
@@ -236,7 +236,7 @@ fn records(path: &Path, bytes: &[u8]) -> BTreeMap<u64, (u64, u64)> {
 ///
 /// Not in the two newest segments: a bit flipped in the last batch looks like a torn write, which
 /// DESIGN excludes from the promise.
-pub(crate) fn flip(disk: &SimDisk, dice: &Dice) -> Option<String> {
+pub(crate) fn flip(disk: &SimDisk, rng: &Rng) -> Option<String> {
     let files = disk.files();
     let with = |end: &'static str| {
         let live = |path: &Path| !path.to_string_lossy().contains("quarantine-");
@@ -254,7 +254,7 @@ pub(crate) fn flip(disk: &SimDisk, dice: &Dice) -> Option<String> {
     if candidates.is_empty() {
         return None;
     }
-    let (path, len) = dice.pick(&candidates);
-    let flipped = disk.flip_bit(path, dice.below(*len), (dice.next() % 8) as u32);
+    let (path, len) = rng.pick(&candidates);
+    let flipped = disk.flip_bit(path, rng.below(*len), (rng.next() % 8) as u32);
     flipped.then(|| path.display().to_string())
 }

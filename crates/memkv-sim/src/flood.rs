@@ -39,13 +39,13 @@ impl Workload {
         let commands: Vec<_> = (0..FLOOD)
             .map(|_| {
                 let (key, id) = (self.key("flooded", FLOODED), self.next_value.next() >> 32);
-                let value = value_bytes(id, self.dice.below(FLOOD_BYTES));
-                let asked = set(key.clone(), id.to_string());
+                let value = value_bytes(id, self.rng.below(FLOOD_BYTES));
+                let checked = set(key.clone(), id.to_string());
                 let sent = memkv_store::Command::Set {
                     key: key.into(),
                     value,
                 };
-                self.send(process, home, node, asked, &sent)
+                self.send(process, home, node, checked, &sent)
             })
             .collect();
         let answers = futures_util::future::join_all(commands).await;
@@ -75,7 +75,7 @@ impl Workload {
         let delete = Command::Del { keys };
         let deletes = (0..DELETES).map(|_| (delete.clone(), translate::command(&delete)));
         let commands = (0..FILLING).map(write).chain(deletes);
-        let sent = commands.map(|(asked, sent)| self.send(process, home, node, asked, &sent));
+        let sent = commands.map(|(checked, sent)| self.send(process, home, node, checked, &sent));
         let answers = futures_util::future::join_all(sent.collect::<Vec<_>>()).await;
         answers.iter().any(Option::is_some)
     }

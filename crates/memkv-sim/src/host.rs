@@ -116,7 +116,7 @@ impl Cluster {
         if matches!(death, Death::Power) {
             host.boot_id += 1;
         }
-        host.disk = disk::after(&host.disk, death, &self.dice, &self.trace);
+        host.disk = disk::after(&host.disk, death, &self.rng, &self.trace);
         drop(host);
         if let Some(node) = life.node {
             node.kill();
@@ -149,7 +149,7 @@ impl Cluster {
     /// Kills and starts again after a while.
     pub(crate) fn restart(self: &Arc<Self>, slot: usize, death: Death, why: &str) {
         self.kill(slot, death, why);
-        self.start_after(slot, self.dice.millis(RESTART_MS.0, RESTART_MS.1));
+        self.start_after(slot, self.rng.millis(RESTART_MS.0, RESTART_MS.1));
     }
 
     /// Stops a host's process in order; it starts again after a while.
@@ -182,7 +182,7 @@ impl Cluster {
     }
 
     fn env(self: &Arc<Self>, slot: usize, death: watch::Receiver<bool>) -> Env {
-        let (clock, machine, random) = (self.clone(), self.clone(), self.dice.clone());
+        let (clock, machine, random) = (self.clone(), self.clone(), self.rng.clone());
         let (pacer, driver) = (self.clone(), self.clone());
         let (busy, running) = (self.clone(), death.clone());
         let (blocked, disk) = (death, self.hosts[slot].lock().disk.clone());
@@ -211,8 +211,8 @@ impl Cluster {
             busy: Arc::new(move |work| {
                 let (cluster, dead) = (busy.clone(), running.clone());
                 Box::pin(async move {
-                    let takes = cluster.dice.wait(BUSY);
-                    tokio::time::sleep(cluster.dice.rounded(takes)).await;
+                    let takes = cluster.rng.wait(BUSY);
+                    tokio::time::sleep(cluster.rng.rounded(takes)).await;
                     if !*dead.borrow() {
                         work();
                     }
@@ -266,7 +266,7 @@ async fn drive_wal(
             };
             cluster.read(&disk).await;
             // A thread's switch: the disk has the data, and nobody knows it yet.
-            if cluster.dice.coin() {
+            if cluster.rng.coin() {
                 tokio::time::sleep(cluster.disk_delay(slot)).await;
             }
             answers.fire();
@@ -435,7 +435,7 @@ impl Cluster {
     }
 
     fn death(&self) -> Death {
-        if self.dice.coin() {
+        if self.rng.coin() {
             Death::Power
         } else {
             Death::Process
@@ -465,7 +465,7 @@ impl Cluster {
         self.kill(slot, Death::Power, "to be wiped");
         {
             let mut host = self.hosts[slot].lock();
-            host.disk = Arc::new(disk::SimDisk::new(self.dice.next()));
+            host.disk = Arc::new(disk::SimDisk::new(self.rng.next()));
             host.loss = Some(Loss {
                 node_id: self.invariants.node_id(slot),
                 gone: true,
@@ -476,6 +476,6 @@ impl Cluster {
         }
         self.invariants.note_wipe(slot);
         self.invariants.note_clock(slot, true, self.trace.micros());
-        self.start_after(slot, self.dice.millis(RESTART_MS.0, RESTART_MS.1));
+        self.start_after(slot, self.rng.millis(RESTART_MS.0, RESTART_MS.1));
     }
 }

@@ -13,11 +13,11 @@ use memkv_node::{Inspection, Node};
 use memkv_store::Store;
 use parking_lot::Mutex;
 
-use crate::asked::Asked;
-use crate::chronicle::Chronicle;
+use crate::checker;
 use crate::cluster::{Cluster, name};
-use crate::judge;
+use crate::committed_log::CommittedLog;
 use crate::one_cluster::OneCluster;
+use crate::operations::Operations;
 use crate::promise::Promise;
 use crate::settle::Rest;
 use crate::timing::Timing;
@@ -44,7 +44,7 @@ struct Seen {
     /// By node id: what was durable when its last process died.
     at_death: BTreeMap<u64, LogId>,
     hosts: Vec<SeenHost>,
-    chronicle: Chronicle,
+    committed_log: CommittedLog,
     timing: Timing,
     one_cluster: OneCluster,
     witness: Witness,
@@ -173,7 +173,7 @@ impl Invariants {
             }
         }
         let seen = &mut *seen;
-        let followed = seen.chronicle.follow(&seen.committed, &cluster.trace);
+        let followed = seen.committed_log.follow(&seen.committed, &cluster.trace);
         verdict = verdict.and(followed);
         verdict = verdict.and_then(|()| seen.levels(cluster));
         if let Err((promise, what)) = verdict {
@@ -190,10 +190,10 @@ impl Invariants {
     }
 
     /// Holds what clients saw against the log, and the expiries in it against time.
-    pub(crate) fn judge(&self, cluster: &Cluster, asked: &Asked, rest: &Rest) {
+    pub(crate) fn check_history(&self, cluster: &Cluster, operations: &Operations, rest: &Rest) {
         let seen = self.0.lock();
         if let Err((promise, what)) =
-            judge::all(&seen.chronicle, &seen.timing, cluster, asked, rest)
+            checker::all(&seen.committed_log, &seen.timing, cluster, operations, rest)
         {
             cluster.violated(promise, what);
         }
@@ -201,7 +201,7 @@ impl Invariants {
 
     /// The feature level of the log, as far as it was seen committed; 0 before formation.
     pub(crate) fn level(&self) -> u32 {
-        self.0.lock().chronicle.raises.level()
+        self.0.lock().committed_log.raises.level()
     }
 
     /// The id under which a host was last seen; 0 before it had one.
@@ -287,7 +287,7 @@ impl Seen {
         for record in records {
             let this = (previous, crc32fast::hash(&record.payload));
             let known = *self.entries.entry(record.id).or_insert_with(|| {
-                self.chronicle.saw(record.id, &record.payload);
+                self.committed_log.saw(record.id, &record.payload);
                 this
             });
             let agrees = known.1 == this.1 && (known.0 == this.0 || this.0.is_none());
@@ -453,7 +453,7 @@ impl Seen {
             if process.generation != host.process {
                 continue;
             }
-            let Some(raised) = self.chronicle.raises.above(life.build) else {
+            let Some(raised) = self.committed_log.raises.above(life.build) else {
                 continue;
             };
             if host.applied > raised {

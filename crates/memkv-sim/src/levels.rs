@@ -140,7 +140,7 @@ impl Cluster {
                 if status.phase != Phase::Joining || !status.message.contains(words) {
                     continue;
                 }
-                tokio::time::sleep(self.dice.millis(PATIENCE_MS.0, PATIENCE_MS.1)).await;
+                tokio::time::sleep(self.rng.millis(PATIENCE_MS.0, PATIENCE_MS.1)).await;
                 self.trace.count("old builds that were not admitted");
                 self.hosts[slot].lock().set_build(NEW);
                 self.restart(slot, Death::Process, "to join with the newer build");

@@ -10,18 +10,16 @@
 
 #![forbid(unsafe_code)]
 
-mod asked;
 pub mod bugs;
-mod chronicle;
+mod checker;
 mod client;
 pub mod cluster;
-mod dice;
+mod committed_log;
+pub mod coverage;
 mod disk;
 mod flood;
-pub mod floors;
 mod host;
 mod invariants;
-mod judge;
 mod levels;
 mod lists;
 mod many;
@@ -29,8 +27,10 @@ mod measured;
 mod nemesis;
 pub mod net;
 mod one_cluster;
+mod operations;
 mod promise;
 mod redis;
+mod rng;
 pub mod run;
 mod settle;
 pub mod swarm;

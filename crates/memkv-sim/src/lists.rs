@@ -6,7 +6,7 @@
 
 use parking_lot::Mutex;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// What a start has made of a host's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) enum Change {
 
 /// The lists of all hosts.
 pub(crate) struct Lists {
-    dice: Dice,
+    rng: Rng,
     nodes: usize,
     /// Has no list that could form a cluster but the right one.
     anchor: usize,
@@ -39,11 +39,11 @@ struct State {
 impl Lists {
     /// Right lists, or such as are drawn at each start.
     pub(crate) fn new(seed: u64, nodes: usize, may_be_wrong: bool) -> Self {
-        let dice = Dice::new(seed, "lists");
+        let rng = Rng::new(seed, "lists");
         let right: Vec<usize> = (0..nodes).collect();
         let mut lists = Self {
-            anchor: dice.index(nodes),
-            dice,
+            anchor: rng.index(nodes),
+            rng,
             nodes,
             common: Vec::new(),
             state: Mutex::new(State {
@@ -73,7 +73,7 @@ impl Lists {
     /// Gives a host the list of its next start.
     pub(crate) fn draw(&self, slot: usize) -> Change {
         let may_be_wrong = self.state.lock().may_be_wrong;
-        let list = if may_be_wrong && self.dice.coin() {
+        let list = if may_be_wrong && self.rng.coin() {
             self.wrong(slot)
         } else {
             self.right()
@@ -96,18 +96,18 @@ impl Lists {
     /// Some hosts, the anchor and this one among them.
     fn subset(&self, slot: usize) -> Vec<usize> {
         (0..self.nodes)
-            .filter(|host| *host == self.anchor || *host == slot || self.dice.coin())
+            .filter(|host| *host == self.anchor || *host == slot || self.rng.coin())
             .collect()
     }
 
     fn wrong(&self, slot: usize) -> Vec<usize> {
-        let with_stranger = slot == self.anchor || self.dice.below(4) == 0;
+        let with_stranger = slot == self.anchor || self.rng.below(4) == 0;
         if with_stranger {
             let mut list = self.subset(slot);
             list.push(self.nodes);
             return list;
         }
-        if self.common.contains(&slot) && self.dice.coin() {
+        if self.common.contains(&slot) && self.rng.coin() {
             return self.common.clone();
         }
         self.subset(slot)

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use memkv_sim::{Options, Promise, Report, bugs, floors, run};
+use memkv_sim::{Options, Promise, Report, bugs, coverage, run};
 use mimalloc::MiMalloc;
 use parking_lot::Mutex;
 use tracing_subscriber::EnvFilter;
@@ -34,7 +34,7 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
     /// Number of seeds to run.
-    #[arg(long, default_value_t = floors::SEEDS)]
+    #[arg(long, default_value_t = coverage::SEEDS)]
     seeds: u64,
     /// The first of them.
     #[arg(long, default_value_t = 1)]
@@ -76,7 +76,7 @@ thread_local! {
 /// What all threads have found so far.
 #[derive(Default)]
 struct Total {
-    tallies: floors::Tallies,
+    tallies: coverage::Tallies,
     /// By seed: the promise that was broken; `None` if the seed did not run at all.
     failures: BTreeMap<u64, Option<Promise>>,
     simulated: Duration,
@@ -230,7 +230,7 @@ impl Total {
     fn add(&mut self, report: &Report, took: Duration) {
         self.busy += took;
         self.simulated += report.simulated;
-        floors::add(&mut self.tallies, &report.counts);
+        coverage::add(&mut self.tallies, &report.counts);
         let recovery = report.recovery.unwrap_or_default();
         self.slowest_recovery = self.slowest_recovery.max((recovery, report.seed));
     }
@@ -287,7 +287,7 @@ fn describe(report: &Report, took: Duration) {
 fn conclude(arguments: &Arguments, breaks: &[Promise], seeds: u64, total: &Total) -> ExitCode {
     for (name, tally) in &total.tallies {
         if arguments.measure {
-            println!("    {}", floors::measured(name, tally, seeds));
+            println!("    {}", coverage::measured(name, tally, seeds));
         } else {
             println!("{:>12} {name}", tally.total);
         }
@@ -303,8 +303,8 @@ fn conclude(arguments: &Arguments, breaks: &[Promise], seeds: u64, total: &Total
     if let Some(bug) = &arguments.bug {
         return conclude_hunt(bug, breaks, seeds, total);
     }
-    let missed = if arguments.seconds >= floors::SECONDS && !arguments.measure {
-        floors::missed(&total.tallies, seeds)
+    let missed = if arguments.seconds >= coverage::SECONDS && !arguments.measure {
+        coverage::missed(&total.tallies, seeds)
     } else {
         Vec::new()
     };

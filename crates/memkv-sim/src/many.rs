@@ -53,10 +53,10 @@ impl Workload {
     fn many_command(&self) -> Command {
         let keys = numbered("many", MANY);
         self.cluster.trace.count("commands of many keys asked");
-        match self.dice.below(4) {
+        match self.rng.below(4) {
             0 => Command::Del { keys },
             1 => {
-                let from = &keys[self.dice.index(MANY)];
+                let from = &keys[self.rng.index(MANY)];
                 let copy = |to: &String| Command::Copy {
                     from: from.clone(),
                     to: to.clone(),
@@ -72,7 +72,7 @@ impl Workload {
                 let pairs = keys.into_iter().map(|key| (key, value.clone()));
                 Command::SetMany {
                     pairs: pairs.collect(),
-                    if_none_exists: self.dice.coin(),
+                    if_none_exists: self.rng.coin(),
                 }
             }
         }

@@ -4,7 +4,7 @@
 /// Counter, its mean per seed, its dispersion (variance by mean), and the share of seeds with it.
 pub(crate) type Measured = (&'static str, f64, f64, f64);
 
-/// What is demanded from `floors::SEEDS` seeds on.
+/// What is demanded from `coverage::SEEDS` seeds on.
 pub(crate) const FLOORS: &[Measured] = &[
     ("changes of leader", 2.197, 1.7, 0.787),
     ("clock jumps", 0.417, 3.1, 0.217),

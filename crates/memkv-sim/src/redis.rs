@@ -10,11 +10,11 @@ use memkv_store::{Seen, Store};
 use tokio::time::error::Elapsed;
 
 use crate::Promise;
-use crate::asked::Asking;
 use crate::client::{Workload, check_kept};
 use crate::cluster::name;
 use crate::flood;
 use crate::many::MANY;
+use crate::operations::Asking;
 use crate::translate;
 
 const COUNTERS: usize = 3;
@@ -72,7 +72,7 @@ pub(crate) fn set(key: String, value: String) -> Command {
 
 impl Workload {
     pub(crate) fn key(&self, kind: &str, count: usize) -> String {
-        format!("{kind}{}", self.dice.index(count))
+        format!("{kind}{}", self.rng.index(count))
     }
 
     fn mortal(&self) -> String {
@@ -80,8 +80,8 @@ impl Workload {
     }
 
     fn time_to_live(&self) -> u64 {
-        let (low, high) = *self.dice.pick(&TIMES_MS);
-        self.dice.between(low, high)
+        let (low, high) = *self.rng.pick(&TIMES_MS);
+        self.rng.between(low, high)
     }
 
     /// A value that no other command writes.
@@ -91,10 +91,10 @@ impl Workload {
 
     /// One operation of the Redis interface; whether it was answered.
     pub(crate) async fn redis(&self, process: u64, home: usize, node: Node) -> bool {
-        let command = match self.dice.below(22) {
+        let command = match self.rng.below(22) {
             0..4 => Command::IncrBy {
                 key: self.key("counter", COUNTERS),
-                by: i64::try_from(self.dice.between(1, 9)).unwrap_or(1),
+                by: i64::try_from(self.rng.between(1, 9)).unwrap_or(1),
             },
             4..7 => self.string_command(),
             7..12 => self.mortal_command(),
@@ -109,7 +109,7 @@ impl Workload {
     fn string_command(&self) -> Command {
         let key = self.key("string", STRINGS);
         let value = self.value();
-        match self.dice.below(8) {
+        match self.rng.below(8) {
             0 => Command::Append { key, suffix: value },
             1 => Command::GetDel { key },
             2 => Command::Rename {
@@ -121,7 +121,7 @@ impl Workload {
                     .into_iter()
                     .map(|key| (key, value.clone()))
                     .collect(),
-                if_none_exists: self.dice.coin(),
+                if_none_exists: self.rng.coin(),
             },
             // Fails unless the key is absent, and then changes nothing.
             4 => Command::IncrBy { key, by: 1 },
@@ -134,7 +134,7 @@ impl Workload {
                     _ => If::Always,
                 },
                 expiry: Expiry::None,
-                get: self.dice.coin(),
+                get: self.rng.coin(),
             },
         }
     }
@@ -142,7 +142,7 @@ impl Workload {
     fn mortal_command(&self) -> Command {
         let key = self.mortal();
         let ms = self.time_to_live();
-        match self.dice.below(12) {
+        match self.rng.below(12) {
             0 => Command::Expire { key, ms },
             1 => Command::Persist { key },
             2 => Command::GetEx {
@@ -168,7 +168,7 @@ impl Workload {
                     8 => Expiry::Keep,
                     _ => Expiry::In(ms),
                 },
-                get: self.dice.below(4) == 0,
+                get: self.rng.below(4) == 0,
             },
         }
     }
@@ -176,7 +176,7 @@ impl Workload {
     /// Money moves without anybody having looked.
     fn blind_transfer(&self) -> Command {
         let (from, to) = self.two_accounts();
-        let amount = i64::try_from(self.dice.between(1, 50)).unwrap_or(1);
+        let amount = i64::try_from(self.rng.between(1, 50)).unwrap_or(1);
         let is_open = |key: &String| Guard {
             key: key.clone(),
             holds: Holds::Exists(true),
@@ -199,15 +199,15 @@ impl Workload {
     }
 
     fn two_accounts(&self) -> (String, String) {
-        let from = self.dice.index(ACCOUNTS);
-        let to = (from + 1 + self.dice.index(ACCOUNTS - 1)) % ACCOUNTS;
+        let from = self.rng.index(ACCOUNTS);
+        let to = (from + 1 + self.rng.index(ACCOUNTS - 1)) % ACCOUNTS;
         (format!("account{from}"), format!("account{to}"))
     }
 
     /// `WATCH`, reads, a pause, `MULTI` and `EXEC`, perhaps on another node.
     async fn watch(&self, process: u64, home: usize, node: Node) -> bool {
         let (from, to) = self.two_accounts();
-        let moves_money = self.dice.coin();
+        let moves_money = self.rng.coin();
         let keys = match moves_money {
             true => vec![from.clone(), to.clone()],
             false => vec![self.mortal(), self.key("string", STRINGS)],
@@ -222,7 +222,7 @@ impl Workload {
                 let Some((left, right)) = balance(0).zip(balance(1)) else {
                     return self.ask(process, home, &node, open()).await.is_some();
                 };
-                let amount = i64::try_from(self.dice.between(1, 50)).unwrap_or(1);
+                let amount = i64::try_from(self.rng.between(1, 50)).unwrap_or(1);
                 vec![
                     Step::Write(set(from, (left - amount).to_string())),
                     Step::Write(set(to, (right + amount).to_string())),
@@ -245,16 +245,16 @@ impl Workload {
                 ]
             }
         };
-        let otherwise = match self.dice.coin() {
+        let otherwise = match self.rng.coin() {
             true => vec![Step::Read(Query::GetMany { keys })],
             false => Vec::new(),
         };
-        if self.dice.coin() {
-            tokio::time::sleep(self.dice.millis(1, 300)).await;
+        if self.rng.coin() {
+            tokio::time::sleep(self.rng.millis(1, 300)).await;
         }
-        let (home, node) = match self.dice.below(4) {
+        let (home, node) = match self.rng.below(4) {
             0 => {
-                let other = self.dice.index(self.cluster.nodes());
+                let other = self.rng.index(self.cluster.nodes());
                 self.cluster
                     .node(other)
                     .map_or((home, node), |node| (other, node))
@@ -301,7 +301,7 @@ impl Workload {
 
     /// Reads of several keys at one revision.
     async fn look(&self, process: u64, home: usize, node: &Node) -> bool {
-        let keys = match self.dice.below(4) {
+        let keys = match self.rng.below(4) {
             0 => numbered("many", MANY),
             3 => accounts(),
             1 => numbered("mortal", MORTALS),
@@ -309,14 +309,14 @@ impl Workload {
         };
         let key = self.mortal();
         let mut queries = vec![Query::GetMany { keys: keys.clone() }];
-        if self.dice.coin() {
+        if self.rng.coin() {
             queries.extend([
                 Query::Exists { keys },
                 Query::Deadline { key: key.clone() },
                 Query::TimeLeft { key },
             ]);
         }
-        match self.dice.coin() {
+        match self.rng.coin() {
             true => self.read_in_pieces(process, home, node, queries).await,
             false => {
                 let read = self.read_all(process, home, node, queries, |_| ()).await;
@@ -344,14 +344,14 @@ impl Workload {
         queries: Vec<Query>,
         look: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Option<(T, Vec<Answer>)> {
-        let asking = self.asked.read(process, queries.clone());
+        let asking = self.operations.read(process, queries.clone());
         let patience = self.patience();
-        let asked = queries.clone();
+        let checked = queries.clone();
         let clock = node.clone();
         let read = node.read(move |store: &Store| {
             let now_ms = clock.log_time_ms();
             let answer = |query| translate::answer(&store.query(&translate::query(query), now_ms));
-            let answers: Vec<Answer> = asked.iter().map(answer).collect();
+            let answers: Vec<Answer> = checked.iter().map(answer).collect();
             (look(store), answers, store.revision())
         });
         let answer = tokio::time::timeout(patience, read).await;
@@ -373,11 +373,11 @@ impl Workload {
         node: &Node,
         queries: Vec<Query>,
     ) -> bool {
-        let asking = self.asked.read(process, queries.clone());
-        let asked = queries.iter().map(translate::query).collect();
+        let asking = self.operations.read(process, queries.clone());
+        let checked = queries.iter().map(translate::query).collect();
         let before = node.read_stale(Store::revision);
         let read = node
-            .read_all(self.patience(), false, asked, usize::MAX)
+            .read_all(self.patience(), false, checked, usize::MAX)
             .await;
         let Ok(read) = read else {
             self.unanswered(asking);
@@ -471,7 +471,7 @@ impl Workload {
         command: Command,
         sent: &memkv_store::Command,
     ) -> impl Future<Output = Option<Answer>> + use<'_> {
-        let asking = self.asked.write(process, command.clone(), sent);
+        let asking = self.operations.write(process, command.clone(), sent);
         let answer = tokio::time::timeout(self.patience(), node.write(sent));
         async move { self.settle(process, home, &command, asking, answer.await) }
     }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use memkv_disk::disk::guard;
 
+use crate::checker;
 use crate::client::Workload;
 use crate::cluster::{Cluster, Violation};
-use crate::judge;
 use crate::nemesis::Nemesis;
 use crate::promise::Promise;
 use crate::settle::{Rest, settle};
@@ -95,7 +95,7 @@ async fn whole_run(seed: u64, options: Options) -> Report {
     if let Some(rest) = &rest
         && cluster.violation().is_none()
     {
-        guard::allow(|| judge(&cluster, &workload, rest));
+        guard::allow(|| check(&cluster, &workload, rest));
     }
     cluster.tear_down();
     Report {
@@ -130,7 +130,7 @@ async fn phases(
         } else {
             0
         };
-        cluster.start_after(slot, cluster.dice.millis(0, late));
+        cluster.start_after(slot, cluster.rng.millis(0, late));
     }
     let clients = workload.start();
     let nemesis = tokio::spawn(Nemesis::new(cluster.clone()).run());
@@ -151,11 +151,13 @@ async fn phases(
 }
 
 /// The judges' verdicts on what clients saw.
-fn judge(cluster: &Cluster, workload: &Workload, rest: &Rest) {
+fn check(cluster: &Cluster, workload: &Workload, rest: &Rest) {
     // The last entries are younger than the last look.
     cluster.invariants.check(cluster);
-    if let Err((promise, what)) = judge::plain(&workload.recorder.history(), rest) {
+    if let Err((promise, what)) = checker::plain(&workload.recorder.history(), rest) {
         cluster.violated(promise, what);
     }
-    cluster.invariants.judge(cluster, &workload.asked, rest);
+    cluster
+        .invariants
+        .check_history(cluster, &workload.operations, rest);
 }

@@ -196,7 +196,7 @@ async fn answers(
     let process = PROCESS + slot as u64;
     let key = key_name(0);
     loop {
-        // Asked for each time: a fault that was set before may still end the process.
+        // Operations for each time: a fault that was set before may still end the process.
         if let Some(node) = cluster.node(slot) {
             let written = workload.write(process, slot, &node, key.clone()).await;
             let read = workload.read(process, slot, &node, key.clone(), Op::Get);

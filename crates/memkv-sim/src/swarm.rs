@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use crate::dice::Dice;
 use crate::net::Weather;
+use crate::rng::Rng;
 
 /// A kind of fault that the nemesis inflicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,7 +100,7 @@ impl Fault {
         (Fault::FalseReport, 1),
     ];
 
-    /// Faults that aim at one moment, with their weight. They are drawn by dice of their own: what
+    /// Faults that aim at one moment, with their weight. They are drawn by rng of their own: what
     /// else a seed means does not depend on them.
     const AIMED: [(Fault, u64); 8] = [
         (Fault::SlowLeader, 3),
@@ -194,23 +194,23 @@ const PERCENT: u64 = 10_000;
 impl Swarm {
     /// The run that `seed` means.
     pub fn new(seed: u64) -> Self {
-        let dice = Dice::new(seed, "swarm");
-        let aim = Dice::new(seed, "aimed faults");
+        let rng = Rng::new(seed, "swarm");
+        let aim = Rng::new(seed, "aimed faults");
         // Three and five are what people run, and what most faults need.
-        let nodes = *dice.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5]);
+        let nodes = *rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5]);
         let mut faults: Vec<(Fault, u64)> = Fault::ALL
             .into_iter()
             .filter(|(fault, _)| nodes >= fault.least_nodes())
-            .filter(|_| dice.chance(40 * PERCENT))
+            .filter(|_| rng.chance(40 * PERCENT))
             .collect();
-        if dice.chance(3 * PERCENT) {
+        if rng.chance(3 * PERCENT) {
             faults.clear();
         } else {
             let fits = |(fault, _): &(Fault, u64)| nodes >= fault.least_nodes();
             let aimed = Fault::AIMED.into_iter().filter(fits);
             faults.extend(aimed.filter(|_| aim.chance(20 * PERCENT)));
         }
-        let value_bytes = *dice.pick(&[16, 16, 256, 256, 4_096, 4_096, 16_384, 65_536]);
+        let value_bytes = *rng.pick(&[16, 16, 256, 256, 4_096, 4_096, 16_384, 65_536]);
         // Much data costs much time; a few large values show as much as many.
         let is_bulky = value_bytes > 4_096;
         let has = |wanted| faults.iter().any(|(fault, _)| *fault == wanted);
@@ -222,30 +222,30 @@ impl Swarm {
         Self {
             nodes,
             faults,
-            fault_every: dice.millis(300, 3_000),
-            early_faults: dice.chance(30 * PERCENT),
-            weather: weather(&dice),
+            fault_every: rng.millis(300, 3_000),
+            early_faults: rng.chance(30 * PERCENT),
+            weather: weather(&rng),
             floods,
-            disk_us: *dice.pick(&[100, 500, 2_000, 8_000]),
-            clients: *dice.pick(&[2, 4, 8]),
-            keys: *dice.pick(&[1, 3, 3, 8, 8, 24]),
-            think: dice.millis(20, 200) * if is_bulky { 5 } else { 1 },
-            reads_percent: *dice.pick(&[20, 50, 80]),
+            disk_us: *rng.pick(&[100, 500, 2_000, 8_000]),
+            clients: *rng.pick(&[2, 4, 8]),
+            keys: *rng.pick(&[1, 3, 3, 8, 8, 24]),
+            think: rng.millis(20, 200) * if is_bulky { 5 } else { 1 },
+            reads_percent: *rng.pick(&[20, 50, 80]),
             value_bytes,
             max_log_size: 64 * 1024,
-            max_log_count: match *dice.pick(&[1, 2, 4]) {
+            max_log_count: match *rng.pick(&[1, 2, 4]) {
                 _ if cut_entries => 1,
                 count => count,
             },
-            snapshot_growth_percent: *dice.pick(if is_bulky { &[50] } else { &[0, 50] }),
-            replace_after: dice.millis(2_000, 3_000),
-            final_power_loss: dice.chance(40 * PERCENT),
-            redis_percent: *dice.pick(&[0, 40, 40, 80]),
-            old_builds_percent: *dice.pick(&[0, 50, 100, 100]),
-            raise_level_after: *dice.pick(&[0, 500, 4_000].map(Duration::from_millis)),
-            wrong_lists: dice.chance(20 * PERCENT) && nodes > 1,
-            lists_stay_wrong: dice.chance(20 * PERCENT),
-            log_cache_bytes: match *dice.pick(&[4 << 20, 64 << 10, 0]) {
+            snapshot_growth_percent: *rng.pick(if is_bulky { &[50] } else { &[0, 50] }),
+            replace_after: rng.millis(2_000, 3_000),
+            final_power_loss: rng.chance(40 * PERCENT),
+            redis_percent: *rng.pick(&[0, 40, 40, 80]),
+            old_builds_percent: *rng.pick(&[0, 50, 100, 100]),
+            raise_level_after: *rng.pick(&[0, 500, 4_000].map(Duration::from_millis)),
+            wrong_lists: rng.chance(20 * PERCENT) && nodes > 1,
+            lists_stay_wrong: rng.chance(20 * PERCENT),
+            log_cache_bytes: match *rng.pick(&[4 << 20, 64 << 10, 0]) {
                 _ if slow_leader => 0,
                 bytes => bytes,
             },
@@ -253,34 +253,30 @@ impl Swarm {
     }
 }
 
-fn weather(dice: &Dice) -> Weather {
-    let fair = dice.chance(40 * PERCENT);
+fn weather(rng: &Rng) -> Weather {
+    let fair = rng.chance(40 * PERCENT);
     let per_mille = |most: u64| {
-        if fair {
-            0
-        } else {
-            dice.below(most * 1_000 + 1)
-        }
+        if fair { 0 } else { rng.below(most * 1_000 + 1) }
     };
     Weather {
-        latency_us: *dice.pick(&[0, 200, 1_000, 5_000]),
-        jitter_us: *dice.pick(&[100, 1_000, 10_000]),
+        latency_us: *rng.pick(&[0, 200, 1_000, 5_000]),
+        jitter_us: *rng.pick(&[100, 1_000, 10_000]),
         spike: per_mille(10),
-        spike_ms: *dice.pick(&[20, 200, 1_000]),
+        spike_ms: *rng.pick(&[20, 200, 1_000]),
         loss: per_mille(20),
         duplicate: per_mille(10),
-        ghost: *dice.pick(&[0, 200_000, 1_000_000]),
+        ghost: *rng.pick(&[0, 200_000, 1_000_000]),
     }
 }
 
 impl Weather {
     /// The same network in a storm.
-    pub fn stormy(&self, dice: &Dice) -> Self {
+    pub fn stormy(&self, rng: &Rng) -> Self {
         Self {
             jitter_us: self.jitter_us.max(5_000),
-            spike: dice.between(PERCENT, 10 * PERCENT),
-            loss: dice.between(PERCENT, 30 * PERCENT),
-            duplicate: dice.between(0, 10 * PERCENT),
+            spike: rng.between(PERCENT, 10 * PERCENT),
+            loss: rng.between(PERCENT, 30 * PERCENT),
+            duplicate: rng.between(0, 10 * PERCENT),
             ..self.clone()
         }
     }

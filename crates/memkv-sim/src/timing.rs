@@ -19,8 +19,8 @@ use std::time::Duration;
 use memkv_check::order::Expiry;
 use memkv_node::Inspection;
 
-use crate::chronicle::Entry;
 use crate::cluster::{Cluster, name};
+use crate::committed_log::Entry;
 use crate::nemesis::disks::SLOWEST_READ;
 use crate::promise::Promise;
 use crate::settle::{Held, Rest};
@@ -56,7 +56,7 @@ const ROUNDING_MS: u64 = 2;
 pub(crate) struct Timing {
     hosts: Vec<SeenClock>,
     /// By vote.
-    reigns: BTreeMap<(u64, u64), Reign>,
+    leaders_times: BTreeMap<(u64, u64), LeadersTime>,
     /// The newest leader's vote, and microseconds and log time when it was last looked at.
     newest: Option<((u64, u64), u64, u64)>,
     /// When there was a majority of which nobody could say what log time is, in microseconds: from, to.
@@ -135,7 +135,7 @@ impl SeenClock {
 }
 
 /// A leader's time.
-struct Reign {
+struct LeadersTime {
     /// Microseconds and log time at the first look.
     began: (u64, u64),
     /// Log time at looks at which it did not serve.
@@ -216,22 +216,22 @@ impl Timing {
             && now
                 .quorum_silent_for
                 .is_some_and(|silent| silent <= HEARD_WITHIN);
-        let reign = self.reigns.entry(vote).or_insert(Reign {
+        let leaders_time = self.leaders_times.entry(vote).or_insert(LeadersTime {
             began: (micros, clock.log_ms),
             idle: Vec::new(),
         });
         if !serves {
-            reign.idle.push(clock.log_ms);
+            leaders_time.idle.push(clock.log_ms);
         }
         self.hands_over(vote, micros, clock.log_ms, cluster)?;
-        let reign = &self.reigns[&vote];
-        let real_ms = (micros - reign.began.0) / 1000;
-        let least = reign.began.1 + real_ms - real_ms / SLEW_DIVISOR;
+        let leaders_time = &self.leaders_times[&vote];
+        let real_ms = (micros - leaders_time.began.0) / 1000;
+        let least = leaders_time.began.1 + real_ms - real_ms / SLEW_DIVISOR;
         if clock.log_ms + AT_ONCE_MS < least {
             let seen = format!(
                 "{} led for {real_ms} ms from log time {}, and shows {}",
                 name(slot),
-                reign.began.1,
+                leaders_time.began.1,
                 clock.log_ms
             );
             return Err((Promise::LogTimeKeepsUp, seen));
@@ -271,7 +271,7 @@ impl Timing {
     }
 
     /// Judges all expiries of a run.
-    pub(crate) fn judge(&self, expiries: &[Expiry], log: &[Entry], cluster: &Cluster) -> Verdict {
+    pub(crate) fn check(&self, expiries: &[Expiry], log: &[Entry], cluster: &Cluster) -> Verdict {
         for expiry in expiries {
             cluster.trace.count("expiries");
             self.never_early(expiry, log, cluster)?;
@@ -282,7 +282,7 @@ impl Timing {
     }
 
     /// What is left in the end, when the cluster has had time, is not due.
-    pub(crate) fn judge_rest(&self, rest: &Rest) -> Verdict {
+    pub(crate) fn check_rest(&self, rest: &Rest) -> Verdict {
         let overdue = |held: &&Held| {
             held.deadline_ms
                 .is_some_and(|at| at + LATE_MS + COMMITS_WITHIN / 1000 < rest.log_ms)
@@ -323,12 +323,15 @@ impl Timing {
 
     fn not_late(&self, expiry: &Expiry, log: &[Entry], cluster: &Cluster) -> Verdict {
         let removed = &log[expiry.removed_in];
-        let Some(reign) = self.reigns.get(&(removed.id.term, removed.id.leader)) else {
+        let Some(leaders_time) = self
+            .leaders_times
+            .get(&(removed.id.term, removed.id.leader))
+        else {
             return Ok(());
         };
-        let due = expiry.what.deadline.at_ms.max(reign.began.1);
+        let due = expiry.what.deadline.at_ms.max(leaders_time.began.1);
         let late = removed.stamp_ms.saturating_sub(due);
-        if reign
+        if leaders_time
             .idle
             .iter()
             .any(|at| (due..=removed.stamp_ms + COMMITS_WITHIN / 1000).contains(at))

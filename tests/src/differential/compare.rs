@@ -12,17 +12,17 @@ use super::tally::Tally;
 use super::{Sent, name};
 
 /// What is known of one connection.
-pub(crate) struct Judge<'a> {
+pub(crate) struct Comparer<'a> {
     rules: &'a Rules,
     queued: Vec<Vec<Vec<u8>>>,
     random_keys: Option<[Frame; 2]>,
     apart: Duration,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Comparer<'a> {
     /// For a new connection.
-    pub(crate) fn new(rules: &'a Rules) -> Judge<'a> {
-        Judge {
+    pub(crate) fn new(rules: &'a Rules) -> Comparer<'a> {
+        Comparer {
             rules,
             queued: Vec::new(),
             random_keys: None,
@@ -36,7 +36,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Judges the frames that answered one command; an error says what differs.
-    pub(crate) fn judge(
+    pub(crate) fn comparer(
         &mut self,
         sent: &Sent,
         ours: &[Frame],
@@ -127,7 +127,7 @@ impl<'a> Judge<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::Judge;
+    use super::Comparer;
     use crate::differential::{Rules, Sent, Tally};
     use crate::resp::Frame;
 
@@ -136,11 +136,11 @@ mod tests {
     /// Judges a conversation: command, our reply, the oracle's.
     fn verdict(table: &str, talk: &[(&str, &str, &str)]) -> Result<(), String> {
         let rules = Rules::parse(table).unwrap();
-        let mut judge = Judge::new(&rules);
+        let mut comparer = Comparer::new(&rules);
         talk.iter().try_for_each(|(command, ours, oracle)| {
             let sent = Sent::new(&command.split(' ').collect::<Vec<_>>());
             let frame = |text: &str| [Frame::of(text.as_bytes())];
-            judge.judge(&sent, &frame(ours), &frame(oracle), &mut Tally::default())
+            comparer.comparer(&sent, &frame(ours), &frame(oracle), &mut Tally::default())
         })
     }
 

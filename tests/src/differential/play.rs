@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::resp::{Frame, Resp, encode};
 use crate::wait::poll;
 
-use super::compare::Judge;
+use super::compare::Comparer;
 use super::rules::Rules;
 use super::tally::Tally;
 use super::{Sent, Step, Unit};
@@ -45,7 +45,7 @@ pub(crate) struct Stage<'a> {
 struct Lane<'a> {
     ours: Resp,
     oracle: Resp,
-    judge: Judge<'a>,
+    comparer: Comparer<'a>,
     resp3: bool,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Stage<'a> {
         Lane {
             ours: connect(&self.ours[number % self.ours.len()]),
             oracle: connect(&self.oracle),
-            judge: Judge::new(self.rules),
+            comparer: Comparer::new(self.rules),
             resp3: number % 2 == 1,
         }
     }
@@ -170,7 +170,7 @@ impl Lane<'_> {
             (ours.join().unwrap(), oracle)
         });
         *slowest = started.elapsed().max(*slowest);
-        self.judge.allow_apart(*slowest);
+        self.comparer.allow_apart(*slowest);
         tally.sent(pipeline.len(), self.resp3);
         if oracle.0.len() != count {
             let text: Vec<String> = pipeline.iter().map(ToString::to_string).collect();
@@ -186,8 +186,8 @@ impl Lane<'_> {
                 let what = format!("{sent}: no reply ({:?})", ours.1);
                 return Err(Trouble::Differs(what));
             };
-            self.judge
-                .judge(sent, ours_part, &oracle.0[first..end], tally)
+            self.comparer
+                .comparer(sent, ours_part, &oracle.0[first..end], tally)
                 .map_err(Trouble::Differs)?;
             first = end;
         }

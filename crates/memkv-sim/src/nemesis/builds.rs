@@ -19,14 +19,14 @@ const LOOK: Duration = Duration::from_millis(5);
 impl Nemesis {
     /// The next node comes back with the newer build, as in a rolling upgrade, or all do.
     pub(super) fn upgrade(&self, slot: usize) {
-        let all = self.dice.below(4) == 0;
+        let all = self.rng.below(4) == 0;
         for slot in (0..self.cluster.nodes()).filter(|other| all || *other == slot) {
             if self.cluster.hosts[slot].lock().build == OLD {
                 self.cluster.trace.count("upgrades");
                 self.change_build(slot, NEW);
             }
         }
-        if self.dice.coin() {
+        if self.rng.coin() {
             self.crash_at_a_raise();
         }
     }
@@ -37,7 +37,7 @@ impl Nemesis {
             return;
         }
         self.cluster.trace.count("downgrades");
-        let wipes = self.dice.below(3) == 0 && self.may_lose(slot);
+        let wipes = self.rng.below(3) == 0 && self.may_lose(slot);
         self.change_build(slot, OLD);
         if wipes {
             self.cluster.trace.count("downgrades on an empty directory");
@@ -51,7 +51,7 @@ impl Nemesis {
             name(slot)
         ));
         self.cluster.hosts[slot].lock().set_build(build);
-        if self.dice.coin() {
+        if self.rng.coin() {
             self.stop(slot);
         } else {
             self.crash(slot, "to run another build");
@@ -61,8 +61,8 @@ impl Nemesis {
     /// The leader, or another, dies when the level has just been raised, or a moment later, unless faults
     /// are over by then.
     fn crash_at_a_raise(&self) {
-        let (cluster, dice) = (self.cluster.clone(), self.dice.clone());
-        let (death, after) = (self.death(), self.dice.millis(0, 400));
+        let (cluster, rng) = (self.cluster.clone(), self.rng.clone());
+        let (death, after) = (self.death(), self.rng.millis(0, 400));
         let before = cluster.invariants.level();
         tokio::spawn(async move {
             let deadline = Instant::now() + RAISE_PATIENCE;
@@ -81,10 +81,10 @@ impl Nemesis {
                 if cluster.net.is_calm() {
                     return;
                 }
-                let slot = if dice.coin() {
+                let slot = if rng.coin() {
                     slot
                 } else {
-                    dice.index(cluster.nodes())
+                    rng.index(cluster.nodes())
                 };
                 cluster.trace.count("crashes at a raise");
                 cluster.restart(slot, death, "the level is raised");

@@ -12,7 +12,7 @@ use crate::cluster::{Loss, name};
 use crate::disk;
 use crate::host::Death;
 use crate::levels::OLD;
-use crate::net::Shape;
+use crate::net::Topology;
 use crate::promise::Promise;
 
 /// Most free space on a full disk, in bytes.
@@ -40,7 +40,7 @@ const DISK_OPERATIONS: u64 = 40;
 impl Nemesis {
     /// From some operation on, the disk does nothing any more; the process finds out and dies.
     pub(super) fn break_disk(&self, slot: usize, kind: &'static str) {
-        let operations = self.dice.between(1, DISK_OPERATIONS);
+        let operations = self.rng.between(1, DISK_OPERATIONS);
         self.note(&format!(
             "{}'s disk fails after {operations} operations",
             name(slot)
@@ -48,12 +48,12 @@ impl Nemesis {
         self.cluster.trace.count(kind);
         let mut host = self.cluster.hosts[slot].lock();
         host.excused = true;
-        disk::fail_soon(&host.disk, operations, kind == "disk errors", &self.dice);
+        disk::fail_soon(&host.disk, operations, kind == "disk errors", &self.rng);
     }
 
     pub(super) fn slow_disk(&self, slot: usize) {
-        let lasts = self.dice.millis(200, 6_000);
-        let stall = self.dice.coin();
+        let lasts = self.rng.millis(200, 6_000);
+        let stall = self.rng.coin();
         self.cluster
             .trace
             .count(if stall { "disk stalls" } else { "slow disks" });
@@ -66,7 +66,7 @@ impl Nemesis {
         if stall {
             host.disk_stalled_until = until;
         } else {
-            let slowness = *self.dice.pick(&[5, 10, 20, SLOWEST]);
+            let slowness = *self.rng.pick(&[5, 10, 20, SLOWEST]);
             host.disk_slow = (slowness, until);
         }
     }
@@ -75,7 +75,7 @@ impl Nemesis {
     /// of the log is.
     pub(super) fn slow_reads(&self, slot: usize, anew: bool) {
         self.cluster.trace.count("spells of slow reads");
-        let lasts = self.dice.millis(1_000, 8_000);
+        let lasts = self.rng.millis(1_000, 8_000);
         self.note(&format!(
             "{}'s disk is slow to read for {lasts:?}",
             name(slot)
@@ -124,7 +124,7 @@ impl Nemesis {
         self.cluster.invariants.note_clock(slot, true, now);
         {
             let mut host = self.cluster.hosts[slot].lock();
-            if let Some(what) = disk::flip(&host.disk, &self.dice) {
+            if let Some(what) = disk::flip(&host.disk, &self.rng) {
                 self.note(&format!("a bit of {} flips in {what}", name(slot)));
                 self.cluster.trace.count("flipped bits");
                 let node_id = self.cluster.invariants.node_id(slot);
@@ -134,7 +134,7 @@ impl Nemesis {
                 });
             }
         }
-        self.cluster.start_after(slot, self.dice.millis(10, 2_000));
+        self.cluster.start_after(slot, self.rng.millis(10, 2_000));
     }
 
     /// Flips a bit of the last record on which a later write says that it was durable before it, as soon
@@ -159,7 +159,7 @@ impl Nemesis {
             .kill(slot, Death::Process, "to be corrupted at its end");
         {
             let mut host = self.cluster.hosts[slot].lock();
-            if disk::flip_record(&host.disk, before.index, &self.dice) {
+            if disk::flip_record(&host.disk, before.index, &self.rng) {
                 self.note(&format!("a bit of {}'s {before:?} flips", name(slot)));
                 self.cluster.trace.count("flipped bits close to the end");
                 let node_id = self.cluster.invariants.node_id(slot);
@@ -169,7 +169,7 @@ impl Nemesis {
                 });
             }
         }
-        self.cluster.start_after(slot, self.dice.millis(10, 2_000));
+        self.cluster.start_after(slot, self.rng.millis(10, 2_000));
     }
 
     /// Puts a disk back to what it was, once a node that goes on remembers better; all are reachable
@@ -246,8 +246,8 @@ impl Nemesis {
     /// A disk is used up for a while: that of a node that begins without a reserve, or the leader's, of
     /// which the next writes take the last.
     fn used_up(&self, slot: usize) {
-        let lasts = self.dice.millis(FULL_DISK_MS.0, FULL_DISK_MS.1);
-        let leader = self.cluster.leader().filter(|_| self.dice.coin());
+        let lasts = self.rng.millis(FULL_DISK_MS.0, FULL_DISK_MS.1);
+        let leader = self.cluster.leader().filter(|_| self.rng.coin());
         let slot = leader.unwrap_or(slot);
         self.note(&format!("{}'s disk is used up for {lasts:?}", name(slot)));
         if leader.is_some() {
@@ -255,7 +255,7 @@ impl Nemesis {
             disk::fill(&self.cluster.hosts[slot].lock().disk, 0);
         } else {
             self.crash(slot, "to begin without a reserve");
-            let left = self.dice.between(USED_UP_BYTES.0, USED_UP_BYTES.1);
+            let left = self.rng.between(USED_UP_BYTES.0, USED_UP_BYTES.1);
             if disk::use_up(&self.cluster.hosts[slot].lock().disk, left) {
                 self.cluster.trace.count("disks used up");
             }
@@ -270,18 +270,18 @@ impl Nemesis {
     /// One disk, or all of them, have hardly any space for a while.
     pub(super) fn full_disks(&self, slot: usize) {
         self.cluster.trace.count("full disks");
-        if self.dice.below(3) == 0 {
+        if self.rng.below(3) == 0 {
             return self.used_up(slot);
         }
-        let slots = if self.dice.coin() {
+        let slots = if self.rng.coin() {
             slot..slot + 1
         } else {
             0..self.cluster.nodes()
         };
-        let lasts = self.dice.millis(FULL_DISK_MS.0, FULL_DISK_MS.1);
+        let lasts = self.rng.millis(FULL_DISK_MS.0, FULL_DISK_MS.1);
         self.note(&format!("disks {slots:?} are full for {lasts:?}"));
         for slot in slots.clone() {
-            let free = self.dice.below(FULL_DISK_BYTES);
+            let free = self.rng.below(FULL_DISK_BYTES);
             disk::fill(&self.cluster.hosts[slot].lock().disk, free);
         }
         let cluster = self.cluster.clone();
@@ -298,7 +298,7 @@ impl Nemesis {
     pub(super) fn crash_in_metadata(&self, slot: usize) {
         self.note("power goes while metadata is saved");
         for slot in 0..self.cluster.nodes() {
-            if self.dice.coin() {
+            if self.rng.coin() {
                 continue;
             }
             let mut host = self.cluster.hosts[slot].lock();
@@ -307,7 +307,7 @@ impl Nemesis {
                 self.cluster.trace.clone(),
                 "power losses inside the metadata",
             );
-            let skip = self.dice.below(METADATA_STEPS);
+            let skip = self.rng.below(METADATA_STEPS);
             disk::crash_when(&host.disk, skip, counted, disk::saves_metadata);
         }
         // Then there are votes to save.
@@ -331,9 +331,9 @@ impl Nemesis {
             );
             disk::crash_when(&host.disk, 0, counted, disk::frees_twin);
         }
-        let alone = Shape::Isolated.draw(self.cluster.nodes(), leader, &self.dice);
+        let alone = Topology::Isolated.draw(self.cluster.nodes(), leader, &self.rng);
         self.cluster.net.cut(alone);
-        tokio::time::sleep(self.dice.millis(1_000, 2_500)).await;
+        tokio::time::sleep(self.rng.millis(1_000, 2_500)).await;
         self.cluster.net.heal();
     }
 }

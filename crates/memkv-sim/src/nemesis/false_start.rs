@@ -51,7 +51,7 @@ impl Nemesis {
         let before = pending(cluster, slot);
         cluster.trace.count("false starts");
         let empty = Kept {
-            disk: Arc::new(SimDisk::new(self.dice.next())),
+            disk: Arc::new(SimDisk::new(self.rng.next())),
             quarantines: 0,
         };
         let real = swap(cluster, slot, empty, Some(node_id));
@@ -68,7 +68,7 @@ impl Nemesis {
             return;
         }
         cluster.trace.count("seats left over");
-        if self.dice.coin() {
+        if self.rng.coin() {
             self.lose_another(slot);
             return;
         }
@@ -86,7 +86,7 @@ impl Nemesis {
     /// Another member loses its directory.
     fn lose_another(&self, slot: usize) {
         let others = (0..self.cluster.nodes()).filter(|other| *other != slot);
-        let other = *self.dice.pick(&others.collect::<Vec<usize>>());
+        let other = *self.rng.pick(&others.collect::<Vec<usize>>());
         if self.may_lose(other) {
             self.cluster.trace.count("wipes beside a seat left over");
             self.cluster.wipe(other);

@@ -30,17 +30,17 @@ const LOOK: Duration = Duration::from_millis(2);
 impl Nemesis {
     /// Disturbs formation for a while, then has all lists corrected, or leaves them to the end.
     pub(super) async fn disturb_formation(&self) {
-        let until = Instant::now() + self.dice.millis(WRONG_MS.0, WRONG_MS.1);
+        let until = Instant::now() + self.rng.millis(WRONG_MS.0, WRONG_MS.1);
         while Instant::now() < until {
-            tokio::time::sleep(self.dice.wait(EARLY_FAULTS_EVERY)).await;
-            let slot = self.dice.index(self.cluster.nodes());
-            match self.dice.below(10) {
+            tokio::time::sleep(self.rng.wait(EARLY_FAULTS_EVERY)).await;
+            let slot = self.rng.index(self.cluster.nodes());
+            match self.rng.below(10) {
                 0..=3 => self.crash(slot, "to start with another list"),
-                4 | 5 => self.ambush(*self.dice.pick(&EARLY_AMBUSHES), EARLY_AMBUSH_MS),
+                4 | 5 => self.ambush(*self.rng.pick(&EARLY_AMBUSHES), EARLY_AMBUSH_MS),
                 6 | 7 => self.stop_disk_early(slot),
                 8 => self.power_loss(),
                 _ => {
-                    self.wipe_early(if self.dice.coin() { 0 } else { slot });
+                    self.wipe_early(if self.rng.coin() { 0 } else { slot });
                 }
             }
         }
@@ -52,12 +52,12 @@ impl Nemesis {
     }
 
     fn stop_disk_early(&self, slot: usize) {
-        let operations = self.dice.between(1, DISK_OPERATIONS);
+        let operations = self.rng.between(1, DISK_OPERATIONS);
         self.note(&format!("{}'s disk stops after {operations}", name(slot)));
         self.cluster.trace.count("disks that stop during formation");
         let mut host = self.cluster.hosts[slot].lock();
         host.excused = true;
-        disk::fail_soon(&host.disk, operations, false, &self.dice);
+        disk::fail_soon(&host.disk, operations, false, &self.rng);
     }
 
     /// Whether that was possible.
@@ -86,7 +86,7 @@ impl Nemesis {
     async fn correct_lists(&self) {
         self.quiet();
         self.cluster.correct_lists();
-        let mut lurks = self.dice.coin();
+        let mut lurks = self.rng.coin();
         let began = Instant::now();
         while !settle::serving(&self.cluster) {
             if began.elapsed() >= FORMS_WITHIN {
@@ -95,7 +95,7 @@ impl Nemesis {
                 return self.cluster.violated(promise, seen);
             }
             tokio::time::sleep(LOOK).await;
-            if lurks && self.founder_runs_alone() && self.dice.coin() {
+            if lurks && self.founder_runs_alone() && self.rng.coin() {
                 lurks = false;
                 self.take_founder();
             }
@@ -118,7 +118,7 @@ impl Nemesis {
     }
 
     fn take_founder(&self) {
-        if self.dice.coin() && self.wipe_early(0) {
+        if self.rng.coin() && self.wipe_early(0) {
             self.cluster
                 .trace
                 .count("founders emptied before the first leader");

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Nemesis;
 use crate::cluster::name;
-use crate::net::{Cuts, Shape};
+use crate::net::{Cuts, Topology};
 
 /// How often the moment is looked for: a change is in the log for some milliseconds.
 const LOOK: Duration = Duration::from_millis(2);
@@ -31,7 +31,7 @@ impl Nemesis {
         let others = (0..self.cluster.nodes()).filter(|slot| *slot != leader);
         let mut lost: Vec<usize> = others.collect();
         while lost.len() > 2 {
-            lost.remove(self.dice.index(lost.len()));
+            lost.remove(self.rng.index(lost.len()));
         }
         if !lost.iter().all(|slot| self.may_lose(*slot)) {
             return;
@@ -46,7 +46,7 @@ impl Nemesis {
         }
         self.note("the two hear nobody");
         self.cluster.net.cut(cuts);
-        let silence = self.cluster.swarm.replace_after + self.dice.millis(300, 800);
+        let silence = self.cluster.swarm.replace_after + self.rng.millis(300, 800);
         tokio::time::sleep(silence).await;
         self.cluster.net.heal();
     }
@@ -73,7 +73,7 @@ impl Nemesis {
                 (0..a).for_each(|b| cuts.cut_both(a, b));
             }
             self.cluster.net.cut(cuts.clone());
-            let alone = self.dice.millis(ALONE_MS.0, ALONE_MS.1);
+            let alone = self.rng.millis(ALONE_MS.0, ALONE_MS.1);
             tokio::time::sleep(alone).await;
             self.note(&format!("{} hears {}", name(leader), name(slot)));
             cuts.set(leader, slot, false);
@@ -92,17 +92,17 @@ impl Nemesis {
         };
         let is_unsettled = |now: &Inspection| now.membership_at.0 > now.membership_at.1;
         // Of a learner, of a joint membership, of the final one.
-        for _ in 0..self.dice.between(1, 3) {
+        for _ in 0..self.rng.between(1, 3) {
             if !self.moment(leader, is_unsettled).await {
                 break;
             }
             self.cluster.trace.count("changes that nobody hears of");
             self.note(&format!("{} is alone with a change", name(leader)));
-            let alone = Shape::Isolated.draw(self.cluster.nodes(), leader, &self.dice);
+            let alone = Topology::Isolated.draw(self.cluster.nodes(), leader, &self.rng);
             self.cluster.net.cut(alone.sparing(Lane::Read));
-            tokio::time::sleep(self.dice.millis(150, 600)).await;
+            tokio::time::sleep(self.rng.millis(150, 600)).await;
             self.cluster.net.heal();
-            tokio::time::sleep(self.dice.millis(50, 300)).await;
+            tokio::time::sleep(self.rng.millis(50, 300)).await;
         }
     }
 

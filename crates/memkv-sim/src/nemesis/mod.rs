@@ -19,8 +19,8 @@ use memkv_node::Phase;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, WALL_CLOCK_START_MS, name};
-use crate::dice::Dice;
 use crate::host::Death;
+use crate::rng::Rng;
 use crate::swarm::Fault;
 
 /// How long an ambush lasts, in milliseconds: a replacement takes some seconds to come to its
@@ -57,17 +57,17 @@ const EARLY_FAULTS_EVERY: Duration = Duration::from_millis(300);
 /// The task that inflicts faults.
 pub(crate) struct Nemesis {
     cluster: Arc<Cluster>,
-    dice: Dice,
+    rng: Rng,
     /// Some node has served.
     formed: bool,
 }
 
 impl Nemesis {
     pub(crate) fn new(cluster: Arc<Cluster>) -> Self {
-        let dice = Dice::new(cluster.seed(), "nemesis");
+        let rng = Rng::new(cluster.seed(), "nemesis");
         Self {
             cluster,
-            dice,
+            rng,
             formed: false,
         }
     }
@@ -91,9 +91,9 @@ impl Nemesis {
             } else {
                 every.min(EARLY_FAULTS_EVERY)
             };
-            tokio::time::sleep(self.dice.wait(every)).await;
-            if !formed && self.cluster.nodes() > 1 && self.dice.coin() {
-                self.ambush(*self.dice.pick(&EARLY_AMBUSHES), EARLY_AMBUSH_MS);
+            tokio::time::sleep(self.rng.wait(every)).await;
+            if !formed && self.cluster.nodes() > 1 && self.rng.coin() {
+                self.ambush(*self.rng.pick(&EARLY_AMBUSHES), EARLY_AMBUSH_MS);
             } else if let Some(fault) = self.draw() {
                 self.inflict(fault).await;
             }
@@ -110,7 +110,7 @@ impl Nemesis {
     fn draw(&self) -> Option<Fault> {
         let faults = &self.cluster.swarm.faults;
         let mut point = self
-            .dice
+            .rng
             .below(faults.iter().map(|(_, weight)| weight).sum());
         for (fault, weight) in faults {
             if point < *weight {
@@ -122,7 +122,7 @@ impl Nemesis {
     }
 
     async fn inflict(&mut self, fault: Fault) {
-        let slot = self.dice.index(self.cluster.nodes());
+        let slot = self.rng.index(self.cluster.nodes());
         match fault {
             Fault::Crash => self.crash(slot, "crash"),
             Fault::CrashLeader => {
@@ -145,7 +145,7 @@ impl Nemesis {
             Fault::Clock => self.clock(slot),
             Fault::FullDisk => self.full_disks(slot),
             Fault::OldDisk => self.old_disk(slot).await,
-            Fault::SlowReads => self.slow_reads(slot, self.dice.coin()),
+            Fault::SlowReads => self.slow_reads(slot, self.rng.coin()),
             Fault::SlowLeader => {
                 if let Some(leader) = self.cluster.leader() {
                     self.cluster.trace.count("leaders slow to apply");
@@ -174,7 +174,7 @@ impl Nemesis {
     }
 
     fn death(&self) -> Death {
-        if self.dice.coin() {
+        if self.rng.coin() {
             Death::Power
         } else {
             Death::Process
@@ -188,7 +188,7 @@ impl Nemesis {
 
     fn power_loss(&self) {
         self.cluster.trace.count("power losses of all");
-        let together = self.dice.coin();
+        let together = self.rng.coin();
         for slot in 0..self.cluster.nodes() {
             if together {
                 self.cluster.kill(slot, Death::Power, "power loss of all");
@@ -208,7 +208,7 @@ impl Nemesis {
 
     /// An ambush at some kind of request, and what makes nodes send such requests.
     fn provoke(&self, slot: usize) {
-        let ambush = *self.dice.pick(&AMBUSHES);
+        let ambush = *self.rng.pick(&AMBUSHES);
         self.ambush(ambush, AMBUSH_MS);
         match ambush.0 {
             "Hello" => self.crash(slot, "to come back with a Hello"),
@@ -224,13 +224,13 @@ impl Nemesis {
 
     /// The next request of this kind, or one soon after, kills its receiver, or its sender.
     fn ambush(&self, (kind, counter): Ambush, lasts_ms: (u64, u64)) {
-        let (at_receiver, mut skip) = (self.dice.coin(), self.dice.below(3));
-        let until = Instant::now() + self.dice.millis(lasts_ms.0, lasts_ms.1);
+        let (at_receiver, mut skip) = (self.rng.coin(), self.rng.below(3));
+        let until = Instant::now() + self.rng.millis(lasts_ms.0, lasts_ms.1);
         self.note(&format!(
             "ambush at {kind}, receiver: {at_receiver}, after {skip}"
         ));
         let cluster = Arc::downgrade(&self.cluster);
-        let (death, delay) = (self.death(), self.dice.millis(0, 3));
+        let (death, delay) = (self.death(), self.rng.millis(0, 3));
         self.cluster.net.observe(Box::new(move |from, to, seen| {
             if seen != kind || skip > 0 {
                 skip -= u64::from(seen == kind);
@@ -250,7 +250,7 @@ impl Nemesis {
     fn clock(&self, slot: usize) {
         self.cluster.trace.count("clock jumps");
         let hour = 3_600_000;
-        let jump = self.dice.below(2 * hour).cast_signed() - hour.cast_signed();
+        let jump = self.rng.below(2 * hour).cast_signed() - hour.cast_signed();
         self.note(&format!("{}'s clock is off by {jump} ms", name(slot)));
         debug_assert!(hour < WALL_CLOCK_START_MS);
         self.cluster.hosts[slot].lock().skew_ms = jump;

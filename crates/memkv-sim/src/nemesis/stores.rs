@@ -35,9 +35,9 @@ impl Nemesis {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let leader = self.cluster.leader().filter(|_| self.dice.coin());
+        let leader = self.cluster.leader().filter(|_| self.rng.coin());
         let slot = leader.unwrap_or(slot);
-        if !self.may_lose(slot) || !order(&self.cluster, slot, self.dice.coin()) {
+        if !self.may_lose(slot) || !order(&self.cluster, slot, self.rng.coin()) {
             return;
         }
         self.note(&format!("{} is to compute something else", name(slot)));
@@ -114,7 +114,7 @@ impl Nemesis {
         }
         self.cluster.trace.count("false reports");
         self.note(&format!("{} tells of another store", name(slot)));
-        let (cluster, lasts) = (self.cluster.clone(), self.dice.millis(1_000, 6_000));
+        let (cluster, lasts) = (self.cluster.clone(), self.rng.millis(1_000, 6_000));
         tokio::spawn(async move {
             tokio::time::sleep(lasts).await;
             set_lying(&cluster, slot, false);

@@ -7,8 +7,8 @@
 //! still arrive later, beside the next connection's requests: late, and in the wrong order.
 //! Invariant: "unreachable" is answered only for a request that never arrives.
 
+mod link;
 mod partition;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -21,11 +21,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-pub use partition::{Cuts, Shape};
+pub use partition::{Cuts, Topology};
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::trace::Trace;
-use wire::{Message, Wire};
+use link::{Message, Wire};
 
 /// What the network does to messages. Chances are per million messages.
 #[derive(Debug, Clone)]
@@ -71,7 +71,7 @@ pub struct Net {
 /// What the connections' tasks share.
 pub(crate) struct Shared {
     pub(crate) trace: Arc<Trace>,
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     state: Mutex<State>,
     /// Changes whenever links do.
     links: watch::Sender<u64>,
@@ -93,7 +93,7 @@ struct State {
 
 impl Net {
     /// A network of hosts with these addresses, all links up, nobody listening.
-    pub fn new(addresses: &[String], weather: Weather, dice: Dice, trace: Arc<Trace>) -> Self {
+    pub fn new(addresses: &[String], weather: Weather, rng: Rng, trace: Arc<Trace>) -> Self {
         let nodes = addresses.len();
         let state = State {
             addresses: addresses.iter().cloned().zip(0..).collect(),
@@ -107,7 +107,7 @@ impl Net {
         };
         let shared = Shared {
             trace,
-            dice,
+            rng,
             state: Mutex::new(state),
             links: watch::Sender::new(0),
             observers: Mutex::default(),
@@ -156,7 +156,7 @@ impl Net {
 
     /// Nobody listens on this host any more; perhaps the whole machine is gone.
     pub fn close(&self, slot: usize) {
-        let refuses = self.shared.dice.coin();
+        let refuses = self.shared.rng.coin();
         let mut state = self.shared.state.lock();
         state.ports[slot] = None;
         state.refuses[slot] = refuses;
@@ -225,11 +225,11 @@ impl Shared {
         const BANDWIDTH: u64 = 125;
         let weather = self.weather();
         let transfer = bytes as u64 / BANDWIDTH;
-        let mut micros = weather.latency_us + self.dice.below(weather.jitter_us + 1) + transfer;
-        if self.dice.chance(weather.spike) {
-            micros += 1000 * self.dice.below(weather.spike_ms + 1);
+        let mut micros = weather.latency_us + self.rng.below(weather.jitter_us + 1) + transfer;
+        if self.rng.chance(weather.spike) {
+            micros += 1000 * self.rng.below(weather.spike_ms + 1);
         }
-        self.dice.rounded(Duration::from_micros(micros))
+        self.rng.rounded(Duration::from_micros(micros))
     }
 
     /// Waits until the link works; `false` if it does not for as long as `patience`.

@@ -1,9 +1,9 @@
 //! Shapes of partitions: which node reaches which, as directed links.
-//! Never draws anything by itself except from the dice that it is given.
+//! Never draws anything by itself except from the rng that it is given.
 
 use memkv_node::Lane;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// Which directed links are cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Cuts {
 
 /// A shape of partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum Topology {
     /// Two groups, nothing between them.
     Symmetric,
     /// Two groups; only one direction is cut.
@@ -94,62 +94,62 @@ pub enum Shape {
     Random,
 }
 
-impl Shape {
+impl Topology {
     /// All shapes.
-    pub const ALL: [Shape; 8] = [
-        Shape::Symmetric,
-        Shape::Asymmetric,
-        Shape::Bridge,
-        Shape::Ring,
-        Shape::Isolated,
-        Shape::Mute,
-        Shape::Deaf,
-        Shape::Random,
+    pub const ALL: [Topology; 8] = [
+        Topology::Symmetric,
+        Topology::Asymmetric,
+        Topology::Bridge,
+        Topology::Ring,
+        Topology::Isolated,
+        Topology::Mute,
+        Topology::Deaf,
+        Topology::Random,
     ];
 
     /// Name in counters.
     pub fn name(self) -> &'static str {
         match self {
-            Shape::Symmetric => "partition symmetric",
-            Shape::Asymmetric => "partition asymmetric",
-            Shape::Bridge => "partition bridge",
-            Shape::Ring => "partition ring",
-            Shape::Isolated => "partition isolated",
-            Shape::Mute => "partition mute",
-            Shape::Deaf => "partition deaf",
-            Shape::Random => "partition random",
+            Topology::Symmetric => "partition symmetric",
+            Topology::Asymmetric => "partition asymmetric",
+            Topology::Bridge => "partition bridge",
+            Topology::Ring => "partition ring",
+            Topology::Isolated => "partition isolated",
+            Topology::Mute => "partition mute",
+            Topology::Deaf => "partition deaf",
+            Topology::Random => "partition random",
         }
     }
 
     /// Draws the cuts of this shape; `victim` is the node of the shapes that have one.
-    pub fn draw(self, nodes: usize, victim: usize, dice: &Dice) -> Cuts {
+    pub fn draw(self, nodes: usize, victim: usize, rng: &Rng) -> Cuts {
         let mut cuts = Cuts::none(nodes);
         let others = || (0..nodes).filter(move |node| *node != victim);
         match self {
-            Shape::Symmetric | Shape::Asymmetric => {
-                let left = halves(nodes, dice);
+            Topology::Symmetric | Topology::Asymmetric => {
+                let left = halves(nodes, rng);
                 for (a, b) in pairs(nodes).filter(|(a, b)| left[*a] && !left[*b]) {
                     cuts.set(a, b, true);
-                    cuts.set(b, a, self == Shape::Symmetric);
+                    cuts.set(b, a, self == Topology::Symmetric);
                 }
             }
-            Shape::Bridge => {
-                let left = halves(nodes, dice);
+            Topology::Bridge => {
+                let left = halves(nodes, rng);
                 let apart = |a: usize, b: usize| left[a] != left[b] && a != victim && b != victim;
                 pairs(nodes)
                     .filter(|(a, b)| apart(*a, *b))
                     .for_each(|(a, b)| cuts.cut_both(a, b));
             }
-            Shape::Ring => {
+            Topology::Ring => {
                 let gap = |a: usize, b: usize| a.abs_diff(b).min(nodes - a.abs_diff(b));
                 pairs(nodes)
                     .filter(|(a, b)| gap(*a, *b) > 1)
                     .for_each(|(a, b)| cuts.cut_both(a, b));
             }
-            Shape::Isolated => others().for_each(|other| cuts.cut_both(victim, other)),
-            Shape::Mute => others().for_each(|other| cuts.set(victim, other, true)),
-            Shape::Deaf => others().for_each(|other| cuts.set(other, victim, true)),
-            Shape::Random => pairs(nodes).for_each(|(a, b)| cuts.set(a, b, dice.coin())),
+            Topology::Isolated => others().for_each(|other| cuts.cut_both(victim, other)),
+            Topology::Mute => others().for_each(|other| cuts.set(victim, other, true)),
+            Topology::Deaf => others().for_each(|other| cuts.set(other, victim, true)),
+            Topology::Random => pairs(nodes).for_each(|(a, b)| cuts.set(a, b, rng.coin())),
         }
         cuts
     }
@@ -161,12 +161,9 @@ fn pairs(nodes: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Who stands on the left; neither side is empty if there are two nodes or more.
-fn halves(nodes: usize, dice: &Dice) -> Vec<bool> {
-    let mut left: Vec<bool> = (0..nodes).map(|_| dice.coin()).collect();
-    let (first, second) = (
-        dice.index(nodes),
-        dice.index(nodes.saturating_sub(1).max(1)),
-    );
+fn halves(nodes: usize, rng: &Rng) -> Vec<bool> {
+    let mut left: Vec<bool> = (0..nodes).map(|_| rng.coin()).collect();
+    let (first, second) = (rng.index(nodes), rng.index(nodes.saturating_sub(1).max(1)));
     left[first] = true;
     if nodes > 1 {
         left[if second >= first { second + 1 } else { second }] = false;
@@ -186,29 +183,29 @@ mod tests {
 
     #[test]
     fn shapes_cut_what_they_say() {
-        let dice = Dice::new(1, "test");
+        let rng = Rng::new(1, "test");
         for nodes in 2..=5 {
             for victim in 0..nodes {
-                let draw = |shape: Shape| shape.draw(nodes, victim, &dice);
-                let halves = draw(Shape::Symmetric);
+                let draw = |shape: Topology| shape.draw(nodes, victim, &rng);
+                let halves = draw(Topology::Symmetric);
                 assert!(pairs(nodes).all(|(a, b)| halves.is_cut(a, b) == halves.is_cut(b, a)));
                 assert!(count(&halves) >= 2);
-                let one_way = draw(Shape::Asymmetric);
+                let one_way = draw(Topology::Asymmetric);
                 assert!(pairs(nodes).all(|(a, b)| !one_way.is_cut(a, b) || !one_way.is_cut(b, a)));
                 assert!(count(&one_way) >= 1);
-                let bridge = draw(Shape::Bridge);
+                let bridge = draw(Topology::Bridge);
                 assert!((0..nodes).all(|b| !bridge.is_cut(victim, b) && !bridge.is_cut(b, victim)));
-                assert_eq!(count(&draw(Shape::Isolated)), 2 * (nodes - 1));
-                assert_eq!(count(&draw(Shape::Mute)), nodes - 1);
-                assert!((0..nodes).all(|b| !draw(Shape::Mute).is_cut(b, victim)));
-                assert!((0..nodes).all(|b| !draw(Shape::Deaf).is_cut(victim, b)));
+                assert_eq!(count(&draw(Topology::Isolated)), 2 * (nodes - 1));
+                assert_eq!(count(&draw(Topology::Mute)), nodes - 1);
+                assert!((0..nodes).all(|b| !draw(Topology::Mute).is_cut(b, victim)));
+                assert!((0..nodes).all(|b| !draw(Topology::Deaf).is_cut(victim, b)));
             }
         }
-        let spares = Shape::Isolated.draw(3, 0, &dice).sparing(Lane::Read);
+        let spares = Topology::Isolated.draw(3, 0, &rng).sparing(Lane::Read);
         assert!(spares.stops(0, 1, Lane::Append) && !spares.stops(0, 1, Lane::Read));
-        let only = Shape::Isolated.draw(3, 0, &dice).only(Lane::Append);
+        let only = Topology::Isolated.draw(3, 0, &rng).only(Lane::Append);
         assert!(only.stops(0, 1, Lane::Append) && !only.stops(0, 1, Lane::Control));
-        assert_eq!(count(&Shape::Ring.draw(5, 0, &dice)), 10);
+        assert_eq!(count(&Topology::Ring.draw(5, 0, &rng)), 10);
         assert_eq!(count(&Cuts::none(5)), 0);
     }
 }

@@ -4,9 +4,9 @@
 use memkv_check::ledger::Ledger;
 use memkv_check::{Budget, KeyValue, Operation, order, revision, wgl};
 
-use crate::asked::Asked;
-use crate::chronicle::Chronicle;
 use crate::cluster::Cluster;
+use crate::committed_log::CommittedLog;
+use crate::operations::Operations;
 use crate::promise::Promise;
 use crate::settle::{Held, Rest};
 use crate::timing::Timing;
@@ -33,24 +33,24 @@ pub(crate) fn plain(history: &[Operation], rest: &Rest) -> Verdict {
 
 /// On the history of all keys.
 pub(crate) fn all(
-    chronicle: &Chronicle,
+    committed_log: &CommittedLog,
     timing: &Timing,
     cluster: &Cluster,
-    asked: &Asked,
+    operations: &Operations,
     rest: &Rest,
 ) -> Verdict {
-    if chronicle.end() != rest.applied {
+    if committed_log.end() != rest.applied {
         let seen = format!(
             "the nodes are at {}, it is at {}",
             rest.applied,
-            chronicle.end()
+            committed_log.end()
         );
         return Err((Promise::EveryEntrySeen, seen));
     }
-    let log = chronicle
-        .log(asked)
+    let log = committed_log
+        .log(operations)
         .map_err(|why| (Promise::LogHoldsWhatWasSent, why))?;
-    let verdict = order::check(&log, &asked.history())
+    let verdict = order::check(&log, &operations.history())
         .map_err(|failure| (Promise::ClientsSawTheLog, failure.to_string()))?;
     let trace = &cluster.trace;
     let count = |name, times: u64| (0..times).for_each(|_| trace.count(name));
@@ -77,6 +77,6 @@ pub(crate) fn all(
         );
         return Err((Promise::StoreHoldsTheLog, seen));
     }
-    timing.judge(&verdict.expiries, chronicle.entries(), cluster)?;
-    timing.judge_rest(rest)
+    timing.check(&verdict.expiries, committed_log.entries(), cluster)?;
+    timing.check_rest(rest)
 }

@@ -9,7 +9,7 @@ use crate::search::Span;
 
 /// For each state that a reply depends on, how many operations that are not linearized yet need
 /// it, and how many can bring it about.
-pub(crate) struct Demand<S> {
+pub(crate) struct Lookahead<S> {
     places: HashMap<S, usize>,
     needed: Vec<u32>,
     supplied: Vec<u32>,
@@ -34,8 +34,8 @@ enum Leaves {
     Anything,
 }
 
-impl<S: Clone + Eq + std::hash::Hash> Demand<S> {
-    pub(crate) fn new<M: Model<State = S>>(model: &M, spans: &[Span<'_, M>]) -> Demand<S> {
+impl<S: Clone + Eq + std::hash::Hash> Lookahead<S> {
+    pub(crate) fn new<M: Model<State = S>>(model: &M, spans: &[Span<'_, M>]) -> Lookahead<S> {
         let mut places = HashMap::new();
         let requires: Vec<Option<usize>> = spans
             .iter()
@@ -58,7 +58,7 @@ impl<S: Clone + Eq + std::hash::Hash> Demand<S> {
         };
         let leaves: Vec<Leaves> = spans.iter().map(leaves).collect();
         let roles = requires.into_iter().zip(leaves);
-        let mut demand = Demand {
+        let mut lookahead = Lookahead {
             needed: vec![0; places.len()],
             supplied: vec![0; places.len()],
             unforeseeable: 0,
@@ -67,8 +67,8 @@ impl<S: Clone + Eq + std::hash::Hash> Demand<S> {
                 .collect(),
             places,
         };
-        (0..spans.len()).for_each(|position| demand.put_back(position));
-        demand
+        (0..spans.len()).for_each(|position| lookahead.put_back(position));
+        lookahead
     }
 
     /// The operation is linearized.

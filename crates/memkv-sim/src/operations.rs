@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 pub(crate) type Asking = InFlight<Request, Answer>;
 
 /// The history.
-pub(crate) struct Asked {
+pub(crate) struct Operations {
     recorder: Recorder<Request, Answer>,
     /// By encoding, without padding. Never iterated.
     commands: Mutex<HashMap<Box<[u8]>, Command>>,
@@ -27,7 +27,7 @@ fn unpadded(encoded: &[u8]) -> &[u8] {
     &encoded[..encoded.len() - padding.count()]
 }
 
-impl Asked {
+impl Operations {
     /// Nothing was asked for. The clock gives the history's stamps, in nanoseconds.
     pub(crate) fn new(clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self {

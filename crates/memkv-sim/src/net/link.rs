@@ -63,7 +63,7 @@ impl Wire {
             if message.arrives_at > Instant::now() {
                 tokio::time::sleep_until(message.arrives_at).await;
             }
-            let patience = self.net.dice.millis(PATIENCE_MS.0, PATIENCE_MS.1);
+            let patience = self.net.rng.millis(PATIENCE_MS.0, PATIENCE_MS.1);
             let way = (self.from, self.to);
             if !self.net.wait_open(way, self.lane, patience).await {
                 self.reset(
@@ -72,7 +72,7 @@ impl Wire {
                     "the link is cut",
                     CallError::Unreachable,
                 );
-            } else if self.net.dice.chance(self.net.weather().loss) {
+            } else if self.net.rng.chance(self.net.weather().loss) {
                 self.net.trace.count("connections reset");
                 self.reset(
                     message,
@@ -108,7 +108,7 @@ impl Wire {
         }
         self.note("reset", "", ghosts.len());
         if let Some((_, receiver)) = joined
-            && self.net.dice.chance(self.net.weather().ghost)
+            && self.net.rng.chance(self.net.weather().ghost)
         {
             self.net.trace.count("late arrivals");
             self.deliver_late(ghosts, receiver);
@@ -119,7 +119,7 @@ impl Wire {
         if message.generation != self.net.generation(self.from) {
             // Its sender died after sending it: it was still in some buffer, or not.
             if let Some((_, receiver)) = self.joins
-                && self.net.dice.coin()
+                && self.net.rng.coin()
             {
                 self.net.trace.count("late arrivals");
                 self.deliver_late(vec![message.request], receiver);
@@ -143,7 +143,7 @@ impl Wire {
         // Raft's messages may come twice. A forwarded request whose refusal was believed may not:
         // that is more than any transport over TCP does, and sessions rely on it.
         let may_repeat = !matches!(self.lane, Lane::Forward | Lane::Publish);
-        if may_repeat && self.net.dice.chance(self.net.weather().duplicate) {
+        if may_repeat && self.net.rng.chance(self.net.weather().duplicate) {
             self.net.trace.count("duplicates");
             self.deliver_late(vec![message.request.clone()], port.generation);
         }
@@ -153,7 +153,7 @@ impl Wire {
     /// A connection joins two processes, so what is late on it reaches this receiver or nobody.
     fn deliver_late(&self, requests: Vec<Bytes>, receiver: u64) {
         let wire = Wire::new(self.net.clone(), self.from, self.to, self.lane);
-        let delay = self.net.dice.millis(LATE_MS.0, LATE_MS.1);
+        let delay = self.net.rng.millis(LATE_MS.0, LATE_MS.1);
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             for request in requests {
@@ -210,11 +210,11 @@ async fn send_back(
 ) -> Result<Bytes, CallError> {
     let response = response.into_bytes();
     tokio::time::sleep(net.latency(response.len())).await;
-    let patience = net.dice.millis(PATIENCE_MS.0, PATIENCE_MS.1);
+    let patience = net.rng.millis(PATIENCE_MS.0, PATIENCE_MS.1);
     if !net.wait_open((callee, caller), lane, patience).await {
         return Err(CallError::Lost("the link is cut".to_owned()));
     }
-    if net.dice.chance(net.weather().loss) {
+    if net.rng.chance(net.weather().loss) {
         net.trace.count("connections reset");
         return Err(CallError::Lost("connection reset".to_owned()));
     }

@@ -14,9 +14,9 @@ use memkv_store::{
     read_system,
 };
 
-use crate::asked::Asked;
 use crate::invariants::Verdict;
 use crate::levels::Raises;
+use crate::operations::Operations;
 use crate::promise::Promise;
 use crate::trace::Trace;
 use crate::translate;
@@ -38,7 +38,7 @@ pub(crate) struct Entry {
 
 /// The committed log so far.
 #[derive(Default)]
-pub(crate) struct Chronicle {
+pub(crate) struct CommittedLog {
     /// Entries that were seen and are not followed yet.
     waiting: BTreeMap<LogId, Bytes>,
     store: Store,
@@ -55,7 +55,7 @@ pub(crate) struct Chronicle {
     stuck: bool,
 }
 
-impl Chronicle {
+impl CommittedLog {
     /// An entry is in a log.
     pub(crate) fn saw(&mut self, id: LogId, payload: &Bytes) {
         if id.index >= self.next {
@@ -193,9 +193,9 @@ impl Chronicle {
     ///
     /// # Errors
     /// If it holds what no client sent.
-    pub(crate) fn log(&self, asked: &Asked) -> Result<Vec<order::Entry>, String> {
+    pub(crate) fn log(&self, operations: &Operations) -> Result<Vec<order::Entry>, String> {
         let ran = |(command, reply): &(Bytes, Reply)| {
-            let asked = asked.command(command);
+            let asked = operations.command(command);
             Ok(order::Ran {
                 command: asked.ok_or_else(|| format!("nobody asked for {command:?}"))?,
                 answer: translate::answer(&reply.value),

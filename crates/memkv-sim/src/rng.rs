@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 
 /// A stream of random numbers; clones continue the same stream.
 #[derive(Clone)]
-pub struct Dice(Arc<Mutex<u64>>);
+pub struct Rng(Arc<Mutex<u64>>);
 
 /// SplitMix64's increment: 2^64 divided by the golden ratio (Steele, Lea, Flood, OOPSLA 2014).
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
-impl Dice {
+impl Rng {
     /// The stream of `seed` for one purpose.
     pub fn new(seed: u64, label: &str) -> Self {
         // FNV-1a over the label: any mixing will do, since the output function mixes again.
@@ -24,9 +24,9 @@ impl Dice {
             .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             });
-        let dice = Self(Arc::new(Mutex::new(seed.wrapping_mul(GAMMA) ^ label)));
-        dice.next();
-        dice
+        let rng = Self(Arc::new(Mutex::new(seed.wrapping_mul(GAMMA) ^ label)));
+        rng.next();
+        rng
     }
 
     /// 64 random bits (SplitMix64).
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn streams_repeat_and_differ() {
         let draw = |seed, label| {
-            let dice = Dice::new(seed, label);
-            [dice.next(), dice.next(), dice.next()]
+            let rng = Rng::new(seed, label);
+            [rng.next(), rng.next(), rng.next()]
         };
         assert_eq!(draw(1, "net"), draw(1, "net"));
         assert_ne!(draw(1, "net"), draw(2, "net"));
@@ -107,13 +107,13 @@ mod tests {
 
     #[test]
     fn bounds_hold() {
-        let dice = Dice::new(3, "bounds");
-        assert_eq!(dice.below(0), 0);
+        let rng = Rng::new(3, "bounds");
+        assert_eq!(rng.below(0), 0);
         for _ in 0..1000 {
-            assert!((5..=7).contains(&dice.between(5, 7)));
-            assert!(dice.wait(Duration::from_secs(1)) <= Duration::from_secs(10));
+            assert!((5..=7).contains(&rng.between(5, 7)));
+            assert!(rng.wait(Duration::from_secs(1)) <= Duration::from_secs(10));
         }
-        let hits = (0..10_000).filter(|_| dice.chance(250_000)).count();
+        let hits = (0..10_000).filter(|_| rng.chance(250_000)).count();
         assert!(
             (2_000..3_000).contains(&hits),
             "a quarter of 10,000 was {hits}"
