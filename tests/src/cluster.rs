@@ -293,11 +293,11 @@ impl Cluster {
             });
             let first = leaders.next()??;
             let agreed = leaders.all(|leader| leader.as_ref() == Some(&first));
-            let place = self
+            let index = self
                 .nodes
                 .iter()
                 .position(|node| node.id == first && node.runs());
-            place.filter(|_| agreed)
+            index.filter(|_| agreed)
         })
     }
 
@@ -306,7 +306,7 @@ impl Cluster {
     pub fn followers(&self) -> Vec<usize> {
         let leader = self.leader();
         (0..self.nodes.len())
-            .filter(|place| *place != leader)
+            .filter(|index| *index != leader)
             .collect()
     }
 

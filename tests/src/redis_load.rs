@@ -66,7 +66,7 @@ pub enum Harm {
 
 /// What all clients share.
 pub(crate) struct Shared {
-    nodes: Vec<Place>,
+    nodes: Vec<NodeState>,
     /// Whether clients go elsewhere when their node refuses them.
     roams: bool,
     pub(crate) recorder: Recorder,
@@ -77,7 +77,7 @@ pub(crate) struct Shared {
     counts: Mutex<Counts>,
 }
 
-struct Place {
+struct NodeState {
     addr: String,
     /// Whether it may be unable to answer.
     harmed: AtomicBool,
@@ -111,7 +111,7 @@ impl RedisLoad {
     }
 
     fn start_all(cluster: &Cluster, each: usize, seed: u64, roams: bool) -> RedisLoad {
-        let place = |addr: &String| Place {
+        let state = |addr: &String| NodeState {
             addr: addr.clone(),
             harmed: AtomicBool::new(false),
             killed: AtomicBool::new(false),
@@ -120,7 +120,7 @@ impl RedisLoad {
             refused: AtomicU64::new(0),
         };
         let shared = Arc::new(Shared {
-            nodes: cluster.nodes.iter().map(|node| place(&node.addr)).collect(),
+            nodes: cluster.nodes.iter().map(|node| state(&node.addr)).collect(),
             roams,
             recorder: Recorder::monotonic(),
             stop: AtomicBool::new(false),
@@ -141,11 +141,11 @@ impl RedisLoad {
 
     /// Call this just before harm is done to a node.
     pub fn harming(&self, node: usize, harm: Harm) {
-        let place = &self.shared.nodes[node];
-        place.harmed.store(true, Ordering::SeqCst);
+        let state = &self.shared.nodes[node];
+        state.harmed.store(true, Ordering::SeqCst);
         if harm == Harm::Kill {
-            place.killed.store(true, Ordering::SeqCst);
-            place.kills.fetch_add(1, Ordering::SeqCst);
+            state.killed.store(true, Ordering::SeqCst);
+            state.kills.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -157,9 +157,9 @@ impl RedisLoad {
     /// Call this when these nodes serve again: the clients come home, and use other keys.
     pub fn healed(&self, nodes: impl IntoIterator<Item = usize>) {
         for node in nodes {
-            let place = &self.shared.nodes[node];
-            place.killed.store(false, Ordering::SeqCst);
-            place.harmed.store(false, Ordering::SeqCst);
+            let state = &self.shared.nodes[node];
+            state.killed.store(false, Ordering::SeqCst);
+            state.harmed.store(false, Ordering::SeqCst);
         }
         self.shared.round.fetch_add(1, Ordering::SeqCst);
     }
@@ -167,32 +167,32 @@ impl RedisLoad {
     /// Waits until every node that is not harmed has given `count` more answers.
     #[track_caller]
     pub fn wait_answered(&self, count: u64, limit: Duration) {
-        let sound = |place: &&Place| !place.harmed.load(Ordering::SeqCst);
-        for place in self.shared.nodes.iter().filter(sound) {
-            let what = format!("{count} more answers of {}", place.addr);
-            self.wait_more(&place.answered, count, &what, limit);
+        let sound = |state: &&NodeState| !state.harmed.load(Ordering::SeqCst);
+        for state in self.shared.nodes.iter().filter(sound) {
+            let what = format!("{count} more answers of {}", state.addr);
+            self.wait_more(&state.answered, count, &what, limit);
         }
     }
 
     /// Waits until a node has told `count` more clients that it cannot do what they asked for.
     #[track_caller]
     pub fn wait_refused(&self, node: usize, count: u64, limit: Duration) {
-        let place = &self.shared.nodes[node];
-        let what = format!("{count} more refusals of {}", place.addr);
-        self.wait_more(&place.refused, count, &what, limit);
+        let state = &self.shared.nodes[node];
+        let what = format!("{count} more refusals of {}", state.addr);
+        self.wait_more(&state.refused, count, &what, limit);
     }
 
     /// Waits until all nodes together have given so many more answers or, where nobody leads, so
     /// many more refusals.
     #[track_caller]
     pub fn wait_outcomes(&self, answers: u64, refusals: u64, limit: Duration) {
-        let total = |count: fn(&Place) -> &AtomicU64| {
+        let total = |count: fn(&NodeState) -> &AtomicU64| {
             let counts = self.shared.nodes.iter().map(count);
             counts.map(|count| count.load(Ordering::Relaxed)).sum()
         };
         let so_far = || -> (u64, u64) {
-            let answered = total(|place| &place.answered);
-            (answered, total(|place| &place.refused))
+            let answered = total(|state| &state.answered);
+            (answered, total(|state| &state.refused))
         };
         let (answered, refused) = so_far();
         let what = format!("{answers} more answers or {refusals} more refusals");
@@ -362,9 +362,9 @@ impl Client {
         if self.connection.is_some() {
             return true;
         }
-        let place = &self.shared.nodes[self.node];
-        let kills = place.kills.load(Ordering::SeqCst);
-        match Resp::connect(&place.addr) {
+        let state = &self.shared.nodes[self.node];
+        let kills = state.kills.load(Ordering::SeqCst);
+        match Resp::connect(&state.addr) {
             Ok(resp) => {
                 resp.set_timeout(PAUSE_MAX).unwrap();
                 self.connection = Some(Open { resp, kills });
@@ -382,13 +382,13 @@ impl Client {
 
     /// Fails unless the node was killed since it had been `kills` times, or is.
     fn excused(&self, kills: u64, error: &dyn std::fmt::Display) {
-        let place = &self.shared.nodes[self.node];
+        let state = &self.shared.nodes[self.node];
         let excused =
-            place.killed.load(Ordering::SeqCst) || place.kills.load(Ordering::SeqCst) > kills;
+            state.killed.load(Ordering::SeqCst) || state.kills.load(Ordering::SeqCst) > kills;
         assert!(
             excused,
             "a node that was not killed: {}: {error}",
-            place.addr
+            state.addr
         );
     }
 
@@ -405,9 +405,9 @@ impl Client {
                 return Answer::Unknown;
             }
         };
-        let place = &self.shared.nodes[self.node];
+        let state = &self.shared.nodes[self.node];
         if !frame.is_error() {
-            place.answered.fetch_add(1, Ordering::Relaxed);
+            state.answered.fetch_add(1, Ordering::Relaxed);
             self.connection = Some(open);
             return Answer::Done(frame);
         }
@@ -421,10 +421,10 @@ impl Client {
                 thread::sleep(REFUSED_PAUSE);
                 Answer::NotExecuted
             }
-            _ => panic!("{} answered: {text}", place.addr),
+            _ => panic!("{} answered: {text}", state.addr),
         };
         self.count_error(word);
-        place.refused.fetch_add(1, Ordering::Relaxed);
+        state.refused.fetch_add(1, Ordering::Relaxed);
         self.connection = Some(open);
         answer
     }

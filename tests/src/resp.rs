@@ -91,8 +91,8 @@ impl Frame {
         if !self.data.is_empty() {
             text.push_str(&format!(" \"{}\"", self.data.escape_ascii()));
         }
-        for (place, item) in self.items.iter().enumerate() {
-            text.push_str(if place == 0 { " [" } else { ", " });
+        for (index, item) in self.items.iter().enumerate() {
+            text.push_str(if index == 0 { " [" } else { ", " });
             item.write_text(text);
         }
         if !self.items.is_empty() {

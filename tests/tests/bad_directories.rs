@@ -82,8 +82,8 @@ fn a_torn_tail_is_cut_and_nothing_acknowledged_is_lost() {
         let mut bytes = fs::read(&last).unwrap();
         // A record that was being written when the power failed: some of its sectors are there.
         let start = (end_of_data(&last) + 64).next_multiple_of(8);
-        for (place, byte) in bytes[start..start + 200].iter_mut().enumerate() {
-            *byte = u8::try_from(place % 251).unwrap() | 1;
+        for (index, byte) in bytes[start..start + 200].iter_mut().enumerate() {
+            *byte = u8::try_from(index % 251).unwrap() | 1;
         }
         fs::write(&last, bytes).unwrap();
     }
@@ -342,8 +342,8 @@ fn another_nodes_directory_is_refused_with_both_names() {
     copy_data(&cluster.nodes[1], &cluster.nodes[0]);
     let (own, other) = (cluster.nodes[0].id.clone(), cluster.nodes[1].id.clone());
     refuses_to_start(&cluster.nodes[0], &[&own, &other]);
-    for place in [1, 2] {
-        cluster.nodes[place].start();
+    for index in [1, 2] {
+        cluster.nodes[index].start();
     }
     cluster.nodes[1].wait_serving();
     holds(&cluster.nodes[1], "key-7", "kept");

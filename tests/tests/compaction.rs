@@ -123,7 +123,7 @@ fn a_follower_that_missed_more_than_the_log_catches_up_by_a_snapshot() {
     );
     // Its own copy answers: it is one of the two that are left.
     let third = (0..3)
-        .find(|place| *place != absent && *place != leader)
+        .find(|index| *index != absent && *index != leader)
         .unwrap();
     cluster.nodes[third].kill();
     cluster.nodes[absent].wait_serving();
@@ -180,7 +180,7 @@ fn a_wiped_follower_is_replaced_under_a_new_id_under_load_without_a_change_of_le
     assert!(verdict.acknowledged_writes > 200, "{verdict:?}");
     // The new one counts: it and one other are a majority.
     let third = (0..3)
-        .find(|place| *place != wiped && *place != leader)
+        .find(|index| *index != wiped && *index != leader)
         .unwrap();
     cluster.nodes[third].kill();
     cluster.nodes[wiped].wait_serving();

@@ -42,8 +42,8 @@ fn metric(addr: &str, name: &str) -> u64 {
 }
 
 /// Log lines of one panic at a place: the text of the panic is logged once.
-fn lines(output: &str, place: &str) -> Vec<String> {
-    let text = format!("a deliberate panic: {place}");
+fn lines(output: &str, point: &str) -> Vec<String> {
+    let text = format!("a deliberate panic: {point}");
     let found = output.lines().filter(|line| line.contains(&text));
     found.map(str::to_owned).collect()
 }
@@ -55,7 +55,7 @@ fn a_panic_in_a_clients_connection_costs_that_connection() {
     let mut other = Resp::connect(&addr).unwrap();
     assert_eq!(other.call(&["SET", "k", "v"]).unwrap().text(), b"OK");
     let mut client = Resp::connect(&addr).unwrap();
-    for (place, name, expected) in [
+    for (point, name, expected) in [
         ("Command", "command", 1),
         ("Request", "request", 2),
         ("Reading", "reading", 3),
@@ -87,7 +87,7 @@ fn a_panic_in_a_clients_connection_costs_that_connection() {
         assert_eq!(other.call(&["SET", "k", name]).unwrap().text(), b"OK");
         assert_eq!(other.call(&["GET", "k"]).unwrap().text(), name.as_bytes());
         let output = cluster.nodes[0].process().output();
-        let said = lines(&output, place);
+        let said = lines(&output, point);
         assert_eq!(said.len(), 1, "{output}");
         assert!(
             said[0].contains("bugs.rs:") && said[0].contains("was closed"),
@@ -100,7 +100,7 @@ fn a_panic_in_a_clients_connection_costs_that_connection() {
 
 #[test]
 fn a_panic_anywhere_else_ends_the_process() {
-    for (place, name) in [
+    for (point, name) in [
         ("Writing", "writing"),
         ("Accept", "accept"),
         ("Peer", "peer"),
@@ -130,8 +130,8 @@ fn a_panic_anywhere_else_ends_the_process() {
         drop(Resp::connect(&addr));
         let status = cluster.nodes[0].process().wait_end(LIMIT);
         let output = cluster.nodes[0].process().output();
-        assert_eq!(status.signal(), Some(SIGABRT), "{place}: {output}");
-        let said = lines(&output, place);
+        assert_eq!(status.signal(), Some(SIGABRT), "{point}: {output}");
+        let said = lines(&output, point);
         assert_eq!(said.len(), 1, "{output}");
         assert!(
             said[0].contains("bugs.rs:") && said[0].contains("the node panicked"),
@@ -167,7 +167,7 @@ fn a_panic_while_a_snapshot_is_loaded_ends_the_process_which_loads_it_again() {
     cluster.wait_serving();
     let leader = cluster.leader();
     let behind = cluster.followers()[0];
-    let others = (0..3).filter(|place| *place != behind);
+    let others = (0..3).filter(|point| *point != behind);
     let others: Vec<usize> = others.collect();
     let had = cluster.nodes[behind].status().unwrap()["applied_index"].as_u64();
     let had = had.unwrap();
@@ -175,7 +175,7 @@ fn a_panic_while_a_snapshot_is_loaded_ends_the_process_which_loads_it_again() {
     cluster.nodes[behind].process().signal(Signal::STOP);
     let mut client = Resp::connect(&cluster.nodes[leader].addr).unwrap();
     let value = "v".repeat(4096);
-    let is_compacted = |place: &usize| first_index(&cluster.nodes[*place]) > had + 1;
+    let is_compacted = |point: &usize| first_index(&cluster.nodes[*point]) > had + 1;
     eventually("the log lacks what the node lacks", LIMIT, || {
         for number in 0..KEYS {
             let set = client.call(&["SET", &format!("k{number}"), &value]);

@@ -46,8 +46,8 @@ fn metric(addr: &str, name: &str) -> Option<u64> {
 fn a_store_that_differs_from_a_majority_is_set_aside_and_its_node_replaced() {
     let mut cluster = start(3);
     let leader = |cluster: &Cluster| {
-        let leads = |place: &usize| {
-            let status = cluster.nodes[*place].status();
+        let leads = |index: &usize| {
+            let status = cluster.nodes[*index].status();
             status.is_some_and(|status| status["role"] == "leader")
         };
         (0..3).find(leads)
@@ -57,8 +57,8 @@ fn a_store_that_differs_from_a_majority_is_set_aside_and_its_node_replaced() {
         let wrong = if is_leader { first } else { (first + 1) % 3 };
         let other = cluster.nodes[(wrong + 2) % 3].addr.clone();
         let id =
-            |cluster: &Cluster, place: usize| cluster.nodes[place].status()?["node_id"].as_u64();
-        let before: Vec<u64> = (0..3).map(|place| id(&cluster, place).unwrap()).collect();
+            |cluster: &Cluster, index: usize| cluster.nodes[index].status()?["node_id"].as_u64();
+        let before: Vec<u64> = (0..3).map(|index| id(&cluster, index).unwrap()).collect();
         let path = format!("/deliberate-difference/{what}");
         order(&cluster.nodes[wrong].addr, &path);
         eventually("a write is taken", LIMIT, || put(&other, what));
@@ -79,9 +79,9 @@ fn a_store_that_differs_from_a_majority_is_set_aside_and_its_node_replaced() {
         eventually("it has what was acknowledged", LIMIT, || {
             holds(&addr, what).then_some(())
         });
-        for place in (0..3).filter(|place| *place != wrong) {
-            assert_eq!(id(&cluster, place), Some(before[place]), "the others stay");
-            let addr = &cluster.nodes[place].addr;
+        for index in (0..3).filter(|index| *index != wrong) {
+            assert_eq!(id(&cluster, index), Some(before[index]), "the others stay");
+            let addr = &cluster.nodes[index].addr;
             assert!(metric(addr, "memkv_divergence_checks_total ").unwrap() > 0);
         }
     }
@@ -93,25 +93,25 @@ fn without_a_majority_there_is_an_alarm_and_no_node_stops() {
     order(&cluster.nodes[1].addr, "/deliberate-difference/key");
     let addrs: Vec<String> = cluster.nodes.iter().map(|node| node.addr.clone()).collect();
     eventually("a write is taken", LIMIT, || put(&addrs[0], "k"));
-    for (place, addr) in addrs.iter().enumerate() {
+    for (index, addr) in addrs.iter().enumerate() {
         eventually("there is an alarm", LIMIT, || {
             metric(addr, "memkv_divergence_alarm ").filter(|alarm| *alarm == 1)
         });
-        let status = cluster.nodes[place].status().unwrap();
+        let status = cluster.nodes[index].status().unwrap();
         let message = status["message"].as_str().unwrap();
         assert!(
             message.contains("it is not known which node is right"),
             "{message}"
         );
-        let output = cluster.nodes[place].process().output();
+        let output = cluster.nodes[index].process().output();
         assert!(
             output.contains("the stores of the nodes differ after"),
             "{output}"
         );
     }
-    for (place, addr) in addrs.iter().enumerate() {
+    for (index, addr) in addrs.iter().enumerate() {
         eventually("a write is taken", LIMIT, || put(addr, "later"));
         assert!(holds(addr, "later"));
-        assert!(cluster.nodes[place].process().ended().is_none());
+        assert!(cluster.nodes[index].process().ended().is_none());
     }
 }

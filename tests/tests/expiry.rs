@@ -253,7 +253,7 @@ fn a_key_that_came_by_a_snapshot_lives_as_long_as_the_others() {
     let snapshot = status["snapshot_index"].as_u64();
     assert!(snapshot.is_some_and(|index| index > had), "{status}");
     // Its own copy counts: it is one of the two that are left.
-    let third = (0..3).find(|place| ![leader, absent].contains(place));
+    let third = (0..3).find(|index| ![leader, absent].contains(index));
     cluster.nodes[third.unwrap()].kill();
     let (mut medium_late, mut long_late) = (Late::default(), Late::default());
     long.check_there(&cluster, &mut long_late);

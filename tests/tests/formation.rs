@@ -40,8 +40,8 @@ fn are_one(cluster: &mut Cluster) {
     assert_eq!(each("node_id").len(), 3, "an id each: {all:#?}");
     let leaders = all.iter().filter(|status| status["role"] == "leader");
     assert_eq!(leaders.count(), 1, "one leader: {all:#?}");
-    for (place, node) in cluster.nodes.iter().enumerate() {
-        let (key, value) = (format!("written-at-{place}"), node.id.clone());
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        let (key, value) = (format!("written-at-{index}"), node.id.clone());
         assert_eq!(node.compat().set(&key, &value).unwrap().status, "ok");
         for reader in &cluster.nodes {
             let read = reader.compat().get(&key).unwrap();

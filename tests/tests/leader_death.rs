@@ -24,7 +24,7 @@ fn survivors_elect_at_once_when_the_leaders_process_dies() {
     for round in 0..3 {
         let leader = cluster.leader();
         cluster.nodes[leader].kill();
-        for follower in (0..3).filter(|place| *place != leader) {
+        for follower in (0..3).filter(|index| *index != leader) {
             let node = &cluster.nodes[follower];
             eventually("a write at every survivor", LIMIT, || {
                 let set = node.compat().set("round", &format!("{round} {follower}"));

@@ -46,26 +46,26 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
     let at_once = json!({ "raise_feature_level_after_s": 0 });
     let mut cluster = Cluster::configured_with(3, &at_once);
     cluster.start_all();
-    for place in 0..3 {
-        let node = &mut cluster.nodes[place];
+    for index in 0..3 {
+        let node = &mut cluster.nodes[index];
         assert_eq!(level(node), Some(1));
         node.terminate();
         let command = command_with_bugs(node);
         node.start_with(command);
         node.wait_serving();
-        if place == 2 {
+        if index == 2 {
             break;
         }
         // Both builds serve, on what both know.
         let behind = cluster.nodes[2].id.clone();
-        let told = command_of_next_level(&cluster.nodes[place]);
+        let told = command_of_next_level(&cluster.nodes[index]);
         for part in ["needs feature level 2", "level 1", &behind] {
             assert!(told.contains(part), "{told}");
         }
-        let key = format!("while-{place}");
+        let key = format!("while-{index}");
         let written = cluster.nodes[2].compat().set(&key, "both").unwrap();
         assert_eq!(written.status, "ok");
-        let read = cluster.nodes[place].compat().get(&key).unwrap();
+        let read = cluster.nodes[index].compat().get(&key).unwrap();
         assert_eq!(read.value.as_deref(), Some("both"));
     }
     for node in &cluster.nodes {

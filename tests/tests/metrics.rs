@@ -148,7 +148,7 @@ fn info(client: &mut Resp) -> BTreeMap<String, String> {
 fn the_page_has_the_documented_metrics_and_they_move() {
     let cluster = Cluster::start(3);
     let (leader, follower) = (cluster.leader(), cluster.followers()[0]);
-    let addr = |place: usize| cluster.nodes[place].addr.as_str();
+    let addr = |index: usize| cluster.nodes[index].addr.as_str();
     let before = Page::of(addr(follower));
     let mut client = Resp::connect(addr(follower)).unwrap();
     for number in 0..50 {

@@ -98,21 +98,21 @@ fn every_node_announces_what_redis_announces() {
     let mut compared = 0;
     for (round, letters) in SETTINGS.iter().enumerate() {
         // Told to one node, and executed at another.
-        let place = round % 3;
+        let index = round % 3;
         let set = ["CONFIG", "SET", "notify-keyspace-events", letters];
         oracle.call(&set).unwrap();
-        assert_eq!(clients[(place + 1) % 3].call(&set).unwrap().line, b"OK");
+        assert_eq!(clients[(index + 1) % 3].call(&set).unwrap().line, b"OK");
         let get = "CONFIG GET notify-keyspace-events";
         assert_eq!(
-            call(&mut clients[(place + 1) % 3], get),
+            call(&mut clients[(index + 1) % 3], get),
             call(&mut oracle, get)
         );
         for script in SCRIPTS {
             play(&mut oracle, script);
             mark(&mut oracle, letters);
             let expected = until_marker(&mut oracle_listener);
-            play(&mut clients[place], script);
-            mark(&mut clients[place], letters);
+            play(&mut clients[index], script);
+            mark(&mut clients[index], letters);
             for (node, listener) in listeners.iter_mut().enumerate() {
                 let announced = until_marker(listener);
                 assert_eq!(announced, expected, "{letters:?} at node {node}: {script}");

@@ -58,10 +58,10 @@ fn a_node_that_is_away_is_told_of_once_and_comes_back_by_one_snapshot() {
     let mut cluster = Cluster::start(3);
     let leader = cluster.leader();
     let away = cluster.followers()[0];
-    let others: Vec<usize> = (0..3).filter(|place| *place != away).collect();
+    let others: Vec<usize> = (0..3).filter(|index| *index != away).collect();
     let had = cluster.nodes[away].status().unwrap()["applied_index"].as_u64();
     let said: Vec<usize> = (0..3)
-        .map(|place| cluster.nodes[place].process().output().len())
+        .map(|index| cluster.nodes[index].process().output().len())
         .collect();
     cluster.nodes[away].kill();
     let value = "v".repeat(4096);
@@ -72,15 +72,15 @@ fn a_node_that_is_away_is_told_of_once_and_comes_back_by_one_snapshot() {
     while Instant::now() < until
         || !others
             .iter()
-            .all(|place| is_compacted(&cluster.nodes[*place]))
+            .all(|index| is_compacted(&cluster.nodes[*index]))
     {
         let key = format!("key-{}", number % 100);
         write(&cluster.nodes[leader], &key, &value);
         number += 1;
     }
-    for place in &others {
-        let output = cluster.nodes[*place].process().output();
-        let output = &output[said[*place]..];
+    for index in &others {
+        let output = cluster.nodes[*index].process().output();
+        let output = &output[said[*index]..];
         assert!(
             !output.contains("sending a snapshot"),
             "nothing takes it:\n{output}"
@@ -91,8 +91,8 @@ fn a_node_that_is_away_is_told_of_once_and_comes_back_by_one_snapshot() {
     }
     cluster.nodes[away].start();
     cluster.nodes[away].wait_serving();
-    let sent = others.iter().map(|place| {
-        let output = cluster.nodes[*place].process().output();
+    let sent = others.iter().map(|index| {
+        let output = cluster.nodes[*index].process().output();
         let told = output
             .lines()
             .filter(|line| line.contains("sending a snapshot"));

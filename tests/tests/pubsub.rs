@@ -69,29 +69,29 @@ fn messages_reach_listeners_on_every_node_once_and_in_order() {
         subscribe(client, "SSUBSCRIBE shard");
     }
     let mut publishers = clients(&cluster);
-    for (place, publisher) in publishers.iter_mut().enumerate() {
+    for (index, publisher) in publishers.iter_mut().enumerate() {
         // Six listeners, each by name and by pattern.
-        assert_eq!(count(publisher, &format!("PUBLISH news from-{place}")), 12);
-        assert_eq!(count(publisher, &format!("SPUBLISH shard from-{place}")), 6);
+        assert_eq!(count(publisher, &format!("PUBLISH news from-{index}")), 12);
+        assert_eq!(count(publisher, &format!("SPUBLISH shard from-{index}")), 6);
         assert_eq!(count(publisher, "PUBLISH nobody x"), 0);
         for client in listeners.iter_mut().chain(&mut modern) {
-            expect(client, &format!("message news from-{place}"));
-            expect(client, &format!("pmessage ne* news from-{place}"));
-            expect(client, &format!("smessage shard from-{place}"));
+            expect(client, &format!("message news from-{index}"));
+            expect(client, &format!("pmessage ne* news from-{index}"));
+            expect(client, &format!("smessage shard from-{index}"));
         }
     }
     // All at once, in pipelines, which writes interrupt: those must be executed in between.
-    for (place, publisher) in publishers.iter_mut().enumerate() {
+    for (index, publisher) in publishers.iter_mut().enumerate() {
         let mut pipeline = Vec::new();
         for number in 0..MESSAGES {
             if number % 100 == 0 {
                 pipeline.extend(encode(&[
                     "SET",
-                    &format!("seen-{place}"),
+                    &format!("seen-{index}"),
                     &number.to_string(),
                 ]));
             }
-            pipeline.extend(encode(&["PUBLISH", "news", &format!("{place} {number}")]));
+            pipeline.extend(encode(&["PUBLISH", "news", &format!("{index} {number}")]));
         }
         publisher.send(&pipeline).unwrap();
     }
@@ -111,9 +111,9 @@ fn messages_reach_listeners_on_every_node_once_and_in_order() {
             let message = shown(&frame);
             let words = words(&message);
             match words[..] {
-                ["message", "news", place, number] => {
-                    let next = next.entry(place.to_owned()).or_default();
-                    assert_eq!(number, next.to_string(), "publisher {place}");
+                ["message", "news", index, number] => {
+                    let next = next.entry(index.to_owned()).or_default();
+                    assert_eq!(number, next.to_string(), "publisher {index}");
                     *next += 1;
                 }
                 ["pmessage", ..] => {}
@@ -122,7 +122,7 @@ fn messages_reach_listeners_on_every_node_once_and_in_order() {
             }
         }
         // The pipelines were answered before the end was published, so all of it is here.
-        let all = (0..3).map(|place| (place.to_string(), MESSAGES)).collect();
+        let all = (0..3).map(|index| (index.to_string(), MESSAGES)).collect();
         assert_eq!(next, all);
     }
 }

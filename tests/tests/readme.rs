@@ -77,8 +77,8 @@ fn occurs(line: &str, output: &str) -> bool {
     output.lines().any(|printed| {
         let mut rest = printed;
         line.split("...").all(|part| match rest.find(part) {
-            Some(place) => {
-                rest = &rest[place + part.len()..];
+            Some(index) => {
+                rest = &rest[index + part.len()..];
                 true
             }
             None => false,

@@ -268,7 +268,7 @@ fn ten_thousand_idle_connections_cost_little_and_one_more_is_refused() {
     assert_eq!(working.call(&["SET", "k", "v"]).unwrap().text(), b"OK");
     assert_eq!(working.call(&["GET", "k"]).unwrap().text(), b"v");
     drop(idle);
-    eventually("there is a place again", ANSWER_LIMIT, || {
+    eventually("a connection is admitted again", ANSWER_LIMIT, || {
         let mut client = Resp::connect(&addr).ok()?;
         (client.call(&["PING"]).ok()?.text() == b"PONG").then_some(())
     });

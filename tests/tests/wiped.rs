@@ -30,7 +30,7 @@ fn a_wiped_node_founds_no_second_cluster_beside_peers_whose_engines_are_not_up()
     cluster.nodes[0].wipe();
     // Before its engine starts, each of these two waits for what the other one remembers of it, and
     // meanwhile answers the third.
-    let [one, other] = [1, 2].map(|place: usize| cluster.nodes[place].id.clone());
+    let [one, other] = [1, 2].map(|index: usize| cluster.nodes[index].id.clone());
     partition.part(&one, &other);
     for node in &mut cluster.nodes {
         node.start();

@@ -55,13 +55,13 @@ pub(crate) fn serve(addr: SocketAddr) -> io::Result<()> {
                 accept(&listener, &poll, &mut connections)?;
                 continue;
             }
-            let Some(place) = connections.get_mut(event.token().0) else {
+            let Some(slot) = connections.get_mut(event.token().0) else {
                 continue;
             };
-            if let Some(connection) = place
+            if let Some(connection) = slot
                 && connection.serve(&mut buffer).is_err()
             {
-                *place = None;
+                *slot = None;
             }
         }
     }

@@ -58,8 +58,8 @@ pub(crate) fn trials(system: Failover, trials: usize) -> Result<Vec<f64>, String
             for _ in 0..trials {
                 let leader = etcd.leader();
                 let survivors: Vec<SocketAddr> = (0..3)
-                    .filter(|place| *place != leader)
-                    .map(|place| etcd.addr(place))
+                    .filter(|index| *index != leader)
+                    .map(|index| etcd.addr(index))
                     .collect();
                 let took = time(&Probe::etcd_write(), &survivors, || etcd.kill_node(leader))?;
                 report("etcd", took, &mut seconds);

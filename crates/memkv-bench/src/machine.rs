@@ -102,7 +102,7 @@ fn machine_time(stat: &str) -> Duration {
         .skip(1)
         .filter_map(|field| field.parse().ok())
         .collect();
-    let wanted = [0, 1, 2, 7].iter().filter_map(|place| fields.get(*place));
+    let wanted = [0, 1, 2, 7].iter().filter_map(|index| fields.get(*index));
     TICK * wanted.sum::<u32>()
 }
 

@@ -10,7 +10,7 @@ use crate::search::Span;
 /// For each state that a reply depends on, how many operations that are not linearized yet need
 /// it, and how many can bring it about.
 pub(crate) struct Lookahead<S> {
-    places: HashMap<S, usize>,
+    slots: HashMap<S, usize>,
     needed: Vec<u32>,
     supplied: Vec<u32>,
     /// Operations that may leave any state.
@@ -30,19 +30,19 @@ struct Role {
 enum Leaves {
     /// No state that anything depends on.
     Nothing,
-    Place(usize),
+    State(usize),
     Anything,
 }
 
 impl<S: Clone + Eq + std::hash::Hash> Lookahead<S> {
     pub(crate) fn new<M: Model<State = S>>(model: &M, spans: &[Span<'_, M>]) -> Lookahead<S> {
-        let mut places = HashMap::new();
+        let mut slots = HashMap::new();
         let requires: Vec<Option<usize>> = spans
             .iter()
             .map(|span| {
                 let state = model.requires(span.op, span.reply?)?;
-                let next = places.len();
-                Some(*places.entry(state).or_insert(next))
+                let next = slots.len();
+                Some(*slots.entry(state).or_insert(next))
             })
             .collect();
         let leaves = |span: &Span<'_, M>| {
@@ -51,21 +51,21 @@ impl<S: Clone + Eq + std::hash::Hash> Lookahead<S> {
             }
             match model.leaves(span.op, span.reply) {
                 None => Leaves::Anything,
-                Some(state) => places
+                Some(state) => slots
                     .get(&state)
-                    .map_or(Leaves::Nothing, |at| Leaves::Place(*at)),
+                    .map_or(Leaves::Nothing, |at| Leaves::State(*at)),
             }
         };
         let leaves: Vec<Leaves> = spans.iter().map(leaves).collect();
         let roles = requires.into_iter().zip(leaves);
         let mut lookahead = Lookahead {
-            needed: vec![0; places.len()],
-            supplied: vec![0; places.len()],
+            needed: vec![0; slots.len()],
+            supplied: vec![0; slots.len()],
             unforeseeable: 0,
             roles: roles
                 .map(|(requires, leaves)| Role { requires, leaves })
                 .collect(),
-            places,
+            slots,
         };
         (0..spans.len()).for_each(|position| lookahead.put_back(position));
         lookahead
@@ -74,12 +74,12 @@ impl<S: Clone + Eq + std::hash::Hash> Lookahead<S> {
     /// The operation is linearized.
     pub(crate) fn take(&mut self, position: usize) {
         let Role { requires, leaves } = self.roles[position];
-        if let Some(place) = requires {
-            self.needed[place] -= 1;
+        if let Some(slot) = requires {
+            self.needed[slot] -= 1;
         }
         match leaves {
             Leaves::Nothing => {}
-            Leaves::Place(place) => self.supplied[place] -= 1,
+            Leaves::State(slot) => self.supplied[slot] -= 1,
             Leaves::Anything => self.unforeseeable -= 1,
         }
     }
@@ -87,20 +87,20 @@ impl<S: Clone + Eq + std::hash::Hash> Lookahead<S> {
     /// The operation is not linearized any more.
     pub(crate) fn put_back(&mut self, position: usize) {
         let Role { requires, leaves } = self.roles[position];
-        if let Some(place) = requires {
-            self.needed[place] += 1;
+        if let Some(slot) = requires {
+            self.needed[slot] += 1;
         }
         match leaves {
             Leaves::Nothing => {}
-            Leaves::Place(place) => self.supplied[place] += 1,
+            Leaves::State(slot) => self.supplied[slot] += 1,
             Leaves::Anything => self.unforeseeable += 1,
         }
     }
 
     /// Whether an operation that is not linearized needs this state, and none can bring it back.
     pub(crate) fn is_last_chance(&self, state: &S) -> bool {
-        let place = || self.places.get(state);
+        let slot = || self.slots.get(state);
         self.unforeseeable == 0
-            && place().is_some_and(|at| self.needed[*at] > 0 && self.supplied[*at] == 0)
+            && slot().is_some_and(|at| self.needed[*at] > 0 && self.supplied[*at] == 0)
     }
 }

@@ -89,8 +89,8 @@ pub fn check(log: &[Entry], history: &History) -> Result<Verdict, Failure> {
     };
     replay.run(log)?;
     let claims = claim(&replay.ran, history)?;
-    let places = places(&replay.ran, &claims, history);
-    agrees_with_real_time(&places, history)?;
+    let indexes = indexes(&replay.ran, &claims, history);
+    agrees_with_real_time(&indexes, history)?;
     let unknown = |at: &&usize| history[**at].outcome == Outcome::Unknown;
     let unknown_that_ran = claims.iter().filter(unknown).count() as u64;
     let expiries = replay.expired.into_iter().map(|(what, removed_in)| {
@@ -99,7 +99,7 @@ pub fn check(log: &[Entry], history: &History) -> Result<Verdict, Failure> {
             set_in: replay.ran[set_by].entry,
             removed_in,
             set_invoked_at: history[claims[set_by]].invoked_at,
-            shown_at: first_return(&places, (what.revision, 0)),
+            shown_at: first_return(&indexes, (what.revision, 0)),
             what,
         }
     });
@@ -156,13 +156,13 @@ struct Replay<'a> {
 impl<'a> Replay<'a> {
     fn run(&mut self, log: &'a [Entry]) -> Result<(), Failure> {
         self.shows()?;
-        for (place, entry) in log.iter().enumerate() {
+        for (index, entry) in log.iter().enumerate() {
             let expired = self.space.advance(entry.stamp_ms);
             self.expired
-                .extend(expired.into_iter().map(|expired| (expired, place)));
+                .extend(expired.into_iter().map(|expired| (expired, index)));
             self.shows()?;
             for ran in &entry.ran {
-                self.execute(ran, place)?;
+                self.execute(ran, index)?;
                 self.shows()?;
             }
         }
@@ -288,7 +288,7 @@ fn unexplained(ran: &Ran, number: usize, history: &History) -> Failure {
 
 /// An operation's place in the order. What changed nothing stands behind the change that it saw.
 #[derive(Clone, Copy)]
-struct Place {
+struct OrderIndex {
     /// Revision, and 1 for what changed nothing.
     at: (u64, u8),
     position: usize,
@@ -297,14 +297,14 @@ struct Place {
 }
 
 /// By place.
-fn places(log: &[Replayed<'_>], claims: &[usize], history: &History) -> Vec<Place> {
-    let place = |at, position| Place {
+fn indexes(log: &[Replayed<'_>], claims: &[usize], history: &History) -> Vec<OrderIndex> {
+    let index = |at, position| OrderIndex {
         at,
         position,
         first_return: None,
     };
     let writes = log.iter().zip(claims).map(|(replayed, position)| {
-        place(
+        index(
             (replayed.ran.revision, u8::from(!replayed.changed)),
             *position,
         )
@@ -313,38 +313,38 @@ fn places(log: &[Replayed<'_>], claims: &[usize], history: &History) -> Vec<Plac
         let is_read = matches!(o.op, Request::Read(_));
         o.revision()
             .filter(|_| is_read)
-            .map(|at| place((at, 1), position))
+            .map(|at| index((at, 1), position))
     });
-    let mut places: Vec<Place> = writes.chain(reads).collect();
-    places.sort_unstable_by_key(|place| (place.at, place.position));
+    let mut indexes: Vec<OrderIndex> = writes.chain(reads).collect();
+    indexes.sort_unstable_by_key(|index| (index.at, index.position));
     let mut earliest: Option<(u64, usize)> = None;
-    for place in places.iter_mut().rev() {
-        let returned = history[place.position].returned_at();
-        let returned = returned.map(|at| (at, place.position));
+    for index in indexes.iter_mut().rev() {
+        let returned = history[index.position].returned_at();
+        let returned = returned.map(|at| (at, index.position));
         earliest = earliest.into_iter().chain(returned).min();
-        place.first_return = earliest;
+        index.first_return = earliest;
     }
-    places
+    indexes
 }
 
-fn first_return(places: &[Place], from: (u64, u8)) -> Option<u64> {
-    let first = places.partition_point(|place| place.at < from);
-    Some(places.get(first)?.first_return?.0)
+fn first_return(indexes: &[OrderIndex], from: (u64, u8)) -> Option<u64> {
+    let first = indexes.partition_point(|index| index.at < from);
+    Some(indexes.get(first)?.first_return?.0)
 }
 
 /// Whatever had returned before an operation was invoked must not come after it in the order.
-fn agrees_with_real_time(places: &[Place], history: &History) -> Result<(), Failure> {
-    let mut groups = places.chunk_by(|a, b| a.at == b.at).peekable();
+fn agrees_with_real_time(indexes: &[OrderIndex], history: &History) -> Result<(), Failure> {
+    let mut groups = indexes.chunk_by(|a, b| a.at == b.at).peekable();
     while let Some(group) = groups.next() {
         let later = groups.peek().and_then(|next| next[0].first_return);
         let Some((returned_at, earlier)) = later else {
             continue;
         };
-        let torn = |place: &&Place| history[place.position].invoked_at > returned_at;
-        if let Some(place) = group.iter().find(torn) {
+        let torn = |index: &&OrderIndex| history[index.position].invoked_at > returned_at;
+        if let Some(index) = group.iter().find(torn) {
             return Err(Failure::RevisionOrder {
                 earlier: history[earlier].to_string(),
-                later: history[place.position].to_string(),
+                later: history[index.position].to_string(),
             });
         }
     }

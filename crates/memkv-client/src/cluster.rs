@@ -114,17 +114,17 @@ async fn ask(
     addrs: impl Iterator<Item = String>,
 ) -> Vec<(String, Result<Status, String>)> {
     let mut asked = JoinSet::new();
-    for (place, addr) in addrs.enumerate() {
+    for (index, addr) in addrs.enumerate() {
         let ask = client.ask_status(addr.clone());
-        asked.spawn(async move { (place, addr, ask.await) });
+        asked.spawn(async move { (index, addr, ask.await) });
     }
     let mut answers = BTreeMap::new();
     while let Some(answer) = asked.join_next().await {
         // A task can only fail when the runtime shuts down.
-        let Ok((place, addr, status)) = answer else {
+        let Ok((index, addr, status)) = answer else {
             continue;
         };
-        answers.insert(place, (addr, status));
+        answers.insert(index, (addr, status));
     }
     answers.into_values().collect()
 }

@@ -129,8 +129,8 @@ impl Router {
     fn order(&self) -> impl Iterator<Item = (usize, String)> + use<> {
         let addrs = self.endpoints.addrs();
         let first = self.preferred.load(Ordering::Relaxed);
-        let places = (0..addrs.len()).map(|at| (first + at) % addrs.len());
-        let order: Vec<_> = places.map(|place| (place, addrs[place].clone())).collect();
+        let indexes = (0..addrs.len()).map(|at| (first + at) % addrs.len());
+        let order: Vec<_> = indexes.map(|index| (index, addrs[index].clone())).collect();
         order.into_iter()
     }
 
@@ -141,12 +141,12 @@ impl Router {
         deadline: Instant,
         failures: &mut Failures,
     ) -> Result<Option<Option<Success>>, Error> {
-        for (place, addr) in self.order() {
+        for (index, addr) in self.order() {
             let started = Instant::now();
             let result = self.pool.exchange(&addr, call, deadline).await;
             match judge(operation, &addr, result) {
                 Outcome::Done(answer) => {
-                    self.preferred.store(place, Ordering::Relaxed);
+                    self.preferred.store(index, Ordering::Relaxed);
                     return Ok(Some(answer));
                 }
                 Outcome::Refused(error) => return Err(error),
@@ -179,14 +179,14 @@ impl Router {
         let mut order = self.order();
         let mut asked = JoinSet::new();
         let mut ask = |asked: &mut JoinSet<_>| {
-            let Some((place, addr)) = order.next() else {
+            let Some((index, addr)) = order.next() else {
                 return false;
             };
             let (pool, call, operation) = (self.pool.clone(), call.clone(), operation.clone());
             asked.spawn(async move {
                 let started = Instant::now();
                 let result = pool.exchange(&addr, &call, deadline).await;
-                (place, started.elapsed(), judge(&operation, &addr, result))
+                (index, started.elapsed(), judge(&operation, &addr, result))
             });
             true
         };
@@ -195,8 +195,8 @@ impl Router {
         loop {
             tokio::select! {
                 answered = asked.join_next() => match answered {
-                    Some(Ok((place, _, Outcome::Done(answer)))) => {
-                        self.preferred.store(place, Ordering::Relaxed);
+                    Some(Ok((index, _, Outcome::Done(answer)))) => {
+                        self.preferred.store(index, Ordering::Relaxed);
                         return Ok(Some(answer));
                     }
                     Some(Ok((_, _, Outcome::Refused(error)))) => return Err(error),

@@ -39,7 +39,7 @@ pub fn active(bug: Bug) -> bool {
 /// doing. Two order something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Place {
+pub enum PanicPoint {
     /// A connection executes a command of Redis.
     Command = 1,
     /// A connection answers an HTTP request.
@@ -74,35 +74,35 @@ static ORDERED: AtomicU8 = AtomicU8::new(0);
 
 /// Orders one panic, or what else it is, at the place of this name; whether there is one.
 pub fn order_panic(name: &str) -> bool {
-    let place = match name {
-        "command" => Place::Command,
-        "request" => Place::Request,
-        "reading" => Place::Reading,
-        "writing" => Place::Writing,
-        "accept" => Place::Accept,
-        "peer" => Place::Peer,
-        "round" => Place::Round,
-        "consensus" => Place::Consensus,
-        "apply" => Place::Apply,
-        "log" => Place::Log,
-        "blocking" => Place::Blocking,
-        "unreadable" => Place::Unreadable,
-        "next-level" => Place::NextLevel,
-        "loading" => Place::Loading,
+    let point = match name {
+        "command" => PanicPoint::Command,
+        "request" => PanicPoint::Request,
+        "reading" => PanicPoint::Reading,
+        "writing" => PanicPoint::Writing,
+        "accept" => PanicPoint::Accept,
+        "peer" => PanicPoint::Peer,
+        "round" => PanicPoint::Round,
+        "consensus" => PanicPoint::Consensus,
+        "apply" => PanicPoint::Apply,
+        "log" => PanicPoint::Log,
+        "blocking" => PanicPoint::Blocking,
+        "unreadable" => PanicPoint::Unreadable,
+        "next-level" => PanicPoint::NextLevel,
+        "loading" => PanicPoint::Loading,
         _ => return false,
     };
-    ORDERED.store(place as u8, Ordering::SeqCst);
+    ORDERED.store(point as u8, Ordering::SeqCst);
     true
 }
 
 /// Panics if that was ordered here, once.
-pub fn pass(place: Place) {
-    assert!(!take(place), "a deliberate panic: {place:?}");
+pub fn pass(point: PanicPoint) {
+    assert!(!take(point), "a deliberate panic: {point:?}");
 }
 
 /// Whether something was ordered here; once.
-pub fn take(place: Place) -> bool {
-    let ordered = place as u8;
+pub fn take(point: PanicPoint) -> bool {
+    let ordered = point as u8;
     let taken = ORDERED.compare_exchange(ordered, 0, Ordering::SeqCst, Ordering::SeqCst);
     taken.is_ok()
 }

@@ -305,7 +305,7 @@ impl WalWorker {
                 inner.queue.is_empty() && (inner.shutdown || inner.stopped.is_some())
             };
             #[cfg(memkv_bugs)]
-            crate::bugs::pass(crate::bugs::Place::Log);
+            crate::bugs::pass(crate::bugs::PanicPoint::Log);
             if ending {
                 self.finish();
                 return;

@@ -99,7 +99,7 @@ async fn run<T: Send + 'static>(
     let (tx, rx) = tokio::sync::oneshot::channel();
     let work = move || {
         #[cfg(memkv_bugs)]
-        memkv_disk::bugs::pass(memkv_disk::bugs::Place::Blocking);
+        memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Blocking);
         work()
     };
     elsewhere(Box::new(move || drop(tx.send(work())))).await;

@@ -131,7 +131,7 @@ pub enum FatalError {
     OldDisk(String),
     /// The cluster has given up the seat that it had kept for this node. The directory is marked: the
     /// next start sets it aside.
-    #[error("{0}. The next start sets this directory aside and asks for a new place")]
+    #[error("{0}. The next start sets this directory aside and asks for a new seat")]
     NoSeat(String),
     /// This node's store is another than a majority's. The directory is marked: the next start sets it
     /// aside.

@@ -385,7 +385,7 @@ impl Node {
             barrier::wait(&inner).await?;
             let machine = inner.replica.machine.read();
             #[cfg(memkv_bugs)]
-            memkv_disk::bugs::pass(memkv_disk::bugs::Place::Reading);
+            memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Reading);
             inner.replica.check_reads()?;
             Ok(read(&machine.store))
         }

@@ -68,30 +68,30 @@ pub(crate) struct Source<'a> {
 impl Source<'_> {
     /// `file:line:column` (both from 1, columns in characters) of `part`, which must be a slice of
     /// the text; of anything else only the file's name.
-    pub(crate) fn place(&self, part: &str) -> String {
+    pub(crate) fn location(&self, part: &str) -> String {
         let offset = (part.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
         match self.text.get(..offset) {
-            Some(before) if offset + part.len() <= self.text.len() => self.place_after(before),
+            Some(before) if offset + part.len() <= self.text.len() => self.location_after(before),
             _ => self.file.to_owned(),
         }
     }
 
     /// As [`Self::place`] for a key: points at its opening quote.
-    pub(crate) fn place_of_key(&self, key: &Text<'_>, value: &RawValue) -> String {
+    pub(crate) fn location_of_key(&self, key: &Text<'_>, value: &RawValue) -> String {
         match &key.0 {
             Cow::Borrowed(text) => {
                 let offset = (text.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
                 match self.text.get(..offset.saturating_sub(1)) {
-                    Some(before) => self.place_after(before),
+                    Some(before) => self.location_after(before),
                     None => self.file.to_owned(),
                 }
             }
             // A key with escapes was copied; its value stands right after it.
-            Cow::Owned(_) => self.place(value.get()),
+            Cow::Owned(_) => self.location(value.get()),
         }
     }
 
-    fn place_after(&self, before: &str) -> String {
+    fn location_after(&self, before: &str) -> String {
         let line = before.bytes().filter(|&b| b == b'\n').count() + 1;
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let column = before[line_start..].chars().count() + 1;
@@ -116,25 +116,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_and_values_know_their_place() {
+    fn keys_and_values_know_their_location() {
         let text = "{ \"a\": 1,\n  \"é\": [\n2], \"a\": \"x\", \"\\u0062\": 3}";
         let source = Source { file: "f", text };
         let Members(members) = serde_json::from_str(text).unwrap();
-        let places: Vec<_> = members
+        let locations: Vec<_> = members
             .iter()
             .map(|(k, v)| {
                 (
                     k.0.as_ref(),
-                    source.place_of_key(k, v),
-                    source.place(v.get()),
+                    source.location_of_key(k, v),
+                    source.location(v.get()),
                 )
             })
             .collect();
-        let place = |key, a: &str, b: &str| (key, a.to_owned(), b.to_owned());
-        assert_eq!(places[0], place("a", "f:1:3", "f:1:8"));
-        assert_eq!(places[1], place("é", "f:2:3", "f:2:8"));
-        assert_eq!(places[2], place("a", "f:3:5", "f:3:10"));
-        assert_eq!(places[3], place("b", "f:3:25", "f:3:25"));
-        assert_eq!(source.place("elsewhere"), "f");
+        let location = |key, a: &str, b: &str| (key, a.to_owned(), b.to_owned());
+        assert_eq!(locations[0], location("a", "f:1:3", "f:1:8"));
+        assert_eq!(locations[1], location("é", "f:2:3", "f:2:8"));
+        assert_eq!(locations[2], location("a", "f:3:5", "f:3:10"));
+        assert_eq!(locations[3], location("b", "f:3:25", "f:3:25"));
+        assert_eq!(source.location("elsewhere"), "f");
     }
 }

@@ -204,7 +204,7 @@ impl FrameParser {
                     self.close_or_push(open)
                 }
             };
-            if let Some(frame) = complete.and_then(|frame| self.place(frame)) {
+            if let Some(frame) = complete.and_then(|frame| self.attach(frame)) {
                 return Ok(Some(frame));
             }
         }
@@ -212,7 +212,7 @@ impl FrameParser {
 
     /// Puts a complete frame into the aggregate that waits for it, and this one into the next if it
     /// is now complete itself. Returns the frame that nothing waits for.
-    fn place(&mut self, mut frame: Frame) -> Option<Frame> {
+    fn attach(&mut self, mut frame: Frame) -> Option<Frame> {
         while let Some(mut open) = self.open.pop() {
             open.missing -= 1;
             open.elements.push(frame);

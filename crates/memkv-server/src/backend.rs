@@ -83,7 +83,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
 impl Backend for Node {
     fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send {
         #[cfg(memkv_bugs)]
-        let command = match bugs::take(bugs::Place::NextLevel) {
+        let command = match bugs::take(bugs::PanicPoint::NextLevel) {
             true => Command::OfNextLevel,
             false => command,
         };

@@ -105,7 +105,7 @@ impl<B: Backend> Listener<B> {
         loop {
             let (stream, addrs) = accept(&listener).await;
             #[cfg(memkv_bugs)]
-            memkv_disk::bugs::pass(memkv_disk::bugs::Place::Accept);
+            memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Accept);
             let listener = self.clone();
             tokio::spawn(contained(move || listener.connection(stream, addrs)));
         }
@@ -122,21 +122,21 @@ impl<B: Backend> Listener<B> {
 
     async fn connection(self: Arc<Self>, stream: TcpStream, addrs: Addrs) {
         match self.clients.clone().try_acquire_owned() {
-            Ok(place) => {
+            Ok(permit) => {
                 self.serve(
                     stream,
                     addrs,
                     Some(&*self.resp),
                     &*self.api,
                     &self.limits,
-                    place,
+                    permit,
                 )
                 .await;
             }
             Err(_full) => match self.reserved.clone().try_acquire_owned() {
-                Ok(place) => {
+                Ok(permit) => {
                     let app = PeersOnly(&self.api);
-                    self.serve(stream, addrs, None, &app, &self.crowded_limits, place)
+                    self.serve(stream, addrs, None, &app, &self.crowded_limits, permit)
                         .await;
                 }
                 Err(_full) => tracing::debug!("no place for another connection"),
@@ -175,7 +175,7 @@ impl<B: Backend> Listener<B> {
         resp: Option<&Resp<B>>,
         app: &A,
         limits: &Arc<Limits>,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) {
         let mut input = BytesMut::with_capacity(FIRST_READ_BYTES);
         // Silence shows no protocol, so no protocol's time limit applies yet.
@@ -197,7 +197,7 @@ impl<B: Backend> Listener<B> {
         match http::serve(stream, input, app, limits.clone()).await {
             End::Closed => {}
             End::Upgraded(stream, leftover, upgrade) => {
-                self.serve_peer(stream, leftover, upgrade, place).await;
+                self.serve_peer(stream, leftover, upgrade, permit).await;
             }
         }
     }
@@ -209,7 +209,7 @@ impl<B: Backend> Listener<B> {
         mut stream: TcpStream,
         mut leftover: BytesMut,
         upgrade: PeerUpgrade,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) {
         let PeerUpgrade {
             lane,
@@ -222,7 +222,7 @@ impl<B: Backend> Listener<B> {
                 return self.refused(&peer, &why);
             }
         }
-        drop(place);
+        drop(permit);
         // Upgrades are admitted only while there is a node.
         let Some(backend) = self.api.backend().cloned() else {
             return;
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unproven_peer_keeps_a_clients_place_until_it_is_closed() {
+    async fn an_unproven_peer_keeps_a_clients_permit_until_it_is_closed() {
         let guarded = start_with(1, proof_of(SECRET)).await;
         let mut stranger = TcpStream::connect(&guarded).await.unwrap();
         let request = format!(

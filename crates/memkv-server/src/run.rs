@@ -85,8 +85,8 @@ pub fn node(settings: Settings) -> u8 {
     logging::start(settings.config.log_level, settings.config.log_format);
     panics::install();
     #[cfg(memkv_bugs)]
-    if let Ok(place) = std::env::var("MEMKV_DELIBERATE_PANIC") {
-        memkv_disk::bugs::order_panic(&place);
+    if let Ok(point) = std::env::var("MEMKV_DELIBERATE_PANIC") {
+        memkv_disk::bugs::order_panic(&point);
     }
     // One core is for consensus; a second thread there would only take turns with it.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -126,12 +126,12 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         api.clone(),
         resp_settings(settings, redis.as_ref()),
     ));
-    let places = process::fit_connections(settings.config.max_connections);
+    let permits = process::fit_connections(settings.config.max_connections);
     let listener = Listener::new(
         api.clone(),
         resp.clone(),
         Limits::default(),
-        usize::try_from(places).unwrap_or(usize::MAX),
+        usize::try_from(permits).unwrap_or(usize::MAX),
         consensus.handle.clone(),
     );
     let listener = Arc::new(listener);

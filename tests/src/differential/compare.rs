@@ -84,9 +84,9 @@ impl<'a> Comparer<'a> {
         }
         let queued = std::mem::take(&mut self.queued);
         let pairs = ours.items.iter().zip(&oracle.items);
-        for (place, (arguments, (ours, oracle))) in queued.iter().zip(pairs).enumerate() {
+        for (index, (arguments, (ours, oracle))) in queued.iter().zip(pairs).enumerate() {
             self.alike(arguments, ours, oracle, tally)
-                .map_err(|why| format!("reply {place} inside: {why}"))?;
+                .map_err(|why| format!("reply {index} inside: {why}"))?;
             tally.reply(&name(arguments), oracle);
         }
         Ok(())

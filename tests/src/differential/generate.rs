@@ -171,11 +171,11 @@ impl Generator {
     /// Takes an argument away, adds one, or puts another in its place. The command stays.
     fn spoil(&mut self, arguments: &mut Vec<Vec<u8>>) {
         let junk = self.arguments.junk();
-        let place = 1 + self.below(arguments.len());
+        let index = 1 + self.below(arguments.len());
         match self.below(4) {
-            0 if place < arguments.len() => drop(arguments.remove(place)),
-            1 if place < arguments.len() => arguments[place] = junk,
-            2 => arguments.insert(place, junk),
+            0 if index < arguments.len() => drop(arguments.remove(index)),
+            1 if index < arguments.len() => arguments[index] = junk,
+            2 => arguments.insert(index, junk),
             _ => arguments.push(junk),
         }
         // A value may be where a key was.

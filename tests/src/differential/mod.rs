@@ -204,8 +204,8 @@ impl fmt::Display for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A long value is shown by its beginning: its content never matters.
         const SHOWN: usize = 80;
-        for (place, argument) in self.arguments.iter().enumerate() {
-            let space = if place == 0 { "" } else { " " };
+        for (index, argument) in self.arguments.iter().enumerate() {
+            let space = if index == 0 { "" } else { " " };
             let shown = &argument[..argument.len().min(SHOWN)];
             write!(f, "{space}\"{}\"", shown.escape_ascii())?;
             if argument.len() > SHOWN {

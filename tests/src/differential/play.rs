@@ -111,8 +111,8 @@ impl<'a> Stage<'a> {
     /// Does the steps in order; an error says what differs.
     pub(crate) fn play(&mut self, units: &[Unit], tally: &mut Tally) -> Result<(), Trouble> {
         let mut waiting: Vec<Sent> = Vec::new();
-        for (place, unit) in units.iter().enumerate() {
-            let next = units.get(place + 1);
+        for (index, unit) in units.iter().enumerate() {
+            let next = units.get(index + 1);
             let lane = &mut self.lanes[unit.connection];
             match &unit.step {
                 Step::Commands(commands) => waiting.extend(commands.iter().cloned()),

@@ -178,8 +178,8 @@ impl Way {
             Way::Encoding => {
                 // From the most compact one on: memkv tells what the value allows.
                 const ENCODINGS: [&[u8]; 3] = [b"int", b"embstr", b"raw"];
-                let place = |frame: &Frame| ENCODINGS.iter().position(|one| *one == frame.text());
-                let both = place(ours).zip(place(oracle));
+                let index = |frame: &Frame| ENCODINGS.iter().position(|one| *one == frame.text());
+                let both = index(ours).zip(index(oracle));
                 both.is_some_and(|(ours, oracle)| ours < oracle)
             }
             Way::Refused | Way::Accepted => unreachable!("decided above"),

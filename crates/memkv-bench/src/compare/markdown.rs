@@ -115,9 +115,9 @@ pub(super) fn section(machine: &str, results: &Results, options: &Options) -> St
 }
 
 fn goals(text: &mut String, row: &Row, measures: &Measures) {
-    for (place, goal) in row.goals.iter().enumerate() {
+    for (index, goal) in row.goals.iter().enumerate() {
         let reached = measures.reached(goal);
-        let title = if place == 0 { row.title } else { "" };
+        let title = if index == 0 { row.title } else { "" };
         let cells = [
             title,
             &goal_text(goal),
@@ -149,8 +149,8 @@ fn time_goal(text: &mut String, timed: &Timed) {
 }
 
 fn figures(text: &mut String, row: &Row, measures: &Measures) {
-    for (place, run) in row.runs.iter().enumerate() {
-        let title = if place == 0 { row.title } else { "" };
+    for (index, run) in row.runs.iter().enumerate() {
+        let title = if index == 0 { row.title } else { "" };
         let spread = |figure| measures.spread(run.label, figure);
         let bytes = spread(Figure::BytesPerKey);
         if bytes.median.is_finite() {

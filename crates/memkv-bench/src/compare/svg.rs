@@ -57,7 +57,7 @@ impl Scale {
         }
     }
 
-    fn place(&self, value: f64) -> f64 {
+    fn position(&self, value: f64) -> f64 {
         let share = (value / self.low).ln() / (self.high / self.low).ln();
         self.from + share * (self.to - self.from)
     }
@@ -120,12 +120,12 @@ impl Chart {
             &self.title,
         );
         for tick in x.ticks() {
-            let at = x.place(tick);
+            let at = x.position(tick);
             rule(svg, (at, TOP), (at, bottom));
             text(svg, (at, bottom + 20.0), "middle", "", &label(tick));
         }
         for tick in y.ticks() {
-            let at = y.place(tick);
+            let at = y.position(tick);
             rule(svg, (LEFT, at), (right, at));
             text(svg, (LEFT - 8.0, at + 4.5), "end", "", &label(tick));
         }
@@ -140,9 +140,9 @@ impl Chart {
     fn legend(&self, svg: &mut String) {
         let column = (WIDTH - LEFT - RIGHT) / 3.0;
         let rows = self.series.len().div_ceil(3).max(1);
-        for (place, series) in self.series.iter().enumerate() {
-            let at = LEFT + column * (place / rows) as f64;
-            let down = 50.0 + 20.0 * (place % rows) as f64;
+        for (index, series) in self.series.iter().enumerate() {
+            let at = LEFT + column * (index / rows) as f64;
+            let down = 50.0 + 20.0 * (index % rows) as f64;
             stroke(svg, series, &format!("M{at:.1} {:.1}h28", down - 4.5));
             text(svg, (at + 36.0, down), "start", "", &series.name);
         }
@@ -151,14 +151,14 @@ impl Chart {
 
 fn line(svg: &mut String, series: &Series, x: &Scale, y: &Scale) {
     let mut path = String::new();
-    for (place, point) in series.points.iter().enumerate() {
-        let command = if place == 0 { 'M' } else { 'L' };
-        let (at, down) = (x.place(point.0), y.place(point.1));
+    for (index, point) in series.points.iter().enumerate() {
+        let command = if index == 0 { 'M' } else { 'L' };
+        let (at, down) = (x.position(point.0), y.position(point.1));
         path.push_str(&format!("{command}{at:.1} {down:.1}"));
     }
     stroke(svg, series, &path);
     for point in &series.points {
-        let (at, down) = (x.place(point.0), y.place(point.1));
+        let (at, down) = (x.position(point.0), y.position(point.1));
         let colour = series.colour;
         let fill = if series.dashed { "#fff" } else { colour };
         svg.push_str(&format!(
@@ -216,10 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn places_are_logarithmic() {
+    fn positions_are_logarithmic() {
         let found = scale(&[1.0, 10_000.0]);
-        for (value, place) in [(1.0, 0.0), (100.0, 50.0), (10_000.0, 100.0)] {
-            assert!((found.place(value) - place).abs() < 1e-6);
+        for (value, index) in [(1.0, 0.0), (100.0, 50.0), (10_000.0, 100.0)] {
+            assert!((found.position(value) - index).abs() < 1e-6);
         }
     }
 
@@ -233,7 +233,7 @@ mod tests {
             );
             for value in values {
                 assert!(
-                    (-1e-6..=100.0 + 1e-6).contains(&found.place(*value)),
+                    (-1e-6..=100.0 + 1e-6).contains(&found.position(*value)),
                     "{found:?}"
                 );
             }

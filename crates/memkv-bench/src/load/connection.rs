@@ -54,8 +54,8 @@ impl Flights {
     }
 
     fn end(&mut self, number: u64) -> Option<Flight> {
-        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let flight = self.flights.get_mut(place)?.take()?;
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let flight = self.flights.get_mut(index)?.take()?;
         self.count -= 1;
         while let Some(None) = self.flights.front() {
             self.flights.pop_front();

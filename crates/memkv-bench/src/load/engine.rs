@@ -111,21 +111,21 @@ impl<'a, C: Client> Engine<'a, C> {
         poll: &Poll,
     ) -> Result<Engine<'a, C>, LoadError> {
         let mut connections = Vec::with_capacity(work.connections);
-        for place in 0..work.connections {
-            let addr = work.targets[place % work.targets.len()];
-            let token = Token(place);
+        for index in 0..work.connections {
+            let addr = work.targets[index % work.targets.len()];
+            let token = Token(index);
             connections.push(Connection::open(addr, client(), poll.registry(), token)?);
         }
         let schedule = match work.pace {
             Pace::Batch | Pace::Window => None,
             Pace::Rate(rate) => {
                 let token = Token(work.connections);
-                let places = (0..work.depth).flat_map(|_| 0..work.connections);
+                let indexes = (0..work.depth).flat_map(|_| 0..work.connections);
                 Some(Schedule {
                     timer: Timer::new(poll.registry(), token).map_err(LoadError::Events)?,
                     interval: Duration::from_secs_f64(1.0 / rate),
                     due: Instant::now(),
-                    free: places.collect(),
+                    free: indexes.collect(),
                 })
             }
         };
@@ -152,8 +152,8 @@ impl<'a, C: Client> Engine<'a, C> {
         if self.schedule.is_some() {
             return self.keep_pace();
         }
-        for place in 0..self.connections.len() {
-            self.fill(place, Instant::now())?;
+        for index in 0..self.connections.len() {
+            self.fill(index, Instant::now())?;
         }
         Ok(())
     }
@@ -227,16 +227,16 @@ impl<'a, C: Client> Engine<'a, C> {
     }
 
     /// Sends what a connection without a schedule may send now.
-    fn fill(&mut self, place: usize, now: Instant) -> Result<(), LoadError> {
-        let in_flight = self.connections[place].in_flight();
+    fn fill(&mut self, index: usize, now: Instant) -> Result<(), LoadError> {
+        let in_flight = self.connections[index].in_flight();
         let room = match self.work.pace {
             Pace::Batch if in_flight > 0 => 0,
             _ => self.work.depth - in_flight,
         };
         for _ in 0..room {
-            self.request(place, now);
+            self.request(index, now);
         }
-        self.connections[place].send()
+        self.connections[index].send()
     }
 
     /// Sends what the schedule says is due, as far as connections are free.
@@ -246,11 +246,11 @@ impl<'a, C: Client> Engine<'a, C> {
         };
         let now = Instant::now();
         while schedule.due <= now && schedule.due < self.end {
-            let Some(place) = schedule.free.pop_front() else {
+            let Some(index) = schedule.free.pop_front() else {
                 break;
             };
-            self.request(place, schedule.due);
-            self.connections[place].send()?;
+            self.request(index, schedule.due);
+            self.connections[index].send()?;
             schedule.due += schedule.interval;
         }
         if schedule.due > now && schedule.due < self.end {
@@ -261,7 +261,7 @@ impl<'a, C: Client> Engine<'a, C> {
         Ok(())
     }
 
-    fn request(&mut self, place: usize, since: Instant) {
+    fn request(&mut self, index: usize, since: Instant) {
         let number = match self.work.keys {
             Keys::Random(count) => self.random.below(count) as u64,
             Keys::Each(count) if self.next_key >= count => return,
@@ -272,7 +272,7 @@ impl<'a, C: Client> Engine<'a, C> {
         };
         let percent = self.work.reads_percent;
         let write = percent < 100 && (percent == 0 || self.random.below(100) >= percent);
-        self.connections[place].request(&key(number), Flight { since, write });
+        self.connections[index].request(&key(number), Flight { since, write });
     }
 
     /// At the end of an open loop: what was due and not answered has waited at least until now.

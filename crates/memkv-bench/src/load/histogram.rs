@@ -89,15 +89,15 @@ mod tests {
     fn buckets_follow_each_other_and_are_narrow() {
         let mut last = 0;
         for nanos in (0..100_000).chain((100_000..1 << 40).step_by(1 << 27)) {
-            let place = bucket(nanos);
-            assert!(place >= last && place < BUCKETS, "{nanos}");
-            assert!(nanos > 100_000 || place <= last + 1, "a gap at {nanos}");
-            last = place;
-            let error = middle(place).abs_diff(nanos);
+            let index = bucket(nanos);
+            assert!(index >= last && index < BUCKETS, "{nanos}");
+            assert!(nanos > 100_000 || index <= last + 1, "a gap at {nanos}");
+            last = index;
+            let error = middle(index).abs_diff(nanos);
             assert!(
                 error <= nanos / 128,
                 "{nanos} is taken for {}",
-                middle(place)
+                middle(index)
             );
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);

@@ -65,7 +65,7 @@ struct Row {
 
 impl Row {
     fn kind(self) -> Option<Kind> {
-        self.beside.and_then(|place| Kind::ALL.get(place).copied())
+        self.beside.and_then(|index| Kind::ALL.get(index).copied())
     }
 
     fn name(self) -> &'static str {
@@ -106,8 +106,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let named = |text: &String| kind.name().contains(text.as_str());
         options.beside.is_empty() || options.beside.iter().any(named)
     };
-    let places = (0..Kind::ALL.len()).filter(|place| is_wanted(&Kind::ALL[*place]));
-    let beside: Vec<Option<usize>> = std::iter::once(None).chain(places.map(Some)).collect();
+    let indexes = (0..Kind::ALL.len()).filter(|index| is_wanted(&Kind::ALL[*index]));
+    let beside: Vec<Option<usize>> = std::iter::once(None).chain(indexes.map(Some)).collect();
     let mut measured = Measured::new();
     println!("\n{}", Sample::HEAD);
     for _ in 0..options.times {

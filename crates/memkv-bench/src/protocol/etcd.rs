@@ -70,8 +70,8 @@ impl EtcdClient {
     /// The state of a stream in flight.
     fn stream(&mut self, id: u32) -> Option<(u64, &mut Option<bool>)> {
         let number = u64::from(id.checked_sub(1)? / 2);
-        let place = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        Some((number, self.streams.get_mut(place)?))
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        Some((number, self.streams.get_mut(index)?))
     }
 
     /// Takes a stream off, and returns whether it had a message.

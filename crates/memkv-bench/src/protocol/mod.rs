@@ -120,7 +120,7 @@ impl Template {
 /// A value of this many bytes that does not compress to nothing.
 pub(crate) fn value(bytes: usize) -> Vec<u8> {
     (0..bytes)
-        .map(|place| b'a' + (place * 7 % 26) as u8)
+        .map(|index| b'a' + (index * 7 % 26) as u8)
         .collect()
 }
 

@@ -35,15 +35,15 @@ impl Etcd {
             .collect();
         let names = peers.iter().enumerate();
         let list: Vec<String> = names
-            .map(|(place, url)| format!("n{place}={url}"))
+            .map(|(index, url)| format!("n{index}={url}"))
             .collect();
         let list = list.join(",");
         let arguments = servers.iter().zip(&peers).enumerate();
         let arguments = arguments
-            .map(|(place, (server, peer))| {
+            .map(|(index, (server, peer))| {
                 let client = format!("http://{}", server.addr);
                 [
-                    ("--name", format!("n{place}")),
+                    ("--name", format!("n{index}")),
                     ("--data-dir", "data".to_owned()),
                     ("--listen-client-urls", client.clone()),
                     ("--advertise-client-urls", client),
@@ -63,29 +63,29 @@ impl Etcd {
             arguments,
             _root: root,
         };
-        for place in 0..nodes {
-            etcd.start_node(place)?;
+        for index in 0..nodes {
+            etcd.start_node(index)?;
         }
         etcd.leader();
         Ok(etcd)
     }
 
     /// Starts a node that does not run.
-    pub(crate) fn start_node(&mut self, place: usize) -> Result<(), String> {
+    pub(crate) fn start_node(&mut self, index: usize) -> Result<(), String> {
         let mut command = Command::new(program("etcd")?);
-        command.args(&self.arguments[place]);
-        self.servers[place].start(&mut command);
+        command.args(&self.arguments[index]);
+        self.servers[index].start(&mut command);
         Ok(())
     }
 
     /// `kill -9`.
-    pub(crate) fn kill_node(&mut self, place: usize) {
-        self.servers[place].kill();
+    pub(crate) fn kill_node(&mut self, index: usize) {
+        self.servers[index].kill();
     }
 
     /// Where a node listens.
-    pub(crate) fn addr(&self, place: usize) -> SocketAddr {
-        self.servers[place].addr
+    pub(crate) fn addr(&self, index: usize) -> SocketAddr {
+        self.servers[index].addr
     }
 
     /// The place of the leader, once all nodes that run agree on it.
@@ -94,11 +94,11 @@ impl Etcd {
             let running = self.servers.iter().enumerate();
             let mut leader = None;
             let mut leaders = Vec::new();
-            for (place, server) in running.filter(|(_, server)| server.process_id().is_some()) {
+            for (index, server) in running.filter(|(_, server)| server.process_id().is_some()) {
                 let status = status(&server.addr)?;
                 leaders.push(status["leader"].as_str()?.to_owned());
                 if status["header"]["member_id"] == status["leader"] {
-                    leader = Some(place);
+                    leader = Some(index);
                 }
             }
             leaders.dedup();
@@ -120,13 +120,13 @@ impl System for Etcd {
 
     fn addrs(&self, to: To) -> Vec<SocketAddr> {
         let leader = self.leader();
-        let places = 0..self.servers.len();
-        let chosen = places.filter(|place| match to {
-            To::Leader => *place == leader,
-            To::Follower => *place == (leader + 1) % self.servers.len(),
+        let indexes = 0..self.servers.len();
+        let chosen = indexes.filter(|index| match to {
+            To::Leader => *index == leader,
+            To::Follower => *index == (leader + 1) % self.servers.len(),
             To::All => true,
         });
-        chosen.map(|place| self.servers[place].addr).collect()
+        chosen.map(|index| self.servers[index].addr).collect()
     }
 
     fn processes(&self) -> Vec<u32> {

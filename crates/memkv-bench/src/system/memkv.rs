@@ -32,15 +32,15 @@ impl Memkv {
     }
 
     /// Where a node listens.
-    pub(crate) fn addr(&self, place: usize) -> SocketAddr {
-        let addr = self.cluster.nodes[place].addr.parse();
+    pub(crate) fn addr(&self, index: usize) -> SocketAddr {
+        let addr = self.cluster.nodes[index].addr.parse();
         addr.expect("a node's address is an IP address and a port")
     }
 
     /// Where the other nodes listen.
-    pub(crate) fn addrs_without(&self, place: usize) -> Vec<SocketAddr> {
-        let places = (0..self.cluster.nodes.len()).filter(|other| *other != place);
-        places.map(|place| self.addr(place)).collect()
+    pub(crate) fn addrs_without(&self, index: usize) -> Vec<SocketAddr> {
+        let indexes = (0..self.cluster.nodes.len()).filter(|other| *other != index);
+        indexes.map(|index| self.addr(index)).collect()
     }
 }
 
@@ -50,12 +50,12 @@ impl System for Memkv {
     }
 
     fn addrs(&self, to: To) -> Vec<SocketAddr> {
-        let places = match to {
+        let indexes = match to {
             To::Leader => vec![self.cluster.leader()],
             To::Follower => self.cluster.followers().into_iter().take(1).collect(),
             To::All => (0..self.cluster.nodes.len()).collect(),
         };
-        places.into_iter().map(|place| self.addr(place)).collect()
+        indexes.into_iter().map(|index| self.addr(index)).collect()
     }
 
     fn processes(&self) -> Vec<u32> {

@@ -4,9 +4,9 @@
 mod args;
 mod commands;
 mod output;
-mod place;
 mod repl;
 mod table;
+mod target;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -115,8 +115,8 @@ fn report(failure: &Failure) -> u8 {
 }
 
 fn run(args: Args) -> Result<u8, Failure> {
-    let endpoints = place::endpoints(&args)?;
-    let password = place::password(&args)?;
+    let endpoints = target::endpoints(&args)?;
+    let password = target::password(&args)?;
     let Some(command) = args.command else {
         let addrs = endpoints.addrs().to_vec();
         return repl::run(addrs, password.as_deref(), args.timeout, args.output);

@@ -280,7 +280,7 @@ impl Applier {
             let entry = entries.waiting.next()?;
             let id = entry.0.log_id();
             #[cfg(memkv_bugs)]
-            memkv_disk::bugs::pass(memkv_disk::bugs::Place::Apply);
+            memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Apply);
             self.announcer.prepare(&mut machine.store, id.index);
             let read = entries.read.take_if(|(index, _)| *index == id.index);
             let read = read.map(|(_, read)| read);

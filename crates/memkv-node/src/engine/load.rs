@@ -45,7 +45,7 @@ fn put_in(blocks: &Receiver<Vec<u8>>) -> Result<Loader, LoadError> {
     for block in blocks {
         result = result.and_then(|()| loader.block(&block));
         #[cfg(memkv_bugs)]
-        memkv_disk::bugs::pass(memkv_disk::bugs::Place::Loading);
+        memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Loading);
     }
     result.map(|()| loader)
 }

@@ -19,7 +19,7 @@ use crate::peer::message::{self, Envelope, MemberInfo};
 
 type Answer = BoxFuture<'static, Frame>;
 
-/// Answers an empty node that asks for a place.
+/// Answers an empty node that asks for a seat.
 pub(crate) fn join(inner: &Arc<Inner>, envelope: Envelope, body: &mut Reader) -> Answer {
     let fields = (|| {
         Ok::<_, crate::peer::encoding::DecodeError>((

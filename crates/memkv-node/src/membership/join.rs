@@ -16,7 +16,7 @@ use crate::{Peer, Phase};
 /// A log entry is in it.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// If a peer belongs to a cluster that exists, asks it for a place.
+/// If a peer belongs to a cluster that exists, asks it for a seat.
 pub(crate) async fn join_existing(
     inner: &Inner,
     peers: &[(Peer, Result<HelloReply, String>)],
@@ -59,14 +59,14 @@ pub(crate) async fn join_existing(
     });
     let why = match leader {
         None => format!(
-            "this node's directory is empty, and cluster {cluster} has no leader to ask for a place"
+            "this node's directory is empty, and cluster {cluster} has no leader to ask for a seat"
         ),
         Some(leader) => {
             let peer = Peer {
                 name: leader.name.clone(),
                 addr: leader.addr.clone(),
             };
-            match ask_for_place(inner, &peer, nonce).await {
+            match ask_for_seat(inner, &peer, nonce).await {
                 Ok(identity) => return Some(identity),
                 Err(why) => format!("cluster {cluster}, leader {}: {why}", peer.name),
             }
@@ -86,7 +86,7 @@ pub(crate) async fn join_existing(
     None
 }
 
-async fn ask_for_place(inner: &Inner, leader: &Peer, nonce: u64) -> Result<Identity, String> {
+async fn ask_for_seat(inner: &Inner, leader: &Peer, nonce: u64) -> Result<Identity, String> {
     let asked = call_peer(inner, leader, Kind::Join, JOIN_TIMEOUT, |out| {
         put_blob(out, inner.peers.me.addr.as_bytes());
         out.put_u8(u8::from(inner.config.sync));

@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     Hello = 10,
     /// Formation: agree to this list under this UUID; or word that all have agreed.
     Prepare = 11,
-    /// An empty node asks for a place.
+    /// An empty node asks for a seat.
     Join = 12,
     /// A message for who listens to its channel.
     Publish = 13,

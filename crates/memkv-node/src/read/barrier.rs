@@ -88,7 +88,7 @@ pub(crate) async fn run_leader_reads(inner: Arc<Inner>) {
     let confirmer = Confirmer::default();
     let confirm = || async {
         #[cfg(memkv_bugs)]
-        memkv_disk::bugs::pass(memkv_disk::bugs::Place::Round);
+        memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Round);
         // Ends soon by itself, so it needs no timer for each round.
         match confirmer.ask_peers(&inner).await {
             Some(index) => Ok(index),

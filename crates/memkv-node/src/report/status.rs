@@ -24,7 +24,7 @@ pub enum Role {
 pub enum Phase {
     /// Waits until all nodes of its list agree to form a cluster.
     Forming,
-    /// Asks an existing cluster for a place, or catches up in it.
+    /// Asks an existing cluster for a seat, or catches up in it.
     Joining,
     /// Serves.
     Serving,

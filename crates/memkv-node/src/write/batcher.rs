@@ -234,7 +234,7 @@ impl Batcher {
         loop {
             self.wakeup.notified().await;
             #[cfg(memkv_bugs)]
-            memkv_disk::bugs::pass(memkv_disk::bugs::Place::Consensus);
+            memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Consensus);
             while let Some((work, stamp)) = self.next_entry(&engine) {
                 // Of the term of the stamp: it may end while the clock is written down.
                 let vote = engine.vote();
@@ -353,7 +353,7 @@ fn put_together(work: Vec<Work>, stamp: u64) -> (Vec<Work>, Bytes) {
     }
     #[cfg(memkv_bugs)]
     if crate::bugs::active(crate::bugs::Bug::ProposeUnreadable) && stamp % 64 == 7
-        || memkv_disk::bugs::take(memkv_disk::bugs::Place::Unreadable)
+        || memkv_disk::bugs::take(memkv_disk::bugs::PanicPoint::Unreadable)
     {
         let unknown = Bytes::from_static(b"\xee");
         builder.raw_group(&memkv_store::encode_group(0, 1, 0, [&unknown].into_iter()));

@@ -32,7 +32,7 @@ impl ClusterConfig {
         let mut addrs = None;
         for (key, value) in parse_document(source)? {
             if key.0 != ADDRS.name {
-                let origin = source.place_of_key(&key, value);
+                let origin = source.location_of_key(&key, value);
                 return Err(nodes::unknown_key(&key.0, origin, &[ADDRS.name]));
             }
             addrs = Some(nodes::nodes(source, &ADDRS, value.get())?);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn what_is_wrong_is_named_with_its_location() {
         let fails = |text: &str| {
             ClusterConfig::from_json(text, "c.json")
                 .unwrap_err()

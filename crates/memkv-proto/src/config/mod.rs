@@ -46,7 +46,7 @@ fn parse_document<'a>(source: Source<'a>) -> Result<Vec<(Text<'a>, &'a RawValue)
     if !whole.get().starts_with('{') {
         let detail = format!("found {}", crate::json::kind_of(whole.get()));
         return Err(ConfigError::Syntax {
-            origin: source.place(whole.get()),
+            origin: source.location(whole.get()),
             detail,
         });
     }

@@ -18,15 +18,15 @@ pub(super) fn object<'a>(
 ) -> Result<Vec<(Text<'a>, &'a RawValue)>, ConfigError> {
     // The whole text was parsed before, so that only an object's type can be wrong here.
     let Members(members) = serde_json::from_str(raw).map_err(|err| ConfigError::Syntax {
-        origin: source.place(raw),
+        origin: source.location(raw),
         detail: err.to_string(),
     })?;
     for (at, (key, value)) in members.iter().enumerate() {
         if let Some((first, of)) = members[..at].iter().find(|(earlier, _)| earlier == key) {
             return Err(ConfigError::DuplicateKey {
                 key: key.0.to_string(),
-                origin: source.place_of_key(key, value),
-                first: source.place_of_key(first, of),
+                origin: source.location_of_key(key, value),
+                first: source.location_of_key(first, of),
             });
         }
     }
@@ -48,7 +48,7 @@ pub(super) fn node(source: Source<'_>, key: &Key, raw: &str) -> Result<NodeAddr,
     if !raw.starts_with('{') {
         return Err(ConfigError::bad_value(
             key,
-            &source.place(raw),
+            &source.location(raw),
             kind_of(raw),
         ));
     }
@@ -58,11 +58,11 @@ pub(super) fn node(source: Source<'_>, key: &Key, raw: &str) -> Result<NodeAddr,
             "id" => &mut id,
             "addr" => &mut addr,
             other => {
-                let origin = source.place_of_key(&name, value);
+                let origin = source.location_of_key(&name, value);
                 return Err(unknown_key(other, origin, &["addr", "id"]));
             }
         };
-        let origin = source.place(value.get());
+        let origin = source.location(value.get());
         let text: String =
             serde_json::from_str(value.get()).map_err(|_| ConfigError::BadValue {
                 key: name.0.to_string(),
@@ -72,7 +72,7 @@ pub(super) fn node(source: Source<'_>, key: &Key, raw: &str) -> Result<NodeAddr,
             })?;
         *slot = Some(text);
     }
-    let origin = source.place(raw);
+    let origin = source.location(raw);
     let missing = |name: &str| ConfigError::MissingKey {
         key: name.to_owned(),
         origin: origin.clone(),
@@ -96,11 +96,11 @@ pub(super) fn nodes(
     raw: &str,
 ) -> Result<Vec<NodeAddr>, ConfigError> {
     let items: Vec<&RawValue> = serde_json::from_str(raw)
-        .map_err(|_| ConfigError::bad_value(key, &source.place(raw), kind_of(raw)))?;
+        .map_err(|_| ConfigError::bad_value(key, &source.location(raw), kind_of(raw)))?;
     let mut nodes = Vec::new();
     for item in items {
         let node = node(source, key, item.get())?;
-        refuse_repeated(&nodes, &node, key, &source.place(item.get()))?;
+        refuse_repeated(&nodes, &node, key, &source.location(item.get()))?;
         nodes.push(node);
     }
     Ok(nodes)

@@ -23,7 +23,7 @@ pub(super) fn value_from_json(
     key: &Key,
     raw: &str,
 ) -> Result<Value, ConfigError> {
-    let origin = source.place(raw);
+    let origin = source.location(raw);
     let quoted = raw.starts_with('"');
     match key.kind {
         Kind::Node => nodes::node(source, key, raw).map(Value::Node),

@@ -80,8 +80,8 @@ fn key_specs(reply: &mut Reply<'_>, spec: &Spec) {
             // Behind the script comes the number of keys.
             nested(reply, "index", &[("index", 2)]);
             reply.bulk(b"find_keys");
-            let places = [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)];
-            nested(reply, "keynum", &places);
+            let fields = [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)];
+            nested(reply, "keynum", &fields);
             continue;
         }
         nested(reply, "index", &[("index", first)]);
@@ -190,11 +190,11 @@ pub(super) fn getkeysandflags(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let uses: &[Use] = key_uses_of(spec, &words_of);
     let mut reply = call.reply();
     reply.array(keys.len());
-    for (place, at) in keys.into_iter().enumerate() {
+    for (index, at) in keys.into_iter().enumerate() {
         reply.array(2);
         reply.bulk(args.get(at));
         // Behind the last entry follow keys like it.
-        let of_key = uses.get(place).or(uses.last());
+        let of_key = uses.get(index).or(uses.last());
         words(&mut reply, of_key.copied().unwrap_or_default());
     }
     Ok(())

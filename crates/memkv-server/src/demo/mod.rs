@@ -4,8 +4,8 @@
 //! On a terminal it takes keys. Without one it ignores its input and runs until a signal.
 
 mod child;
+mod directory;
 mod keys;
-mod place;
 mod probe;
 
 use std::time::{Duration, Instant};
@@ -17,8 +17,8 @@ use crate::console;
 use crate::signals::StopSignals;
 
 use child::Node;
+use directory::DemoDirectory;
 use keys::Keys;
-use place::Place;
 
 /// Exit codes.
 const EXIT_OK: u8 = 0;
@@ -39,7 +39,7 @@ const KEYS: &str = "keys: k kill the leader   r restart what was killed   s stat
 #[derive(Debug, thiserror::Error)]
 enum DemoError {
     #[error("{0}")]
-    Place(String),
+    Directory(String),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("cannot start node {id}: {source}; look into {log}")]
@@ -92,12 +92,12 @@ async fn demo(
 ) -> Result<(), DemoError> {
     let system = |what| move |source| DemoError::System { what, source };
     let mut signals = StopSignals::listen().map_err(system("signal handlers"))?;
-    let place = Place::open(args)?;
+    let directory = DemoDirectory::open(args)?;
     let mut cluster = Cluster {
-        nodes: place.nodes(args, overrides)?,
+        nodes: directory.nodes(args, overrides)?,
     };
     let result = tokio::select! {
-        result = cluster.live(&place) => result,
+        result = cluster.live(&directory) => result,
         _signal = signals.next() => Ok(()),
     };
     cluster.stop().await;
@@ -111,13 +111,13 @@ struct Cluster {
 
 impl Cluster {
     /// From the first start to the key that ends it.
-    async fn live(&mut self, place: &Place) -> Result<(), DemoError> {
+    async fn live(&mut self, directory: &DemoDirectory) -> Result<(), DemoError> {
         console::out(format!(
             "memkv {} demo: {} nodes, data in {}{}",
             env!("CARGO_PKG_VERSION"),
             self.nodes.len(),
-            place.root().display(),
-            if place.is_temporary() {
+            directory.root().display(),
+            if directory.is_temporary() {
                 " (removed at the end)"
             } else {
                 ""
@@ -127,7 +127,7 @@ impl Cluster {
             node.start()?;
             console::out(node);
         }
-        self.wait_ready(place).await?;
+        self.wait_ready(directory).await?;
         let leader = self.leader().await.unwrap_or_default();
         let first = &self.nodes[0].addr;
         let redis_port = self.nodes[0].redis().rsplit(':').next().unwrap_or_default();
@@ -145,7 +145,7 @@ impl Cluster {
         }
     }
 
-    async fn wait_ready(&mut self, place: &Place) -> Result<(), DemoError> {
+    async fn wait_ready(&mut self, directory: &DemoDirectory) -> Result<(), DemoError> {
         let start = Instant::now();
         let mut next = 0;
         while next < self.nodes.len() {
@@ -156,7 +156,7 @@ impl Cluster {
                 next += 1;
             } else if start.elapsed() > READY_MAX {
                 return Err(DemoError::NotReady {
-                    dir: place.root().display().to_string(),
+                    dir: directory.root().display().to_string(),
                 });
             } else {
                 tokio::time::sleep(POLL).await;

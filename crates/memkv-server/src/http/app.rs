@@ -464,7 +464,7 @@ impl<B: Backend> App for Api<B> {
         self.active.fetch_add(1, Ordering::Relaxed);
         let _active = Active(&self.active);
         #[cfg(memkv_bugs)]
-        memkv_disk::bugs::pass(memkv_disk::bugs::Place::Request);
+        memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Request);
         let route = self.route(&head.path);
         let started = Instant::now();
         let class = route

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_occurs_twice_is_refused_with_its_place() {
+    fn a_field_that_occurs_twice_is_refused_with_its_location() {
         for text in [r#"{"a": 1, "a": 1}"#, r#"[{"a": 1, "\u0061": 2}]"#] {
             let error = parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains("\"a\" occurs twice at line 1"), "{error}");

@@ -55,7 +55,7 @@ fn authority(head: &Head) -> Option<&str> {
 
 /// Whether an `Origin` is a page of `authority`. A proxy in front may have served it over TLS.
 fn is_same(origin: &str, authority: &str) -> bool {
-    let Some((scheme, place)) = origin.split_once("://") else {
+    let Some((scheme, host)) = origin.split_once("://") else {
         return false;
     };
     let own_port = match scheme {
@@ -64,7 +64,7 @@ fn is_same(origin: &str, authority: &str) -> bool {
         _ => return false,
     };
     let without_port = |text| str::strip_suffix(text, own_port).unwrap_or(text).to_owned();
-    host_of(place).is_some() && without_port(place).eq_ignore_ascii_case(&without_port(authority))
+    host_of(host).is_some() && without_port(host).eq_ignore_ascii_case(&without_port(authority))
 }
 
 fn is_known(authority: &str, names: &[String]) -> bool {

@@ -106,23 +106,23 @@ fn list<T>(
             items.len()
         ));
     }
-    let places = items.into_iter().enumerate();
-    places
+    let locations = items.into_iter().enumerate();
+    locations
         .map(|(at, item)| {
-            let place = format!("{name}[{at}]");
-            parse(&place, object(&place, item)?)
+            let location = format!("{name}[{at}]");
+            parse(&location, object(&location, item)?)
         })
         .collect()
 }
 
-fn guard(place: &str, mut fields: Object) -> Result<Guard, String> {
-    let key = key(place, &mut fields)?;
-    let value = take_bytes(place, &mut fields, "value")?;
+fn guard(location: &str, mut fields: Object) -> Result<Guard, String> {
+    let key = key(location, &mut fields)?;
+    let value = take_bytes(location, &mut fields, "value")?;
     let mut holds: Vec<Condition> = Vec::new();
     holds.extend(value.map(|value| Condition::Value(Compare::Equal, value)));
     if let Some(exists) = fields.remove("exists") {
         let exists = exists.as_bool();
-        let exists = exists.ok_or(format!("{place}: exists must be true or false"))?;
+        let exists = exists.ok_or(format!("{location}: exists must be true or false"))?;
         holds.push(Condition::Exists(exists));
     }
     for (name, condition) in [
@@ -134,11 +134,11 @@ fn guard(place: &str, mut fields: Object) -> Result<Guard, String> {
     ] {
         if let Some(revision) = fields.remove(name) {
             let revision = revision.as_u64();
-            let revision = revision.ok_or(format!("{place}: {name} must be a whole number"))?;
+            let revision = revision.ok_or(format!("{location}: {name} must be a whole number"))?;
             holds.push(condition(Compare::Equal, revision));
         }
     }
-    nothing_left(place, &fields)?;
+    nothing_left(location, &fields)?;
     match <[Condition; 1]>::try_from(holds) {
         Ok([holds]) => Ok(Guard {
             database: 0,
@@ -146,27 +146,27 @@ fn guard(place: &str, mut fields: Object) -> Result<Guard, String> {
             holds,
         }),
         Err(_) => Err(format!(
-            "{place} must have exactly one of exists, value, revision, create_revision"
+            "{location} must have exactly one of exists, value, revision, create_revision"
         )),
     }
 }
 
-fn step(place: &str, fields: Object) -> Result<Step, String> {
+fn step(location: &str, fields: Object) -> Result<Step, String> {
     let mut fields = fields.into_iter();
     let (Some((name, arguments)), None) = (fields.next(), fields.next()) else {
-        return Err(format!("{place} must have exactly one of {STEPS}"));
+        return Err(format!("{location} must have exactly one of {STEPS}"));
     };
-    let place = format!("{place}.{name}");
-    let mut arguments = object(&place, arguments)?;
-    let key = key(&place, &mut arguments)?;
+    let location = format!("{location}.{name}");
+    let mut arguments = object(&location, arguments)?;
+    let key = key(&location, &mut arguments)?;
     let step = match name.as_str() {
         "set" => {
-            let value = take_bytes(&place, &mut arguments, "value")?;
+            let value = take_bytes(&location, &mut arguments, "value")?;
             Step::Write(Command::SetWith {
                 key,
-                value: value.ok_or(format!("{place} has no value"))?,
+                value: value.ok_or(format!("{location} has no value"))?,
                 condition: SetIf::Always,
-                expiry: expiry(&place, &mut arguments)?,
+                expiry: expiry(&location, &mut arguments)?,
                 get: false,
             })
         }
@@ -174,49 +174,49 @@ fn step(place: &str, fields: Object) -> Result<Step, String> {
         "delete" => Step::Write(Command::Del { keys: vec![key] }),
         "incr" => {
             let by = arguments.remove("by").map_or(Some(1), |by| by.as_i64());
-            let by = by.ok_or(format!("{place}: by must be a whole number"))?;
+            let by = by.ok_or(format!("{location}: by must be a whole number"))?;
             Step::Write(Command::IncrBy { key, by })
         }
-        _ => return Err(format!("{place}: no such step; there are {STEPS}")),
+        _ => return Err(format!("{location}: no such step; there are {STEPS}")),
     };
-    nothing_left(&place, &arguments)?;
+    nothing_left(&location, &arguments)?;
     Ok(step)
 }
 
 /// The steps, for messages.
 const STEPS: &str = "set, get, delete, incr";
 
-fn expiry(place: &str, arguments: &mut Object) -> Result<Expiry, String> {
+fn expiry(location: &str, arguments: &mut Object) -> Result<Expiry, String> {
     match arguments.remove("ttl") {
         None => Ok(Expiry::None),
         Some(ttl) => {
             let ms = ttl.as_str().and_then(ttl_ms);
-            let ms = ms.ok_or(format!("{place}: ttl must be a string such as \"30s\""))?;
+            let ms = ms.ok_or(format!("{location}: ttl must be a string such as \"30s\""))?;
             Ok(Expiry::In { ms })
         }
     }
 }
 
-fn key(place: &str, fields: &mut Object) -> Result<Bytes, String> {
-    take_bytes(place, fields, "key")?.ok_or(format!("{place} has no key"))
+fn key(location: &str, fields: &mut Object) -> Result<Bytes, String> {
+    take_bytes(location, fields, "key")?.ok_or(format!("{location} has no key"))
 }
 
-fn take_bytes(place: &str, fields: &mut Object, name: &str) -> Result<Option<Bytes>, String> {
-    let taken = json_bytes::take(fields, name).map_err(|error| format!("{place}: {error}"))?;
+fn take_bytes(location: &str, fields: &mut Object, name: &str) -> Result<Option<Bytes>, String> {
+    let taken = json_bytes::take(fields, name).map_err(|error| format!("{location}: {error}"))?;
     Ok(taken.map(Bytes::from))
 }
 
-fn object(place: &str, value: Value) -> Result<Object, String> {
+fn object(location: &str, value: Value) -> Result<Object, String> {
     match value {
         Value::Object(fields) => Ok(fields),
-        _ => Err(format!("{place} must be an object")),
+        _ => Err(format!("{location} must be an object")),
     }
 }
 
-fn nothing_left(place: &str, fields: &Object) -> Result<(), String> {
+fn nothing_left(location: &str, fields: &Object) -> Result<(), String> {
     match fields.keys().next() {
         None => Ok(()),
-        Some(name) => Err(format!("{place} has an unknown field {name:?}")),
+        Some(name) => Err(format!("{location} has an unknown field {name:?}")),
     }
 }
 
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_completely_is_refused_with_its_place() {
+    fn what_is_not_understood_completely_is_refused_with_its_location() {
         for (body, words) in [
             ("[]", "the body must be an object"),
             (

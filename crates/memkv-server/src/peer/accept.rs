@@ -37,7 +37,7 @@ pub async fn serve(
     handler: PeerHandler,
 ) {
     #[cfg(memkv_bugs)]
-    memkv_disk::bugs::pass(memkv_disk::bugs::Place::Peer);
+    memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Peer);
     socket::tune(&stream);
     let (read_half, write_half) = stream.split();
     let (responses, to_write) = mpsc::unbounded_channel();

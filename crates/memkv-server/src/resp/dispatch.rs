@@ -42,7 +42,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// Takes the next request.
     pub(super) async fn execute(&mut self, request: Request) -> Result<(), Disconnected> {
         #[cfg(memkv_bugs)]
-        memkv_disk::bugs::pass(memkv_disk::bugs::Place::Command);
+        memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Command);
         match self.admit(&request) {
             Err(failure) if is_exec(&request) => {
                 self.session.queue = None;

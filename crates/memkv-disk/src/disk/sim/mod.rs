@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use super::direct::BLOCK;
 use super::{DirLock, DirectWriter, Disk, DiskFile};
 use state::{Change, Direct, File, Name, Random, State, not_found, power_lost};
-use strike::Place;
+use strike::Target;
 pub use strike::{Step, Strike};
 
 /// Kinds of operations that can be made to fail.
@@ -243,7 +243,7 @@ impl SimDisk {
     fn change<T>(
         &self,
         step: Step,
-        place: Place<'_>,
+        target: Target<'_>,
         act: impl FnOnce(&mut State) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut state = self.state.lock();
@@ -251,7 +251,7 @@ impl SimDisk {
         state.note_waiting();
         state.stats.operations += 1;
         let is_due = state.crash_at == Some(state.stats.operations);
-        let is_struck = state.is_struck(step, place);
+        let is_struck = state.is_struck(step, target);
         let strikes = is_due || is_struck;
         state.tears |= is_struck;
         if strikes {
@@ -277,7 +277,7 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let number = self.change(Step::Create, Place::Path(path), |state| {
+        let number = self.change(Step::Create, Target::Path(path), |state| {
             let directory = path.parent().unwrap_or(Path::new(""));
             if !state.directories.iter().any(|known| known == directory) {
                 return Err(not_found(directory));
@@ -337,7 +337,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change(Step::Rename, Place::Path(from), |state| {
+        self.change(Step::Rename, Target::Path(from), |state| {
             let number = state
                 .names
                 .get(from)
@@ -351,7 +351,7 @@ impl Disk for SimDisk {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.change(Step::Remove, Place::Path(path), |state| {
+        self.change(Step::Remove, Target::Path(path), |state| {
             if !state.names.contains_key(path) {
                 return Err(not_found(path));
             }
@@ -363,7 +363,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.change(Step::Sync, Place::Path(path), |state| {
+        self.change(Step::Sync, Target::Path(path), |state| {
             let pending = std::mem::take(&mut state.pending_names);
             let (done, rest): (Vec<_>, Vec<_>) = pending
                 .into_iter()
@@ -514,7 +514,7 @@ impl DiskFile for SimFile {
             bytes.extend_from_slice(buf);
         }
         self.disk
-            .change(Step::Write, Place::File(self.number), |state| {
+            .change(Step::Write, Target::File(self.number), |state| {
                 state.grow(self.number, offset + bytes.len() as u64)?;
                 state.stats.bytes_written += bytes.len() as u64;
                 let file = state.file(self.number)?;
@@ -527,7 +527,7 @@ impl DiskFile for SimFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.disk
-            .change(Step::Write, Place::File(self.number), |state| {
+            .change(Step::Write, Target::File(self.number), |state| {
                 state.grow(self.number, len)?;
                 let file = state.file(self.number)?;
                 file.allocated = file.allocated.max(len);
@@ -538,7 +538,7 @@ impl DiskFile for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let result = self
             .disk
-            .change(Step::Sync, Place::File(self.number), |state| {
+            .change(Step::Sync, Target::File(self.number), |state| {
                 state.stats.syncs += 1;
                 let file = state.file(self.number)?;
                 for change in std::mem::take(&mut file.pending) {
@@ -580,7 +580,7 @@ impl DiskFile for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.disk
-            .change(Step::Write, Place::File(self.number), |state| {
+            .change(Step::Write, Target::File(self.number), |state| {
                 state.grow(self.number, len)?;
                 let file = state.file(self.number)?;
                 file.allocated = file.allocated.min(len);

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::strike::{Place, Step, Strike};
+use super::strike::{Step, Strike, Target};
 use super::{Op, Stats};
 use crate::disk::guard;
 
@@ -250,13 +250,13 @@ impl State {
     }
 
     /// Whether the power is to go during this step.
-    pub(super) fn is_struck(&self, step: Step, place: Place<'_>) -> bool {
+    pub(super) fn is_struck(&self, step: Step, target: Target<'_>) -> bool {
         let Some(strike) = &self.strike else {
             return false;
         };
-        let path = match place {
-            Place::Path(path) => Some(path),
-            Place::File(number) => {
+        let path = match target {
+            Target::Path(path) => Some(path),
+            Target::File(number) => {
                 let mut names = self.names.iter();
                 names.find_map(|(path, file)| (*file == number).then_some(path.as_path()))
             }

@@ -37,7 +37,7 @@ pub type Strike = Arc<dyn Fn(Step, &Path, &BTreeMap<PathBuf, u64>) -> bool + Sen
 
 /// What a step touches, a file by its number.
 #[derive(Clone, Copy)]
-pub(super) enum Place<'a> {
+pub(super) enum Target<'a> {
     File(u64),
     Path(&'a Path),
 }

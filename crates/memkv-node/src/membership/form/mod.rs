@@ -1,5 +1,5 @@
 //! How a node without an identity gets one: by forming a cluster with all the others of its list,
-//! or by asking a cluster that exists for a place.
+//! or by asking a cluster that exists for a seat.
 //!
 //! Formation commits in two phases. All nodes start with the same list. The first of it proposes a
 //! UUID and ids; every other one compares the list with its own, makes its agreement durable and

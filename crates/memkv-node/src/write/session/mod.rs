@@ -202,7 +202,7 @@ impl Session {
         let (answer, receiver) = oneshot::channel();
         let mut window = self.window.lock();
         #[cfg(memkv_bugs)]
-        memkv_disk::bugs::pass(memkv_disk::bugs::Place::Writing);
+        memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Writing);
         if window.closed {
             return Err(RequestError::Stopping);
         }

@@ -111,11 +111,11 @@ impl RaftConfig {
         for (name, raw) in parse_document(source)? {
             let Some(key) = Key::find(&name.0) else {
                 let known: Vec<_> = KEYS.iter().map(|key| key.name).collect();
-                let origin = source.place_of_key(&name, raw);
+                let origin = source.location_of_key(&name, raw);
                 return Err(nodes::unknown_key(&name.0, origin, &known));
             };
             let value = value_from_json(source, key, raw.get())?;
-            config.assign(key, value, &source.place(raw.get()));
+            config.assign(key, value, &source.location(raw.get()));
         }
         Ok(config)
     }

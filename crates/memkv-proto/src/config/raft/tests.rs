@@ -90,7 +90,7 @@ fn redis_has_an_address_of_its_own_or_none() {
 }
 
 #[test]
-fn an_unknown_key_names_its_place_and_the_nearest_key() {
+fn an_unknown_key_names_its_location_and_the_nearest_key() {
     assert_eq!(
         fails("{\n    \"log_path\": \"log/\",\n  \"max_log_sizee\": 1024}"),
         "config: unknown key \"max_log_sizee\" at raft_config.json:3:3 — \
@@ -177,7 +177,7 @@ fn bad_values_say_what_would_be_accepted() {
 }
 
 #[test]
-fn bad_syntax_names_its_place() {
+fn bad_syntax_names_its_location() {
     for (text, expected) in [
         ("", "raft_config.json:1:0"),
         ("{\"log_path\": \"a\"\n \"b\"}", "at raft_config.json:2:2"),

@@ -18,17 +18,17 @@ use crate::run::REDIS_PORT;
 const CONFIG_FILE: &str = "raft_config.json";
 
 /// A demo's directory; a temporary one is removed when this is dropped.
-pub(super) struct Place {
+pub(super) struct DemoDirectory {
     root: PathBuf,
     temporary: bool,
 }
 
-impl Place {
+impl DemoDirectory {
     /// The directory that was asked for, or a new one that only this user can read.
     pub(super) fn open(args: &DemoArgs) -> Result<Self, DemoError> {
         let failed = |root: &Path, error| {
             let root = root.display();
-            DemoError::Place(format!(
+            DemoError::Directory(format!(
                 "cannot create {root}: {error}; choose another with --dir"
             ))
         };
@@ -72,7 +72,7 @@ impl Place {
             return self.new_nodes(args, overrides);
         }
         if earlier.len() != args.nodes {
-            return Err(DemoError::Place(format!(
+            return Err(DemoError::Directory(format!(
                 "{} holds a demo of {} nodes: say --nodes {}, or choose another --dir",
                 self.root.display(),
                 earlier.len(),
@@ -84,7 +84,7 @@ impl Place {
 
     fn earlier(&self) -> Result<Vec<Node>, DemoError> {
         let unreadable =
-            |error| DemoError::Place(format!("cannot read {}: {error}", self.root.display()));
+            |error| DemoError::Directory(format!("cannot read {}: {error}", self.root.display()));
         let mut nodes = Vec::new();
         for entry in fs::read_dir(&self.root).map_err(unreadable)? {
             let dir = entry.map_err(unreadable)?.path();
@@ -129,7 +129,7 @@ impl Place {
             fs::create_dir_all(&dir)
                 .and_then(|()| fs::write(&file, config.to_json()))
                 .map_err(|error| {
-                    DemoError::Place(format!("cannot write {}: {error}", file.display()))
+                    DemoError::Directory(format!("cannot write {}: {error}", file.display()))
                 })?;
             nodes.push(Node::new(&config, dir, file));
         }
@@ -137,7 +137,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for DemoDirectory {
     fn drop(&mut self) {
         if self.temporary {
             // What cannot be removed is in the directory for such things.
@@ -152,7 +152,7 @@ fn check_open(config: &RaftConfig) -> Result<(), DemoError> {
         return Ok(());
     }
     let why = "the demo's nodes take no password: leave password_file out, or run a node alone";
-    Err(DemoError::Place(why.to_owned()))
+    Err(DemoError::Directory(why.to_owned()))
 }
 
 /// The first `count` ports from `first` on where nobody listens.
@@ -162,7 +162,7 @@ fn free_ports(first: u16, count: usize) -> Result<Vec<u16>, DemoError> {
         .take(count)
         .collect();
     if free.len() < count {
-        return Err(DemoError::Place(format!(
+        return Err(DemoError::Directory(format!(
             "there are no {count} free ports from {first} on; choose a lower --port"
         )));
     }
@@ -195,18 +195,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let asked = args(dir.path(), 3, 20_000);
         let overrides = [("durability", "os".to_owned(), "--durability".to_owned())];
-        let place = Place::open(&asked).unwrap();
-        let nodes = place.nodes(&asked, &overrides).unwrap();
+        let directory = DemoDirectory::open(&asked).unwrap();
+        let nodes = directory.nodes(&asked, &overrides).unwrap();
         let ids: Vec<_> = nodes.iter().map(|node| node.id.clone()).collect();
         for id in &ids {
-            let file = place.root().join(id).join(CONFIG_FILE);
+            let file = directory.root().join(id).join(CONFIG_FILE);
             let text = fs::read_to_string(file).unwrap();
             let config = RaftConfig::from_json(&text, "x").unwrap();
             assert_eq!(config.durability.as_str(), "os");
             let known: Vec<_> = config.nodes().iter().map(|node| node.id.clone()).collect();
             assert_eq!(known, ids);
         }
-        let again = place.nodes(&args(dir.path(), 3, 30_000), &[]).unwrap();
+        let again = directory.nodes(&args(dir.path(), 3, 30_000), &[]).unwrap();
         assert_eq!(
             again.iter().map(|node| node.id.clone()).collect::<Vec<_>>(),
             ids
@@ -218,13 +218,15 @@ mod tests {
         );
         let fresh = tempfile::tempdir().unwrap();
         let asked = args(fresh.path(), 1, 20_000);
-        let with_password = Place::open(&asked).unwrap().nodes(&asked, &[password]);
+        let with_password = DemoDirectory::open(&asked)
+            .unwrap()
+            .nodes(&asked, &[password]);
         assert!(with_password.is_err_and(|error| error.to_string().contains("no password")));
-        let Err(error) = place.nodes(&args(dir.path(), 5, 30_000), &[]) else {
+        let Err(error) = directory.nodes(&args(dir.path(), 5, 30_000), &[]) else {
             panic!("three nodes are not five")
         };
         assert!(error.to_string().contains("--nodes 3"), "{error}");
-        drop(place);
+        drop(directory);
         assert!(
             dir.path().join(&ids[0]).exists(),
             "what was asked for is kept"
@@ -232,20 +234,20 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_place_is_private_and_goes() {
+    fn a_temporary_directory_is_private_and_goes() {
         use std::os::unix::fs::PermissionsExt;
-        let place = Place::open(&DemoArgs {
+        let directory = DemoDirectory::open(&DemoArgs {
             nodes: 1,
             dir: None,
             port: 1,
         })
         .unwrap();
-        let root = place.root().to_owned();
+        let root = directory.root().to_owned();
         assert_eq!(
             fs::metadata(&root).unwrap().permissions().mode() & 0o777,
             0o700
         );
-        drop(place);
+        drop(directory);
         assert!(!root.exists());
     }
 }
