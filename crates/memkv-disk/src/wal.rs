@@ -1,5 +1,6 @@
 //! The write-ahead log's handle and worker: one FIFO for votes, appends, truncations and purges.
-//! Never reorders, never acknowledges before the disk has confirmed, never goes on after an error.
+//! Never answers out of order, never acknowledges before the disk has confirmed, never goes on after an
+//! error. Writes in order, except that a vote is written before the records that were queued before it.
 //!
 //! A round takes everything that is queued, makes the newest vote and identity durable first (a
 //! record must never be durable before the vote it depends on; a vote that is durable before an

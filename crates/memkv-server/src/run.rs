@@ -24,7 +24,7 @@ use crate::settings::{RedisListener, Settings};
 use crate::signals::StopSignals;
 use crate::{console, logging, memory, panics, process};
 
-/// Exit codes: documented in `--help` and the operator's guide.
+/// Exit codes: documented in `--help` and `docs/operations.md`.
 mod exit {
     pub(super) const OK: u8 = 0;
     /// It cannot run, or cannot go on; the text says why.

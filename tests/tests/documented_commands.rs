@@ -1,0 +1,209 @@
+//! The commands of the README and of `docs/operations.md`: extracted from the page, run, and compared
+//! with the output that the page shows.
+//!
+//! The `sh` blocks of a section form one script, which runs in the repository as a reader would run it,
+//! with temporary files in a directory of its own. The demo runs in the background until its section
+//! ends; the test command itself is left out. A `text` block after an `sh` block is its output: every
+//! line must occur in the output, in this order, and `...` in a line stands for anything.
+//!
+//! Where the system allows it, a section has a network of its own, so that the fixed ports of a page
+//! collide with no other process.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use memkv_black_box::binary;
+
+/// Runs until its section ends, so it goes to the background.
+const DEMO: &str = "cargo run --release -- demo";
+/// Runs this test among all others, so it is left out.
+const TEST: &str = "cargo xtask test";
+
+#[derive(Default)]
+struct Section {
+    title: String,
+    script: String,
+    shown: Vec<String>,
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_path_buf()
+}
+
+/// The sections that have commands.
+fn sections(page: &str) -> Vec<Section> {
+    let mut sections = vec![Section::default()];
+    let mut fence: Option<&str> = None;
+    for line in page.lines() {
+        let section = sections.last_mut().unwrap();
+        match (fence, line.strip_prefix("```")) {
+            (None, Some(kind)) => fence = Some(kind),
+            (Some(_), Some(_)) => fence = None,
+            (Some("sh"), None) => section.script.push_str(&command(line)),
+            (Some("text"), None) if !section.script.is_empty() => {
+                section.shown.push(line.to_owned())
+            }
+            (None, None) if line.starts_with("## ") => {
+                sections.push(Section {
+                    title: line[3..].to_owned(),
+                    ..Section::default()
+                });
+            }
+            _ => {}
+        }
+    }
+    sections.retain(|section| !section.script.is_empty());
+    sections
+}
+
+/// The line of the script for a line of a page.
+fn command(line: &str) -> String {
+    match line.trim() {
+        TEST => String::new(),
+        DEMO => format!(
+            "{DEMO} > \"$TMPDIR/demo.log\" 2>&1 & demo=$!\n\
+             until grep -q ready \"$TMPDIR/demo.log\"; do kill -0 $demo; sleep 0.1; done\n\
+             cat \"$TMPDIR/demo.log\"\n"
+        ),
+        _ => format!("{line}\n"),
+    }
+}
+
+/// The end of the first place from `from` on at which a line of `output` shows `line` of a page.
+fn occurs(line: &str, output: &str, from: usize) -> Option<usize> {
+    let mut start = from;
+    for printed in output[from..].split_inclusive('\n') {
+        let mut end = 0;
+        let found = line.split("...").all(|part| {
+            let at = printed[end..].find(part);
+            end += at.map_or(0, |at| at + part.len());
+            at.is_some()
+        });
+        if found {
+            return Some(start + end);
+        }
+        start += printed.len();
+    }
+    None
+}
+
+/// A shell in a network of its own, or a plain one where that is not allowed.
+fn shell() -> Command {
+    let own = ["--net", "--map-root-user", "sh", "-c", "ip link set lo up"];
+    match Command::new("unshare").args(own).output() {
+        Ok(output) if output.status.success() => {
+            let mut command = Command::new("unshare");
+            command.args(["--net", "--map-root-user", "bash"]);
+            command
+        }
+        _ => Command::new("bash"),
+    }
+}
+
+/// Runs every section of a page that has commands, and compares the output.
+fn run(page: &str) {
+    let text = fs::read_to_string(repository().join(page)).unwrap();
+    let binaries = binary("memkv_server").parent().unwrap().to_path_buf();
+    let path = std::env::join_paths(
+        [binaries]
+            .into_iter()
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    );
+    let path = path.unwrap();
+    let sections = sections(&text);
+    assert!(!sections.is_empty(), "{page} has commands");
+    for section in sections {
+        let dir = tempfile::tempdir().unwrap();
+        let script = format!(
+            "set -euo pipefail\nip link set lo up 2>/dev/null || true\n\
+             trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n{}",
+            section.script
+        );
+        fs::write(dir.path().join("script"), &script).unwrap();
+        let done = shell()
+            .arg(dir.path().join("script"))
+            .current_dir(repository())
+            .env("PATH", &path)
+            .env("TMPDIR", dir.path())
+            // redis-cli prints as on a terminal.
+            .env("FAKETTY", "1")
+            .output()
+            .unwrap();
+        let streams = [&done.stdout[..], b"\n", &done.stderr[..]].concat();
+        let output = String::from_utf8_lossy(&streams);
+        let title = &section.title;
+        assert!(
+            done.status.success(),
+            "{page}, section `{title}`: {}\n{output}",
+            done.status
+        );
+        let mut from = 0;
+        for line in section.shown.iter().filter(|line| !line.trim().is_empty()) {
+            match occurs(line.trim_end(), &output, from) {
+                Some(end) => from = end,
+                None => panic!("{page}, section `{title}` shows\n{line}\nbut printed\n{output}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn every_command_of_the_readme_works_and_prints_what_it_shows() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    for command in [DEMO, TEST] {
+        let alone = readme.lines().filter(|line| *line == command).count();
+        assert_eq!(alone, 1, "the README has the line `{command}` once");
+    }
+    run("README.md");
+}
+
+#[test]
+fn every_command_of_the_operations_page_works_and_prints_what_it_shows() {
+    run("docs/operations.md");
+}
+
+/// Each row of the README's benchmark has its figures from the page that the benchmark writes.
+#[test]
+fn the_readme_shows_figures_of_the_performance_page_only() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let page = fs::read_to_string(repository().join("docs/performance.md")).unwrap();
+    let (_, section) = readme.split_once("\n## Performance\n").unwrap();
+    let rows: Vec<&str> = section
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'))
+        .skip(2)
+        .collect();
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        for cell in row.split('|').skip(2).map(str::trim) {
+            let figure = cell.split(' ').next().unwrap();
+            let known = page.contains(&format!(" {figure} ("));
+            assert!(
+                matches!(figure, "" | "-") || known,
+                "docs/performance.md has no median {figure}, which the README shows in\n{row}"
+            );
+        }
+    }
+}
+
+#[test]
+fn dots_stand_for_anything_and_nothing_else_does() {
+    assert!(occurs("ready in ... ms", "x\nready in 41 ms now\n", 0).is_some());
+    assert!(occurs("ready in ... ms", "ready in\n41 ms\n", 0).is_none());
+    assert!(occurs("{\"status\":\"ok\"}", "{\"status\":\"no\"}", 0).is_none());
+}
+
+#[test]
+fn lines_occur_in_the_order_in_which_they_are_shown() {
+    let output = "ok\nfirst\nsecond\n";
+    let end = occurs("first", output, 0).unwrap();
+    assert!(occurs("second", output, end).is_some());
+    assert!(occurs("ok", output, end).is_none());
+}
