@@ -1,10 +1,17 @@
-//! Links in the documentation that lead nowhere: relative paths that do not exist and headings that
-//! a page does not have. Never asks the network.
+//! References in the documentation that lead nowhere: relative links to files or headings that do not
+//! exist, paths of the code (`code`), and terms without a row in the glossary (`terms`). Never asks the
+//! network.
+
+mod code;
+mod terms;
 
 use std::path::Path;
 
 use crate::cargo::root;
 use crate::tidy::{files, read};
+
+const ARCHITECTURE: &str = "ARCHITECTURE.md";
+const GLOSSARY: &str = "docs/glossary.md";
 
 /// Checks every Markdown page of the repository.
 pub(crate) fn check() -> Result<(), String> {
@@ -13,14 +20,23 @@ pub(crate) fn check() -> Result<(), String> {
     if pages.is_empty() {
         return Err("found no Markdown page".to_owned());
     }
+    let root = root();
     let mut faults = Vec::new();
     for page in &pages {
         let text = read(page)?;
+        let name = page.strip_prefix(&root).unwrap_or(page);
         for link in links(&text) {
             if let Err(why) = resolve(page, &text, link) {
-                faults.push(format!("{}: ({link}): {why}", page.display()));
+                faults.push(format!("{}: ({link}): {why}", name.display()));
             }
         }
+        for fault in code::faults(&root, name, &text) {
+            faults.push(format!("{}: {fault}", name.display()));
+        }
+    }
+    let glossary = read(&root.join(GLOSSARY))?;
+    for fault in terms::faults(&read(&root.join(ARCHITECTURE))?, &glossary) {
+        faults.push(format!("{ARCHITECTURE}: {fault}"));
     }
     if faults.is_empty() {
         Ok(())
