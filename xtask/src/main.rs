@@ -30,7 +30,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test                          everything that must pass: format, lints, tidy, unit tests,
                                 simulator, tests of the real binaries
   check                         format, lints and tidy only
-  tidy                          the project's own rules only: file heads and sizes, links, layers
+  tidy [--circles]              the project's own rules only: heads and sizes of files, layers, links,
+                                words, modules; --circles prints the import circles instead
   sim [--seed N | --seeds N [--from N]] [--bug NAME] [...]
                                 whole clusters in simulated time; every failure prints its seed
   crash [--rounds N] [--seed S] kill -9 real nodes under load and check the history (default 200)
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
     let outcome = match command.as_str() {
         "test" => test::run(),
         "check" => test::check(),
-        "tidy" => tidy::run(),
+        "tidy" => tidy::run(rest),
         "sim" => sim::run(rest),
         name if black_box::knows(name) => black_box::run(name, rest),
         "bench" => bench::run(rest),

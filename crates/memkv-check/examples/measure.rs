@@ -1,4 +1,4 @@
-//! Prints how long the judges take on generated histories; run it with `--release`.
+//! Prints how long the checkers take on generated histories; run it with `--release`.
 //! Never asserts anything: times belong to the machine.
 #![expect(clippy::print_stdout, reason = "printing is all that it does")]
 
@@ -88,8 +88,8 @@ fn main() {
 }
 
 fn measure(name: &str, history: &[Operation]) {
-    type Judge = fn(&[Operation]) -> Result<memkv_check::Coverage, memkv_check::Failure>;
-    let judges: [(&str, Judge); 2] = [
+    type Checker = fn(&[Operation]) -> Result<memkv_check::Coverage, memkv_check::Failure>;
+    let checkers: [(&str, Checker); 2] = [
         ("search", |history| {
             wgl::check(&KeyValue, history, &Budget::default())
         }),
@@ -97,7 +97,7 @@ fn measure(name: &str, history: &[Operation]) {
             revision::check(&KeyValue, history, &Budget::default())
         }),
     ];
-    for (judge, check) in judges {
+    for (checker, check) in checkers {
         let start = Instant::now();
         let verdict = check(history);
         let time = start.elapsed();
@@ -105,7 +105,7 @@ fn measure(name: &str, history: &[Operation]) {
         let verdict = verdict.map_or_else(|failure| failure.to_string(), |_| "accepted".into());
         let verdict = verdict.lines().next().unwrap_or_default();
         println!(
-            "{name:42} {:>6} ms {steps:>12} {judge:>9}  {verdict}",
+            "{name:42} {:>6} ms {steps:>12} {checker:>9}  {verdict}",
             time.as_millis()
         );
     }

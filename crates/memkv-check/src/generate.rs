@@ -224,16 +224,16 @@ impl Alteration {
     ];
 
     /// Changes one operation so that the history is certainly not linearizable any more, and
-    /// returns its position; `None` if the history has no place for it. Needs [`Mix::Register`].
+    /// returns its position; `None` if no operation of the history allows it. Needs [`Mix::Register`].
     pub fn apply(self, history: &mut [Operation], seed: u64) -> Option<usize> {
         let mut rng = StdRng::seed_from_u64(seed);
-        let places: Vec<(usize, Outcome)> = (0..history.len())
+        let candidates: Vec<(usize, Outcome)> = (0..history.len())
             .filter_map(|at| Some((at, self.altered(history, at)?)))
             .collect();
-        if places.is_empty() {
+        if candidates.is_empty() {
             return None;
         }
-        let (at, outcome) = places[rng.random_range(0..places.len())].clone();
+        let (at, outcome) = candidates[rng.random_range(0..candidates.len())].clone();
         history[at].outcome = outcome;
         Some(at)
     }

@@ -234,17 +234,17 @@ impl<'a> Replay<'a> {
 
 /// The operation that each command of the log was.
 fn claim(log: &[Replayed<'_>], history: &History) -> Result<Vec<usize>, Failure> {
-    let mut askers: HashMap<&Command, Vec<usize>> = HashMap::new();
+    let mut positions: HashMap<&Command, Vec<usize>> = HashMap::new();
     for (position, operation) in history.iter().enumerate() {
         if let Request::Write(command) = &operation.op {
-            askers.entry(command).or_default().push(position);
+            positions.entry(command).or_default().push(position);
         }
     }
     let mut claims = vec![usize::MAX; log.len()];
     let mut is_claimed = vec![false; history.len()];
     let mut take = |command: &Command, fits: &dyn Fn(&Operation<Request, Answer>) -> bool| {
-        let askers = askers.get(command)?;
-        let found = askers
+        let positions = positions.get(command)?;
+        let found = positions
             .iter()
             .find(|at| !is_claimed[**at] && fits(&history[**at]))?;
         is_claimed[*found] = true;

@@ -273,13 +273,13 @@ impl<M: Model> Replay<'_, M> {
             })
             .collect();
 
-        // Places in the order stand for time; each step is over before the next one begins.
-        let place = |at: usize| 2 * at as u64;
+        // Positions in the order stand for time; each step is over before the next one begins.
+        let time_of = |at: usize| 2 * at as u64;
         let spans = ordered.iter().enumerate().map(|(at, op)| Span {
             op,
             reply: Some(&()),
-            invoked_at: place(at),
-            returned_at: Some(place(at) + 1),
+            invoked_at: time_of(at),
+            returned_at: Some(time_of(at) + 1),
         });
         let optional = optional.iter().zip(unknown).map(|(op, position)| {
             let invoked_at = self.history[*position].invoked_at;
@@ -287,7 +287,7 @@ impl<M: Model> Replay<'_, M> {
             Span {
                 op,
                 reply: None,
-                invoked_at: place(first),
+                invoked_at: time_of(first),
                 returned_at: None,
             }
         });

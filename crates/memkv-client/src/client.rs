@@ -312,7 +312,7 @@ impl Client {
 
     /// Asks all endpoints, and all members that they name, for their status.
     pub async fn cluster(&self) -> ClusterView {
-        cluster::gather(self).await
+        cluster::view(self).await
     }
 
     /// Executes a call on a key, to which `with` adds what the method needs.

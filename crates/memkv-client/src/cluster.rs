@@ -84,7 +84,7 @@ pub struct ClusterView {
 }
 
 /// Asks the endpoints, then the members that they name and that have not answered yet.
-pub(crate) async fn gather(client: &Client) -> ClusterView {
+pub(crate) async fn view(client: &Client) -> ClusterView {
     let first = ask(client, client.endpoints().addrs().iter().cloned()).await;
     let members = best(first.iter().filter_map(|(_, status)| status.as_ref().ok()))
         .map(|status| status.members.clone())

@@ -310,8 +310,8 @@ proptest! {
         for frame in &written {
             write(frame, &mut stream);
         }
-        for (place, removed, inserted) in mutations {
-            let start = place.index(stream.len() + 1);
+        for (at, removed, inserted) in mutations {
+            let start = at.index(stream.len() + 1);
             let end = (start + removed).min(stream.len());
             stream.splice(start..end, inserted.into_bytes());
         }

@@ -372,8 +372,8 @@ proptest! {
         piece in 1..3000_usize,
     ) {
         let mut stream = parts.concat();
-        for (place, removed, inserted) in mutations {
-            let start = place.index(stream.len() + 1);
+        for (at, removed, inserted) in mutations {
+            let start = at.index(stream.len() + 1);
             let end = (start + removed).min(stream.len());
             stream.splice(start..end, inserted);
         }

@@ -140,8 +140,8 @@ impl Cluster {
     /// Hosts with empty disks, nothing running. Must be called inside the run's runtime.
     pub fn new(seed: u64, swarm: Swarm, trace: Arc<Trace>) -> Arc<Self> {
         let addresses: Vec<String> = (0..swarm.nodes).map(addr).collect();
-        let net_dice = Rng::new(seed, "net");
-        let net = Net::new(&addresses, swarm.weather.clone(), net_dice, trace.clone());
+        let net_rng = Rng::new(seed, "net");
+        let net = Net::new(&addresses, swarm.weather.clone(), net_rng, trace.clone());
         let rng = Rng::new(seed, "cluster");
         let now = Instant::now();
         let hosts = (0..swarm.nodes)

@@ -156,7 +156,7 @@ impl Invariants {
         }
         let live = cluster.live();
         let nodes: Vec<Inspection> = live.iter().filter_map(|(_, node)| node.inspect()).collect();
-        verdict = verdict.and_then(|()| declared(&nodes));
+        verdict = verdict.and_then(|()| commits_are_published(&nodes));
         for (slot, node) in live {
             let process = cluster.hosts[slot].lock().generation;
             if let Some(now) = node.inspect() {
@@ -528,7 +528,7 @@ impl Seen {
 }
 
 /// What a follower has heard from its leader to be committed, that leader counts in its reads.
-fn declared(nodes: &[Inspection]) -> Verdict {
+fn commits_are_published(nodes: &[Inspection]) -> Verdict {
     for leader in nodes.iter().filter(|node| node.leads.is_some()) {
         let counted = leader.told.max(leader.visible);
         let vote = (leader.term, leader.voted_for);

@@ -316,7 +316,7 @@ impl Run {
         records.iter().all(|record| {
             let index = record.id.index;
             match index.checked_sub(state.first) {
-                Some(place) => state.records.get(place as usize) == Some(record),
+                Some(position) => state.records.get(position as usize) == Some(record),
                 None => self.purged.get(&index) == Some(record),
             }
         })

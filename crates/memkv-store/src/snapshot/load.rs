@@ -25,9 +25,9 @@ pub enum LoadError {
     /// A block cannot be read.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// A block is missing, repeated or out of place.
+    /// A block is missing, repeated or out of order.
     #[error("{found} came where {expected} belongs: a block is missing or repeated; fetch again")]
-    OutOfPlace {
+    OutOfOrder {
         /// What belongs there.
         expected: BlockLocation,
         /// What came.
@@ -227,7 +227,7 @@ impl Loader {
         if found == self.expects {
             Ok(())
         } else {
-            Err(LoadError::OutOfPlace {
+            Err(LoadError::OutOfOrder {
                 expected: self.expects,
                 found,
             })

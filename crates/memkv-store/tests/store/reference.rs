@@ -19,13 +19,13 @@ pub(crate) struct Key {
     deadline: Option<u64>,
 }
 
-type Place = (u8, Bytes);
+type Location = (u8, Bytes);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Reference {
-    keys: BTreeMap<Place, Key>,
+    keys: BTreeMap<Location, Key>,
     /// When each key was last written or deleted.
-    touched: BTreeMap<Place, u64>,
+    touched: BTreeMap<Location, u64>,
     flushed: [u64; 16],
     pub(crate) revision: u64,
     pub(crate) stamp: u64,
@@ -40,17 +40,17 @@ impl Reference {
     pub(crate) fn advance(&mut self, stamp: u64) {
         self.stamp = self.stamp.max(stamp);
         let due = |key: &Key| key.deadline.is_some_and(|at| at <= self.stamp);
-        let due: Vec<Place> = self
+        let due: Vec<Location> = self
             .keys
             .iter()
             .filter(|(_, key)| due(key))
-            .map(|(place, _)| place.clone())
+            .map(|(location, _)| location.clone())
             .collect();
         self.expired += due.len() as u64;
         self.revision += u64::from(!due.is_empty());
-        for place in due {
-            self.keys.remove(&place);
-            self.touched.insert(place, self.revision);
+        for location in due {
+            self.keys.remove(&location);
+            self.touched.insert(location, self.revision);
         }
     }
 
@@ -379,8 +379,8 @@ impl Reference {
     }
 
     fn holds(&self, guard: &Guard) -> bool {
-        let place = (guard.database, guard.key.clone());
-        let found = self.keys.get(&place);
+        let location = (guard.database, guard.key.clone());
+        let found = self.keys.get(&location);
         let compare = |compare: Compare, order: std::cmp::Ordering| match compare {
             Compare::Equal => order.is_eq(),
             Compare::NotEqual => order.is_ne(),
@@ -392,7 +392,7 @@ impl Reference {
                 found.is_some_and(|found| found.modified == *mod_revision)
             }
             Condition::Unchanged(Seen::Absent { at }) => {
-                let touched = self.touched.get(&place).copied().unwrap_or(0);
+                let touched = self.touched.get(&location).copied().unwrap_or(0);
                 let flushed = self.flushed[usize::from(guard.database)];
                 found.is_none() && touched.max(flushed) <= *at
             }
@@ -519,7 +519,7 @@ impl Reference {
             assert_eq!(numbers, (key.created, key.modified, key.deadline));
         }
         for db in 0..16 {
-            let own = |(place, _): &(&Place, &Key)| place.0 == db;
+            let own = |(location, _): &(&Location, &Key)| location.0 == db;
             let keys: Vec<_> = self.keys.iter().filter(own).collect();
             assert_eq!(store.database_len(db), keys.len());
             let with_deadline = keys

@@ -50,7 +50,7 @@ fn with_value(name: &str, len: usize) -> Store {
 }
 
 /// Where the value of a key lies, and how long it is.
-fn place(store: &Store, name: &str) -> Option<(*const u8, usize)> {
+fn location(store: &Store, name: &str) -> Option<(*const u8, usize)> {
     let found = store.get(name.as_bytes())?;
     Some((found.value.as_ptr(), found.value.len()))
 }
@@ -58,7 +58,7 @@ fn place(store: &Store, name: &str) -> Option<(*const u8, usize)> {
 #[test]
 fn a_large_value_stays_where_it_is() {
     let mut store = with_value("big", BIG);
-    let first = place(&store, "big");
+    let first = location(&store, "big");
     let expire = |key| Command::Expire {
         key,
         expiry: Expiry::In { ms: 1_000 },
@@ -81,9 +81,9 @@ fn a_large_value_stays_where_it_is() {
         assert!(units < 4_096, "{units} for {command:?}");
     }
     for name in ["big", "y", "z", "of0", "of63"] {
-        assert_eq!(place(&store, name), first, "{name}");
+        assert_eq!(location(&store, name), first, "{name}");
     }
-    assert_eq!(place(&store, "x"), None);
+    assert_eq!(location(&store, "x"), None);
     // What is written to one of them is not to be seen in another, nor what is appended.
     let set = Command::Set {
         key: key("big"),
@@ -95,7 +95,7 @@ fn a_large_value_stays_where_it_is() {
         suffix: key("more"),
     };
     work(&mut store, &append);
-    assert_eq!(place(&store, "y"), first);
+    assert_eq!(location(&store, "y"), first);
     assert!(store.get(b"of63").is_some_and(|of| of.value[0] == b'v'));
     assert!(store.get(b"big").is_some_and(|big| big.value[0] == b'w'));
 }
@@ -111,7 +111,7 @@ fn a_transaction_of_copies_is_less_than_a_piece_and_copies_nothing() {
     assert!(units < PIECE, "{units}");
     assert_eq!(store.len(), MAX_TRANSACTION_STEPS + 2);
     for name in ["x0", "x1023", "x"] {
-        assert_eq!(place(&store, name), place(&store, "big"), "{name}");
+        assert_eq!(location(&store, name), location(&store, "big"), "{name}");
     }
     // Small values are copied, and bounded by what copies them.
     let mut small = with_value("small", 4_000);
@@ -131,7 +131,7 @@ fn what_is_counted_does_not_say_whether_keys_share() {
         work(&mut store, &rename("big", "gib"));
         work(&mut store, &exec([copy("gib", "gib2")].into_iter()));
         let mut loaded = load(&snapshot(&mut store, 64 << 10)).expect("a snapshot");
-        let own = |name: &str| place(&loaded, name).map(|(at, _)| at);
+        let own = |name: &str| location(&loaded, name).map(|(at, _)| at);
         assert_ne!(own("gib"), own("cop"));
         let keys = |store: &mut Store| {
             let removed = ["gib", "cop", "gib2"].map(|name| {
@@ -156,10 +156,10 @@ fn a_key_that_is_longer_than_its_value_is_not_kept_for_it() {
     let long = "k".repeat(60_000);
     let mut store = with_value(&long, 5_000);
     work(&mut store, &copy(&long, "x"));
-    assert_ne!(place(&store, "x"), place(&store, &long));
+    assert_ne!(location(&store, "x"), location(&store, &long));
     let mut store = with_value(&long, 60_100);
     work(&mut store, &copy(&long, "x"));
-    assert_eq!(place(&store, "x"), place(&store, &long));
+    assert_eq!(location(&store, "x"), location(&store, &long));
 }
 
 #[test]

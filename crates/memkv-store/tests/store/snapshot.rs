@@ -152,25 +152,25 @@ fn a_missing_repeated_or_displaced_block_is_noticed() {
         let mut missing = blocks.clone();
         missing.remove(at);
         assert!(
-            matches!(load(&missing), Err(LoadError::OutOfPlace { .. })),
+            matches!(load(&missing), Err(LoadError::OutOfOrder { .. })),
             "without {at}"
         );
         let mut repeated = blocks.clone();
         repeated.insert(at, blocks[at]);
         assert!(
-            matches!(load(&repeated), Err(LoadError::OutOfPlace { .. })),
+            matches!(load(&repeated), Err(LoadError::OutOfOrder { .. })),
             "{at} twice"
         );
         let mut swapped = blocks.clone();
         swapped.swap(at, (at + 1) % blocks.len());
         assert!(
-            matches!(load(&swapped), Err(LoadError::OutOfPlace { .. })),
+            matches!(load(&swapped), Err(LoadError::OutOfOrder { .. })),
             "{at} swapped"
         );
     }
     assert!(matches!(
         Loader::new().finish(),
-        Err(LoadError::OutOfPlace { .. })
+        Err(LoadError::OutOfOrder { .. })
     ));
 }
 

@@ -1,13 +1,13 @@
-//! Commands that gather for a common entry: nobody is forgotten when the others do not come.
+//! Group commit: a command is executed in time when no other one comes to share its entry.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use memkv_black_box::{Cluster, Frame, Resp, encode};
 
-/// Far fewer than this are enough for the next entry, and far more than one.
+/// Far more commands than the next entry waits for, and far more than one.
 const TOGETHER: usize = 32;
 
-/// Each round has a chance that its single command comes while the node waits for more.
+/// In each round its single command may come while the node waits for more commands.
 const ROUNDS: usize = 200;
 
 #[test]
@@ -24,7 +24,7 @@ fn a_command_that_comes_alone_after_many_is_executed() {
                 for _ in 0..TOGETHER {
                     assert_eq!(client.receive().unwrap(), ok);
                 }
-                // It fails where it waits for long.
+                // The call fails if the command waits longer than its time limit.
                 let alone = client.call(&["SET", "key", "value"]).unwrap();
                 assert_eq!(alone, ok, "round {round}");
             }
