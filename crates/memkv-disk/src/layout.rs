@@ -12,7 +12,7 @@
 //!   peers                                       what the peers have told; two slots, rarely synced
 //!   condemned                                   why this directory must be set aside
 //! snapshot_path/
-//!   00000000000000000500-...-....snap           index, term (hex), leader (hex): the newest two
+//!   00000000-00000000000000000500-...-....snap  group (hex), index, term (hex), leader (hex); newest two
 //!   incoming-1.part  building-2.part            unfinished; removed at the next start
 //! each of the three: memkv.lock, quarantine-1/ (contents set aside, never deleted by memkv)
 //! ```
@@ -32,10 +32,18 @@
 //! | snapshot | never: synced and re-read before the rename | the older one, if the log covers the gap; else refuse |
 //! | `*.part`, `spare-*`, `reserve` | always | removed or overwritten |
 //!
+//! Every file belongs to Raft group 0, the only one that this build knows. Log records and metadata carry
+//! the group, and so does the name of a snapshot. What is intact and of another group, or of another
+//! format version, is refused: the node does not start, and nothing is changed. That holds also for a
+//! snapshot's name without a group, which is that of the format before.
+//!
 //! With `durability: "os"` records are not synced, so a power cut (not a crash of the process) may
 //! tear any segment written so; recovery cuts the log there.
 
 use std::path::{Path, PathBuf};
+
+use crate::format::{GROUP, Unreadable, check_group};
+use crate::record::LogId;
 
 /// Holder of the lock of each directory; its content is a process id, for messages only.
 pub(crate) const LOCK_FILE: &str = "memkv.lock";
@@ -133,6 +141,40 @@ pub(crate) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
     (segment_name(first, generation) == name).then_some((first, generation))
 }
 
+pub(crate) fn snapshot_name(id: LogId) -> String {
+    format!("{GROUP:08x}-{}", without_group(id))
+}
+
+/// The rest of a snapshot's name, which was all of it in version 1.
+fn without_group(id: LogId) -> String {
+    format!("{:020}-{:016x}-{:016x}.snap", id.index, id.term, id.leader)
+}
+
+/// The last entry in a snapshot's name, or why this build must not read the file; `None` for any name
+/// that is not a snapshot's.
+pub(crate) fn parse_snapshot_name(name: &str) -> Option<Result<LogId, Unreadable>> {
+    if parse_without_group(name).is_some() {
+        let (found, known) = (b'1', b'2');
+        return Some(Err(Unreadable::Version { found, known }));
+    }
+    let (hex, rest) = name.split_once('-')?;
+    let group = u32::from_str_radix(hex, 16).ok()?;
+    let id = parse_without_group(rest).filter(|_| format!("{group:08x}") == hex)?;
+    Some(check_group(group).map(|()| id))
+}
+
+fn parse_without_group(name: &str) -> Option<LogId> {
+    let mut parts = name.strip_suffix(".snap")?.splitn(3, '-');
+    let index = parts.next()?.parse().ok()?;
+    let mut hex = || u64::from_str_radix(parts.next()?, 16).ok();
+    let id = LogId {
+        index,
+        term: hex()?,
+        leader: hex()?,
+    };
+    (without_group(id) == name).then_some(id)
+}
+
 pub(crate) fn spare_name(generation: u64) -> String {
     format!("spare-{generation:016x}")
 }
@@ -167,6 +209,29 @@ mod tests {
             "00000000000000000012-00000000000000AB.log",
         ] {
             assert_eq!(parse_segment_name(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn snapshot_names_parse_back_and_another_group_or_version_is_refused() {
+        let id = LogId {
+            term: 0xa,
+            leader: 3,
+            index: 500,
+        };
+        let rest = "00000000000000000500-000000000000000a-0000000000000003.snap";
+        assert_eq!(snapshot_name(id), format!("00000000-{rest}"));
+        assert_eq!(parse_snapshot_name(&snapshot_name(id)), Some(Ok(id)));
+        let other = parse_snapshot_name(&format!("0000000b-{rest}"));
+        assert_eq!(other, Some(Err(Unreadable::Group(11))));
+        let (found, known) = (b'1', b'2');
+        let first = Some(Err(Unreadable::Version { found, known }));
+        assert_eq!(parse_snapshot_name(rest), first);
+        for bad in ["", ".snap", "0-1-2-3.snap", "spare.part"] {
+            assert_eq!(parse_snapshot_name(bad), None, "{bad}");
+        }
+        for bad in ["0000000B-", "000000000-", "00000000-00000000-", "-"] {
+            assert_eq!(parse_snapshot_name(&format!("{bad}{rest}")), None, "{bad}");
         }
     }
 

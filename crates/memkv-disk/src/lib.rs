@@ -12,6 +12,7 @@ mod active;
 pub mod bugs;
 mod clock_file;
 pub mod disk;
+mod format;
 pub mod layout;
 mod metadata;
 mod open;

@@ -17,15 +17,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile, read_exact_at, zero_fill};
+use crate::format::{GROUP, Unreadable, check_group, check_magic};
 use crate::layout::METADATA_FILES;
 use crate::record::{HardState, LARGEST, LogId, u32_at, u64_at};
 
 /// Most bytes of the identity blob.
 pub const MAX_IDENTITY: usize = 64 << 10;
 
-const MAGIC: &[u8; 8] = b"MKVMETA1";
+/// The digit is the format version. Version 1 had no group.
+const MAGIC: &[u8; 8] = b"MKVMETA2";
+/// Place of the version.
+const VERSION_AT: usize = 7;
 /// Bytes before the identity blob.
 const FIXED_LEN: usize = 256;
+/// Place of the identity's length; the Raft group follows.
+const IDENTITY_LEN_AT: usize = 8 + 20 * 8;
+const GROUP_AT: usize = IDENTITY_LEN_AT + 4;
 /// Place of the CRC, which covers everything before it and the blob.
 const CRC_AT: usize = FIXED_LEN - 4;
 /// Size of a copy when it is created: every value up to an identity of 3.75 KiB, which is more
@@ -79,6 +86,7 @@ impl Stored {
             }
         }
         bytes.extend_from_slice(&(self.value.identity.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&GROUP.to_le_bytes());
         bytes.resize(FIXED_LEN, 0);
         bytes.extend_from_slice(&self.value.identity);
         let crc = checksum(&bytes);
@@ -86,19 +94,26 @@ impl Stored {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() < FIXED_LEN || &bytes[..8] != MAGIC {
-            return None;
+    /// Reads a copy.
+    ///
+    /// # Errors
+    /// [`Unreadable::Version`] and [`Unreadable::Group`] for an intact copy of another format
+    /// version or Raft group, [`Unreadable::Damaged`] for anything else.
+    fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        if bytes.len() < FIXED_LEN {
+            return Err(Unreadable::Damaged);
         }
         let number = |at: usize| u64_at(bytes, 8 + at * 8);
-        let identity_len = u32_at(bytes, 8 + 20 * 8) as usize;
+        let identity_len = u32_at(bytes, IDENTITY_LEN_AT) as usize;
         if identity_len > MAX_IDENTITY || bytes.len() < FIXED_LEN + identity_len {
-            return None;
+            return Err(Unreadable::Damaged);
         }
         let bytes = &bytes[..FIXED_LEN + identity_len];
         if checksum(bytes) != u32_at(bytes, CRC_AT) {
-            return None;
+            return Err(Unreadable::Damaged);
         }
+        check_magic(bytes, MAGIC, VERSION_AT)?;
+        check_group(u32_at(bytes, GROUP_AT))?;
         let triple = |at: usize| {
             let at = 4 + at * 4;
             (number(at) != 0).then(|| (number(at + 1), number(at + 2), number(at + 3)))
@@ -131,7 +146,10 @@ impl Stored {
             generation: number(2),
             purged: id(3),
         };
-        stored.is_sane().then_some(stored)
+        match stored.is_sane() {
+            true => Ok(stored),
+            false => Err(Unreadable::Damaged),
+        }
     }
 }
 
@@ -159,6 +177,8 @@ pub(crate) enum Found {
     Nothing,
     /// The newest value, and which of the copies are valid.
     Value(Box<Stored>, [bool; 2]),
+    /// This copy is intact and of another format version or Raft group.
+    Foreign(PathBuf, Unreadable),
     /// At least one copy exists and none is valid.
     Bad,
 }
@@ -179,7 +199,11 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Found> {
         let len = file.len()?.min((FIXED_LEN + MAX_IDENTITY) as u64);
         let mut bytes = vec![0; len as usize];
         read_exact_at(&*file, 0, &mut bytes)?;
-        *copy = Stored::decode(&bytes);
+        *copy = match Stored::decode(&bytes) {
+            Ok(stored) => Some(stored),
+            Err(Unreadable::Damaged) => None,
+            Err(other) => return Ok(Found::Foreign(dir.join(name), other)),
+        };
     }
     let valid = [copies[0].is_some(), copies[1].is_some()];
     match copies
@@ -319,18 +343,35 @@ mod tests {
     #[test]
     fn value_survives_a_round_trip_and_no_flip() {
         let bytes = stored().encode();
-        assert_eq!(Stored::decode(&bytes), Some(stored()));
+        assert_eq!(Stored::decode(&bytes), Ok(stored()));
         assert_eq!(
             Stored::decode(&Stored::default().encode()),
-            Some(Stored::default())
+            Ok(Stored::default())
         );
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Stored::decode(&flipped), None, "bit {bit}");
+            let read = Stored::decode(&flipped);
+            assert_eq!(read, Err(Unreadable::Damaged), "bit {bit}");
         }
         for len in 0..bytes.len() {
-            assert_eq!(Stored::decode(&bytes[..len]), None, "cut to {len}");
+            let read = Stored::decode(&bytes[..len]);
+            assert_eq!(read, Err(Unreadable::Damaged), "cut to {len}");
         }
+    }
+
+    #[test]
+    fn another_version_or_group_is_refused_by_name() {
+        let changed = |at: usize, to: u8| {
+            let mut bytes = stored().encode();
+            bytes[at] = to;
+            let crc = checksum(&bytes);
+            bytes[CRC_AT..FIXED_LEN].copy_from_slice(&crc.to_le_bytes());
+            Stored::decode(&bytes)
+        };
+        let (found, known) = (b'1', b'2');
+        let version = Unreadable::Version { found, known };
+        assert_eq!(changed(VERSION_AT, b'1'), Err(version));
+        assert_eq!(changed(GROUP_AT, 5), Err(Unreadable::Group(5)));
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::{Condvar, Mutex};
 
 use crate::disk::{DirLock, Disk};
+use crate::format::Unreadable;
 use crate::layout::{
     CONDEMNED_FILE, Layout, Options, QUARANTINE_PREFIX, RESERVE_FILE, is_data_name,
 };
@@ -84,6 +85,20 @@ pub enum OpenError {
         /// What is wrong.
         what: String,
     },
+    /// Something intact is of another format version, or of a Raft group that this build does not
+    /// know.
+    #[error(
+        "cannot read `{path}` at offset {offset}: {what}. Start the memkv version that wrote it, or \
+         set the node's data aside and let the cluster replace the node"
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Offset in the file; 0 also where its name says it.
+        offset: u64,
+        /// Which version or group it is of.
+        what: String,
+    },
     /// Term and vote are lost.
     #[error(
         "metadata in `{path}` {what}: without term and vote this node could vote twice. Put the \
@@ -123,13 +138,22 @@ impl OpenError {
             what: what.into(),
         }
     }
+
+    pub(crate) fn foreign(path: &Path, offset: u64, what: Unreadable) -> Self {
+        Self::Foreign {
+            path: path.to_path_buf(),
+            offset,
+            what: what.to_string(),
+        }
+    }
 }
 
 /// Opens a data directory, creating what is missing: takes the locks, recovers, and returns
 /// everything ready for work. All that is returned as present is durable.
 ///
 /// # Errors
-/// See [`OpenError`]. After [`OpenError::Corrupt`] and [`OpenError::Metadata`] nothing was changed.
+/// See [`OpenError`]. After [`OpenError::Corrupt`], [`OpenError::Foreign`] and
+/// [`OpenError::Metadata`] nothing was changed.
 pub fn open(disk: Arc<dyn Disk>, layout: &Layout, options: Options) -> Result<Opened, OpenError> {
     let locks = Arc::new(lock(&*disk, layout)?);
     check_condemned(&*disk, layout)?;
@@ -199,6 +223,7 @@ fn read_metadata(
             };
             Ok((*stored, valid[0], report))
         }
+        Found::Foreign(copy, what) => Err(OpenError::foreign(&copy, 0, what)),
         Found::Bad => refuse("is damaged in both copies"),
         Found::Nothing => {
             let snapshots = snapshots::any(disk, &layout.snapshot).map_err(io)?;

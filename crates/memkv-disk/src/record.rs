@@ -5,6 +5,8 @@
 
 use bytes::Bytes;
 
+use crate::format::{GROUP, Unreadable, check_group, check_magic};
+
 /// Position and origin of a log record.
 ///
 /// Ordered by term, then leader, then index: the order in which Raft compares logs (Raft §5.4.1;
@@ -74,11 +76,10 @@ pub(crate) const RECORD_ALIGN: u64 = 8;
 /// damaged, however right its checksum. Numbers below it can be added to without care.
 pub(crate) const LARGEST: u64 = 1 << 62;
 
-/// `MKR1` on disk.
-const MAGIC: u32 = u32::from_le_bytes(*b"MKR1");
-
-/// Format version of records; the first one.
-const VERSION: u32 = 1;
+/// The last byte is the format version. Version 1 had no group.
+const MAGIC: &[u8; 4] = b"MKR2";
+/// Place of the version.
+const VERSION_AT: usize = 3;
 
 /// Bytes that a record with such a payload takes in a segment.
 pub(crate) fn encoded_len(payload: u64) -> u64 {
@@ -91,7 +92,7 @@ pub(crate) fn encoded_len(payload: u64) -> u64 {
 ///  0 magic u32      4 payload length u32    8 generation u64   16 index u64
 /// 24 term u64      32 leader u64           40 frontier u64     48 committed u64
 /// 56 checksum of the record before u32     60 payload CRC u32
-/// 64 version u32   68 header CRC u32, seeded with the segment's salt
+/// 64 group u32     68 header CRC u32, seeded with the segment's salt
 /// ```
 ///
 /// The generation, the salt (a secret random number per segment, kept in the segment's header)
@@ -117,7 +118,7 @@ impl RecordHeader {
     /// payload through its CRC, and all records before through `previous`.
     pub(crate) fn encode(&self, salt: u64) -> ([u8; RECORD_HEADER_LEN as usize], u32) {
         let mut bytes = [0; RECORD_HEADER_LEN as usize];
-        bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        bytes[0..4].copy_from_slice(MAGIC);
         bytes[4..8].copy_from_slice(&self.payload_len.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.generation.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.id.index.to_le_bytes());
@@ -127,23 +128,33 @@ impl RecordHeader {
         bytes[48..56].copy_from_slice(&self.committed.to_le_bytes());
         bytes[56..60].copy_from_slice(&self.previous.to_le_bytes());
         bytes[60..64].copy_from_slice(&self.payload_crc.to_le_bytes());
-        bytes[64..68].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[64..68].copy_from_slice(&GROUP.to_le_bytes());
         let checksum = header_checksum(&bytes, salt);
         bytes[68..72].copy_from_slice(&checksum.to_le_bytes());
         (bytes, checksum)
     }
 
-    /// Reads a header of this generation and salt, with its checksum; `None` for anything else.
-    /// The payload is not looked at, and its length is not above [`MAX_PAYLOAD`].
-    pub(crate) fn decode(bytes: &[u8], generation: u64, salt: u64) -> Option<(Self, u32)> {
-        let bytes = bytes.first_chunk::<{ RECORD_HEADER_LEN as usize }>()?;
-        if !looks_like_header(bytes, generation) || u32_at(bytes, 64) != VERSION {
-            return None;
-        }
+    /// Reads a header of this generation and salt, with its checksum.
+    /// The payload is not read, and its length is not above [`MAX_PAYLOAD`].
+    ///
+    /// # Errors
+    /// [`Unreadable::Version`] and [`Unreadable::Group`] for an intact header of another format
+    /// version or Raft group, [`Unreadable::Damaged`] for anything else.
+    pub(crate) fn decode(
+        bytes: &[u8],
+        generation: u64,
+        salt: u64,
+    ) -> Result<(Self, u32), Unreadable> {
+        let bytes = bytes
+            .first_chunk::<{ RECORD_HEADER_LEN as usize }>()
+            .filter(|bytes| u64_at(*bytes, 8) == generation)
+            .ok_or(Unreadable::Damaged)?;
         let checksum = u32_at(bytes, 68);
         if checksum != header_checksum(bytes, salt) {
-            return None;
+            return Err(Unreadable::Damaged);
         }
+        check_magic(bytes, MAGIC, VERSION_AT)?;
+        check_group(u32_at(bytes, 64))?;
         let header = Self {
             payload_len: u32_at(bytes, 4),
             generation,
@@ -161,7 +172,10 @@ impl RecordHeader {
         let is_sane = u64::from(header.payload_len) <= MAX_PAYLOAD
             && header.id.is_sane()
             && numbers.iter().all(|number| *number < LARGEST);
-        is_sane.then_some((header, checksum))
+        match is_sane {
+            true => Ok((header, checksum)),
+            false => Err(Unreadable::Damaged),
+        }
     }
 
     /// Bytes of the whole record.
@@ -172,7 +186,7 @@ impl RecordHeader {
 
 /// Whether these bytes start like a header of this generation, be it damaged or not.
 pub(crate) fn looks_like_header(bytes: &[u8], generation: u64) -> bool {
-    bytes.len() >= 16 && u32_at(bytes, 0) == MAGIC && u64_at(bytes, 8) == generation
+    bytes.len() >= 16 && bytes.starts_with(MAGIC) && u64_at(bytes, 8) == generation
 }
 
 fn header_checksum(bytes: &[u8; RECORD_HEADER_LEN as usize], salt: u64) -> u32 {
@@ -221,21 +235,38 @@ mod tests {
         let (bytes, checksum) = header().encode(42);
         assert_eq!(
             RecordHeader::decode(&bytes, 7, 42),
-            Some((header(), checksum))
+            Ok((header(), checksum))
         );
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(RecordHeader::decode(&flipped, 7, 42), None, "bit {bit}");
+            let read = RecordHeader::decode(&flipped, 7, 42);
+            assert_eq!(read, Err(Unreadable::Damaged), "bit {bit}");
         }
     }
 
     #[test]
     fn header_of_another_generation_or_salt_is_refused() {
         let (bytes, _) = header().encode(42);
-        assert_eq!(RecordHeader::decode(&bytes, 8, 42), None);
-        assert_eq!(RecordHeader::decode(&bytes, 7, 43), None);
-        assert_eq!(RecordHeader::decode(&bytes[..71], 7, 42), None);
+        let damaged = Err(Unreadable::Damaged);
+        assert_eq!(RecordHeader::decode(&bytes, 8, 42), damaged);
+        assert_eq!(RecordHeader::decode(&bytes, 7, 43), damaged);
+        assert_eq!(RecordHeader::decode(&bytes[..71], 7, 42), damaged);
+    }
+
+    #[test]
+    fn header_of_another_version_or_group_is_refused_by_name() {
+        let changed = |at: usize, to: u8| {
+            let (mut bytes, _) = header().encode(42);
+            bytes[at] = to;
+            let checksum = header_checksum(&bytes, 42);
+            bytes[68..72].copy_from_slice(&checksum.to_le_bytes());
+            RecordHeader::decode(&bytes, 7, 42)
+        };
+        let (found, known) = (b'1', b'2');
+        assert_eq!(changed(3, b'1'), Err(Unreadable::Version { found, known }));
+        assert_eq!(changed(64, 3), Err(Unreadable::Group(3)));
+        assert_eq!(changed(67, 1), Err(Unreadable::Group(1 << 24)));
     }
 
     #[test]
@@ -250,7 +281,8 @@ mod tests {
             let mut changed = header();
             change(&mut changed);
             let (bytes, _) = changed.encode(42);
-            assert_eq!(RecordHeader::decode(&bytes, 7, 42), None, "{changed:?}");
+            let read = RecordHeader::decode(&bytes, 7, 42);
+            assert_eq!(read, Err(Unreadable::Damaged), "{changed:?}");
         }
     }
 
@@ -261,6 +293,7 @@ mod tests {
             ..header()
         }
         .encode(42);
-        assert_eq!(RecordHeader::decode(&bytes, 7, 42), None);
+        let read = RecordHeader::decode(&bytes, 7, 42);
+        assert_eq!(read, Err(Unreadable::Damaged));
     }
 }

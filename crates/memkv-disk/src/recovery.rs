@@ -21,10 +21,11 @@ use std::path::Path;
 
 use crate::OpenError;
 use crate::disk::{Disk, read_exact_at};
+use crate::format::Unreadable;
 use crate::layout::{is_spare_name, parse_segment_name};
 use crate::record::LogId;
 use crate::segment::{
-    Bad, SEGMENT_HEADER_LEN, Scan, SegmentHeader, SegmentIndex, frontier_behind, scan,
+    Bad, SEGMENT_HEADER_LEN, Scan, SegmentHeader, SegmentIndex, look_behind, scan,
 };
 use crate::writer::Spare;
 
@@ -161,16 +162,13 @@ fn open_segments(
         let file = disk.open(&path).map_err(io)?;
         let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
         let read = match read_exact_at(&*file, 0, &mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Unreadable::Damaged),
             other => other.map(|()| SegmentHeader::decode(&bytes)).map_err(io)?,
         };
-        let Some(header) = read else {
-            return Err(OpenError::corrupt(
-                &path,
-                0,
-                "the segment's header is damaged",
-            ));
-        };
+        let header = read.map_err(|unreadable| match unreadable {
+            Unreadable::Damaged => OpenError::corrupt(&path, 0, "the segment's header is damaged"),
+            other => OpenError::foreign(&path, 0, other),
+        })?;
         if (header.first, header.generation) != (*first, *generation) {
             return Err(OpenError::corrupt(
                 &path,
@@ -282,7 +280,13 @@ impl Recovered {
         let segment = &self.segments[at];
         let path = &segment.path;
         let io = |error| OpenError::io("read log segment", path, error);
-        let (behind, mut frontier) = frontier_behind(segment, bad).map_err(io)?;
+        let behind = look_behind(segment, bad).map_err(io)?;
+        let here = Some((bad.offset, bad.unreadable));
+        let here = here.filter(|(_, unreadable)| *unreadable != Unreadable::Damaged);
+        if let Some((offset, other)) = here.or(behind.unreadable) {
+            return Err(OpenError::foreign(path, offset, other));
+        }
+        let mut frontier = behind.frontier;
         if claims.generation == segment.header.generation {
             frontier = frontier.max(claims.frontier.map_or(0, |id| id.index + 1));
         }
@@ -299,7 +303,7 @@ impl Recovered {
             );
             return Err(OpenError::corrupt(path, bad.offset, what));
         }
-        if bad.remains || behind > 0 || !later.is_empty() {
+        if bad.remains || behind.count > 0 || !later.is_empty() {
             let bytes = segment.file.len().map_err(io)?.saturating_sub(bad.offset);
             let (path, offset) = (path.clone(), bad.offset);
             self.torn = Some(TornTail {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::disk::{DiskFile, read_exact_at};
+use crate::format::{Unreadable, check_magic};
 use crate::record::{
     LARGEST, LogId, RECORD_ALIGN, RECORD_HEADER_LEN, Record, RecordHeader, looks_like_header,
     u32_at, u64_at,
@@ -18,7 +19,10 @@ use crate::record::{
 /// Bytes before the first record: one sector, which disks write as a whole.
 pub(crate) const SEGMENT_HEADER_LEN: u64 = 512;
 
-const MAGIC: &[u8; 8] = b"MKVSEG1\n";
+/// The digit is the format version. Records of version 1 had no group.
+const MAGIC: &[u8; 8] = b"MKVSEG2\n";
+/// Place of the version.
+const VERSION_AT: usize = 6;
 const FLAG_SYNCED: u32 = 1;
 const FLAG_STARTS_LOG: u32 = 2;
 const FLAG_HAS_PREVIOUS: u32 = 4;
@@ -83,11 +87,17 @@ impl SegmentHeader {
         bytes
     }
 
-    /// `None` if the bytes are not a complete header, or name an index or a generation that none has.
-    pub(crate) fn decode(bytes: &[u8; SEGMENT_HEADER_LEN as usize]) -> Option<Self> {
-        if &bytes[..8] != MAGIC || u32_at(bytes, CRC_AT) != crc32fast::hash(&bytes[..CRC_AT]) {
-            return None;
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// [`Unreadable::Version`] for an intact header of another format version,
+    /// [`Unreadable::Damaged`] if the bytes are no complete header, or name an index or a generation
+    /// that none has.
+    pub(crate) fn decode(bytes: &[u8; SEGMENT_HEADER_LEN as usize]) -> Result<Self, Unreadable> {
+        if u32_at(bytes, CRC_AT) != crc32fast::hash(&bytes[..CRC_AT]) {
+            return Err(Unreadable::Damaged);
         }
+        check_magic(bytes, MAGIC, VERSION_AT)?;
         let flags = u32_at(bytes, 8);
         let number = |at: usize| u64_at(bytes, 16 + at * 8);
         let previous = LogId {
@@ -97,9 +107,9 @@ impl SegmentHeader {
         };
         let numbers = [number(1), number(3)];
         if !previous.is_sane() || numbers.iter().any(|number| *number >= LARGEST) {
-            return None;
+            return Err(Unreadable::Damaged);
         }
-        Some(Self {
+        Ok(Self {
             store: number(0),
             generation: number(1),
             salt: number(2),
@@ -214,12 +224,12 @@ impl Extent {
         let mut at = 0;
         let mut index = self.first;
         while at < buffer.len() {
-            let record = self.decode(&buffer, at, index).ok_or_else(|| {
+            let record = self.decode(&buffer, at, index).map_err(|unreadable| {
                 let offset = self.offsets.start + at as u64;
                 let path = self.path.display();
                 let what = format!(
-                    "record {index} in `{path}` at offset {offset} is damaged since it was \
-                     written; stop this node and replace it"
+                    "record {index} in `{path}` at offset {offset} has changed since it was \
+                     written ({unreadable}); stop this node and replace it"
                 );
                 io::Error::new(io::ErrorKind::InvalidData, what)
             })?;
@@ -230,18 +240,21 @@ impl Extent {
         Ok(())
     }
 
-    fn decode(&self, buffer: &Bytes, at: usize, index: u64) -> Option<Record> {
+    fn decode(&self, buffer: &Bytes, at: usize, index: u64) -> Result<Record, Unreadable> {
         let (header, _) = RecordHeader::decode(&buffer[at..], self.generation, self.salt)?;
         let start = at + RECORD_HEADER_LEN as usize;
         let end = start + header.payload_len as usize;
         if header.id.index != index || end > buffer.len() {
-            return None;
+            return Err(Unreadable::Damaged);
         }
         let payload = buffer.slice(start..end);
-        (crc32fast::hash(&payload) == header.payload_crc).then_some(Record {
-            id: header.id,
-            payload,
-        })
+        match crc32fast::hash(&payload) == header.payload_crc {
+            true => Ok(Record {
+                id: header.id,
+                payload,
+            }),
+            false => Err(Unreadable::Damaged),
+        }
     }
 }
 
@@ -292,6 +305,8 @@ pub(crate) struct Bad {
     /// Whether the place holds something that was once meant to be a record of this segment.
     pub(crate) remains: bool,
     pub(crate) what: &'static str,
+    /// Damage, unless an intact record of another version or group is there.
+    pub(crate) unreadable: Unreadable,
 }
 
 /// What reading a segment front to back has found.
@@ -349,15 +364,19 @@ fn check(
             index,
             remains,
             what,
+            unreadable: Unreadable::Damaged,
         }))
     };
     let Some(bytes) = window.get(offset, RECORD_HEADER_LEN)? else {
         return bad(false, "the segment ends");
     };
     let looks = looks_like_header(bytes, segment.generation);
-    let Some((header, checksum)) = RecordHeader::decode(bytes, segment.generation, segment.salt)
-    else {
-        return bad(looks, "the record's header is missing or damaged");
+    let (header, checksum) = match RecordHeader::decode(bytes, segment.generation, segment.salt) {
+        Ok(read) => read,
+        Err(unreadable) => {
+            let found = bad(looks, "the record's header is missing or damaged")?;
+            return Ok(found.map_err(|bad| Bad { unreadable, ..bad }));
+        }
     };
     if header.id.index != index || header.previous != previous {
         return bad(true, "the record does not follow the one before it");
@@ -371,21 +390,37 @@ fn check(
     }
 }
 
-/// Looks behind a bad record for headers of the same use of the segment: how many there are, and
-/// the highest durable frontier that any of them states. Payloads do not matter for that.
-pub(crate) fn frontier_behind(segment: &SegmentIndex, bad: &Bad) -> io::Result<(usize, u64)> {
+/// The headers of the same use of a segment behind a bad record.
+#[derive(Default)]
+pub(crate) struct Behind {
+    /// How many there are.
+    pub(crate) count: usize,
+    /// The highest durable frontier that any of them states.
+    pub(crate) frontier: u64,
+    /// Where the first intact one of another version or group is.
+    pub(crate) unreadable: Option<(u64, Unreadable)>,
+}
+
+/// Looks behind a bad record for headers of the same use of the segment. Payloads do not matter for
+/// that.
+pub(crate) fn look_behind(segment: &SegmentIndex, bad: &Bad) -> io::Result<Behind> {
     let mut window = Window::new(&*segment.file)?;
-    let (mut found, mut frontier) = (0, 0);
+    let mut behind = Behind::default();
     let mut offset = bad.offset;
     while let Some(bytes) = window.get(offset, RECORD_HEADER_LEN)? {
-        let header = RecordHeader::decode(bytes, segment.header.generation, segment.header.salt);
-        if let Some((header, _)) = header {
-            found += 1;
-            frontier = frontier.max(header.frontier);
+        match RecordHeader::decode(bytes, segment.header.generation, segment.header.salt) {
+            Ok((header, _)) => {
+                behind.count += 1;
+                behind.frontier = behind.frontier.max(header.frontier);
+            }
+            Err(Unreadable::Damaged) => {}
+            Err(other) => {
+                behind.unreadable.get_or_insert((offset, other));
+            }
         }
         offset += RECORD_ALIGN;
     }
-    Ok((found, frontier))
+    Ok(behind)
 }
 
 #[cfg(test)]
@@ -409,11 +444,19 @@ mod tests {
             previous_checksum: 7,
         };
         let bytes = header.encode();
-        assert_eq!(SegmentHeader::decode(&bytes), Some(header));
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(SegmentHeader::decode(&flipped), None, "bit {bit}");
+            let read = SegmentHeader::decode(&flipped);
+            assert_eq!(read, Err(Unreadable::Damaged), "bit {bit}");
         }
+        let mut first_version = bytes;
+        first_version[VERSION_AT] = b'1';
+        let crc = crc32fast::hash(&first_version[..CRC_AT]);
+        first_version[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        let (found, known) = (b'1', b'2');
+        let refused = Unreadable::Version { found, known };
+        assert_eq!(SegmentHeader::decode(&first_version), Err(refused));
     }
 }

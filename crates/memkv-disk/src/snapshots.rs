@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::OpenError;
 use crate::disk::{DirLock, Disk, DiskFile, guard};
+use crate::layout::{parse_snapshot_name, snapshot_name};
 use crate::record::LogId;
 use crate::snapshot_format::{Encoder, MAX_BLOCK, MAX_EXTRA, SnapshotMeta, SnapshotReader, append};
 use crate::space::{Reserve, Space};
@@ -89,28 +90,12 @@ impl FoundSnapshots {
     }
 }
 
-fn name(id: LogId) -> String {
-    format!("{:020}-{:016x}-{:016x}.snap", id.index, id.term, id.leader)
-}
-
-fn parse_name(file: &str) -> Option<LogId> {
-    let mut parts = file.strip_suffix(".snap")?.splitn(3, '-');
-    let index = parts.next()?.parse().ok()?;
-    let mut hex = || u64::from_str_radix(parts.next()?, 16).ok();
-    let id = LogId {
-        index,
-        term: hex()?,
-        leader: hex()?,
-    };
-    (name(id) == file).then_some(id)
-}
-
 /// Whether the directory holds any snapshot, valid or not.
 pub(crate) fn any(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
     Ok(disk
         .read_dir(dir)?
         .iter()
-        .any(|file| parse_name(file).is_some()))
+        .any(|file| parse_snapshot_name(file).is_some()))
 }
 
 /// Finds the newest valid snapshot. A damaged one is passed over only if the log reaches back to
@@ -128,7 +113,11 @@ pub(crate) fn find(
     };
     let mut ids = Vec::new();
     for file in disk.read_dir(dir).map_err(io)? {
-        ids.extend(parse_name(&file));
+        match parse_snapshot_name(&file) {
+            Some(Ok(id)) => ids.push(id),
+            Some(Err(other)) => return Err(OpenError::foreign(&dir.join(&file), 0, other)),
+            None => {}
+        }
         if file.ends_with(".part") {
             found.leftovers.push(dir.join(file));
         }
@@ -136,7 +125,7 @@ pub(crate) fn find(
     ids.sort_unstable_by_key(|id| std::cmp::Reverse((id.index, *id)));
     let mut damage = None;
     for id in ids {
-        let path = dir.join(name(id));
+        let path = dir.join(snapshot_name(id));
         match read(disk, &path, id, found.good.is_empty()) {
             Ok(known) => found.good.push(known),
             Err(error) if is_damage(&error) && found.good.is_empty() => {
@@ -302,7 +291,7 @@ impl SnapshotStore {
             disk, dir, known, ..
         } = &*self.0;
         // Without the lock: who asks for the newest must not wait for the disk.
-        disk.rename(part, &dir.join(name(new.meta.last)))?;
+        disk.rename(part, &dir.join(snapshot_name(new.meta.last)))?;
         disk.sync_dir(dir)?;
         {
             let mut known = known.lock();
@@ -345,7 +334,7 @@ impl SnapshotStore {
         let mut spare = spare.lock();
         let mut candidate = None;
         for Known { meta, len, file } in old {
-            let path = dir.join(name(meta.last));
+            let path = dir.join(snapshot_name(meta.last));
             let unread = Arc::strong_count(&file) == 1;
             if !unread {
                 self.0.dropped.lock().read.push(file.clone());
@@ -357,7 +346,10 @@ impl SnapshotStore {
                 disk.remove_file(&path)
             };
             if let Err(error) = removed {
-                tracing::warn!("cannot remove old snapshot {}: {error}", name(meta.last));
+                tracing::warn!(
+                    "cannot remove old snapshot {}: {error}",
+                    snapshot_name(meta.last)
+                );
                 candidate = None;
             }
         }

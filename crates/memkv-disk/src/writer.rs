@@ -236,7 +236,7 @@ impl LogWriter {
             let mut bytes = [0; RECORD_HEADER_LEN as usize];
             crate::disk::read_exact_at(&*file, at, &mut bytes)?;
             let read = RecordHeader::decode(&bytes, header.generation, header.salt);
-            let Some((_, checksum)) = read.filter(|(header, _)| Some(header.id) == id) else {
+            let Some((_, checksum)) = read.ok().filter(|(header, _)| Some(header.id) == id) else {
                 let what = format!("record {} in `{path}` at offset {at} is damaged", from - 1);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             };

@@ -245,6 +245,91 @@ fn segment_of_another_node_is_refused() {
     assert!(error.to_string().contains("another node"), "{error}");
 }
 
+/// The whole content of a file, changed and written back.
+fn rewrite(disk: &SimDisk, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let file = disk.open(path).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    read_exact_at(&*file, 0, &mut bytes).unwrap();
+    change(&mut bytes);
+    file.write_at(0, &[std::io::IoSlice::new(&bytes)]).unwrap();
+    file.sync_data().unwrap();
+}
+
+/// Changes a byte of a file's fixed part and makes the checksum behind it fit.
+fn reseal(bytes: &mut [u8], at: usize, to: u8, fixed: usize) {
+    bytes[at] = to;
+    let crc = crc32fast::hash(&bytes[..fixed - 4]);
+    bytes[fixed - 4..fixed].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Changes a byte in the header of a segment's last record and makes the checksum fit.
+fn reseal_last_record(bytes: &mut [u8], at: usize, to: u8) {
+    let (generation, salt) = (bytes[24..32].to_vec(), bytes[32..40].to_vec());
+    let is_record = |start: &usize| {
+        bytes[*start..].starts_with(b"MKR2") && bytes[start + 8..start + 16] == generation[..]
+    };
+    let mut starts = (512..bytes.len() - 72).step_by(8);
+    let start = starts.rfind(is_record).unwrap();
+    let record = &mut bytes[start..start + 72];
+    record[at] = to;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&salt);
+    hasher.update(&record[..68]);
+    record[68..].copy_from_slice(&hasher.finalize().to_le_bytes());
+}
+
+#[test]
+fn intact_data_of_another_version_or_group_is_refused_by_name_and_left_as_it_is() {
+    // After a crash nothing vouches for the last record: damaged, it would be cut.
+    let (disk, _) = directory(false);
+    let files = disk.files();
+    let find = |end: &str| {
+        let mut paths = files.iter().rev().map(|(path, _)| path);
+        paths.find(|path| name(path).ends_with(end)).unwrap()
+    };
+    let (segment, metadata, snapshot) = (find(".log"), find("metadata-b"), find(".snap"));
+    let renamed = |disk: &SimDisk, to: &str| {
+        let to = layout().snapshot.join(to);
+        disk.rename(snapshot, &to).unwrap();
+        disk.sync_dir(&layout().snapshot).unwrap();
+    };
+    let without_group = &name(snapshot)[9..];
+    let version = "format version is 1, and this build reads version 2 only";
+    let group = "belongs to Raft group 3, and this build knows group 0 only";
+    type Change<'a> = &'a dyn Fn(&SimDisk);
+    let changes: [(&str, Change<'_>); 7] = [
+        (version, &|disk| {
+            rewrite(disk, segment, |bytes| reseal(bytes, 6, b'1', 512))
+        }),
+        (version, &|disk| {
+            rewrite(disk, segment, |bytes| reseal_last_record(bytes, 3, b'1'))
+        }),
+        (group, &|disk| {
+            rewrite(disk, segment, |bytes| reseal_last_record(bytes, 64, 3))
+        }),
+        (version, &|disk| {
+            rewrite(disk, metadata, |bytes| reseal(bytes, 7, b'1', 256))
+        }),
+        (group, &|disk| {
+            rewrite(disk, metadata, |bytes| reseal(bytes, 172, 3, 256))
+        }),
+        (version, &|disk| renamed(disk, without_group)),
+        (group, &|disk| {
+            renamed(disk, &format!("00000003-{without_group}"))
+        }),
+    ];
+    for (at, (expected, change)) in changes.iter().enumerate() {
+        let disk = disk.fork();
+        change(&disk);
+        let before = disk.files();
+        let error = Node::open(Arc::new(disk.clone()), options()).err();
+        let error = error.unwrap_or_else(|| panic!("change {at} was not noticed"));
+        assert!(matches!(error, OpenError::Foreign { .. }), "{at}: {error}");
+        assert!(error.to_string().contains(expected), "{at}: {error}");
+        assert_eq!(disk.files(), before, "{at}");
+    }
+}
+
 #[test]
 fn recycled_segment_never_shows_its_old_records() {
     // Records of equal length at equal offsets: only generation and salt tell them apart.
@@ -309,10 +394,9 @@ fn client_cannot_forge_a_record_inside_a_value() {
     // A header that claims a durable frontier far above the log, right but for the salt. If it
     // counted, a torn write would look like corruption, and the node would be lost.
     let mut header = [0; 72];
-    header[..4].copy_from_slice(b"MKR1");
+    header[..4].copy_from_slice(b"MKR2");
     header[8..16].copy_from_slice(&1u64.to_le_bytes());
     header[40..48].copy_from_slice(&1_000_000u64.to_le_bytes());
-    header[64..68].copy_from_slice(&1u32.to_le_bytes());
     let crc = crc32fast::hash(&header[..68]);
     header[68..].copy_from_slice(&crc.to_le_bytes());
     let hostile = Record {

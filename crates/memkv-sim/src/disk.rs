@@ -224,7 +224,7 @@ fn records(path: &Path, bytes: &[u8]) -> BTreeMap<u64, (u64, u64)> {
     };
     let record = |at: usize| {
         let header = bytes.get(at..at + RECORD_HEADER_LEN)?;
-        let is_record = header.starts_with(b"MKR1") && u64_at(header, 8)? == generation;
+        let is_record = header.starts_with(b"MKR2") && u64_at(header, 8)? == generation;
         let payload = u64_at(header, 0)? >> 32;
         let index = u64_at(header, 16)?;
         is_record.then_some((index, (at as u64, RECORD_HEADER_LEN as u64 + payload)))

@@ -363,7 +363,7 @@ impl Store {
     }
 }
 
-/// The hash seed of a cluster's keyspace.
+/// The hash seed of a new cluster's keyspace.
 pub(crate) fn seed_of(cluster: &[u8; 16]) -> u64 {
     xxh3_64(cluster)
 }

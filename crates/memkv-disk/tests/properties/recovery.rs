@@ -112,7 +112,7 @@ impl Input<'_> {
             3 => layout.log.join(format!("spare-{a:016x}")),
             4 => layout
                 .snapshot
-                .join(format!("{a:020}-{b:016x}-0000000000000001.snap")),
+                .join(format!("00000000-{a:020}-{b:016x}-0000000000000001.snap")),
             5 => layout.log.join("reserve"),
             // The last of all indexes and generations are where numbers end.
             6 => layout

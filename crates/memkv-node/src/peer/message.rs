@@ -11,8 +11,12 @@ use crate::membership::life::{Directory, Stage};
 use crate::peer::encoding::{DecodeError, Reader, put_blob, put_option};
 use crate::time::log_clock::Reading;
 
-/// Version of everything that nodes say to each other. A node refuses any other.
-pub(crate) const WIRE_VERSION: u8 = 4;
+/// Version of everything that nodes say to each other. A node refuses any other. Version 4 had no group.
+pub(crate) const WIRE_VERSION: u8 = 5;
+
+/// The Raft group that every request is for. The field is reserved for several groups; a node refuses
+/// any other.
+const GROUP: u32 = 0;
 
 /// What a request asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +128,7 @@ impl Envelope {
         let mut out = BytesMut::with_capacity(128);
         out.put_u8(WIRE_VERSION);
         out.put_u8(self.kind as u8);
+        out.put_u32_le(GROUP);
         out.put_slice(&self.cluster);
         out.put_u64_le(self.from);
         out.put_u64_le(self.boot);
@@ -144,8 +149,16 @@ impl Envelope {
                 value: u64::from(version),
             });
         }
+        let kind = Kind::from_u8(reader.u8("request kind")?)?;
+        let group = reader.u32("Raft group")?;
+        if group != GROUP {
+            return Err(DecodeError::Bad {
+                what: "Raft group (this node knows group 0 only)",
+                value: u64::from(group),
+            });
+        }
         let envelope = Self {
-            kind: Kind::from_u8(reader.u8("request kind")?)?,
+            kind,
             cluster: reader.array("cluster")?,
             from: reader.u64("sender")?,
             boot: reader.u64("boot")?,
@@ -306,6 +319,31 @@ mod tests {
         for len in 0..whole.len() {
             assert!(Envelope::decode(whole.slice(..len)).is_err());
         }
+    }
+
+    #[test]
+    fn another_group_is_refused_by_name() {
+        let envelope = Envelope {
+            kind: Kind::Vote,
+            cluster: [7; 16],
+            from: 3,
+            boot: 2,
+            to: 1,
+            clock: Reading {
+                log_ms: 12,
+                synchronized: false,
+            },
+            level: 1,
+            name: "n3".to_owned(),
+        };
+        let mut bytes = envelope.encode();
+        // Behind version and kind.
+        bytes[2..6].copy_from_slice(&9u32.to_le_bytes());
+        let refused = Envelope::decode(bytes.freeze()).err().unwrap();
+        assert_eq!(
+            refused.to_string(),
+            "bad Raft group (this node knows group 0 only): 9"
+        );
     }
 
     #[test]

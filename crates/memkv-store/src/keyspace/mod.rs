@@ -73,7 +73,8 @@ impl Garbage {
 pub(crate) struct Keyspace {
     /// One for each number below `DATABASES`.
     databases: Vec<Database>,
-    /// Replicated, derived from the cluster's UUID: the same everywhere, unknown to who picks keys.
+    /// Replicated, derived from the cluster's UUID when it is formed, and kept in snapshots: the same on
+    /// every node, unknown to clients, which pick the keys.
     seed: u64,
     /// Log time: the highest stamp applied, in milliseconds since the epoch.
     pub(crate) now_ms: u64,
@@ -104,6 +105,11 @@ impl Keyspace {
             key_events: KeyEvents::default(),
             effects: Effects::default(),
         }
+    }
+
+    /// The seed of the hash tables.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The number of keys of all databases.
@@ -173,7 +179,7 @@ impl Keyspace {
 
 /// Writing. `database` is below [`DATABASES`]: decoding refuses any other.
 impl Keyspace {
-    /// Takes the cluster's seed. Only an empty keyspace does: what is in has been placed. What was
+    /// Takes a seed: a new cluster's, or a snapshot's. Only an empty keyspace does: what is in has been placed. What was
     /// noted of deletes would lie in other slots now, so it is as if everything had been flushed.
     pub(crate) fn reseed(&mut self, seed: u64) {
         if self.len() == 0 {

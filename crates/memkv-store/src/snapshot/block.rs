@@ -13,16 +13,19 @@ use super::{Image, SessionHead, ShardImage, SnapshotHead};
 use crate::encoding::{DecodeError, Reader, put_length, put_varint, varint_len};
 use crate::keyspace::{DELETE_SLOTS, Entry, first_bytes, noted};
 use crate::member_table::{Advertised, MAX_MEMBERS, MemberRecord, MemberTable};
+use crate::store::seed_of;
 use crate::{FIRST_LEVEL, KeyEventClasses, Member, Reply, Revision};
 
 /// Version of the snapshot format: raised when a field or a new kind of block comes. Version 1 had
 /// one database, no deadlines and no table of deletes; it is still read.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 /// The version since which a key's shard is what it is now.
 pub(super) const UNEQUAL_SHARDS: u8 = 4;
 /// The version since which the head begins with the feature level, and the table holds what each node
 /// announces.
 const LEVELS: u8 = 5;
+/// The version since which the head carries the hash seed. Before, it was derived from the cluster's UUID.
+const SEEDED: u8 = 6;
 
 pub(super) const HEAD: u8 = 1;
 pub(super) const REPLIES: u8 = 2;
@@ -277,6 +280,7 @@ impl SnapshotHead {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![HEAD, VERSION];
         put_varint(&mut out, u64::from(self.members.level));
+        out.put_u64_le(self.seed);
         put_varint(&mut out, self.revision);
         put_varint(&mut out, self.stamp_ms);
         put_varint(&mut out, self.applied_index);
@@ -341,7 +345,12 @@ impl SnapshotHead {
             true => reader.level()?,
             false => FIRST_LEVEL,
         };
+        let seed = match found >= SEEDED {
+            true => Some(u64::from_le_bytes(reader.array("hash seed")?)),
+            false => None,
+        };
         let mut head = SnapshotHead {
+            seed: seed.unwrap_or(0),
             revision: counter(&mut reader, "snapshot revision")?,
             stamp_ms: reader.varint("snapshot stamp")?,
             applied_index: counter(&mut reader, "snapshot index")?,
@@ -374,6 +383,9 @@ impl SnapshotHead {
             head.announced = Some(announced.ok_or(DecodeError::Invalid { what })?);
         }
         head.members = read_member_table(&mut reader, found, level)?;
+        if let (None, Some(cluster)) = (seed, head.members.cluster()) {
+            head.seed = seed_of(&cluster);
+        }
         head.sessions = read_sessions(&mut reader)?;
         reader.finish("snapshot head")?;
         Ok((found, head))

@@ -15,7 +15,6 @@ use crate::effects::Effects;
 use crate::encoding::{DecodeError, Reader};
 use crate::keyspace::{SHARDS, Work, in_turn};
 use crate::session::Session;
-use crate::store::seed_of;
 use crate::{SessionId, Store};
 
 /// Why a snapshot cannot be loaded.
@@ -246,9 +245,7 @@ impl Loader {
                 self.waiting.push_back(session);
             }
         }
-        if let Some(cluster) = head.members.cluster() {
-            self.store.keys.reseed(seed_of(&cluster));
-        }
+        self.store.keys.reseed(head.seed);
         self.store.members = head.members;
         self.store.revision = head.revision;
         self.store.applied_index = head.applied_index;

@@ -33,6 +33,9 @@ pub struct SnapshotBusy;
 /// cached replies, and how much of those must follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotHead {
+    /// The seed of the hash tables, which every loaded store takes over. It is not derived from the
+    /// cluster's UUID anew: a restored cluster has another UUID and the same shards.
+    pub(crate) seed: u64,
     pub(crate) revision: Revision,
     pub(crate) stamp_ms: u64,
     pub(crate) applied_index: u64,
@@ -97,6 +100,7 @@ impl SnapshotHead {
             cached: session.replies().len() as u64,
         });
         SnapshotHead {
+            seed: store.keys.seed(),
             revision: store.revision,
             stamp_ms: store.keys.now_ms,
             applied_index: store.applied_index,
