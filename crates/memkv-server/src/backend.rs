@@ -1,4 +1,4 @@
-//! What the listeners need of a node, so that they can be tested without a cluster.
+//! What the interfaces need of a node, so that they can be tested without a cluster.
 //! Never decides anything: for a [`Node`] every method is the node's own.
 
 use std::future::Future;
@@ -12,7 +12,9 @@ use memkv_node::{
     Answers, Copies, Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError,
     Subscribers,
 };
-use memkv_store::{Command, Query, Reply, ReplyValue, Store};
+use memkv_store::{Command, DATABASES, KeyEventClasses, Query, Reply, ReplyValue, Store};
+
+use crate::read_batch::ReadBatch;
 
 /// Largest answer of one MGET, or of a transaction that only reads (256 MiB): what one client may make
 /// the node hold at once.
@@ -27,18 +29,68 @@ pub(crate) fn bytes_of(value: &ReplyValue) -> usize {
     }
 }
 
+/// What a node tells of itself and of its store at one moment, however old: for status, INFO, CONFIG
+/// and metrics. Never holds clients' data.
+#[derive(Debug)]
+pub struct Introspection {
+    pub(crate) status: NodeStatus,
+    /// Databases that have keys.
+    pub(crate) databases: Vec<Database>,
+    pub(crate) memory_bytes: u64,
+    /// Keys that have expired since this node's store began.
+    pub(crate) expired: u64,
+    /// The events of keys that the cluster was told to announce.
+    pub(crate) announced: Option<KeyEventClasses>,
+    /// Log time in milliseconds since the Unix epoch; never before the store's last stamp.
+    pub(crate) now_ms: u64,
+}
+
+/// Keys of one database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Database {
+    pub(crate) index: u8,
+    pub(crate) keys: usize,
+    /// Keys that will expire.
+    pub(crate) expires: usize,
+}
+
+impl Introspection {
+    /// Of a store, at a log time.
+    #[must_use]
+    pub fn of(status: NodeStatus, store: &Store, now_ms: u64) -> Self {
+        let databases = (0..DATABASES).filter_map(|index| {
+            let keys = store.database_len(index);
+            (keys > 0).then(|| Database {
+                index,
+                keys,
+                expires: store.database_deadlines(index),
+            })
+        });
+        Self {
+            status,
+            databases: databases.collect(),
+            memory_bytes: store.memory_bytes(),
+            expired: store.expired_total(),
+            announced: store.announced(),
+            now_ms,
+        }
+    }
+}
+
 /// A replicated store; a clone is another handle to the same one.
 pub trait Backend: Clone + Send + Sync + 'static {
     /// Executes a command exactly once. Commands execute in the order of the calls, whenever the
     /// futures are polled.
     fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send;
 
-    /// Reads linearizably; gives up after `within`.
-    fn read<T: Send + 'static>(
+    /// Answers queries at one state, as [`ReadBatch::answer`] does: linearizably, or if `stale` at the
+    /// state that is here, however old. Gives up after `within`.
+    fn read(
         &self,
         within: Duration,
-        read: impl FnOnce(&Store) -> T + Send + 'static,
-    ) -> impl Future<Output = Result<T, RequestError>> + Send;
+        stale: bool,
+        batch: ReadBatch,
+    ) -> impl Future<Output = Result<ReadBatch, RequestError>> + Send;
 
     /// Answers queries at one state without keeping others waiting; see [`Node::read_all`].
     fn read_all(
@@ -49,28 +101,21 @@ pub trait Backend: Clone + Send + Sync + 'static {
         most: usize,
     ) -> impl Future<Output = Result<Answers, RequestError>> + Send;
 
-    /// Reads what is here now, however old, for a client.
-    fn read_old<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, RequestError>;
-
-    /// Reads what is here now, for status and metrics.
-    fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T;
-
-    /// Log time here and now in milliseconds since the Unix epoch; never before the store's last
-    /// stamp.
-    fn now_ms(&self, store: &Store) -> u64;
-
     /// The node's view of itself.
     fn status(&self) -> NodeStatus;
+
+    /// What this node tells of itself and of its store, without asking another one.
+    fn introspect(&self) -> Introspection;
 
     /// Sends a message to the subscribers of all other nodes, in the order of the calls; resolves
     /// to their number.
     fn publish(&self, publication: &Publication) -> BoxFuture<'static, u64>;
 
-    /// Waits until so many other nodes have whatever was acknowledged here before, but no longer than
-    /// `within`.
+    /// Waits, at most for `within`, until so many other nodes have everything that was acknowledged
+    /// here before.
     fn wait_copies(&self, wanted: Copies, within: Option<Duration>) -> BoxFuture<'static, Copies>;
 
-    /// Says who gets the messages that other nodes publish, and what is announced of keys.
+    /// Sets the receiver of messages that other nodes publish and of the events of keys.
     fn subscribe(&self, subscribers: Box<dyn Subscribers>);
 
     /// What the node has counted of its work.
@@ -91,12 +136,22 @@ impl Backend for Node {
         Self::write(self, &command)
     }
 
-    async fn read<T: Send + 'static>(
+    async fn read(
         &self,
         within: Duration,
-        read: impl FnOnce(&Store) -> T + Send + 'static,
-    ) -> Result<T, RequestError> {
-        self.read_within(within, read).await
+        stale: bool,
+        mut batch: ReadBatch,
+    ) -> Result<ReadBatch, RequestError> {
+        if stale {
+            self.read_old(|store| batch.answer(store, || now_ms(self, store)))?;
+            return Ok(batch);
+        }
+        let clock = self.clone();
+        self.read_within(within, move |store| {
+            batch.answer(store, || now_ms(&clock, store));
+            batch
+        })
+        .await
     }
 
     fn read_all(
@@ -109,20 +164,13 @@ impl Backend for Node {
         Self::read_all(self, within, stale, queries, most)
     }
 
-    fn read_old<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, RequestError> {
-        Self::read_old(self, read)
-    }
-
-    fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
-        Self::read_stale(self, read)
-    }
-
-    fn now_ms(&self, store: &Store) -> u64 {
-        self.log_time_ms().max(store.stamp_ms())
-    }
-
     fn status(&self) -> NodeStatus {
         Self::status(self)
+    }
+
+    fn introspect(&self) -> Introspection {
+        let status = Self::status(self);
+        self.read_stale(|store| Introspection::of(status, store, now_ms(self, store)))
     }
 
     fn publish(&self, publication: &Publication) -> BoxFuture<'static, u64> {
@@ -144,4 +192,9 @@ impl Backend for Node {
     fn handle(&self, lane: Lane, request: Bytes) -> BoxFuture<'static, Frame> {
         Self::handle(self, lane, request)
     }
+}
+
+/// Log time here and now; never before the store's last stamp.
+fn now_ms(node: &Node, store: &Store) -> u64 {
+    node.log_time_ms().max(store.stamp_ms())
 }

@@ -5,6 +5,8 @@ use memkv_node::RequestError;
 use memkv_proto::{ErrorCode, Problem};
 use memkv_store::ReplyError;
 
+use crate::service::ServiceError;
+
 /// A client that is told to come back should find the new leader: elections take about this long.
 const RETRY_AFTER_MS: u64 = 1000;
 
@@ -47,7 +49,11 @@ pub(crate) fn too_large_value(bytes: usize, limit: usize) -> String {
 }
 
 /// Problem details of a failed command or read.
-pub(crate) fn problem(error: &RequestError) -> Problem {
+pub(crate) fn problem(error: &ServiceError) -> Problem {
+    let error = match error {
+        ServiceError::Loading => return loading(),
+        ServiceError::Request(error) => error,
+    };
     let code = code(error);
     let problem = Problem::new(code, detail(error));
     if code.info().retryable {

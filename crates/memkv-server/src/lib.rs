@@ -38,9 +38,11 @@ mod panics;
 pub mod password;
 pub mod peer;
 pub mod process;
+pub mod read_batch;
 pub mod resp;
 pub mod run;
 pub mod secrets;
+pub mod service;
 pub mod settings;
 pub mod signals;
 #[cfg(test)]

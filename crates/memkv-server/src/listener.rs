@@ -325,6 +325,7 @@ mod tests {
     use super::*;
     use crate::http::ApiSettings;
     use crate::peer::{ClusterSecret, Links, Trust};
+    use crate::service::Service;
     use crate::testing::{Fake, resp_settings};
 
     async fn start(max_connections: usize) -> String {
@@ -332,18 +333,18 @@ mod tests {
     }
 
     async fn start_with(max_connections: usize, trust: Trust) -> String {
-        let api = Api::new(ApiSettings {
+        let service = Arc::new(Service::new(Duration::from_secs(5)));
+        service.attach(Fake::working());
+        let settings = ApiSettings {
             name: "n1".to_owned(),
             names: vec!["n1".to_owned()],
             max_value_bytes: 1000,
-            request_timeout: Duration::from_secs(5),
             password: None,
             trust,
             allowed_hosts: Vec::new(),
-        });
-        api.serve_with(Fake::working());
-        let api = Arc::new(api);
-        let resp = Arc::new(Resp::new(api.clone(), resp_settings()));
+        };
+        let api = Arc::new(Api::new(service.clone(), settings));
+        let resp = Arc::new(Resp::new(service, resp_settings()));
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = socket.local_addr().unwrap().to_string();
         let limits = Limits::default();

@@ -20,6 +20,7 @@ use crate::http::{Api, ApiSettings, Limits};
 use crate::listener::Listener;
 use crate::peer::Trust;
 use crate::resp::{Resp, RespSettings};
+use crate::service::Service;
 use crate::settings::{RedisListener, Settings};
 use crate::signals::StopSignals;
 use crate::{console, logging, memory, panics, process};
@@ -121,14 +122,16 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let trust = exposure::trust(settings, &[bound]);
     let consensus = Consensus::start(settings.node_config(), trust.clone(), Handle::current())
         .map_err(system("the consensus thread"))?;
-    let api = Arc::new(Api::new(api_settings(settings, trust)));
-    let resp = Arc::new(Resp::new(
-        api.clone(),
-        resp_settings(settings, redis.as_ref()),
-    ));
+    let timeout = Duration::from_millis(settings.config.request_timeout_ms);
+    let service = Arc::new(Service::new(timeout));
+    let api = Arc::new(Api::new(service.clone(), api_settings(settings, trust)));
+    let resp = resp_settings(settings, redis.as_ref());
+    let resp = Arc::new(Resp::new(service.clone(), resp));
+    let counted = resp.clone();
+    api.show_metrics_with(Box::new(move || counted.metrics()));
     let permits = process::fit_connections(settings.config.max_connections);
     let listener = Listener::new(
-        api.clone(),
+        api,
         resp.clone(),
         Limits::default(),
         usize::try_from(permits).unwrap_or(usize::MAX),
@@ -145,8 +148,8 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         Ok(node) => node,
         Err(code) => return Ok(code),
     };
-    resp.serve_with(node.clone());
-    api.serve_with(node.clone());
+    resp.attach(node.clone());
+    service.attach(node.clone());
     tokio::spawn(announce(node.clone(), started));
     tokio::spawn(memory::give_back());
     if settings.config.report_writes {
@@ -165,8 +168,8 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         () = resp.stop_asked() => tracing::info!("stopping: a client has said SHUTDOWN"),
     }
     // Still accepting: the next leader may have to connect to this node to take over.
-    api.stop();
-    let code = stop(&node, &api, &mut signals).await;
+    service.stop();
+    let code = stop(&node, &service, &mut signals).await;
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(code)
 }
@@ -281,7 +284,6 @@ fn api_settings(settings: &Settings, trust: Trust) -> ApiSettings {
             .map(|node| node.id.clone())
             .collect(),
         max_value_bytes: usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX),
-        request_timeout: Duration::from_millis(config.request_timeout_ms),
         password: settings.password.clone(),
         trust,
         allowed_hosts: settings.allowed_hosts(),
@@ -358,7 +360,7 @@ async fn report_writes(node: Node) {
 }
 
 /// Hands over and stops. A second signal ends the process at once.
-async fn stop(node: &Node, api: &Api<Node>, signals: &mut StopSignals) -> u8 {
+async fn stop(node: &Node, service: &Service<Node>, signals: &mut StopSignals) -> u8 {
     let orderly = async {
         if tokio::time::timeout(SHUTDOWN_MAX, node.shutdown())
             .await
@@ -367,7 +369,7 @@ async fn stop(node: &Node, api: &Api<Node>, signals: &mut StopSignals) -> u8 {
             tracing::warn!("the node took too long to stop; what was acknowledged is safe");
         }
         let drain = Instant::now();
-        while api.active() > 0 && drain.elapsed() < DRAIN_MAX {
+        while service.active() > 0 && drain.elapsed() < DRAIN_MAX {
             tokio::time::sleep(READY_POLL).await;
         }
     };

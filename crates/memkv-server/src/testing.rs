@@ -22,7 +22,8 @@ use memkv_store::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Introspection};
+use crate::read_batch::ReadBatch;
 use crate::resp::RespSettings;
 
 /// Session of every command; the first log entry opens it.
@@ -133,6 +134,14 @@ impl Fake {
         }
         self.fails_with.clone().map_or(Ok(()), Err)
     }
+
+    async fn turn_within(&self, within: Duration) -> Result<(), RequestError> {
+        let late = |_| RequestError::NoLeader {
+            detail: format!("no turn within {within:?}"),
+        };
+        let turn = tokio::time::timeout(within, self.turn());
+        turn.await.map_err(late)?
+    }
 }
 
 impl Fake {
@@ -163,18 +172,18 @@ impl Backend for Fake {
         }
     }
 
-    async fn read<T: Send + 'static>(
+    async fn read(
         &self,
         within: Duration,
-        read: impl FnOnce(&Store) -> T + Send + 'static,
-    ) -> Result<T, RequestError> {
-        let late = |_| RequestError::NoLeader {
-            detail: format!("no turn within {within:?}"),
-        };
-        tokio::time::timeout(within, self.turn())
-            .await
-            .map_err(late)??;
-        Ok(read(&self.store.lock().0))
+        stale: bool,
+        mut batch: ReadBatch,
+    ) -> Result<ReadBatch, RequestError> {
+        if !stale {
+            self.turn_within(within).await?;
+        }
+        let store = &self.store.lock().0;
+        batch.answer(store, || store.stamp_ms());
+        Ok(batch)
     }
 
     async fn read_all(
@@ -184,30 +193,22 @@ impl Backend for Fake {
         queries: Vec<Query>,
         most: usize,
     ) -> Result<Answers, RequestError> {
-        let all = move |store: &Store| {
-            let mut reading = Reading::new(queries, most);
-            while reading.resume(store, None, store.stamp_ms(), 100) != Readings::Done {}
-            Answers {
-                values: reading.into_answers(),
-                revision: store.revision(),
-            }
-        };
-        match stale {
-            true => Ok(self.read_stale(all)),
-            false => self.read(within, all).await,
+        if !stale {
+            self.turn_within(within).await?;
         }
+        let store = &self.store.lock().0;
+        let mut reading = Reading::new(queries, most);
+        while reading.resume(store, None, store.stamp_ms(), 100) != Readings::Done {}
+        Ok(Answers {
+            values: reading.into_answers(),
+            revision: store.revision(),
+        })
     }
 
-    fn read_old<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, RequestError> {
-        Ok(self.read_stale(read))
-    }
-
-    fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
-        read(&self.store.lock().0)
-    }
-
-    fn now_ms(&self, store: &Store) -> u64 {
-        store.stamp_ms()
+    fn introspect(&self) -> Introspection {
+        let status = self.status();
+        let store = &self.store.lock().0;
+        Introspection::of(status, store, store.stamp_ms())
     }
 
     fn status(&self) -> NodeStatus {

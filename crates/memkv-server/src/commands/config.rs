@@ -3,9 +3,8 @@
 //! All others are in the configuration file.
 
 use memkv_resp::Pattern;
-use memkv_store::{Command, KeyEventClasses};
+use memkv_store::{Command, DATABASES, KeyEventClasses};
 
-use super::connection::DATABASES;
 use super::{Args, Call, ErrorReply, Op, ReplyFormat};
 use crate::resp::Server;
 
@@ -67,7 +66,7 @@ fn values(server: &Server) -> Vec<(&'static str, String)> {
         .into_iter()
         .map(|(name, value)| (name, value.to_owned()))
         .collect();
-    let announced = server.view().and_then(|view| view.announced);
+    let announced = server.introspect().and_then(|node| node.announced);
     let announced = announced.unwrap_or(settings.announce);
     values.push((ANNOUNCE, announced.letters()));
     // Without fsync the operating system decides, which Redis calls `no`.

@@ -1,6 +1,7 @@
 //! Commands about the connection itself: what it speaks, where it looks, how it ends.
 
 use memkv_resp::{Protocol, parse_integer};
+use memkv_store::DATABASES;
 
 use super::client::check_name;
 use super::{Call, ErrorReply};
@@ -8,9 +9,6 @@ use crate::password::USER;
 
 /// The version of Redis whose behaviour clients may expect.
 pub(super) const REDIS_VERSION: &str = "7.2.4";
-
-/// Databases, as many as Redis has by default.
-pub(crate) const DATABASES: u8 = 16;
 
 const NO_PASSWORD: ErrorReply = ErrorReply::new(
     "ERR AUTH <password> called without any password configured for the default user. Are you \

@@ -9,6 +9,7 @@ use memkv_proto::ErrorCode;
 use memkv_resp::Request;
 
 use crate::failure;
+use crate::service::ServiceError;
 
 /// How much of a name and of its arguments an error repeats, as in Redis.
 const ECHO_BYTES: usize = 128;
@@ -118,6 +119,15 @@ impl ErrorReply {
 impl From<&RequestError> for ErrorReply {
     fn from(error: &RequestError) -> Self {
         Self::of(failure::code(error), &failure::detail(error))
+    }
+}
+
+impl From<&ServiceError> for ErrorReply {
+    fn from(error: &ServiceError) -> Self {
+        match error {
+            ServiceError::Loading => Self::loading(),
+            ServiceError::Request(error) => Self::from(error),
+        }
     }
 }
 

@@ -8,11 +8,12 @@ use memkv_node::Role;
 
 use super::connection::REDIS_VERSION;
 use super::{Call, ErrorReply};
+use crate::backend::Introspection;
 use crate::http::uuid;
 use crate::process::resident_bytes;
-use crate::resp::{Kind, Server, View};
+use crate::resp::{Kind, Server};
 
-type Section = fn(&mut String, &Server, Option<&View>);
+type Section = fn(&mut String, &Server, Option<&Introspection>);
 
 /// Sections in their order. There are none that only `everything` would show.
 const SECTIONS: &[(&str, Section)] = &[
@@ -34,14 +35,14 @@ pub(super) fn info(call: &mut Call<'_>) -> Result<(), ErrorReply> {
         let named = |name: &str| (1..args.len()).any(|at| args.is(at, name));
         args.len() == 1 || named(section) || all.into_iter().any(named)
     };
-    let view = call.server.view();
+    let node = call.server.introspect();
     let mut text = String::new();
     for (name, section) in SECTIONS.iter().filter(|(name, _)| wants(name)) {
         if !text.is_empty() {
             text.push_str("\r\n");
         }
         line(&mut text, format_args!("# {name}"));
-        section(&mut text, call.server, view.as_ref());
+        section(&mut text, call.server, node.as_ref());
     }
     call.reply().verbatim(b"txt", text.as_bytes());
     Ok(())
@@ -59,7 +60,7 @@ fn lines<const N: usize>(text: &mut String, values: [(&str, &dyn std::fmt::Displ
     }
 }
 
-fn about_server(text: &mut String, server: &Server, view: Option<&View>) {
+fn about_server(text: &mut String, server: &Server, node: Option<&Introspection>) {
     let uptime = server.started.elapsed().as_secs();
     lines(
         text,
@@ -74,7 +75,7 @@ fn about_server(text: &mut String, server: &Server, view: Option<&View>) {
             ("tcp_port", &server.settings.port),
             (
                 "server_time_usec",
-                &(view.map_or(0, |view| view.now_ms) * 1000),
+                &(node.map_or(0, |node| node.now_ms) * 1000),
             ),
             ("uptime_in_seconds", &uptime),
             ("uptime_in_days", &(uptime / (24 * 60 * 60))),
@@ -82,7 +83,7 @@ fn about_server(text: &mut String, server: &Server, view: Option<&View>) {
     );
 }
 
-fn about_clients(text: &mut String, server: &Server, _: Option<&View>) {
+fn about_clients(text: &mut String, server: &Server, _: Option<&Introspection>) {
     lines(
         text,
         [
@@ -94,8 +95,8 @@ fn about_clients(text: &mut String, server: &Server, _: Option<&View>) {
     );
 }
 
-fn about_memory(text: &mut String, _: &Server, view: Option<&View>) {
-    let used = view.map_or(0, |view| view.memory_bytes);
+fn about_memory(text: &mut String, _: &Server, node: Option<&Introspection>) {
+    let used = node.map_or(0, |node| node.memory_bytes);
     lines(
         text,
         [
@@ -119,15 +120,15 @@ fn human(bytes: u64) -> String {
     }
 }
 
-fn about_persistence(text: &mut String, _: &Server, view: Option<&View>) {
-    let status = view.map(|view| &view.status);
+fn about_persistence(text: &mut String, _: &Server, node: Option<&Introspection>) {
+    let status = node.map(|node| &node.status);
     let is_building = status.is_some_and(|status| status.building_snapshot);
     // A write that the disk does not take ends the process; one that would not fit is refused first.
     let is_low = status.is_some_and(|status| status.disk_low);
     lines(
         text,
         [
-            ("loading", &u8::from(view.is_none())),
+            ("loading", &u8::from(node.is_none())),
             ("async_loading", &0),
             ("rdb_changes_since_last_save", &0),
             ("rdb_bgsave_in_progress", &u8::from(is_building)),
@@ -139,7 +140,7 @@ fn about_persistence(text: &mut String, _: &Server, view: Option<&View>) {
     );
 }
 
-fn about_stats(text: &mut String, server: &Server, view: Option<&View>) {
+fn about_stats(text: &mut String, server: &Server, node: Option<&Introspection>) {
     let stats = &server.stats;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     lines(
@@ -150,7 +151,7 @@ fn about_stats(text: &mut String, server: &Server, view: Option<&View>) {
             ("total_net_input_bytes", &count(&stats.input_bytes)),
             ("total_net_output_bytes", &count(&stats.output_bytes)),
             ("rejected_connections", &count(&stats.rejected)),
-            ("expired_keys", &view.map_or(0, |view| view.expired)),
+            ("expired_keys", &node.map_or(0, |node| node.expired)),
             ("evicted_keys", &0),
             ("total_error_replies", &count(&stats.errors)),
             ("pubsub_channels", &server.subscriptions.len(Kind::Channel)),
@@ -159,8 +160,8 @@ fn about_stats(text: &mut String, server: &Server, view: Option<&View>) {
     );
 }
 
-fn about_replication(text: &mut String, _: &Server, view: Option<&View>) {
-    let index = view.map_or(0, |view| view.status.applied_index);
+fn about_replication(text: &mut String, _: &Server, node: Option<&Introspection>) {
+    let index = node.map_or(0, |node| node.status.applied_index);
     lines(
         text,
         [
@@ -171,12 +172,12 @@ fn about_replication(text: &mut String, _: &Server, view: Option<&View>) {
     );
 }
 
-fn about_cluster(text: &mut String, _: &Server, _: Option<&View>) {
+fn about_cluster(text: &mut String, _: &Server, _: Option<&Introspection>) {
     lines(text, [("cluster_enabled", &0)]);
 }
 
-fn about_keyspace(text: &mut String, _: &Server, view: Option<&View>) {
-    for database in view.into_iter().flat_map(|view| &view.databases) {
+fn about_keyspace(text: &mut String, _: &Server, node: Option<&Introspection>) {
+    for database in node.into_iter().flat_map(|node| &node.databases) {
         line(
             text,
             format_args!(
@@ -187,9 +188,9 @@ fn about_keyspace(text: &mut String, _: &Server, view: Option<&View>) {
     }
 }
 
-fn about_raft(text: &mut String, _: &Server, view: Option<&View>) {
-    let Some(view) = view else { return };
-    let status = &view.status;
+fn about_raft(text: &mut String, _: &Server, node: Option<&Introspection>) {
+    let Some(node) = node else { return };
+    let status = &node.status;
     let leader = status
         .members
         .iter()

@@ -5,10 +5,10 @@ use std::time::Duration;
 use memkv_node::Copies;
 
 use super::{Args, Call, ErrorReply, Waiting};
-use crate::resp::View;
+use crate::backend::Introspection;
 
 pub(super) fn time(call: &mut Call<'_>) -> Result<(), ErrorReply> {
-    let now_ms = view(call)?.now_ms;
+    let now_ms = node(call)?.now_ms;
     let mut reply = call.reply();
     reply.array(2);
     reply.bulk((now_ms / 1000).to_string().as_bytes());
@@ -18,13 +18,13 @@ pub(super) fn time(call: &mut Call<'_>) -> Result<(), ErrorReply> {
 
 /// Every acknowledged write is durable already, so "now" is right.
 pub(super) fn lastsave(call: &mut Call<'_>) -> Result<(), ErrorReply> {
-    let seconds = view(call)?.now_ms / 1000;
+    let seconds = node(call)?.now_ms / 1000;
     call.reply().integer(seconds.cast_signed());
     Ok(())
 }
 
-fn view(call: &Call<'_>) -> Result<View, ErrorReply> {
-    call.server.view().ok_or_else(ErrorReply::loading)
+fn node(call: &Call<'_>) -> Result<Introspection, ErrorReply> {
+    call.server.introspect().ok_or_else(ErrorReply::loading)
 }
 
 pub(super) fn lolwut(call: &mut Call<'_>) -> Result<(), ErrorReply> {
@@ -38,8 +38,8 @@ pub(super) fn lolwut(call: &mut Call<'_>) -> Result<(), ErrorReply> {
 pub(super) fn role(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let index = call
         .server
-        .view()
-        .map_or(0, |view| view.status.applied_index);
+        .introspect()
+        .map_or(0, |node| node.status.applied_index);
     let mut reply = call.reply();
     reply.array(3);
     reply.bulk(b"master");

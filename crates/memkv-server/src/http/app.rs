@@ -1,26 +1,24 @@
 //! What a request is: path and method to a route, and what each route demands of a body.
 //! Never looks at a body itself.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use memkv_node::{Answers, Lane, RequestError};
+use memkv_node::Lane;
 use memkv_proto::compat::CompatOp;
 use memkv_proto::limits::{MAX_KEY_BYTES, MAX_NODE_ID_BYTES};
 use memkv_proto::{ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH};
-use memkv_store::{Command, Query, Reply, Store};
 
 use super::conn::{Admission, App};
 use super::head::{Head, Method, Refusal};
 use super::response::Response;
 use super::{compat, kv, listing, site, status, txn};
-use crate::aside::{Aside, is_long, steps_of};
-use crate::backend::{Backend, MAX_MANY_BYTES};
-use crate::metrics::Latency;
+use crate::aside::Aside;
+use crate::backend::Backend;
 use crate::password::Password;
 use crate::peer::{self, Challenge, Trust};
+use crate::service::Service;
 
 /// A JSON string may escape each byte as six (`\u0041`), and the object around it is short.
 const JSON_GROWTH: usize = 6;
@@ -40,8 +38,6 @@ pub struct ApiSettings {
     pub names: Vec<String>,
     /// Largest value in bytes.
     pub max_value_bytes: usize,
-    /// After this every command is answered.
-    pub request_timeout: Duration,
     /// What clients must show; none lets everybody in.
     pub password: Option<Password>,
     /// Which peers are admitted.
@@ -52,19 +48,14 @@ pub struct ApiSettings {
 
 /// The HTTP API of a node.
 pub struct Api<B> {
-    /// The node; empty while it loads its data.
-    backend: OnceLock<B>,
+    service: Arc<Service<B>>,
     settings: ApiSettings,
-    active: AtomicUsize,
-    stopping: AtomicBool,
-    latency: Arc<Latency>,
-    /// Where what takes long for one client is done.
-    aside: Arc<Aside>,
-    /// What `/metrics` answers; empty while the node loads its data.
+    /// The text of `/metrics`.
     metrics: OnceLock<Metrics>,
 }
 
-type Metrics = Box<dyn Fn() -> String + Send + Sync>;
+/// Nothing while the node loads its data.
+type Metrics = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// A connection that a peer has asked to upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,26 +81,17 @@ enum Route<'a> {
 }
 
 impl<B: Backend> Api<B> {
-    /// An API that answers "loading" until it gets its node.
-    pub fn new(mut settings: ApiSettings) -> Self {
+    /// An API that answers "loading" until the service has its node.
+    pub fn new(service: Arc<Service<B>>, mut settings: ApiSettings) -> Self {
         // A dot at the end says that the name is complete, which all of these are.
         for name in &mut settings.allowed_hosts {
             name.truncate(name.strip_suffix('.').unwrap_or(name).len());
         }
         Self {
-            backend: OnceLock::new(),
+            service,
             settings,
-            active: AtomicUsize::new(0),
-            stopping: AtomicBool::new(false),
-            latency: Arc::default(),
-            aside: Arc::default(),
             metrics: OnceLock::new(),
         }
-    }
-
-    /// From now on requests are served. A second call has no effect.
-    pub fn serve_with(&self, backend: B) {
-        let _ = self.backend.set(backend);
     }
 
     /// From now on there are metrics. A second call has no effect.
@@ -118,32 +100,16 @@ impl<B: Backend> Api<B> {
     }
 
     /// The metrics, once there are any.
-    pub(crate) fn metrics(&self) -> Option<String> {
-        self.metrics.get().map(|metrics| metrics())
+    pub(super) fn metrics(&self) -> Option<String> {
+        self.metrics.get().and_then(|metrics| metrics())
     }
 
-    /// How long clients' commands take.
-    pub(crate) fn latency(&self) -> &Arc<Latency> {
-        &self.latency
+    pub(super) fn service(&self) -> &Service<B> {
+        &self.service
     }
 
-    /// Where what takes long for one client is done.
-    pub(crate) fn aside(&self) -> &Arc<Aside> {
-        &self.aside
-    }
-
-    /// From now on the node says that it is not ready, so that balancers look elsewhere.
-    pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    /// Requests that are being executed.
-    pub fn active(&self) -> usize {
-        self.active.load(Ordering::Relaxed)
+    pub(super) fn aside(&self) -> &Aside {
+        self.service.aside()
     }
 
     pub(super) fn settings(&self) -> &ApiSettings {
@@ -151,61 +117,8 @@ impl<B: Backend> Api<B> {
     }
 
     /// The node, once there is one.
-    pub fn backend(&self) -> Option<&B> {
-        self.backend.get()
-    }
-
-    /// Writes a command of about so many bytes, and answers within the time that the configuration
-    /// promises.
-    pub(super) async fn write(
-        &self,
-        backend: &B,
-        command: Command,
-        bytes: usize,
-    ) -> Result<Reply, RequestError> {
-        let steps = steps_of(0, bytes);
-        let write = match is_long(steps) {
-            true => Box::pin(self.aside.run(steps, || backend.write(command))).await,
-            false => backend.write(command),
-        };
-        match tokio::time::timeout(self.answer_within(), write).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(RequestError::Unknown {
-                detail: format!("no outcome within {:?}", self.answer_within()),
-            }),
-        }
-    }
-
-    /// Reads. Whatever went wrong, a read has changed nothing.
-    pub(crate) async fn read<T: Send + 'static>(
-        &self,
-        backend: &B,
-        within: Duration,
-        read: impl FnOnce(&Store) -> T + Send + 'static,
-    ) -> Result<T, RequestError> {
-        match backend.read(within, read).await {
-            Err(RequestError::Unknown { detail }) => Err(RequestError::NoLeader { detail }),
-            result => result,
-        }
-    }
-
-    /// Answers queries of many keys, linearizably unless `stale`; see [`Backend::read_all`].
-    pub(crate) async fn read_all(
-        &self,
-        backend: &B,
-        stale: bool,
-        queries: Vec<Query>,
-    ) -> Result<Answers, RequestError> {
-        let all = backend.read_all(self.answer_within(), stale, queries, MAX_MANY_BYTES);
-        match all.await {
-            Err(RequestError::Unknown { detail }) => Err(RequestError::NoLeader { detail }),
-            result => result,
-        }
-    }
-
-    /// A tenth of the promised time is left for the way back.
-    pub(crate) fn answer_within(&self) -> Duration {
-        self.settings.request_timeout * 9 / 10
+    pub(crate) fn backend(&self) -> Option<&B> {
+        self.service.backend()
     }
 
     fn route<'a>(&self, path: &'a str) -> Result<Route<'a>, String> {
@@ -388,15 +301,6 @@ fn class(route: &Route<'_>, method: Method) -> Option<Class> {
     }
 }
 
-/// Counts a request while it is executed.
-struct Active<'a>(&'a AtomicUsize);
-
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl<B: Backend> App for Api<B> {
     type Upgrade = PeerUpgrade;
 
@@ -461,8 +365,7 @@ impl<B: Backend> App for Api<B> {
     }
 
     async fn call(&self, head: Head, body: Bytes) -> Response {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        let _active = Active(&self.active);
+        let _active = self.service.enter();
         #[cfg(memkv_bugs)]
         memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Request);
         let route = self.route(&head.path);
@@ -484,8 +387,8 @@ impl<B: Backend> App for Api<B> {
             Err(detail) => Response::error(ErrorCode::BadPath, detail),
         };
         match class {
-            Some(Class::Read) => self.latency.read(started.elapsed(), 1),
-            Some(Class::Write) => self.latency.wrote(started.elapsed(), 1),
+            Some(Class::Read) => self.service.latency().read(started.elapsed(), 1),
+            Some(Class::Write) => self.service.latency().wrote(started.elapsed(), 1),
             None => {}
         }
         response

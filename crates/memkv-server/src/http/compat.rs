@@ -9,7 +9,7 @@ use memkv_node::RequestError;
 use memkv_proto::compat::{self, CompatOp, CompatStatus};
 use memkv_proto::limits::MAX_KEY_BYTES;
 use memkv_proto::{ErrorCode, Executed, HEADER_EXECUTED, HEADER_REVISION};
-use memkv_store::{Command, ReplyValue};
+use memkv_store::{Command, Query, ReplyValue};
 
 use super::app::Api;
 use super::head::Head;
@@ -17,6 +17,7 @@ use super::json;
 use super::response::Response;
 use crate::backend::Backend;
 use crate::failure;
+use crate::service::ServiceError;
 
 /// A malformed request: 4xx, and why.
 pub(super) fn refused(code: ErrorCode, detail: &str) -> Response {
@@ -58,18 +59,15 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, op: CompatOp, body: &Bytes)
         let detail = failure::too_large_value(value.len(), limit);
         return refused(ErrorCode::ValueTooLarge, &detail);
     }
-    let Some(backend) = api.backend() else {
-        return no_answer(op, CompatStatus::NoLeader, Executed::No);
-    };
     let key = shared(body, request.key);
     match op {
-        CompatOp::Get => get(api, backend, key).await,
-        CompatOp::Exist => exist(api, backend, key).await,
+        CompatOp::Get => get(api, key).await,
+        CompatOp::Exist => exist(api, key).await,
         CompatOp::Set => {
             let value = shared(body, value);
-            write(api, backend, op, Command::Set { key, value }).await
+            write(api, op, Command::Set { key, value }).await
         }
-        CompatOp::Del => write(api, backend, op, Command::Del { keys: vec![key] }).await,
+        CompatOp::Del => write(api, op, Command::Del { keys: vec![key] }).await,
     }
 }
 
@@ -81,38 +79,32 @@ fn shared(body: &Bytes, text: Cow<'_, str>) -> Bytes {
     }
 }
 
-async fn get<B: Backend>(api: &Api<B>, backend: &B, key: Bytes) -> Response {
-    let found = api.read(backend, api.answer_within(), move |store| {
-        (
-            store.get(&key).map(|found| found.to_bytes()),
-            store.revision(),
-        )
-    });
-    match found.await {
-        Ok((Some(value), revision)) => {
+async fn get<B: Backend>(api: &Api<B>, key: Bytes) -> Response {
+    match api.service().read_one(Query::Get { key }).await {
+        Ok((ReplyValue::Bulk(value), revision)) => {
             let write = || compat::value_body(&value);
             let body = api.aside().run(json::steps(value.len()), write).await;
             with_revision(body, revision)
         }
-        Ok((None, revision)) => with_revision(CompatStatus::NotFound.body_of_get(), revision),
+        Ok((_, revision)) => with_revision(CompatStatus::NotFound.body_of_get(), revision),
         Err(error) => failed(CompatOp::Get, &error),
     }
 }
 
-async fn exist<B: Backend>(api: &Api<B>, backend: &B, key: Bytes) -> Response {
-    let found = api.read(backend, api.answer_within(), move |store| {
-        (store.exists(&key), store.revision())
-    });
-    match found.await {
-        Ok((true, revision)) => with_revision(CompatStatus::Yes.body(), revision),
-        Ok((false, revision)) => with_revision(CompatStatus::No.body(), revision),
+async fn exist<B: Backend>(api: &Api<B>, key: Bytes) -> Response {
+    let query = Query::Exists { keys: vec![key] };
+    match api.service().read_one(query).await {
+        Ok((ReplyValue::Integer(1..), revision)) => {
+            with_revision(CompatStatus::Yes.body(), revision)
+        }
+        Ok((_, revision)) => with_revision(CompatStatus::No.body(), revision),
         Err(error) => failed(CompatOp::Exist, &error),
     }
 }
 
-async fn write<B: Backend>(api: &Api<B>, backend: &B, op: CompatOp, command: Command) -> Response {
+async fn write<B: Backend>(api: &Api<B>, op: CompatOp, command: Command) -> Response {
     let (_, bytes) = command.longest();
-    match api.write(backend, command, bytes).await {
+    match api.service().write(command, bytes).await {
         Ok(reply) => match reply.value {
             ReplyValue::Error(error) => refused(failure::reply_code(error), &error.to_string()),
             _ => with_revision(CompatStatus::Ok.body(), reply.revision),
@@ -125,7 +117,11 @@ fn with_revision(body: impl Into<Bytes>, revision: u64) -> Response {
     Response::json(200, body).with(HEADER_REVISION, revision.to_string())
 }
 
-fn failed(op: CompatOp, error: &RequestError) -> Response {
+fn failed(op: CompatOp, error: &ServiceError) -> Response {
+    let error = match error {
+        ServiceError::Loading => return no_answer(op, CompatStatus::NoLeader, Executed::No),
+        ServiceError::Request(error) => error,
+    };
     match error {
         RequestError::NoLeader { .. } | RequestError::Stopping => {
             no_answer(op, CompatStatus::NoLeader, Executed::No)

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use memkv_proto::{
     ErrorCode, HEADER_EXPIRES, HEADER_REVISION, KeyPathError, decode_key_path, ttl_ms,
 };
-use memkv_store::{Command, Compare, Condition, Expiry, Guard, Reply, ReplyValue, SetIf, Step};
+use memkv_store::{
+    Command, Compare, Condition, Expiry, Guard, Query, Reply, ReplyValue, SetIf, Step,
+};
 
 use super::app::Api;
 use super::condition;
@@ -62,14 +64,14 @@ async fn execute<B: Backend>(
     };
     let query = QueryString::parse(&head.query, known)?;
     let condition = condition::of(head)?;
-    let Some(backend) = api.backend() else {
+    if api.backend().is_none() {
         return Ok(Response::problem(&failure::loading()));
-    };
+    }
     Ok(match head.method {
         Method::Put => {
             let wanted = "a whole number above 0 with ms, s, m, h or d, such as 30s";
             let command = put(key.clone(), body, query.parsed("ttl", wanted, ttl_ms)?);
-            write(api, backend, guarded(command, key, condition), |reply| {
+            write(api, guarded(command, key, condition), |reply| {
                 done(reply).with("ETag", etag(reply.revision))
             })
             .await
@@ -78,7 +80,7 @@ async fn execute<B: Backend>(
             let command = Command::Del {
                 keys: vec![key.clone()],
             };
-            write(api, backend, guarded(command, key, condition), |reply| {
+            write(api, guarded(command, key, condition), |reply| {
                 let removed = matches!(reply.value, ReplyValue::Integer(1..));
                 done(reply).with(HEADER_DELETED, u8::from(removed).to_string())
             })
@@ -94,9 +96,9 @@ async fn execute<B: Backend>(
                 key: key.clone(),
                 by,
             };
-            write(api, backend, guarded(command, key, condition), sum).await
+            write(api, guarded(command, key, condition), sum).await
         }
-        _ => get(api, backend, key, condition).await,
+        _ => get(api, key, condition).await,
     })
 }
 
@@ -130,32 +132,33 @@ fn guarded(command: Command, key: Bytes, condition: Option<Condition>) -> Comman
     }
 }
 
-async fn get<B: Backend>(
-    api: &Api<B>,
-    backend: &B,
-    key: Bytes,
-    condition: Option<Condition>,
-) -> Response {
-    let found = api.read(backend, api.answer_within(), move |store| {
-        let found = store
-            .get(&key)
-            .map(|found| (found.to_bytes(), found.mod_revision, found.deadline_ms));
-        (found, store.revision())
-    });
-    let (found, revision) = match found.await {
-        Ok(found) => found,
+async fn get<B: Backend>(api: &Api<B>, key: Bytes, condition: Option<Condition>) -> Response {
+    let read = api.service().read_one(Query::Meta { key, value: true });
+    let (found, revision) = match read.await {
+        Ok(read) => read,
         Err(error) => return Response::problem(&failure::problem(&error)),
     };
     let (seen, response) = match found {
-        Some((value, mod_revision, deadline)) => {
-            let response = Response::bytes(value).with("ETag", etag(mod_revision));
+        ReplyValue::Array(fields) => {
+            let [
+                ReplyValue::Bulk(value),
+                _,
+                ReplyValue::Integer(mod_revision),
+                ReplyValue::Integer(deadline),
+            ] = &fields[..]
+            else {
+                return Response::error(ErrorCode::Internal, "the store answered with no value");
+            };
+            let mod_revision = mod_revision.cast_unsigned();
+            let response = Response::bytes(value.clone()).with("ETag", etag(mod_revision));
+            // A key without a deadline has a negative one.
             let response = match deadline {
-                Some(deadline) => response.with(HEADER_EXPIRES, deadline.to_string()),
-                None => response,
+                0.. => response.with(HEADER_EXPIRES, deadline.to_string()),
+                _ => response,
             };
             (mod_revision, response)
         }
-        None => {
+        _ => {
             let detail = "the key does not exist; nothing is wrong with the request";
             (0, Response::error(ErrorCode::NotFound, detail))
         }
@@ -176,12 +179,11 @@ async fn get<B: Backend>(
 
 async fn write<B: Backend>(
     api: &Api<B>,
-    backend: &B,
     command: Command,
     answer: impl FnOnce(&Reply) -> Response,
 ) -> Response {
     let (_, bytes) = command.longest();
-    let reply = match api.write(backend, command, bytes).await {
+    let reply = match api.service().write(command, bytes).await {
         Ok(reply) => unwrapped(reply),
         Err(error) => return Response::problem(&failure::problem(&error)),
     };

@@ -27,10 +27,7 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, head: &Head) -> Response {
         Ok(parsed) => parsed,
         Err(refusal) => return Response::error(refusal.code, refusal.detail),
     };
-    let Some(backend) = api.backend() else {
-        return Response::problem(&failure::loading());
-    };
-    let answers = match api.read_all(backend, false, vec![query]).await {
+    let answers = match api.service().read_all(false, vec![query]).await {
         Ok(answers) => answers,
         Err(error) => return Response::problem(&failure::problem(&error)),
     };

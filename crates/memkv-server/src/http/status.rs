@@ -40,14 +40,14 @@ pub(super) async fn ready<B: Backend>(api: &Api<B>) -> Response {
     let Some(backend) = api.backend() else {
         return Response::text(503, "not ready: this node is loading its data");
     };
-    if api.is_stopping() {
+    if api.service().is_stopping() {
         return Response::text(503, "not ready: this node is stopping");
     }
-    match api.read(backend, READY_WITHIN, |_store| ()).await {
+    match api.service().confirm(READY_WITHIN).await {
         Ok(()) => Response::text(200, "ready"),
         Err(error) => {
             let status = backend.status();
-            let mut line = format!("not ready: {}", failure::detail(&error));
+            let mut line = format!("not ready: {}", failure::problem(&error).detail);
             if !status.message.is_empty() {
                 line = format!("{line} ({})", status.message);
             }

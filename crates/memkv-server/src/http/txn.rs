@@ -32,9 +32,9 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
         Ok(request) => request,
         Err(detail) => return Response::error(ErrorCode::BadJson, detail),
     };
-    let Some(backend) = api.backend() else {
+    if api.backend().is_none() {
         return Response::problem(&failure::loading());
-    };
+    }
     let command = Command::Transaction {
         guards: request.guards,
         operations: request.operations,
@@ -43,7 +43,7 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
     if let Err(error) = command.check_limits() {
         return Response::error(failure::reply_code(error), error.to_string());
     }
-    let reply = match api.write(backend, command, body.len()).await {
+    let reply = match api.service().write(command, body.len()).await {
         Ok(reply) => reply,
         Err(error) => return Response::problem(&failure::problem(&error)),
     };

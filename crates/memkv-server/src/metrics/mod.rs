@@ -12,8 +12,9 @@ use std::time::Duration;
 use memkv_metrics::Histogram;
 use memkv_node::NodeStats;
 
+use crate::backend::Introspection;
 use crate::process;
-use crate::resp::{Server, View};
+use crate::resp::Server;
 
 /// How long commands took from their arrival to their answer. A pipeline's commands that are
 /// executed together took as long as all of them.
@@ -45,7 +46,7 @@ impl Latency {
 /// What the metrics are read from.
 pub(crate) struct Seen<'a> {
     pub(crate) server: &'a Server,
-    pub(crate) view: &'a View,
+    pub(crate) node: &'a Introspection,
     pub(crate) stats: &'a NodeStats,
     pub(crate) latency: &'a Latency,
     /// Milliseconds since the Unix epoch, by the wall clock.
@@ -55,11 +56,16 @@ pub(crate) struct Seen<'a> {
 }
 
 /// All metrics as they are now.
-pub(crate) fn show(server: &Server, view: &View, stats: &NodeStats, latency: &Latency) -> String {
+pub(crate) fn show(
+    server: &Server,
+    node: &Introspection,
+    stats: &NodeStats,
+    latency: &Latency,
+) -> String {
     let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let seen = Seen {
         server,
-        view,
+        node,
         stats,
         latency,
         wall_ms: wall.map_or(0, |wall| {

@@ -73,33 +73,33 @@ metrics! {
     Counter "memkv_panics_total" "Connections of clients that a defect of memkv has closed; the log says where, and it is worth a report. Any other panic ends the process."
         => |_| whole(panics::contained());
     Gauge "memkv_node_serving" "1 if the node is a member of a cluster and serves, 0 while it waits or after it has stopped."
-        => |seen| flag(seen.view.status.phase == Phase::Serving);
+        => |seen| flag(seen.node.status.phase == Phase::Serving);
     Gauge "memkv_durability" "Always 1; the label says what an acknowledged write has survived: sync or os."
         => |seen| {
-            let mode = if seen.view.status.sync { "sync" } else { "os" };
+            let mode = if seen.node.status.sync { "sync" } else { "os" };
             Samples::Each("mode", vec![(mode.to_owned(), 1.0)])
         };
     Gauge "memkv_raft_term" "Raft term."
-        => |seen| whole(seen.view.status.term);
+        => |seen| whole(seen.node.status.term);
     Gauge "memkv_raft_leader" "1 if this node leads."
-        => |seen| flag(seen.view.status.role == Role::Leader);
+        => |seen| flag(seen.node.status.role == Role::Leader);
     Gauge "memkv_raft_has_leader" "1 if this node leads or follows a leader."
-        => |seen| flag(seen.view.status.leader.is_some());
+        => |seen| flag(seen.node.status.leader.is_some());
     Gauge "memkv_raft_members" "Members of the cluster as this node knows them, newcomers among them."
-        => |seen| whole(seen.view.status.members.len() as u64);
+        => |seen| whole(seen.node.status.members.len() as u64);
     Gauge "memkv_feature_level" "The cluster's feature level, as far as this node uses it."
-        => |seen| whole(u64::from(seen.view.status.level));
+        => |seen| whole(u64::from(seen.node.status.level));
     Gauge "memkv_feature_level_announced" "The highest feature level that a member announces; no sample before it has announced any."
         => |seen| {
-            let members = seen.view.status.members.iter();
+            let members = seen.node.status.members.iter();
             let announced = members.filter(|member| member.highest_level > 0);
             let level = announced.map(|member| (member.name.clone(), f64::from(member.highest_level)));
             Samples::Each("member", level.collect())
         };
     Gauge "memkv_raft_commit_index" "Last log entry that is known to be committed."
-        => |seen| whole(seen.view.status.commit_index);
+        => |seen| whole(seen.node.status.commit_index);
     Gauge "memkv_raft_applied_index" "Last log entry that was applied here."
-        => |seen| whole(seen.view.status.applied_index);
+        => |seen| whole(seen.node.status.applied_index);
     Counter "memkv_raft_leader_changes_total" "How often another leader than before was heard of, this node among them."
         => |seen| whole(seen.stats.leader_changes);
     Gauge "memkv_raft_proposals_pending" "Groups of commands that wait, at the leader, for the next log entry."
@@ -146,26 +146,26 @@ metrics! {
         => |seen| count(&seen.server.stats.dropped_key_events);
     Gauge "memkv_keys" "Keys of each database that has any."
         => |seen| {
-            let databases = seen.view.databases.iter();
+            let databases = seen.node.databases.iter();
             Samples::Each("db", databases.map(|db| (db.index.to_string(), db.keys as f64)).collect())
         };
     Gauge "memkv_keys_with_deadline" "Keys that will expire, of each database that has any keys."
         => |seen| {
-            let databases = seen.view.databases.iter();
+            let databases = seen.node.databases.iter();
             Samples::Each("db", databases.map(|db| (db.index.to_string(), db.expires as f64)).collect())
         };
     Counter "memkv_expired_total" "Keys that their deadlines have removed since the cluster was formed; the same on every node."
-        => |seen| whole(seen.view.expired);
+        => |seen| whole(seen.node.expired);
     Gauge "memkv_revision" "Write operations that the cluster has executed, as far as they are applied here."
-        => |seen| whole(seen.view.status.revision);
+        => |seen| whole(seen.node.status.revision);
     Gauge "memkv_memory_bytes" "Memory of the process in RAM; no sample where the system does not tell."
         => |seen| Samples::Maybe(seen.resident_bytes.map(|bytes| bytes as f64));
     Gauge "memkv_dataset_bytes" "Estimated memory of keys, values, their bookkeeping and cached replies."
-        => |seen| whole(seen.view.memory_bytes);
-    Gauge "memkv_log_segments" "PipelineBatch files of the log."
-        => |seen| whole(seen.view.status.log_segments as u64);
+        => |seen| whole(seen.node.memory_bytes);
+    Gauge "memkv_log_segments" "Segment files of the log."
+        => |seen| whole(seen.node.status.log_segments as u64);
     Gauge "memkv_snapshot_index" "Last log entry that the newest snapshot here covers; 0 for none."
-        => |seen| whole(seen.view.status.snapshot.as_ref().map_or(0, |last| last.index));
+        => |seen| whole(seen.node.status.snapshot.as_ref().map_or(0, |last| last.index));
     Counter "memkv_snapshots_built_total" "Snapshots that were built here."
         => |seen| whole(seen.stats.snapshots_built);
     Counter "memkv_snapshots_installed_total" "Snapshots of a leader that replaced this node's data."
@@ -179,7 +179,7 @@ metrics! {
     Gauge "memkv_divergence_alarm" "1 if the nodes' data differ and none of the values has a majority, so that it is not known which node is right; a node of a minority is replaced instead."
         => |seen| flag(seen.stats.divergence_alarm);
     Gauge "memkv_clock_skew_seconds" "Log time minus this machine's wall clock."
-        => |seen| Samples::One((seen.view.now_ms as f64 - seen.wall_ms as f64) / 1000.0);
+        => |seen| Samples::One((seen.node.now_ms as f64 - seen.wall_ms as f64) / 1000.0);
 }
 
 fn whole(number: u64) -> Samples {

@@ -158,7 +158,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                     requests += 1;
                     bytes += request.byte_count();
                     let was_authenticated = self.session.is_authenticated;
-                    self.execute(request).await?;
+                    self.dispatch(request).await?;
                     if self.session.is_authenticated != was_authenticated {
                         self.parser.set_limits(limits(self.resp, &self.session));
                     }
@@ -166,7 +166,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                 Ok(None) => break Turn::Idle,
                 Err(error) => {
                     tracing::debug!(%error, client = %self.session.client.addr, "closing");
-                    self.finish().await?;
+                    self.run_batch().await?;
                     if let Some(text) = error.reply() {
                         ReplyWriter::new(&mut self.out, self.session.protocol).error(&text);
                     }
@@ -174,7 +174,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                 }
             }
         };
-        self.finish().await?;
+        self.run_batch().await?;
         if requests > 0 {
             Stats::add(&self.resp.server.stats.commands, requests);
             self.session.show();

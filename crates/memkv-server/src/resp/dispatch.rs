@@ -1,8 +1,8 @@
-//! What a request does: it joins the segment that is being collected, is queued by MULTI, or is
-//! answered at once.
+//! Sorts the requests of a connection: each joins the batch that is being collected, is queued by
+//! MULTI, or is answered at once. Never waits for the store but to run the batch before it.
 //!
-//! Invariant: answers leave in the order of the requests. What is not for the store therefore
-//! either puts its answer into the segment, or ends the segment first.
+//! Invariant: answers leave in the order of the requests. A request that is not for the store
+//! therefore either puts its answer into the batch, or has the batch run first.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -10,7 +10,7 @@ use std::mem;
 use bytes::Bytes;
 use memkv_proto::ErrorCode;
 use memkv_resp::{Output, ReplyWriter, Request};
-use memkv_store::{Command, Query, ReplyError, Seen, check_steps};
+use memkv_store::{Command, Query, ReplyError, check_steps};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, Disconnected};
@@ -25,8 +25,8 @@ use crate::commands::{
     in_database, resolve,
 };
 
-/// What may still be said in RESP2 by who listens.
-const LISTENERS_COMMANDS: [&str; 9] = [
+/// Commands that a RESP2 connection with subscriptions may still send.
+const SUBSCRIBERS_COMMANDS: [&str; 9] = [
     "subscribe",
     "unsubscribe",
     "psubscribe",
@@ -40,20 +40,20 @@ const LISTENERS_COMMANDS: [&str; 9] = [
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     /// Takes the next request.
-    pub(super) async fn execute(&mut self, request: Request) -> Result<(), Disconnected> {
+    pub(super) async fn dispatch(&mut self, request: Request) -> Result<(), Disconnected> {
         #[cfg(memkv_bugs)]
         memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Command);
         match self.admit(&request) {
-            Err(failure) if is_exec(&request) => {
+            Err(error) if is_exec(&request) => {
                 self.session.queue = None;
                 self.session.watched.clear();
-                self.fail(&failure.of_exec());
+                self.fail(&error.of_exec());
             }
-            Err(failure) => {
+            Err(error) => {
                 if let Some(queue) = &mut self.session.queue {
                     queue.is_broken = true;
                 }
-                self.fail(&failure);
+                self.fail(&error);
             }
             Ok(spec) => {
                 self.session.command = spec.name;
@@ -62,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 match (&self.session.queue, is_control) {
                     (Some(_), false) => self.enqueue(spec, request),
                     _ => {
-                        self.dispatch(spec, &request).await?;
+                        self.route(spec, &request).await?;
                         self.parser.recycle(request);
                     }
                 }
@@ -86,10 +86,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             return Err(ErrorReply::new(text));
         }
         let needs_node = matches!(spec.handler, Handler::Data(_)) || !spec.has(flag::LOADING);
-        if needs_node && self.resp.api.backend().is_none() {
+        if needs_node && self.resp.service.backend().is_none() {
             return Err(ErrorReply::loading());
         }
-        if self.session.only_listens() && !LISTENERS_COMMANDS.contains(&spec.name) {
+        if self.session.only_listens() && !SUBSCRIBERS_COMMANDS.contains(&spec.name) {
             return Err(ErrorReply::with(format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
                  RESET are allowed in this context",
@@ -99,11 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         Ok(spec)
     }
 
-    async fn dispatch(
-        &mut self,
-        spec: &'static Spec,
-        request: &Request,
-    ) -> Result<(), Disconnected> {
+    async fn route(&mut self, spec: &'static Spec, request: &Request) -> Result<(), Disconnected> {
         match spec.handler {
             Handler::Data(data) => {
                 let args = Args {
@@ -125,13 +121,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                         self.write(spec.name, command, steps, format).await
                     }
                     Ok(Op::Read(query, format)) => self.read(spec.name, query, format).await,
-                    Err(failure) => {
-                        self.fail(&failure);
+                    Err(error) => {
+                        self.fail(&error);
                         Ok(())
                     }
                 }
             }
-            Handler::TransactionControl(flow) => self.flow(flow, request).await,
+            Handler::TransactionControl(control) => self.control(control, request).await,
             Handler::Publish(publish) => {
                 let args = Args {
                     request,
@@ -141,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 self.publish(publish, &args).await
             }
             Handler::Wait(wait) => {
-                self.finish().await?;
+                self.run_batch().await?;
                 let args = Args {
                     request,
                     name: spec.name,
@@ -151,8 +147,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 self.wait_copies(waiting, true).await
             }
             _ => {
-                self.finish().await?;
-                self.edge(spec, request).await;
+                self.run_batch().await?;
+                self.answer_locally(spec, request).await;
                 Ok(())
             }
         }
@@ -185,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         slot: Slot,
     ) -> Result<(), Disconnected> {
         if !self.batch.takes_write(&command) {
-            self.finish().await?;
+            self.run_batch().await?;
         }
         self.batch.write(command, steps, slot);
         Ok(())
@@ -198,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         format: ReplyFormat,
     ) -> Result<(), Disconnected> {
         if !self.batch.takes_read() {
-            self.finish().await?;
+            self.run_batch().await?;
         }
         let silent = self.session.is_silent();
         self.batch.read(
@@ -212,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         Ok(())
     }
 
-    /// Puts an answer behind those that are on their way.
+    /// Puts an answer behind those to earlier requests.
     fn answer(&mut self, write: impl FnOnce(&mut ReplyWriter<'_, dyn Output>)) {
         if self.session.is_silent() {
             return;
@@ -228,23 +224,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         self.batch.slots.push(Slot::Ready(written));
     }
 
-    pub(super) fn fail(&mut self, failure: &ErrorReply) {
+    pub(super) fn fail(&mut self, error: &ErrorReply) {
         Stats::add(&self.resp.server.stats.errors, 1);
-        self.answer(|reply| reply.error(failure.as_bytes()));
+        self.answer(|reply| reply.error(error.as_bytes()));
     }
 
-    /// Answers at once, aside if that takes long. Only while no segment is being collected.
-    pub(super) async fn edge(&mut self, spec: &'static Spec, request: &Request) {
+    /// Answers at once, aside if that takes long. Only while no batch is being collected.
+    pub(super) async fn answer_locally(&mut self, spec: &'static Spec, request: &Request) {
         let steps = steps_of(request.arg_count(), request.byte_count());
         if !is_long(steps) {
-            return self.answer_edge(spec, request);
+            return self.call_local(spec, request);
         }
         let server = &self.resp.server;
-        Box::pin(server.aside.run(steps, || self.answer_edge(spec, request))).await;
+        Box::pin(server.aside.run(steps, || self.call_local(spec, request))).await;
     }
 
-    fn answer_edge(&mut self, spec: &'static Spec, request: &Request) {
-        let (Handler::Local(edge) | Handler::ContainerOr(edge)) = spec.handler else {
+    fn call_local(&mut self, spec: &'static Spec, request: &Request) {
+        let (Handler::Local(local) | Handler::ContainerOr(local)) = spec.handler else {
             return self.fail(&ErrorReply::arity(spec.name));
         };
         let start = self.out.mark();
@@ -253,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             name: spec.name,
             db: self.session.db,
         };
-        let result = edge(&mut Call {
+        let result = local(&mut Call {
             args,
             session: &mut self.session,
             server: &self.resp.server,
@@ -262,8 +258,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if result.is_err() || self.session.is_silent() {
             self.out.truncate(start);
         }
-        if let Err(failure) = result {
-            self.fail(&failure);
+        if let Err(error) = result {
+            self.fail(&error);
         }
     }
 
@@ -283,13 +279,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         self.answer(|reply| reply.simple(b"QUEUED"));
     }
 
-    async fn flow(
+    async fn control(
         &mut self,
-        flow: TransactionControl,
+        control: TransactionControl,
         request: &Request,
     ) -> Result<(), Disconnected> {
         let is_open = self.session.queue.is_some();
-        match flow {
+        match control {
             TransactionControl::Multi if is_open => {
                 self.fail(&ErrorReply::new("ERR MULTI calls can not be nested"));
             }
@@ -315,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     }
 
     async fn watch(&mut self, request: &Request) -> Result<(), Disconnected> {
-        self.finish().await?;
+        self.run_batch().await?;
         let db = self.session.db;
         let watched = &self.session.watched;
         let (steps, server) = (request.byte_count(), &self.resp.server);
@@ -326,22 +322,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             )));
             return Ok(());
         };
-        let asked = keys.clone();
-        let seen = self
-            .resp
-            .linearizable(move |store| {
-                let seen = asked.iter().map(|key| store.seen(db, key));
-                seen.collect::<Vec<Seen>>()
-            })
-            .await;
-        match seen {
-            Ok(seen) => {
-                let watched = keys.into_iter().zip(seen);
-                let watched = watched.map(|(key, seen)| Watched { db, key, seen });
+        let query = |key: &Bytes| Watched::query(db, key.clone());
+        let queries = keys.iter().map(query).collect();
+        match self.resp.service.read_all(false, queries).await {
+            Ok(answers) => {
+                let seen = keys.into_iter().zip(&answers.values);
+                let watched =
+                    seen.map(|(key, value)| Watched::new(db, key, value, answers.revision));
                 self.session.watched.extend(watched);
                 self.answer(|reply| reply.ok());
             }
-            Err(failure) => self.fail(&failure),
+            Err(error) => self.fail(&ErrorReply::from(&error)),
         }
         Ok(())
     }
@@ -356,7 +347,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             self.fail(&ErrorReply::EXEC_ABORT);
             return Ok(());
         }
-        if self.resp.api.backend().is_none() {
+        if self.resp.service.backend().is_none() {
             self.fail(&ErrorReply::loading());
             return Ok(());
         }
@@ -365,14 +356,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         let max = self.resp.server.settings.max_value_bytes;
         let plan = || Plan::new(queue, db, |command| check(command, max));
         let (plan, operations) = Box::pin(self.resp.server.aside.run(steps, plan)).await;
-        let is_last = plan.has_edge();
+        let is_last = plan.has_local();
         let silent = self.session.is_silent();
         if let Err(error) = check_steps(watched.len(), &operations) {
             self.fail(&ErrorReply::executed(error, "exec").of_exec());
             return Ok(());
         }
         if watched.is_empty() && !writes(&operations) {
-            self.finish().await?;
+            self.run_batch().await?;
             let stale = self.session.stale_reads;
             let values = self.resp.read_all(stale, operations).await;
             self.write_exec(&plan, values, silent).await?;
@@ -386,7 +377,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         self.add_write(command, steps, Slot::Exec { plan, silent })
             .await?;
         if is_last {
-            self.finish().await?;
+            self.run_batch().await?;
         }
         Ok(())
     }
@@ -441,7 +432,7 @@ fn check(command: &Command, max: usize) -> Result<(), ErrorReply> {
     checked.map_err(|error| ErrorReply::executed(error, command.name()))
 }
 
-/// Whether the client believes that a transaction ends here.
+/// Whether the client ends a transaction with this, whatever else is wrong with it.
 fn is_exec(request: &Request) -> bool {
     request
         .arg(0)

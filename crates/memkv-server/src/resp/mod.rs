@@ -1,9 +1,13 @@
-//! The Redis protocol: one connection reads, executes and answers; all of them share what a node
-//! has one of. `conn` is the loop, `execute` takes requests, `segment` collects
-//! them, `answer` settles a segment, `transaction` is MULTI to EXEC, `publish` is PUBLISH, `announce`
-//! what is told of keys,
-//! `wait` is WAIT, `out` is what is to be sent, `session` what a connection has said about itself, `names` what it listens to, `server`, `clients`
-//! and `subscriptions` are shared, `queue` is how tasks are handed slow work.
+//! The Redis protocol: one connection reads, executes and answers; all connections share the node's
+//! registries and counters.
+//!
+//! - `conn` is the loop of a connection; `dispatch` sorts its requests into a `pipeline_batch`,
+//!   `run_batch` submits that and writes the answers, `out` sends them.
+//! - `transaction` is MULTI to EXEC, `publish` is PUBLISH, `wait` is WAIT, `key_events` are
+//!   notifications of keys.
+//! - `session` is the state of a connection, `names` are its subscriptions. `server`, `clients` and
+//!   `subscriptions` are shared. `queue` hands slow work to tasks.
+//! - `deadline_timer` and `wake_flag` are how a connection waits.
 //!
 //! Invariants: every request gets exactly one answer, in order; a read sees the connection's own
 //! earlier writes and none of its later ones; what a connection holds is bounded.
@@ -38,12 +42,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::backend::Backend;
 use crate::budget::Budget;
 use crate::commands::ErrorReply;
-use crate::http::Api;
 use crate::metrics;
+use crate::service::Service;
 
 pub(crate) use clients::{Client, Message};
 pub(crate) use out::Out;
-pub(crate) use server::{Server, View};
+pub(crate) use server::Server;
 pub(crate) use session::{Replies, STEPS_TO_LEAVE, Session};
 pub(crate) use subscriptions::Kind;
 
@@ -54,33 +58,38 @@ const INPUT_BYTES: usize = 1024 * 1024 * 1024;
 
 /// The RESP side of a node.
 pub struct Resp<B> {
-    api: Arc<Api<B>>,
+    service: Arc<Service<B>>,
     server: Arc<Server>,
     input: Budget,
 }
 
 impl<B: Backend> Resp<B> {
-    /// Answers "loading" until `api` has its node.
-    pub fn new(api: Arc<Api<B>>, settings: RespSettings) -> Self {
-        let aside = api.aside().clone();
+    /// Answers "loading" until `service` has its node.
+    pub fn new(service: Arc<Service<B>>, settings: RespSettings) -> Self {
+        let aside = service.aside().clone();
         Self {
-            api,
+            service,
             server: Arc::new(Server::new(settings, aside)),
             input: Budget::new(INPUT_BYTES),
         }
     }
 
-    /// From now on there is a node to describe. A second call has no effect. Must be called within a
-    /// tokio runtime.
-    pub fn serve_with(&self, backend: B) {
+    /// From now on there is a node to describe, whose messages and events of keys are delivered. A
+    /// second call has no effect. Must be called within a tokio runtime.
+    pub fn attach(&self, backend: B) {
         let listeners = key_events::Listeners::start(self.server.clone());
         backend.subscribe(Box::new(listeners));
-        let (server, latency) = (self.server.clone(), self.api.latency().clone());
-        let node = backend.clone();
-        self.api.show_metrics_with(Box::new(move || {
-            metrics::show(&server, &view(&node), &node.stats(), &latency)
-        }));
-        self.server.set_view(Box::new(move || view(&backend)));
+        let introspect = Box::new(move || backend.introspect());
+        self.server.introspect_with(introspect);
+    }
+
+    /// The text of `/metrics`, which counts clients of this side; nothing while the node loads its
+    /// data.
+    pub(crate) fn metrics(&self) -> Option<String> {
+        let stats = self.service.backend()?.stats();
+        let node = self.server.introspect()?;
+        let latency = self.service.latency();
+        Some(metrics::show(&self.server, &node, &stats, latency))
     }
 
     /// Resolves when a client has said `SHUTDOWN`.
@@ -101,34 +110,12 @@ impl<B: Backend> Resp<B> {
         conn::Conn::new(self, stream, input, session).run().await;
     }
 
-    /// What a connection is told for which there is no place.
+    /// The answer to a connection above the limit.
     pub fn refusal(&self) -> BytesMut {
         server::Stats::add(&self.server.stats.rejected, 1);
         let mut out = BytesMut::new();
-        let failure = ErrorReply::new("ERR max number of clients reached");
-        memkv_resp::ReplyWriter::new(&mut out, Default::default()).error(failure.as_bytes());
+        let error = ErrorReply::new("ERR max number of clients reached");
+        memkv_resp::ReplyWriter::new(&mut out, Default::default()).error(error.as_bytes());
         out
     }
-}
-
-fn view<B: Backend>(backend: &B) -> View {
-    let status = backend.status();
-    backend.read_stale(|store| {
-        let databases = (0..crate::commands::DATABASES).filter_map(|index| {
-            let keys = store.database_len(index);
-            (keys > 0).then(|| server::Database {
-                index,
-                keys,
-                expires: store.database_deadlines(index),
-            })
-        });
-        View {
-            status,
-            databases: databases.collect(),
-            memory_bytes: store.memory_bytes(),
-            expired: store.expired_total(),
-            announced: store.announced(),
-            now_ms: backend.now_ms(store),
-        }
-    })
 }

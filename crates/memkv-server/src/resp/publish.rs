@@ -33,14 +33,14 @@ impl Receivers {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
-    /// Takes a message into the segment that is being collected.
+    /// Takes a message into the batch that is being collected.
     pub(super) async fn publish(
         &mut self,
         publish: Publish,
         args: &Args<'_>,
     ) -> Result<(), Disconnected> {
         if self.batch.waits_for_store() {
-            self.finish().await?;
+            self.run_batch().await?;
         }
         match message(self.resp, publish, args).await {
             Ok(publication) => {
@@ -48,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 let silent = self.session.is_silent();
                 self.batch.slots.push(Slot::Published { receivers, silent });
                 if self.session.listens.iter().any(|names| !names.is_empty()) {
-                    self.finish().await?;
+                    self.run_batch().await?;
                 }
             }
             Err(failure) => self.fail(&failure),
@@ -106,7 +106,7 @@ async fn message<B: Backend>(
 }
 
 async fn send_out<B: Backend>(resp: &Resp<B>, publication: &Publication) -> Receivers {
-    let elsewhere = resp.api.backend();
+    let elsewhere = resp.service.backend();
     let elsewhere = elsewhere.map(|backend| backend.publish(publication));
     let here = resp
         .server

@@ -1,109 +1,146 @@
-//! What becomes of a segment: its writes are submitted together or its reads share one look, and
-//! the answers are put in order, those that the node gives by itself among them.
+//! Runs the batch that a connection has collected: its writes are submitted together or its reads
+//! share one hold of the store's lock, and the answers are written in the order of the requests,
+//! those that the node gives by itself among them.
+//!
+//! Invariants: all writes are in line before the first one is waited for; a request whose outcome
+//! did not come by the deadline is answered as unknown, and never as not executed.
 
-use std::collections::VecDeque;
 use std::mem;
+use std::vec;
 
 use memkv_node::RequestError;
 use memkv_proto::ErrorCode;
 use memkv_resp::{Output, ReplyWriter};
-use memkv_store::{Query, Reply, ReplyValue, Step, Store};
+use memkv_store::{Query, Reply, ReplyValue, Step};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::Resp;
 use super::conn::{Conn, Disconnected, OUTPUT_BYTES};
-use super::pipeline_batch::{Found, Slot, is_long, read_batch};
+use super::deadline_timer::DeadlineTimer;
+use super::pipeline_batch::Slot;
 use super::server::Stats;
 use super::transaction::{Item, Plan};
-use crate::aside;
 use crate::backend::Backend;
 use crate::commands::{Args, ErrorReply, Handler, ReplyFormat, range_head};
+use crate::read_batch::ReadBatch;
+use crate::service::Service;
 
 /// Values of an array that are written before others on the thread go on: some tenths of a millisecond.
 const PIECE_VALUES: usize = 4096;
 
+/// The store's answers to a batch, in order, as they come in.
+struct Answers<'a, B, F> {
+    service: &'a Service<B>,
+    /// Reads may be old.
+    stale: bool,
+    /// Writes that were submitted, and how many they were.
+    outcomes: vec::IntoIter<F>,
+    writes: usize,
+    /// Reads, as far as the store was asked.
+    reads: ReadBatch,
+    /// Why the store cannot be asked further.
+    failed: Option<ErrorReply>,
+    /// When the writes were submitted, or the store was asked last.
+    started: Instant,
+    deadline: Instant,
+}
+
+impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B, F> {
+    /// The answer to the next write or read, which is the command called `name`.
+    async fn next(
+        &mut self,
+        timer: &mut DeadlineTimer,
+        name: &'static str,
+    ) -> Result<ReplyValue, ErrorReply> {
+        if let Some(outcome) = self.outcomes.next() {
+            let outcome = timer.wait(self.deadline, outcome).await;
+            if self.outcomes.len() == 0 {
+                let latency = self.service.latency();
+                latency.wrote(self.started.elapsed(), self.writes);
+            }
+            return outcome.map_or_else(|| Err(no_outcome(name)), |outcome| written(name, outcome));
+        }
+        if self.reads.values.is_empty() && self.failed.is_none() {
+            self.read().await;
+        }
+        let value = self.reads.values.pop_front();
+        value.ok_or_else(|| self.failed.clone().unwrap_or(ErrorReply::SYNTAX))
+    }
+
+    /// Asks the store for as many answers as it gives at once.
+    async fn read(&mut self) {
+        let reads = mem::take(&mut self.reads);
+        let asked = reads.queries.len();
+        match self.service.read(self.stale, reads).await {
+            Ok(reads) => self.reads = reads,
+            Err(error) => self.failed = Some(ErrorReply::from(&error)),
+        }
+        let now = Instant::now();
+        let answered = asked - self.reads.queries.len();
+        self.service.latency().read(now - self.started, answered);
+        // Queries that are left are asked again later, and their time begins then.
+        self.started = now;
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
-    /// Executes the segment that was collected, and puts its answers in order.
-    pub(super) async fn finish(&mut self) -> Result<(), Disconnected> {
+    /// Executes the batch that was collected, and writes its answers in order.
+    pub(super) async fn run_batch(&mut self) -> Result<(), Disconnected> {
         if self.batch.is_empty() {
             return Ok(());
         }
         let mut batch = mem::take(&mut self.batch);
-        let resp = self.resp;
-        let Some(backend) = resp.api.backend() else {
-            // Nothing for the store is taken on before there is one.
+        let service = &*self.resp.service;
+        let submitted = service.submit(&mut batch.commands, batch.steps).await;
+        let Ok(outcomes) = submitted else {
+            // Before there is a node, nothing for the store is taken into a batch.
             self.out.put(&batch.ready);
             return Ok(());
         };
-        // All are in line before the first one is waited for.
-        let commands = batch.commands.drain(..);
-        let submit = || commands.map(|command| backend.write(command)).collect();
-        let outcomes: Vec<_> = match aside::is_long(batch.steps) {
-            true => Box::pin(resp.server.aside.run(batch.steps, submit)).await,
-            false => submit(),
+        let started = Instant::now();
+        let mut answers = Answers {
+            service,
+            stale: self.session.stale_reads,
+            writes: outcomes.len(),
+            outcomes: outcomes.into_iter(),
+            reads: mem::take(&mut batch.reads),
+            failed: None,
+            started,
+            deadline: started + service.answer_within(),
         };
-        let mut outcomes = outcomes.into_iter();
-        let mut started = Instant::now();
-        let deadline = started + resp.api.answer_within();
-        let writes = outcomes.len();
-        let mut found = mem::take(&mut batch.found);
-        let mut failed = None;
         for slot in batch.slots.drain(..) {
-            let (name, format, silent, plan) = match slot {
+            match slot {
                 Slot::Ready(length) => {
                     let ready = batch.ready.split_to(length);
                     self.out.put(&ready);
+                    continue;
+                }
+                Slot::Published { receivers, silent } => {
+                    self.write_receivers(receivers, silent).await?;
                     continue;
                 }
                 Slot::Op {
                     name,
                     format,
                     silent,
-                } => (name, format, silent, None),
-                Slot::Exec { plan, silent } => ("exec", ReplyFormat::Plain, silent, Some(plan)),
-                Slot::Published { receivers, silent } => {
-                    self.write_receivers(receivers, silent).await?;
-                    continue;
-                }
-            };
-            let value = if let Some(outcome) = outcomes.next() {
-                let outcome = self.deadline_timer.wait(deadline, outcome).await;
-                if outcomes.len() == 0 {
-                    resp.api.latency().wrote(started.elapsed(), writes);
-                }
-                outcome.map_or_else(|| Err(no_outcome(name)), |outcome| written(name, outcome))
-            } else {
-                if found.is_empty() && failed.is_none() {
-                    let queries = mem::take(&mut batch.queries);
-                    let asked = queries.len();
-                    let values = mem::take(&mut found);
-                    let stale = self.session.stale_reads;
-                    match resp.read_batch(stale, queries, values).await {
-                        Ok((values, left)) => (found, batch.queries) = (values, left),
-                        Err(failure) => failed = Some(failure),
+                } => {
+                    let value = answers.next(&mut self.deadline_timer, name).await;
+                    if !silent {
+                        self.write_answer(name, &format, value).await?;
                     }
-                    let answered = asked - batch.queries.len();
-                    let now = Instant::now();
-                    resp.api.latency().read(now - started, answered);
-                    // What one look has not come to is another's.
-                    started = now;
                 }
-                found
-                    .pop_front()
-                    .ok_or_else(|| failed.clone().unwrap_or(ErrorReply::SYNTAX))
-            };
-            match plan {
-                Some(plan) => Box::pin(self.write_exec(&plan, value, silent)).await?,
-                None if silent => {}
-                None => self.write_answer(name, &format, value).await?,
+                Slot::Exec { plan, silent } => {
+                    let value = answers.next(&mut self.deadline_timer, "exec").await;
+                    Box::pin(self.write_exec(&plan, value, silent)).await?;
+                }
             }
             if self.out.len() >= OUTPUT_BYTES {
                 self.flush().await?;
             }
         }
-        batch.found = found;
+        batch.reads = answers.reads;
         batch.recycle();
         self.batch = batch;
         Ok(())
@@ -147,8 +184,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         ReplyWriter::new(&mut self.out, self.session.protocol).array(values.len());
         for (at, value) in values.into_iter().enumerate() {
             let mut reply = ReplyWriter::new(&mut self.out, self.session.protocol);
-            if let Err(failure) = ReplyFormat::Plain.write(&mut reply, name, &value) {
-                reply.error(failure.as_bytes());
+            if let Err(error) = ReplyFormat::Plain.write(&mut reply, name, &value) {
+                reply.error(error.as_bytes());
             }
             if self.out.len() >= OUTPUT_BYTES {
                 Box::pin(self.flush()).await?;
@@ -169,10 +206,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         let start = self.out.mark();
         let mut reply = ReplyWriter::new(&mut self.out, self.session.protocol);
         let result = value.and_then(|value| format.write(&mut reply, name, &value));
-        if let Err(failure) = result {
+        if let Err(error) = result {
             self.out.truncate(start);
             Stats::add(&self.resp.server.stats.errors, 1);
-            ReplyWriter::new(&mut self.out, self.session.protocol).error(failure.as_bytes());
+            ReplyWriter::new(&mut self.out, self.session.protocol).error(error.as_bytes());
         }
     }
 
@@ -212,10 +249,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                                 // It does not wait, so the client cannot go meanwhile.
                                 let _ = self.wait_copies(waiting, false).await;
                             }
-                            _ => self.edge(spec, request).await,
+                            _ => self.answer_locally(spec, request).await,
                         },
-                        Item::Failed(failure) => {
-                            let failed = Err(failure.clone());
+                        Item::Failed(error) => {
+                            let failed = Err(error.clone());
                             self.write_value("exec", &ReplyFormat::Plain, failed);
                         }
                     }
@@ -233,50 +270,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     }
 }
 
-/// Reading, which needs nothing of the connection but whether old answers will do.
 impl<B: Backend> Resp<B> {
-    /// Answers as many queries as one look at the store allows; `values` is where, and empty.
-    async fn read_batch(
-        &self,
-        stale: bool,
-        queries: VecDeque<Query>,
-        values: VecDeque<ReplyValue>,
-    ) -> Result<Found, ErrorReply> {
-        let Some(backend) = self.api.backend() else {
-            return Err(ErrorReply::loading());
-        };
-        // What looks at many keys is read in pieces, and by itself.
-        if queries.front().is_some_and(is_long) {
-            let (mut queries, mut values) = (queries, values);
-            let first = queries.drain(..1).collect();
-            let answers = self.api.read_all(backend, stale, first).await;
-            values.extend(answers.map_err(|error| ErrorReply::from(&error))?.values);
-            return Ok((values, queries));
-        }
-        if stale {
-            let read = |store: &Store| read_batch(store, queries, values, || backend.now_ms(store));
-            return backend
-                .read_old(read)
-                .map_err(|error| ErrorReply::from(&error));
-        }
-        let clock = backend.clone();
-        self.linearizable(move |store| read_batch(store, queries, values, || clock.now_ms(store)))
-            .await
-    }
-
-    pub(super) async fn linearizable<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Store) -> T + Send + 'static,
-    ) -> Result<T, ErrorReply> {
-        let api = &self.api;
-        let Some(backend) = api.backend() else {
-            return Err(ErrorReply::loading());
-        };
-        let result = api.read(backend, api.answer_within(), read).await;
-        result.map_err(|error| ErrorReply::from(&error))
-    }
-
-    /// A transaction that only reads: one state, no log entry.
+    /// The answers to a transaction that only reads: one state, no log entry.
     pub(super) async fn read_all(
         &self,
         stale: bool,
@@ -290,10 +285,7 @@ impl<B: Backend> Resp<B> {
         if queries.is_empty() {
             return Ok(ReplyValue::Array(Vec::new()));
         }
-        let Some(backend) = self.api.backend() else {
-            return Err(ErrorReply::loading());
-        };
-        let answers = self.api.read_all(backend, stale, queries).await;
+        let answers = self.service.read_all(stale, queries).await;
         let answers = answers.map_err(|error| ErrorReply::from(&error))?;
         Ok(ReplyValue::Array(answers.values))
     }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use memkv_node::NodeStatus;
 use memkv_store::KeyEventClasses;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 use super::clients::Clients;
 use super::subscriptions::Subscriptions;
 use crate::aside::Aside;
+use crate::backend::Introspection;
 use crate::password::Password;
 
 /// What RESP must know of the configuration.
@@ -34,30 +34,7 @@ pub struct RespSettings {
     pub password: Option<Password>,
 }
 
-/// Keys of one database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Database {
-    pub(crate) index: u8,
-    pub(crate) keys: usize,
-    /// Keys that will expire.
-    pub(crate) expires: usize,
-}
-
-/// What this node knows at this moment, however old.
-pub(crate) struct View {
-    pub(crate) status: NodeStatus,
-    /// Databases that have keys.
-    pub(crate) databases: Vec<Database>,
-    pub(crate) memory_bytes: u64,
-    /// Keys that have expired since this node's store began.
-    pub(crate) expired: u64,
-    /// Which events of keys the cluster was told to announce.
-    pub(crate) announced: Option<KeyEventClasses>,
-    /// Log time in milliseconds.
-    pub(crate) now_ms: u64,
-}
-
-type ReadView = Box<dyn Fn() -> View + Send + Sync>;
+type Introspect = Box<dyn Fn() -> Introspection + Send + Sync>;
 
 /// Counters since the start or `CONFIG RESETSTAT`.
 #[derive(Debug, Default)]
@@ -104,7 +81,7 @@ pub(crate) struct Server {
     pub(crate) run_id: String,
     /// `SHUTDOWN` was said.
     pub(crate) stop: Notify,
-    read_view: OnceLock<ReadView>,
+    introspect: OnceLock<Introspect>,
 }
 
 impl Server {
@@ -121,17 +98,17 @@ impl Server {
                 .map(|byte| format!("{byte:02x}"))
                 .collect(),
             stop: Notify::new(),
-            read_view: OnceLock::new(),
+            introspect: OnceLock::new(),
         }
     }
 
-    /// From now on there is something to see. A second call has no effect.
-    pub(crate) fn set_view(&self, read_view: ReadView) {
-        let _ = self.read_view.set(read_view);
+    /// From now on there is a node to describe. A second call has no effect.
+    pub(crate) fn introspect_with(&self, introspect: Introspect) {
+        let _ = self.introspect.set(introspect);
     }
 
-    /// What there is to see; nothing while the node loads its data.
-    pub(crate) fn view(&self) -> Option<View> {
-        self.read_view.get().map(|read| read())
+    /// What the node tells of itself; nothing while it loads its data.
+    pub(crate) fn introspect(&self) -> Option<Introspection> {
+        self.introspect.get().map(|introspect| introspect())
     }
 }

@@ -1,12 +1,14 @@
-//! What one connection has told the server about itself. Never does I/O.
+//! The state of one connection: what its client has set, queued, watched and subscribed to. Never
+//! does I/O.
 //!
-//! Invariant: what the connection listens to is in the hub, and no longer once this is dropped.
+//! Invariant: the connection's subscriptions are registered in `subscriptions`, and no longer once
+//! this is dropped.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use memkv_resp::{Protocol, Request};
-use memkv_store::{MAX_TRANSACTION_STEPS, Seen};
+use memkv_store::{MAX_TRANSACTION_STEPS, Query, ReplyValue, Revision, Seen};
 
 use super::clients::Client;
 use super::names::Names;
@@ -53,12 +55,34 @@ impl Queue {
     }
 }
 
-/// A watched key and what it was like.
+/// A watched key and its state when it was watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Watched {
     pub(crate) db: u8,
     pub(crate) key: Bytes,
     pub(crate) seen: Seen,
+}
+
+impl Watched {
+    /// Asks for the state of a key.
+    pub(crate) fn query(db: u8, key: Bytes) -> Query {
+        Query::Meta { key, value: false }.in_database(db)
+    }
+
+    /// From the answer to [`Watched::query`], given at that revision of the store.
+    pub(crate) fn new(db: u8, key: Bytes, answer: &ReplyValue, revision: Revision) -> Self {
+        let seen = match answer {
+            ReplyValue::Array(fields) => match fields.get(2) {
+                Some(ReplyValue::Integer(revision)) => Seen::Present {
+                    mod_revision: revision.cast_unsigned(),
+                },
+                // No query answers so; no key has this revision, so that EXEC executes nothing.
+                _ => Seen::Present { mod_revision: 0 },
+            },
+            _ => Seen::Absent { at: revision },
+        };
+        Self { db, key, seen }
+    }
 }
 
 /// State of a connection.
@@ -178,5 +202,43 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.leave_all();
         self.server.clients.remove(self.client.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memkv_store::{BatchBuilder, Command, Store, SystemOp};
+
+    use super::*;
+
+    #[test]
+    fn a_watched_key_is_seen_as_the_store_sees_it() {
+        let mut store = Store::new();
+        let mut open = BatchBuilder::new(1);
+        open.system(&SystemOp::OpenSession {
+            node: 1,
+            boot: 1,
+            highest: 1,
+        });
+        store.apply(1, &open.finish(), &mut ());
+        let key = Bytes::from_static(b"k");
+        let set = Command::Set {
+            key: key.clone(),
+            value: Bytes::from_static(b"v"),
+        };
+        let mut batch = BatchBuilder::new(2);
+        let commands = [&set.clone().in_database(3).encode()];
+        batch.group(1, 1, 0, commands.into_iter());
+        store.apply(2, &batch.finish(), &mut ());
+        for db in [0, 3] {
+            let answer = store.query(&Watched::query(db, key.clone()), 0);
+            let watched = Watched::new(db, key.clone(), &answer, store.revision());
+            assert_eq!(watched.seen, store.seen(db, &key), "{db}");
+        }
+        let seen = [store.seen(0, &key), store.seen(3, &key)];
+        assert!(
+            matches!(seen, [Seen::Absent { .. }, Seen::Present { .. }]),
+            "{seen:?}"
+        );
     }
 }

@@ -78,7 +78,7 @@ impl Plan {
     }
 
     /// Whether some command changes the connection, so that nothing may be planned behind it.
-    pub(super) fn has_edge(&self) -> bool {
+    pub(super) fn has_local(&self) -> bool {
         self.items
             .iter()
             .any(|item| matches!(item, Item::Local(..)))

@@ -28,7 +28,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 return Ok(());
             }
         };
-        let Some(backend) = self.resp.api.backend() else {
+        let Some(backend) = self.resp.service.backend() else {
             self.fail_at_once(&ErrorReply::loading());
             return Ok(());
         };

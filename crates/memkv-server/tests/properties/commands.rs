@@ -8,7 +8,6 @@
 //! - The store does not depend on how the stream was cut into pieces.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -58,10 +57,10 @@ fn serving(machine: &Machine) -> Resp<Machine> {
         announce: KeyEventClasses::default(),
         sync: true,
     };
-    let resp = Resp::new(Arc::new(machine.api()), settings);
+    let resp = Resp::new(machine.service(), settings);
     RUNTIME.with(|runtime| {
         let _guard = runtime.enter();
-        resp.serve_with(machine.clone());
+        resp.attach(machine.clone());
     });
     resp
 }

@@ -15,9 +15,11 @@ use memkv_node::{
     Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication,
     RequestError, Role, Subscribers,
 };
-use memkv_server::backend::Backend;
+use memkv_server::backend::{Backend, Introspection};
 use memkv_server::http::{Api, ApiSettings};
 use memkv_server::peer::Trust;
+use memkv_server::read_batch::ReadBatch;
+use memkv_server::service::Service;
 use memkv_store::{
     BatchBuilder, Command, DATABASES, DecodeError, Loader, MAX_KEY_BYTES, Query, Reading, Readings,
     Rejected, Reply, ReplyValue, SessionId, Sink, Store, SystemOp, SystemOutcome,
@@ -72,19 +74,24 @@ impl Machine {
         self.0.lock().unwrap().check_snapshot();
     }
 
-    /// The API of a node that has this store.
+    /// The service of a node that has this store.
+    pub(crate) fn service(&self) -> Arc<Service<Machine>> {
+        let service = Service::new(Duration::from_secs(1));
+        service.attach(self.clone());
+        Arc::new(service)
+    }
+
+    /// Its HTTP API.
     pub(crate) fn api(&self) -> Api<Machine> {
-        let api = Api::new(ApiSettings {
+        let settings = ApiSettings {
             name: "n1".to_owned(),
             names: vec!["n1".to_owned()],
             max_value_bytes: MAX_VALUE_BYTES,
-            request_timeout: Duration::from_secs(1),
             password: None,
             trust: Trust::Everybody,
             allowed_hosts: Vec::new(),
-        });
-        api.serve_with(self.clone());
-        api
+        };
+        Api::new(self.service(), settings)
     }
 }
 
@@ -228,12 +235,15 @@ impl Backend for Machine {
         std::future::ready(Ok(reply))
     }
 
-    async fn read<T: Send + 'static>(
+    async fn read(
         &self,
         _within: Duration,
-        read: impl FnOnce(&Store) -> T + Send + 'static,
-    ) -> Result<T, RequestError> {
-        Ok(self.read_stale(read))
+        _stale: bool,
+        mut batch: ReadBatch,
+    ) -> Result<ReadBatch, RequestError> {
+        let store = &self.0.lock().unwrap().store;
+        batch.answer(store, || store.stamp_ms());
+        Ok(batch)
     }
 
     async fn read_all(
@@ -243,26 +253,19 @@ impl Backend for Machine {
         queries: Vec<Query>,
         most: usize,
     ) -> Result<Answers, RequestError> {
-        Ok(self.read_stale(|store| {
-            let mut reading = Reading::new(queries, most);
-            while reading.resume(store, None, store.stamp_ms(), 3) != Readings::Done {}
-            Answers {
-                values: reading.into_answers(),
-                revision: store.revision(),
-            }
-        }))
+        let store = &self.0.lock().unwrap().store;
+        let mut reading = Reading::new(queries, most);
+        while reading.resume(store, None, store.stamp_ms(), 3) != Readings::Done {}
+        Ok(Answers {
+            values: reading.into_answers(),
+            revision: store.revision(),
+        })
     }
 
-    fn read_old<T>(&self, read: impl FnOnce(&Store) -> T) -> Result<T, RequestError> {
-        Ok(self.read_stale(read))
-    }
-
-    fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
-        read(&self.0.lock().unwrap().store)
-    }
-
-    fn now_ms(&self, store: &Store) -> u64 {
-        store.stamp_ms()
+    fn introspect(&self) -> Introspection {
+        let status = self.status();
+        let store = &self.0.lock().unwrap().store;
+        Introspection::of(status, store, store.stamp_ms())
     }
 
     fn publish(&self, _: &Publication) -> BoxFuture<'static, u64> {

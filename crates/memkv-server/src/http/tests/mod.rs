@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use super::{Api, ApiSettings, End, Limits, PeerUpgrade, serve};
 use crate::password::Password;
 use crate::peer::Trust;
+use crate::service::Service;
 use crate::testing::Fake;
 
 const MAX_VALUE_BYTES: usize = 1000;
@@ -64,19 +65,24 @@ fn api_for(
     max_value_bytes: usize,
     password: Option<&str>,
 ) -> Arc<Api<Fake>> {
-    let api = Api::new(ApiSettings {
+    let settings = ApiSettings {
         name: "n1".to_owned(),
         names: vec!["n1".to_owned(), "n2".to_owned()],
         max_value_bytes,
-        request_timeout: Duration::from_secs(5),
         password: password.map(Password::new),
         trust: Trust::Everybody,
         allowed_hosts: vec!["kv.example.com.".to_owned()],
-    });
+    };
+    Arc::new(Api::new(service(backend), settings))
+}
+
+/// Without a backend it is loading.
+fn service(backend: Option<Fake>) -> Arc<Service<Fake>> {
+    let service = Service::new(Duration::from_secs(5));
     if let Some(backend) = backend {
-        api.serve_with(backend);
+        service.attach(backend);
     }
-    Arc::new(api)
+    Arc::new(service)
 }
 
 fn connect_to(api: Arc<Api<Fake>>) -> Client {

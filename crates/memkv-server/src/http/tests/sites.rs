@@ -221,16 +221,15 @@ async fn peers_come_under_any_name_and_never_from_a_page() {
 
 #[tokio::test]
 async fn the_originals_own_client_is_served_without_a_host() {
-    let api = Api::new(ApiSettings {
+    let settings = ApiSettings {
         name: "27081".to_owned(),
         names: vec!["27081".to_owned()],
         max_value_bytes: MAX_VALUE_BYTES,
-        request_timeout: Duration::from_secs(5),
         password: None,
         trust: Trust::Everybody,
         allowed_hosts: Vec::new(),
-    });
-    api.serve_with(Fake::working());
+    };
+    let api = Api::new(service(Some(Fake::working())), settings);
     let mut client = connect_to(Arc::new(api));
     // What the client sends that was built with acl of June 2017, byte for byte.
     let get = "POST /memkv27081/store/get HTTP/1.1\r\nAccept-Encoding: gzip\r\n\

@@ -24,6 +24,7 @@ use super::{Resp, RespSettings};
 use crate::http::{Api, ApiSettings, Limits};
 use crate::listener::Listener;
 use crate::peer::Trust;
+use crate::service::Service;
 use crate::testing::{Fake, resp_settings};
 
 /// A server on an address for Redis clients alone.
@@ -34,19 +35,20 @@ struct TestServer {
 
 /// Serves with a backend; without one it is loading.
 async fn start_with(backend: Option<Fake>, settings: RespSettings) -> TestServer {
-    let api = Arc::new(Api::new(ApiSettings {
+    let service = Arc::new(Service::new(Duration::from_millis(500)));
+    let http = ApiSettings {
         name: "n1".to_owned(),
         names: vec!["n1".to_owned()],
         max_value_bytes: settings.max_value_bytes,
-        request_timeout: Duration::from_millis(500),
         password: None,
         trust: Trust::Everybody,
         allowed_hosts: Vec::new(),
-    }));
-    let resp = Arc::new(Resp::new(api.clone(), settings));
+    };
+    let api = Arc::new(Api::new(service.clone(), http));
+    let resp = Arc::new(Resp::new(service.clone(), settings));
     if let Some(backend) = backend {
-        resp.serve_with(backend.clone());
-        api.serve_with(backend);
+        resp.attach(backend.clone());
+        service.attach(backend);
     }
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = socket.local_addr().unwrap().to_string();

@@ -1,0 +1,308 @@
+//! What every interface of a node does for its clients: reads, writes, and the time that both may
+//! take. HTTP and RESP translate to it and from it; it knows neither.
+//!
+//! Invariants: clients' data is read by [`Query`]s alone, which name what they look at; a failed read
+//! has changed nothing; a write whose outcome did not come in time is unknown and never "not
+//! executed".
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use memkv_node::{Answers, RequestError};
+use memkv_store::{Command, Query, Reply, ReplyValue, Revision};
+
+use crate::aside::{Aside, is_long, steps_of};
+use crate::backend::{Backend, MAX_MANY_BYTES};
+use crate::metrics::Latency;
+use crate::read_batch::ReadBatch;
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ServiceError {
+    /// There is no node yet: nothing was executed.
+    #[error("this node is loading its data; nothing was executed; try again")]
+    Loading,
+    /// The node has not answered it.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// A node as its clients use it.
+pub struct Service<B> {
+    /// The node; empty while it loads its data.
+    backend: OnceLock<B>,
+    /// Every command is answered within this time.
+    request_timeout: Duration,
+    stopping: AtomicBool,
+    /// HTTP requests that are being executed.
+    active: AtomicUsize,
+    latency: Latency,
+    /// Where work is done that takes long for one client.
+    aside: Arc<Aside>,
+}
+
+impl<B: Backend> Service<B> {
+    /// A service that answers "loading" until it has its node.
+    #[must_use]
+    pub fn new(request_timeout: Duration) -> Self {
+        Self {
+            backend: OnceLock::new(),
+            request_timeout,
+            stopping: AtomicBool::new(false),
+            active: AtomicUsize::new(0),
+            latency: Latency::default(),
+            aside: Arc::default(),
+        }
+    }
+
+    /// From now on requests are served. A second call has no effect.
+    pub fn attach(&self, backend: B) {
+        let _ = self.backend.set(backend);
+    }
+
+    /// The node, once there is one.
+    pub fn backend(&self) -> Option<&B> {
+        self.backend.get()
+    }
+
+    fn loaded(&self) -> Result<&B, ServiceError> {
+        self.backend().ok_or(ServiceError::Loading)
+    }
+
+    /// Takes commands out of a list and submits them in order; they are encoded in so many steps. All
+    /// are in line when this returns; the caller decides how long it waits for the outcomes.
+    pub(crate) async fn submit<'a>(
+        &'a self,
+        commands: &mut Vec<Command>,
+        steps: usize,
+    ) -> Result<
+        Vec<impl Future<Output = Result<Reply, RequestError>> + Send + use<'a, B>>,
+        ServiceError,
+    > {
+        let backend = self.loaded()?;
+        let commands = commands.drain(..);
+        let submit = || commands.map(|command| backend.write(command)).collect();
+        Ok(match is_long(steps) {
+            true => Box::pin(self.aside.run(steps, submit)).await,
+            false => submit(),
+        })
+    }
+
+    /// Executes a command of about so many bytes, and answers within [`Service::answer_within`].
+    pub(crate) async fn write(
+        &self,
+        command: Command,
+        bytes: usize,
+    ) -> Result<Reply, ServiceError> {
+        let backend = self.loaded()?;
+        let steps = steps_of(0, bytes);
+        let write = match is_long(steps) {
+            true => Box::pin(self.aside.run(steps, || backend.write(command))).await,
+            false => backend.write(command),
+        };
+        match tokio::time::timeout(self.answer_within(), write).await {
+            Ok(result) => Ok(result?),
+            Err(_elapsed) => Err(ServiceError::Request(RequestError::Unknown {
+                detail: format!("no outcome within {:?}", self.answer_within()),
+            })),
+        }
+    }
+
+    /// Answers queries in order, at one state: at least one, and as many more as one hold of the store
+    /// allows. Linearizable unless `stale`.
+    pub(crate) async fn read(
+        &self,
+        stale: bool,
+        mut batch: ReadBatch,
+    ) -> Result<ReadBatch, ServiceError> {
+        if batch.starts_long() {
+            let first = batch.queries.drain(..1).collect();
+            let answers = self.read_all(stale, first).await?;
+            batch.values.extend(answers.values);
+            batch.revision = answers.revision;
+            return Ok(batch);
+        }
+        let read = self.loaded()?.read(self.answer_within(), stale, batch);
+        unchanged(read.await)
+    }
+
+    /// Answers a query, linearizably, and tells the store's revision.
+    pub(crate) async fn read_one(
+        &self,
+        query: Query,
+    ) -> Result<(ReplyValue, Revision), ServiceError> {
+        let mut read = self.read(false, ReadBatch::from(query)).await?;
+        let value = read.values.pop_front().unwrap_or(ReplyValue::Nil);
+        Ok((value, read.revision))
+    }
+
+    /// Answers queries at one state, however many keys they name; see [`Backend::read_all`].
+    pub(crate) async fn read_all(
+        &self,
+        stale: bool,
+        queries: Vec<Query>,
+    ) -> Result<Answers, ServiceError> {
+        let backend = self.loaded()?;
+        unchanged(
+            backend
+                .read_all(self.answer_within(), stale, queries, MAX_MANY_BYTES)
+                .await,
+        )
+    }
+
+    /// Whether reads are served: a majority confirms one, of nothing, within that time.
+    pub(crate) async fn confirm(&self, within: Duration) -> Result<(), ServiceError> {
+        let read = self.loaded()?.read(within, false, ReadBatch::default());
+        unchanged(read.await).map(drop)
+    }
+
+    /// A tenth of the promised time is left for the way back.
+    pub(crate) fn answer_within(&self) -> Duration {
+        self.request_timeout * 9 / 10
+    }
+
+    /// How long clients' commands take.
+    pub(crate) fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// Where work is done that takes long for one client.
+    pub(crate) fn aside(&self) -> &Arc<Aside> {
+        &self.aside
+    }
+
+    /// From now on the node says that it is not ready, so that balancers choose another one.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// HTTP requests that are being executed.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request as being executed until the guard is dropped.
+    pub(crate) fn enter(&self) -> Active<'_> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Active(&self.active)
+    }
+}
+
+/// A request that is being executed.
+pub(crate) struct Active<'a>(&'a AtomicUsize);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whatever went wrong, a read has changed nothing: it is never "unknown".
+fn unchanged<T>(result: Result<T, RequestError>) -> Result<T, ServiceError> {
+    result.map_err(|error| {
+        ServiceError::Request(match error {
+            RequestError::Unknown { detail } => RequestError::NoLeader { detail },
+            error => error,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::testing::Fake;
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    fn service(backend: Fake) -> Service<Fake> {
+        let service = Service::new(TIMEOUT);
+        service.attach(backend);
+        service
+    }
+
+    fn set() -> Command {
+        let key = Bytes::from_static(b"k");
+        let value = Bytes::from_static(b"v");
+        Command::Set { key, value }
+    }
+
+    fn get() -> Query {
+        let key = Bytes::from_static(b"k");
+        Query::Get { key }
+    }
+
+    #[tokio::test]
+    async fn a_write_is_read_with_its_revision() {
+        let service = service(Fake::working());
+        let revision = service.write(set(), 2).await.unwrap().revision;
+        let value = ReplyValue::Bulk(Bytes::from_static(b"v"));
+        assert_eq!(service.read_one(get()).await, Ok((value, revision)));
+    }
+
+    #[tokio::test]
+    async fn without_a_node_nothing_is_executed() {
+        let service = Service::<Fake>::new(TIMEOUT);
+        assert_eq!(service.write(set(), 2).await, Err(ServiceError::Loading));
+        assert_eq!(service.read_one(get()).await, Err(ServiceError::Loading));
+        assert_eq!(service.confirm(TIMEOUT).await, Err(ServiceError::Loading));
+        let submitted = service.submit(&mut vec![set()], 1).await;
+        assert!(matches!(submitted, Err(ServiceError::Loading)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_is_never_unknown_and_a_late_write_is() {
+        let detail = "it left".to_owned();
+        let failing = service(Fake::failing(RequestError::Unknown { detail }));
+        for stale in [false, true] {
+            let read = failing.read_all(stale, vec![get()]).await;
+            let is_told = matches!(
+                read,
+                Err(ServiceError::Request(RequestError::NoLeader { .. }))
+            );
+            assert!(is_told || stale, "{read:?}");
+        }
+        let hanging = service(Fake::hanging());
+        let write = hanging.write(set(), 2).await;
+        assert!(
+            matches!(
+                write,
+                Err(ServiceError::Request(RequestError::Unknown { .. }))
+            ),
+            "{write:?}"
+        );
+        assert!(hanging.confirm(TIMEOUT).await.is_err());
+    }
+
+    #[test]
+    fn a_request_is_active_until_it_ends() {
+        let service = service(Fake::working());
+        let active = service.enter();
+        assert_eq!(service.active(), 1);
+        drop(active);
+        assert_eq!(service.active(), 0);
+    }
+
+    /// One function can decide which reads are allowed only if each says what it looks at, and all
+    /// interfaces come through here.
+    #[test]
+    fn no_interface_is_imported_and_no_read_is_a_closure() {
+        let files = [
+            include_str!("service.rs"),
+            include_str!("backend.rs"),
+            include_str!("read_batch.rs"),
+        ];
+        for file in files {
+            let code = file.split("#[cfg(test)]\nmod tests").next().unwrap();
+            for banned in ["crate::http", "crate::resp", "FnOnce(&Store)"] {
+                assert!(!code.contains(banned), "{banned}");
+            }
+        }
+    }
+}
