@@ -34,6 +34,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                                 words, modules; --circles prints the import circles instead
   sim [--seed N | --seeds N [--from N]] [--bug NAME] [...]
                                 whole clusters in simulated time; every failure prints its seed
+  scenarios                     scripts of whole clusters; MEMKV_SCENARIO=NAME chooses some,
+                                MEMKV_BLESS=1 writes their output into them
   crash [--rounds N] [--seed S] kill -9 real nodes under load and check the history (default 200)
   failover [--rounds N] [--seed S]
                                 Redis clients at all nodes while leaders are killed, paused and
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         "check" => test::check(),
         "tidy" => tidy::run(rest),
         "sim" => sim::run(rest),
+        "scenarios" => sim::scenarios(|_| ()),
         name if black_box::knows(name) => black_box::run(name, rest),
         "bench" => bench::run(rest),
         "instructions" => instructions::run_all(rest),

@@ -34,6 +34,12 @@ pub(crate) fn test_bugs() -> Result<(), String> {
     cargo::run(tests.args(crates).args(["--test", "bugs"]))
 }
 
+/// Runs the scenarios of whole clusters, which need the simulator's flags; `tests` gets their output.
+pub(crate) fn scenarios(line: impl FnMut(&str)) -> Result<(), String> {
+    let mut tests = with_bugs("test");
+    cargo::run_lines(tests.args(["-p", "memkv-sim", "--test", "scenarios"]), line)
+}
+
 fn build_package(package: &str) -> Result<PathBuf, String> {
     let mut build = with_bugs("build");
     cargo::run(build.args(["-p", package, "--bins"]))

@@ -52,6 +52,9 @@ pub(crate) fn run() -> Result<(), String> {
     tally.step("simulator finds every deliberate bug", || {
         sim::run(&["--every-bug", "--seeds", BUG_SEEDS].map(str::to_owned))
     });
+    tally.tests("scenarios", |counts| {
+        sim::scenarios(|line| counts.line(line))
+    });
     tally.step("crates find the bugs that it cannot reach", sim::test_bugs);
     tally.step("release binaries", || release_binaries().map(drop));
     tally.step(

@@ -75,6 +75,16 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     BUGS.iter().map(|bug| bug.name)
 }
 
+/// Switches all bugs off.
+pub fn switch_off() {
+    #[cfg(memkv_bugs)]
+    {
+        memkv_disk::bugs::set(None);
+        memkv_node::bugs::set(None);
+        memkv_store::bugs::set(None);
+    }
+}
+
 /// Switches a bug on for the whole process, and gives the promises that it breaks.
 ///
 /// # Errors

@@ -131,7 +131,7 @@ pub(crate) fn name(slot: usize) -> String {
 
 /// As long as names of pods are: with two of them an identity takes more than a sector, so that a
 /// power cut may tear it.
-fn addr(slot: usize) -> String {
+pub(crate) fn addr(slot: usize) -> String {
     let pod = format!("memkv-production-{slot}.memkv-production-peers");
     format!("{pod}.some-rather-long-namespace.svc.cluster.example.org:7000")
 }

@@ -32,6 +32,8 @@ mod promise;
 mod redis;
 mod rng;
 pub mod run;
+#[doc(hidden)]
+pub mod scenario;
 mod settle;
 pub mod swarm;
 mod timing;

@@ -34,6 +34,8 @@ struct State {
     may_be_wrong: bool,
     /// Of each host's last start.
     lists: Vec<Vec<usize>>,
+    /// Of each host's next starts, where that is decided.
+    given: Vec<Option<Vec<usize>>>,
 }
 
 impl Lists {
@@ -49,6 +51,7 @@ impl Lists {
             state: Mutex::new(State {
                 may_be_wrong,
                 lists: vec![right; nodes],
+                given: vec![None; nodes],
             }),
         };
         lists.common = lists.subset(lists.anchor);
@@ -70,10 +73,20 @@ impl Lists {
         self.state.lock().may_be_wrong = false;
     }
 
+    /// Decides the list of a host's next starts.
+    pub(crate) fn give(&self, slot: usize, list: Vec<usize>) {
+        self.state.lock().given[slot] = Some(list);
+    }
+
     /// Gives a host the list of its next start.
     pub(crate) fn draw(&self, slot: usize) -> Change {
-        let may_be_wrong = self.state.lock().may_be_wrong;
-        let list = if may_be_wrong && self.rng.coin() {
+        let (may_be_wrong, given) = {
+            let state = self.state.lock();
+            (state.may_be_wrong, state.given[slot].clone())
+        };
+        let list = if let Some(given) = given {
+            given
+        } else if may_be_wrong && self.rng.coin() {
             self.wrong(slot)
         } else {
             self.right()

@@ -59,15 +59,21 @@ pub struct Report {
 /// # Errors
 /// If the runtime cannot be built.
 pub fn run(seed: u64, options: Options) -> std::io::Result<Report> {
+    let runtime = runtime(seed)?;
+    // The one thread is that of every node's consensus.
+    let _scope = guard::forbid();
+    Ok(runtime.block_on(whole_run(seed, options)))
+}
+
+/// A runtime with paused time in which everything is a function of the seed, on this thread.
+pub(crate) fn runtime(seed: u64) -> std::io::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true);
     #[cfg(tokio_unstable)]
     builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
     let runtime = builder.build()?;
     memkv_node::seed_engine_randomness(seed);
-    // The one thread is that of every node's consensus.
-    let _scope = guard::forbid();
-    Ok(runtime.block_on(whole_run(seed, options)))
+    Ok(runtime)
 }
 
 async fn whole_run(seed: u64, options: Options) -> Report {
@@ -110,7 +116,7 @@ async fn whole_run(seed: u64, options: Options) -> Report {
 }
 
 /// Looks at the invariants for ever.
-async fn look(cluster: Arc<Cluster>) {
+pub(crate) async fn look(cluster: Arc<Cluster>) {
     loop {
         tokio::time::sleep(STEP).await;
         guard::allow(|| cluster.invariants.check(&cluster));

@@ -101,6 +101,11 @@ impl Trace {
             .is_some_and(|at| *at <= to)
     }
 
+    /// How often an event of this kind was counted so far.
+    pub fn times(&self, kind: &str) -> u64 {
+        self.state.lock().counts.get(kind).copied().unwrap_or(0)
+    }
+
     /// What was counted so far.
     pub fn counts(&self) -> Counts {
         self.state.lock().counts.clone()

@@ -27,9 +27,9 @@ const RETURN: Duration = Duration::from_secs(5);
 const GIVES_UP: u32 = 4;
 
 /// A directory that is not in use.
-struct Kept {
-    disk: Arc<SimDisk>,
-    quarantines: usize,
+pub(crate) struct Kept {
+    pub(crate) disk: Arc<SimDisk>,
+    pub(crate) quarantines: usize,
 }
 
 impl Nemesis {
@@ -96,7 +96,7 @@ impl Nemesis {
 
 /// Ends a host's process, puts another disk in, and starts it. `lost` is the id of the member whose
 /// directory goes with the disk that is taken out, if that matters.
-fn swap(cluster: &Arc<Cluster>, slot: usize, next: Kept, lost: Option<u64>) -> Kept {
+pub(crate) fn swap(cluster: &Arc<Cluster>, slot: usize, next: Kept, lost: Option<u64>) -> Kept {
     cluster.kill(slot, Death::Process, "to start on another directory");
     let taken = {
         let mut host = cluster.hosts[slot].lock();
@@ -120,7 +120,7 @@ fn swap(cluster: &Arc<Cluster>, slot: usize, next: Kept, lost: Option<u64>) -> K
 }
 
 /// The newcomer of this host's name, as far as any node knows.
-fn pending(cluster: &Cluster, slot: usize) -> Option<u64> {
+pub(crate) fn pending(cluster: &Cluster, slot: usize) -> Option<u64> {
     let name = name(slot);
     let of = |node: &Node| {
         node.read_stale(|store| store.member_table().pending_by_name(&name).map(|m| m.id))

@@ -6,7 +6,7 @@
 
 mod builds;
 pub(crate) mod disks;
-mod false_start;
+pub(crate) mod false_start;
 mod forming;
 mod links;
 mod members;

@@ -144,6 +144,19 @@ fn take_back(cluster: &Cluster, slot: usize) -> bool {
     is_in_time
 }
 
+/// Has the next command of a node write a key that the others do not write, and counts that as a loss of
+/// its directory; whether that can be.
+pub(crate) fn order_of(cluster: &Cluster, slot: usize) -> bool {
+    let is_ordered = order(cluster, slot, false);
+    let mut host = cluster.hosts[slot].lock();
+    host.differs = is_ordered.then_some(host.generation);
+    host.loss = is_ordered.then_some(Loss {
+        node_id: cluster.invariants.node_id(slot),
+        gone: false,
+    });
+    is_ordered
+}
+
 /// Has the next command of a node have another effect, which no client sees; whether that can be.
 #[cfg(memkv_bugs)]
 fn order(cluster: &Cluster, slot: usize, coin: bool) -> bool {

@@ -126,6 +126,9 @@ impl Wire {
             }
             return;
         }
+        if self.net.has_firewall(self.from, self.to) {
+            return self.reset(message, queue, "connection refused", CallError::NoListener);
+        }
         let Some(port) = self.net.port(self.to) else {
             return if self.net.refuses(self.to) {
                 self.reset(message, queue, "connection refused", CallError::NoListener)
@@ -153,7 +156,8 @@ impl Wire {
     /// A connection joins two processes, so what is late on it reaches this receiver or nobody.
     fn deliver_late(&self, requests: Vec<Bytes>, receiver: u64) {
         let wire = Wire::new(self.net.clone(), self.from, self.to, self.lane);
-        let delay = self.net.rng.millis(LATE_MS.0, LATE_MS.1);
+        let drawn = || self.net.rng.millis(LATE_MS.0, LATE_MS.1);
+        let delay = self.net.late().unwrap_or_else(drawn);
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             for request in requests {

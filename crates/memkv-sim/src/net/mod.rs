@@ -10,7 +10,7 @@
 mod link;
 mod partition;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -45,6 +45,9 @@ pub struct Weather {
     /// What was on a broken connection arrives all the same, late.
     pub ghost: u64,
 }
+
+/// A chance per million that is none.
+const ALWAYS: u64 = 1_000_000;
 
 /// Who listens on an address.
 #[derive(Clone)]
@@ -85,6 +88,10 @@ struct State {
     generations: Vec<u64>,
     /// Whether a host without a process says so: its system still runs.
     refuses: Vec<bool>,
+    /// Links on which a firewall refuses connections, whatever listens behind it.
+    firewalls: BTreeSet<(usize, usize)>,
+    /// How late ghosts and duplicates are, where that is decided.
+    late: Option<Duration>,
     cuts: Cuts,
     weather: Weather,
     is_calm: bool,
@@ -100,6 +107,8 @@ impl Net {
             ports: vec![None; nodes],
             generations: vec![0; nodes],
             refuses: vec![true; nodes],
+            firewalls: BTreeSet::new(),
+            late: None,
             cuts: Cuts::none(nodes),
             weather,
             is_calm: false,
@@ -162,6 +171,28 @@ impl Net {
         state.refuses[slot] = refuses;
     }
 
+    /// Decides whether a host without a process says so.
+    pub fn answer_for_dead(&self, slot: usize, refuses: bool) {
+        self.shared.state.lock().refuses[slot] = refuses;
+    }
+
+    /// What is on a connection that breaks arrives all the same, this much later.
+    pub fn haunt(&self, late: Duration) {
+        let mut state = self.shared.state.lock();
+        state.weather.ghost = ALWAYS;
+        state.late = Some(late);
+    }
+
+    /// A firewall refuses the connections of `from` to `to`, or does so no more.
+    pub fn refuse(&self, from: usize, to: usize, refuses: bool) {
+        let mut state = self.shared.state.lock();
+        if refuses {
+            state.firewalls.insert((from, to));
+        } else {
+            state.firewalls.remove(&(from, to));
+        }
+    }
+
     /// Replaces all cuts.
     pub fn cut(&self, cuts: Cuts) {
         self.shared.state.lock().cuts = cuts;
@@ -207,6 +238,15 @@ impl Shared {
     /// Whether this host's system answers for processes that are not there.
     pub(crate) fn refuses(&self, slot: usize) -> bool {
         self.state.lock().refuses[slot]
+    }
+
+    pub(crate) fn late(&self) -> Option<Duration> {
+        self.state.lock().late
+    }
+
+    /// Whether a firewall refuses connections on this link.
+    pub(crate) fn has_firewall(&self, from: usize, to: usize) -> bool {
+        self.state.lock().firewalls.contains(&(from, to))
     }
 
     fn generation(&self, slot: usize) -> u64 {
