@@ -3,7 +3,20 @@
 
 use memkv_disk::OpenError;
 
-use crate::TooOld;
+/// The cluster is at a level that this build does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the cluster of this node is at feature level {level}, and memkv {} knows levels up to {highest}: \
+     start this node with the version that the other nodes run. A level never falls. Nothing that was \
+     acknowledged is lost",
+    env!("CARGO_PKG_VERSION")
+)]
+pub struct TooOld {
+    /// The cluster's level.
+    pub level: u32,
+    /// The highest that this build knows.
+    pub highest: u32,
+}
 
 /// Why a command or a read got no answer from the state machine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -20,10 +20,13 @@ mod disk;
 mod engine;
 mod env;
 mod error;
+mod group;
 mod leadership;
+mod lifecycle;
 mod membership;
 mod node;
 mod peer;
+mod process;
 mod pubsub;
 mod read;
 mod replica;
@@ -36,8 +39,7 @@ mod write;
 pub use config::{NodeConfig, Peer};
 pub use engine::runtime::seed_engine_randomness;
 pub use env::{BlockingWork, Elsewhere, Env};
-pub use error::{FatalError, RequestError, StartError};
-pub use membership::levels::TooOld;
+pub use error::{FatalError, RequestError, StartError, TooOld};
 pub use node::Node;
 #[doc(hidden)]
 pub use peer::server::is_readable;
@@ -45,11 +47,13 @@ pub use peer::transport::{CallError, Frame, Lane, Transport};
 pub use pubsub::publish::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication, Subscribers};
 pub use read::long_read::Answers;
 #[doc(hidden)]
-pub use report::inspect::{ClockInspection, Inspection, addressee, kind_of};
+pub use report::inspect::{Inspection, addressee, kind_of};
 pub use report::seldom;
 pub use report::stats::NodeStats;
 pub use report::status::{MemberStatus, NodeStatus, Phase, Role};
 pub use sync::yielding::yield_to_ready_tasks;
 pub use sync::{contain, lock};
+#[doc(hidden)]
+pub use time::log_clock::ClockInspection;
 pub use time::precise_timer::PreciseTimer;
 pub use write::copies::Copies;

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::NodeConfig;
+use crate::disk::storage::Storage;
 use crate::engine::handle::{Engine, Matched};
-use crate::engine::network::Transfer;
-use crate::node::Inner;
+use crate::engine::network::{Transfer, Transfers};
 
 /// How often the log's size is looked at. A log grows by some megabytes meanwhile at worst.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -33,7 +34,12 @@ fn segment_bytes(configured: u64, segments: usize, max_segments: usize) -> u64 {
 }
 
 /// Looks after the log until the node stops.
-pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
+pub(crate) async fn run(
+    config: Arc<NodeConfig>,
+    storage: Storage,
+    transfers: Arc<Transfers>,
+    engine: Engine,
+) {
     // Size of the log behind the last snapshot when it was begun, to know what it covered.
     let mut requested_at: Option<u64> = None;
     loop {
@@ -42,12 +48,12 @@ pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
         let progress = report.progress;
         let (snapshot, purged, applied) = (progress.snapshot, progress.purged, progress.applied);
         if let Some(through) = everywhere(applied, &report.matched) {
-            inner.storage.wal.forget_through(through);
+            storage.wal.forget_through(through);
         }
         if let Some(snapshot) = snapshot
             && purged.is_none_or(|purged| purged < snapshot)
         {
-            let keep_from = kept_for_transfers(&inner.transfers.active(), &inner);
+            let keep_from = kept_for_transfers(&transfers.active(), storage.log.size_bytes());
             let upto = keep_from.map_or(snapshot, |from| snapshot.min(from));
             if purged.is_none_or(|purged| purged < upto)
                 && let Err(error) = engine.purge_to(upto).await
@@ -59,20 +65,16 @@ pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
         if requested_at.is_some_and(|index| snapshot.is_some_and(|snapshot| snapshot >= index)) {
             requested_at = None;
         }
-        let segments = inner.storage.log.segment_count();
-        let bytes = segment_bytes(
-            inner.config.max_log_size,
-            segments,
-            inner.config.max_log_count,
-        );
-        inner.storage.wal.set_segment_bytes(bytes);
-        let covered = inner.storage.snapshots.file_len();
+        let segments = storage.log.segment_count();
+        let bytes = segment_bytes(config.max_log_size, segments, config.max_log_count);
+        storage.wal.set_segment_bytes(bytes);
+        let covered = storage.snapshots.file_len();
         let due = is_due(
             segments,
-            inner.config.max_log_count,
-            inner.storage.log.size_bytes(),
+            config.max_log_count,
+            storage.log.size_bytes(),
             covered,
-            inner.config.snapshot_growth_percent,
+            config.snapshot_growth_percent,
         );
         if due && requested_at.is_none() && applied > snapshot {
             requested_at = applied;
@@ -105,10 +107,10 @@ fn is_due(
 
 /// The lowest index that a snapshot in transfer needs the log from, if the log is still small
 /// enough to be kept for it.
-fn kept_for_transfers(active: &[Transfer], inner: &Inner) -> Option<u64> {
+fn kept_for_transfers(active: &[Transfer], log_bytes: u64) -> Option<u64> {
     let first = active.iter().min_by_key(|transfer| transfer.index)?;
     let bound = TRANSFER_LOG_BYTES.max(first.bytes);
-    (inner.storage.log.size_bytes() <= bound).then_some(first.index)
+    (log_bytes <= bound).then_some(first.index)
 }
 
 #[cfg(test)]

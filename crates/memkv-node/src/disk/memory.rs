@@ -39,14 +39,14 @@ use memkv_disk::disk::Disk;
 use memkv_disk::{HardState, Layout, MAX_PEERS_BYTES, OpenError, PeersFile};
 use tokio::time::Instant;
 
+use crate::disk::storage::Storage;
 use crate::env::blocking;
 use crate::membership::identity::Identity;
-use crate::node::{Inner, Storage};
-use crate::peer::client::PeerError;
+use crate::peer::client::{PeerError, Peers};
 use crate::peer::encoding::{DecodeError, Reader, put_option};
 use crate::peer::message::{self, Kind};
 use crate::sync::lock::Mutex;
-use crate::{FatalError, Frame, Lane, Peer};
+use crate::{Env, Frame, Lane, NodeConfig, Peer};
 
 /// Version of the encoding.
 const VERSION: u8 = 1;
@@ -169,6 +169,12 @@ impl Memory {
         self.state.lock().peers.get(&id).copied()
     }
 
+    /// Answers what this node remembers of the node that asks.
+    pub(crate) fn answer(&self, from: u64) -> Frame {
+        let remembered = self.recall(from);
+        message::ok(|out| put_option(out, remembered.as_ref(), |out, of| of.put(out)))
+    }
+
     /// What is to be written down, if anything is new.
     fn take_new(&self, cluster: [u8; 16]) -> Option<Bytes> {
         let mut state = self.state.lock();
@@ -234,57 +240,31 @@ fn is_older(own: Remembered, told: Remembered) -> Option<String> {
     })
 }
 
-/// Answers what this node remembers of who asks.
-pub(crate) fn answer(inner: &Inner, from: u64) -> Frame {
-    let remembered = inner.memory.recall(from);
-    message::ok(|out| put_option(out, remembered.as_ref(), |out, of| of.put(out)))
-}
-
-/// Compares this node's disk with what the peers remember, and marks an old one so that the next start
-/// sets it aside.
-pub(crate) async fn check_disk(inner: &Inner) -> Result<(), FatalError> {
-    match is_outdated(inner).await {
-        Some(why) => Err(condemn(inner, why, FatalError::OldDisk).await),
-        None => Ok(()),
-    }
-}
-
-/// Marks this node's directory so that the next start sets it aside; the error that ends this one.
-pub(crate) async fn condemn(
-    inner: &Inner,
-    why: String,
-    error: impl FnOnce(String) -> FatalError,
-) -> FatalError {
-    let (disk, layout, text) = (inner.disk.clone(), inner.config.layout.clone(), why.clone());
-    let write = move || memkv_disk::condemn(&*disk, &layout, &text);
-    match blocking(&inner.env, write).await {
-        Ok(Ok(())) => error(why),
-        Ok(Err(error)) => FatalError::Disk(format!("{why}; {error}")),
-        Err(error) => FatalError::Disk(format!("{why}; {error}")),
-    }
-}
-
 /// Asks all peers that can be reached, and says why this node's disk is an old one, if it is.
-async fn is_outdated(inner: &Inner) -> Option<String> {
+pub(crate) async fn is_outdated(
+    memory: &Memory,
+    config: &NodeConfig,
+    peers: &Peers,
+) -> Option<String> {
     #[cfg(memkv_bugs)]
     if crate::bugs::active(crate::bugs::Bug::TrustOldDisk) {
         return None;
     }
-    let me = &inner.peers.me;
-    let mut others: Vec<Peer> = inner.config.peers.clone();
-    let members = inner.peers.members().into_iter().map(|member| Peer {
+    let me = &peers.me;
+    let mut others: Vec<Peer> = config.peers.clone();
+    let members = peers.members().into_iter().map(|member| Peer {
         name: member.name,
         addr: member.addr,
     });
     others.extend(members.filter(|member| member.name != me.name));
     others.sort();
     others.dedup();
-    let asked = others.iter().map(|peer| ask(inner, peer));
+    let asked = others.iter().map(|peer| ask(config, peers, peer));
     let told = join_all(asked).await;
-    let mut own = inner.memory.own;
+    let mut own = memory.own;
     others.iter().zip(told).find_map(|(peer, told)| {
         let told = told?;
-        if !inner.config.sync {
+        if !config.sync {
             own.mark = told.mark;
         }
         let why = is_older(own, told)?;
@@ -296,15 +276,15 @@ async fn is_outdated(inner: &Inner) -> Option<String> {
 }
 
 /// Asks one peer, as long as it may still answer.
-async fn ask(inner: &Inner, peer: &Peer) -> Option<Remembered> {
+async fn ask(config: &NodeConfig, peers: &Peers, peer: &Peer) -> Option<Remembered> {
     let began = Instant::now();
     // What listens nowhere may be about to start, as all nodes do after a power cut.
-    let refused_until = began + (inner.config.election_timeout / 2).min(LONGEST_WAIT);
-    let silent_until = began + (inner.config.election_timeout * 2).min(LONGEST_WAIT);
+    let refused_until = began + (config.election_timeout / 2).min(LONGEST_WAIT);
+    let silent_until = began + (config.election_timeout * 2).min(LONGEST_WAIT);
     loop {
-        let request = inner.peers.envelope(Kind::Recall, 0).freeze();
+        let request = peers.envelope(Kind::Recall, 0).freeze();
         let left = silent_until.saturating_duration_since(Instant::now());
-        let call = inner.peers.call_addr(
+        let call = peers.call_addr(
             &peer.name,
             &peer.addr,
             Lane::Control,
@@ -329,28 +309,25 @@ async fn ask(inner: &Inner, peer: &Peer) -> Option<Remembered> {
 }
 
 /// Writes down what is new, from time to time.
-pub(crate) async fn keep(inner: Arc<Inner>) {
+pub(crate) async fn keep(memory: Arc<Memory>, peers: Arc<Peers>, env: Env) {
     loop {
         tokio::time::sleep(SAVE_EVERY).await;
-        save(&inner, false).await;
+        save(&memory, &peers, &env, false).await;
     }
 }
 
 /// Writes down what is new.
-pub(crate) async fn save(inner: &Arc<Inner>, sync: bool) {
-    let new = inner
-        .peers
-        .cluster()
-        .and_then(|cluster| inner.memory.take_new(cluster));
+pub(crate) async fn save(memory: &Arc<Memory>, peers: &Peers, env: &Env, sync: bool) {
+    let new = peers.cluster().and_then(|cluster| memory.take_new(cluster));
     let Some(new) = new else { return };
-    let memory = inner.clone();
+    let memory = memory.clone();
     let write = move || {
-        let file = &memory.memory.file;
+        let file = &memory.file;
         file.save(&new)?;
         if sync { file.sync() } else { Ok(()) }
     };
     // Without it the node only proves less about its peers.
-    if let Err(error) = blocking(&inner.env, write).await.and_then(|saved| saved) {
+    if let Err(error) = blocking(env, write).await.and_then(|saved| saved) {
         tracing::debug!(%error, "cannot write down what the peers have told");
     }
 }

@@ -6,4 +6,6 @@
 pub(crate) mod compaction;
 pub(crate) mod memory;
 pub(crate) mod space;
+pub(crate) mod space_meter;
 pub(crate) mod startup;
+pub(crate) mod storage;

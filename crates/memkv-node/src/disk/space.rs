@@ -10,21 +10,9 @@
 //! to a peer whose disk is not.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::sync::lock::Mutex;
-
-use crate::engine::handle::Engine;
-use crate::env::blocking;
-use crate::leadership::handover;
-use crate::node::Inner;
-
-/// How often free space is looked at. The reserve outlasts some seconds of the fastest writing.
-const INTERVAL: Duration = Duration::from_millis(500);
-/// Pause between two attempts to hand over because of space.
-const HAND_OVER_PAUSE: Duration = Duration::from_secs(10);
 
 /// What no entry takes: the metadata, a vote and a new segment need far less. And what has been taken
 /// from a leader and is not on the disk yet, eight requests of a mebibyte at most.
@@ -79,15 +67,15 @@ impl Shortage {
     }
 }
 
-/// Who is short of space, as far as this node knows.
+/// Which nodes are short of space, as far as this node knows.
 #[derive(Default)]
 pub(crate) struct SpaceWatch {
     own: AtomicU8,
     /// Bytes that the log may still take until the next look.
-    room: AtomicU64,
+    pub(super) room: AtomicU64,
     /// Requests of a leader whose entries were refused.
     refused: AtomicU64,
-    detail: Mutex<String>,
+    pub(super) detail: Mutex<String>,
     peers: Mutex<BTreeMap<u64, Shortage>>,
 }
 
@@ -108,7 +96,7 @@ impl SpaceWatch {
     }
 
     /// Notes what a look at the disk has found.
-    fn note_own(&self, space: &memkv_disk::Space) -> Shortage {
+    pub(super) fn note_own(&self, space: &memkv_disk::Space) -> Shortage {
         self.room
             .store(space.for_log.saturating_sub(KEPT), Ordering::Relaxed);
         self.set_own(self.own().after(space))
@@ -152,7 +140,7 @@ impl SpaceWatch {
         self.peers.lock().insert(peer, shortage);
     }
 
-    fn of_peer(&self, id: u64) -> Shortage {
+    pub(super) fn of_peer(&self, id: u64) -> Shortage {
         self.peers.lock().get(&id).copied().unwrap_or_default()
     }
 
@@ -169,89 +157,6 @@ impl SpaceWatch {
         all.sort_unstable();
         // The voter with the least space of the majority that has the most.
         all.get(all.len() / 2).copied().unwrap_or_default()
-    }
-}
-
-/// Looks at this node's disks once, before its engine takes anything; whether that was possible.
-pub(crate) async fn look(inner: &Inner) -> bool {
-    let snapshots = inner.storage.snapshots.clone();
-    let space = blocking(&inner.env, move || snapshots.space()).await;
-    match space.and_then(|space| space) {
-        Ok(space) => {
-            tell(inner, &space);
-            true
-        }
-        Err(error) => {
-            // Who does not know refuses nothing.
-            inner.space.room.store(u64::MAX, Ordering::Relaxed);
-            let text = format!("cannot tell how much disk space is free: {error}");
-            let mut detail = inner.space.detail.lock();
-            if *detail != text {
-                tracing::warn!("{text}");
-                *detail = text;
-            }
-            false
-        }
-    }
-}
-
-/// Takes note of how much is left, and says so if that is news.
-fn tell(inner: &Inner, space: &memkv_disk::Space) {
-    inner
-        .counters
-        .disk_free
-        .store(space.free, Ordering::Relaxed);
-    let before = inner.space.note_own(space);
-    let shortage = inner.space.own();
-    if before == shortage {
-        return;
-    }
-    let free_mib = space.free >> 20;
-    let me = &inner.peers.me.name;
-    let detail = match shortage {
-        Shortage::Exhausted => {
-            tracing::warn!(
-                free_mib,
-                "disk space is used up: this node takes no entries. Free some, or enlarge the disk"
-            );
-            format!("the disk of {me} is full: {free_mib} MiB are free")
-        }
-        Shortage::Low => {
-            tracing::warn!(
-                free_mib,
-                "disk space is low: free some, or enlarge the disk"
-            );
-            format!("the disk of {me} has {free_mib} MiB free, too little for another snapshot")
-        }
-        Shortage::None => {
-            tracing::info!(free_mib, "disk space is back");
-            String::new()
-        }
-    };
-    *inner.space.detail.lock() = detail;
-}
-
-/// Watches this node's disks until it stops.
-pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
-    let mut hand_over_not_before = tokio::time::Instant::now();
-    loop {
-        tokio::time::sleep(INTERVAL).await;
-        if !look(&inner).await {
-            continue;
-        }
-        let shortage = inner.space.own();
-        let now = tokio::time::Instant::now();
-        // One that can propose nothing does not wait for the next attempt.
-        let may_hand_over = now >= hand_over_not_before || shortage == Shortage::Exhausted;
-        if shortage != Shortage::None && inner.leads() && may_hand_over {
-            hand_over_not_before = now + HAND_OVER_PAUSE;
-            let voters = engine.voters().into_iter();
-            let of_majority = inner.space.of_majority(inner.peers.my_id(), voters);
-            if of_majority == Shortage::None {
-                let roomy = |id: &u64| inner.space.of_peer(*id) == Shortage::None;
-                handover::hand_over(&inner, &engine, roomy).await;
-            }
-        }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::env::busy;
 use crate::membership::levels;
 use crate::pubsub::announce::Announcer;
 use crate::replica::{Machine, Replica};
-use crate::report::stats::Counters;
+use crate::report::counters::Counters;
 use crate::sync::yielding::yield_to_all_tasks;
 use crate::time::log_clock::LogClock;
 use crate::write::session;

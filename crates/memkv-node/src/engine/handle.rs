@@ -4,6 +4,7 @@
 //! moment; no file outside this folder names the engine's library.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,8 +21,9 @@ use openraft::{ChangeMembers, RaftMetrics, ReadPolicy, ServerState};
 
 use super::responder::ProposalResponder;
 use super::{Batch, Raft, TypeConfig, codec};
-use crate::node::Leader;
-use crate::{FatalError, Role};
+use crate::FatalError;
+use crate::leadership::leader::Leader;
+use crate::report::status::Role;
 
 /// No node has this id.
 const NOBODY: u64 = 0;
@@ -30,6 +32,26 @@ const NOBODY: u64 = 0;
 #[derive(Clone)]
 pub(crate) struct Engine {
     raft: Raft,
+}
+
+/// The engine of this process, once it has started.
+#[derive(Clone, Default)]
+pub(crate) struct EngineSlot(Arc<OnceLock<Engine>>);
+
+impl EngineSlot {
+    pub(crate) fn get(&self) -> Option<&Engine> {
+        self.0.get()
+    }
+
+    /// Puts the engine in. Whether it is the first.
+    pub(super) fn set(&self, engine: Engine) -> bool {
+        self.0.set(engine).is_ok()
+    }
+
+    /// Whether this node leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.get().is_some_and(Engine::is_leader)
+    }
 }
 
 /// Why the engine did not do what it was asked for, in its words.

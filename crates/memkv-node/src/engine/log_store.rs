@@ -25,7 +25,7 @@ use super::read_ahead::ReadAhead;
 use super::{EngineLogId, Entry, TypeConfig, Vote};
 use crate::Env;
 use crate::env::blocking;
-use crate::node::Leader;
+use crate::leadership::leader::Leader;
 use crate::read::published::Published;
 
 /// Most bytes of entries that one read for replication returns (at least one entry always comes).
@@ -63,7 +63,7 @@ impl LogStore {
         env: Env,
     ) -> Self {
         if let Some(vote) = hard_state {
-            published.note_vote(leader(vote));
+            published.publish_vote(leader(vote));
         }
         let volatile = Volatile {
             vote: hard_state.map(codec::engine_vote),
@@ -264,7 +264,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (done, rx) = done();
         let hard_state = codec::hard_state(vote);
-        self.0.published.note_vote(leader(hard_state));
+        self.0.published.publish_vote(leader(hard_state));
         self.0.wal.save_hard_state(hard_state, done);
         durable(rx).await?;
         self.0.volatile.lock().vote = Some(*vote);
@@ -299,7 +299,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .into_iter()
             .map(|entry| {
                 if matches!(entry.payload, EntryPayload::Membership(_)) {
-                    self.0.published.note_membership(entry.log_id.index);
+                    self.0.published.publish_membership(entry.log_id.index);
                 }
                 codec::record(&entry)
             })
@@ -322,7 +322,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.0.ahead.end();
         self.0
             .published
-            .note_truncation(last.map_or(0, |id| id.index));
+            .publish_truncation(last.map_or(0, |id| id.index));
         // The core awaits this (`raft_core.rs:2450` of alpha.37). The FIFO already makes the
         // truncation durable before anything that is appended after it, and a failure reaches
         // every later completion.

@@ -196,7 +196,7 @@ impl Link {
     ) -> BoxFuture<'static, Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>>> {
         let commit = request.leader_commit.as_ref().map_or(0, |id| id.index);
         if !publishes_late() {
-            self.published.note_commit(commit);
+            self.published.publish_commit(commit);
         }
         let term = request.vote.leader_id.term;
         self.clock.lead(term);
@@ -212,7 +212,7 @@ impl Link {
         Box::pin(async move {
             let answer = call.await;
             #[cfg(memkv_bugs)]
-            published.note_commit(commit);
+            published.publish_commit(commit);
             let mut body = answer.map_err(|error| rpc_error(&error))?;
             let read = |body: &mut Reader| {
                 let response = codec::read_append_response(body)?;

@@ -4,59 +4,46 @@
 use std::sync::Arc;
 
 use super::Raft;
-use super::handle::Engine;
+use super::handle::{Engine, EngineSlot};
 use super::log_store::LogStore;
 use super::network::Network;
 use super::settings::settings;
 use super::state_machine::StateMachine;
-use crate::StartError;
-use crate::node::Inner;
-use crate::pubsub::announce::Announcer;
+use crate::{NodeConfig, StartError};
 
-/// Starts the engine under this id, with the parts of the node that it needs; once in the life of a process.
+/// The parts that the engine works on.
+pub(crate) struct Parts {
+    pub(crate) log_store: LogStore,
+    pub(crate) network: Network,
+    pub(crate) machine: StateMachine,
+}
+
+/// Starts the engine under this id and puts it into `slot`; once in the life of a process.
 ///
 /// # Errors
 ///
 /// [`StartError::Engine`] if it cannot be started, or was before.
 pub(crate) async fn start(
-    inner: &Arc<Inner>,
+    config: &NodeConfig,
     id: u64,
-    log_store: LogStore,
+    parts: Parts,
+    slot: &EngineSlot,
 ) -> Result<Engine, StartError> {
-    let network = Network {
-        peers: inner.peers.clone(),
-        env: inner.env.clone(),
-        transfers: inner.transfers.clone(),
-        clock: inner.clock.clone(),
-        space: inner.space.clone(),
-        commit_interest: inner.commit_interest.clone(),
-        published: inner.published.clone(),
-        memory: inner.memory.clone(),
-        wal: inner.storage.wal.clone(),
-    };
-    let machine = StateMachine::new(
-        inner.replica.clone(),
-        inner.storage.snapshots.clone(),
-        inner.clock.clone(),
-        inner.env.clone(),
-        inner.counters.clone(),
-        Announcer {
-            publisher: inner.publisher.clone(),
-            configured: inner.config.announce,
-            old_through: inner.old_through,
-        },
-        inner.config.highest_level,
-    );
-    let settings = Arc::new(settings(&inner.config)?);
+    let Parts {
+        log_store,
+        network,
+        machine,
+    } = parts;
+    let settings = Arc::new(settings(config)?);
     let ahead = log_store.read_ahead();
     let raft = Raft::new(id, settings, network, log_store, machine)
         .await
         .map_err(|error| StartError::Engine(error.to_string()))?;
     ahead.end();
     let engine = Engine::new(raft);
-    let first = inner.engine.set(engine.clone()).is_ok();
-    let words = "a process has one engine";
-    first
-        .then_some(engine)
-        .ok_or_else(|| StartError::Engine(words.to_owned()))
+    if slot.set(engine.clone()) {
+        Ok(engine)
+    } else {
+        Err(StartError::Engine("a process has one engine".to_owned()))
+    }
 }

@@ -22,7 +22,7 @@ use crate::Env;
 use crate::env::{blocking, busy};
 use crate::pubsub::announce::Announcer;
 use crate::replica::Replica;
-use crate::report::stats::Counters;
+use crate::report::counters::Counters;
 use crate::time::log_clock::LogClock;
 
 /// Entries that are looked at together.

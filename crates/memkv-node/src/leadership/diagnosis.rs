@@ -7,64 +7,71 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::disk::memory;
+use crate::disk::storage::DataDirectory;
+use crate::engine::handle::Engine;
+use crate::leadership::known::Leadership;
+use crate::lifecycle::Lifecycle;
 use crate::membership::greet::greet;
 use crate::membership::identity::uuid_text;
 use crate::membership::life::Stage;
-use crate::node::Inner;
+use crate::peer::client::Peers;
 use crate::peer::message::HelloReply;
+use crate::report::seldom::Lines;
 use crate::{FatalError, Peer};
 
 /// How often peers are asked while there is no leader. An election that goes well takes less.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Asks around while there is no leader, until the node stops.
-pub(crate) async fn run(inner: Arc<Inner>) {
+/// Asks the other nodes why there is no leader.
+pub(crate) struct Diagnosis {
+    /// The nodes of the configuration, without this one.
+    pub(crate) configured: Vec<Peer>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) directory: DataDirectory,
+    pub(crate) lines: Arc<Lines>,
+}
+
+/// Asks the other nodes while there is no leader, until the node stops.
+pub(crate) async fn run(diagnosis: Diagnosis, engine: Engine) {
     let mut told = String::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        if inner.leader_id().is_some() {
-            inner.diagnosis.lock().clear();
+        if diagnosis.leadership.leader_id().is_some() {
+            diagnosis.lifecycle.diagnose("");
             told.clear();
             continue;
         }
-        let replies = greet(&inner).await;
-        if let Some(replaced) = heir(&inner, &replies) {
-            inner.fail(FatalError::Replaced(replaced));
+        let replies = greet(&diagnosis.peers, diagnosis.configured.clone()).await;
+        if let Some(replaced) = heir(&diagnosis.peers, &replies) {
+            diagnosis.lifecycle.fail(FatalError::Replaced(replaced));
             return;
         }
-        if let Some(why) = no_seat(&inner, &replies) {
-            let error = memory::condemn(&inner, why, FatalError::NoSeat).await;
-            inner.fail(error);
+        if let Some(why) = no_seat(&diagnosis.peers, &replies) {
+            let error = diagnosis.directory.condemn(why, FatalError::NoSeat).await;
+            diagnosis.lifecycle.fail(error);
             return;
         }
-        let words = match mixed(&inner, &replies) {
+        let words = match mixed(&diagnosis.peers, &replies) {
             Some(words) => words,
             // A newcomer that no leader has found yet lacks none.
-            None if !is_initialized(&inner).await => String::new(),
-            None => diagnosis(inner.peers.members().len(), &replies),
+            None if !engine.is_initialized().await => String::new(),
+            None => explain(diagnosis.peers.members().len(), &replies),
         };
-        inner.diagnosis.lock().clone_from(&words);
-        if words != told && !words.is_empty() && inner.lines.diagnoses.say().is_some() {
-            tracing::warn!(node = %inner.peers.me.name, "no leader: {words}");
+        diagnosis.lifecycle.diagnose(&words);
+        if words != told && !words.is_empty() && diagnosis.lines.diagnoses.say().is_some() {
+            tracing::warn!(node = %diagnosis.peers.me.name, "no leader: {words}");
             told = words;
         }
     }
 }
 
-/// Whether this node has a vote or a log.
-async fn is_initialized(inner: &Inner) -> bool {
-    match inner.engine.get() {
-        Some(engine) => engine.is_initialized().await,
-        None => false,
-    }
-}
-
 /// Ids only grow, so a higher id under this node's name in its own cluster is proof.
-fn heir(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Option<String> {
-    let my_id = inner.peers.my_id();
-    let cluster = inner.peers.cluster();
-    let me = &inner.peers.me.name;
+fn heir(peers: &Peers, replies: &[(Peer, Result<HelloReply, String>)]) -> Option<String> {
+    let my_id = peers.my_id();
+    let cluster = peers.cluster();
+    let me = &peers.me.name;
     for (peer, reply) in replies {
         let Ok(reply) = reply else { continue };
         if reply.cluster != cluster || !reply.is_formed() {
@@ -89,12 +96,12 @@ fn heir(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Option
 /// Why this node, which was admitted to the cluster, has no seat in it any more, if that is so: its id
 /// is none of a higher one's members, and ids do not come back. It never had a vote (`seats`), so the
 /// cluster misses nothing that only it has.
-fn no_seat(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Option<String> {
-    let identity = inner.peers.identity()?;
+fn no_seat(peers: &Peers, replies: &[(Peer, Result<HelloReply, String>)]) -> Option<String> {
+    let identity = peers.identity()?;
     if identity.founder {
         return None;
     }
-    let (me, my_id) = (&inner.peers.me.name, identity.node_id);
+    let (me, my_id) = (&peers.me.name, identity.node_id);
     let knows = |reply: &HelloReply| {
         reply.is_formed() && reply.cluster == Some(identity.cluster) && lacks(reply, my_id)
     };
@@ -122,8 +129,8 @@ fn lacks(reply: &HelloReply, id: u64) -> bool {
 }
 
 /// Whether peers belong to another cluster than this node.
-fn mixed(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Option<String> {
-    let mine = inner.peers.cluster()?;
+fn mixed(peers: &Peers, replies: &[(Peer, Result<HelloReply, String>)]) -> Option<String> {
+    let mine = peers.cluster()?;
     let foreign: Vec<String> = replies
         .iter()
         .filter_map(|(peer, reply)| {
@@ -148,7 +155,7 @@ fn mixed(inner: &Inner, replies: &[(Peer, Result<HelloReply, String>)]) -> Optio
 }
 
 /// Why a cluster of `members` has no leader, as far as its other nodes tell.
-fn diagnosis(members: usize, replies: &[(Peer, Result<HelloReply, String>)]) -> String {
+fn explain(members: usize, replies: &[(Peer, Result<HelloReply, String>)]) -> String {
     let mut empty = Vec::new();
     let mut absent = Vec::new();
     for (peer, reply) in replies {
@@ -221,17 +228,17 @@ mod tests {
     #[test]
     fn the_words_name_who_is_missing_and_what_helps() {
         let refused = || Err("connection refused".to_owned());
-        let words = diagnosis(3, &[(peer("b"), refused()), (peer("c"), refused())]);
+        let words = explain(3, &[(peer("b"), refused()), (peer("c"), refused())]);
         assert_eq!(
             words,
             "1 of 3 nodes are usable, 2 are needed; not reachable: b at b:1 (connection \
              refused), c at c:1 (connection refused)"
         );
-        let words = diagnosis(2, &[(peer("b"), reply(false))]);
+        let words = explain(2, &[(peer("b"), reply(false))]);
         assert!(words.contains("with an empty directory: b. In a cluster of two"));
-        let words = diagnosis(3, &[(peer("b"), reply(false)), (peer("c"), refused())]);
+        let words = explain(3, &[(peer("b"), reply(false)), (peer("c"), refused())]);
         assert!(words.contains("with an empty directory: b. An emptied node is replaced"));
-        let words = diagnosis(3, &[(peer("b"), reply(true)), (peer("c"), refused())]);
+        let words = explain(3, &[(peer("b"), reply(true)), (peer("c"), refused())]);
         assert_eq!(words, "an election is under way");
     }
 }

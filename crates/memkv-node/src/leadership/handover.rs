@@ -1,44 +1,36 @@
-//! A stop that others hardly notice: leadership goes to a peer that has everything, and clients
-//! that wait get their answers.
+//! The transfer of leadership before a stop, or away from a node without disk space.
+//!
+//! Never transfers to a voter that lacks entries. Invariant: it ends within a bound, so that an operator's
+//! stop does not hang.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::handle::Engine;
-use crate::node::Inner;
+use crate::peer::client::Peers;
+use crate::report::seldom::Lines;
 
 /// Longest wait for a peer to be caught up and to take over. An operator's stop must not hang.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for clients' answers.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often the two are looked at.
+/// How often the followers' logs are compared with the leader's.
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// Hands over and drains.
-pub(crate) async fn gracefully(inner: &Arc<Inner>) {
-    if let Some(engine) = inner.engine.get() {
-        hand_over(inner, engine, |_| true).await;
-    }
-    let drained = async {
-        while !inner.session.is_idle() {
-            tokio::time::sleep(PAUSE).await;
-        }
-    };
-    let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
-    crate::disk::memory::save(inner, true).await;
-}
 
 /// Transfers leadership to a voter that `fits`, for as long as an operator can wait; after that the
 /// peers elect a leader by themselves when this one is gone.
-pub(crate) async fn hand_over(inner: &Inner, engine: &Engine, fits: impl Fn(&u64) -> bool) {
-    let _ = tokio::time::timeout(TRANSFER_TIMEOUT, transfer(inner, engine, fits)).await;
+pub(crate) async fn hand_over(
+    engine: &Engine,
+    peers: &Peers,
+    lines: &Lines,
+    fits: impl Fn(&u64) -> bool,
+) {
+    let transferred = transfer(engine, peers, lines, fits);
+    let _ = tokio::time::timeout(TRANSFER_TIMEOUT, transferred).await;
 }
 
 /// Transfers leadership to the voter that has all of the log. One that lags must not get it: a
 /// failed transfer has no undo and suppresses heartbeats (`raft_core.rs:708` of alpha.37).
-async fn transfer(inner: &Inner, engine: &Engine, fits: impl Fn(&u64) -> bool) {
-    while inner.leads() {
-        let me = inner.peers.my_id();
+async fn transfer(engine: &Engine, peers: &Peers, lines: &Lines, fits: impl Fn(&u64) -> bool) {
+    while engine.is_leader() {
+        let me = peers.my_id();
         let report = engine.report();
         let (voters, matched) = (report.members.voters(), report.matched);
         let others = voters.iter().copied();
@@ -47,8 +39,8 @@ async fn transfer(inner: &Inner, engine: &Engine, fits: impl Fn(&u64) -> bool) {
             .find(|id| matched.of_member(*id) == matched.last);
         match candidate {
             Some(to) => {
-                if let Some(left_out) = inner.lines.handing_over.say() {
-                    let to = inner.peers.name_of(to);
+                if let Some(left_out) = lines.handing_over.say() {
+                    let to = peers.name_of(to);
                     tracing::info!(%to, left_out, "handing leadership over");
                 }
                 if engine.transfer_to(to).await.is_err() {

@@ -6,4 +6,7 @@
 pub(crate) mod diagnosis;
 pub(crate) mod failure_detector;
 pub(crate) mod handover;
+pub(crate) mod known;
+pub(crate) mod leader;
+pub(crate) mod suspicion;
 pub(crate) mod tracker;

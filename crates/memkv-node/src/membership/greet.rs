@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::node::Inner;
-use crate::peer::client::PeerError;
+use crate::peer::client::{PeerError, Peers};
 use crate::peer::encoding::Reader;
 use crate::peer::message::{HelloReply, Kind, MemberInfo};
 use crate::{Frame, Lane, Peer};
@@ -18,30 +17,24 @@ pub(crate) type Greeting = (Peer, Result<HelloReply, String>);
 
 /// Sends a request that needs no common cluster.
 pub(crate) async fn call_peer(
-    inner: &Inner,
+    peers: &Peers,
     peer: &Peer,
     kind: Kind,
     timeout: Duration,
     put: impl FnOnce(&mut bytes::BytesMut),
 ) -> Result<Reader, PeerError> {
-    let mut request = inner.peers.envelope(kind, 0);
+    let mut request = peers.envelope(kind, 0);
     put(&mut request);
     let request = Frame(vec![request.freeze()]);
-    inner
-        .peers
+    peers
         .call_addr(&peer.name, &peer.addr, Lane::Control, request, timeout)
         .await
 }
 
-/// Asks all configured peers who they are, in the order of the configuration.
-pub(crate) async fn greet(inner: &Inner) -> Vec<Greeting> {
-    greet_these(inner, inner.config.peers.clone()).await
-}
-
-/// Asks these.
-pub(crate) async fn greet_these(inner: &Inner, peers: Vec<Peer>) -> Vec<Greeting> {
-    let asked = peers.into_iter().map(|peer| async move {
-        let reply = call_peer(inner, &peer, Kind::Hello, HELLO_TIMEOUT, |_| {}).await;
+/// Asks nodes who they are; the answers have the order of `nodes`.
+pub(crate) async fn greet(peers: &Peers, nodes: Vec<Peer>) -> Vec<Greeting> {
+    let asked = nodes.into_iter().map(|peer| async move {
+        let reply = call_peer(peers, &peer, Kind::Hello, HELLO_TIMEOUT, |_| {}).await;
         let reply = reply
             .map_err(|error| error.to_string())
             .and_then(|mut body| HelloReply::read(&mut body).map_err(|error| error.to_string()));

@@ -8,46 +8,60 @@ use bytes::BufMut;
 
 use crate::membership::greet::call_peer;
 use crate::membership::identity::{Identity, uuid_text};
-use crate::node::Inner;
+use crate::peer::client::Peers;
 use crate::peer::encoding::put_blob;
 use crate::peer::message::{HelloReply, Kind};
-use crate::{Peer, Phase};
+use crate::{NodeConfig, Peer};
 
 /// A log entry is in it.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// If a peer belongs to a cluster that exists, asks it for a seat.
+/// The result of asking a cluster that exists for a seat.
+pub(crate) enum Joining {
+    /// No peer belongs to a cluster.
+    NoCluster,
+    /// A seat under this identity.
+    Admitted(Identity),
+    /// No seat yet, for this reason.
+    Waits(String),
+}
+
+/// If a peer belongs to a cluster that exists, asks its leader for a seat.
 pub(crate) async fn join_existing(
-    inner: &Inner,
+    config: &NodeConfig,
+    mine: &Peers,
     peers: &[(Peer, Result<HelloReply, String>)],
     nonce: u64,
-) -> Option<Identity> {
+) -> Joining {
     let formed: Vec<&HelloReply> = peers
         .iter()
         .filter_map(|(_, reply)| reply.as_ref().ok())
         .filter(|reply| reply.is_formed())
         .collect();
-    let first = formed.first()?;
+    let Some(first) = formed.first() else {
+        return Joining::NoCluster;
+    };
     let cluster = first.cluster.as_ref().map_or_else(String::new, uuid_text);
-    let me = &inner.peers.me.name;
+    let me = &mine.me.name;
     #[cfg(memkv_bugs)]
     if crate::bugs::active(crate::bugs::Bug::WipedNodeVotes)
         && let Some(old) = first.members.iter().find(|member| member.name == *me)
     {
-        return first.cluster.map(|cluster| Identity {
-            cluster,
-            node_id: old.id,
-            name: me.clone(),
-            sync: inner.config.sync,
-            members: first.members.clone(),
-            founder: true,
-            level: memkv_store::FIRST_LEVEL,
-        });
+        if let Some(cluster) = first.cluster {
+            return Joining::Admitted(Identity {
+                cluster,
+                node_id: old.id,
+                name: me.clone(),
+                sync: config.sync,
+                members: first.members.clone(),
+                founder: true,
+                level: memkv_store::FIRST_LEVEL,
+            });
+        }
     }
     if formed.iter().any(|reply| reply.cluster != first.cluster) {
         let problem = "its peers belong to different clusters; correct the list of nodes";
-        inner.set_phase(Phase::Joining, problem.to_owned());
-        return None;
+        return Joining::Waits(problem.to_owned());
     }
     let leader = formed.iter().find_map(|reply| {
         let id = reply.leader?;
@@ -66,8 +80,8 @@ pub(crate) async fn join_existing(
                 name: leader.name.clone(),
                 addr: leader.addr.clone(),
             };
-            match ask_for_seat(inner, &peer, nonce).await {
-                Ok(identity) => return Some(identity),
+            match ask_for_seat(config, mine, &peer, nonce).await {
+                Ok(identity) => return Joining::Admitted(identity),
                 Err(why) => format!("cluster {cluster}, leader {}: {why}", peer.name),
             }
         }
@@ -82,16 +96,20 @@ pub(crate) async fn join_existing(
     } else {
         why
     };
-    inner.set_phase(Phase::Joining, why);
-    None
+    Joining::Waits(why)
 }
 
-async fn ask_for_seat(inner: &Inner, leader: &Peer, nonce: u64) -> Result<Identity, String> {
-    let asked = call_peer(inner, leader, Kind::Join, JOIN_TIMEOUT, |out| {
-        put_blob(out, inner.peers.me.addr.as_bytes());
-        out.put_u8(u8::from(inner.config.sync));
+async fn ask_for_seat(
+    config: &NodeConfig,
+    peers: &Peers,
+    leader: &Peer,
+    nonce: u64,
+) -> Result<Identity, String> {
+    let asked = call_peer(peers, leader, Kind::Join, JOIN_TIMEOUT, |out| {
+        put_blob(out, peers.me.addr.as_bytes());
+        out.put_u8(u8::from(config.sync));
         out.put_u64_le(nonce);
-        out.put_u32_le(inner.levels().highest);
+        out.put_u32_le(peers.levels.highest);
     });
     let mut body = asked.await.map_err(|error| error.to_string())?;
     match body.blob("identity").and_then(Identity::decode) {

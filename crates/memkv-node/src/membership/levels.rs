@@ -15,32 +15,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use memkv_store::{Command, FIRST_LEVEL, SystemOp, SystemOutcome};
-use tokio::time::Instant;
+use memkv_store::{Command, FIRST_LEVEL, Member, MemberTable};
 
-use crate::membership::life::State;
-use crate::node::Inner;
-use crate::{NodeConfig, RequestError, StartError};
-
-/// How often the table is looked at. A level is raised once in months, so this needs no bell.
-const INTERVAL: Duration = Duration::from_millis(250);
-
-/// The cluster is at a level that this build does not know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the cluster of this node is at feature level {level}, and memkv {} knows levels up to {highest}: \
-     start this node with the version that the other nodes run. A level never falls. Nothing that was \
-     acknowledged is lost",
-    env!("CARGO_PKG_VERSION")
-)]
-pub struct TooOld {
-    /// The cluster's level.
-    pub level: u32,
-    /// The highest that this build knows.
-    pub highest: u32,
-}
+use crate::error::TooOld;
+use crate::{NodeConfig, RequestError};
 
 /// The levels of one process.
 #[derive(Debug)]
@@ -51,7 +30,7 @@ pub(crate) struct Levels {
     limit: u32,
     in_use: AtomicU32,
     /// Held while another level is written down.
-    writing: tokio::sync::Mutex<()>,
+    pub(crate) writing: tokio::sync::Mutex<()>,
 }
 
 impl Levels {
@@ -87,6 +66,41 @@ impl Levels {
     pub(crate) fn check(&self, level: u32) -> Result<(), TooOld> {
         check(level, self.highest)
     }
+
+    /// Whether a command may get a number.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::NeedsLevel`] for a command of a level that is not in use here, with the members
+    /// of `table` that hold it back.
+    pub(crate) fn check_command(
+        &self,
+        command: &Command,
+        table: impl FnOnce() -> Arc<MemberTable>,
+    ) -> Result<(), RequestError> {
+        let (needs, level) = (command.level(), self.in_use());
+        if needs <= level {
+            return Ok(());
+        }
+        Err(RequestError::NeedsLevel {
+            needs,
+            level,
+            waits_for: behind(&table(), needs),
+        })
+    }
+}
+
+/// Names the nodes that hold the cluster back from a level.
+fn behind(table: &MemberTable, level: u32) -> String {
+    let one = |member: &Member| match table.advertised(member.id) {
+        Some(advertised) => format!("{} advertises level {}", member.name, advertised.highest),
+        None => format!("{} has advertised none yet", member.name),
+    };
+    let behind: Vec<String> = table.behind(level).map(one).collect();
+    if behind.is_empty() {
+        return "every node knows it, and the leader raises the level in time".to_owned();
+    }
+    behind.join(", ")
 }
 
 #[cfg(test)]
@@ -108,140 +122,6 @@ pub(crate) fn check(level: u32, highest: u32) -> Result<(), TooOld> {
         return Err(TooOld { level, highest });
     }
     Ok(())
-}
-
-impl Inner {
-    pub(crate) fn levels(&self) -> &Arc<Levels> {
-        &self.peers.levels
-    }
-
-    /// Whether a command may get a number: what belongs to a level that is not in use here is refused.
-    pub(crate) fn check_level(&self, command: &Command) -> Result<(), RequestError> {
-        let (needs, level) = (command.level(), self.levels().in_use());
-        if needs <= level {
-            return Ok(());
-        }
-        let waits_for = self.behind(needs);
-        Err(RequestError::NeedsLevel {
-            needs,
-            level,
-            waits_for,
-        })
-    }
-
-    /// Which nodes hold the cluster back from a level, in words.
-    fn behind(&self, level: u32) -> String {
-        let table = self.replica.member_table();
-        let one = |member: &memkv_store::Member| match table.advertised(member.id) {
-            Some(advertised) => format!("{} advertises level {}", member.name, advertised.highest),
-            None => format!("{} has advertised none yet", member.name),
-        };
-        let behind: Vec<String> = table.behind(level).map(one).collect();
-        if behind.is_empty() {
-            return "every node knows it, and the leader raises the level in time".to_owned();
-        }
-        behind.join(", ")
-    }
-
-    /// Makes a level of the cluster one that is in use here: writes it down first.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be written.
-    pub(crate) async fn use_level(&self, level: u32) -> Result<(), StartError> {
-        if self.levels().in_use() >= level {
-            return Ok(());
-        }
-        let _one = self.levels().writing.lock().await;
-        let state = self.life.state();
-        if self.levels().in_use() >= level || !matches!(state, State::Running(_)) {
-            return Ok(());
-        }
-        self.life.level.fetch_max(level, Ordering::AcqRel);
-        self.save(&state).await?;
-        self.levels().persisted(level);
-        tracing::info!(node = %self.peers.me.name, level, "the cluster's feature level is in use here");
-        Ok(())
-    }
-}
-
-/// What the leader waits for: this level, advertised by everyone since then.
-type Waits = Option<(u32, Instant)>;
-
-/// Uses the cluster's level once it is applied, and raises it while this node leads.
-pub(crate) async fn run(inner: Arc<Inner>) {
-    let mut waits: Waits = None;
-    loop {
-        tokio::time::sleep(INTERVAL).await;
-        let level = inner.replica.member_table().level();
-        // A node whose build does not know it has stopped.
-        if inner.levels().check(level).is_ok()
-            && let Err(error) = inner.use_level(level).await
-        {
-            return inner.fail(crate::FatalError::Disk(error.to_string()));
-        }
-        waits = agreed(&inner).map(|to| match waits {
-            Some((before, since)) if before == to => (to, since),
-            _ => (to, Instant::now()),
-        });
-        if let Some((to, since)) = waits
-            && since.elapsed() >= inner.config.raise_level_after
-        {
-            raise(&inner, to).await;
-        }
-    }
-}
-
-/// The level that the whole cluster may be raised to, if this node leads: everyone in the table has
-/// advertised it, with the latest boot that this node has heard of.
-fn agreed(inner: &Inner) -> Option<u32> {
-    if !inner.leads() {
-        return None;
-    }
-    let table = inner.replica.member_table();
-    let mut to = None;
-    for member in table.members() {
-        let advertised = table.advertised(member.id)?;
-        let heard = inner.memory.recall(member.id).map_or(0, |heard| heard.boot);
-        if advertised.boot < heard {
-            // It has started again, perhaps with another build, and not said yet what that knows.
-            return None;
-        }
-        to = Some(advertised.highest.min(to.unwrap_or(u32::MAX)));
-    }
-    #[cfg(memkv_bugs)]
-    if memkv_store::bugs::active(memkv_store::bugs::Bug::RaiseUnasked) {
-        to = Some(inner.levels().highest);
-    }
-    to.filter(|to| *to > table.level() && *to <= inner.levels().highest)
-}
-
-async fn raise(inner: &Inner, to: u32) {
-    let ids = inner
-        .replica
-        .member_table()
-        .members()
-        .map(|it| it.id)
-        .collect();
-    let op = SystemOp::RaiseLevel { to, ids };
-    match inner.batcher.propose_system(op).await {
-        Ok(Ok(SystemOutcome::Done)) => {
-            tracing::info!(level = to, "raised the cluster's feature level");
-        }
-        Ok(Ok(outcome)) => {
-            if let Some(left_out) = inner.lines.level_waits.say() {
-                tracing::info!(
-                    level = to,
-                    ?outcome,
-                    left_out,
-                    "raising the level has to wait"
-                );
-            }
-        }
-        Ok(Err(error)) => tracing::debug!(%error, "raising the level has to wait"),
-        // The node is stopping.
-        Err(_) => {}
-    }
 }
 
 #[cfg(test)]

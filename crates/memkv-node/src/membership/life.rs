@@ -16,13 +16,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::oneshot;
-
 use memkv_store::FIRST_LEVEL;
 
-use crate::StartError;
 use crate::membership::identity::Identity;
-use crate::node::Inner;
 use crate::peer::encoding::{DecodeError, Reader, put_blob};
 use crate::sync::lock::Mutex;
 
@@ -53,7 +49,7 @@ pub(crate) enum State {
 
 impl State {
     /// For messages.
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             State::Blank => "an empty life",
             State::Proposing(_) => "a proposal",
@@ -146,7 +142,7 @@ impl Life {
     }
 
     /// Whether the node may go on to this state.
-    fn allows(&self, next: &State) -> bool {
+    pub(crate) fn allows(&self, next: &State) -> bool {
         may_follow(&self.state.lock(), next)
     }
 
@@ -187,57 +183,6 @@ fn may_follow(now: &State, next: &State) -> bool {
             false
         }
         (State::Blank, _) => true,
-    }
-}
-
-impl Inner {
-    /// Goes on to another state of life, which is durable before it is shown.
-    pub(crate) async fn advance(&self, next: State) -> Result<(), StartError> {
-        let why = || StartError::Load(format!("{} may not follow", next.name()));
-        // Not even the disk gets what may not follow.
-        if !self.life.allows(&next) {
-            return Err(why());
-        }
-        self.save(&next).await?;
-        let why = why();
-        let identity = match &next {
-            State::Running(identity) => Some(identity.clone()),
-            _ => None,
-        };
-        if !self.life.enter(next) {
-            return Err(why);
-        }
-        match identity {
-            Some(identity) => self.run_as(identity),
-            None => Ok(()),
-        }
-    }
-
-    /// Shows the identity that the engine will have.
-    pub(crate) fn run_as(&self, identity: Identity) -> Result<(), StartError> {
-        let id = identity.node_id;
-        if !self.peers.set_identity(identity) {
-            let words = "an identity never changes while a process lives";
-            return Err(StartError::Load(words.to_owned()));
-        }
-        self.levels()
-            .persisted(self.life.level.load(Ordering::Acquire));
-        self.session.identify(id);
-        Ok(())
-    }
-
-    /// Makes a state durable, with the boot counter.
-    pub(crate) async fn save(&self, state: &State) -> Result<(), StartError> {
-        let (tx, rx) = oneshot::channel();
-        let done = Box::new(move |result| drop(tx.send(result)));
-        let record = self.life.record(state);
-        self.storage
-            .wal
-            .save_identity(record, self.peers.boot, done);
-        let saved = rx
-            .await
-            .unwrap_or_else(|_| Err(std::io::Error::other("the WAL stopped")));
-        saved.map_err(|error| StartError::Load(format!("cannot save the identity: {error}")))
     }
 }
 

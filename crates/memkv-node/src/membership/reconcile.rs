@@ -10,9 +10,13 @@ use std::time::Duration;
 
 use memkv_store::{Member, SystemOp};
 
+use crate::NodeConfig;
 use crate::engine::handle::{Engine, Members};
+use crate::leadership::known::Leadership;
 use crate::membership::seats::{self, Arrivals, Known, Step};
-use crate::node::Inner;
+use crate::peer::client::Peers;
+use crate::replica::Replica;
+use crate::write::batcher::Batcher;
 
 /// How often the leader looks.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -23,72 +27,83 @@ const FORM_INTERVAL: Duration = Duration::from_millis(10);
 /// request for entries.
 const CAUGHT_UP_ENTRIES: u64 = 64;
 
-/// Looks after the cluster whenever this node leads.
-pub(crate) async fn run(inner: Arc<Inner>, engine: Engine) {
-    let mut leader_changed = inner.leader.subscribe();
-    let mut arrivals = Arrivals::default();
-    loop {
-        let interval = if inner.is_formed() {
-            INTERVAL
-        } else {
-            FORM_INTERVAL
-        };
-        tokio::select! {
-            biased;
-            changed = leader_changed.changed() => {
-                if changed.is_err() {
-                    return;
+/// Brings the engine's membership to what the log says.
+pub(crate) struct Reconciler {
+    pub(crate) config: Arc<NodeConfig>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) batcher: Arc<Batcher>,
+    pub(crate) engine: Engine,
+}
+
+impl Reconciler {
+    /// Reconciles whenever this node leads.
+    pub(crate) async fn run(self) {
+        let mut leader_changed = self.leadership.subscribe();
+        let mut arrivals = Arrivals::default();
+        loop {
+            let interval = if self.replica.is_formed() {
+                INTERVAL
+            } else {
+                FORM_INTERVAL
+            };
+            tokio::select! {
+                biased;
+                changed = leader_changed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
                 }
+                () = tokio::time::sleep(interval) => {}
             }
-            () = tokio::time::sleep(interval) => {}
+            if self.engine.is_leader() {
+                self.reconcile(&mut arrivals).await;
+            } else {
+                arrivals.forget();
+            }
         }
-        if inner.leads() {
-            reconcile(&inner, &engine, &mut arrivals).await;
-        } else {
-            arrivals.forget();
+    }
+
+    async fn reconcile(&self, arrivals: &mut Arrivals) {
+        let engine = &self.engine;
+        let (formed, members) = {
+            let table = self.replica.member_table();
+            (
+                table.cluster().is_some(),
+                table.members().cloned().collect::<Vec<Member>>(),
+            )
+        };
+        if !formed {
+            self.form().await;
+            return;
+        }
+        let mut membership = engine.members();
+        if membership.configs.len() > 1 {
+            finish_joint(engine, membership).await;
+            return;
+        }
+        arrivals.note(&members);
+        let abandoned = abandoned(&members, &membership);
+        if !abandoned.is_empty() {
+            self.remove_abandoned(abandoned).await;
+            membership = engine.members();
+        }
+        let view = View {
+            reconciler: self,
+            arrivals,
+            voters: membership.voters(),
+            membership: &membership,
+        };
+        if let Some(step) = seats::next(&members, &view) {
+            self.take(&members, step).await;
         }
     }
 }
 
-async fn reconcile(inner: &Arc<Inner>, engine: &Engine, arrivals: &mut Arrivals) {
-    let (formed, members) = {
-        let table = inner.replica.member_table();
-        (
-            table.cluster().is_some(),
-            table.members().cloned().collect::<Vec<Member>>(),
-        )
-    };
-    if !formed {
-        form(inner).await;
-        return;
-    }
-    let mut membership = engine.members();
-    if membership.configs.len() > 1 {
-        finish_joint(engine, membership).await;
-        return;
-    }
-    arrivals.note(&members);
-    let abandoned = abandoned(&members, &membership);
-    if !abandoned.is_empty() {
-        remove_abandoned(inner, engine, abandoned).await;
-        membership = engine.members();
-    }
-    let view = View {
-        inner,
-        engine,
-        arrivals,
-        voters: membership.voters(),
-        membership: &membership,
-    };
-    if let Some(step) = seats::next(&members, &view) {
-        take(inner, engine, &members, step).await;
-    }
-}
-
-/// What this leader knows of its cluster at this moment.
+/// The cluster as this leader knows it at this moment.
 struct View<'a> {
-    inner: &'a Inner,
-    engine: &'a Engine,
+    reconciler: &'a Reconciler,
     arrivals: &'a Arrivals,
     membership: &'a Members,
     voters: BTreeSet<u64>,
@@ -104,7 +119,7 @@ impl Known for View<'_> {
     }
 
     fn has_caught_up(&self, id: u64) -> bool {
-        let matched = self.engine.matched();
+        let matched = self.reconciler.engine.matched();
         let Some(last) = matched.last else {
             return false;
         };
@@ -113,7 +128,13 @@ impl Known for View<'_> {
     }
 
     fn silent_for(&self, id: u64) -> Duration {
-        self.inner.silent_for(id)
+        let Reconciler {
+            leadership,
+            engine,
+            peers,
+            ..
+        } = self.reconciler;
+        leadership.silent_for(Some(engine), peers.my_id(), id)
     }
 
     fn pending_for(&self, id: u64) -> Duration {
@@ -121,39 +142,86 @@ impl Known for View<'_> {
     }
 
     fn replace_after(&self) -> Duration {
-        self.inner.config.replace_after
+        self.reconciler.config.replace_after
     }
 
     fn election_timeout(&self) -> Duration {
-        self.inner.config.election_timeout
+        self.reconciler.config.election_timeout
     }
 }
 
-/// The first entry of a cluster's log: its UUID and member table.
-async fn form(inner: &Inner) {
-    let Some(identity) = inner.peers.identity() else {
-        return;
-    };
-    let members = identity
-        .members
-        .iter()
-        .map(|member| Member {
-            id: member.id,
-            name: member.name.clone(),
-            addr: member.addr.clone(),
-            pending: false,
-        })
-        .collect();
-    let op = SystemOp::Form {
-        cluster: identity.cluster,
-        durability_sync: identity.sync,
-        level: identity.level,
-        members,
-    };
-    match inner.batcher.propose_system(op).await {
-        Ok(Ok(outcome)) => tracing::debug!(?outcome, "wrote the cluster's first entry"),
-        Ok(Err(error)) => tracing::debug!(%error, "the first entry has to wait"),
-        Err(_) => {}
+impl Reconciler {
+    /// The first entry of a cluster's log: its UUID and member table.
+    async fn form(&self) {
+        let Some(identity) = self.peers.identity() else {
+            return;
+        };
+        let members = identity
+            .members
+            .iter()
+            .map(|member| Member {
+                id: member.id,
+                name: member.name.clone(),
+                addr: member.addr.clone(),
+                pending: false,
+            })
+            .collect();
+        let op = SystemOp::Form {
+            cluster: identity.cluster,
+            durability_sync: identity.sync,
+            level: identity.level,
+            members,
+        };
+        match self.batcher.propose_system(op).await {
+            Ok(Ok(outcome)) => tracing::debug!(?outcome, "wrote the cluster's first entry"),
+            Ok(Err(error)) => tracing::debug!(%error, "the first entry has to wait"),
+            Err(_) => {}
+        }
+    }
+
+    /// Takes abandoned learners out of the engine.
+    async fn remove_abandoned(&self, abandoned: BTreeSet<u64>) {
+        match self.engine.remove_learners(abandoned.clone()).await {
+            Ok(()) => {
+                let leader = &self.peers.me.name;
+                tracing::info!(?abandoned, %leader, "removed abandoned learners");
+            }
+            Err(error) => tracing::debug!(%error, "removing abandoned learners has to wait"),
+        }
+    }
+
+    /// Takes the next step of a replacement.
+    async fn take(&self, members: &[Member], step: Step) {
+        let name = |id: u64| {
+            let member = members.iter().find(|member| member.id == id);
+            member.map_or_else(String::new, |member| member.name.clone())
+        };
+        match step {
+            Step::Record { old, new } => {
+                let op = SystemOp::ReplaceNode { old, new };
+                if let Ok(Ok(outcome)) = self.batcher.propose_system(op).await {
+                    tracing::info!(name = %name(old), old, new, ?outcome, "replaced a node");
+                }
+            }
+            Step::AddLearner { new } => {
+                if let Err(error) = self.engine.add_learner(new).await {
+                    tracing::debug!(%error, "adding a learner has to wait");
+                }
+            }
+            Step::Promote { new, voters } => match self.engine.change_voters(voters).await {
+                Ok(()) => tracing::info!(name = %name(new), id = new, "the newcomer votes now"),
+                Err(error) => tracing::debug!(%error, "the replacement has to wait"),
+            },
+            Step::GiveUp { old, new } => {
+                let op = SystemOp::GiveUpSeat { node: new };
+                if let Ok(Ok(outcome)) = self.batcher.propose_system(op).await {
+                    tracing::info!(
+                        name = %name(old), stays = old, gone = new, ?outcome,
+                        "a newcomer has lost its seat: it is silent, and the node that it was to replace is back"
+                    );
+                }
+            }
+        }
     }
 }
 
@@ -173,49 +241,4 @@ async fn finish_joint(engine: &Engine, mut membership: Members) {
 fn abandoned(members: &[Member], membership: &Members) -> BTreeSet<u64> {
     let known: BTreeSet<u64> = members.iter().map(|member| member.id).collect();
     membership.learners.difference(&known).copied().collect()
-}
-
-/// Takes them out of the engine.
-async fn remove_abandoned(inner: &Inner, engine: &Engine, abandoned: BTreeSet<u64>) {
-    match engine.remove_learners(abandoned.clone()).await {
-        Ok(()) => {
-            let leader = &inner.peers.me.name;
-            tracing::info!(?abandoned, %leader, "removed abandoned learners");
-        }
-        Err(error) => tracing::debug!(%error, "removing abandoned learners has to wait"),
-    }
-}
-
-/// Takes the next step of a replacement.
-async fn take(inner: &Inner, engine: &Engine, members: &[Member], step: Step) {
-    let name = |id: u64| {
-        let member = members.iter().find(|member| member.id == id);
-        member.map_or_else(String::new, |member| member.name.clone())
-    };
-    match step {
-        Step::Record { old, new } => {
-            let op = SystemOp::ReplaceNode { old, new };
-            if let Ok(Ok(outcome)) = inner.batcher.propose_system(op).await {
-                tracing::info!(name = %name(old), old, new, ?outcome, "replaced a node");
-            }
-        }
-        Step::AddLearner { new } => {
-            if let Err(error) = engine.add_learner(new).await {
-                tracing::debug!(%error, "adding a learner has to wait");
-            }
-        }
-        Step::Promote { new, voters } => match engine.change_voters(voters).await {
-            Ok(()) => tracing::info!(name = %name(new), id = new, "the newcomer votes now"),
-            Err(error) => tracing::debug!(%error, "the replacement has to wait"),
-        },
-        Step::GiveUp { old, new } => {
-            let op = SystemOp::GiveUpSeat { node: new };
-            if let Ok(Ok(outcome)) = inner.batcher.propose_system(op).await {
-                tracing::info!(
-                    name = %name(old), stays = old, gone = new, ?outcome,
-                    "a newcomer has lost its seat: it is silent, and the node that it was to replace is back"
-                );
-            }
-        }
-    }
 }

@@ -20,7 +20,7 @@ use memkv_store::KeyEvent;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::node::Inner;
+use crate::peer::client::Peers;
 use crate::peer::encoding::{DecodeError, Reader, len32};
 use crate::peer::message::{self, Kind};
 use crate::{Frame, Lane};
@@ -173,35 +173,34 @@ struct Waiting {
 
 /// Sends a message to all other nodes; resolves to the number of those who got it there.
 pub(crate) fn publish(
-    inner: &Arc<Inner>,
+    publisher: &Arc<Publisher>,
+    peers: &Peers,
     publication: &Publication,
 ) -> impl Future<Output = u64> + Send + use<> {
-    let me = inner.peers.my_id();
+    let me = peers.my_id();
     let body = publication.encode();
     let bytes = publication.channel.len() + publication.payload.len() + OVERHEAD_BYTES;
     let mut waiting = Vec::new();
-    for member in inner.peers.members() {
+    for member in peers.members() {
         if member.id == me {
             continue;
         }
-        let peer = inner.publisher.peer(member.id);
+        let peer = publisher.peer(member.id);
         let Some(share) = Share::take(&peer, bytes) else {
-            inner.publisher.unconfirmed.fetch_add(1, Ordering::Relaxed);
+            publisher.unconfirmed.fetch_add(1, Ordering::Relaxed);
             continue;
         };
-        let header = inner.peers.envelope(Kind::Publish, member.id).freeze();
+        let header = peers.envelope(Kind::Publish, member.id).freeze();
         let request = Frame([&[header], &body[..]].concat());
         let (name, addr) = (&member.name, &member.addr);
-        let call = inner
-            .peers
-            .call_addr(name, addr, Lane::Publish, request, FORGET_AFTER);
-        let (inner, of) = (inner.clone(), peer.clone());
+        let call = peers.call_addr(name, addr, Lane::Publish, request, FORGET_AFTER);
+        let (publisher, of) = (publisher.clone(), peer.clone());
         let answer = Box::pin(async move {
             let _share = share;
             let count = call.await.ok().and_then(|mut body| body.u64("count").ok());
             if count.is_none() {
-                inner.publisher.unconfirmed.fetch_add(1, Ordering::Relaxed);
-                inner.publisher.fall_silent(&of);
+                publisher.unconfirmed.fetch_add(1, Ordering::Relaxed);
+                publisher.fall_silent(&of);
             }
             count.unwrap_or(0)
         });
@@ -211,13 +210,13 @@ pub(crate) fn publish(
             waiting.push(Waiting { peer, answer });
         }
     }
-    let inner = inner.clone();
+    let publisher = publisher.clone();
     // From here on, and not from when somebody waits: a pipeline does not wait once per message.
     let deadline = Instant::now() + ANSWER_WITHIN;
-    async move { count(&inner, waiting, deadline).await }
+    async move { count(&publisher, waiting, deadline).await }
 }
 
-async fn count(inner: &Inner, waiting: Vec<Waiting>, deadline: Instant) -> u64 {
+async fn count(publisher: &Publisher, waiting: Vec<Waiting>, deadline: Instant) -> u64 {
     let mut total = 0;
     for Waiting { peer, mut answer } in waiting {
         let is_silent = peer.silent.load(Ordering::Relaxed);
@@ -226,7 +225,7 @@ async fn count(inner: &Inner, waiting: Vec<Waiting>, deadline: Instant) -> u64 {
         match timeout_at(deadline, &mut answer).await {
             Ok(count) => total += count,
             Err(_) => {
-                inner.publisher.fall_silent(&peer);
+                publisher.fall_silent(&peer);
                 // Dropping it would take the message back if it has not been sent.
                 tokio::spawn(answer);
             }
@@ -237,11 +236,11 @@ async fn count(inner: &Inner, waiting: Vec<Waiting>, deadline: Instant) -> u64 {
 
 /// A peer's message. In line before this returns: the order of arrival is the order of delivery.
 pub(crate) fn receive(
-    inner: &Inner,
+    publisher: &Publisher,
     body: Reader,
 ) -> Result<BoxFuture<'static, Frame>, DecodeError> {
     let publication = Publication::decode(body)?;
-    let delivered = match inner.publisher.subscribers() {
+    let delivered = match publisher.subscribers() {
         Some(subscribers) => subscribers.deliver(publication),
         None => Box::pin(ready(Some(0))),
     };
@@ -254,14 +253,14 @@ pub(crate) fn receive(
 }
 
 /// Finds out which of the silent peers answer again. Costs nothing while all do.
-pub(crate) async fn probe(inner: Arc<Inner>) {
+pub(crate) async fn probe(publisher: Arc<Publisher>, peers: Arc<Peers>) {
     loop {
-        inner.publisher.silence.notified().await;
+        publisher.silence.notified().await;
         loop {
             tokio::time::sleep(PROBE_PAUSE).await;
-            let members = inner.peers.members();
+            let members = peers.members();
             let mut silent = {
-                let mut peers = inner.publisher.peers.lock();
+                let mut peers = publisher.peers.lock();
                 peers.retain(|id, _| members.iter().any(|member| member.id == *id));
                 peers.clone()
             };
@@ -270,8 +269,8 @@ pub(crate) async fn probe(inner: Arc<Inner>) {
                 break;
             }
             let probes = silent.into_iter().map(|(id, peer)| {
-                let hello = Frame(vec![inner.peers.envelope(Kind::Hello, id).freeze()]);
-                let call = inner.peers.call(id, Lane::Publish, hello, ANSWER_WITHIN);
+                let hello = Frame(vec![peers.envelope(Kind::Hello, id).freeze()]);
+                let call = peers.call(id, Lane::Publish, hello, ANSWER_WITHIN);
                 async move {
                     // Behind everything on the lane, so whoever answers this has caught up.
                     if call.await.is_ok() {

@@ -10,10 +10,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::node::Inner;
+use crate::engine::handle::EngineSlot;
+use crate::leadership::known::Leadership;
+use crate::lifecycle::Lifecycle;
+use crate::peer::client::Peers;
 use crate::peer::message::Kind;
 use crate::read::leadership_check::{Confirmer, LONGEST};
-use crate::read::rounds::RoundFailed;
+use crate::read::published::Published;
+use crate::read::rounds::{RoundFailed, Rounds};
+use crate::replica::Replica;
+use crate::report::counters::Counters;
 use crate::{Frame, Lane, RequestError};
 
 /// Pause before a read asks again: an election takes much longer, a stale view of it less.
@@ -26,108 +32,137 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
 /// by the peers and then by the engine.
 pub(crate) const OVERTIME: Duration = CONFIRM_TIMEOUT.saturating_add(LONGEST).saturating_mul(2);
 
-/// Waits until whatever was acknowledged before this call is applied here. Ends at most
-/// [`OVERTIME`] after the node's `hold`.
-pub(crate) async fn wait(inner: &Arc<Inner>) -> Result<(), RequestError> {
-    let deadline = Instant::now() + inner.config.hold;
-    loop {
-        match read_index(inner).await {
-            // Nearly always: the leader has applied what it has committed.
-            Ok(index) if inner.replica.has_applied(index) => return Ok(()),
-            Ok(index) => {
-                let applied = inner.replica.wait_applied(index);
-                if tokio::time::timeout_at(deadline, applied).await.is_ok() {
-                    return Ok(());
+/// The barrier that every linearizable read of a node passes.
+pub(crate) struct Barrier {
+    /// How long a read waits for a leader.
+    pub(crate) hold: Duration,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) engine: EngineSlot,
+    pub(crate) published: Arc<Published>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) counters: Arc<Counters>,
+    /// Reads that this node confirms as the leader, for itself and for others.
+    pub(crate) leader_reads: Rounds,
+    /// Reads that another leader confirms for this node.
+    pub(crate) forwarded_reads: Rounds,
+}
+
+impl Barrier {
+    /// Waits until every write that was acknowledged before this call is applied here. Ends at most
+    /// [`OVERTIME`] after the node's `hold`.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::NoLeader`] if no leader has confirmed the read by then.
+    pub(crate) async fn wait(&self) -> Result<(), RequestError> {
+        let deadline = Instant::now() + self.hold;
+        loop {
+            match self.read_index().await {
+                // Nearly always: the leader has applied what it has committed.
+                Ok(index) if self.replica.has_applied(index) => return Ok(()),
+                Ok(index) => {
+                    let applied = self.replica.wait_applied(index);
+                    if tokio::time::timeout_at(deadline, applied).await.is_ok() {
+                        return Ok(());
+                    }
                 }
+                Err(failed) => tracing::trace!(why = %failed.0, "read not confirmed yet"),
             }
-            Err(failed) => tracing::trace!(why = %failed.0, "read not confirmed yet"),
-        }
-        if Instant::now() + RETRY_PAUSE >= deadline {
-            return Err(RequestError::NoLeader {
-                detail: inner.no_leader(),
-            });
-        }
-        tokio::time::sleep(RETRY_PAUSE).await;
-    }
-}
-
-async fn read_index(inner: &Arc<Inner>) -> Result<u64, RoundFailed> {
-    let Some(leader) = inner.leader_id() else {
-        return Err(RoundFailed("no leader is known".to_owned()));
-    };
-    #[cfg(memkv_bugs)]
-    if crate::bugs::active(crate::bugs::Bug::ReadWithoutQuorum) {
-        return Ok(inner.replica.applied_index());
-    }
-    let rounds = if leader == inner.peers.my_id() {
-        &inner.leader_reads
-    } else {
-        &inner.forwarded_reads
-    };
-    rounds.index().await
-}
-
-/// Ends a round that takes too long, or when another leader is known.
-async fn under_one_leader(
-    inner: &Inner,
-    round: impl Future<Output = Result<u64, RoundFailed>>,
-) -> Result<u64, RoundFailed> {
-    let mut leader_changed = inner.leader.subscribe();
-    tokio::select! {
-        biased;
-        outcome = round => outcome,
-        _ = leader_changed.changed() => Err(RoundFailed("the leader changed".to_owned())),
-        () = tokio::time::sleep(CONFIRM_TIMEOUT) => {
-            Err(RoundFailed(format!("no answer within {CONFIRM_TIMEOUT:?}")))
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(RequestError::NoLeader {
+                    detail: self.lifecycle.no_leader(self.leader_name()),
+                });
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
-}
 
-/// Serves the rounds of reads that this node confirms as the leader.
-pub(crate) async fn run_leader_reads(inner: Arc<Inner>) {
-    let confirmer = Confirmer::default();
-    let confirm = || async {
+    fn leader_name(&self) -> Option<String> {
+        let id = self.leadership.leader_id()?;
+        Some(self.peers.name_of(id))
+    }
+
+    async fn read_index(&self) -> Result<u64, RoundFailed> {
+        let Some(leader) = self.leadership.leader_id() else {
+            return Err(RoundFailed("no leader is known".to_owned()));
+        };
         #[cfg(memkv_bugs)]
-        memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Round);
-        // Ends soon by itself, so it needs no timer for each round.
-        match confirmer.ask_peers(&inner).await {
-            Some(index) => Ok(index),
-            None => under_one_leader(&inner, ask_engine(&inner, &confirmer)).await,
+        if crate::bugs::active(crate::bugs::Bug::ReadWithoutQuorum) {
+            return Ok(self.replica.applied_index());
         }
-    };
-    let reads = &inner.leader_reads;
-    let gather = |served| reads.gather(served);
-    reads.run(&inner.counters.read_batch, confirm, gather).await;
-}
+        let rounds = if leader == self.peers.my_id() {
+            &self.leader_reads
+        } else {
+            &self.forwarded_reads
+        };
+        rounds.index().await
+    }
 
-async fn ask_engine(inner: &Inner, confirmer: &Confirmer) -> Result<u64, RoundFailed> {
-    let engine = inner.engine.get();
-    let engine = engine.ok_or_else(|| RoundFailed("no cluster yet".to_owned()))?;
-    let before = inner.published.vote();
-    let index = engine.read_index().await;
-    let index = index.map_err(|error| RoundFailed(error.to_string()))?;
-    confirmer.note(before, inner.published.vote(), index);
-    Ok(index)
-}
+    /// Ends a round that takes too long, or when another leader is known.
+    async fn under_one_leader(
+        &self,
+        round: impl Future<Output = Result<u64, RoundFailed>>,
+    ) -> Result<u64, RoundFailed> {
+        let mut leader_changed = self.leadership.subscribe();
+        tokio::select! {
+            biased;
+            outcome = round => outcome,
+            _ = leader_changed.changed() => Err(RoundFailed("the leader changed".to_owned())),
+            () = tokio::time::sleep(CONFIRM_TIMEOUT) => {
+                Err(RoundFailed(format!("no answer within {CONFIRM_TIMEOUT:?}")))
+            }
+        }
+    }
 
-/// Serves the rounds of reads that another leader confirms.
-pub(crate) async fn run_forwarded_reads(inner: Arc<Inner>) {
-    let confirm = || {
-        let call = inner.leader_id().map(|leader| {
-            let request = inner.peers.envelope(Kind::ReadIndex, leader).freeze();
-            inner
-                .peers
-                .call(leader, Lane::Read, Frame(vec![request]), CONFIRM_TIMEOUT)
-        });
-        under_one_leader(&inner, async move {
-            let call = call.ok_or_else(|| RoundFailed("no leader is known".to_owned()))?;
-            let mut body = call.await.map_err(|error| RoundFailed(error.to_string()))?;
-            body.u64("read index")
-                .map_err(|error| RoundFailed(error.to_string()))
-        })
-    };
-    inner
-        .forwarded_reads
-        .run(&inner.counters.read_batch, confirm, |_| ready(()))
-        .await;
+    /// Serves the rounds of reads that this node confirms as the leader.
+    pub(crate) async fn run_leader_reads(self: Arc<Self>) {
+        let confirmer = Confirmer::default();
+        let confirm = || async {
+            #[cfg(memkv_bugs)]
+            memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Round);
+            // Ends soon by itself, so it needs no timer for each round.
+            match confirmer
+                .ask_peers(&self.peers, &self.replica, &self.published)
+                .await
+            {
+                Some(index) => Ok(index),
+                None => self.under_one_leader(self.ask_engine(&confirmer)).await,
+            }
+        };
+        let reads = &self.leader_reads;
+        let gather = |served| reads.gather(served);
+        reads.run(&self.counters.read_batch, confirm, gather).await;
+    }
+
+    async fn ask_engine(&self, confirmer: &Confirmer) -> Result<u64, RoundFailed> {
+        let engine = self.engine.get();
+        let engine = engine.ok_or_else(|| RoundFailed("no cluster yet".to_owned()))?;
+        let before = self.published.vote();
+        let index = engine.read_index().await;
+        let index = index.map_err(|error| RoundFailed(error.to_string()))?;
+        confirmer.note(before, self.published.vote(), index);
+        Ok(index)
+    }
+
+    /// Serves the rounds of reads that another leader confirms.
+    pub(crate) async fn run_forwarded_reads(self: Arc<Self>) {
+        let confirm = || {
+            let call = self.leadership.leader_id().map(|leader| {
+                let request = self.peers.envelope(Kind::ReadIndex, leader).freeze();
+                self.peers
+                    .call(leader, Lane::Read, Frame(vec![request]), CONFIRM_TIMEOUT)
+            });
+            self.under_one_leader(async move {
+                let call = call.ok_or_else(|| RoundFailed("no leader is known".to_owned()))?;
+                let mut body = call.await.map_err(|error| RoundFailed(error.to_string()))?;
+                body.u64("read index")
+                    .map_err(|error| RoundFailed(error.to_string()))
+            })
+        };
+        self.forwarded_reads
+            .run(&self.counters.read_batch, confirm, |_| ready(()))
+            .await;
+    }
 }

@@ -21,10 +21,12 @@ use bytes::BufMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use crate::node::{Inner, Leader};
-use crate::peer::client::PeerError;
+use crate::leadership::leader::Leader;
+use crate::peer::client::{PeerError, Peers};
 use crate::peer::encoding::{DecodeError, Reader};
 use crate::peer::message::{self, Kind};
+use crate::read::published::Published;
+use crate::replica::Replica;
 use crate::{Frame, Lane};
 
 /// After this, all others are asked too: a peer that is well answers within a fraction of it, and one
@@ -82,10 +84,15 @@ type Answer = Result<bool, PeerError>;
 
 impl Confirmer {
     /// The read index, confirmed by the peers; `None` if the engine must be asked.
-    pub(crate) async fn ask_peers(&self, inner: &Inner) -> Option<u64> {
+    pub(crate) async fn ask_peers(
+        &self,
+        peers: &Peers,
+        replica: &Replica,
+        published: &Published,
+    ) -> Option<u64> {
         let confirmed = self.0.lock().clone()?;
-        let check = quorum_check(&confirmed, view(inner)?)?;
-        let ask = |id| ask(inner, id, check.leader);
+        let check = quorum_check(&confirmed, view(replica, published)?)?;
+        let ask = |id| ask(peers, id, check.leader);
         let agreed = collect_votes(&check, ask).await;
         let confirmed = agreed.map(|agreed| ConfirmedTerm {
             agreed,
@@ -110,24 +117,24 @@ impl Confirmer {
     }
 }
 
-fn view(inner: &Inner) -> Option<View> {
+fn view(replica: &Replica, published: &Published) -> Option<View> {
     // Whatever a read has seen here, or a client was told, is counted in what is published.
-    let published = inner.replica.applied_state();
+    let state = replica.applied_state();
     let (applied, voters, settled_at) = {
-        let membership = &published.membership;
+        let membership = &state.membership;
         let settled_at = membership.log_id().as_ref().map_or(0, |id| id.index);
         let voters = membership.membership().get_joint_config().clone();
-        (published.last_applied?.index, voters, settled_at)
+        (state.last_applied?.index, voters, settled_at)
     };
     Some(View {
         applied,
         voters,
         settled_at,
-        membership: inner.published.membership(),
-        commit: inner.published.commit(),
-        vote: inner.published.vote(),
+        membership: published.membership(),
+        commit: published.commit(),
+        vote: published.vote(),
         #[cfg(memkv_bugs)]
-        learners: published.membership.membership().learner_ids().collect(),
+        learners: state.membership.membership().learner_ids().collect(),
     })
 }
 
@@ -203,12 +210,12 @@ where
 }
 
 /// Asks one peer. The request is on its way when this returns.
-fn ask(inner: &Inner, id: u64, leader: Leader) -> impl Future<Output = (u64, Answer)> + use<> {
-    let mut request = inner.peers.envelope(Kind::Confirm, id);
+fn ask(peers: &Peers, id: u64, leader: Leader) -> impl Future<Output = (u64, Answer)> + use<> {
+    let mut request = peers.envelope(Kind::Confirm, id);
     request.put_u64_le(leader.term);
     request.put_u64_le(leader.id);
     let request = Frame(vec![request.freeze()]);
-    let call = inner.peers.call(id, Lane::Read, request, GIVE_UP);
+    let call = peers.call(id, Lane::Read, request, GIVE_UP);
     async move {
         let agrees = |mut body: Reader| {
             let agrees = body.bool("agrees");
@@ -219,12 +226,12 @@ fn ask(inner: &Inner, id: u64, leader: Leader) -> impl Future<Output = (u64, Ans
 }
 
 /// Answers a leader that asks whether this node has voted for it last.
-pub(crate) fn answer(inner: &Inner, mut body: Reader) -> Result<Frame, DecodeError> {
+pub(crate) fn answer(published: &Published, mut body: Reader) -> Result<Frame, DecodeError> {
     let leader = Leader {
         term: body.u64("term")?,
         id: body.u64("leader")?,
     };
-    let agrees = inner.published.vote() == Some(leader);
+    let agrees = published.vote() == Some(leader);
     #[cfg(memkv_bugs)]
     let agrees = agrees || crate::bugs::active(crate::bugs::Bug::ConfirmAnyVote);
     Ok(message::ok(|out| out.put_u8(u8::from(agrees))))

@@ -11,10 +11,11 @@ use std::time::Duration;
 use memkv_store::{Garbage, Query, Reading, Readings, ReplyValue, Revision, Store, ViewId};
 use tokio::runtime::Handle;
 
-use crate::node::Inner;
-use crate::read::barrier;
+use crate::read::barrier::Barrier;
+use crate::replica::Replica;
 use crate::sync::yielding::yield_to_all_tasks;
-use crate::{Node, RequestError};
+use crate::time::log_clock::LogClock;
+use crate::{Env, RequestError};
 
 /// Keys that are looked at under one hold of the lock: some tenths of a millisecond. In the simulator,
 /// where few keys are read, a few, so that reads come in pieces.
@@ -33,47 +34,46 @@ pub struct Answers {
     pub revision: Revision,
 }
 
-impl Node {
-    /// Answers queries at one state, however many keys they name, and linearizably unless `stale`. An
-    /// array of more than `most` bytes of values is answered with `ReplyTooLong`, and so is what follows
-    /// when there are more in all.
-    ///
-    /// # Errors
-    ///
-    /// As [`Node::read`]; also `NoLeader` if there was no turn `within` that time.
-    pub fn read_all(
-        &self,
+/// Answers reads of many keys.
+pub(crate) struct LongReader {
+    pub(crate) barrier: Arc<Barrier>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) clock: Arc<LogClock>,
+    pub(crate) env: Env,
+}
+
+impl LongReader {
+    /// See [`crate::Node::read_all`].
+    pub(crate) async fn read(
+        self: Arc<Self>,
         within: Duration,
         stale: bool,
         queries: Vec<Query>,
         most: usize,
-    ) -> impl Future<Output = Result<Answers, RequestError>> + Send + use<> {
-        let inner = self.inner.clone();
-        async move {
-            let answers = async {
-                if !stale {
-                    barrier::wait(&inner).await?;
-                }
-                let answers = answer(&inner, queries, most).await;
-                inner.replica.check_reads()?;
-                Ok(answers)
-            };
-            let late = |_| RequestError::NoLeader {
-                detail: format!("the read was not confirmed or had no turn within {within:?}"),
-            };
-            tokio::time::timeout(within, answers).await.map_err(late)?
-        }
+    ) -> Result<Answers, RequestError> {
+        let answers = async {
+            if !stale {
+                self.barrier.wait().await?;
+            }
+            let answers = answer(&self, queries, most).await;
+            self.replica.check_reads()?;
+            Ok(answers)
+        };
+        let late = |_| RequestError::NoLeader {
+            detail: format!("the read was not confirmed or had no turn within {within:?}"),
+        };
+        tokio::time::timeout(within, answers).await.map_err(late)?
     }
 }
 
-async fn answer(inner: &Arc<Inner>, queries: Vec<Query>, most: usize) -> Answers {
+async fn answer(reader: &Arc<LongReader>, queries: Vec<Query>, most: usize) -> Answers {
     let keys: u64 = queries.iter().map(Query::looks_at).sum();
     let mut reading = Reading::new(queries, most);
     if keys > SHORT_KEYS {
         // It is never closed, so this cannot fail.
-        let _turn = inner.replica.views.acquire().await;
+        let _turn = reader.replica.views.acquire().await;
         for _ in 0..VIEWS {
-            let Some(view) = Viewing::begin(inner).await else {
+            let Some(view) = Viewing::begin(reader).await else {
                 break;
             };
             loop {
@@ -91,8 +91,8 @@ async fn answer(inner: &Arc<Inner>, queries: Vec<Query>, most: usize) -> Answers
             }
         }
     }
-    let machine = inner.replica.machine.read();
-    let now_ms = now_ms(inner, &machine.store);
+    let machine = reader.replica.machine.read();
+    let now_ms = now_ms(reader, &machine.store);
     while reading.resume(&machine.store, None, now_ms, usize::MAX) != Readings::Done {}
     Answers {
         revision: machine.store.revision(),
@@ -100,13 +100,13 @@ async fn answer(inner: &Arc<Inner>, queries: Vec<Query>, most: usize) -> Answers
     }
 }
 
-fn now_ms(inner: &Inner, store: &Store) -> u64 {
-    inner.clock.read().log_ms.max(store.stamp_ms())
+fn now_ms(reader: &LongReader, store: &Store) -> u64 {
+    reader.clock.read().log_ms.max(store.stamp_ms())
 }
 
 /// A view of this node's store. It ends when this is dropped.
 struct Viewing {
-    inner: Arc<Inner>,
+    reader: Arc<LongReader>,
     id: ViewId,
     revision: Revision,
     now_ms: u64,
@@ -114,32 +114,32 @@ struct Viewing {
 
 impl Viewing {
     /// Waits until an entry that is being applied is: no view begins within a command.
-    async fn begin(inner: &Arc<Inner>) -> Option<Viewing> {
-        let _whole = inner.replica.entries.lock().await;
-        let store = &mut inner.replica.machine.write().store;
+    async fn begin(reader: &Arc<LongReader>) -> Option<Viewing> {
+        let _whole = reader.replica.entries.lock().await;
+        let store = &mut reader.replica.machine.write().store;
         Some(Viewing {
-            inner: inner.clone(),
+            reader: reader.clone(),
             id: store.begin_view()?,
             revision: store.revision(),
-            now_ms: now_ms(inner, store),
+            now_ms: now_ms(reader, store),
         })
     }
 
     /// One piece.
     fn resume(&self, reading: &mut Reading) -> Readings {
-        let machine = self.inner.replica.machine.read();
+        let machine = self.reader.replica.machine.read();
         reading.resume(&machine.store, Some(self.id), self.now_ms, PIECE_KEYS)
     }
 }
 
 impl Drop for Viewing {
     fn drop(&mut self) {
-        let held = self.inner.replica.machine.write().store.end_view(self.id);
+        let held = self.reader.replica.machine.write().store.end_view(self.id);
         // What many writes have left takes long to free.
         if let (Some(held), Ok(runtime)) = (held, Handle::try_current())
             && held.is_much()
         {
-            runtime.spawn((self.inner.env.blocking)(free(held)));
+            runtime.spawn((self.reader.env.blocking)(free(held)));
         }
     }
 }

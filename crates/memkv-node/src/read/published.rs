@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sync::lock::Mutex;
 
-use crate::node::Leader;
+use crate::leadership::leader::Leader;
 
 /// Shared by the engine's log and network, which write it, and by reads.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub(crate) struct Published {
 
 impl Published {
     /// Whom this node is about to vote for, or to accept as its leader.
-    pub(crate) fn note_vote(&self, vote: Leader) {
+    pub(crate) fn publish_vote(&self, vote: Leader) {
         *self.vote.lock() = Some(vote);
     }
 
@@ -31,12 +31,12 @@ impl Published {
     }
 
     /// The log is about to get a change of membership at `index`.
-    pub(crate) fn note_membership(&self, index: u64) {
+    pub(crate) fn publish_membership(&self, index: u64) {
         self.membership.fetch_max(index, Ordering::SeqCst);
     }
 
     /// The log is about to lose everything after `last`.
-    pub(crate) fn note_truncation(&self, last: u64) {
+    pub(crate) fn publish_truncation(&self, last: u64) {
         if self.membership() > last {
             self.membership.store(0, Ordering::SeqCst);
         }
@@ -49,7 +49,7 @@ impl Published {
     }
 
     /// A peer is about to be told that everything up to `index` is committed.
-    pub(crate) fn note_commit(&self, index: u64) {
+    pub(crate) fn publish_commit(&self, index: u64) {
         self.commit.fetch_max(index, Ordering::SeqCst);
     }
 

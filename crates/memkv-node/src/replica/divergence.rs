@@ -22,10 +22,13 @@ use std::time::Duration;
 use bytes::BufMut;
 use futures_util::future::join_all;
 
-use crate::disk::memory;
-use crate::node::Inner;
+use crate::disk::memory::Memory;
+use crate::disk::storage::DataDirectory;
+use crate::lifecycle::Lifecycle;
+use crate::peer::client::Peers;
 use crate::peer::encoding::Reader;
 use crate::peer::message::{self, Kind};
+use crate::replica::Replica;
 use crate::replica::checkpoints::{self, Checkpoint};
 use crate::sync::lock::Mutex;
 use crate::{FatalError, Frame, Lane};
@@ -56,7 +59,7 @@ enum Verdict {
 }
 
 /// Compares all that can be compared, the newest first.
-fn judge(own: &[Checkpoint], me: u64, told: &Told, voters: &Voters) -> Verdict {
+fn compare(own: &[Checkpoint], me: u64, told: &Told, voters: &Voters) -> Verdict {
     let mut whole = None;
     let mut others_wrong = None;
     let mut undecided = None;
@@ -148,10 +151,12 @@ impl Divergence {
 }
 
 /// Answers a node that asks for this one's checkpoints.
-pub(crate) fn answer(inner: &Inner) -> Frame {
-    let all = inner.replica.checkpoints.all();
+pub(crate) fn answer(replica: &Replica, divergence: &Divergence, boot: u64) -> Frame {
+    let all = replica.checkpoints.all();
+    #[cfg(not(memkv_bugs))]
+    let _ = divergence;
     #[cfg(memkv_bugs)]
-    let all = match inner.divergence.lies.load(Ordering::Relaxed) {
+    let all = match divergence.lies.load(Ordering::Relaxed) {
         false => all,
         true => all
             .into_iter()
@@ -162,45 +167,50 @@ pub(crate) fn answer(inner: &Inner) -> Frame {
             .collect(),
     };
     message::ok(|out| {
-        out.put_u64_le(inner.peers.boot);
+        out.put_u64_le(boot);
         checkpoints::put(out, &all);
     })
 }
 
+/// Compares this node's store with those of its peers.
+pub(crate) struct Comparison {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) divergence: Arc<Divergence>,
+    pub(crate) directory: DataDirectory,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+}
+
 /// Compares from time to time, until this node stops.
-pub(crate) async fn run(inner: Arc<Inner>) {
+pub(crate) async fn run(comparison: Comparison) {
     let mut watch = Watch::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let voters = voters(&inner);
-        let newest = inner.replica.checkpoints.newest();
+        let voters = comparison.voters();
+        let newest = comparison.replica.checkpoints.newest();
         // Nothing has been applied since all were equal.
         if newest.is_none() || watch.settled == newest.map(|at| (at, voters.clone())) {
             continue;
         }
-        let told = ask_all(&inner, &voters).await;
+        let told = comparison.ask_all(&voters).await;
         // Only now: a snapshot may have replaced the store meanwhile.
-        let own = inner.replica.checkpoints.all();
+        let own = comparison.replica.checkpoints.all();
         if told.is_empty() {
             continue;
         }
-        inner.divergence.rounds.fetch_add(1, Ordering::Relaxed);
-        match judge(&own, inner.peers.my_id(), &told, &voters) {
+        comparison.divergence.rounds.fetch_add(1, Ordering::Relaxed);
+        match compare(&own, comparison.peers.my_id(), &told, &voters) {
             Verdict::Wrong { index, others } => {
                 #[cfg(memkv_bugs)]
                 if crate::bugs::active(crate::bugs::Bug::TrustOwnStore) {
                     continue;
                 }
-                return quarantine(&inner, index, &others).await;
+                return comparison.quarantine(index, &others).await;
             }
-            verdict => watch.conclude(&inner, verdict, &own, voters),
+            verdict => watch.conclude(&comparison, verdict, &own, voters),
         }
     }
-}
-
-fn voters(inner: &Inner) -> Vec<BTreeSet<u64>> {
-    let published = inner.replica.applied_state();
-    published.membership.membership().get_joint_config().clone()
 }
 
 /// What goes from one round to the next.
@@ -217,7 +227,7 @@ impl Watch {
     /// Draws the conclusions from a round after which this node goes on.
     fn conclude(
         &mut self,
-        inner: &Inner,
+        comparison: &Comparison,
         verdict: Verdict,
         own: &[Checkpoint],
         voters: Vec<BTreeSet<u64>>,
@@ -229,7 +239,7 @@ impl Watch {
         };
         match verdict {
             Verdict::Equal { whole: Some(index) } => {
-                inner.divergence.clear();
+                comparison.divergence.clear();
                 let at = own.iter().rev().find(|at| at.index == index);
                 self.settled = at.map(|at| (*at, voters));
                 self.wrong.clear();
@@ -237,10 +247,10 @@ impl Watch {
             // Some have not been compared: they may be those that differed.
             Verdict::Equal { whole: None } => {}
             Verdict::OthersWrong { index, others } => {
-                inner.divergence.clear();
+                comparison.divergence.clear();
                 if self.wrong != others {
                     tracing::error!(
-                        nodes = %names(inner, &others),
+                        nodes = %comparison.names(&others),
                         index,
                         "the store of these nodes is another than a majority's: they are to set their \
                          directories aside and to be replaced"
@@ -249,7 +259,7 @@ impl Watch {
                 }
             }
             Verdict::Undecided { index } if self.undecided >= ROUNDS => {
-                inner.divergence.raise(format!(
+                comparison.divergence.raise(format!(
                     "the stores of the nodes differ after log entry {index}, and none of the values has \
                      a majority: it is not known which node is right, and no node is stopped. Compare \
                      what they hold, and move the data directory of a wrong one away"
@@ -260,47 +270,55 @@ impl Watch {
     }
 }
 
-/// The checkpoints of all voters but this node, of those that answer.
-async fn ask_all(inner: &Inner, voters: &Voters) -> Told {
-    let me = inner.peers.my_id();
-    let others: BTreeSet<u64> = voters.iter().flatten().copied().collect();
-    let asked = others.into_iter().filter(|id| *id != me);
-    let told = join_all(asked.map(|id| ask(inner, id))).await;
-    told.into_iter().flatten().collect()
-}
-
-async fn ask(inner: &Inner, id: u64) -> Option<(u64, Vec<Checkpoint>)> {
-    let request = inner.peers.envelope(Kind::Checkpoints, id).freeze();
-    let request = Frame(vec![request]);
-    let call = inner.peers.call(id, Lane::Control, request, ANSWER_WITHIN);
-    let read = |mut body: Reader| {
-        let boot = body.u64("boot")?;
-        Ok::<_, crate::peer::encoding::DecodeError>((boot, checkpoints::read(&mut body)?))
-    };
-    let (boot, all) = read(call.await.ok()?).ok()?;
-    // What a process said that has ended since is not what its node's store is now.
-    let known = inner.memory.recall(id).map_or(0, |of| of.boot);
-    (boot >= known).then_some((id, all))
-}
-
-fn names(inner: &Inner, ids: &[u64]) -> String {
-    let names: Vec<String> = ids.iter().map(|id| inner.peers.name_of(*id)).collect();
-    names.join(", ")
-}
-
-/// Ends this node, whose store is another than that of `others`, a majority.
-async fn quarantine(inner: &Inner, index: u64, others: &[u64]) {
-    let why = format!(
-        "after log entry {index} the store of {} is another than that of {}, a majority of the cluster",
-        inner.peers.me.name,
-        names(inner, others)
-    );
-    // From here on nothing is read, applied or answered.
-    if !inner.replica.halt(FatalError::Diverged(why.clone())) {
-        // It ends already, and nothing more is applied.
-        return;
+impl Comparison {
+    fn voters(&self) -> Vec<BTreeSet<u64>> {
+        let state = self.replica.applied_state();
+        state.membership.membership().get_joint_config().clone()
     }
-    inner.fail(memory::condemn(inner, why, FatalError::Diverged).await);
+
+    /// The checkpoints of all voters but this node, of those that answer.
+    async fn ask_all(&self, voters: &Voters) -> Told {
+        let me = self.peers.my_id();
+        let others: BTreeSet<u64> = voters.iter().flatten().copied().collect();
+        let asked = others.into_iter().filter(|id| *id != me);
+        let told = join_all(asked.map(|id| self.ask(id))).await;
+        told.into_iter().flatten().collect()
+    }
+
+    async fn ask(&self, id: u64) -> Option<(u64, Vec<Checkpoint>)> {
+        let request = self.peers.envelope(Kind::Checkpoints, id).freeze();
+        let request = Frame(vec![request]);
+        let call = self.peers.call(id, Lane::Control, request, ANSWER_WITHIN);
+        let read = |mut body: Reader| {
+            let boot = body.u64("boot")?;
+            Ok::<_, crate::peer::encoding::DecodeError>((boot, checkpoints::read(&mut body)?))
+        };
+        let (boot, all) = read(call.await.ok()?).ok()?;
+        // What a process said that has ended since is not what its node's store is now.
+        let known = self.memory.recall(id).map_or(0, |of| of.boot);
+        (boot >= known).then_some((id, all))
+    }
+
+    fn names(&self, ids: &[u64]) -> String {
+        let names: Vec<String> = ids.iter().map(|id| self.peers.name_of(*id)).collect();
+        names.join(", ")
+    }
+
+    /// Ends this node, whose store is another than that of `others`, a majority.
+    async fn quarantine(&self, index: u64, others: &[u64]) {
+        let why = format!(
+            "after log entry {index} the store of {} is another than that of {}, a majority of the cluster",
+            self.peers.me.name,
+            self.names(others)
+        );
+        // From here on nothing is read, applied or answered.
+        if !self.replica.halt(FatalError::Diverged(why.clone())) {
+            // It ends already, and nothing more is applied.
+            return;
+        }
+        let error = self.directory.condemn(why, FatalError::Diverged).await;
+        self.lifecycle.fail(error);
+    }
 }
 
 #[cfg(test)]
@@ -325,7 +343,7 @@ mod tests {
     /// What node 1 concludes.
     fn verdict(own: &[u64], told: &[(u64, &[u64])], sets: &[&[u64]]) -> Verdict {
         let told = told.iter().map(|(id, all)| (*id, values(all))).collect();
-        judge(&values(own), 1, &told, &voters(sets))
+        compare(&values(own), 1, &told, &voters(sets))
     }
 
     fn wrong(number: u64, others: &[u64]) -> Verdict {

@@ -146,6 +146,11 @@ impl Replica {
         self.applied_state.lock().clone()
     }
 
+    /// Whether the cluster's first entry is applied here.
+    pub(crate) fn is_formed(&self) -> bool {
+        self.member_table().cluster().is_some()
+    }
+
     /// The member table, as published last.
     pub(crate) fn member_table(&self) -> Arc<MemberTable> {
         self.applied_state.lock().table.clone()

@@ -11,6 +11,7 @@ use crate::Node;
 use crate::engine::EngineLogId;
 use crate::membership::life::State;
 use crate::peer::message::Envelope;
+use crate::time::log_clock::ClockInspection;
 
 /// What a node holds and believes, at one moment.
 #[doc(hidden)]
@@ -61,71 +62,56 @@ pub struct Inspection {
     pub divergence_alarm: bool,
 }
 
-/// A node's log clock, at one moment.
-#[doc(hidden)]
-#[derive(Debug, Clone, Copy)]
-pub struct ClockInspection {
-    /// Milliseconds since the Unix epoch.
-    pub log_ms: u64,
-    /// Whether the reading comes from the cluster.
-    pub synchronized: bool,
-    /// Whether the next process on this machine will know it.
-    pub saved: bool,
-    /// Whether what it shows is to be written down before anything goes by it.
-    pub is_due: bool,
-    /// Whether it is set back before it is told or stamped by a leader.
-    pub goes_back: bool,
-    /// What it would show if this process had heard nobody, where it went on from the one before.
-    pub went_on_ms: Option<u64>,
-}
-
 impl Node {
     /// `None` while the node has no identity, and so no engine.
     #[doc(hidden)]
     pub fn inspect(&self) -> Option<Inspection> {
-        let inner = &self.inner;
-        let engine = inner.engine.get()?;
+        let group = &self.group;
+        let engine = group.engine.get()?;
         let report = engine.report();
         let (standing, members) = (report.standing, report.members);
         let vote = standing.vote();
-        let published = inner.replica.applied_state();
+        let published = group.replica.applied_state();
         let settled_at = published.membership.log_id().as_ref();
         let index = |id: Option<&EngineLogId>| id.map_or(0, |id| id.index);
         Some(Inspection {
-            node_id: inner.peers.my_id(),
+            node_id: group.process.peers.my_id(),
             engine_id: engine.id(),
             term: vote.term,
             voted_for: vote.id,
             leads: standing.leads().then_some((vote.term, vote.id)),
             committed: report.progress.committed,
-            applied: inner.replica.applied_index(),
+            applied: group.replica.applied_index(),
             voters: members.configs,
             learners: members.learners,
             membership_at: (members.at, index(settled_at)),
-            told: inner.published.commit(),
+            told: group.reads.barrier.published.commit(),
             visible: index(published.last_applied.as_ref()),
-            answered_by_snapshot: inner.session.answered_by_snapshot(),
+            answered_by_snapshot: group.writes.session.answered_by_snapshot(),
             durable: self.durable(),
-            log: inner.storage.log.clone(),
-            clock: inner.clock.inspect(),
-            refuses_for_space: inner.batcher.refuses_for_space(engine),
-            entries_refused: inner.space.refused(),
+            log: group.storage.log.clone(),
+            clock: group.clock.inspect(),
+            refuses_for_space: group.writes.batcher.refuses_for_space(engine),
+            entries_refused: group.process.space.refused(),
             quorum_silent_for: report.quorum_acked_ago,
-            divergence_checks: inner.divergence.rounds(),
-            divergence_alarm: !inner.divergence.alarm().is_empty(),
+            divergence_checks: group.divergence.rounds(),
+            divergence_alarm: !group.divergence.alarm().is_empty(),
         })
     }
 
     /// Whether it has agreed to a cluster, or belongs to one.
     #[doc(hidden)]
     pub fn is_bound(&self) -> bool {
-        !matches!(self.inner.life.state(), State::Blank | State::Proposing(_))
+        !matches!(
+            self.group.introducer.record.life.state(),
+            State::Blank | State::Proposing(_)
+        )
     }
 
     /// Term and index up to which a node has told this one that it is durable.
     #[doc(hidden)]
     pub fn remembers(&self, id: u64) -> Option<(u64, u64)> {
-        let mark = self.inner.memory.recall(id)?.mark;
+        let mark = self.group.memory.recall(id)?.mark;
         Some((mark.term, mark.index))
     }
 
@@ -133,20 +119,14 @@ impl Node {
     #[cfg(memkv_bugs)]
     #[doc(hidden)]
     pub fn lie(&self, lies: bool) {
-        let told = &self.inner.divergence.lies;
+        let told = &self.group.divergence.lies;
         told.store(lies, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Last entry that is durable here, in the log or in a snapshot.
     #[doc(hidden)]
     pub fn durable(&self) -> Option<LogId> {
-        let storage = &self.inner.storage;
-        storage
-            .wal
-            .durable()
-            .into_iter()
-            .chain(storage.snapshots.latest().map(|meta| meta.last))
-            .max_by_key(|id| id.index)
+        self.group.storage.durable()
     }
 }
 

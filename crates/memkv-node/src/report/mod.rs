@@ -2,6 +2,8 @@
 //!
 //! Never changes what it reports.
 
+pub(crate) mod counters;
+pub(crate) mod describe;
 pub(crate) mod inspect;
 pub mod seldom;
 pub(crate) mod stats;

@@ -7,7 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::node::Inner;
+use crate::engine::handle::Engine;
+use crate::replica::Replica;
+use crate::time::log_clock::LogClock;
+use crate::write::batcher::Batcher;
 
 /// How soon a deadline that is due is looked at again: after a tick that was lost with a leadership,
 /// or by a node that does not lead. Half of the 100 ms by which a key may be late.
@@ -18,16 +21,21 @@ const RETRY: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Proposes ticks while this node leads.
-pub(crate) async fn run(inner: Arc<Inner>) {
-    let mut applied = inner.replica.subscribe();
+pub(crate) async fn run(
+    replica: Arc<Replica>,
+    clock: Arc<LogClock>,
+    batcher: Arc<Batcher>,
+    engine: Engine,
+) {
+    let mut applied = replica.subscribe();
     loop {
         applied.mark_unchanged();
-        let deadline = inner.replica.applied_state().next_deadline;
-        let wait = match deadline.map(|at| at.saturating_sub(inner.clock.read().log_ms)) {
+        let deadline = replica.applied_state().next_deadline;
+        let wait = match deadline.map(|at| at.saturating_sub(clock.read().log_ms)) {
             None => None,
             Some(0) => {
-                if inner.leads() {
-                    inner.batcher.tick();
+                if engine.is_leader() {
+                    batcher.tick();
                 }
                 Some(RETRY)
             }

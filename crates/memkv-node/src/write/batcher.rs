@@ -17,8 +17,8 @@ use crate::Env;
 use crate::disk::space::{Shortage, SpaceWatch};
 use crate::engine::handle::{Engine, Proposed};
 use crate::env::blocking;
+use crate::leadership::leader::Leader;
 use crate::membership::levels::Levels;
-use crate::node::Leader;
 use crate::time::log_clock::LogClock;
 use crate::write::session::{EAGER_BYTES, GroupOutcome};
 

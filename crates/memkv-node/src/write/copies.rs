@@ -9,11 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
+use memkv_disk::WalHandle;
 use tokio::time::Instant;
 
-use crate::node::{Inner, Node};
+use crate::engine::handle::EngineSlot;
+use crate::leadership::known::Leadership;
+use crate::peer::client::Peers;
 use crate::peer::encoding::{DecodeError, Reader, len32};
 use crate::peer::message::{self, Kind};
+use crate::replica::Replica;
 use crate::{Frame, Lane};
 
 /// Pauses between two looks: the first is about as long as an entry takes, and they double to one in
@@ -44,82 +48,83 @@ fn elsewhere(matched: &[(u64, u64)], me: u64, index: u64) -> u64 {
     matched.iter().filter(has).count() as u64
 }
 
-impl Node {
-    /// Waits until so many other nodes have whatever was acknowledged here before this call, but no
-    /// longer than `within`, which may be for ever. Must be called within a tokio runtime.
-    pub fn wait_copies(
-        &self,
-        wanted: Copies,
-        within: Option<Duration>,
-    ) -> impl Future<Output = Copies> + Send + use<> {
-        wait(self.inner.clone(), wanted, within)
-    }
+/// Counts the nodes that have what was applied here.
+#[derive(Clone)]
+pub(crate) struct CopyCounter {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) engine: EngineSlot,
+    pub(crate) wal: WalHandle,
 }
 
-/// Waits until so many other nodes have whatever was applied here before this call, but no longer than
-/// `within`; where they are by then, as far as a leader has said it.
-async fn wait(inner: Arc<Inner>, wanted: Copies, within: Option<Duration>) -> Copies {
-    let deadline = within.and_then(|within| Instant::now().checked_add(within));
-    let index = inner.replica.applied_index();
-    let mut pause = FIRST_PAUSE;
-    let mut known = Copies::default();
-    loop {
-        if let Some(matched) = ask(&inner).await {
-            known.elsewhere = elsewhere(&matched, inner.peers.my_id(), index);
-        }
-        let durable = inner.storage.wal.durable();
-        known.here = durable.is_some_and(|last| last.index >= index);
-        let now = Instant::now();
-        if known.are(wanted) || deadline.is_some_and(|deadline| deadline <= now) {
-            return known;
-        }
-        let next = now + pause;
-        tokio::time::sleep_until(deadline.map_or(next, |deadline| next.min(deadline))).await;
-        pause = (2 * pause).min(LONGEST_PAUSE);
-    }
-}
-
-/// The members' matched indexes, from the leader that this node follows or is.
-async fn ask(inner: &Inner) -> Option<Vec<(u64, u64)>> {
-    let leader = (*inner.leader.borrow())?;
-    if leader.id == inner.peers.my_id() {
-        return matched(inner, leader.term);
-    }
-    let mut request = inner.peers.envelope(Kind::Matched, leader.id);
-    request.put_u64_le(leader.term);
-    let request = Frame(vec![request.freeze()]);
-    let call = inner
-        .peers
-        .call(leader.id, Lane::Forward, request, ANSWER_WITHIN);
-    let mut body = call.await.ok()?;
-    // It may lead no more, or this node may have a newer leader by now.
-    let read = body.list("matched indexes", |body| {
-        Ok((body.u64("member id")?, body.u64("matched index")?))
-    });
-    read.ok().filter(|_| *inner.leader.borrow() == Some(leader))
-}
-
-/// What this node knows as the leader of that term; nothing if it is not.
-fn matched(inner: &Inner, term: u64) -> Option<Vec<(u64, u64)>> {
-    let matched = inner.engine.get()?.matched_in(term)?;
-    let members = matched.members.into_iter();
-    let known = members.filter_map(|(id, matched)| Some((id, matched?)));
-    Some(known.collect())
-}
-
-/// Answers [`Kind::Matched`].
-pub(crate) fn answer(inner: &Inner, mut body: Reader) -> Result<Frame, DecodeError> {
-    let term = body.u64("term")?;
-    Ok(match matched(inner, term) {
-        None => message::refused("this node does not lead in that term"),
-        Some(matched) => message::ok(|out: &mut BytesMut| {
-            out.put_u32_le(len32(matched.len()));
-            for (id, index) in matched {
-                out.put_u64_le(id);
-                out.put_u64_le(index);
+impl CopyCounter {
+    /// Waits until so many other nodes have whatever was applied here before this call, but no longer than
+    /// `within`; where they are by then, as far as a leader has said it.
+    pub(crate) async fn wait(self, wanted: Copies, within: Option<Duration>) -> Copies {
+        let deadline = within.and_then(|within| Instant::now().checked_add(within));
+        let index = self.replica.applied_index();
+        let mut pause = FIRST_PAUSE;
+        let mut known = Copies::default();
+        loop {
+            if let Some(matched) = self.ask().await {
+                known.elsewhere = elsewhere(&matched, self.peers.my_id(), index);
             }
-        }),
-    })
+            let durable = self.wal.durable();
+            known.here = durable.is_some_and(|last| last.index >= index);
+            let now = Instant::now();
+            if known.are(wanted) || deadline.is_some_and(|deadline| deadline <= now) {
+                return known;
+            }
+            let next = now + pause;
+            tokio::time::sleep_until(deadline.map_or(next, |deadline| next.min(deadline))).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The members' matched indexes, from the leader that this node follows or is.
+    async fn ask(&self) -> Option<Vec<(u64, u64)>> {
+        let leader = self.leadership.leader()?;
+        if leader.id == self.peers.my_id() {
+            return self.matched(leader.term);
+        }
+        let mut request = self.peers.envelope(Kind::Matched, leader.id);
+        request.put_u64_le(leader.term);
+        let request = Frame(vec![request.freeze()]);
+        let call = self
+            .peers
+            .call(leader.id, Lane::Forward, request, ANSWER_WITHIN);
+        let mut body = call.await.ok()?;
+        // It may lead no more, or this node may have a newer leader by now.
+        let read = body.list("matched indexes", |body| {
+            Ok((body.u64("member id")?, body.u64("matched index")?))
+        });
+        read.ok()
+            .filter(|_| self.leadership.leader() == Some(leader))
+    }
+
+    /// What this node knows as the leader of that term; nothing if it is not.
+    fn matched(&self, term: u64) -> Option<Vec<(u64, u64)>> {
+        let matched = self.engine.get()?.matched_in(term)?;
+        let members = matched.members.into_iter();
+        let known = members.filter_map(|(id, matched)| Some((id, matched?)));
+        Some(known.collect())
+    }
+
+    /// Answers [`Kind::Matched`].
+    pub(crate) fn answer(&self, mut body: Reader) -> Result<Frame, DecodeError> {
+        let term = body.u64("term")?;
+        Ok(match self.matched(term) {
+            None => message::refused("this node does not lead in that term"),
+            Some(matched) => message::ok(|out: &mut BytesMut| {
+                out.put_u32_le(len32(matched.len()));
+                for (id, index) in matched {
+                    out.put_u64_le(id);
+                    out.put_u64_le(index);
+                }
+            }),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -13,12 +13,17 @@ use futures_util::stream::FuturesUnordered;
 use memkv_store::{Refusal, SessionId, SystemOp, SystemOutcome};
 use tokio::time::Instant;
 
-use crate::node::Inner;
-use crate::peer::client::PeerError;
+use crate::leadership::known::Leadership;
+use crate::lifecycle::Lifecycle;
+use crate::peer::client::{PeerError, Peers};
 use crate::peer::message::Kind;
+use crate::replica::Replica;
+use crate::report::counters::Counters;
+use crate::time::log_clock::LogClock;
 use crate::time::precise_timer::PreciseTimer;
+use crate::write::batcher::Batcher;
 use crate::write::batcher::ProposeError;
-use crate::write::session::GroupOutcome;
+use crate::write::session::{Group, GroupOutcome, Session};
 use crate::{Frame, Lane};
 
 /// Groups on their way at once.
@@ -37,70 +42,158 @@ type Sent = BoxFuture<'static, (SessionId, u64, u64, GroupOutcome)>;
 /// Whether the session was asked for, so that its effect is to be waited for.
 type Opening = BoxFuture<'static, bool>;
 
-/// Sends until the node stops.
-pub(crate) async fn run(inner: Arc<Inner>) {
-    let mut leader_changed = inner.leader.subscribe();
-    let mut sent: FuturesUnordered<Sent> = FuturesUnordered::new();
-    let mut not_before = Instant::now();
-    let mut open_not_before = Instant::now();
-    let mut opening: Option<Opening> = None;
-    let timer = (inner.env.precise_timer)();
-    loop {
-        inner.session.expire(|| inner.no_leader());
-        let now = Instant::now();
-        let mut wake_at: Option<Instant> = None;
-        if let Some(leader) = inner.leader_id() {
-            if inner.session.id().is_none() {
-                if now >= open_not_before {
-                    // Nothing but the cluster's first entry can be first in its log.
-                    let formed = inner.is_formed();
-                    opening = formed.then(|| open_session(&inner, leader));
-                    open_not_before = now + if formed { OPEN_PAUSE } else { REFUSED_PAUSE };
+/// Sends the session's commands.
+pub(crate) struct Sender {
+    pub(crate) session: Arc<Session>,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) batcher: Arc<Batcher>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) clock: Arc<LogClock>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) timer: PreciseTimer,
+}
+
+impl Sender {
+    /// Sends until the node stops.
+    pub(crate) async fn run(self) {
+        let mut leader_changed = self.leadership.subscribe();
+        let mut sent: FuturesUnordered<Sent> = FuturesUnordered::new();
+        let mut not_before = Instant::now();
+        let mut open_not_before = Instant::now();
+        let mut opening: Option<Opening> = None;
+        loop {
+            self.session.expire(|| self.no_leader());
+            let now = Instant::now();
+            let mut wake_at: Option<Instant> = None;
+            if let Some(leader) = self.leadership.leader_id() {
+                if self.session.id().is_none() {
+                    if now >= open_not_before {
+                        // Nothing but the cluster's first entry can be first in its log.
+                        let formed = self.replica.is_formed();
+                        opening = formed.then(|| self.open_session(leader));
+                        open_not_before = now + if formed { OPEN_PAUSE } else { REFUSED_PAUSE };
+                    }
+                    wake_at = Some(open_not_before);
+                } else if now >= not_before {
+                    while sent.len() < GROUPS_IN_FLIGHT
+                        && let Some(group) = self.session.next_group()
+                    {
+                        sent.push(self.send(leader, group));
+                    }
+                } else {
+                    wake_at = Some(not_before);
                 }
-                wake_at = Some(open_not_before);
-            } else if now >= not_before {
-                while sent.len() < GROUPS_IN_FLIGHT
-                    && let Some(group) = inner.session.next_group()
-                {
-                    sent.push(send(&inner, leader, group));
+            }
+            // After sending: what is on its way may have to be sent again.
+            let wake_at = [wake_at, self.session.next_expiry()]
+                .into_iter()
+                .flatten()
+                .min();
+            tokio::select! {
+                biased;
+                changed = leader_changed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.session.rewind();
+                    not_before = Instant::now();
+                    open_not_before = not_before;
                 }
-            } else {
-                wake_at = Some(not_before);
+                Some((session, first_seq, count, outcome)) = sent.next(), if !sent.is_empty() => {
+                    let now_ms = self.clock.read().log_ms;
+                    self.session.settle(session, first_seq, count, outcome, now_ms);
+                    if outcome != GroupOutcome::Applied {
+                        self.counters.failed_proposals.fetch_add(1, Ordering::Relaxed);
+                        not_before = Instant::now() + REFUSED_PAUSE;
+                    }
+                }
+                asked = ended(&mut opening) => {
+                    opening = None;
+                    if !asked {
+                        open_not_before = Instant::now() + REFUSED_PAUSE;
+                    }
+                }
+                () = self.session.wakeup.notified() => {}
+                () = wait_until(&self.timer, self.session.gathers_until()) => {}
+                () = sleep_until(wake_at) => {}
             }
         }
-        // After sending: what is on its way may have to be sent again.
-        let wake_at = [wake_at, inner.session.next_expiry()]
-            .into_iter()
-            .flatten()
-            .min();
-        tokio::select! {
-            biased;
-            changed = leader_changed.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                inner.session.rewind();
-                not_before = Instant::now();
-                open_not_before = not_before;
-            }
-            Some((session, first_seq, count, outcome)) = sent.next(), if !sent.is_empty() => {
-                let now_ms = inner.clock.read().log_ms;
-                inner.session.settle(session, first_seq, count, outcome, now_ms);
-                if outcome != GroupOutcome::Applied {
-                    inner.counters.failed_proposals.fetch_add(1, Ordering::Relaxed);
-                    not_before = Instant::now() + REFUSED_PAUSE;
-                }
-            }
-            asked = ended(&mut opening) => {
-                opening = None;
-                if !asked {
-                    open_not_before = Instant::now() + REFUSED_PAUSE;
-                }
-            }
-            () = inner.session.wakeup.notified() => {}
-            () = wait_until(&timer, inner.session.gathers_until()) => {}
-            () = sleep_until(wake_at) => {}
+    }
+
+    fn no_leader(&self) -> String {
+        let leader = self.leadership.leader_id();
+        self.lifecycle
+            .no_leader(leader.map(|id| self.peers.name_of(id)))
+    }
+
+    fn send(&self, leader: u64, group: Group) -> Sent {
+        let (session, first_seq, count) = (group.session, group.first_seq, group.count);
+        if leader == self.peers.my_id() {
+            let outcome = self.batcher.propose(group.encoded);
+            return Box::pin(async move {
+                let outcome = match outcome {
+                    Ok(outcome) => outcome.await.unwrap_or(GroupOutcome::Unknown),
+                    Err(error) => {
+                        tracing::error!(%error, "this node's own commands cannot be read");
+                        GroupOutcome::NotAppended
+                    }
+                };
+                (session, first_seq, count, outcome)
+            });
         }
+        self.counters.forwarded.fetch_add(count, Ordering::Relaxed);
+        let header = self.peers.envelope(Kind::Propose, leader).freeze();
+        let request = Frame(vec![header, group.encoded]);
+        let call = self
+            .peers
+            .call(leader, Lane::Forward, request, FORWARD_TIMEOUT);
+        Box::pin(async move {
+            let outcome = match call.await {
+                Ok(mut body) => match body.u8("outcome") {
+                    Ok(0) => GroupOutcome::Applied,
+                    Ok(1) => GroupOutcome::NotAppended,
+                    Ok(3) => GroupOutcome::DiskLow,
+                    Ok(4) => GroupOutcome::DiskExhausted,
+                    _ => GroupOutcome::Unknown,
+                },
+                Err(
+                    PeerError::Unreachable(_) | PeerError::NoListener(_) | PeerError::Refused(_),
+                ) => GroupOutcome::NotAppended,
+                Err(PeerError::Lost(_)) => GroupOutcome::Unknown,
+            };
+            (session, first_seq, count, outcome)
+        })
+    }
+
+    /// Asks for this process's session. Its id comes back through apply; asking twice is harmless, since
+    /// a boot opens one session only.
+    fn open_session(&self, leader: u64) -> Opening {
+        let op = SystemOp::OpenSession {
+            node: self.peers.my_id(),
+            boot: self.session.boot(),
+            highest: self.peers.levels.advertised(),
+        };
+        if leader == self.peers.my_id() {
+            let outcome = self.batcher.propose_system(op);
+            return Box::pin(
+                async move { outcome.await.is_ok_and(|outcome| may_be_open(&outcome)) },
+            );
+        }
+        let mut request = self.peers.envelope(Kind::OpenSession, leader);
+        request.put_u32_le(self.peers.levels.advertised());
+        let request = request.freeze();
+        let call = self
+            .peers
+            .call(leader, Lane::Forward, Frame(vec![request]), FORWARD_TIMEOUT);
+        Box::pin(async move {
+            let answer = call.await;
+            if let Err(error) = &answer {
+                tracing::debug!(%error, "the leader did not open a session");
+            }
+            answer.is_ok()
+        })
     }
 }
 
@@ -125,45 +218,6 @@ async fn ended(opening: &mut Option<Opening>) -> bool {
     }
 }
 
-fn send(inner: &Arc<Inner>, leader: u64, group: crate::write::session::Group) -> Sent {
-    let (session, first_seq, count) = (group.session, group.first_seq, group.count);
-    if leader == inner.peers.my_id() {
-        let outcome = inner.batcher.propose(group.encoded);
-        return Box::pin(async move {
-            let outcome = match outcome {
-                Ok(outcome) => outcome.await.unwrap_or(GroupOutcome::Unknown),
-                Err(error) => {
-                    tracing::error!(%error, "this node's own commands cannot be read");
-                    GroupOutcome::NotAppended
-                }
-            };
-            (session, first_seq, count, outcome)
-        });
-    }
-    inner.counters.forwarded.fetch_add(count, Ordering::Relaxed);
-    let header = inner.peers.envelope(Kind::Propose, leader).freeze();
-    let request = Frame(vec![header, group.encoded]);
-    let call = inner
-        .peers
-        .call(leader, Lane::Forward, request, FORWARD_TIMEOUT);
-    Box::pin(async move {
-        let outcome = match call.await {
-            Ok(mut body) => match body.u8("outcome") {
-                Ok(0) => GroupOutcome::Applied,
-                Ok(1) => GroupOutcome::NotAppended,
-                Ok(3) => GroupOutcome::DiskLow,
-                Ok(4) => GroupOutcome::DiskExhausted,
-                _ => GroupOutcome::Unknown,
-            },
-            Err(PeerError::Unreachable(_) | PeerError::NoListener(_) | PeerError::Refused(_)) => {
-                GroupOutcome::NotAppended
-            }
-            Err(PeerError::Lost(_)) => GroupOutcome::Unknown,
-        };
-        (session, first_seq, count, outcome)
-    })
-}
-
 /// The byte that stands for an outcome in the answer to [`Kind::Propose`].
 pub(crate) fn outcome_byte(outcome: GroupOutcome) -> u8 {
     match outcome {
@@ -182,31 +236,4 @@ pub(crate) fn may_be_open(outcome: &Result<SystemOutcome, ProposeError>) -> bool
         why: Refusal::Retry,
     };
     outcome.as_ref().is_ok_and(|outcome| *outcome != retry)
-}
-
-/// Asks for this process's session. Its id comes back through apply; asking twice is harmless, since
-/// a boot opens one session only.
-fn open_session(inner: &Arc<Inner>, leader: u64) -> Opening {
-    let op = SystemOp::OpenSession {
-        node: inner.peers.my_id(),
-        boot: inner.session.boot(),
-        highest: inner.levels().advertised(),
-    };
-    if leader == inner.peers.my_id() {
-        let outcome = inner.batcher.propose_system(op);
-        return Box::pin(async move { outcome.await.is_ok_and(|outcome| may_be_open(&outcome)) });
-    }
-    let mut request = inner.peers.envelope(Kind::OpenSession, leader);
-    request.put_u32_le(inner.levels().advertised());
-    let request = request.freeze();
-    let call = inner
-        .peers
-        .call(leader, Lane::Forward, Frame(vec![request]), FORWARD_TIMEOUT);
-    Box::pin(async move {
-        let answer = call.await;
-        if let Err(error) = &answer {
-            tracing::debug!(%error, "the leader did not open a session");
-        }
-        answer.is_ok()
-    })
 }

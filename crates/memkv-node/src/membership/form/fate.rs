@@ -1,19 +1,18 @@
 //! What became of a proposal, as far as a node that has agreed to it can tell from what others say.
 //! Only judges answers; it never asks and never changes anything.
 
-use crate::Peer;
 use crate::membership::greet::{Greeting, absent, peer_of};
 use crate::membership::identity::{Identity, uuid_text};
 use crate::membership::life::{Agreement, Directory, Stage};
-use crate::node::Inner;
 use crate::peer::message::{HelloReply, MemberInfo};
+use crate::{NodeConfig, Peer};
 
 /// The members of a proposed cluster, where the proposal and where the configuration have them, and
 /// whatever else the configuration names; without this node.
-pub(super) fn acquaintances(inner: &Inner, proposal: &Identity) -> Vec<Peer> {
+pub(super) fn acquaintances(config: &NodeConfig, proposal: &Identity) -> Vec<Peer> {
     let members = proposal.members.iter().map(peer_of);
-    let mut all: Vec<Peer> = members.chain(inner.config.peers.iter().cloned()).collect();
-    all.retain(|peer| peer.name != inner.peers.me.name);
+    let mut all: Vec<Peer> = members.chain(config.peers.iter().cloned()).collect();
+    all.retain(|peer| peer.name != config.me.name);
     all.sort();
     all.dedup();
     all

@@ -27,30 +27,32 @@ mod fate;
 #[cfg(test)]
 mod tests;
 
-use std::future::ready;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BufMut;
-use futures_util::future::{BoxFuture, join_all};
-use tokio::sync::{mpsc, oneshot};
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::membership::admit;
-use crate::membership::greet::{
-    HELLO_TIMEOUT, absent, call_peer, formed, greet, greet_these, peer_of,
-};
+use crate::lifecycle::Lifecycle;
+use crate::membership::greet::{HELLO_TIMEOUT, absent, call_peer, formed, greet, peer_of};
 use crate::membership::identity::{Identity, random_uuid, uuid_text};
-use crate::membership::join::join_existing;
+#[cfg(memkv_bugs)]
+use crate::membership::introduce::agrees_still;
+use crate::membership::introduce::{Prepare, Promise};
+use crate::membership::join::{Joining, join_existing};
 use crate::membership::life::{Agreement, Directory, Stage, State};
-use crate::node::Inner;
-use crate::peer::client::PeerError;
-use crate::peer::encoding::Reader;
-use crate::peer::message::{
-    self, Envelope, HelloReply, Kind, MemberInfo, put_members, read_members,
-};
+use crate::membership::list::{configured_members, durability, set_aside};
+use crate::membership::record::Record;
+use crate::peer::client::{PeerError, Peers};
+use crate::peer::message::{Kind, MemberInfo, put_members};
+#[cfg(memkv_bugs)]
+use crate::replica::Replica;
+use crate::report::seldom::Lines;
 use crate::report::status::Phase;
-use crate::{Frame, Peer, StartError};
+use crate::{NodeConfig, Peer, StartError};
 use fate::{Fate, acquaintances, bound, fate};
 
 /// An fsync of the agreement is in it.
@@ -65,191 +67,23 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// said to one of them before its directory was emptied has arrived by then, or never does.
 const BETWEEN_LOOKS: Duration = HELLO_TIMEOUT.saturating_mul(2);
 
-/// A proposal to form a cluster, or word that it was carried out, and where the answer goes.
-pub(crate) struct Prepare {
-    agreement: Agreement,
-    carried_out: bool,
-    answer: Promise,
-}
-
-type Promise = oneshot::Sender<Result<(), String>>;
-type Answer = BoxFuture<'static, Frame>;
-
-fn answer(frame: Frame) -> Answer {
-    Box::pin(ready(frame))
-}
-
-/// Answers what nodes without a common cluster may say to each other.
-pub(crate) fn introduction(inner: &Arc<Inner>, envelope: Envelope, mut body: Reader) -> Answer {
-    match envelope.kind {
-        Kind::Prepare => prepare(inner, &mut body),
-        Kind::Join => admit::join(inner, envelope, &mut body),
-        _ => answer(match inner.hello() {
-            Some(reply) => message::ok(|out| reply.put(out)),
-            None => message::refused("the node is stopping"),
-        }),
-    }
-}
-
-impl Inner {
-    /// What this node says of itself: what its directory holds, whether or not its engine is up.
-    fn hello(&self) -> Option<HelloReply> {
-        let (stage, cluster) = self.life.stage()?;
-        // Before the members: an id that it covers and that they lack is gone for good.
-        let highest_id = self.replica.member_table().highest_id();
-        #[cfg(memkv_bugs)]
-        let stage = match stage {
-            Stage::Running if agrees_still(self) => Stage::Prepared,
-            stage => stage,
-        };
-        Some(HelloReply {
-            name: self.peers.me.name.clone(),
-            id: self.peers.my_id(),
-            directory: self.life.directory,
-            stage,
-            cluster,
-            highest_level: self.levels().advertised(),
-            leader: self.leader_id(),
-            members: self.peers.members(),
-            highest_id,
-        })
-    }
-}
-
-/// The list that this node was configured with, as a cluster that it would form: sorted by name,
-/// with ids from 1.
-fn configured_members(inner: &Inner) -> Vec<MemberInfo> {
-    let mut list: Vec<&Peer> = inner
-        .config
-        .peers
-        .iter()
-        .chain([&inner.config.me])
-        .collect();
-    list.sort();
-    (1..)
-        .zip(list)
-        .map(|(id, peer)| MemberInfo {
-            id,
-            name: peer.name.clone(),
-            addr: peer.addr.clone(),
-        })
-        .collect()
-}
-
-fn names(members: &[MemberInfo]) -> String {
-    let each: Vec<String> = members
-        .iter()
-        .map(|member| format!("{} at {}", member.name, member.addr))
-        .collect();
-    each.join(", ")
-}
-
-fn set_aside(name: &str, path: &std::path::Path) -> String {
-    format!(
-        "the data of {name} was damaged and lies in {}: {name} joins a cluster that has a leader, and \
-         founds none. If the data is lost everywhere, move that directory away on every node to \
-         begin anew",
-        path.display(),
-    )
-}
-
-pub(crate) fn durability(sync: bool) -> &'static str {
-    if sync { "sync" } else { "os" }
-}
-
-// As the one that is asked.
-
-fn prepare(inner: &Arc<Inner>, body: &mut Reader) -> Answer {
-    let fields = (|| {
-        Ok::<_, crate::peer::encoding::DecodeError>((
-            body.array("cluster")?,
-            body.bool("durability")?,
-            body.u32("feature level")?,
-            read_members(body)?,
-            body.array("proposer")?,
-            body.bool("carried out")?,
-        ))
-    })();
-    let (cluster, sync, level, members, proposer, carried_out) = match fields {
-        Ok(fields) => fields,
-        Err(error) => return answer(message::refused(&error.to_string())),
-    };
-    let proposal = match acceptable(inner, (cluster, sync, level), members, carried_out) {
-        Ok(proposal) => proposal,
-        Err(why) => return answer(message::refused(&why)),
-    };
-    let (tx, rx) = oneshot::channel();
-    let sent = inner.prepares.send(Prepare {
-        agreement: Agreement { proposal, proposer },
-        carried_out,
-        answer: tx,
-    });
-    Box::pin(async move {
-        if sent.is_err() {
-            return message::refused("the node is stopping");
-        }
-        match rx.await {
-            Ok(Ok(())) => message::ok(|_| {}),
-            Ok(Err(why)) => message::refused(&why),
-            Err(_) => message::refused("the node is stopping"),
-        }
-    })
-}
-
-/// Who this node would be in the proposed cluster, if the proposal fits its configuration. What is
-/// carried out already is compared with the agreement instead.
-fn acceptable(
-    inner: &Inner,
-    (cluster, sync, level): ([u8; 16], bool, u32),
-    members: Vec<MemberInfo>,
-    carried_out: bool,
-) -> Result<Identity, String> {
-    let my_name = &inner.peers.me.name;
-    inner
-        .levels()
-        .check(level)
-        .map_err(|too_old| too_old.to_string())?;
-    if !carried_out {
-        let mine = configured_members(inner);
-        if members != mine {
-            return Err(format!(
-                "the lists of nodes differ: {my_name} has [{}], the proposer has [{}]; give all \
-                 nodes the same list",
-                names(&mine),
-                names(&members),
-            ));
-        }
-        if let Some(path) = &inner.quarantined {
-            return Err(set_aside(my_name, path));
-        }
-        if sync != inner.config.sync {
-            return Err(format!(
-                "durability differs: {my_name} is set to \"{}\", the proposer to \"{}\"; give all \
-                 nodes the same",
-                durability(inner.config.sync),
-                durability(sync),
-            ));
-        }
-    }
-    let me = members.iter().find(|member| member.name == *my_name);
-    let me = me.ok_or("the list does not name this node")?;
-    if me.id == 1 {
-        return Err(format!("{my_name} is the one that proposes this list"));
-    }
-    Ok(Identity {
-        cluster,
-        node_id: me.id,
-        name: me.name.clone(),
-        sync,
-        members,
-        founder: true,
-        level,
-    })
+/// Gives this node an identity.
+pub(crate) struct Formation {
+    pub(crate) config: Arc<NodeConfig>,
+    pub(crate) random: Arc<dyn Fn() -> u128 + Send + Sync>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) record: Arc<Record>,
+    #[cfg(memkv_bugs)]
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) lines: Arc<Lines>,
+    /// Where damaged data of this node lies, see [`Introducer`](super::introduce::Introducer).
+    pub(crate) quarantined: Option<PathBuf>,
 }
 
 /// A node's way from the start of its process to an identity.
 struct Way<'a> {
-    inner: &'a Inner,
+    form: &'a Formation,
     prepares: &'a mut mpsc::UnboundedReceiver<Prepare>,
     /// Drawn once per process: the leader recognises a repeated request by it.
     nonce: u64,
@@ -261,18 +95,18 @@ struct Way<'a> {
 /// Waits until this node is `Running`. Gives back who waits to hear that the engine is up; `None`:
 /// the node is stopping.
 pub(crate) async fn obtain_identity(
-    inner: &Inner,
+    form: &Formation,
     prepares: &mut mpsc::UnboundedReceiver<Prepare>,
 ) -> Result<Option<(Identity, Option<Promise>)>, StartError> {
-    let nonce = (inner.env.random)() as u64;
+    let nonce = (form.random)() as u64;
     let mut way = Way {
-        inner,
+        form,
         prepares,
         nonce,
         never_ran: None,
     };
     loop {
-        let pause = match inner.life.state() {
+        let pause = match form.record.life.state() {
             State::Running(identity) => return Ok(Some((identity, None))),
             State::Stopped => return Ok(None),
             State::Blank => way.look_around().await?,
@@ -285,7 +119,7 @@ pub(crate) async fn obtain_identity(
             request = way.prepares.recv() => {
                 let Some(request) = request else { return Ok(None) };
                 let verdict = way.consider(&request).await?;
-                if let (Ok(()), State::Running(identity)) = (&verdict, inner.life.state()) {
+                if let (Ok(()), State::Running(identity)) = (&verdict, form.record.life.state()) {
                     return Ok(Some((identity, Some(request.answer))));
                 }
                 // The proposer asks again if it is gone.
@@ -299,55 +133,65 @@ pub(crate) async fn obtain_identity(
 impl Way<'_> {
     /// As a blank node: joins a cluster, or proposes one.
     async fn look_around(&mut self) -> Result<Option<Duration>, StartError> {
-        let inner = self.inner;
-        let members = configured_members(inner);
-        let peers = greet(inner).await;
-        if let Some(identity) = join_existing(inner, &peers, self.nonce).await {
-            inner.advance(State::Running(identity)).await?;
-            return Ok(None);
+        let form = self.form;
+        let members = configured_members(&form.config);
+        let peers = greet(&form.peers, form.config.peers.clone()).await;
+        match join_existing(&form.config, &form.peers, &peers, self.nonce).await {
+            Joining::Admitted(identity) => {
+                form.record.advance(State::Running(identity)).await?;
+                return Ok(None);
+            }
+            Joining::Waits(why) => form.lifecycle.set_phase(Phase::Joining, why),
+            Joining::NoCluster => {}
         }
         if formed(&peers) {
             return Ok(Some(PAUSE));
         }
         let first = members.first();
-        let proposes = first.is_some_and(|first| first.name == inner.peers.me.name);
+        let proposes = first.is_some_and(|first| first.name == form.peers.me.name);
         let all_answered = peers.iter().all(|(_, reply)| reply.is_ok());
-        if proposes && all_answered && inner.quarantined.is_none() {
+        if proposes && all_answered && form.quarantined.is_none() {
             let replies = peers.iter().flat_map(|(_, reply)| reply);
             let known = replies.map(|reply| reply.highest_level);
-            let level = known.fold(inner.levels().advertised(), u32::min);
+            let level = known.fold(form.peers.levels.advertised(), u32::min);
             let proposal = Identity {
-                cluster: random_uuid((inner.env.random)()),
+                cluster: random_uuid((form.random)()),
                 node_id: 1,
-                name: inner.peers.me.name.clone(),
-                sync: inner.config.sync,
+                name: form.peers.me.name.clone(),
+                sync: form.config.sync,
                 members,
                 founder: true,
                 level,
             };
-            inner.life.enter(State::Proposing(proposal));
+            form.record.life.enter(State::Proposing(proposal));
             return Ok(None);
         }
-        inner.set_phase(Phase::Forming, waiting(inner, &peers, &members));
+        form.lifecycle
+            .set_phase(Phase::Forming, waiting(form, &peers, &members));
         Ok(Some(PAUSE))
     }
 
     /// As the proposer: asks all others. When all have agreed, the cluster exists. One that agreed
     /// before is asked again, because its list may have been corrected since.
     async fn propose(&mut self, proposal: &Identity) -> Result<Option<Duration>, StartError> {
-        let inner = self.inner;
-        let replies = ask_to_prepare(inner, proposal, &inner.config.peers, false).await;
+        let form = self.form;
+        let replies = form
+            .ask_to_prepare(proposal, &form.config.peers, false)
+            .await;
         let agreed = |reply: &Result<(), PeerError>| reply.is_ok();
         if replies.iter().all(|(_, reply)| agreed(reply)) {
-            inner.advance(State::Running(proposal.clone())).await?;
+            form.record
+                .advance(State::Running(proposal.clone()))
+                .await?;
             return Ok(None);
         }
-        inner.set_phase(Phase::Forming, needs_all(&replies));
+        form.lifecycle
+            .set_phase(Phase::Forming, needs_all(&replies));
         // What was refused will be refused again, and those that agreed must not be bound for ever.
         let is_refusal = |reply| matches!(reply, &Err(PeerError::Refused(_)));
         let refused = replies.iter().any(|(_, reply)| is_refusal(reply));
-        if refused || formed(&greet(inner).await) {
-            inner.life.enter(State::Blank);
+        if refused || formed(&greet(&form.peers, form.config.peers.clone()).await) {
+            form.record.life.enter(State::Blank);
             return Ok(Some(REFUSED_PAUSE));
         }
         Ok(Some(PAUSE))
@@ -355,8 +199,8 @@ impl Way<'_> {
 
     /// As one that has agreed: finds out what became of the proposal.
     async fn resolve(&mut self, agreed: &Agreement) -> Result<Option<Duration>, StartError> {
-        let inner = self.inner;
-        let replies = greet_these(inner, acquaintances(inner, &agreed.proposal)).await;
+        let form = self.form;
+        let replies = greet(&form.peers, acquaintances(&form.config, &agreed.proposal)).await;
         let fate = fate(agreed, &replies);
         let ripe = match (fate, self.never_ran) {
             (Fate::NeverRan(now), Some((since, before))) if now == before => {
@@ -373,17 +217,17 @@ impl Way<'_> {
         };
         match fate {
             Fate::Exists => {
-                inner.life.learn();
+                form.record.life.learn();
                 let identity = agreed.proposal.clone();
-                if identity.sync != inner.config.sync {
+                if identity.sync != form.config.sync {
                     return Err(StartError::Identity(format!(
                         "this node agreed to durability \"{}\", and its configuration says \"{}\" \
                          now: set it back",
                         durability(identity.sync),
-                        durability(inner.config.sync),
+                        durability(form.config.sync),
                     )));
                 }
-                inner.advance(State::Running(identity)).await?;
+                form.record.advance(State::Running(identity)).await?;
                 Ok(None)
             }
             Fate::Dead => self.release(agreed, "its proposer has given it up").await,
@@ -395,7 +239,8 @@ impl Way<'_> {
                 .await
             }
             Fate::Open | Fate::NeverRan(_) | Fate::Unknown => {
-                inner.set_phase(Phase::Forming, bound(agreed, fate, &replies));
+                form.lifecycle
+                    .set_phase(Phase::Forming, bound(agreed, fate, &replies));
                 Ok(Some(PAUSE))
             }
         }
@@ -408,18 +253,18 @@ impl Way<'_> {
     ) -> Result<Option<Duration>, StartError> {
         self.never_ran = None;
         let cluster = uuid_text(&agreed.proposal.cluster);
-        if let Some(left_out) = self.inner.lines.not_formed.say() {
-            let node = &self.inner.peers.me.name;
+        if let Some(left_out) = self.form.lines.not_formed.say() {
+            let node = &self.form.peers.me.name;
             tracing::info!(%node, left_out, "cluster {cluster} will not be formed: {why}");
         }
-        self.inner.advance(State::Blank).await?;
+        self.form.record.advance(State::Blank).await?;
         Ok(None)
     }
 
     /// What to answer to a proposal. `Ok` is durable.
     async fn consider(&mut self, request: &Prepare) -> Result<Result<(), String>, StartError> {
         let cluster = request.agreement.proposal.cluster;
-        if let State::Prepared(agreed) = self.inner.life.state() {
+        if let State::Prepared(agreed) = self.form.record.life.state() {
             let same = agreed == request.agreement;
             if same && !request.carried_out {
                 return Ok(Ok(()));
@@ -427,30 +272,30 @@ impl Way<'_> {
             // Another proposal, or word of this one: what has become of it?
             self.resolve(&agreed).await?;
         }
-        match self.inner.life.state() {
+        match self.form.record.life.state() {
             State::Blank if !request.carried_out => {
-                if let Err(why) = confirm(self.inner, &request.agreement).await {
+                if let Err(why) = confirm(&self.form.peers, &request.agreement).await {
                     return Ok(Err(why));
                 }
                 let agreed = request.agreement.clone();
-                self.inner.advance(State::Prepared(agreed)).await?;
+                self.form.record.advance(State::Prepared(agreed)).await?;
                 #[cfg(memkv_bugs)]
                 if crate::bugs::active(crate::bugs::Bug::AgreeWhileRunning) {
                     let running = State::Running(request.agreement.proposal.clone());
-                    self.inner.advance(running).await?;
+                    self.form.record.advance(running).await?;
                 }
                 Ok(Ok(()))
             }
             State::Running(identity) if identity.cluster == cluster => Ok(Ok(())),
             State::Prepared(agreed) => Ok(Err(format!(
                 "{} has agreed to form cluster {}: {}",
-                self.inner.peers.me.name,
+                self.form.peers.me.name,
                 uuid_text(&agreed.proposal.cluster),
-                self.inner.phase().1,
+                self.form.lifecycle.phase().1,
             ))),
             _ => Ok(Err(format!(
                 "{} has not agreed to cluster {}",
-                self.inner.peers.me.name,
+                self.form.peers.me.name,
                 uuid_text(&cluster),
             ))),
         }
@@ -461,11 +306,11 @@ impl Way<'_> {
 /// and this node's directory was emptied, would give the node the id that it had before, and with
 /// it the votes and acknowledgements that it has forgotten. While the proposal is only proposed, no
 /// node has an engine under it.
-async fn confirm(inner: &Inner, agreement: &Agreement) -> Result<(), String> {
+async fn confirm(peers: &Peers, agreement: &Agreement) -> Result<(), String> {
     let proposal = &agreement.proposal;
     let proposer = proposal.members.first().map(peer_of);
     let proposer = proposer.ok_or("a proposal without members")?;
-    let greeting = greet_these(inner, vec![proposer]).await.pop();
+    let greeting = greet(peers, vec![proposer]).await.pop();
     let (proposer, reply) = greeting.ok_or("the proposer was not asked")?;
     let reply = reply?;
     let stands = reply.stage == Stage::Proposing && reply.cluster == Some(proposal.cluster);
@@ -481,12 +326,12 @@ async fn confirm(inner: &Inner, agreement: &Agreement) -> Result<(), String> {
 
 /// What a node that could form a cluster waits for.
 fn waiting<T>(
-    inner: &Inner,
+    form: &Formation,
     peers: &[(Peer, Result<T, String>)],
     members: &[MemberInfo],
 ) -> String {
-    if let Some(path) = &inner.quarantined {
-        return set_aside(&inner.peers.me.name, path);
+    if let Some(path) = &form.quarantined {
+        return set_aside(&form.peers.me.name, path);
     }
     let absent = absent(peers);
     if absent.is_empty() {
@@ -502,73 +347,69 @@ fn needs_all(replies: &[(Peer, Result<(), PeerError>)]) -> String {
     format!("a new cluster needs all of its nodes once: waiting for {absent}")
 }
 
-async fn ask_to_prepare(
-    inner: &Inner,
-    proposal: &Identity,
-    peers: &[Peer],
-    carried_out: bool,
-) -> Vec<(Peer, Result<(), PeerError>)> {
-    let asked = peers.iter().map(|peer| async move {
-        let agreed = call_peer(inner, peer, Kind::Prepare, PREPARE_TIMEOUT, |out| {
-            out.put_slice(&proposal.cluster);
-            out.put_u8(u8::from(proposal.sync));
-            out.put_u32_le(proposal.level);
-            put_members(out, &proposal.members);
-            out.put_slice(&inner.life.directory);
-            out.put_u8(u8::from(carried_out));
+impl Formation {
+    async fn ask_to_prepare(
+        &self,
+        proposal: &Identity,
+        peers: &[Peer],
+        carried_out: bool,
+    ) -> Vec<(Peer, Result<(), PeerError>)> {
+        let asked = peers.iter().map(|peer| async move {
+            let agreed = call_peer(&self.peers, peer, Kind::Prepare, PREPARE_TIMEOUT, |out| {
+                out.put_slice(&proposal.cluster);
+                out.put_u8(u8::from(proposal.sync));
+                out.put_u32_le(proposal.level);
+                put_members(out, &proposal.members);
+                out.put_slice(&self.record.life.directory);
+                out.put_u8(u8::from(carried_out));
+            });
+            (peer.clone(), agreed.await.map(drop))
         });
-        (peer.clone(), agreed.await.map(drop))
-    });
-    join_all(asked).await
-}
-
-/// As the proposer of a cluster that exists: tells the members, which find out by themselves if
-/// this does not reach them.
-pub(crate) async fn tell_all(inner: &Inner, identity: &Identity) {
-    let others = identity
-        .members
-        .iter()
-        .filter(|member| member.id != identity.node_id);
-    let others: Vec<Peer> = others.map(peer_of).collect();
-    let told = ask_to_prepare(inner, identity, &others, true);
-    // One that does not answer must not hold up the others.
-    let _ = tokio::time::timeout(HELLO_TIMEOUT, told).await;
-}
-
-/// Answers proposals as a node that runs: its identity can no longer change.
-pub(crate) async fn serve_prepares(
-    inner: Arc<Inner>,
-    identity: Identity,
-    mut prepares: mpsc::UnboundedReceiver<Prepare>,
-) {
-    while let Some(Prepare {
-        agreement, answer, ..
-    }) = prepares.recv().await
-    {
-        #[cfg(memkv_bugs)]
-        if agrees_still(&inner) {
-            let next = agreement.proposal.clone();
-            let saved = inner.save(&State::Running(next.clone())).await;
-            inner.peers.change_identity(next);
-            let _ = answer.send(saved.map_err(|error| error.to_string()));
-            continue;
-        }
-        let verdict = if agreement.proposal.cluster == identity.cluster {
-            Ok(())
-        } else {
-            Err(format!(
-                "{} is a member of cluster {} already",
-                inner.peers.me.name,
-                uuid_text(&identity.cluster),
-            ))
-        };
-        // The proposer asks again if it is gone.
-        let _ = answer.send(verdict);
+        join_all(asked).await
     }
-}
 
-/// Whether a node that runs changes its mind, as a bug.
-#[cfg(memkv_bugs)]
-fn agrees_still(inner: &Inner) -> bool {
-    crate::bugs::active(crate::bugs::Bug::AgreeWhileRunning) && !inner.is_formed()
+    /// As the proposer of a cluster that exists: tells the members, which find out by themselves if
+    /// this does not reach them.
+    pub(crate) async fn tell_all(&self, identity: &Identity) {
+        let others = identity
+            .members
+            .iter()
+            .filter(|member| member.id != identity.node_id);
+        let others: Vec<Peer> = others.map(peer_of).collect();
+        let told = self.ask_to_prepare(identity, &others, true);
+        // One that does not answer must not hold up the others.
+        let _ = tokio::time::timeout(HELLO_TIMEOUT, told).await;
+    }
+
+    /// Answers proposals as a node that runs: its identity can no longer change.
+    pub(crate) async fn serve_prepares(
+        self: Arc<Self>,
+        identity: Identity,
+        mut prepares: mpsc::UnboundedReceiver<Prepare>,
+    ) {
+        while let Some(Prepare {
+            agreement, answer, ..
+        }) = prepares.recv().await
+        {
+            #[cfg(memkv_bugs)]
+            if agrees_still(&self.replica) {
+                let next = agreement.proposal.clone();
+                let saved = self.record.save(&State::Running(next.clone())).await;
+                self.peers.change_identity(next);
+                let _ = answer.send(saved.map_err(|error| error.to_string()));
+                continue;
+            }
+            let verdict = if agreement.proposal.cluster == identity.cluster {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{} is a member of cluster {} already",
+                    self.peers.me.name,
+                    uuid_text(&identity.cluster),
+                ))
+            };
+            // The proposer asks again if it is gone.
+            let _ = answer.send(verdict);
+        }
+    }
 }

@@ -414,7 +414,7 @@ async fn a_running_node_takes_no_other_identity_not_even_on_disk() {
     hosts.start_all(&ALL).await;
     hosts.serve("formed").await;
     let b = hosts.mesh.nodes.lock()["b"].clone();
-    let mine = b.inner.peers.identity().unwrap();
+    let mine = b.group.process.peers.identity().unwrap();
     let other = Identity {
         cluster: [9; 16],
         node_id: 3,
@@ -429,13 +429,13 @@ async fn a_running_node_takes_no_other_identity_not_even_on_disk() {
         State::Prepared(agreement),
         State::Blank,
     ] {
-        assert!(b.inner.advance(next).await.is_err());
+        assert!(b.group.introducer.record.advance(next).await.is_err());
     }
-    assert!(!b.inner.peers.set_identity(other));
-    assert_eq!(b.inner.peers.identity(), Some(mine.clone()));
+    assert!(!b.group.process.peers.set_identity(other));
+    assert_eq!(b.group.process.peers.identity(), Some(mine.clone()));
     hosts.kill("b");
     let b = hosts.start("b", &ALL).await;
-    assert_eq!(b.inner.peers.identity(), Some(mine));
+    assert_eq!(b.group.process.peers.identity(), Some(mine));
 }
 
 #[tokio::test(start_paused = true)]
@@ -444,8 +444,8 @@ async fn a_request_for_another_recipient_is_refused_on_every_lane() {
     hosts.start_all(&ALL).await;
     hosts.serve("formed").await;
     let nodes = hosts.mesh.nodes.lock();
-    let (a, b) = (nodes["a"].inner.clone(), nodes["b"].clone());
-    let mine = b.inner.peers.my_id();
+    let (a, b) = (nodes["a"].group.process.clone(), nodes["b"].clone());
+    let mine = b.group.process.peers.my_id();
     let ask = |kind: u8, to: u64, lane| {
         let mut request = a.peers.envelope(Kind::Hello, to);
         request[1] = kind;
@@ -517,7 +517,8 @@ async fn an_empty_node_founds_nothing_while_its_peers_have_no_engine_yet() {
     let b = hosts.start("b", &ALL).await;
     assert!(b.inspect().is_none(), "its engine is not up yet");
     let hello = b
-        .inner
+        .group
+        .process
         .peers
         .envelope(crate::peer::message::Kind::Hello, 0)
         .freeze();

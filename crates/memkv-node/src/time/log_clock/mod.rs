@@ -34,9 +34,9 @@ use memkv_disk::{ClockFile, ClockReading};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::Env;
 use crate::env::blocking;
-use crate::node::{Inner, Leader};
-use crate::{ClockInspection, Env};
+use crate::leadership::leader::Leader;
 
 /// A leader corrects its clock by at most this part of the time that has passed: 0.5 %, ten times
 /// what `adjtime` allows, so that an hour of error is gone in a week and no deadline is off by more
@@ -216,6 +216,24 @@ impl State {
             (least..=expected.saturating_add(SET_MS)).contains(&self.reading.log_ms)
         })
     }
+}
+
+/// A node's log clock, at one moment.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct ClockInspection {
+    /// Milliseconds since the Unix epoch.
+    pub log_ms: u64,
+    /// Whether the reading comes from the cluster.
+    pub synchronized: bool,
+    /// Whether the next process on this machine will know it.
+    pub saved: bool,
+    /// Whether what it shows is to be written down before anything goes by it.
+    pub is_due: bool,
+    /// Whether it is set back before it is told or stamped by a leader.
+    pub goes_back: bool,
+    /// What it would show if this process had heard nobody, where it went on from the one before.
+    pub went_on_ms: Option<u64>,
 }
 
 /// A node's log clock.
@@ -488,7 +506,7 @@ impl LogClock {
 }
 
 /// Writes the reading down when it is due, and from time to time.
-pub(crate) async fn save(inner: Arc<Inner>) {
+pub(crate) async fn save(clock: Arc<LogClock>, env: Env) {
     /// Nobody waits for a clock that nobody writes down any more.
     struct End(Arc<LogClock>);
     impl Drop for End {
@@ -496,15 +514,15 @@ pub(crate) async fn save(inner: Arc<Inner>) {
             self.0.writing.send_replace(Writing::Ended);
         }
     }
-    let end = End(inner.clock.clone());
+    let end = End(clock);
     let mut writing = end.0.writing.subscribe();
     loop {
         let due = writing.wait_for(|writing| *writing == Writing::Due);
         // Either way it is time.
         drop(tokio::time::timeout(SAVE_EVERY, due).await);
-        let clock = inner.clock.clone();
+        let clock = end.0.clone();
         // Fails only when the node stops.
-        drop(blocking(&inner.env, move || clock.write_down()).await);
+        drop(blocking(&env, move || clock.write_down()).await);
     }
 }
 
