@@ -115,7 +115,7 @@ fn kept_for_transfers(active: &[Transfer], log_bytes: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_due, segment_bytes};
+    use super::*;
 
     #[test]
     fn segments_grow_while_the_log_is_far_beyond_its_count() {
@@ -145,5 +145,19 @@ mod tests {
             "a megabyte of log against a gigabyte of data"
         );
         assert!(is_due(7, 6, 1 << 29, 1 << 30, 50));
+    }
+
+    #[test]
+    fn the_log_in_memory_ends_where_the_slowest_member_is() {
+        let matched = |members: &[(u64, Option<u64>)]| Matched {
+            last: Some(9),
+            members: members.to_vec(),
+        };
+        let all = matched(&[(1, Some(9)), (2, Some(4)), (3, Some(8))]);
+        assert_eq!(everywhere(Some(7), &all), Some(4));
+        assert_eq!(everywhere(Some(3), &all), Some(3), "not applied here");
+        let unknown = matched(&[(1, Some(9)), (2, None)]);
+        assert_eq!(everywhere(Some(7), &unknown), None);
+        assert_eq!(everywhere(Some(7), &matched(&[])), Some(7), "a follower");
     }
 }

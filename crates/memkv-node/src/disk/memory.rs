@@ -334,7 +334,11 @@ pub(crate) async fn save(memory: &Arc<Memory>, peers: &Peers, env: &Env, sync: b
 
 #[cfg(test)]
 mod tests {
+    use memkv_disk::disk::guard;
+    use memkv_disk::disk::sim::SimDisk;
+
     use super::*;
+    use crate::peer::fake::{Fakes, Script, config};
 
     fn told(boot: u64, term: u64, index: u64) -> Remembered {
         Remembered {
@@ -376,5 +380,56 @@ mod tests {
         assert_eq!(state.of(2 * MAX_PEERS as u64).boot, 2 * MAX_PEERS as u64);
         let bytes = encode([0; 16], &state.peers).len();
         assert!(bytes <= MAX_PEERS_BYTES);
+    }
+
+    async fn outdated(script: Script) -> (Option<String>, Duration) {
+        let fakes = Fakes::new(script);
+        let (disk, config) = (SimDisk::new(1), config());
+        let own = told(2, 3, 50);
+        let open = || {
+            disk.create_dir_all(&config.layout.metadata).unwrap();
+            Memory::open(&disk, &config.layout, None, own)
+        };
+        let memory = guard::allow(open).unwrap();
+        let began = Instant::now();
+        let why = is_outdated(&memory, &config, &fakes.peers).await;
+        (why, began.elapsed())
+    }
+
+    fn body(told: Remembered) -> Script {
+        let mut body = BytesMut::new();
+        put_option(&mut body, Some(&told), |out, told| told.put(out));
+        Script::Body(body.to_vec())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_holds_less_than_a_peer_remembers_is_outdated() {
+        let (why, _) = outdated(body(told(1, 3, 51))).await;
+        let why = why.unwrap();
+        assert!(
+            why.contains("the disk of n1 went back in time: n2"),
+            "{why}"
+        );
+        assert_eq!(outdated(body(told(1, 3, 50))).await.0, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_remembers_nothing_or_answers_nothing_proves_nothing() {
+        let timeout = config().election_timeout;
+        let (why, took) = outdated(Script::Refuse("another cluster")).await;
+        assert_eq!((why, took), (None, Duration::ZERO));
+        let (why, took) = outdated(Script::NoListener).await;
+        assert!(
+            why.is_none() && took >= timeout / 2 && took < timeout,
+            "{took:?}"
+        );
+        for script in [Script::Lost, Script::Silence] {
+            let (why, took) = outdated(script).await;
+            assert!(
+                why.is_none() && took >= LONGEST_WAIT.min(2 * timeout),
+                "{took:?}"
+            );
+            assert!(took <= LONGEST_WAIT + RETRY_PAUSE, "{took:?}");
+        }
     }
 }

@@ -196,13 +196,18 @@ impl FailureDetector {
         }
     }
 
-    /// How many voters with smaller ids there are besides the one that is dead.
+    /// This node's turn among the voters.
     fn rank(&self, dead: Option<u64>) -> u32 {
-        let me = self.peers.my_id();
-        let voters = self.engine.voters().into_iter();
-        let before = voters.filter(|id| *id < me && Some(*id) != dead).count();
-        u32::try_from(before).unwrap_or(u32::MAX)
+        rank(self.engine.voters(), self.peers.my_id(), dead)
     }
+}
+
+/// How many voters with smaller ids there are besides the one that is dead.
+fn rank(voters: Vec<u64>, me: u64, dead: Option<u64>) -> u32 {
+    let before = voters
+        .into_iter()
+        .filter(|id| *id < me && Some(*id) != dead);
+    u32::try_from(before.count()).unwrap_or(u32::MAX)
 }
 
 /// Answers when this node does not lead, or no more, or after a long time.
@@ -211,4 +216,31 @@ pub(crate) async fn receive(mut known: watch::Receiver<Option<Leader>>, me: u64)
     // It fails only when the node stops.
     let _ = tokio::time::timeout(LONGEST_WATCH, known.wait_for(|leader| !leads(leader))).await;
     message::ok(|_| {})
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn voters_stand_for_election_one_after_the_other_without_the_dead_one() {
+        let voters = || vec![1, 2, 3, 5];
+        let turns = [2, 3, 5].map(|me| rank(voters(), me, Some(1)));
+        assert_eq!(turns, [0, 1, 2]);
+        assert_eq!(rank(voters(), 3, None), 2, "after a start of all");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_watch_is_answered_when_the_leader_leads_no_more() {
+        let known = watch::Sender::new(Some(Leader { term: 3, id: 1 }));
+        let mut watched = Box::pin(receive(known.subscribe(), 1));
+        assert!(watched.as_mut().now_or_never().is_none(), "it leads");
+        known.send_replace(Some(Leader { term: 4, id: 1 }));
+        assert!(watched.as_mut().now_or_never().is_none(), "in a newer term");
+        known.send_replace(Some(Leader { term: 5, id: 2 }));
+        assert!(watched.now_or_never().is_some());
+        assert!(receive(known.subscribe(), 1).now_or_never().is_some());
+    }
 }

@@ -3,9 +3,10 @@
 //! Never transfers to a voter that lacks entries. Invariant: it ends within a bound, so that an operator's
 //! stop does not hang.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::engine::handle::Engine;
+use crate::engine::handle::{Engine, Matched};
 use crate::peer::client::Peers;
 use crate::report::seldom::Lines;
 
@@ -33,11 +34,7 @@ async fn transfer(engine: &Engine, peers: &Peers, lines: &Lines, fits: impl Fn(&
         let me = peers.my_id();
         let report = engine.report();
         let (voters, matched) = (report.members.voters(), report.matched);
-        let others = voters.iter().copied();
-        let candidate = others
-            .filter(|id| *id != me && fits(id))
-            .find(|id| matched.of_member(*id) == matched.last);
-        match candidate {
+        match successor(&voters, &matched, |id| *id != me && fits(id)) {
             Some(to) => {
                 if let Some(left_out) = lines.handing_over.say() {
                     let to = peers.name_of(to);
@@ -57,5 +54,40 @@ async fn transfer(engine: &Engine, peers: &Peers, lines: &Lines, fits: impl Fn(&
             None if voters.len() < 2 => return,
             None => tokio::time::sleep(PAUSE).await,
         }
+    }
+}
+
+/// The first voter that fits and has all of the leader's log.
+fn successor(
+    voters: &BTreeSet<u64>,
+    matched: &Matched,
+    fits: impl Fn(&u64) -> bool,
+) -> Option<u64> {
+    let fitting = voters.iter().copied().filter(fits);
+    let mut fitting = fitting.filter(|id| matched.of_member(*id) == matched.last);
+    fitting.next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_voter_with_all_of_the_log_may_take_over() {
+        let matched = Matched {
+            last: Some(9),
+            members: vec![(1, Some(9)), (2, Some(8)), (3, Some(9)), (4, Some(9))],
+        };
+        let voters = BTreeSet::from([1, 2, 3]);
+        let others = |id: &u64| *id != 1;
+        assert_eq!(successor(&voters, &matched, others), Some(3), "2 lags");
+        let roomy = |id: &u64| *id == 2;
+        assert_eq!(successor(&voters, &matched, roomy), None);
+        let learner = |id: &u64| *id == 4;
+        assert_eq!(
+            successor(&voters, &matched, learner),
+            None,
+            "it has no vote"
+        );
     }
 }

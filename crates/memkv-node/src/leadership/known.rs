@@ -124,12 +124,10 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::Peer;
+    use crate::peer::fake::config;
 
     fn leadership() -> Leadership {
-        let layout = memkv_disk::Layout::under(std::path::Path::new("/node"));
-        let (name, addr) = ("n1".to_owned(), "h:1".to_owned());
-        Leadership::new(&NodeConfig::new(Peer { name, addr }, layout))
+        Leadership::new(&config())
     }
 
     const LEADER: Leader = Leader { term: 2, id: 3 };

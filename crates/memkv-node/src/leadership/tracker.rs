@@ -32,23 +32,14 @@ pub(crate) async fn run(tracker: Tracker, engine: Engine) {
     let mut applied = tracker.replica.subscribe();
     let mut last_leader = None;
     loop {
-        let (mut leader, leads) = {
+        let (named, leads) = {
             let now = changes.now();
             let term = now.term;
             let leader = now.leader.map(|id| Leader { term, id });
             (leader, now.leads())
         };
         tracker.leadership.note_leading(leads);
-        // The engine names a leader until there is another, and after a restart the one that it
-        // had voted for; clients need to know that it is there.
-        let mut lost_at = None;
-        if !leads && leader.is_some() {
-            lost_at = tracker
-                .leadership
-                .lost_at()
-                .filter(|at| *at > Instant::now());
-            leader = leader.filter(|_| lost_at.is_some());
-        }
+        let (leader, lost_at) = shown(named, leads, tracker.leadership.lost_at());
         if tracker.leadership.show(leader) {
             // A leader that was lost and is there again in the same term is no other.
             if leader.is_some() && leader != last_leader {
@@ -91,6 +82,21 @@ pub(crate) async fn run(tracker: Tracker, engine: Engine) {
     }
 }
 
+/// The leader to show, and when it counts as lost. The engine names a leader until there is another, and
+/// after a restart the one that it had voted for; clients need to know that it is there, so only one that
+/// was heard lately is shown.
+fn shown(
+    named: Option<Leader>,
+    leads: bool,
+    lost_at: Option<Instant>,
+) -> (Option<Leader>, Option<Instant>) {
+    if leads || named.is_none() {
+        return (named, None);
+    }
+    let lost_at = lost_at.filter(|at| *at > Instant::now());
+    (named.filter(|_| lost_at.is_some()), lost_at)
+}
+
 impl Tracker {
     /// Logs one line per change, for the operator, unless there are too many of them.
     fn log(&self, leader: Option<Leader>) {
@@ -107,5 +113,33 @@ impl Tracker {
             }
             None => tracing::info!(%node, left_out, "has no leader"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const LEADER: Leader = Leader { term: 4, id: 2 };
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_leader_that_was_heard_lately_is_shown() {
+        let later = Some(Instant::now() + Duration::from_secs(1));
+        assert_eq!(shown(Some(LEADER), false, later), (Some(LEADER), later));
+        assert_eq!(
+            shown(Some(LEADER), false, None),
+            (None, None),
+            "never heard"
+        );
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(shown(Some(LEADER), false, later), (None, None), "silent");
+        assert_eq!(
+            shown(Some(LEADER), true, None),
+            (Some(LEADER), None),
+            "itself"
+        );
+        assert_eq!(shown(None, false, later), (None, None));
     }
 }

@@ -194,3 +194,102 @@ impl Admission {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use memkv_store::{BatchBuilder, Member};
+
+    use super::*;
+    use crate::Env;
+    use crate::peer::fake::{Fakes, Script, config, identity};
+    use crate::time::log_clock::LogClock;
+
+    fn admission() -> Admission {
+        let fakes = Fakes::new(Script::Silence);
+        let member = |id: u64| Member {
+            id,
+            name: format!("n{id}"),
+            addr: format!("h:{id}"),
+            pending: false,
+        };
+        let mut batch = BatchBuilder::new(5);
+        batch.system(&SystemOp::Form {
+            cluster: [7; 16],
+            durability_sync: true,
+            level: 1,
+            members: (1..=3).map(member).collect(),
+        });
+        {
+            let mut machine = fakes.replica.machine.write();
+            machine.store.apply(1, &batch.finish(), &mut ());
+            machine.note_member_table();
+            fakes.replica.publish(&machine);
+        }
+        let (env, config) = (Env::real(), config());
+        let clock = LogClock::resume(env.clone(), None, None);
+        let levels = fakes.peers.levels.clone();
+        let batcher = Batcher::new(Arc::new(clock), Arc::default(), env, levels);
+        Admission {
+            // No member counts as silent here, and none needs to be.
+            replace_after: Duration::ZERO,
+            peers: fakes.peers,
+            replica: fakes.replica,
+            leadership: Arc::new(Leadership::new(&config)),
+            batcher: Arc::new(batcher),
+            engine: EngineSlot::default(),
+            lines: Arc::default(),
+        }
+    }
+
+    fn applicant() -> Applicant {
+        Applicant {
+            name: "n3".to_owned(),
+            addr: "h:3".to_owned(),
+            sync: true,
+            nonce: 1,
+            highest: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn only_an_empty_node_that_fits_its_seat_is_admitted() {
+        let admission = admission();
+        let check = |applicant: Applicant| admission.check(&applicant, &identity(), 1);
+        assert_eq!(check(applicant()), Ok(3));
+        let refused = |change: fn(&mut Applicant), why: &str| {
+            let mut applicant = applicant();
+            change(&mut applicant);
+            let said = check(applicant).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        };
+        refused(
+            |it| it.sync = false,
+            "durability is \"sync\", n3 is set to \"os\"",
+        );
+        refused(|it| it.name = "n4".to_owned(), "no member named n4");
+        refused(
+            |it| it.addr = "h:4".to_owned(),
+            "knows n3 at h:3, not at h:4",
+        );
+        refused(|it| it.highest = 0, "level");
+    }
+
+    #[tokio::test]
+    async fn a_member_that_may_be_alive_keeps_its_seat() {
+        let admission = Admission {
+            replace_after: Duration::from_secs(10),
+            ..admission()
+        };
+        let said = admission.check(&applicant(), &identity(), 1).unwrap_err();
+        assert!(
+            said.contains("it is replaced after 10 s of silence"),
+            "{said}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_node_that_does_not_lead_admits_no_node() {
+        let said = admission().admit(applicant()).await.unwrap_err();
+        assert_eq!(said, "this node does not lead");
+    }
+}

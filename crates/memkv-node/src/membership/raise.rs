@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use memkv_store::{SystemOp, SystemOutcome};
+use memkv_store::{MemberTable, SystemOp, SystemOutcome};
 use tokio::time::Instant;
 
 use crate::FatalError;
@@ -69,20 +69,13 @@ impl Raiser {
     /// the latest boot that this node knows of.
     fn agreed(&self) -> Option<u32> {
         let table = self.replica.member_table();
-        let mut to = None;
-        for member in table.members() {
-            let advertised = table.advertised(member.id)?;
-            let heard = self.memory.recall(member.id).map_or(0, |heard| heard.boot);
-            if advertised.boot < heard {
-                // It has started again, perhaps with another build, and not said yet what that knows.
-                return None;
-            }
-            to = Some(advertised.highest.min(to.unwrap_or(u32::MAX)));
-        }
+        let boot_of = |id| self.memory.recall(id).map_or(0, |heard| heard.boot);
+        let to = highest_of_all(&table, boot_of);
         #[cfg(memkv_bugs)]
-        if memkv_store::bugs::active(memkv_store::bugs::Bug::RaiseUnasked) {
-            to = Some(self.levels.highest);
-        }
+        let to = match memkv_store::bugs::active(memkv_store::bugs::Bug::RaiseUnasked) {
+            true => Some(self.levels.highest),
+            false => to,
+        };
         to.filter(|to| *to > table.level() && *to <= self.levels.highest)
     }
 
@@ -112,5 +105,73 @@ impl Raiser {
             // The node is stopping.
             Err(_) => {}
         }
+    }
+}
+
+/// The highest level that all nodes of the table have advertised, each with the boot that is known of it or
+/// a later one. A node that has started again since may be another build.
+fn highest_of_all(table: &MemberTable, boot_of: impl Fn(u64) -> u64) -> Option<u32> {
+    let mut to = None;
+    for member in table.members() {
+        let advertised = table.advertised(member.id)?;
+        if advertised.boot < boot_of(member.id) {
+            return None;
+        }
+        to = Some(advertised.highest.min(to.unwrap_or(u32::MAX)));
+    }
+    to
+}
+
+#[cfg(test)]
+mod tests {
+    use memkv_store::{BatchBuilder, Member, Store};
+
+    use super::*;
+
+    /// A store whose nodes 1 and 2 have opened their sessions as told: boot and highest level.
+    fn table(advertised: &[(u64, u64, u32)]) -> MemberTable {
+        let member = |id: u64| Member {
+            id,
+            name: format!("n{id}"),
+            addr: format!("h:{id}"),
+            pending: false,
+        };
+        let form = SystemOp::Form {
+            cluster: [7; 16],
+            durability_sync: true,
+            level: 1,
+            members: vec![member(1), member(2)],
+        };
+        let opened = advertised
+            .iter()
+            .map(|(node, boot, highest)| SystemOp::OpenSession {
+                node: *node,
+                boot: *boot,
+                highest: *highest,
+            });
+        let mut store = Store::new();
+        for (index, op) in (1..).zip([form].into_iter().chain(opened)) {
+            let mut batch = BatchBuilder::new(5);
+            batch.system(&op);
+            store.apply(index, &batch.finish(), &mut ());
+        }
+        store.member_table().clone()
+    }
+
+    #[test]
+    fn the_level_is_that_of_the_oldest_build_that_has_said_what_it_knows() {
+        let first_boot = |_| 1;
+        let both = table(&[(1, 1, 3), (2, 1, 2)]);
+        assert_eq!(highest_of_all(&both, first_boot), Some(2));
+        let one = table(&[(1, 1, 3)]);
+        assert_eq!(highest_of_all(&one, first_boot), None, "2 has not said it");
+        let restarted = |id| if id == 2 { 2 } else { 1 };
+        assert_eq!(
+            highest_of_all(&both, restarted),
+            None,
+            "2 may be another build"
+        );
+        let again = table(&[(1, 1, 3), (2, 1, 2), (2, 2, 3)]);
+        assert_eq!(highest_of_all(&again, restarted), Some(3));
     }
 }

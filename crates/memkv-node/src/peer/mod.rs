@@ -6,6 +6,8 @@
 pub(crate) mod answer;
 pub(crate) mod client;
 pub(crate) mod encoding;
+#[cfg(test)]
+pub(crate) mod fake;
 pub(crate) mod message;
 pub(crate) mod server;
 pub(crate) mod transport;

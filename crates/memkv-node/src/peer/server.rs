@@ -179,3 +179,31 @@ fn read_index(barrier: Arc<Barrier>) -> Answer {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::fake::{Fakes, Script, identity};
+
+    fn envelope(cluster: [u8; 16], to: u64) -> Envelope {
+        let fakes = Fakes::new(Script::Silence);
+        let request = fakes.peers.envelope(Kind::Append, to);
+        let (decoded, _) = Envelope::decode(request.freeze()).unwrap();
+        Envelope { cluster, ..decoded }
+    }
+
+    #[tokio::test]
+    async fn only_requests_for_this_node_of_this_cluster_are_taken() {
+        let fakes = Fakes::new(Script::Silence);
+        let mine = identity();
+        let check = |cluster, to| meant_for_us(&fakes.peers, &envelope(cluster, to));
+        assert_eq!(check(mine.cluster, mine.node_id), Ok(()));
+        let foreign = check([9; 16], mine.node_id).unwrap_err();
+        assert!(foreign.contains("two clusters are mixed"), "{foreign}");
+        let other = check(mine.cluster, 2).unwrap_err();
+        assert!(
+            other.contains("node id 1") && other.contains("node id 2"),
+            "{other}"
+        );
+    }
+}

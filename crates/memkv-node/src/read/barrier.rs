@@ -166,3 +166,73 @@ impl Barrier {
             .await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leadership::leader::Leader;
+    use crate::membership::life::Life;
+    use crate::peer::fake::{Fakes, Script, config};
+
+    const HOLD: Duration = Duration::from_secs(3);
+
+    /// The barrier of node n1, whose peers answer so.
+    fn barrier(script: Script) -> (Fakes, Arc<Barrier>) {
+        let fakes = Fakes::new(script);
+        let life = Arc::new(Life::resume(bytes::Bytes::new(), [1; 16]).unwrap());
+        let lifecycle = Lifecycle::new("n1".to_owned(), life, fakes.session.clone());
+        let barrier = Barrier {
+            hold: HOLD,
+            replica: fakes.replica.clone(),
+            leadership: Arc::new(Leadership::new(&config())),
+            peers: fakes.peers.clone(),
+            engine: EngineSlot::default(),
+            published: Arc::default(),
+            lifecycle: Arc::new(lifecycle),
+            counters: Arc::default(),
+            leader_reads: Rounds::default(),
+            forwarded_reads: Rounds::default(),
+        };
+        (fakes, Arc::new(barrier))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_without_a_leader_ends_after_the_hold_and_says_why() {
+        let (_fakes, barrier) = barrier(Script::Silence);
+        let began = Instant::now();
+        let refused = barrier.wait().await.unwrap_err();
+        let took = began.elapsed();
+        assert!(took <= HOLD && took + RETRY_PAUSE >= HOLD, "{took:?}");
+        let detail = "an election is under way".to_owned();
+        assert_eq!(refused, RequestError::NoLeader { detail });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forwarded_read_waits_until_the_leaders_index_is_applied_here() {
+        let (fakes, barrier) = barrier(Script::Body(5_u64.to_le_bytes().to_vec()));
+        barrier.leadership.show(Some(Leader { term: 1, id: 2 }));
+        tokio::spawn(barrier.clone().run_forwarded_reads());
+        let reading = barrier.clone();
+        let read = tokio::spawn(async move { reading.wait().await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!read.is_finished(), "nothing is applied");
+        assert_eq!(*fakes.transport.called.lock(), ["n2"]);
+        fakes.replica.publish_applied(4);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!read.is_finished(), "an entry is missing");
+        fakes.replica.publish_applied(5);
+        assert_eq!(read.await.unwrap(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_does_not_answer_holds_a_read_no_longer_than_promised() {
+        let (_fakes, barrier) = barrier(Script::Silence);
+        barrier.leadership.show(Some(Leader { term: 1, id: 2 }));
+        tokio::spawn(barrier.clone().run_forwarded_reads());
+        let began = Instant::now();
+        let refused = barrier.wait().await.unwrap_err();
+        assert!(began.elapsed() <= HOLD + OVERTIME, "{:?}", began.elapsed());
+        let detail = "n2 leads and cannot reach a majority".to_owned();
+        assert_eq!(refused, RequestError::NoLeader { detail });
+    }
+}

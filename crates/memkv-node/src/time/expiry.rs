@@ -31,16 +31,15 @@ pub(crate) async fn run(
     loop {
         applied.mark_unchanged();
         let deadline = replica.applied_state().next_deadline;
-        let wait = match deadline.map(|at| at.saturating_sub(clock.read().log_ms)) {
-            None => None,
-            Some(0) => {
+        let wait = deadline.map(|deadline| wait_until_due(deadline, clock.read().log_ms));
+        let wait = wait.map(|wait| {
+            wait.unwrap_or_else(|| {
                 if engine.is_leader() {
                     batcher.tick();
                 }
-                Some(RETRY)
-            }
-            Some(ms) => Some(Duration::from_millis(ms).min(LONGEST_WAIT)),
-        };
+                RETRY
+            })
+        });
         let due = async {
             match wait {
                 Some(wait) => tokio::time::sleep(wait).await,
@@ -51,5 +50,27 @@ pub(crate) async fn run(
             changed = applied.changed() => if changed.is_err() { return },
             () = due => {}
         }
+    }
+}
+
+/// How long to wait before the deadline is compared with log time again; nothing if it is due.
+fn wait_until_due(deadline_ms: u64, log_ms: u64) -> Option<Duration> {
+    match deadline_ms.saturating_sub(log_ms) {
+        0 => None,
+        left => Some(Duration::from_millis(left).min(LONGEST_WAIT)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_due_when_log_time_has_reached_it_and_never_before() {
+        assert_eq!(wait_until_due(100, 99), Some(Duration::from_millis(1)));
+        assert_eq!(wait_until_due(100, 100), None);
+        assert_eq!(wait_until_due(100, 101), None);
+        let far = wait_until_due(u64::MAX, 0);
+        assert_eq!(far, Some(LONGEST_WAIT), "the clock may be slewed meanwhile");
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::leadership::known::Leadership;
 use crate::lifecycle::Lifecycle;
 use crate::peer::client::{PeerError, Peers};
+use crate::peer::encoding::Reader;
 use crate::peer::message::Kind;
 use crate::replica::Replica;
 use crate::report::counters::Counters;
@@ -150,19 +151,7 @@ impl Sender {
             .peers
             .call(leader, Lane::Forward, request, FORWARD_TIMEOUT);
         Box::pin(async move {
-            let outcome = match call.await {
-                Ok(mut body) => match body.u8("outcome") {
-                    Ok(0) => GroupOutcome::Applied,
-                    Ok(1) => GroupOutcome::NotAppended,
-                    Ok(3) => GroupOutcome::DiskLow,
-                    Ok(4) => GroupOutcome::DiskExhausted,
-                    _ => GroupOutcome::Unknown,
-                },
-                Err(
-                    PeerError::Unreachable(_) | PeerError::NoListener(_) | PeerError::Refused(_),
-                ) => GroupOutcome::NotAppended,
-                Err(PeerError::Lost(_)) => GroupOutcome::Unknown,
-            };
+            let outcome = read_outcome(call.await);
             (session, first_seq, count, outcome)
         })
     }
@@ -229,6 +218,23 @@ pub(crate) fn outcome_byte(outcome: GroupOutcome) -> u8 {
     }
 }
 
+/// The outcome that the leader's answer tells.
+fn read_outcome(answer: Result<Reader, PeerError>) -> GroupOutcome {
+    match answer {
+        Ok(mut body) => match body.u8("outcome") {
+            Ok(0) => GroupOutcome::Applied,
+            Ok(1) => GroupOutcome::NotAppended,
+            Ok(3) => GroupOutcome::DiskLow,
+            Ok(4) => GroupOutcome::DiskExhausted,
+            _ => GroupOutcome::Unknown,
+        },
+        Err(PeerError::Unreachable(_) | PeerError::NoListener(_) | PeerError::Refused(_)) => {
+            GroupOutcome::NotAppended
+        }
+        Err(PeerError::Lost(_)) => GroupOutcome::Unknown,
+    }
+}
+
 /// Whether a session need not be asked for again soon. One entry opens one session, and the other
 /// nodes that were started together ask at the same time.
 pub(crate) fn may_be_open(outcome: &Result<SystemOutcome, ProposeError>) -> bool {
@@ -236,4 +242,48 @@ pub(crate) fn may_be_open(outcome: &Result<SystemOutcome, ProposeError>) -> bool
         why: Refusal::Retry,
     };
     outcome.as_ref().is_ok_and(|outcome| *outcome != retry)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn every_outcome_survives_its_byte() {
+        use GroupOutcome::{Applied, DiskExhausted, DiskLow, NotAppended, Unknown};
+        for outcome in [Applied, NotAppended, Unknown, DiskLow, DiskExhausted] {
+            let body = Reader(Bytes::from(vec![outcome_byte(outcome)]));
+            assert_eq!(read_outcome(Ok(body)), outcome);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_lost_or_unreadable_leaves_the_outcome_unknown() {
+        let unreadable = [Bytes::new(), Bytes::from_static(&[9])];
+        for body in unreadable {
+            assert_eq!(read_outcome(Ok(Reader(body))), GroupOutcome::Unknown);
+        }
+        let why = || "why".to_owned();
+        let lost = read_outcome(Err(PeerError::Lost(why())));
+        assert_eq!(lost, GroupOutcome::Unknown);
+        for error in [
+            PeerError::Unreachable(why()),
+            PeerError::NoListener(why()),
+            PeerError::Refused(why()),
+        ] {
+            assert_eq!(read_outcome(Err(error)), GroupOutcome::NotAppended);
+        }
+    }
+
+    #[test]
+    fn a_session_that_another_entry_has_taken_the_turn_of_is_asked_for_again() {
+        let retry = SystemOutcome::Refused {
+            why: Refusal::Retry,
+        };
+        assert!(!may_be_open(&Ok(retry)));
+        assert!(!may_be_open(&Err(ProposeError::Unknown)));
+        assert!(may_be_open(&Ok(SystemOutcome::Done)));
+    }
 }
