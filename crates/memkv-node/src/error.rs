@@ -24,7 +24,7 @@ pub enum RequestError {
     /// Certainly not executed, now or later.
     #[error("no leader: {detail}; nothing was executed")]
     NoLeader {
-        /// Who was reached and who was not.
+        /// Which nodes were reached and which were not.
         detail: String,
     },
     /// Certainly not executed: the queue in front of the log is full.
@@ -114,7 +114,7 @@ pub enum FatalError {
     /// A write or an fsync failed: what is on the disk is no longer known (fsync must not be
     /// retried: Rebello et al., ATC'20).
     #[error(
-        "disk failure: {0}; the node stops at once, because after a failed fsync nobody knows what is on the disk"
+        "disk failure: {0}; the node stops at once, because after a failed fsync the contents of the disk are unknown"
     )]
     Disk(String),
     /// A committed entry cannot be read, so nothing after it can be applied.

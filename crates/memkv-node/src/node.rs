@@ -279,7 +279,7 @@ impl Node {
     }
 
     /// Sends a message to the subscribers of all other nodes: at most once, and in the order of the
-    /// calls. Resolves soon to the number of those who got it, without those of nodes that do not
+    /// calls. Resolves soon to the number of listeners that got it, without those of nodes that do not
     /// answer. Must be called within a tokio runtime.
     pub fn publish(&self, publication: &Publication) -> impl Future<Output = u64> + Send + use<> {
         publish::publish(
@@ -289,7 +289,7 @@ impl Node {
         )
     }
 
-    /// Says who gets the messages that other nodes publish, and what is announced of keys. A second call has no effect.
+    /// Sets where messages of other nodes and key events are delivered. A second call has no effect.
     pub fn subscribe(&self, subscribers: Box<dyn Subscribers>) {
         self.group.process.publisher.subscribe(subscribers);
     }

@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn between_two_looks_the_log_takes_no_more_than_there_was() {
         let watch = SpaceWatch::default();
-        assert!(!watch.take(1, 1), "nobody has looked yet");
+        assert!(!watch.take(1, 1), "nothing is measured yet");
         watch.note_own(&space(KEPT + (8 << 20)));
         assert!(watch.take(1, 7 << 20));
         assert!(!watch.take(1, 1 << 20), "with its header it is too much");

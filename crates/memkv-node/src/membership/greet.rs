@@ -1,4 +1,4 @@
-//! Asks peers who they are. Needs no common cluster, and changes nothing at either end.
+//! Asks peers for their identity. Needs no common cluster, and changes nothing at either end.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) async fn call_peer(
         .await
 }
 
-/// Asks nodes who they are; the answers have the order of `nodes`.
+/// Asks nodes for their identity; the answers have the order of `nodes`.
 pub(crate) async fn greet(peers: &Peers, nodes: Vec<Peer>) -> Vec<Greeting> {
     let asked = nodes.into_iter().map(|peer| async move {
         let reply = call_peer(peers, &peer, Kind::Hello, HELLO_TIMEOUT, |_| {}).await;

@@ -1,4 +1,4 @@
-//! Who this node is: what it keeps in its directory besides the log, and never changes once an
+//! The identity of this node: it lies in its directory besides the log, and never changes once an
 //! engine may run under it (`life.rs`).
 //!
 //! A node id is never used twice in a cluster: 1 to n at formation, later the index of the log
@@ -26,7 +26,7 @@ pub(crate) struct Identity {
     pub(crate) name: String,
     /// The durability that all agreed on.
     pub(crate) sync: bool,
-    /// The members as of that moment: whom to talk to until the log says more.
+    /// The members as of that moment: the nodes to talk to until the log says more.
     pub(crate) members: Vec<MemberInfo>,
     /// Set at formation, not by admission to a cluster that exists.
     pub(crate) founder: bool,

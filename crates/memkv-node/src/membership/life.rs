@@ -3,7 +3,7 @@
 //! - `Blank`: it belongs to nothing.
 //! - `Proposing`: the same, and it asks all others for their agreement to a cluster. On disk this
 //!   is `Blank`: a proposal dies with its process.
-//! - `Prepared`: it has agreed to somebody's proposal.
+//! - `Prepared`: it has agreed to a peer's proposal.
 //! - `Running`: it has an identity that can no longer change, and an engine under it.
 //! - `Stopped`: it answers nothing any more.
 //!
@@ -31,7 +31,7 @@ pub(crate) type Directory = [u8; 16];
 /// What a node has agreed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Agreement {
-    /// Who it will be if the proposal is carried out.
+    /// The identity that it will have if the proposal is carried out.
     pub(crate) proposal: Identity,
     /// The proposer's directory.
     pub(crate) proposer: Directory,
@@ -309,7 +309,7 @@ mod tests {
         assert!(!may_follow(&now, &State::Running(identity(2, true))));
         assert!(!may_follow(&now, &prepared(2)), "it gives up first");
         let founder = State::Running(identity(1, true));
-        assert!(!may_follow(&State::Blank, &founder), "nobody has agreed");
+        assert!(!may_follow(&State::Blank, &founder), "no node has agreed");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) enum Step {
 
 /// What the leader knows when it decides.
 pub(crate) trait Known {
-    /// Who votes.
+    /// The nodes with a vote.
     fn voters(&self) -> &BTreeSet<u64>;
     /// Whether the engine sends the log to this node.
     fn is_sent_the_log(&self, id: u64) -> bool;
@@ -95,7 +95,7 @@ fn is_gone(known: &impl Known, new: u64) -> bool {
 
 /// The voters that must go for a newcomer: the current member `old`, and earlier newcomers of its
 /// name that were wiped after they came to vote and before the table said so. The table has forgotten
-/// those, and nobody else is missing from it.
+/// those, and no other one is missing from it.
 fn leaving(voters: &BTreeSet<u64>, members: &[Member], old: u64) -> BTreeSet<u64> {
     let stays = |id: &u64| *id != old && members.iter().any(|member| member.id == *id);
     voters.iter().copied().filter(|id| !stays(id)).collect()
@@ -116,7 +116,7 @@ fn majority_without(known: &impl Known, without: &BTreeSet<u64>) -> bool {
 pub(crate) struct Arrivals(BTreeMap<u64, Instant>);
 
 impl Arrivals {
-    /// Takes note of who is pending now.
+    /// Notes which newcomers are pending now.
     pub(crate) fn note(&mut self, members: &[Member]) {
         let is_pending = |id: &u64| {
             members
@@ -146,7 +146,7 @@ mod tests {
     const REPLACE_AFTER: Duration = Duration::from_secs(10);
     const LONG: Duration = Duration::from_secs(3600);
 
-    /// A leader's view in which whoever is not named answers.
+    /// A leader's view in which every member answers that is not named silent.
     #[derive(Default)]
     struct View {
         voters: BTreeSet<u64>,

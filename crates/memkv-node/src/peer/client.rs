@@ -41,7 +41,7 @@ pub(crate) struct Peers {
     replica: Arc<Replica>,
     clock: Arc<LogClock>,
     pub(crate) levels: Arc<Levels>,
-    /// Who this node is, from the moment on from which that cannot change.
+    /// The identity of this node, from the moment on from which it cannot change.
     identity: RwLock<Option<Identity>>,
     /// The member at whose address no process listened last.
     refused: Arc<watch::Sender<u64>>,
@@ -197,7 +197,7 @@ impl Peers {
         }
     }
 
-    /// Sends a request to whoever listens on an address.
+    /// Sends a request to the node at an address.
     pub(crate) fn call_addr(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! The messages between nodes: an envelope that says who speaks to whom, a kind, and a body.
+//! The messages between nodes: an envelope with sender and recipient, a kind, and a body.
 //!
 //! Every request carries the cluster, the sender's id, name and boot, and the id that it is meant
 //! for; a node refuses, with words, what is not meant for it. So neither a copied configuration nor
@@ -40,13 +40,13 @@ pub(crate) enum Kind {
     OpenSession = 8,
     /// The commit index, confirmed after the request arrived.
     ReadIndex = 9,
-    /// Who are you?
+    /// Asks for the identity of the node.
     Hello = 10,
     /// Formation: agree to this list under this UUID; or word that all have agreed.
     Prepare = 11,
     /// An empty node asks for a seat.
     Join = 12,
-    /// A message for who listens to its channel.
+    /// A message for the listeners of its channel.
     Publish = 13,
     /// Answered when the recipient does not lead, or no more.
     Attend = 14,
@@ -101,7 +101,7 @@ impl Kind {
     }
 }
 
-/// Who sends a request to whom.
+/// Sender and recipient of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Envelope {
     pub(crate) kind: Kind,
@@ -112,7 +112,7 @@ pub(crate) struct Envelope {
     /// Which life of the sender: grows with each start on its directory. A later issue's memory of
     /// peers compares it.
     pub(crate) boot: u64,
-    /// Whom it is meant for, 0 for whoever listens there.
+    /// The recipient, 0 for any node at that address.
     pub(crate) to: u64,
     /// What the sender's log clock shows.
     pub(crate) clock: Reading,

@@ -1,8 +1,8 @@
 //! Keyspace notifications on their way from `apply` to this node's subscribers.
 //!
-//! Every node announces what it applies to whoever listens there, so nothing is sent between nodes
+//! Every node announces what it applies to its own listeners, so nothing is sent between nodes
 //! and all of them say the same in the same order. Never waits for a subscriber. Entries that were
-//! in the log before this process began are applied in silence: whoever listens now did not listen
+//! in the log before this process began are applied without announcements: the listeners of now did not listen
 //! then. What a snapshot brings is not announced either, because it does not say how it came about.
 
 use std::sync::Arc;

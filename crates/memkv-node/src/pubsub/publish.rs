@@ -5,7 +5,7 @@
 //! that has stopped answering, and from then on not at all, until a probe finds that it answers
 //! again. What is under way to a peer is bounded; what exceeds the bound is dropped and counted.
 //! Invariant: a message to a peer that is up and connected takes its place on the lane before
-//! `publish` returns, whether or not anybody waits for the answer.
+//! `publish` returns, whether or not its answer is waited for.
 
 use std::collections::BTreeMap;
 use std::future::{Future, ready};
@@ -32,9 +32,9 @@ pub const MAX_PUBLICATION_BYTES: usize = (64 << 20) + (64 << 10);
 pub const MAX_CHANNEL_BYTES: usize = 64 << 10;
 
 /// How long a publisher waits for the nodes' counts. Longer than a round trip on earth and than the
-/// hiccups of a healthy node; who exceeds it is not waited for again before it has answered.
+/// hiccups of a healthy node; a peer that exceeds it is not waited for again before it has answered.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
-/// How long an answer that nobody waits for is still expected. Then the message is dropped, unless
+/// How long an answer is expected that is not waited for. Then the message is dropped, unless
 /// it is on the wire already.
 const FORGET_AFTER: Duration = Duration::from_secs(5);
 /// Pause between two probes of a peer that does not answer.
@@ -45,7 +45,7 @@ const UNDER_WAY_BYTES: usize = 32 << 20;
 /// What a message under way costs beside its bytes, about: so that empty ones are bounded too.
 const OVERHEAD_BYTES: usize = 512;
 
-/// A message for everybody who listens to its channel.
+/// A message for all listeners of its channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
     /// Whether the channel is one of `SPUBLISH`, whose listeners are others than those of `PUBLISH`.
@@ -83,14 +83,14 @@ impl Publication {
     }
 }
 
-/// Who listens on this node. No method ever waits, or takes longer for more listeners: they are called
+/// The listeners on this node. No method ever waits, or takes longer for more listeners: it is called
 /// on the thread that consensus runs on.
 pub trait Subscribers: Send + Sync {
     /// Takes on a message that another node published, to be delivered in the order of the calls;
     /// resolves to how many got it, and to nothing if too many wait already.
     fn deliver(&self, publication: Publication) -> BoxFuture<'static, Option<u64>>;
 
-    /// Whether anybody listens to any channel. Once somebody's subscription is acknowledged, it is
+    /// Whether any channel has a listener. Once a subscription is acknowledged, it is
     /// true.
     fn has_listeners(&self) -> bool;
 
@@ -101,7 +101,7 @@ pub trait Subscribers: Send + Sync {
 /// A peer as publishers see it.
 #[derive(Default)]
 struct Peer {
-    /// It did not answer lately: nobody waits for it.
+    /// It did not answer lately, so its answers are not waited for.
     silent: AtomicBool,
     under_way: AtomicUsize,
 }
@@ -118,7 +118,7 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// From now on there is somebody to hand messages to. A second call has no effect.
+    /// Sets where messages are delivered. A second call has no effect.
     pub(crate) fn subscribe(&self, subscribers: Box<dyn Subscribers>) {
         let _ = self.subscribers.set(subscribers);
     }
@@ -171,7 +171,7 @@ struct Waiting {
     answer: BoxFuture<'static, u64>,
 }
 
-/// Sends a message to all other nodes; resolves to the number of those who got it there.
+/// Sends a message to all other nodes; resolves to the number of listeners there that got it.
 pub(crate) fn publish(
     publisher: &Arc<Publisher>,
     peers: &Peers,
@@ -211,7 +211,7 @@ pub(crate) fn publish(
         }
     }
     let publisher = publisher.clone();
-    // From here on, and not from when somebody waits: a pipeline does not wait once per message.
+    // From here on, and not from the first poll: a pipeline does not wait once per message.
     let deadline = Instant::now() + ANSWER_WITHIN;
     async move { count(&publisher, waiting, deadline).await }
 }
@@ -272,7 +272,7 @@ pub(crate) async fn probe(publisher: Arc<Publisher>, peers: Arc<Peers>) {
                 let hello = Frame(vec![peers.envelope(Kind::Hello, id).freeze()]);
                 let call = peers.call(id, Lane::Publish, hello, ANSWER_WITHIN);
                 async move {
-                    // Behind everything on the lane, so whoever answers this has caught up.
+                    // Behind everything on the lane, so a peer that answers this has caught up.
                     if call.await.is_ok() {
                         peer.silent.store(false, Ordering::Relaxed);
                     }

@@ -1,5 +1,5 @@
-//! Linearizable reads: one ReadIndex confirmation for everything that waits (Raft dissertation,
-//! section 6.4), then the read waits until this node has applied that far and runs here.
+//! Linearizable reads: one ReadIndex confirmation for all reads that wait (Raft dissertation,
+//! section 6.4), then each read waits until this node has applied that far and runs here.
 //!
 //! No lease is ever used: a leader's quorum is asked after the read arrived. A process that was
 //! paused in between has only waited longer.
@@ -24,7 +24,7 @@ use crate::{Frame, Lane, RequestError};
 
 /// Pause before a read asks again: an election takes much longer, a stale view of it less.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
-/// A round that has no answer by then has failed: those who wait for the next one must not wait
+/// A round that has no answer by then has failed: reads that are queued for the next one must not wait
 /// long, and a disk that stalls for longer than this is rare.
 const CONFIRM_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -132,8 +132,10 @@ impl Barrier {
             }
         };
         let reads = &self.leader_reads;
-        let gather = |served| reads.gather(served);
-        reads.run(&self.counters.read_batch, confirm, gather).await;
+        let let_join = |answered| reads.let_join(answered);
+        reads
+            .run(&self.counters.read_batch, confirm, let_join)
+            .await;
     }
 
     async fn ask_engine(&self, confirmer: &Confirmer) -> Result<u64, RoundFailed> {

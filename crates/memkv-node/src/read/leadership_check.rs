@@ -50,18 +50,18 @@ struct ConfirmedTerm {
     agreed: Vec<u64>,
 }
 
-/// What is known of this node's leadership.
+/// The leadership that the engine has confirmed last.
 #[derive(Default)]
 pub(crate) struct Confirmer(Mutex<Option<ConfirmedTerm>>);
 
-/// What this node knows by itself when a round begins.
+/// The state of this node when a round begins.
 struct View {
     /// Last applied index.
     applied: u64,
     /// The voters of each part of the applied membership, and the index of its entry.
     voters: Vec<BTreeSet<u64>>,
     settled_at: u64,
-    /// What was published by then, or later.
+    /// The published state by then, or later.
     membership: u64,
     commit: u64,
     vote: Option<Leader>,
@@ -70,7 +70,7 @@ struct View {
     learners: BTreeSet<u64>,
 }
 
-/// The voters to ask, and what to answer if they agree.
+/// The voters to ask, and the read index if they agree.
 #[derive(Debug, PartialEq, Eq)]
 struct QuorumCheck {
     leader: Leader,
@@ -118,7 +118,7 @@ impl Confirmer {
 }
 
 fn view(replica: &Replica, published: &Published) -> Option<View> {
-    // Whatever a read has seen here, or a client was told, is counted in what is published.
+    // The published state covers everything that a read has seen here or a client was told.
     let state = replica.applied_state();
     let (applied, voters, settled_at) = {
         let membership = &state.membership;
@@ -138,8 +138,8 @@ fn view(replica: &Replica, published: &Published) -> Option<View> {
     })
 }
 
-/// What to ask under this leadership; nothing if this node has voted for another one, or if who has
-/// a vote is not settled.
+/// The check of this leadership; nothing if this node has voted for another one, or while a change of
+/// the voters is under way.
 fn quorum_check(confirmed: &ConfirmedTerm, view: View) -> Option<QuorumCheck> {
     let [voters] = &view.voters[..] else {
         return None;
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_index_covers_whatever_anybody_may_have_seen() {
+    fn the_index_covers_whatever_a_client_may_have_seen() {
         let index = |from, applied, commit| {
             let confirmed = ConfirmedTerm {
                 from,
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_plain_is_left_to_the_engine() {
+    fn any_other_case_falls_back_to_the_engine() {
         let asks = |change: fn(&mut View)| {
             let mut view = view(&[1, 2, 3]);
             change(&mut view);
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(*confirmer.0.lock(), None);
     }
 
-    /// What a peer does when it is asked.
+    /// The answer of a peer.
     #[derive(Clone, Copy)]
     enum Peer {
         Agrees,
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_away_is_stood_in_for() {
+    async fn the_next_voter_is_asked_when_one_is_unreachable() {
         let (agreed, asked, took) = ask_all([Away, Agrees, Away, Agrees]).await;
         assert_eq!((agreed, took), (Some(vec![3, 5]), Duration::ZERO));
         assert_eq!(asked, [2, 3, 4, 5]);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_slow_costs_a_moment() {
+    async fn a_slow_voter_delays_a_read_by_the_hedge() {
         let (agreed, asked, took) = ask_all([Silent, Agrees, Agrees, Silent]).await;
         assert_eq!((agreed, asked), (Some(vec![3, 4]), vec![2, 3, 4, 5]));
         assert!(took >= HEDGE && took < 2 * HEDGE, "{took:?}");

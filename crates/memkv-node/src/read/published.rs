@@ -1,7 +1,7 @@
-//! What this node lets others know of itself: its vote, changes of membership, the commit index.
+//! The state of this node that others may depend on: its vote, changes of membership, the commit index.
 //!
 //! Reads are confirmed from this, on whatever thread they arrive, without the engine. That is safe by
-//! one invariant: everything is noted here *before* anything that depends on it leaves this node. Never
+//! one invariant: everything is published here *before* anything that depends on it leaves this node. Never
 //! decides anything.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,12 +19,12 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    /// Whom this node is about to vote for, or to accept as its leader.
+    /// The node that this one is about to vote for, or to accept as its leader.
     pub(crate) fn publish_vote(&self, vote: Leader) {
         *self.vote.lock() = Some(vote);
     }
 
-    /// For whom this node has voted last. As long as it says so, no other candidate after that one has
+    /// The candidate that this node has voted for last. As long as it says so, no other candidate after that one has
     /// this node's vote, and no other leader has its acknowledgement.
     pub(crate) fn vote(&self) -> Option<Leader> {
         *self.vote.lock()

@@ -1,9 +1,8 @@
-//! Rounds: many who wait for the same kind of answer share one asking.
+//! Rounds: all reads that wait share one ReadIndex confirmation.
 //!
-//! Whoever joins is served by a round that starts after it joined, never by one under way; that is
-//! what makes a shared ReadIndex confirmation linearizable (Raft dissertation, section 6.4). A later
-//! round serves as well as the next one, so only the last outcome is kept, and to wait costs no
-//! memory of its own.
+//! A read is answered by a round that starts after it joined, never by the one in flight; that makes a
+//! shared confirmation linearizable (Raft dissertation, section 6.4). A later round answers it as well as
+//! the next one, so only the last outcome is kept, and waiting needs no memory of its own.
 
 use std::future::Future;
 use std::mem;
@@ -25,14 +24,15 @@ type Outcome = Result<u64, RoundFailed>;
 struct Queue {
     /// Number of the round that starts next; the first one is 1.
     next: u64,
-    /// How many have joined it.
+    /// Reads that have joined it.
     joined: u64,
-    /// Whom to wake when it has ended.
-    waiting: Vec<Waker>,
-    /// The same for the round under way: at its end, the next one takes whoever has joined by then.
-    served: Vec<Waker>,
-    under_way: bool,
-    /// The last round that has ended, and what came of it.
+    /// The reads that are queued for it.
+    queued: Vec<Waker>,
+    /// The reads that the round in flight will answer; at its end, the next round starts with those
+    /// that are queued by then.
+    in_flight: Vec<Waker>,
+    is_in_flight: bool,
+    /// The last round that has ended, and its outcome.
     ended: u64,
     outcome: Outcome,
     /// There will be no more rounds.
@@ -51,9 +51,9 @@ impl Default for Rounds {
             queue: Mutex::new(Queue {
                 next: 1,
                 joined: 0,
-                waiting: Vec::new(),
-                served: Vec::new(),
-                under_way: false,
+                queued: Vec::new(),
+                in_flight: Vec::new(),
+                is_in_flight: false,
                 ended: 0,
                 outcome: Ok(0),
                 closed: false,
@@ -63,7 +63,7 @@ impl Default for Rounds {
     }
 }
 
-/// A place in a round; ends with its outcome or a later one's.
+/// A read in a round; ends with its outcome or a later one's.
 pub(crate) struct Joined<'a> {
     rounds: &'a Rounds,
     round: u64,
@@ -88,9 +88,9 @@ impl Future for Joined<'_> {
             .is_some_and(|known| known.will_wake(waker))
         {
             let list = if queue.next == self.round {
-                &mut queue.waiting
+                &mut queue.queued
             } else {
-                &mut queue.served
+                &mut queue.in_flight
             };
             list.push(waker.clone());
             drop(queue);
@@ -105,14 +105,14 @@ impl Rounds {
     pub(crate) async fn index(&self) -> Outcome {
         let (joined, must_wake) = self.join();
         if must_wake {
-            // Whoever can join from this thread right now, does so first.
+            // Reads that are ready on this thread join first.
             tokio::task::yield_now().await;
             self.wake();
         }
         joined.await
     }
 
-    /// Joins the next round; says whether `wake` must be called soon.
+    /// Joins the next round. Whether `wake` must be called soon.
     pub(crate) fn join(&self) -> (Joined<'_>, bool) {
         let mut queue = self.queue.lock();
         queue.joined += 1;
@@ -121,62 +121,62 @@ impl Rounds {
             round: queue.next,
             waker: None,
         };
-        (joined, !queue.under_way)
+        (joined, !queue.is_in_flight)
     }
 
-    /// Starts a round, unless one is under way or nobody waits.
+    /// Starts a round, unless one is in flight or no read is queued.
     pub(crate) fn wake(&self) {
         let due = {
             let queue = self.queue.lock();
-            !queue.under_way && queue.joined > 0
+            !queue.is_in_flight && queue.joined > 0
         };
         if due {
             self.wakeup.notify_one();
         }
     }
 
-    /// Starts the next round; how many have joined it. If nobody has, the rounds end for the moment.
+    /// Starts the next round. Returns how many reads have joined it; with none, the rounds pause.
     fn start(&self) -> u64 {
         let mut queue = self.queue.lock();
         let queue = &mut *queue;
         let joined = mem::take(&mut queue.joined);
-        queue.under_way = joined > 0;
-        if queue.under_way {
+        queue.is_in_flight = joined > 0;
+        if queue.is_in_flight {
             queue.next += 1;
-            mem::swap(&mut queue.waiting, &mut queue.served);
+            mem::swap(&mut queue.queued, &mut queue.in_flight);
         }
         joined
     }
 
-    /// Ends the round under way; `woken` is empty before and after.
+    /// Ends the round in flight; `woken` is empty before and after.
     fn end(&self, outcome: Outcome, woken: &mut Vec<Waker>) {
         let mut queue = self.queue.lock();
         queue.ended = queue.next - 1;
         queue.outcome = outcome;
-        mem::swap(&mut queue.served, woken);
+        mem::swap(&mut queue.in_flight, woken);
         drop(queue);
         woken.drain(..).for_each(Waker::wake);
     }
 
-    /// Lets more join the next round, after one that served so many: those who have been read from
-    /// their sockets, and if they are fewer than were served, those who have arrived there.
+    /// Lets more reads join the next round, after one that answered so many: requests that have been
+    /// read from their sockets, and if they are fewer than were answered, those that have arrived there.
     ///
-    /// Clients that wait for their answers fall into parties: served, waiting, and on the way. Where
-    /// each round leaves at once there are three, and with two of them a third fewer rounds. Never
-    /// waits for anybody who has not arrived.
-    pub(crate) async fn gather(&self, served: u64) {
+    /// This is group commit for reads. Clients fall into three groups: answered, queued and in flight.
+    /// Where each round starts at once there are three groups; with two of them there are a third fewer
+    /// rounds. Never waits for a request that has not arrived.
+    pub(crate) async fn let_join(&self, answered: u64) {
         yield_to_ready_tasks().await;
-        let waiting = self.queue.lock().joined;
-        if (1..served).contains(&waiting) {
+        let queued = self.queue.lock().joined;
+        if (1..answered).contains(&queued) {
             tokio::task::yield_now().await;
             yield_to_ready_tasks().await;
         }
     }
 
     /// Runs rounds of `ask` for ever, one after the other: a round costs as much CPU time
-    /// as several reads, so the longer one takes, the more share the next.
-    /// Each round is counted in `sizes` by how many share it; `pause` is between two, and is told
-    /// how many the first of them has served.
+    /// as several reads, so the longer one takes, the more reads share the next.
+    /// Each round is counted in `sizes` by the number of its reads; `pause` runs between two rounds, with
+    /// the number of reads that the first of them has answered.
     pub(crate) async fn run<F: Future<Output = Outcome>, P: Future<Output = ()>>(
         &self,
         sizes: &Histogram,
@@ -198,15 +198,15 @@ impl Rounds {
     }
 }
 
-/// However the rounds end, nobody waits for one that does not come.
+/// Ends all waits when there will be no more rounds, however that came about.
 struct Close<'a>(&'a Rounds);
 
 impl Drop for Close<'_> {
     fn drop(&mut self) {
         let mut queue = self.0.queue.lock();
         queue.closed = true;
-        let mut woken = mem::take(&mut queue.waiting);
-        woken.append(&mut queue.served);
+        let mut woken = mem::take(&mut queue.queued);
+        woken.append(&mut queue.in_flight);
         drop(queue);
         woken.into_iter().for_each(Waker::wake);
     }
@@ -223,7 +223,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_wait_share_a_round_that_starts_after_they_joined() {
+    async fn reads_share_a_round_that_starts_after_they_joined() {
         let rounds = Arc::new(Rounds::default());
         let started = Arc::new(AtomicU64::new(0));
         let sizes = Arc::new(Histogram::of_sizes());
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(
             late.await,
             Ok(2),
-            "a round under way is too old for a late caller"
+            "a round in flight is too old for a late read"
         );
         assert_eq!(started.load(Ordering::Relaxed), 2);
         assert_eq!(sizes.counted().sum, 101);
@@ -262,8 +262,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_smaller_party_takes_along_who_has_arrived() {
-        for (served, together) in [(1, 1), (2, 2)] {
+    async fn a_small_round_waits_for_requests_that_have_arrived() {
+        for (answered, together) in [(1, 1), (2, 2)] {
             let rounds = Arc::new(Rounds::default());
             let (client, mut socket) = tokio::net::UnixStream::pair().unwrap();
             client.writable().await.unwrap();
@@ -275,14 +275,14 @@ mod tests {
             tokio::task::yield_now().await;
             rounds.join();
             assert_eq!(client.try_write(b"?").unwrap(), 1);
-            rounds.gather(served).await;
-            assert_eq!(rounds.start(), together, "after a round of {served}");
+            rounds.let_join(answered).await;
+            assert_eq!(rounds.start(), together, "after a round of {answered}");
             task.await.unwrap();
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_is_told_when_there_will_be_no_more_rounds() {
+    async fn a_waiting_read_ends_when_there_will_be_no_more_rounds() {
         let rounds = Arc::new(Rounds::default());
         let driver = rounds.clone();
         let task = tokio::spawn(async move {

@@ -78,7 +78,7 @@ pub(crate) struct Replica {
     /// Held while an entry is applied, from its first command to its last, and while a snapshot or a view
     /// is begun, so that none begins within an entry. Taken before the machine.
     pub(crate) entries: tokio::sync::Mutex<()>,
-    /// Who may have a view of the store.
+    /// Permits for views of the store.
     pub(crate) views: Semaphore,
     /// Held to copy it or to replace it, never while anything else is done.
     applied_state: Mutex<AppliedState>,
@@ -123,7 +123,7 @@ impl Replica {
         self.halted.get()
     }
 
-    /// Publishes what has changed. Called before the machine's lock is released: whoever has seen
+    /// Publishes what has changed. Called before the machine's lock is released: a reader that has seen
     /// something under it finds it counted here.
     pub(crate) fn publish(&self, machine: &Machine) {
         let mut published = self.applied_state.lock();

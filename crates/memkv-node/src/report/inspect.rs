@@ -23,7 +23,7 @@ pub struct Inspection {
     pub engine_id: u64,
     /// Term of its vote.
     pub term: u64,
-    /// Whom it has voted for.
+    /// The node that it has voted for.
     pub voted_for: u64,
     /// Term and node id of the vote that it leads under.
     pub leads: Option<(u64, u64)>,
@@ -158,7 +158,7 @@ pub fn kind_of(request: &Bytes) -> &'static str {
     KINDS.get(usize::from(number)).copied().unwrap_or(KINDS[0])
 }
 
-/// The node id that a request is meant for; 0 for whoever listens there, and for what is no request.
+/// The node id that a request is meant for; 0 for any node at that address, and for bytes that are no request.
 #[doc(hidden)]
 pub fn addressee(request: &Bytes) -> u64 {
     Envelope::decode(request.clone()).map_or(0, |(envelope, _)| envelope.to)

@@ -1,5 +1,5 @@
 //! Which panic may cost one task alone. By default none: where consensus, the log, apply or any other
-//! task of the node has panicked, nobody knows what it has left undone, so the process must end; the
+//! task of the node has panicked, its unfinished work is unknown, so the process must end; the
 //! log is safe at any moment. Only the task of a client's connection may be marked as one that can go
 //! without harm, and not while it holds a [`lock`](super::lock) for writing. A panic while it only
 //! reads must not end the process: a query that causes it would be retried at every node.
@@ -17,7 +17,7 @@ thread_local! {
     static MARKED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs a client's connection: a panic in it is its own end and nobody else's, if the hook lets it
+/// Runs a client's connection: a panic in it ends that connection alone, if the hook lets it
 /// unwind. What it holds must come back when it is dropped.
 ///
 /// It is made in here because a future that were handed over would be kept twice: as the argument,

@@ -5,7 +5,7 @@ use std::mem;
 use std::task::Poll;
 use std::time::Duration;
 
-/// Lets the tasks run that can run now, and then goes on. Who is woken together with many others can
+/// Lets the tasks run that can run now, and then goes on. A task that is woken together with many others can
 /// so do something after each of them has had its turn. Unlike `tokio::task::yield_now` it does not
 /// wait until the thread has looked at its sockets again.
 pub async fn yield_to_ready_tasks() {

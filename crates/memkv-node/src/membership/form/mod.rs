@@ -16,7 +16,7 @@
 //! soon as the proposer, in the same directory, says anything but that it proposes or runs it. If
 //! the proposer's directory was emptied, the cluster may have existed; it has acknowledged nothing
 //! if no other member has ever run it, so the agreement is released when all of them say so, twice,
-//! with more time in between than a question takes. Otherwise the node waits and says for whom, and
+//! with more time in between than a question takes. Otherwise the node waits and says for which nodes, and
 //! that it holds no data. The argument in full: `docs/decisions/0015-formation-in-two-phases.md`.
 //!
 //! Invariants: no node has an engine before its cluster exists, nor under an id that an earlier
@@ -92,7 +92,7 @@ struct Way<'a> {
     never_ran: Option<(Instant, Directory)>,
 }
 
-/// Waits until this node is `Running`. Gives back who waits to hear that the engine is up; `None`:
+/// Waits until this node is `Running`. Returns the promise to tell the proposer that the engine is up; `None`:
 /// the node is stopping.
 pub(crate) async fn obtain_identity(
     form: &Formation,

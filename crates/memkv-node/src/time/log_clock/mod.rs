@@ -7,7 +7,7 @@
 //!
 //! A clock is *synchronized* if its reading comes from the cluster: from a leader, from a synchronized peer's vote, or
 //! from this node's own past on a machine that has stayed up (`memkv_disk::ClockFile`). Only a
-//! node whose machine was rebooted and that has heard nobody starts from the wall clock.
+//! node whose machine was rebooted and that has heard no other node starts from the wall clock.
 //!
 //! Log time never runs ahead: a leader's clock is not ahead of the clocks of the leaders before it by
 //! more than the slew, so no key that they set goes early. By induction over the leaders: a leader's
@@ -20,8 +20,8 @@
 //! leader in turn may be behind the one before it, so each adds to how far this node goes back. It goes
 //! back before it tells its time as the leader: no follower may be ahead of its stamps.
 //!
-//! Invariants: a stamp is never smaller than the highest one applied here; a synchronized clock is stepped
-//! by nobody but the leader that this node follows, unless it shows second-hand itself; a clock that has
+//! Invariants: a stamp is never smaller than the highest one applied here; only the leader that this node follows steps a
+//! synchronized clock, unless its own reading is second-hand; a clock that has
 //! become synchronized is written down before anything is stamped or acknowledged by it, so that a restart
 //! goes on with that time.
 
@@ -232,7 +232,7 @@ pub struct ClockInspection {
     pub is_due: bool,
     /// Whether it is set back before it is told or stamped by a leader.
     pub goes_back: bool,
-    /// What it would show if this process had heard nobody, where it went on from the one before.
+    /// What it would show if this process had heard no other node, where it went on from the one before.
     pub went_on_ms: Option<u64>,
 }
 
@@ -435,7 +435,7 @@ impl LogClock {
         self.keep(state);
     }
 
-    /// Lets the reading be written down unless what is written still tells it. Whoever stamps or
+    /// Lets the reading be written down unless what is written still tells it. The task that stamps or
     /// acknowledges by it waits for [`Self::written`] first.
     fn keep(&self, state: MutexGuard<'_, State>) {
         if self.file.is_some() && state.reading.synchronized && !state.is_persisted() {
@@ -507,7 +507,7 @@ impl LogClock {
 
 /// Writes the reading down when it is due, and from time to time.
 pub(crate) async fn save(clock: Arc<LogClock>, env: Env) {
-    /// Nobody waits for a clock that nobody writes down any more.
+    /// Ends the waits for a clock that is not written down any more.
     struct End(Arc<LogClock>);
     impl Drop for End {
         fn drop(&mut self) {

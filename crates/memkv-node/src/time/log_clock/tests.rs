@@ -310,7 +310,7 @@ async fn a_new_leader_tells_the_time_that_it_will_stamp() {
     assert_eq!(leader.stamp(), START - 55, "it counts once");
 }
 
-/// B was restarted, and so was C, which had heard nobody but B.
+/// B was restarted, and so was C, which had heard no node but B.
 #[tokio::test(start_paused = true)]
 async fn a_follower_that_is_ahead_of_two_leaders_in_turn_leads_behind_both() {
     const C: Leader = Leader { term: 3, id: 3 };
