@@ -1,11 +1,11 @@
 //! Applying committed entries in pieces, so that heartbeats and votes, which run on the same thread,
 //! wait for a piece at most.
 //!
-//! A piece is what is done under one hold of the machine's lock: commands up to [`PIECE`]. A command of
-//! many keys comes in pieces itself, and clients see nothing of it before its last one. Any other command
-//! that is more than [`HEAVY`] is executed at once. On a blocking thread are executed: such a command, the
-//! rest of one of many keys, a piece of a [large](LARGE_ENTRY) entry, and one for which the lock is not to
-//! be had at once, because clients read. A large entry is read there before the lock is taken.
+//! A piece is the work under one hold of the machine's lock: commands up to [`PIECE`]. A command of many
+//! keys is divided into pieces itself, and clients see nothing of it before its last piece. Any other
+//! command of more than [`HEAVY`] is executed at once. A blocking thread executes: such a command, the rest
+//! of a command of many keys, a piece of a [large](LARGE_ENTRY) entry, and a piece for which the lock is not
+//! free at once, because clients read. A large entry is read there before the lock is taken.
 //! Entries are applied in their order, and an entry counts as applied when all of it is. Invariants: no
 //! snapshot begins within an entry; what is published covers whatever a reader can see; effects reach
 //! the session in the order of the log.
@@ -38,23 +38,23 @@ use crate::{Env, FatalError};
 /// In the simulator, where commands are small, a few commands, so that entries come in pieces.
 const PIECE: u64 = if cfg!(memkv_bugs) { 64 } else { 32 * 1024 };
 
-/// The same within a command of many keys, which is executed where no consensus waits: half a millisecond,
-/// for which clients that read wait.
+/// The same within a command of many keys, which is executed away from the consensus thread: half a
+/// millisecond, for which clients that read wait.
 const PIECE_OF_MANY: u64 = if cfg!(memkv_bugs) { 64 } else { 8 * 1024 };
 
 /// A command of more work than this, some five milliseconds, leaves the consensus thread. In the
-/// simulator that is one of some keys, such as most transactions.
+/// simulator a command of some keys is one, such as most transactions.
 const HEAVY: u64 = if cfg!(memkv_bugs) { 128 } else { 100_000 };
 
-/// Bytes of an entry above which it is also read on a blocking thread: to find what it holds takes
-/// milliseconds before any of it is executed. Only an entry with a large command is longer than this.
+/// Bytes of an entry above which it is also read on a blocking thread: reading it takes milliseconds
+/// before any of it is executed. Only an entry with a large command is longer than this.
 const LARGE_ENTRY: usize = if cfg!(memkv_bugs) { 4096 } else { 2 << 20 };
 
 /// How long the consensus thread waits for readers to let go of the machine: longer than most reads
 /// take, and a tenth of what it may be away for.
 const LOCK_WAIT: Duration = Duration::from_millis(1);
 
-/// What pieces need, on whatever thread they run.
+/// The context of a piece, on whatever thread it runs.
 #[derive(Clone)]
 pub(super) struct Applier {
     pub(super) replica: Arc<Replica>,
@@ -66,7 +66,7 @@ pub(super) struct Applier {
     pub(super) highest_level: u32,
 }
 
-/// Entries that are to be applied, and what applying them has brought.
+/// Entries to apply, and the results of those that are applied.
 pub(super) struct Entries {
     waiting: std::vec::IntoIter<EntryResponder<TypeConfig>>,
     /// The batch of the next large one, and its index, once it was read.
@@ -91,8 +91,8 @@ impl Entries {
         left.any(|entry| large(entry).is_some())
     }
 
-    /// Reads the first large one that waits, if it was not read yet, which takes milliseconds. One that
-    /// cannot be read is left to its turn.
+    /// Reads the first large entry that waits, if it was not read yet, which takes milliseconds. An entry
+    /// that cannot be read fails in its turn.
     fn read_large(&mut self) {
         let mut waiting = self.waiting.as_slice().iter();
         let first = waiting.find_map(|entry| Some((entry.0.log_id().index, large(entry)?)));
@@ -130,7 +130,7 @@ struct Current {
     applying: Applying,
 }
 
-/// Collects what applying gives back, for this node's session and for proposers.
+/// Collects the results of applying, for this node's session and for proposers.
 #[derive(Default)]
 struct Outcomes {
     session: Option<SessionId>,
@@ -190,7 +190,7 @@ impl Applier {
             let progress;
             (entries, progress) = self.piece(entries, next).await?;
             if let Some(FatalError::Diverged(_)) = self.replica.halted() {
-                // What came of it is not to be trusted.
+                // Its results are not to be trusted.
                 return self.check_running();
             }
             self.pass_on(&mut entries);
@@ -199,9 +199,9 @@ impl Applier {
                 Progress::Done => return self.check_running(),
                 Progress::Paused { next: work } => next = Some(work),
             }
-            // Heartbeats and votes run on the same thread: let them in between.
+            // Heartbeats and votes run on the same thread: let them run in between.
             match (before, next) {
-                // A command has begun: clients too.
+                // A command has begun: let clients run, too.
                 (None | Some(1..), Some(0)) => yield_to_all_tasks().await,
                 _ => tokio::task::yield_now().await,
             }
@@ -249,7 +249,7 @@ impl Applier {
         .await
     }
 
-    /// Executes commands for which there is room, and publishes what is to be seen of the machine.
+    /// Executes commands for which there is room, and publishes the visible state of the machine.
     fn run(&self, machine: &mut Machine, entries: &mut Entries, mut room: u64) -> Progress {
         let started = Instant::now();
         entries.outcomes.session = self.replica.session.id();
@@ -351,7 +351,7 @@ impl Applier {
         }
     }
 
-    /// Passes on what a piece has brought. Without the lock.
+    /// Passes on the results of a piece. Without the lock.
     fn pass_on(&self, entries: &mut Entries) {
         // Before any answer: a client that has one has missed nothing that came before it.
         self.announcer.tell(std::mem::take(&mut entries.key_events));
@@ -370,7 +370,7 @@ impl Applier {
     }
 }
 
-/// Begins an entry, whose batch may have been read; nothing if that is all there is of it.
+/// Begins an entry, whose batch may have been read; none if the entry has no commands.
 fn begin(
     machine: &mut Machine,
     entry: &Entry,

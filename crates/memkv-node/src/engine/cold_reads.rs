@@ -1,5 +1,5 @@
-//! Tests: the engine's thread never waits for entries that are on the disk only, and does not hand
-//! those that are in memory to another one.
+//! Tests: the engine's thread never waits for entries that are on the disk only, and reads entries that
+//! are in memory itself.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ fn log() -> Log {
     let handed_over = Arc::<AtomicUsize>::default();
     let (works, count) = (waiting.clone(), handed_over.clone());
     let env = Env {
-        // A disk that takes its time: what waits for it goes on when the test says so.
+        // A slow disk: the reads that wait for it go on when the test says so.
         blocking: Arc::new(move |work| {
             let (done, is_done) = tokio::sync::oneshot::channel();
             count.fetch_add(1, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! That applying gives way: to clients that hold the machine, around large commands, and to snapshots
+//! Tests: applying yields to clients that hold the machine, around large commands, and to snapshots
 //! between entries only.
 
 use std::pin::pin;
@@ -60,7 +60,7 @@ async fn apply_waits_elsewhere_while_a_client_reads() {
     assert!(replica.machine.read().store.exists(b"a"));
 }
 
-/// What a client may see between two pieces.
+/// The state that a client may see between two pieces.
 fn seen(store: &Store) -> [bool; 4] {
     ["a", "0", "9999", "b"].map(|key| store.exists(key.as_bytes()))
 }

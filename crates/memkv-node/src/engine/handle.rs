@@ -1,6 +1,6 @@
-//! The engine as the rest of the crate sees it: what it shows of itself, and what it is asked to do.
+//! The engine as the rest of the crate sees it: its state, and the requests that it takes.
 //!
-//! Decides nothing and waits for nothing but the engine. Invariants: what one call returns is of one
+//! Decides nothing and waits for nothing but the engine. Invariants: the result of one call is of one
 //! moment; no file outside this folder names the engine's library.
 
 use std::collections::BTreeSet;
@@ -54,7 +54,7 @@ impl EngineSlot {
     }
 }
 
-/// Why the engine did not do what it was asked for, in its words.
+/// Why the engine did not do as asked, in its own text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Refused(String);
@@ -196,7 +196,7 @@ pub(crate) struct Report {
     pub(crate) quorum_acked_ago: Option<Duration>,
 }
 
-/// What became of a proposal.
+/// The outcome of a proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Proposed {
     /// It was applied; these are the outcomes of its system operations, in their order.
@@ -222,7 +222,7 @@ impl Changes {
     }
 }
 
-/// What it shows.
+/// Its state.
 impl Engine {
     pub(super) fn new(raft: Raft) -> Self {
         Self { raft }
@@ -255,7 +255,7 @@ impl Engine {
         }
     }
 
-    /// The node's vote: where it leads, what it leads under.
+    /// The node's vote; of a leader, the vote that it leads under.
     pub(crate) fn vote(&self) -> Leader {
         leader(&self.raft.server_metrics().borrow_watched().vote)
     }
@@ -309,13 +309,13 @@ impl Engine {
         })
     }
 
-    /// Whether this node has a vote or a log; it has where that cannot be told.
+    /// Whether this node has a vote or a log; true where that cannot be told.
     pub(crate) async fn is_initialized(&self) -> bool {
         self.raft.is_initialized().await.unwrap_or(true)
     }
 }
 
-/// What it is asked to do. What returns a [`Refused`] fails where the engine has stopped.
+/// Requests to it. Those that return [`Refused`] fail where the engine has stopped.
 impl Engine {
     /// Proposes an entry if this node still leads under that vote: one that was stamped in an older term
     /// must not be appended in a newer one. `outcome` is called once in any case, also where this fails.
@@ -388,13 +388,13 @@ impl Engine {
         added.map(drop).map_err(|error| Refused::new(&error))
     }
 
-    /// Makes these the voters, through a joint membership. Those that have a vote no more are sent nothing.
+    /// Makes these the voters, through a joint membership. A node that loses its vote is sent nothing more.
     pub(crate) async fn change_voters(&self, voters: BTreeSet<u64>) -> Result<(), Refused> {
         let changed = self.raft.change_membership(voters, false).await;
         changed.map(drop).map_err(|error| Refused::new(&error))
     }
 
-    /// Sends nothing to these learners any more.
+    /// Removes these learners: nothing is sent to them any more.
     pub(crate) async fn remove_learners(&self, learners: BTreeSet<u64>) -> Result<(), Refused> {
         let removal = ChangeMembers::RemoveNodes(learners);
         let removed = self.raft.change_membership(removal, false).await;

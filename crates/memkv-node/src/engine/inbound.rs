@@ -1,6 +1,6 @@
 //! Raft's messages from peers, handed to the engine: entries, votes, transfers of leadership, snapshots.
 //!
-//! What is not meant for this node was refused before (`handle`). Invariants: entries for which the disk
+//! Requests for other nodes are refused before (`peer/server.rs`). Invariants: entries for which the disk
 //! has no room never reach the engine; those of a higher feature level do once this directory says that
 //! it is in use.
 

@@ -1,8 +1,8 @@
 //! Reads a snapshot into a store, with as many threads as help.
 //!
 //! The caller's thread reads and verifies blocks, a second one puts them in; then all processors
-//! share the index. Which thread was faster never shows: the file is read to its end or to its first
-//! damage, whatever becomes of the blocks, and the store is the same.
+//! share the index. The result does not depend on which thread is faster: the file is read to its end or to its first
+//! damage, whatever happens to the blocks, and the store is the same.
 
 use std::io;
 use std::sync::mpsc::{Receiver, sync_channel};

@@ -4,8 +4,8 @@
 //! are readable and reports durability through the callback; a purge returns after its logical mark
 //! (the engine's core awaits purges, `raft_core.rs:2433` of alpha.37). A vote returns only when it
 //! is durable. All of them share one FIFO, so no entry is durable before the vote it depends on.
-//! Entries that are in memory are read at once; others are read where that may wait, because the engine
-//! reads on the thread that beats and commits, and in large pieces while it starts (`read_ahead`).
+//! Entries that are in memory are read at once; others are read on a thread that may wait, because the
+//! engine reads on the consensus thread, and in large pieces while it starts (`read_ahead`).
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -47,7 +47,7 @@ struct Parts {
     ahead: Arc<ReadAhead>,
 }
 
-/// What the engine asks back and the disk holds already.
+/// The state that the engine asks for and the disk holds already.
 struct Volatile {
     vote: Option<Vote>,
     committed: Option<EngineLogId>,
@@ -280,7 +280,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> Result<Option<EngineLogId>, io::Error> {
-        // The hint is written lazily; the log may have lost what it points beyond, and the engine
+        // The hint is written lazily; the log may have lost the entries that it points at, and the engine
         // would then wait for entries that are not there.
         let committed = self.0.volatile.lock().committed;
         Ok(committed.filter(|id| id.index < self.end()))

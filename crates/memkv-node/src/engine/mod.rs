@@ -1,8 +1,8 @@
 //! The adapter to openraft: the only module that names its types.
 //!
-//! What goes to disk and over the wire is this crate's own encoding ([`codec`]), never the engine's
+//! The disk and the network carry this crate's own encoding ([`codec`]), never the engine's
 //! serde, so an upgrade or a change of engine touches this folder alone. Rules that the engine
-//! expects of an adapter and the traps it sets are cited where they are met.
+//! expects of an adapter, and its traps, are cited where they matter.
 
 mod apply;
 pub(crate) mod codec;
@@ -54,7 +54,7 @@ impl fmt::Display for Batch {
     }
 }
 
-/// What applying an entry gives back to its proposer. Replies to commands are not here: they reach
+/// The result of an applied entry for its proposer. Replies to commands are not here: they reach
 /// the session where the command began through its own node's apply.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Applied {

@@ -53,11 +53,11 @@ const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Pause before each request to a peer that could not be reached. The engine's own doubles from 200
 /// ms on, for as long as the peer is away and once more when it is back, so a node that restarts
-/// within a second waited another one for what it had missed. Here a link waits before it connects
-/// again, so this is only for what fails without having been sent.
+/// within a second waited another second for the entries that it had missed. Here a link waits before it
+/// connects again, so this is only for requests that fail without having been sent.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(20);
 
-/// A transfer that fails is begun again at once, for as long as the peer is away. It is told of again
+/// A transfer that fails is begun again at once, for as long as the peer is away. It is logged again
 /// after so long without any attempt.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -265,7 +265,7 @@ impl Link {
             })
             .await?;
         let response = codec::read_vote_response(&mut body).map_err(|error| bad_answer(&error))?;
-        // Whoever wins has heard a majority: if any of them knows the time, the next leader does.
+        // The winner has an answer of a majority: if any of them knows the time, the next leader does.
         let clock =
             crate::peer::message::read_clock(&mut body).map_err(|error| bad_answer(&error))?;
         self.clock.learn(clock);
@@ -394,7 +394,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
             let mut streaming = streaming?;
             let answer = streaming.next_answer().await?;
             // After anything but success the engine starts a new stream; what is still on its way
-            // is answered to nobody.
+            // has no receiver of its answer.
             let goes_on = matches!(&answer, Ok(Ok(_)));
             Some((answer, goes_on.then_some(streaming)))
         });
@@ -456,7 +456,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
 }
 
 impl Link {
-    /// Sends an append request of a stream; what it covers tells what its success means.
+    /// Sends an append request of a stream; its range tells the meaning of its success.
     fn pipelined(&self, request: Request, timeout: Duration) -> BoxFuture<'static, Answer> {
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);

@@ -1,5 +1,5 @@
 //! Tests: the adapter publishes a vote, a change of membership and a commit index before anything that
-//! depends on it can leave the node. Reads rely on it (`confirm.rs`).
+//! depends on it can leave the node. Reads rely on it (`read/leadership_check.rs`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,7 +57,7 @@ fn log(vote: Option<HardState>) -> (Opened, LogStore, Arc<Published>) {
 }
 
 #[tokio::test]
-async fn a_vote_is_declared_before_it_is_written() {
+async fn a_vote_is_published_before_it_is_written() {
     let (_opened, mut store, published) = log(None);
     assert_eq!(published.vote(), None);
     let saved = store.save_vote(&Vote::new(4, 2)).now_or_never();
@@ -77,7 +77,7 @@ async fn the_vote_of_an_earlier_process_still_counts() {
 }
 
 #[tokio::test]
-async fn a_change_of_membership_is_declared_with_its_entry_and_goes_with_it() {
+async fn a_change_of_membership_is_published_with_its_entry_and_goes_with_it() {
     let (_opened, mut store, published) = log(None);
     let voters = Membership::new_with_defaults(vec![[1, 2, 3].into()], []);
     let change = Entry::new(id(1), EntryPayload::Membership(voters));
@@ -113,7 +113,7 @@ impl Transport for Noting {
 }
 
 #[tokio::test]
-async fn a_commit_index_is_declared_before_a_peer_is_told() {
+async fn a_commit_index_is_published_before_a_peer_is_told() {
     let published = Arc::<Published>::default();
     let transport = Arc::new(Noting {
         published: published.clone(),

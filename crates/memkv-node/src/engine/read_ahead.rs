@@ -1,9 +1,9 @@
 //! Reads the log ahead for an engine that starts.
 //!
 //! It replays the log in ranges of 64 entries, one after the other, on the thread of consensus. Each
-//! of them by itself would be a small read that is waited for, so what follows comes with it: up to
+//! of them by itself would be a small read that is waited for, so the records behind it come with it: up to
 //! [`PIECE_BYTES`], but always one record. Never used once the engine runs: then the log changes, and
-//! what was read before need not be what it holds.
+//! records that were read before may be gone from it.
 //!
 //! Invariant: at most one piece is held, and none from the engine's first change of the log on.
 
@@ -43,7 +43,7 @@ impl ReadAhead {
     }
 
     /// The records of a range that is not in memory, from its beginning on, but perhaps not all. Reads
-    /// what is not there elsewhere.
+    /// missing records on a thread that may wait.
     ///
     /// # Errors
     /// As those of [`LogReader::read`].

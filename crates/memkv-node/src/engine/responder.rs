@@ -1,4 +1,4 @@
-//! What the engine answers a proposal with: a call of a closure, always one.
+//! The engine's answer to a proposal: one call of a closure, always.
 
 use super::TypeConfig;
 

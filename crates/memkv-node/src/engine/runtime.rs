@@ -35,7 +35,7 @@ const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Runtime(rt::TokioRuntime);
 
-/// A sleep, or one yield for what is shorter than the timer can resolve.
+/// A sleep, or one yield for a sleep that is shorter than the timer can resolve.
 pub(crate) enum Sleep {
     Timer(Pin<Box<tokio::time::Sleep>>),
     Yield(bool),

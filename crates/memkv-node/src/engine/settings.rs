@@ -14,15 +14,15 @@ pub(crate) fn settings(config: &NodeConfig) -> Result<Config, StartError> {
         election_timeout_max: millis(longest),
         heartbeat_interval: millis(config.heartbeat_interval),
         // Off by default in the engine. Without it a node that comes back from a partition raises
-        // everybody's term (Raft dissertation, section 9.6).
+        // the term of all nodes (Raft dissertation, section 9.6).
         enable_pre_vote: Some(true),
         // On by default in the engine: a restarted leader would lead again without an election,
         // with an empty in-memory state machine (openraft #1511).
         enable_leader_restore: Some(false),
         // Without it a leader in a partial partition keeps a cluster without progress (openraft
-        // #2080). At least twice the longest election timeout, as the engine demands.
+        // #2080). At least twice the longest election timeout, as the engine requires.
         quorum_loss_probe_interval: Some(millis(config.election_timeout * 2)),
-        // A follower whose log went back must be noticed, never tolerated.
+        // A follower whose log went back must be detected, never tolerated.
         allow_log_reversion: None,
         // Snapshots and purges follow memkv's own rule (`compaction`), by bytes and segments.
         snapshot_policy: SnapshotPolicy::Never,

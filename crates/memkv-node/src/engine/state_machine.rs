@@ -2,8 +2,8 @@
 //!
 //! Apply (in `apply`) never makes the consensus thread wait, and fails only at a committed entry that
 //! cannot be read, and after one that raises the feature level above what this build knows: it stops
-//! there for good, since the entries after it depend on what it did elsewhere. Snapshots are built beside it: the store keeps pre-images, so a builder that is slow, or
-//! waits for disk space, delays no write.
+//! there for good, since the entries after it depend on its effects on other nodes. Snapshots are built beside it:
+//! the store keeps pre-images, so a builder that is slow, or waits for disk space, delays no write.
 
 use std::io;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::time::log_clock::LogClock;
 /// Entries that are looked at together.
 const APPLY_CHUNK: usize = 16;
 /// Shards that are written to a snapshot in one piece of blocking work, at most, and how long a piece
-/// goes on: whoever waits for the processor or for the store waits for a piece.
+/// goes on: any task that waits for the processor or for the store waits for one piece at most.
 const SHARDS_PER_PIECE: usize = 16;
 const PIECE: Duration = Duration::from_micros(500);
 /// Rest after each piece, in units of the time that it took: the writers' share of processor and
@@ -44,11 +44,11 @@ const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 /// A snapshot in the engine's hands. Small: the engine moves each of its commands several times, and
 /// every one has room for this.
 pub(crate) enum SnapshotData {
-    /// One of ours, verified and durable.
+    /// A snapshot of this node, verified and durable.
     Stored(Box<SnapshotReader>),
-    /// One that a leader sent, complete and not yet installed.
+    /// A snapshot that a leader sent, complete and not yet installed.
     Received(Box<SnapshotReceiver>),
-    /// That of a machine to which nothing was applied. It has no file.
+    /// The snapshot of a machine to which nothing was applied. It has no file.
     Nothing,
 }
 
@@ -101,7 +101,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut follows = false;
         while let Some(chunk) = chunks.next().await {
             if std::mem::replace(&mut follows, true) {
-                // Heartbeats and votes run on the same thread: let them in between chunks.
+                // Heartbeats and votes run on the same thread: let them run in between chunks.
                 tokio::task::yield_now().await;
             }
             let chunk = chunk.into_iter().collect::<Result<Vec<_>, _>>()?;

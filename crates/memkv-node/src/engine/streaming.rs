@@ -1,9 +1,9 @@
 //! The append requests of one stream to one peer: when each leaves, and the answers in order.
 //!
-//! A request without entries brings nothing but the commit index, by which the peer applies what it
-//! has. It waits a moment for the next request, which says the same and brings entries too: under
-//! load that saves every second message. Invariants: requests leave in the order of the engine; what
-//! is left out is a request without entries for which a later one stands.
+//! A request without entries carries only the commit index, by which the peer applies the entries that it
+//! has. It waits a moment for the next request, which carries the same index and entries too: under
+//! load that saves every second message. Invariants: requests are sent in the order of the engine; only a
+//! request without entries is left out, and only where a later one carries its commit index.
 
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ use crate::read::commit_interest::CommitInterest;
 /// Requests that have no answer yet. Each holds up to a megabyte; this many cover a round trip of
 /// 10 ms at gigabytes per second.
 const PIPELINE: usize = 8;
-/// How long a request without entries waits for the next one. Whoever waits at the peer for what it
-/// brings has asked the leader for something a moment ago, and for such a peer nothing is held
-/// ([`CommitInterest`]). Under load the next entry comes within a fraction of this.
+/// How long a request without entries waits for the next one. A client that waits at the peer for the
+/// commit index has sent a request to the leader through that peer a moment ago, and for such a peer no
+/// request is held ([`CommitInterest`]). Under load the next entry comes within a fraction of this.
 const HOLD: Duration = Duration::from_millis(1);
 
 pub(super) type Request = AppendEntriesRequest<TypeConfig>;
 pub(super) type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
 
-/// Whose requests may be held, and who says when not.
+/// The peer whose requests may be held, and what tells when they must not.
 pub(super) struct Holding<'a> {
     pub(super) commit_interest: &'a CommitInterest,
     pub(super) peer: u64,
@@ -64,7 +64,7 @@ where
         }
     }
 
-    /// Sends what there is to send until an answer comes; none if none is missing and none will be.
+    /// Sends until an answer comes; none if none is missing and none will be.
     pub(super) async fn next_answer(&mut self) -> Option<Answer> {
         loop {
             let ended = self.input.is_none();
@@ -93,7 +93,7 @@ where
             self.input = None;
             return;
         };
-        // All that a held one says, this one says too.
+        // This request carries everything that a held one does.
         let held = self.held.take();
         if self.holding.is_some() && request.entries.is_empty() {
             let until = held.map_or_else(|| Instant::now() + HOLD, |(_, until)| until);
@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    /// What was sent: the last index that it brings, and the commit index.
+    /// A sent request: the last index that it brings, and the commit index.
     type Sent = Arc<Mutex<Vec<(u64, u64)>>>;
 
     /// A stream that goes on while the test does something, and what it has sent by then.

@@ -1,4 +1,4 @@
-//! What the state machine does at a committed entry that cannot be read, after one that raises the
+//! Tests of the state machine at a committed entry that cannot be read, after an entry that raises the
 //! feature level above what the build knows, and once its store is known to be wrong.
 
 use std::path::Path;
@@ -182,7 +182,7 @@ async fn nothing_is_applied_after_a_raise_above_what_the_build_knows() {
     let mut machine = machine(&replica);
     let entries = [
         entry(5, formed()),
-        // It is refused, so it raises nothing and stops nobody.
+        // It is refused, so it raises nothing and stops no node.
         entry(6, raise(vec![1, 2])),
         entry(7, raise(vec![1])),
         entry(8, open(2)),

@@ -1,8 +1,8 @@
-//! The channel by which the engine shows its latest state: one value, a version, and who waits.
-//! Never keeps a value that was overwritten, never wakes who does not wait.
+//! The channel by which the engine shows its latest state: one value, a version, and the waiters.
+//! Never keeps a value that was overwritten, never wakes a receiver that does not wait.
 //!
 //! The engine announces its progress and all of its metrics in each of its turns, some five for an
-//! entry, and nine of ten times nobody waits; the replication to a follower begins and ends three
+//! entry, and nine of ten times no receiver waits; the replication to a follower begins and ends three
 //! waits in each of its own. tokio's channel keeps eight lists of waiters under locks for that, and
 //! takes a seventh of a leader's instructions per entry. Here a waiter is one waker per receiver.
 //!
@@ -50,7 +50,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// A value that is borrowed: nobody can send while it is. Borrowing it twice is allowed.
+/// A borrowed value: no sender can send while it is borrowed. Borrowing it twice is allowed.
 pub(crate) struct Ref<'a, T>(RwLockReadGuard<'a, T>);
 
 impl<T> Deref for Ref<'_, T> {
@@ -61,7 +61,7 @@ impl<T> Deref for Ref<'_, T> {
     }
 }
 
-/// One of those who send.
+/// A sender.
 pub(crate) struct Sender<T>(Arc<Shared<T>>);
 
 impl<T> Clone for Sender<T> {
@@ -73,14 +73,14 @@ impl<T> Clone for Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
-        // What the last one sent is seen by whoever sees that it has gone.
+        // A receiver that sees that the last sender has gone sees its last value too.
         if self.0.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.wake_all();
         }
     }
 }
 
-/// One of those who look.
+/// A receiver.
 pub(crate) struct Receiver<T> {
     shared: Arc<Shared<T>>,
     seen: u64,
@@ -202,7 +202,7 @@ impl<T: OptionalSend + OptionalSync> WatchReceiver<LatestWatch, T> for Receiver<
                 return looked;
             }
             self.listen(context.waker());
-            // What came before anybody listened woke nobody.
+            // A value from before the first wait wakes no receiver.
             self.look()
         })
         .await
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gave_up_waiting_still_misses_nothing() {
+    fn a_receiver_that_gave_up_waiting_misses_nothing() {
         let (sender, mut receiver) = channel();
         assert!(receiver.changed().now_or_never().is_none());
         assert!(receiver.changed().now_or_never().is_none());

@@ -1,9 +1,9 @@
-//! The leader's batcher: everything that waits goes into the next entry.
+//! The leader's batcher: all queued groups go into the next entry.
 //!
 //! An entry is proposed as soon as the one before is applied, or before that if there is much to
-//! propose; nothing waits on a timer here (groups have gathered before, see `session`), so one
-//! command alone is proposed at once and a thousand share an entry and an fsync. What is refused
-//! here was never appended.
+//! propose; nothing waits on a timer here (group commit has waited before, see `session`), so a single
+//! command is proposed at once and a thousand share an entry and an fsync. A group that is refused here
+//! was never appended.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of groups from which they are put together on a blocking thread: to copy that many takes as
 /// long as hundreds of commands.
 const LARGE_BYTES: usize = 2 << 20;
-/// What a group that waits takes besides its bytes, about.
+/// Memory of a queued group besides its bytes, about.
 const WORK_OVERHEAD: usize = 256;
 
 /// Why a system operation has no outcome.
@@ -107,7 +107,7 @@ struct Queue {
 }
 
 impl Queue {
-    /// Takes out what may add to the data set at this log time.
+    /// Takes out the groups that may add to the data set at this log time.
     fn take_additions(&mut self, stamp: u64) -> VecDeque<Work> {
         let (kept, additions) = std::mem::take(&mut self.work)
             .into_iter()
@@ -118,7 +118,7 @@ impl Queue {
     }
 }
 
-/// Collects what the leader proposes.
+/// Collects the leader's proposals.
 pub(crate) struct Batcher {
     queue: Mutex<Queue>,
     wakeup: Notify,
@@ -145,7 +145,7 @@ impl Batcher {
         }
     }
 
-    /// How much waits for the next entry.
+    /// The number of groups and operations that wait for the next entry.
     pub(crate) fn pending(&self) -> usize {
         self.queue.lock().work.len()
     }
@@ -169,7 +169,7 @@ impl Batcher {
     /// stop at such an entry.
     ///
     /// A group with something above the feature level in use here is answered as not appended: its
-    /// origin has heard of a level that this node is about to use.
+    /// origin uses a level that this node is about to use.
     pub(crate) fn propose(
         &self,
         encoded: Bytes,
@@ -215,7 +215,7 @@ impl Batcher {
         receiver
     }
 
-    /// Makes sure that an entry is proposed soon, whose stamp is now. What waits already will do.
+    /// Makes sure that an entry with a stamp of now is proposed soon. Queued groups make one anyway.
     pub(crate) fn tick(&self) {
         #[cfg(memkv_bugs)]
         if crate::bugs::active(crate::bugs::Bug::DropTicks) {
@@ -258,7 +258,7 @@ impl Batcher {
         work.into_iter().for_each(|work| work.refuse(outcome));
     }
 
-    /// What goes into the next entry, if there is a free slot and this node leads.
+    /// The contents of the next entry, if there is a free slot and this node leads.
     fn next_entry(&self, engine: &Engine) -> Option<(Vec<Work>, u64)> {
         {
             let queue = self.queue.lock();
@@ -361,7 +361,7 @@ fn put_together(work: Vec<Work>, stamp: u64) -> (Vec<Work>, Bytes) {
     (work, builder.finish())
 }
 
-/// Tells each command and operation in an entry what became of it.
+/// Tells each group and operation of an entry its outcome.
 fn settle(work: Vec<Work>, proposed: Proposed) {
     let (outcome, system) = match proposed {
         Proposed::Applied(system) => (GroupOutcome::Applied, system),

@@ -1,7 +1,7 @@
-//! What a command must satisfy before it gets a number: within the limits, and readable.
+//! The check of a command before it gets a number: it is within the limits, and readable.
 //!
-//! What is refused after it has a number would keep all that follow it. Nothing here executes
-//! anything. Invariant: what passes is no malformed entry on a node of this version.
+//! A command that is refused after it has a number would block all that follow it. Nothing here executes
+//! anything. Invariant: a command that passes makes no malformed entry on a node of this version.
 
 use bytes::Bytes;
 use memkv_store::{Command, MAX_KEY_BYTES};

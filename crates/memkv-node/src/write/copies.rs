@@ -1,8 +1,8 @@
-//! How many other nodes have what was acknowledged here: what `WAIT` asks. The leader knows from the
-//! answers to its entries, so a follower asks it.
+//! The number of other nodes that have the writes which were acknowledged here: the answer to `WAIT`. The
+//! leader knows it from the answers to its entries, so a follower asks the leader.
 //!
-//! Never counts a node on a guess: what is not known is not counted. Invariant: only the leader of the
-//! term in which this node follows it is believed. Its log has whatever was applied here, so a node
+//! Never counts a node on a guess: an unknown node is not counted. Invariant: only the leader of the
+//! term in which this node follows it is believed. Its log has everything that was applied here, so a node
 //! whose log agrees with it that far has that too.
 
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use crate::peer::message::{self, Kind};
 use crate::replica::Replica;
 use crate::{Frame, Lane};
 
-/// Pauses between two looks: the first is about as long as an entry takes, and they double to one in
-/// which thousands that wait for a dead node cost next to nothing.
+/// Pauses between two questions: the first is about as long as an entry takes, and they double to one
+/// with which thousands of waits for a dead node cost next to nothing.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A leader that has not answered by then is asked again.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
-/// Where something is.
+/// The logs that have a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Copies {
     /// This node's log has it, as durably as it ever acknowledges.
     pub here: bool,
-    /// So many other members' logs have it.
+    /// The number of other members whose logs have it.
     pub elsewhere: u64,
 }
 
@@ -48,7 +48,7 @@ fn elsewhere(matched: &[(u64, u64)], me: u64, index: u64) -> u64 {
     matched.iter().filter(has).count() as u64
 }
 
-/// Counts the nodes that have what was applied here.
+/// Counts the nodes that have the entries which were applied here.
 #[derive(Clone)]
 pub(crate) struct CopyCounter {
     pub(crate) replica: Arc<Replica>,
@@ -103,7 +103,7 @@ impl CopyCounter {
             .filter(|_| self.leadership.leader() == Some(leader))
     }
 
-    /// What this node knows as the leader of that term; nothing if it is not.
+    /// The matched indexes that this node knows as the leader of that term; none if it is not.
     fn matched(&self, term: u64) -> Option<Vec<(u64, u64)>> {
         let matched = self.engine.get()?.matched_in(term)?;
         let members = matched.members.into_iter();

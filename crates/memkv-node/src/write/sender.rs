@@ -1,6 +1,6 @@
-//! Takes the session's commands to the leader, wherever it is, and sends them again after doubt.
+//! Sends the session's commands to the leader, wherever it is, and sends them again after doubt.
 //!
-//! One hop at most: what arrives at a node that does not lead is refused there, never passed on.
+//! One hop at most: a node that does not lead refuses commands and never passes them on.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,9 +27,9 @@ use crate::write::batcher::ProposeError;
 use crate::write::session::{Group, GroupOutcome, Session};
 use crate::{Frame, Lane};
 
-/// Groups on their way at once.
+/// Most groups in flight.
 const GROUPS_IN_FLIGHT: usize = 16;
-/// A leader that does not answer for this long is answered for with "unknown". The session sends
+/// After this long without an answer of the leader, the outcome is "unknown". The session sends
 /// again much earlier, when its window makes no progress.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a leader refused a group: it is about to learn that it is none, or waits for its
@@ -87,7 +87,7 @@ impl Sender {
                     wake_at = Some(not_before);
                 }
             }
-            // After sending: what is on its way may have to be sent again.
+            // After sending: the groups in flight may have to be sent again.
             let wake_at = [wake_at, self.session.next_expiry()]
                 .into_iter()
                 .flatten()
@@ -117,7 +117,7 @@ impl Sender {
                     }
                 }
                 () = self.session.wakeup.notified() => {}
-                () = wait_until(&self.timer, self.session.gathers_until()) => {}
+                () = wait_until(&self.timer, self.session.waits_for_more_until()) => {}
                 () = sleep_until(wake_at) => {}
             }
         }

@@ -1,42 +1,43 @@
-//! When the next group leaves, once nothing is on its way: at once, or a moment later with more.
+//! Group commit: when the next group is sent, once none is in flight: at once, or a moment later with more
+//! commands.
 //! Never touches the commands; [`Window`](super::window::Window) holds and counts them.
 //!
-//! An entry costs as much CPU time by itself, on three nodes, as fifty commands. The clients whose
-//! answers have just left send their next commands within a fraction of the time that an entry
-//! takes, so a group that leaves at once leaves them behind, and clients fall into three parties: on
-//! their way, waiting, and answered. A group that waits for most of the other parties makes one or
-//! two of them, which is both faster and cheaper.
+//! On three nodes, an entry costs as much CPU time by itself as fifty commands. Clients that have just
+//! been answered send their next commands within a fraction of the time that an entry takes, so a group
+//! that is sent at once misses them, and the clients split into three sets: in flight, queued, and
+//! answered. A group that waits for most of the other two merges them into one or two, which is both
+//! faster and cheaper.
 //!
-//! Invariants: one client alone never waits; nobody waits longer than the last group took, or
+//! Invariants: a single client never waits; no command waits longer than the last group took, or
 //! [`MOST_WAIT`].
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A group leaves with three quarters of what was under way: the last group and what queued up behind
-/// it. With a half, clients that come at a steady rate would not wait at all, and neither would the
-/// three parties grow together; with all of it, commands and disks would take turns. Measured with 1
-/// to 1024 clients: between 60 % and 90 % makes little difference to writes alone; where nine of ten
-/// commands read, 75 % is a tenth faster than 60 %.
+/// A group is sent with three quarters of the commands that were in flight or queued behind them. With a
+/// half, clients that come at a steady rate would not wait at all, and the three sets would not merge; with
+/// all of them, commands and disks would take turns. Measured with 1 to 1024 clients: between 60 % and 90 %
+/// makes little difference to writes alone; where nine of ten commands read, 75 % is a tenth faster than
+/// 60 %.
 const SHARE: (usize, usize) = (3, 4);
 
-/// Clients near enough to be worth waiting for have answered by then.
+/// The next commands of clients that are near enough have arrived by then.
 const MOST_WAIT: Duration = Duration::from_millis(1);
 
-/// What is known of the last group and the next one.
+/// The state of the last group and of the next one.
 #[derive(Default)]
 pub(super) struct Gather {
-    /// The commands of the group that left last and when that was, until it took effect.
+    /// The number of commands of the last group and the time when it was sent, until it took effect.
     on_its_way: Option<(usize, Instant)>,
-    /// So many commands are enough for the next group,
+    /// The number of commands that are enough for the next group,
     enough: usize,
-    /// and at this time it leaves with fewer.
+    /// and the time at which it is sent with fewer.
     until: Option<Instant>,
 }
 
 impl Gather {
-    /// A group has left.
+    /// A group was sent.
     pub(super) fn leaves(&mut self, commands: usize, now: Instant) {
         *self = Self {
             on_its_way: Some((commands, now)),
@@ -44,7 +45,7 @@ impl Gather {
         };
     }
 
-    /// Everything that had left took effect, and so many commands wait.
+    /// All groups took effect, and so many commands are queued.
     pub(super) fn took_effect(&mut self, waiting: usize, now: Instant) {
         let Some((commands, left)) = self.on_its_way.take() else {
             return;
@@ -56,12 +57,12 @@ impl Gather {
         }
     }
 
-    /// Whether a group of so many commands leaves now.
+    /// Whether a group of so many commands is sent now.
     pub(super) fn is_enough(&self, waiting: usize, now: Instant) -> bool {
         waiting >= self.enough || self.until.is_none_or(|until| now >= until)
     }
 
-    /// When a group leaves with any number, if that is not now.
+    /// When a group of any number is sent, if that is not now.
     pub(super) fn until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|until| *until > now)
     }
@@ -73,7 +74,7 @@ mod tests {
 
     const TOOK: Duration = Duration::from_micros(400);
 
-    /// What a group of `commands` leaves behind, and the time of its effect.
+    /// The state after a group of `commands`, and the time of its effect.
     async fn after(commands: usize, waiting: usize, took: Duration) -> (Gather, Instant) {
         let mut gather = Gather::default();
         let left = Instant::now();

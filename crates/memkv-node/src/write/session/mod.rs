@@ -2,12 +2,12 @@
 //!
 //! Every command gets the next sequence number when it is first sent to a leader, and stays in the
 //! window until its effect is known. Replies come from this node's own apply, which sees every
-//! entry, so nothing but "not appended" ever travels back from the leader, and a command can be
-//! sent again after any doubt: `memkv-store` executes a sequence number once.
+//! entry, so the leader only ever answers "not appended", and a command can be sent again after any
+//! doubt: `memkv-store` executes a sequence number once.
 //!
-//! Invariants: numbers in the window are contiguous; what is answered "not executed" was never in
-//! any leader's hands, or every leader said that it appended nothing; a number once sent is always
-//! filled, if need be by a `Noop`, because the ones behind it can only execute after it.
+//! Invariants: numbers in the window are contiguous; a command is answered "not executed" only if
+//! it was sent to no leader, or if every leader has answered that it appended nothing; a number once sent
+//! is always filled, if need be by a `Noop`, because the numbers behind it can only execute after it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use crate::sync::lock_order::Leaf;
 /// Most bytes of commands that wait for a sequence number, unless one alone is larger. Beyond it
 /// commands are refused.
 const PENDING_BYTES: usize = 64 * 1024 * 1024;
-/// What a command that waits takes besides its bytes, about: its place in the queue, the header of its
-/// bytes, and the channel of its answer with what holds its other end.
+/// Memory of a queued command besides its bytes, about: its slot in the queue, the header of its bytes,
+/// and both ends of the channel of its answer.
 const COMMAND_OVERHEAD: usize = 256;
 /// Most bytes of commands in the window: sent and not yet applied here.
 const WINDOW_BYTES: usize = 16 * 1024 * 1024;
@@ -32,20 +32,20 @@ const WINDOW_BYTES: usize = 16 * 1024 * 1024;
 const WINDOW_COMMANDS: usize = 65_536;
 /// Most bytes of commands in one group on its way to the leader, unless one command is larger.
 const GROUP_BYTES: usize = 512 * 1024;
-/// Most bytes of a group that are copied while the window is locked; to share more costs less.
+/// Most bytes of a group that are copied while the window is locked; a larger group is shared.
 const COPIED_IN_WINDOW_BYTES: usize = 64 * 1024;
 /// Most commands in one group.
 const GROUP_COMMANDS: usize = 4_096;
-/// What waits goes along at once, beside what is on its way, from so many bytes on; less waits for
-/// that to be applied, and then a moment longer as `group_commit` says. An entry costs as much CPU time by
-/// itself, on three nodes, as fifty commands, so many small ones beside each other serve nobody.
+/// From so many queued bytes on, a group is sent beside the groups in flight; fewer bytes wait until those
+/// are applied, and then a moment longer as `group_commit` says. On three nodes, an entry costs as much
+/// CPU time by itself as fifty commands, so many small entries side by side help no client.
 pub(crate) const EAGER_BYTES: usize = 64 * 1024;
-/// A window whose head made no progress for this long is sent again: a request or its effect got
-/// lost without a word. Twice the time that a slow disk may take, to not double its work.
+/// A window whose head made no progress for this long is sent again: a request or its effect was lost
+/// silently. Twice the time that a slow disk may take, so that its work is not doubled.
 const RESEND_AFTER: Duration = Duration::from_secs(1);
 
-/// How much longer a client waits whose command is in a leader's hands when its time is over: the
-/// answer "not appended" is worth more than "unknown".
+/// How much longer a client waits if its command was sent to a leader when its time is over: the answer
+/// "not appended" is worth more than "unknown".
 const OUTCOME_GRACE: Duration = Duration::from_millis(500);
 
 mod group_commit;
@@ -55,7 +55,7 @@ use window::{Closed, Pending, Window};
 
 type Answer = oneshot::Sender<Result<Reply, RequestError>>;
 
-/// What apply reports about this session.
+/// A report of apply about this session.
 pub(crate) enum Event {
     /// The command was executed, now.
     Executed {
@@ -79,14 +79,14 @@ pub(crate) struct Group {
     pub(crate) encoded: Bytes,
 }
 
-/// What became of a group that was given to a leader.
+/// The outcome of a group that was sent to a leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GroupOutcome {
     /// It was appended, and applied there.
     Applied,
     /// Certainly not appended.
     NotAppended,
-    /// Nobody knows.
+    /// Perhaps appended.
     Unknown,
     /// Certainly not appended: a majority is low on disk space, and it may add to the data.
     DiskLow,
@@ -131,14 +131,14 @@ pub(crate) struct Submitted {
 }
 
 impl Submitted {
-    /// Waits for the reply, or for why there is none.
+    /// Waits for the reply, or for the reason why there is none.
     pub(crate) async fn reply(mut self) -> Result<Reply, RequestError> {
         if let Some(wake) = self.wake {
             if let Ok(reply) = self.receiver.try_recv() {
                 return reply;
             }
-            // What can get in line from this thread right now, goes into the same group: each
-            // group costs a wake-up and an entry.
+            // Commands that are ready on this thread join the same group: each group costs a wake-up
+            // and an entry.
             tokio::task::yield_now().await;
             drop(wake);
         }
@@ -165,7 +165,7 @@ impl Session {
         }
     }
 
-    /// Tells the session who this node is. Happens once, before anything is applied.
+    /// Tells the session the id of this node. Happens once, before anything is applied.
     pub(crate) fn identify(&self, node_id: u64) {
         self.node_id
             .store(node_id, std::sync::atomic::Ordering::Release);
@@ -243,14 +243,14 @@ impl Session {
         }
     }
 
-    // For the task that sends, see `forward`.
+    // For the task that sends, see `sender`.
 
     /// The next group for the leader, if there is one, the window has room, and either nothing is on
     /// its way and enough has gathered, or it is worth an entry beside that.
     pub(crate) fn next_group(&self) -> Option<Group> {
         let mut window = self.window.lock();
         if window.closed {
-            // Clients were told that what waits here was not executed.
+            // The clients of the queued commands were told that those were not executed.
             return None;
         }
         let id = window.id?;
@@ -283,7 +283,7 @@ impl Session {
         let encode = |commands: Vec<&Bytes>| {
             memkv_store::encode_group(id, first_seq, acked_through, commands.into_iter())
         };
-        // To copy much takes long, and clients wait for the window to get in line.
+        // A long copy would keep clients waiting for the lock of the window.
         let (encoded, unencoded) = if bytes > COPIED_IN_WINDOW_BYTES {
             (None, commands.into_iter().cloned().collect())
         } else {
@@ -307,8 +307,8 @@ impl Session {
         })
     }
 
-    /// What became of a group. A group that is not known to be applied must be sent again; where disks
-    /// are low at log time `now_ms`, without what may add to the data.
+    /// Takes the outcome of a group. A group that is not known to be applied must be sent again; where
+    /// disks are low at log time `now_ms`, without the commands that may add to the data.
     pub(crate) fn settle(
         &self,
         session: SessionId,
@@ -347,14 +347,14 @@ impl Session {
         }
     }
 
-    /// The leader is another one, or another term: everything in doubt is sent again.
+    /// After a change of leader or term: sends everything in doubt again.
     pub(crate) fn rewind(&self) {
         let mut window = self.window.lock();
         let first = window.first_seq;
         window.rewind_to(first);
     }
 
-    /// Answers what waited too long, and rewinds a window that makes no progress. `no_leader` may look
+    /// Answers the commands that waited too long, and rewinds a window that makes no progress. `no_leader` may look
     /// at the machine, so it is not called under the window's lock.
     pub(crate) fn expire(&self, no_leader: impl FnOnce() -> String) {
         let now = Instant::now();
@@ -397,7 +397,7 @@ impl Session {
     }
 
     /// When [`Session::next_group`] must be asked again, whatever has come by then.
-    pub(crate) fn gathers_until(&self) -> Option<Instant> {
+    pub(crate) fn waits_for_more_until(&self) -> Option<Instant> {
         self.window.lock().gather.until(Instant::now())
     }
 
@@ -446,7 +446,7 @@ impl Session {
         }
     }
 
-    /// Takes in what a chunk of entries did, in log order.
+    /// Takes the effects of a chunk of entries, in log order.
     pub(crate) fn on_applied(&self, events: Vec<Event>) {
         if events.is_empty() {
             return;
@@ -468,7 +468,7 @@ impl Session {
         self.wakeup.notify_one();
     }
 
-    /// A snapshot replaced the store: what it executed of this session is in its cached replies.
+    /// After a snapshot replaced the store: its cached replies tell which commands it had executed.
     pub(crate) fn on_snapshot(&self, store: &Store) {
         let id = store.session_of_node(self.node_id());
         let session = id

@@ -444,12 +444,12 @@ async fn a_group_waits_for_most_of_those_who_came_with_the_last_one() {
     tokio::time::advance(took).await;
     session.on_applied(vec![executed(1), executed(2)]);
     // Two fifths are missing, so the alarm must be set although nothing waits.
-    assert!(session.gathers_until().is_some());
+    assert!(session.waits_for_more_until().is_some());
     let alone = session.submit(Command::Noop.encode(), HOLD).unwrap();
     assert!(alone.wake.is_none(), "it wakes nobody");
     assert!(session.next_group().is_none());
     tokio::time::advance(took).await;
-    assert_eq!(session.gathers_until(), None, "it waits no longer");
+    assert_eq!(session.waits_for_more_until(), None, "it waits no longer");
     assert_eq!(session.next_group().map(|group| group.count), Some(1));
 }
 

@@ -1,5 +1,5 @@
 //! The window: commands with sequence numbers, and the queue of those that wait for one.
-//! Never talks to anyone; [`Session`](super::Session) locks it and calls it.
+//! Never sends anything; [`Session`](super::Session) locks it and calls it.
 
 use std::collections::VecDeque;
 
@@ -35,13 +35,13 @@ pub(super) struct Slot {
     pub(super) exposed: bool,
 }
 
-/// How this node got to know that its session was closed.
+/// How this node learned that its session was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closed {
-    /// By an entry: everything that the session executed was applied here before, so what is left in
-    /// the window was not executed.
+    /// By an entry: everything that the session executed was applied here before, so the commands that are
+    /// left in the window were not executed.
     InLog,
-    /// By a snapshot of a time after that: what the session executed in between was not seen here.
+    /// By a snapshot of a later time: the commands that the session executed in between were not seen here.
     BehindSnapshot,
 }
 
@@ -52,11 +52,11 @@ pub(super) struct Window {
     pub(super) first_seq: u64,
     pub(super) slots: VecDeque<Slot>,
     pub(super) slot_bytes: usize,
-    /// Slots before this one are in the current leader's hands.
+    /// Slots before this one were sent to the current leader.
     pub(super) sent: usize,
     /// When the head of the window last changed or was last sent.
     pub(super) progress_at: Option<Instant>,
-    /// How much must wait before a group leaves.
+    /// When the next group is sent.
     pub(super) gather: Gather,
     pub(super) pending: VecDeque<Pending>,
     pub(super) pending_bytes: usize,
@@ -126,7 +126,7 @@ impl Window {
         }
     }
 
-    /// What the commands that wait for a number take, in bytes.
+    /// Memory of the commands that wait for a number, in bytes.
     pub(super) fn pending_cost(&self) -> usize {
         self.pending_bytes + self.pending.len() * COMMAND_OVERHEAD
     }
@@ -136,12 +136,12 @@ impl Window {
         self.slots.len() - self.sent + self.pending.len()
     }
 
-    /// Whether nothing is on its way and enough waits to leave.
+    /// Whether no group is in flight and enough commands are queued.
     pub(super) fn is_gathered(&self, now: Instant) -> bool {
         self.sent == 0 && self.gather.is_enough(self.unsent(), now)
     }
 
-    /// Whether what no leader has is worth an entry beside the one that is on its way.
+    /// Whether the queued commands are worth an entry beside the one in flight.
     pub(super) fn is_eager(&self) -> bool {
         let mut bytes = self.pending_bytes;
         let unsent = self.slots.range(self.sent..);
@@ -151,7 +151,7 @@ impl Window {
         })
     }
 
-    /// When what is on its way is to be sent again, should nothing happen until then.
+    /// When the groups in flight are sent again, should nothing happen until then.
     pub(super) fn resend_at(&self) -> Option<Instant> {
         let progress_at = self.progress_at.filter(|_| self.sent > 0);
         progress_at.map(|at| at + RESEND_AFTER)
@@ -215,7 +215,7 @@ impl Window {
         self.trim();
     }
 
-    /// Answers with `error` whatever `concerns` says that no leader can have appended.
+    /// Answers with `error` every command that `concerns` selects and that no leader can have appended.
     pub(super) fn refuse_unexposed(
         &mut self,
         error: &RequestError,
@@ -233,7 +233,7 @@ impl Window {
         }
     }
 
-    /// Gives back the numbers at the window's end that nobody waits for and no leader ever took, so
+    /// Gives back the numbers at the window's end that no client waits for and no leader ever took, so
     /// that a cluster which refuses everything does not fill the window.
     pub(super) fn trim(&mut self) {
         while self
