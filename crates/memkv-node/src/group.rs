@@ -4,18 +4,24 @@
 //! Decides nothing: each task takes the parts that it needs. Invariant: two groups would share their
 //! [`Process`] and nothing else.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+
+use tokio::sync::mpsc;
 
 use crate::disk::memory::Memory;
 use crate::disk::storage::Storage;
 use crate::engine::handle::EngineSlot;
 use crate::engine::inbound::Inbound;
 use crate::leadership::known::Leadership;
-use crate::membership::introduce::Introducer;
+use crate::membership::admit::Admission;
+use crate::membership::introduce::{Introducer, Prepare};
+use crate::membership::record::Record;
 use crate::process::Process;
 use crate::read::barrier::Barrier;
 use crate::read::commit_interest::CommitInterest;
 use crate::read::long_read::LongReader;
+use crate::read::rounds::Rounds;
 use crate::replica::Replica;
 use crate::replica::divergence::Divergence;
 use crate::time::log_clock::LogClock;
@@ -53,4 +59,110 @@ pub(crate) struct Reads {
     pub(crate) barrier: Arc<Barrier>,
     pub(crate) long: Arc<LongReader>,
     pub(crate) commit_interest: Arc<CommitInterest>,
+}
+
+/// A group's log and state as a start finds them.
+pub(crate) struct Found {
+    pub(crate) storage: Storage,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) clock: Arc<LogClock>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) record: Arc<Record>,
+    /// Where damaged data of this node lies.
+    pub(crate) quarantined: Option<PathBuf>,
+    pub(crate) prepares: mpsc::UnboundedSender<Prepare>,
+}
+
+impl Group {
+    /// Puts the ways in and out around a log.
+    pub(crate) fn new(process: Arc<Process>, found: Found) -> Self {
+        let Process { config, peers, .. } = &*process;
+        let engine = EngineSlot::default();
+        let leadership = Arc::new(Leadership::new(config));
+        let batcher = Arc::new(Batcher::new(
+            found.clock.clone(),
+            process.space.clone(),
+            process.env.clone(),
+            peers.levels.clone(),
+        ));
+        let admission = Admission {
+            replace_after: config.replace_after,
+            peers: peers.clone(),
+            replica: found.replica.clone(),
+            leadership: leadership.clone(),
+            batcher: batcher.clone(),
+            engine: engine.clone(),
+            lines: process.lines.clone(),
+        };
+        let introducer = Introducer {
+            config: config.clone(),
+            peers: peers.clone(),
+            record: found.record,
+            replica: found.replica.clone(),
+            leadership: leadership.clone(),
+            admission: Arc::new(admission),
+            quarantined: found.quarantined,
+            prepares: found.prepares,
+        };
+        let copies = CopyCounter {
+            replica: found.replica.clone(),
+            leadership: leadership.clone(),
+            peers: peers.clone(),
+            engine: engine.clone(),
+            wal: found.storage.wal.clone(),
+        };
+        Self {
+            reads: Reads::new(&process, &found.replica, &found.clock, &leadership, &engine),
+            engine,
+            inbound: OnceLock::new(),
+            introducer,
+            storage: found.storage,
+            memory: found.memory,
+            replica: found.replica,
+            divergence: Arc::default(),
+            clock: found.clock,
+            leadership,
+            writes: Writes {
+                session: found.session,
+                batcher,
+                copies,
+            },
+            process,
+        }
+    }
+}
+
+impl Reads {
+    fn new(
+        process: &Process,
+        replica: &Arc<Replica>,
+        clock: &Arc<LogClock>,
+        leadership: &Arc<Leadership>,
+        engine: &EngineSlot,
+    ) -> Self {
+        let barrier = Arc::new(Barrier {
+            hold: process.config.hold,
+            replica: replica.clone(),
+            leadership: leadership.clone(),
+            peers: process.peers.clone(),
+            engine: engine.clone(),
+            published: Arc::default(),
+            lifecycle: process.lifecycle.clone(),
+            counters: process.counters.clone(),
+            leader_reads: Rounds::default(),
+            forwarded_reads: Rounds::default(),
+        });
+        let long = LongReader {
+            barrier: barrier.clone(),
+            replica: replica.clone(),
+            clock: clock.clone(),
+            env: process.env.clone(),
+        };
+        Self {
+            barrier,
+            long: Arc::new(long),
+            commit_interest: Arc::default(),
+        }
+    }
 }

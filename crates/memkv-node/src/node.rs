@@ -4,51 +4,40 @@
 //! cluster, replaying the log, following a leader) goes on in tasks on the runtime that started it.
 
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_disk::disk::Disk;
+use memkv_disk::{HardState, LogId};
 use memkv_store::{Command, Query, Reply, Store};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::disk::memory::{self, Memory};
+use crate::disk::memory;
 use crate::disk::startup;
-use crate::disk::storage::{DataDirectory, Storage};
-use crate::engine::handle::EngineSlot;
+use crate::disk::storage::Storage;
 use crate::engine::log_store::LogStore;
-use crate::env::blocking;
-use crate::group::{Group, Reads, Writes};
+use crate::group::{Found, Group};
 use crate::leadership::handover;
-use crate::leadership::known::Leadership;
-use crate::lifecycle::Lifecycle;
-use crate::membership::admit::Admission;
 use crate::membership::identity::random_uuid;
-use crate::membership::introduce::Introducer;
 use crate::membership::levels::Levels;
 use crate::membership::life::State;
 use crate::membership::record::Record;
 use crate::peer::client::Peers;
 use crate::peer::server;
 use crate::process::Process;
-use crate::pubsub::publish::{self, Publication, Publisher, Subscribers};
-use crate::read::barrier::{self, Barrier};
-use crate::read::commit_interest::CommitInterest;
-use crate::read::long_read::{Answers, LongReader};
-use crate::read::published::Published;
-use crate::read::rounds::Rounds;
+use crate::pubsub::publish::{self, Publication, Subscribers};
+use crate::read::barrier;
+use crate::read::long_read::Answers;
 use crate::replica::Replica;
-use crate::replica::divergence::Divergence;
-use crate::report::seldom::Lines;
 use crate::report::stats::NodeStats;
 use crate::report::status::NodeStatus;
 use crate::running;
 use crate::time::log_clock::{self, LogClock};
-use crate::write::batcher::Batcher;
 use crate::write::checked;
-use crate::write::copies::{Copies, CopyCounter};
+use crate::write::copies::Copies;
 use crate::write::session::Session;
 use crate::{Env, FatalError, Frame, Lane, NodeConfig, RequestError, StartError, Transport};
 
@@ -81,22 +70,21 @@ impl Node {
         let directory = startup::open(&config, disk.clone(), &env, new).await?;
         let opened = directory.opened;
         let boot = opened.metadata.boot + 1;
+        let vote = opened.metadata.hard_state;
         let session = Arc::new(Session::new(boot));
         let replica = Arc::new(Replica::new(session.clone()));
-        let highest = config.highest_level;
-        startup::load_snapshot(&replica, &opened.snapshots, &env, highest).await?;
+        startup::load_snapshot(&replica, &opened.snapshots, &env, config.highest_level).await?;
         startup::check_gap(&replica, &opened.log)?;
         let (clock_file, saved) = directory.clock;
         let clock = Arc::new(LogClock::resume(env.clone(), saved, Some(clock_file)));
         clock.applied(replica.machine.read().store.stamp_ms());
-        let levels = Arc::new(Levels::new(&config));
         let peers = Arc::new(Peers::new(
             config.me.clone(),
             boot,
             transport,
             replica.clone(),
             clock.clone(),
-            levels,
+            Arc::new(Levels::new(&config)),
         ));
         (env.drive_wal)(opened.worker, opened.wal.clone());
         let old_through = opened.log.last().map_or(0, |last| last.index);
@@ -105,37 +93,11 @@ impl Node {
             log: opened.log,
             snapshots: opened.snapshots,
         };
-        let vote = opened.metadata.hard_state;
         let life = Arc::new(directory.life);
         let state = life.state();
-        let identity = match &state {
-            State::Running(identity) => Some(identity.clone()),
-            _ => None,
-        };
         let own = memory::held(boot, vote, &storage);
-        let memory = {
-            let (disk, layout, identity) = (disk.clone(), config.layout.clone(), identity.clone());
-            let open = move || Memory::open(&*disk, &layout, identity.as_ref(), own);
-            blocking(&env, open)
-                .await
-                .map_err(|error| StartError::Load(error.to_string()))??
-        };
-        let name = config.me.name.clone();
-        let process = Arc::new(Process {
-            directory: DataDirectory {
-                env: env.clone(),
-                disk,
-                layout: config.layout.clone(),
-            },
-            config: Arc::new(config),
-            env,
-            space: Arc::default(),
-            lifecycle: Arc::new(Lifecycle::new(name, life.clone(), session.clone())),
-            publisher: Arc::<Publisher>::default(),
-            counters: Arc::default(),
-            lines: Arc::<Lines>::default(),
-            peers,
-        });
+        let memory = startup::open_memory(&config, disk.clone(), &env, &state, own).await?;
+        let process = Process::new(config, env, disk, peers, life.clone(), session.clone());
         let record = Record::new(
             life,
             storage.wal.clone(),
@@ -143,7 +105,7 @@ impl Node {
             session.clone(),
         );
         let (prepares, prepare_requests) = mpsc::unbounded_channel();
-        let log = Log {
+        let found = Found {
             storage,
             memory: Arc::new(memory),
             replica,
@@ -153,34 +115,19 @@ impl Node {
             quarantined: directory.quarantined,
             prepares,
         };
-        let group = Arc::new(log.group(process.clone()));
-        let record = &group.introducer.record;
+        let group = Arc::new(Group::new(Arc::new(process), found));
         // The new boot and the directory's number must be durable before a peer hears of them.
+        let record = &group.introducer.record;
         record.save(&state).await?;
-        if let Some(identity) = &identity {
-            record.run_as(identity.clone())?;
+        if let State::Running(identity) = state {
+            record.run_as(identity)?;
         }
-        let log_store = LogStore::new(
-            group.storage.wal.clone(),
-            group.storage.log.clone(),
-            vote,
-            opened.metadata.committed_hint,
-            group.reads.barrier.published.clone(),
-            process.env.clone(),
-        );
-        let lifecycle = &process.lifecycle;
-        lifecycle.spawn(log_clock::save(group.clock.clone(), process.env.clone()));
-        lifecycle.spawn(memory::keep(
-            group.memory.clone(),
-            process.peers.clone(),
-            process.env.clone(),
-        ));
         let opened = running::Opened {
-            log_store,
+            log_store: log_store(&group, vote, opened.metadata.committed_hint),
             prepares: prepare_requests,
             old_through,
         };
-        lifecycle.spawn(running::live(group.clone(), opened));
+        spawn(&group, opened);
         Ok(Node { group })
     }
 
@@ -385,94 +332,30 @@ impl Node {
     }
 }
 
-/// A group's log and state as a start finds them.
-struct Log {
-    storage: Storage,
-    memory: Arc<Memory>,
-    replica: Arc<Replica>,
-    clock: Arc<LogClock>,
-    session: Arc<Session>,
-    record: Arc<Record>,
-    quarantined: Option<std::path::PathBuf>,
-    prepares: mpsc::UnboundedSender<crate::membership::introduce::Prepare>,
+fn log_store(group: &Group, vote: Option<HardState>, committed_hint: Option<LogId>) -> LogStore {
+    LogStore::new(
+        group.storage.wal.clone(),
+        group.storage.log.clone(),
+        vote,
+        committed_hint,
+        group.reads.barrier.published.clone(),
+        group.process.env.clone(),
+    )
 }
 
-impl Log {
-    /// Puts the ways in and out around the log.
-    fn group(self, process: Arc<Process>) -> Group {
-        let Process { config, peers, .. } = &*process;
-        let engine = EngineSlot::default();
-        let leadership = Arc::new(Leadership::new(config));
-        let batcher = Arc::new(Batcher::new(
-            self.clock.clone(),
-            process.space.clone(),
-            process.env.clone(),
-            peers.levels.clone(),
-        ));
-        let introducer = Introducer {
-            config: config.clone(),
-            peers: peers.clone(),
-            record: self.record,
-            replica: self.replica.clone(),
-            leadership: leadership.clone(),
-            admission: Arc::new(Admission {
-                replace_after: config.replace_after,
-                peers: peers.clone(),
-                replica: self.replica.clone(),
-                leadership: leadership.clone(),
-                batcher: batcher.clone(),
-                engine: engine.clone(),
-                lines: process.lines.clone(),
-            }),
-            quarantined: self.quarantined,
-            prepares: self.prepares,
-        };
-        let copies = CopyCounter {
-            replica: self.replica.clone(),
-            leadership: leadership.clone(),
-            peers: peers.clone(),
-            engine: engine.clone(),
-            wal: self.storage.wal.clone(),
-        };
-        let barrier = Arc::new(Barrier {
-            hold: config.hold,
-            replica: self.replica.clone(),
-            leadership: leadership.clone(),
-            peers: peers.clone(),
-            engine: engine.clone(),
-            published: Arc::<Published>::default(),
-            lifecycle: process.lifecycle.clone(),
-            counters: process.counters.clone(),
-            leader_reads: Rounds::default(),
-            forwarded_reads: Rounds::default(),
-        });
-        let long = Arc::new(LongReader {
-            barrier: barrier.clone(),
-            replica: self.replica.clone(),
-            clock: self.clock.clone(),
-            env: process.env.clone(),
-        });
-        Group {
-            engine,
-            inbound: OnceLock::new(),
-            introducer,
-            storage: self.storage,
-            memory: self.memory,
-            replica: self.replica,
-            divergence: Arc::<Divergence>::default(),
-            clock: self.clock,
-            leadership,
-            writes: Writes {
-                session: self.session,
-                batcher,
-                copies,
-            },
-            reads: Reads {
-                barrier,
-                long,
-                commit_interest: Arc::<CommitInterest>::default(),
-            },
-            process,
-        }
-    }
+/// Starts the tasks of a process that has no engine yet.
+fn spawn(group: &Arc<Group>, opened: running::Opened) {
+    let Process {
+        lifecycle,
+        env,
+        peers,
+        ..
+    } = &*group.process;
+    lifecycle.spawn(log_clock::save(group.clock.clone(), env.clone()));
+    lifecycle.spawn(memory::keep(
+        group.memory.clone(),
+        peers.clone(),
+        env.clone(),
+    ));
+    lifecycle.spawn(running::live(group.clone(), opened));
 }

@@ -4,13 +4,17 @@
 
 use std::sync::Arc;
 
+use memkv_disk::disk::Disk;
+
 use crate::disk::space::SpaceWatch;
 use crate::disk::storage::DataDirectory;
 use crate::lifecycle::Lifecycle;
+use crate::membership::life::Life;
 use crate::peer::client::Peers;
 use crate::pubsub::publish::Publisher;
 use crate::report::counters::Counters;
 use crate::report::seldom::Lines;
+use crate::write::session::Session;
 use crate::{Env, NodeConfig};
 
 /// A node's process.
@@ -25,4 +29,34 @@ pub(crate) struct Process {
     pub(crate) counters: Arc<Counters>,
     /// Log lines that peers can cause.
     pub(crate) lines: Arc<Lines>,
+}
+
+impl Process {
+    /// The process of a node that has just opened its directory.
+    pub(crate) fn new(
+        config: NodeConfig,
+        env: Env,
+        disk: Arc<dyn Disk>,
+        peers: Arc<Peers>,
+        life: Arc<Life>,
+        session: Arc<Session>,
+    ) -> Self {
+        let name = config.me.name.clone();
+        let directory = DataDirectory {
+            env: env.clone(),
+            disk,
+            layout: config.layout.clone(),
+        };
+        Self {
+            config: Arc::new(config),
+            env,
+            directory,
+            peers,
+            space: Arc::default(),
+            lifecycle: Arc::new(Lifecycle::new(name, life, session)),
+            publisher: Arc::default(),
+            counters: Arc::default(),
+            lines: Arc::default(),
+        }
+    }
 }

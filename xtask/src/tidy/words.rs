@@ -115,29 +115,6 @@ const EXCEPTIONS: &[Exception] = &[
     ("crates/memkv-node/src/peer/message.rs", "Attend", TRACE),
     ("crates/memkv-node/src/peer/server.rs", "Attend", TRACE),
     ("crates/memkv-node/src/report/inspect.rs", "Attend", TRACE),
-    ("crates/memkv-node/src/read/barrier.rs", "gather", OPEN),
-    ("crates/memkv-node/src/read/rounds.rs", "gather", OPEN),
-    (
-        "crates/memkv-node/src/write/session/group_commit.rs",
-        "Gather",
-        OPEN,
-    ),
-    (
-        "crates/memkv-node/src/write/session/group_commit.rs",
-        "gather",
-        OPEN,
-    ),
-    ("crates/memkv-node/src/write/session/mod.rs", "gather", OPEN),
-    (
-        "crates/memkv-node/src/write/session/window.rs",
-        "Gather",
-        OPEN,
-    ),
-    (
-        "crates/memkv-node/src/write/session/window.rs",
-        "gather",
-        OPEN,
-    ),
     ("crates/memkv-server/src/listener.rs", "_place", OPEN),
     ("crates/memkv-server/src/resp/tests/turns.rs", "turns", OPEN),
     (

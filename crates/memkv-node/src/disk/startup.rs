@@ -10,6 +10,7 @@ use memkv_disk::{
     ClockFile, ClockReading, LogReader, Metadata, OpenError, RecoveryReport, SnapshotStore,
 };
 
+use crate::disk::memory::{Memory, Remembered};
 use crate::engine::state_machine::load_latest;
 use crate::env::blocking;
 use crate::membership::identity::uuid_text;
@@ -140,6 +141,26 @@ fn check_identity(
     Ok(life)
 }
 
+/// Opens what this node remembers of its peers. `own` is what its own disk holds.
+pub(crate) async fn open_memory(
+    config: &NodeConfig,
+    disk: Arc<dyn Disk>,
+    env: &Env,
+    state: &State,
+    own: Remembered,
+) -> Result<Memory, StartError> {
+    let identity = match state {
+        State::Running(identity) => Some(identity.clone()),
+        _ => None,
+    };
+    let layout = config.layout.clone();
+    let open = move || Memory::open(&*disk, &layout, identity.as_ref(), own);
+    let opened = blocking(env, open).await;
+    let opened = opened.map_err(|error| StartError::Load(error.to_string()))?;
+    Ok(opened?)
+}
+
+/// Loads the newest snapshot, if there is one.
 pub(crate) async fn load_snapshot(
     replica: &Replica,
     snapshots: &SnapshotStore,
@@ -151,16 +172,14 @@ pub(crate) async fn load_snapshot(
     let loaded = loaded
         .and_then(|loaded| loaded)
         .map_err(|error| StartError::Load(format!("cannot load the snapshot: {error}")))?;
-    if let Some((meta, store)) = loaded {
-        levels::check(store.member_table().level(), highest_level)?;
+    if let Some(loaded) = loaded {
+        levels::check(loaded.store.member_table().level(), highest_level)?;
         let mut machine = replica.machine.write();
-        drop(machine.replace(store, meta.last_log_id, meta.last_membership));
+        drop(machine.replace(loaded.store, Some(loaded.last), loaded.members));
         replica.checkpoints.replaced(&machine.store);
         replica.publish(&machine);
         drop(machine);
-        if let Some(last) = meta.last_log_id {
-            replica.publish_applied(last.index);
-        }
+        replica.publish_applied(loaded.last.index);
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use openraft::storage::EntryResponder;
 
-use super::{Applied, Entry, StoredMembership, TypeConfig};
+use super::{Applied, Entry, StoredMembership, TypeConfig, codec};
 use crate::env::busy;
 use crate::membership::levels;
 use crate::pubsub::announce::Announcer;
@@ -297,7 +297,7 @@ impl Applier {
                 return None;
             }
             // From now on a reader may see something of it.
-            machine.last_applied = Some(id);
+            machine.last_applied = Some(codec::storage_id(&id));
             match begun {
                 Some(applying) => return Some(Current { entry, applying }),
                 None => self.ended(machine, entries, entry),
@@ -389,7 +389,8 @@ fn begin(
         }
         EntryPayload::Membership(membership) => {
             machine.store.mark_applied(id.index);
-            machine.membership = Arc::new(StoredMembership::new(Some(id), membership.clone()));
+            let stored = StoredMembership::new(Some(id), membership.clone());
+            machine.membership = Arc::new(codec::members(&stored));
         }
     }
     None

@@ -18,12 +18,31 @@ use openraft::raft::{
 };
 use openraft::{EntryPayload, Membership as EngineMembership};
 
+use crate::membership::members::Members;
+
 use super::{Batch, EngineLogId, Entry, Membership, StoredMembership, TypeConfig, Vote};
 use crate::Frame;
 use crate::peer::encoding::{DecodeError, Reader, len32, put_option};
 
 /// First byte of a payload that holds a membership; no batch version reaches it.
 const MEMBERSHIP_TAG: u8 = 0xff;
+
+/// The membership that the engine keeps, as this crate does.
+pub(crate) fn members(stored: &StoredMembership) -> Members {
+    let membership = stored.membership();
+    Members {
+        configs: membership.get_joint_config().clone(),
+        learners: membership.learner_ids().collect(),
+        at: stored.log_id().as_ref().map(storage_id),
+    }
+}
+
+/// The same for the engine.
+pub(crate) fn stored_membership(members: &Members) -> StoredMembership {
+    let learners = members.learners.iter().copied();
+    let membership = Membership::new_with_defaults(members.configs.clone(), learners);
+    StoredMembership::new(members.at.map(engine_id), membership)
+}
 
 pub(crate) fn engine_id(id: LogId) -> EngineLogId {
     openraft::LogId {
@@ -376,6 +395,20 @@ pub(crate) fn read_transfer_response(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_membership_is_the_same_on_both_sides_of_the_adapter() {
+        let joint = Members {
+            configs: vec![[1, 2, 3].into(), [2, 3, 4].into()],
+            learners: [7].into(),
+            at: Some(id(3, 9)),
+        };
+        for known in [Members::default(), joint] {
+            assert_eq!(members(&stored_membership(&known)), known);
+        }
+        let none = StoredMembership::default();
+        assert_eq!(stored_membership(&members(&none)), none);
+    }
 
     fn id(term: u64, index: u64) -> LogId {
         LogId {

@@ -23,6 +23,7 @@ use super::responder::ProposalResponder;
 use super::{Batch, Raft, TypeConfig, codec};
 use crate::FatalError;
 use crate::leadership::leader::Leader;
+use crate::membership::members::Members;
 use crate::report::status::Role;
 
 /// No node has this id.
@@ -120,36 +121,6 @@ fn role(state: ServerState) -> Role {
     }
 }
 
-/// The newest membership of the log, committed or not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Members {
-    /// The voters; two sets while the membership is joint (Raft dissertation, section 4.3).
-    pub(crate) configs: Vec<BTreeSet<u64>>,
-    pub(crate) learners: BTreeSet<u64>,
-    /// Index of its entry; 0 for none.
-    pub(crate) at: u64,
-}
-
-impl Members {
-    fn of(stored: &super::StoredMembership) -> Self {
-        let membership = stored.membership();
-        Self {
-            configs: membership.get_joint_config().clone(),
-            learners: membership.learner_ids().collect(),
-            at: stored.log_id().as_ref().map_or(0, |id| id.index),
-        }
-    }
-
-    pub(crate) fn voters(&self) -> BTreeSet<u64> {
-        self.configs.iter().flatten().copied().collect()
-    }
-
-    /// Whether the log is sent to this node.
-    pub(crate) fn holds(&self, id: u64) -> bool {
-        self.learners.contains(&id) || self.configs.iter().any(|voters| voters.contains(&id))
-    }
-}
-
 /// How far the log has come here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -243,7 +214,7 @@ impl Engine {
         let quorum_acked = metrics.last_quorum_acked.as_ref();
         Report {
             standing: Standing::new(&metrics.vote, metrics.current_leader, metrics.state),
-            members: Members::of(&metrics.membership_config),
+            members: codec::members(&metrics.membership_config),
             progress: Progress {
                 committed: metrics.local_committed.as_ref().map(codec::storage_id),
                 applied: index(&metrics.last_applied),
@@ -277,7 +248,7 @@ impl Engine {
 
     pub(crate) fn members(&self) -> Members {
         let metrics = self.raft.metrics();
-        Members::of(&metrics.borrow_watched().membership_config)
+        codec::members(&metrics.borrow_watched().membership_config)
     }
 
     pub(crate) fn matched(&self) -> Matched {

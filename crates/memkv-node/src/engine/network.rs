@@ -15,7 +15,7 @@ use bytes::{BufMut, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
-use memkv_disk::WalHandle;
+use memkv_disk::{SnapshotReader, WalHandle};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::EmptyNode;
 use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::state_machine::SnapshotData;
 use super::streaming::{Answer, Holding, Request, Streaming};
-use super::{Snapshot, TypeConfig, Vote, codec};
+use super::{Snapshot, SnapshotMeta, TypeConfig, Vote, codec};
 use crate::disk::memory::Memory;
 use crate::disk::space::{Shortage, SpaceWatch};
 use crate::env::blocking;
@@ -301,19 +301,10 @@ impl Link {
         let mut offset = 0;
         while offset < total {
             let source = reader.clone();
-            let chunk = blocking(&self.env, move || {
-                let len = usize::try_from(total - offset)
-                    .unwrap_or(CHUNK_BYTES)
-                    .min(CHUNK_BYTES);
-                let mut chunk = vec![0; len];
-                source.read_raw(offset, &mut chunk).map(|read| {
-                    chunk.truncate(read);
-                    chunk
-                })
-            })
-            .await
-            .and_then(|read| read)
-            .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
+            let chunk = blocking(&self.env, move || read_chunk(&source, offset))
+                .await
+                .and_then(|read| read)
+                .map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
             if chunk.is_empty() {
                 return Err(RPCError::Unreachable(Unreachable::from_string(
                     "the snapshot is cut",
@@ -335,26 +326,40 @@ impl Link {
             }
             offset = next;
         }
-        let mut body = self
-            .ask(
-                Lane::Snapshot,
-                Kind::SnapshotInstall,
-                INSTALL_TIMEOUT,
-                |out| {
-                    codec::put_vote(out, &vote);
-                    put_option(out, snapshot.meta.last_log_id.as_ref(), codec::put_log_id);
-                    put_blob(
-                        out,
-                        &codec::encode_stored_membership(&snapshot.meta.last_membership),
-                    );
-                    out.put_u64_le(total);
-                },
-            )
-            .await?;
-        let vote = codec::read_vote(&mut body).map_err(|error| bad_answer(&error))?;
+        let vote = self.install(vote, &snapshot.meta, total).await?;
         self.transfers.is_done(self.to);
         Ok(SnapshotResponse::new(vote))
     }
+
+    /// Has the peer install the snapshot that it was sent. Returns the peer's vote.
+    async fn install(
+        &self,
+        vote: Vote,
+        meta: &SnapshotMeta,
+        total: u64,
+    ) -> Result<Vote, RPCError<TypeConfig>> {
+        let put = |out: &mut BytesMut| {
+            codec::put_vote(out, &vote);
+            put_option(out, meta.last_log_id.as_ref(), codec::put_log_id);
+            put_blob(out, &codec::encode_stored_membership(&meta.last_membership));
+            out.put_u64_le(total);
+        };
+        let (kind, within) = (Kind::SnapshotInstall, INSTALL_TIMEOUT);
+        let mut body = self.ask(Lane::Snapshot, kind, within, put).await?;
+        codec::read_vote(&mut body).map_err(|error| bad_answer(&error))
+    }
+}
+
+/// The bytes of a snapshot from `offset` on, one chunk at most; none at its end.
+fn read_chunk(snapshot: &SnapshotReader, offset: u64) -> std::io::Result<Vec<u8>> {
+    let left = snapshot.raw_len().saturating_sub(offset);
+    let len = usize::try_from(left)
+        .unwrap_or(CHUNK_BYTES)
+        .min(CHUNK_BYTES);
+    let mut chunk = vec![0; len];
+    let read = snapshot.read_raw(offset, &mut chunk)?;
+    chunk.truncate(read);
+    Ok(chunk)
 }
 
 impl RaftNetworkV2<TypeConfig> for Link {

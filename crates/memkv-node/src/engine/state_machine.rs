@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use memkv_disk::{SnapshotReader, SnapshotReceiver, SnapshotStore, SnapshotWriter};
+use memkv_disk::{LogId, SnapshotReader, SnapshotReceiver, SnapshotStore, SnapshotWriter};
 use memkv_store::{SnapshotHead, Store};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -20,6 +20,7 @@ use super::apply::Applier;
 use super::{EngineLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, codec, load};
 use crate::Env;
 use crate::env::{blocking, busy};
+use crate::membership::members::Members;
 use crate::pubsub::announce::Announcer;
 use crate::replica::Replica;
 use crate::report::counters::Counters;
@@ -90,7 +91,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         &mut self,
     ) -> Result<(Option<EngineLogId>, StoredMembership), io::Error> {
         let machine = self.applier.replica.machine.read();
-        Ok((machine.last_applied, (*machine.membership).clone()))
+        let last = machine.last_applied.map(codec::engine_id);
+        Ok((last, codec::stored_membership(&machine.membership)))
     }
 
     async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
@@ -127,15 +129,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
         let (applier, snapshots) = (self.applier.clone(), self.snapshots.clone());
-        let SnapshotMeta {
-            last_log_id,
-            last_membership,
-        } = meta.clone();
+        let last = meta.last_log_id.as_ref().map(codec::storage_id);
+        let members = codec::members(&meta.last_membership);
         blocking(&self.applier.env, move || {
             let store = make_current(&snapshots, snapshot)?;
             let mut machine = applier.replica.machine.write();
             machine.installs += 1;
-            let old = machine.replace(store, last_log_id, last_membership);
+            let old = machine.replace(store, last, members);
             applier.replica.checkpoints.replaced(&machine.store);
             applier.clock.applied(machine.store.stamp_ms());
             applier.replica.session.on_snapshot(&machine.store);
@@ -194,7 +194,7 @@ fn make_current(snapshots: &SnapshotStore, snapshot: SnapshotData) -> io::Result
     }
     let loaded = load_latest(snapshots)?;
     loaded
-        .map(|(_, store)| store)
+        .map(|loaded| loaded.store)
         .ok_or_else(|| io::Error::other("the snapshot that was installed is gone"))
 }
 
@@ -213,13 +213,25 @@ fn copy(reader: &SnapshotReader, snapshots: &SnapshotStore) -> io::Result<()> {
     }
 }
 
+/// A snapshot in memory.
+pub(crate) struct Loaded {
+    pub(crate) store: Store,
+    /// The last entry that it covers, and the membership at that entry.
+    pub(crate) last: LogId,
+    pub(crate) members: Members,
+}
+
 /// Reads the newest snapshot into a store.
-pub(crate) fn load_latest(snapshots: &SnapshotStore) -> io::Result<Option<(SnapshotMeta, Store)>> {
+pub(crate) fn load_latest(snapshots: &SnapshotStore) -> io::Result<Option<Loaded>> {
     let Some(reader) = snapshots.open_latest()? else {
         return Ok(None);
     };
     let meta = engine_meta(reader.meta())?;
-    Ok(Some((meta, load::load(reader)?)))
+    Ok(Some(Loaded {
+        last: reader.meta().last,
+        members: codec::members(&meta.last_membership),
+        store: load::load(reader)?,
+    }))
 }
 
 /// Builds snapshots of the replica, each of the moment when it is begun.
@@ -328,12 +340,12 @@ type Begun = (memkv_disk::SnapshotMeta, SnapshotHead, u64);
 /// Begins a snapshot of the machine as it is; nothing if nothing was applied to it.
 fn begin(replica: &Replica) -> io::Result<Option<Begun>> {
     let mut machine = replica.machine.write();
-    let Some(last) = &machine.last_applied else {
+    let Some(last) = machine.last_applied else {
         return Ok(None);
     };
     let meta = memkv_disk::SnapshotMeta {
-        last: codec::storage_id(last),
-        extra: codec::encode_stored_membership(&machine.membership),
+        last,
+        extra: codec::encode_stored_membership(&codec::stored_membership(&machine.membership)),
     };
     let head = machine.store.begin_snapshot().map_err(io::Error::other)?;
     Ok(Some((meta, head, machine.installs)))

@@ -67,10 +67,6 @@ pub(crate) async fn join_existing(
         let id = reply.leader?;
         reply.members.iter().find(|member| member.id == id)
     });
-    let needs_me = formed.iter().any(|reply| {
-        let names = |name: &str| reply.members.iter().any(|member| member.name == name);
-        names(me) && names(&reply.name) && reply.members.len() == 2
-    });
     let why = match leader {
         None => format!(
             "this node's directory is empty, and cluster {cluster} has no leader to ask for a seat"
@@ -86,17 +82,7 @@ pub(crate) async fn join_existing(
             }
         }
     };
-    // A leader that is alone admits no node: that takes a majority. It leads on until it hears of another.
-    let why = if needs_me {
-        format!(
-            "this node's directory is empty, and cluster {cluster} cannot vote without it: in a \
-             cluster of two a lost node needs the operator. Restore its directory, or start both \
-             nodes on empty directories and load a copy of the data ({why})"
-        )
-    } else {
-        why
-    };
-    Joining::Waits(why)
+    Joining::Waits(explain(&formed, me, &cluster, why))
 }
 
 async fn ask_for_seat(
@@ -116,5 +102,23 @@ async fn ask_for_seat(
         Ok(Some(identity)) => Ok(identity),
         Ok(None) => Err("the leader sent no identity".to_owned()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What the operator should know of a seat that is not given, beside the reason.
+fn explain(formed: &[&HelloReply], me: &str, cluster: &str, why: String) -> String {
+    let needs_me = formed.iter().any(|reply| {
+        let names = |name: &str| reply.members.iter().any(|member| member.name == name);
+        names(me) && names(&reply.name) && reply.members.len() == 2
+    });
+    // A leader that is alone admits no node: that takes a majority. It leads on until it hears of another.
+    if needs_me {
+        format!(
+            "this node's directory is empty, and cluster {cluster} cannot vote without it: in a \
+             cluster of two a lost node needs the operator. Restore its directory, or start both \
+             nodes on empty directories and load a copy of the data ({why})"
+        )
+    } else {
+        why
     }
 }

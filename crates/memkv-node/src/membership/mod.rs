@@ -13,6 +13,7 @@ pub(crate) mod join;
 pub(crate) mod levels;
 pub(crate) mod life;
 pub(crate) mod list;
+pub(crate) mod members;
 pub(crate) mod raise;
 pub(crate) mod reconcile;
 pub(crate) mod record;

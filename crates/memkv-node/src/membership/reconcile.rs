@@ -11,8 +11,9 @@ use std::time::Duration;
 use memkv_store::{Member, SystemOp};
 
 use crate::NodeConfig;
-use crate::engine::handle::{Engine, Members};
+use crate::engine::handle::Engine;
 use crate::leadership::known::Leadership;
+use crate::membership::members::Members;
 use crate::membership::seats::{self, Arrivals, Known, Step};
 use crate::peer::client::Peers;
 use crate::replica::Replica;

@@ -122,8 +122,8 @@ fn view(replica: &Replica, published: &Published) -> Option<View> {
     let state = replica.applied_state();
     let (applied, voters, settled_at) = {
         let membership = &state.membership;
-        let settled_at = membership.log_id().as_ref().map_or(0, |id| id.index);
-        let voters = membership.membership().get_joint_config().clone();
+        let settled_at = membership.index();
+        let voters = membership.configs.clone();
         (state.last_applied?.index, voters, settled_at)
     };
     Some(View {
@@ -134,7 +134,7 @@ fn view(replica: &Replica, published: &Published) -> Option<View> {
         commit: published.commit(),
         vote: published.vote(),
         #[cfg(memkv_bugs)]
-        learners: state.membership.membership().learner_ids().collect(),
+        learners: state.membership.learners.clone(),
     })
 }
 

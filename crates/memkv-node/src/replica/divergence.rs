@@ -273,7 +273,7 @@ impl Watch {
 impl Comparison {
     fn voters(&self) -> Vec<BTreeSet<u64>> {
         let state = self.replica.applied_state();
-        state.membership.membership().get_joint_config().clone()
+        state.membership.configs.clone()
     }
 
     /// The checkpoints of all voters but this node, of those that answer.

@@ -12,10 +12,11 @@ pub(crate) mod divergence;
 use std::sync::{Arc, OnceLock};
 
 use crate::sync::lock::Mutex;
+use memkv_disk::LogId;
 use memkv_store::{MAX_VIEWS, MemberTable, Store};
 use tokio::sync::{Semaphore, watch};
 
-use crate::engine::{EngineLogId, StoredMembership};
+use crate::membership::members::Members;
 use crate::replica::checkpoints::Checkpoints;
 use crate::sync::lock_order::Root;
 use crate::write::session::Session;
@@ -26,8 +27,8 @@ use crate::{FatalError, RequestError};
 pub(crate) struct Machine {
     pub(crate) store: Store,
     /// The last entry of which anything is in the store.
-    pub(crate) last_applied: Option<EngineLogId>,
-    pub(crate) membership: Arc<StoredMembership>,
+    pub(crate) last_applied: Option<LogId>,
+    pub(crate) membership: Arc<Members>,
     /// The store's member table, to be shared.
     table: Arc<MemberTable>,
     /// How often a leader's snapshot has replaced the store: a snapshot that was being built from
@@ -48,8 +49,8 @@ impl Machine {
     pub(crate) fn replace(
         &mut self,
         store: Store,
-        last_applied: Option<EngineLogId>,
-        membership: StoredMembership,
+        last_applied: Option<LogId>,
+        membership: Members,
     ) -> Store {
         let old = std::mem::replace(&mut self.store, store);
         self.last_applied = last_applied;
@@ -63,8 +64,8 @@ impl Machine {
 #[derive(Clone, Default)]
 pub(crate) struct AppliedState {
     /// The last entry of which anything is in the store.
-    pub(crate) last_applied: Option<EngineLogId>,
-    pub(crate) membership: Arc<StoredMembership>,
+    pub(crate) last_applied: Option<LogId>,
+    pub(crate) membership: Arc<Members>,
     pub(crate) table: Arc<MemberTable>,
     pub(crate) next_deadline: Option<u64>,
     pub(crate) revision: u64,
@@ -219,7 +220,7 @@ mod tests {
         let table = replica.member_table();
         let addr = table.member(1).map(|member| &*member.addr);
         assert_eq!((table.cluster(), addr), (Some([7; 16]), Some("a:1")));
-        drop(machine.replace(Store::new(), None, StoredMembership::default()));
+        drop(machine.replace(Store::new(), None, Members::default()));
         machine.installs += 1;
         replica.publish(&machine);
         let published = replica.applied_state();

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use memkv_disk::{LogId, LogReader};
 
 use crate::Node;
-use crate::engine::EngineLogId;
 use crate::membership::life::State;
 use crate::peer::message::Envelope;
 use crate::time::log_clock::ClockInspection;
@@ -72,8 +71,7 @@ impl Node {
         let (standing, members) = (report.standing, report.members);
         let vote = standing.vote();
         let published = group.replica.applied_state();
-        let settled_at = published.membership.log_id().as_ref();
-        let index = |id: Option<&EngineLogId>| id.map_or(0, |id| id.index);
+        let membership_at = (members.index(), published.membership.index());
         Some(Inspection {
             node_id: group.process.peers.my_id(),
             engine_id: engine.id(),
@@ -84,9 +82,9 @@ impl Node {
             applied: group.replica.applied_index(),
             voters: members.configs,
             learners: members.learners,
-            membership_at: (members.at, index(settled_at)),
+            membership_at,
             told: group.reads.barrier.published.commit(),
-            visible: index(published.last_applied.as_ref()),
+            visible: published.last_applied.map_or(0, |id| id.index),
             answered_by_snapshot: group.writes.session.answered_by_snapshot(),
             durable: self.durable(),
             log: group.storage.log.clone(),

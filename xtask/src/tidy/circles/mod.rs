@@ -20,7 +20,7 @@ const SRC: &str = "crates/memkv-node/src/";
 const ENGINE: &str = "engine/";
 
 /// Most files of a circle that has a file outside the engine's folder. Lower it when it can be.
-const MAX_OUTSIDE: usize = 53;
+const MAX_OUTSIDE: usize = 6;
 
 /// Most files of a circle that edges within the engine's folder make. Lower it when it can be.
 const MAX_IN_ENGINE: usize = 5;

@@ -27,7 +27,7 @@ const MOST_WAIT: Duration = Duration::from_millis(1);
 
 /// The state of the last group and of the next one.
 #[derive(Default)]
-pub(super) struct Gather {
+pub(super) struct GroupCommit {
     /// The number of commands of the last group and the time when it was sent, until it took effect.
     on_its_way: Option<(usize, Instant)>,
     /// The number of commands that are enough for the next group,
@@ -36,9 +36,9 @@ pub(super) struct Gather {
     until: Option<Instant>,
 }
 
-impl Gather {
+impl GroupCommit {
     /// A group was sent.
-    pub(super) fn leaves(&mut self, commands: usize, now: Instant) {
+    pub(super) fn sent(&mut self, commands: usize, now: Instant) {
         *self = Self {
             on_its_way: Some((commands, now)),
             ..Self::default()
@@ -75,47 +75,47 @@ mod tests {
     const TOOK: Duration = Duration::from_micros(400);
 
     /// The state after a group of `commands`, and the time of its effect.
-    async fn after(commands: usize, waiting: usize, took: Duration) -> (Gather, Instant) {
-        let mut gather = Gather::default();
+    async fn after(commands: usize, waiting: usize, took: Duration) -> (GroupCommit, Instant) {
+        let mut group_commit = GroupCommit::default();
         let left = Instant::now();
         assert!(
-            gather.is_enough(1, left),
+            group_commit.is_enough(1, left),
             "the first group waits for nobody"
         );
-        gather.leaves(commands, left);
-        gather.took_effect(waiting, left + took);
-        (gather, left + took)
+        group_commit.sent(commands, left);
+        group_commit.took_effect(waiting, left + took);
+        (group_commit, left + took)
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_client_never_waits() {
-        let (gather, now) = after(1, 0, TOOK).await;
-        assert!(gather.is_enough(1, now));
-        assert_eq!(gather.until(now), None, "and sets no timer");
+        let (group_commit, now) = after(1, 0, TOOK).await;
+        assert!(group_commit.is_enough(1, now));
+        assert_eq!(group_commit.until(now), None, "and sets no timer");
     }
 
     #[tokio::test(start_paused = true)]
     async fn two_clients_come_together() {
-        let (gather, now) = after(1, 1, TOOK).await;
-        assert!(!gather.is_enough(1, now));
-        assert!(gather.is_enough(2, now));
+        let (group_commit, now) = after(1, 1, TOOK).await;
+        assert!(!group_commit.is_enough(1, now));
+        assert!(group_commit.is_enough(2, now));
     }
 
     #[tokio::test(start_paused = true)]
     async fn most_of_what_was_under_way_is_enough() {
-        let (gather, now) = after(20, 20, TOOK).await;
-        assert!(!gather.is_enough(29, now));
-        assert!(gather.is_enough(30, now));
+        let (group_commit, now) = after(20, 20, TOOK).await;
+        assert!(!group_commit.is_enough(29, now));
+        assert!(group_commit.is_enough(30, now));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_longer_than_the_last_group_took() {
-        let (gather, now) = after(20, 20, TOOK).await;
-        assert_eq!(gather.until(now), Some(now + TOOK));
-        assert!(!gather.is_enough(20, now + TOOK - Duration::from_micros(1)));
-        assert!(gather.is_enough(1, now + TOOK));
-        assert_eq!(gather.until(now + TOOK), None);
-        let (gather, now) = after(20, 20, Duration::from_secs(1)).await;
-        assert!(gather.is_enough(1, now + MOST_WAIT));
+    async fn no_command_waits_longer_than_the_last_group_took() {
+        let (group_commit, now) = after(20, 20, TOOK).await;
+        assert_eq!(group_commit.until(now), Some(now + TOOK));
+        assert!(!group_commit.is_enough(20, now + TOOK - Duration::from_micros(1)));
+        assert!(group_commit.is_enough(1, now + TOOK));
+        assert_eq!(group_commit.until(now + TOOK), None);
+        let (group_commit, now) = after(20, 20, Duration::from_secs(1)).await;
+        assert!(group_commit.is_enough(1, now + MOST_WAIT));
     }
 }

@@ -221,7 +221,7 @@ impl Session {
             answer,
             deadline: now + hold,
         });
-        let must_wake = window.is_gathered(now);
+        let must_wake = window.is_due(now);
         drop(window);
         if is_eager {
             self.wakeup.notify_one();
@@ -236,7 +236,7 @@ impl Session {
     fn wake_sender(&self) {
         let due = {
             let window = self.window.lock();
-            window.is_gathered(Instant::now()) && window.unsent() > 0
+            window.is_due(Instant::now()) && window.unsent() > 0
         };
         if due {
             self.wakeup.notify_one();
@@ -246,7 +246,7 @@ impl Session {
     // For the task that sends, see `sender`.
 
     /// The next group for the leader, if there is one, the window has room, and either nothing is on
-    /// its way and enough has gathered, or it is worth an entry beside that.
+    /// its way and enough commands are queued, or it is worth an entry beside that.
     pub(crate) fn next_group(&self) -> Option<Group> {
         let mut window = self.window.lock();
         if window.closed {
@@ -257,7 +257,7 @@ impl Session {
         let now = Instant::now();
         window.admit();
         let unsent = window.slots.len() - window.sent;
-        if unsent == 0 || !(window.is_gathered(now) || window.is_eager()) {
+        if unsent == 0 || !(window.is_due(now) || window.is_eager()) {
             return None;
         }
         let start = window.sent;
@@ -296,7 +296,7 @@ impl Session {
         window.acknowledge_early(start..start + count);
         window.sent += count;
         window.progress_at = Some(now);
-        window.gather.leaves(count, now);
+        window.group_commit.sent(count, now);
         drop(window);
         let encoded = encoded.unwrap_or_else(|| encode(unencoded.iter().collect()));
         Some(Group {
@@ -398,7 +398,7 @@ impl Session {
 
     /// When [`Session::next_group`] must be asked again, whatever has come by then.
     pub(crate) fn waits_for_more_until(&self) -> Option<Instant> {
-        self.window.lock().gather.until(Instant::now())
+        self.window.lock().group_commit.until(Instant::now())
     }
 
     /// Refuses everything from now on and answers everything that waits.
@@ -462,7 +462,7 @@ impl Session {
         }
         if window.sent == 0 {
             let waiting = window.unsent();
-            window.gather.took_effect(waiting, Instant::now());
+            window.group_commit.took_effect(waiting, Instant::now());
         }
         drop(window);
         self.wakeup.notify_one();

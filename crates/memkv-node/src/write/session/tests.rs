@@ -435,7 +435,7 @@ async fn groups_are_what_the_store_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_waits_for_most_of_those_who_came_with_the_last_one() {
+async fn a_group_waits_for_most_clients_of_the_last_one() {
     let session = open();
     let _first = [submit(&session, "a"), submit(&session, "b")];
     let left = session.next_group().unwrap();

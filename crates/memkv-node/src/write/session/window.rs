@@ -9,7 +9,7 @@ use memkv_store::ReplyValue;
 use memkv_store::{Command, Reply, SessionId};
 use tokio::time::Instant;
 
-use super::group_commit::Gather;
+use super::group_commit::GroupCommit;
 use super::{
     Answer, COMMAND_OVERHEAD, EAGER_BYTES, OUTCOME_GRACE, RESEND_AFTER, WINDOW_BYTES,
     WINDOW_COMMANDS,
@@ -57,7 +57,7 @@ pub(super) struct Window {
     /// When the head of the window last changed or was last sent.
     pub(super) progress_at: Option<Instant>,
     /// When the next group is sent.
-    pub(super) gather: Gather,
+    pub(super) group_commit: GroupCommit,
     pub(super) pending: VecDeque<Pending>,
     pub(super) pending_bytes: usize,
     /// Nothing more is accepted: the node stops.
@@ -137,8 +137,8 @@ impl Window {
     }
 
     /// Whether no group is in flight and enough commands are queued.
-    pub(super) fn is_gathered(&self, now: Instant) -> bool {
-        self.sent == 0 && self.gather.is_enough(self.unsent(), now)
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.sent == 0 && self.group_commit.is_enough(self.unsent(), now)
     }
 
     /// Whether the queued commands are worth an entry beside the one in flight.
