@@ -12,6 +12,18 @@ fn main() {
         "{:42} {:>9} {:>12} {:>9}  verdict",
         "history", "time", "steps", "judge"
     );
+    for (name, workload) in cases() {
+        let mut history = valid(&workload);
+        measure(name, &history);
+        if workload.mix == Mix::Register && workload.operations <= 10_000 {
+            Alteration::Stale.apply(&mut history, 1);
+            measure("  the same with a stale read", &history);
+        }
+    }
+}
+
+/// The histories by name.
+fn cases() -> Vec<(&'static str, Workload)> {
     let register = Workload {
         seed: 1,
         clients: 8,
@@ -34,7 +46,7 @@ fn main() {
         mix,
         ..faulty(register)
     };
-    let cases = [
+    vec![
         (
             "1k, one key, 8 clients",
             Workload {
@@ -76,15 +88,7 @@ fn main() {
         ),
         ("1M, 1,000 keys, 32 clients", large),
         ("1M, 1,000 keys, 32 clients, 2 % faults", faulty(large)),
-    ];
-    for (name, workload) in cases {
-        let mut history = valid(&workload);
-        measure(name, &history);
-        if workload.mix == Mix::Register && workload.operations <= 10_000 {
-            Alteration::Stale.apply(&mut history, 1);
-            measure("  the same with a stale read", &history);
-        }
-    }
+    ]
 }
 
 fn measure(name: &str, history: &[Operation]) {

@@ -1,9 +1,9 @@
-//! Verdicts: what was covered when all is well, and what to show a person when it is not.
+//! Verdicts: the coverage of a check that passed, and the evidence for a reader when it failed.
 //! Never decides anything.
 
 use std::fmt::Write as _;
 
-/// What a passed check has looked at, so that an empty proof can be told from a real one.
+/// The extent of a check that passed, so that an empty proof can be told from a real one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     /// Distinct keys.
@@ -24,7 +24,7 @@ pub enum Failure {
     /// The recording is wrong, the store may be right.
     #[error("the history is malformed, fix its recorder: {problem}")]
     Malformed {
-        /// The operation and what is wrong with it.
+        /// The operation and its fault.
         problem: String,
     },
     /// No order of the operations explains the replies.
@@ -54,7 +54,7 @@ pub enum Failure {
     /// The log's order does not explain what clients saw.
     #[error("the log does not explain what clients saw: {problem}")]
     NotTheLog {
-        /// What does not fit.
+        /// The contradiction.
         problem: String,
     },
     /// Revisions contradict real time.
@@ -79,7 +79,7 @@ pub struct Witness {
     /// Positions in the history of operations that cannot be explained together: the shortest
     /// failing prefix of the key's operations, or fewer where a simple rule is broken.
     pub operations: Vec<usize>,
-    /// Everything that a person needs to see.
+    /// The evidence as text for a reader.
     pub text: String,
 }
 

@@ -1,7 +1,7 @@
 //! Histories made from a seed: clients that use an atomic store with random delays, and
-//! alterations that no store could have produced. They are what the judges themselves are
+//! alterations that no store could have produced. They are what the checkers themselves are
 //! tested and measured with.
-//! Never calls a judge; the same seed gives the same history with the same version of `rand`.
+//! Never calls a checker; the same seed gives the same history with the same version of `rand`.
 
 use std::collections::BTreeMap;
 
@@ -178,7 +178,7 @@ fn execute(
     }
 }
 
-/// What the store says, and what it then holds; `None` if the operation is an error.
+/// The store's reply and its state afterwards; `None` if the operation is an error.
 fn answer(
     state: &<KeyValue as Model>::State,
     op: &Op,
@@ -198,7 +198,7 @@ fn answer(
 /// A way to break a history that is valid and has unique values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alteration {
-    /// A read returns a value that nobody wrote.
+    /// A read returns a value that no operation wrote.
     Phantom,
     /// A read returns a value that was overwritten before it was invoked.
     Stale,

@@ -15,7 +15,7 @@ use crate::model::{Op, Reply};
 /// One operation on one key, as its client saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation<O = Op, R = Reply> {
-    /// The client that ran it; only for people who read the history.
+    /// The client that ran it; only for readers of the history.
     pub process: u64,
     /// The key. Keys are judged independently of each other.
     pub key: String,
@@ -128,7 +128,7 @@ pub enum ReadError {
     Syntax {
         /// Counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Its fault.
         source: serde_json::Error,
     },
 }

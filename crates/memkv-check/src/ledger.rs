@@ -1,6 +1,6 @@
 //! The account of what clients were promised, held against what the store has in the end: for
 //! runs of any length, without a history in memory.
-//! Never looks at reads or at real time; the other judges do.
+//! Never looks at reads or at real time; the other checkers do.
 //!
 //! Needs a revision with every acknowledged write, values that are unique per key (a client that
 //! tries again after an unknown outcome uses a new one), no expiry, and the final content of the
@@ -119,7 +119,7 @@ pub struct Ledger {
 /// What was promised about one key.
 #[derive(Debug, Default)]
 struct Account {
-    /// The latest acknowledged write: its revision and what it left.
+    /// The latest acknowledged write: its revision and the value that it left.
     last: Option<(u64, Left)>,
     /// Values and revisions of acknowledged writes.
     values: Vec<(u64, u64)>,
@@ -148,7 +148,7 @@ impl From<Option<u64>> for Left {
 }
 
 impl Ledger {
-    /// An empty account, for a key space that nobody else writes to.
+    /// An empty account, for a key space that has no other writer.
     pub fn new() -> Ledger {
         Ledger::default()
     }

@@ -1,16 +1,16 @@
-//! Judges what clients saw: was this history linearizable, and was no acknowledged write lost?
+//! Checks what clients saw: was this history linearizable, and was no acknowledged write lost?
 //!
 //! Development only: the simulator and the black-box tests record every operation in a
-//! [`Recorder`] and hand the history to one or more of four judges.
+//! [`Recorder`] and hand the history to one or more of four checkers.
 //!
-//! | judge | needs | finds | cost |
+//! | checker | needs | finds | cost |
 //! |---|---|---|---|
 //! | [`wgl::check`] | nothing but the history | every violation of linearizability | search, bounded by a [`Budget`] |
 //! | [`revision::check`] | the store's revision in every reply | the same, and revisions that lie | O(n log n) |
 //! | [`order::check`] | the log, and revisions | the same for many keys, transactions and deadlines | O(n log n) |
 //! | [`ledger::Ledger`] | revisions and the final state | lost, doubled and invented writes | O(n log n), 16 bytes per write |
 //!
-//! A judge never repairs or guesses: a history that it could not decide within its budget is a
+//! A checker never repairs or guesses: a history that it could not decide within its budget is a
 //! [`Failure`] like any other, so that a test cannot pass by being too hard to check.
 //!
 //! ```
@@ -26,7 +26,7 @@
 //! # Ok::<(), memkv_check::Failure>(())
 //! ```
 //!
-//! Invariants: a judge that answers `Err` other than `Undecided` has a proof (it is sound: no
+//! Invariants: a checker that answers `Err` other than `Undecided` has a proof (it is sound: no
 //! valid history is rejected); times are compared strictly, so that equal stamps mean
 //! "concurrent"; nothing here depends on hash order or on the wall clock, except a budget that
 //! asks for a time limit.

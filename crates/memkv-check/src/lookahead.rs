@@ -19,7 +19,7 @@ pub(crate) struct Lookahead<S> {
     roles: Vec<Role>,
 }
 
-/// What an operation means to the states.
+/// The relation of an operation to the states.
 #[derive(Clone, Copy)]
 struct Role {
     requires: Option<usize>,

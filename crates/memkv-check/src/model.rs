@@ -63,7 +63,7 @@ pub trait Model {
     }
 }
 
-/// Why a few operations contradict each other, whatever else happened.
+/// Why a few operations contradict each other, independently of all others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refutation {
     /// The rule that they break, as a sentence without its full stop.

@@ -1,13 +1,13 @@
 //! The check of histories over many keys, with transactions and deadlines, against the order that
-//! the log gives: nothing has to be searched, because the log says what ran, also of the operations
-//! whose clients do not know.
+//! the log gives. Nothing is searched, because the log says what ran, also of the operations whose
+//! outcome their clients do not know.
 //!
 //! It takes the log's order on trust and nothing else: what each command did and answered follows
 //! from the specification ([`Space`]) alone. A history passes only if
 //! 1. everything that ran was asked for, and nothing ran twice or after it was refused;
 //! 2. everything that was acknowledged ran, with the revision and the answer that its client got;
 //! 3. every read shows the state at its revision, and never the middle of a transaction;
-//! 4. whatever had returned before an operation was invoked comes before it, whichever the keys.
+//! 4. an operation that had returned before another was invoked comes before it, on any keys.
 //!
 //! So it is complete and linear but for sorting, and never undecided.
 
@@ -27,8 +27,8 @@ pub struct Entry {
     pub ran: Vec<Ran>,
 }
 
-/// A command that was executed, as somebody who reads the log saw it. What it is said to have
-/// answered is not trusted: it must be what the specification answers.
+/// A command that was executed, as a reader of the log saw it. The answer given here is not
+/// trusted: it must be that of the specification.
 #[derive(Clone, Debug)]
 pub struct Ran {
     /// The command.
@@ -39,16 +39,16 @@ pub struct Ran {
     pub revision: u64,
 }
 
-/// What a history that passed holds.
+/// The content of a history that passed.
 #[derive(Debug)]
 pub struct Verdict {
     /// How much was looked at.
     pub coverage: Coverage,
     /// Every key that reached its deadline.
     pub expiries: Vec<Expiry>,
-    /// What is left in the end.
+    /// The keys that are left at the end.
     pub space: Space,
-    /// Transactions that did what they were for, and those that a guard stopped.
+    /// Transactions that were executed, and those that a guard stopped.
     pub transactions: (u64, u64),
     /// Operations of unknown outcome that did run.
     pub unknown_that_ran: u64,
@@ -65,8 +65,8 @@ pub struct Expiry {
     pub removed_in: usize,
     /// When the command that set it was invoked.
     pub set_invoked_at: u64,
-    /// When the first operation that came after the removal had returned: nobody can have seen the
-    /// key absent before, and this operation could.
+    /// When the first operation that came after the removal had returned: no client can have seen
+    /// the key absent before, and this operation could.
     pub shown_at: Option<u64>,
 }
 
@@ -206,7 +206,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// The state at this revision is there to be read: what clients saw of it must be that.
+    /// The state at this revision is complete: clients must have read this state.
     fn shows(&mut self) -> Result<(), Failure> {
         let Some(reads) = self.reads.remove(&self.space.revision()) else {
             return Ok(());
@@ -255,7 +255,7 @@ fn claim(log: &[Replayed<'_>], history: &History) -> Result<Vec<usize>, Failure>
         let fits = |o: &Operation<_, _>| (o.reply(), o.revision()) == answer;
         *claim = take(&ran.command, &fits).unwrap_or(usize::MAX);
     }
-    // What no client was told of may be any of those whose outcome is unknown; they are taken in the
+    // A command that no client was told of may be any of unknown outcome; those are taken in the
     // order of their invocation.
     for (number, Replayed { ran, .. }) in log.iter().enumerate() {
         if claims[number] == usize::MAX {
@@ -332,7 +332,7 @@ fn first_return(indexes: &[OrderIndex], from: (u64, u8)) -> Option<u64> {
     Some(indexes.get(first)?.first_return?.0)
 }
 
-/// Whatever had returned before an operation was invoked must not come after it in the order.
+/// An operation that had returned before another was invoked must not come after it in the order.
 fn agrees_with_real_time(indexes: &[OrderIndex], history: &History) -> Result<(), Failure> {
     let mut groups = indexes.chunk_by(|a, b| a.at == b.at).peekable();
     while let Some(group) = groups.next() {

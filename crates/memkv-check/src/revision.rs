@@ -1,5 +1,5 @@
 //! The check of histories whose replies carry the store's revision, the cluster-wide order of
-//! writes: nothing has to be searched, only compared, so millions of operations can be checked,
+//! writes. Nothing is searched, only compared, so millions of operations can be checked,
 //! and in real time across keys too.
 //! Never trusts revisions: they must be unique for writes and agree with real time, and every
 //! reply must be what the model answers in their order.
@@ -65,7 +65,7 @@ struct Entry {
     position: usize,
 }
 
-/// The answered operations by revision; what only read comes after the write that it saw.
+/// The answered operations by revision; a read comes after the write that it saw.
 fn in_revision_order<M: Model>(
     model: &M,
     history: &[Operation<M::Op, M::Reply>],
@@ -113,7 +113,7 @@ where
     }
 }
 
-/// Whatever had returned before an operation was invoked must come before it in the order.
+/// An operation that had returned before another was invoked must come before it in the order.
 fn agrees_with_real_time<O, R>(
     history: &[Operation<O, R>],
     entries: &[Entry],

@@ -51,7 +51,7 @@ pub(crate) struct Span<'a, M: Model> {
     pub(crate) returned_at: Option<u64>,
 }
 
-/// What the search found; operations are given as positions in its input.
+/// The result of the search; operations are given as positions in its input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     Linearizable,
@@ -66,7 +66,7 @@ pub(crate) struct Stuck {
     pub(crate) failing: usize,
     /// The last operations of one order that gets that far (at most [`EXPLAINED`]).
     pub(crate) explained: Vec<usize>,
-    /// What the key then holds.
+    /// The key's state at that point.
     pub(crate) state: String,
 }
 
@@ -113,7 +113,7 @@ struct Search<'a, 'm, M: Model> {
     unknown: Vec<usize>,
     /// For each of `unknown`, the latest older one with the same operation.
     twin: Vec<Option<usize>>,
-    /// What is linearized, as indices into `completed` and `unknown`.
+    /// The linearized operations, as indices into `completed` and `unknown`.
     done: Bits,
     used: Bits,
     lookahead: Lookahead<M::State>,
@@ -131,7 +131,7 @@ struct Search<'a, 'm, M: Model> {
     furthest: Option<(Node, Stuck)>,
 }
 
-/// What determines everything that can follow.
+/// The configuration: it determines everything that can follow.
 #[derive(PartialEq, Eq, Hash)]
 struct Configuration<S> {
     linearized: Box<[u64]>,
@@ -139,14 +139,14 @@ struct Configuration<S> {
     base: Option<S>,
 }
 
-/// A choice that can be taken back, with what it replaced.
+/// A choice that can be taken back, with the state that it replaced.
 struct Frame<S> {
     choice: Choice,
     state: S,
     base: Option<S>,
 }
 
-/// What is linearized next: indices into `completed` or `unknown`.
+/// The operation to linearize next: indices into `completed` or `unknown`.
 #[derive(Clone, Copy)]
 enum Choice {
     /// Has no alternatives.
@@ -158,7 +158,7 @@ enum Choice {
     },
 }
 
-/// What to try next.
+/// The next candidates to try.
 #[derive(Clone, Copy)]
 enum Cursor {
     Reads(Node),
@@ -332,7 +332,7 @@ impl<'a, 'm, M: Model> Search<'a, 'm, M> {
         self.choose(choice, next, Some(base))
     }
 
-    /// Makes a choice, unless it leads nowhere or to where the search has been.
+    /// Makes a choice, unless it leads nowhere or to a configuration that the search has visited.
     fn choose(&mut self, choice: Choice, next: M::State, base: Option<M::State>) -> bool {
         self.linearize(choice);
         let leaves_for_good = next != self.state && self.lookahead.is_last_chance(&self.state);

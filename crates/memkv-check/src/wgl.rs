@@ -42,7 +42,7 @@ pub fn check<M: Model>(
     undecided.map_or(Ok(coverage), Err)
 }
 
-/// Counts the outcomes and refuses what cannot have been recorded.
+/// Counts the outcomes and rejects operations that cannot have been recorded.
 pub(crate) fn survey<O: std::fmt::Debug, R: std::fmt::Debug>(
     history: &[Operation<O, R>],
 ) -> Result<Coverage, Failure> {
@@ -100,7 +100,7 @@ impl<M: Model> OfKey<'_, M> {
         (result, steps)
     }
 
-    /// What the search needs to know of an operation; `None` if it can have had no effect.
+    /// The operation as the search sees it; `None` if it can have had no effect.
     fn span<'s>(&'s self, position: usize, op: &'s M::Op) -> Option<Span<'s, M>> {
         let Operation {
             invoked_at,
@@ -144,7 +144,7 @@ impl<M: Model> OfKey<'_, M> {
         }))
     }
 
-    /// The shortest failing prefix consists of what was invoked before the return that no order
+    /// The shortest failing prefix: the operations that were invoked before the return that no order
     /// gets past.
     fn stuck(&self, positions: &[usize], stuck: &Stuck) -> Failure {
         let failing_at = positions[stuck.failing];

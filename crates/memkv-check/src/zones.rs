@@ -130,7 +130,7 @@ impl<'a> Register<'a> {
         })
     }
 
-    /// A read of a value that nobody wrote, that was never executed, or not yet invoked.
+    /// A read of a value that was never written, never executed, or not yet invoked.
     fn unwritten_read(&self) -> Option<Refutation> {
         if let Some(read) = self.orphans.first() {
             let why = "a value was read that no operation ever wrote".into();

@@ -1,4 +1,4 @@
-//! The judges against exhaustive enumeration, on small random histories: every subset of the
+//! The checkers against exhaustive enumeration, on small random histories: every subset of the
 //! unknown operations in every order that real time (and revisions) allow.
 //! Never uses unique values only: repeated ones are what makes the search work.
 

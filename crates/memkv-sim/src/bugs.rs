@@ -1,8 +1,8 @@
 //! The deliberate bugs by name, to show that the simulator finds them. In a build without
 //! `--cfg memkv_bugs` there are none.
 //!
-//! Each names the promises that it breaks. Another one that is seen broken shows nothing: it may have
-//! been met by accident.
+//! Each names the promises that it breaks. A violation of another promise shows nothing: it may be an
+//! accident.
 
 use crate::Promise;
 
@@ -10,7 +10,7 @@ use crate::Promise;
 struct Bug {
     /// Its name on the command line.
     name: &'static str,
-    /// What it breaks: a violation of one of these must be seen.
+    /// The promises that it breaks: a violation of one of these must be seen.
     breaks: &'static [Promise],
     switch_on: fn(),
 }

@@ -1,5 +1,5 @@
-//! The clients: tasks that read and write a few keys through whatever node they happen to talk to,
-//! and record what they saw.
+//! The clients: tasks that read and write a few keys through the node that they are
+//! connected to, and record what they saw.
 //!
 //! They never retry: every attempt is an operation of its own with a value of its own, so that the
 //! history says exactly what was asked. They never spin: an error is followed by a pause, or paused
@@ -34,7 +34,7 @@ const FLOODS: u64 = 4;
 /// Most writes that a client sends without waiting for the answers.
 const BURST: u64 = 4;
 
-/// What the clients share.
+/// State that the clients share.
 pub(crate) struct Workload {
     pub(crate) cluster: Arc<Cluster>,
     /// The plain clients' operations, key by key.
@@ -307,7 +307,7 @@ fn settle_asking(asking: Asking, answer: &Result<memkv_store::Reply, RequestErro
     }
 }
 
-/// What clients of a run are answered fits into the session's cache many times over.
+/// The replies of a run fit into the session's cache many times over.
 pub(crate) fn check_kept(cluster: &Cluster, home: &str, detail: &str) {
     if detail.contains("keep its reply") {
         let seen = format!("{home}: {detail}");

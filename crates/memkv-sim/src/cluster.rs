@@ -58,14 +58,14 @@ pub(crate) struct Host {
     pub(crate) excused: bool,
     /// The current process stops in order.
     pub(crate) stops: bool,
-    /// Its disk was put back to an older copy, and nobody has noticed yet.
+    /// Its disk was put back to an older copy, and that has not been found yet.
     pub(crate) is_old: bool,
-    /// The process of this generation was told to compute something else than the others, and what has
-    /// come of it has not been found yet.
+    /// The process of this generation was told to compute another effect than the others, and that has
+    /// not been found yet.
     pub(crate) differs: Option<u64>,
-    /// Its process tells its peers of another store than it has.
+    /// Its process sends its peers the checkpoints of another store than its own.
     pub(crate) lies: bool,
-    /// Its directory was emptied or damaged, and the cluster has not given it a new place yet.
+    /// Its directory was emptied or damaged, and the cluster has not given it a new seat yet.
     pub(crate) loss: Option<Loss>,
     /// How often a directory of this host has been set aside.
     pub(crate) quarantines: usize,
@@ -73,7 +73,7 @@ pub(crate) struct Host {
     pub(crate) build: u32,
     /// It has run the newer build.
     pub(crate) was_new: bool,
-    /// What its process said when it met an entry that it could not read.
+    /// The error of its process when it met an entry that it could not read.
     pub(crate) unreadable: Option<String>,
 }
 
@@ -85,7 +85,7 @@ impl Host {
     }
 }
 
-/// What somebody did to a directory. Hosts with a loss count against the minority that may be lost.
+/// Damage that was done to a directory. Hosts with a loss count against the minority that may be lost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Loss {
     /// Id that the directory belonged to.
@@ -105,11 +105,11 @@ impl Host {
 
 /// Everything in a run.
 pub struct Cluster {
-    /// What the seed decided.
+    /// The decisions of the seed.
     pub swarm: Swarm,
     /// All links.
     pub net: Net,
-    /// What happened.
+    /// The record of the run.
     pub trace: Arc<Trace>,
     pub(crate) rng: Rng,
     pub(crate) hosts: Vec<Mutex<Host>>,
@@ -193,7 +193,7 @@ impl Cluster {
         other.is_some()
     }
 
-    /// What the run is called.
+    /// The seed of the run.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -256,7 +256,7 @@ impl Cluster {
             .map(|(_, slot)| slot)
     }
 
-    /// What a process of this build is told.
+    /// The configuration of a process of this build.
     pub(crate) fn config(&self, slot: usize, build: u32) -> NodeConfig {
         let peer = |slot| Peer {
             name: name(slot),
@@ -275,8 +275,8 @@ impl Cluster {
         config
     }
 
-    /// How long the next operation on a host's disk takes. What a slow one has begun it ends as usual
-    /// once it is slow no more.
+    /// How long the next operation on a host's disk takes. An operation that began on a slow disk ends
+    /// as usual once the disk is slow no more.
     pub(crate) fn disk_delay(&self, slot: usize) -> Duration {
         let (slowness, stall, slow_for) = {
             let host = self.hosts[slot].lock();

@@ -1,7 +1,7 @@
 //! What the committed log says ran, read from the nodes' logs while they run.
 //!
 //! A store of its own follows the log, only to learn which commands executed and which were
-//! duplicates; what they did is judged against the specification in the end.
+//! duplicates; their effects are checked against the specification in the end.
 //! Invariants: entries come in the order of their index, without gaps; an entry is read once.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -189,7 +189,7 @@ impl CommittedLog {
         &self.entries
     }
 
-    /// The log for the judge.
+    /// The log for the checker.
     ///
     /// # Errors
     /// If it holds what no client sent.

@@ -1,4 +1,4 @@
-//! What the simulator does to disks: power losses, errors, flipped bits.
+//! The faults of disks: power losses, errors, flipped bits.
 //! Never touches the bytes for which memkv promises nothing (see [`flip`]).
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use crate::trace::Trace;
 /// The names of a disk's files.
 type Names = BTreeMap<PathBuf, u64>;
 
-/// What stands before the payload of a record of the log, see `memkv-disk`.
+/// Length of the header before the payload of a record of the log, see `memkv-disk`.
 const RECORD_HEADER_LEN: usize = 72;
 
 /// Directories of a node, below `/memkv`.
@@ -164,8 +164,8 @@ pub(crate) fn mend(disk: &SimDisk) {
     empty(disk);
 }
 
-/// What the next process would find on this disk: the term of its vote, and where its log ends. The
-/// engine may not show yet what it has written.
+/// The state that the next process would find on this disk: the term of its vote, and the end of its
+/// log. The engine may not show yet what it has written.
 pub(crate) fn held(disk: &SimDisk) -> Option<(u64, u64)> {
     let layout = Layout::under(Path::new("/memkv"));
     let fork = Arc::new(disk.fork());

@@ -1,7 +1,7 @@
 //! The life of a process on a host: start, death in all its forms, orderly stop.
 //!
-//! A death cuts the process off from network and disk before anything else happens, so that what is
-//! left of its tasks can reach nothing; then the disk loses what a death of that kind loses.
+//! A death cuts the process off from network and disk before anything else happens, so that its
+//! remaining tasks can reach nothing; then the disk loses the data that a death of that kind loses.
 //! Invariant: at most one process per host is connected to its disk and to the network.
 
 use std::sync::Arc;
@@ -27,9 +27,9 @@ use crate::promise::Promise;
 /// Pause before a process that failed is started again, in milliseconds.
 const RESTART_MS: (u64, u64) = (10, 2_000);
 
-/// Mean time of work that takes a processor and no disk. Commands are small here, and what leaves the
-/// thread of consensus as heavy takes some microseconds: this is a thread's switch, which at times
-/// takes longer.
+/// Mean time of work that takes a processor and no disk. Commands are small here, and work that leaves
+/// the thread of consensus as heavy takes some microseconds: this is a thread's switch, which at
+/// times takes longer.
 const BUSY: Duration = Duration::from_micros(100);
 
 /// A process.
@@ -47,9 +47,9 @@ pub(crate) struct Life {
 /// How a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Death {
-    /// Only the process: what was written stays.
+    /// Only the process: written data stays.
     Process,
-    /// The host: what was not synced is gone, torn, or there.
+    /// The host: data that was not synced is gone, torn, or there.
     Power,
 }
 
@@ -224,7 +224,7 @@ impl Cluster {
         }
     }
 
-    /// Lets the time pass that reads from a disk have taken.
+    /// Sleeps for the time that reads from a disk have taken.
     async fn read(&self, disk: &SimDisk) {
         let took = disk.take_read_time();
         if !took.is_zero() {
@@ -265,7 +265,7 @@ async fn drive_wal(
                 break;
             };
             cluster.read(&disk).await;
-            // A thread's switch: the disk has the data, and nobody knows it yet.
+            // A thread's switch: the disk has the data, and no task knows it yet.
             if cluster.rng.coin() {
                 tokio::time::sleep(cluster.disk_delay(slot)).await;
             }
@@ -412,12 +412,12 @@ impl Cluster {
             return self.violated(Promise::FailsOnlyWithDisk, seen);
         }
         self.trace.count("processes ended by their disk");
-        // The kernel may have dropped what it could not write, or still show it.
+        // The kernel may have dropped data that it could not write, or still show it.
         self.restart(slot, self.death(), "its disk failed");
     }
 
     /// No entry is ever one that cannot be read. One that is must stop its node, and the next process
-    /// too, with the same words.
+    /// too, with the same error.
     fn unreadable(self: &Arc<Self>, slot: usize, words: &str) {
         let before = self.hosts[slot].lock().unreadable.replace(words.to_owned());
         let Some(before) = before else {

@@ -1,7 +1,7 @@
-//! What must hold at every moment, whatever has failed: Raft's safety properties (Raft paper,
+//! The invariants that hold at every moment, under any fault: Raft's safety properties (Raft paper,
 //! figure 3) and memkv's promise that what is committed is on the disks of a majority.
 //!
-//! Only looks; what it remembers is what it has seen with its own eyes.
+//! Only looks; it remembers only what it has observed itself.
 //! Invariants of its own: an entry's identity is `(index, term, leader)`, since the engine lets a
 //! later candidate of the same term take over; memory grows with the run and is never pruned.
 
@@ -110,7 +110,7 @@ impl Invariants {
         }
     }
 
-    /// A machine has no process now; whether it has also forgotten what that wrote down of time.
+    /// A machine has no process now. `forgets`: it has also lost the log time that the process saved.
     pub(crate) fn note_clock(&self, slot: usize, forgets: bool, now: u64) {
         self.0.lock().timing.note_death(slot, forgets, now);
     }
@@ -353,7 +353,7 @@ impl Seen {
             .range(..=durable.index)
             .next_back()
             .map(|(_, id)| *id);
-        // A deposed leader's entry may have its place and a higher term; where the log has nothing,
+        // A deposed leader's entry may have its index and a higher term; where the log has nothing,
         // it has been compacted, which happens to committed entries only.
         let has = |held: &LogId| now.log.id_at(held.index).is_none_or(|id| id == *held);
         if let Some(held) = held.filter(|held| covers(Some(durable), *held) && has(held))
@@ -426,7 +426,7 @@ impl Seen {
         fail(Promise::LeaderCompleteness, seen)
     }
 
-    /// The voters on whose disks an entry is, or was before somebody took the disk away.
+    /// The voters on whose disks an entry is, or was before the disk was taken away.
     fn holders(&self, voters: &BTreeSet<u64>, entry: LogId, cluster: &Cluster) -> BTreeSet<u64> {
         let held = |ends: &BTreeMap<u64, LogId>, id: &u64| covers(ends.get(id).copied(), entry);
         let mut holders: BTreeSet<u64> = voters
@@ -508,7 +508,7 @@ impl Seen {
         Ok(())
     }
 
-    /// A store that was made to differ counts for nothing, until a restart has brought it back.
+    /// A store that was made to differ is not compared until a restart has restored it.
     fn deviant(&self, slot: usize, node: &Node, generation: u64, cluster: &Cluster) {
         let (applied, this) = node.read_stale(|store| {
             let this = (store.digest(), store.revision(), store.effects());
@@ -527,7 +527,7 @@ impl Seen {
     }
 }
 
-/// What a follower has heard from its leader to be committed, that leader counts in its reads.
+/// A commit index that a follower got from its leader is counted in that leader's reads.
 fn commits_are_published(nodes: &[Inspection]) -> Verdict {
     for leader in nodes.iter().filter(|node| node.leads.is_some()) {
         let counted = leader.told.max(leader.visible);
@@ -551,7 +551,7 @@ fn commits_are_published(nodes: &[Inspection]) -> Verdict {
     Ok(())
 }
 
-/// Notes that the cluster has given a lost host a new place.
+/// Notes that the cluster has given a lost host a new seat.
 fn replaced(slot: usize, now: &Inspection, cluster: &Cluster) {
     let votes = now.voters.len() == 1 && now.voters[0].contains(&now.node_id);
     let mut host = cluster.hosts[slot].lock();

@@ -1,5 +1,5 @@
-//! Builds of two ages in one cluster: what is promised of their feature levels, and the operator that
-//! reads what an old build says and starts the newer one.
+//! Builds of two ages in one cluster: the promises of their feature levels, and the operator who reads
+//! the errors of an old build and starts the newer one.
 //!
 //! Hosts run a build that knows level [`OLD`] or [`NEW`]; the nemesis changes it. Only the log and what
 //! nodes say is looked at. Invariants of its own: the level in the log is that of the entries so far.
@@ -17,17 +17,17 @@ use crate::invariants::Verdict;
 use crate::promise::Promise;
 use crate::trace::Trace;
 
-/// What the older build knows.
+/// The highest level of the older build.
 pub(crate) const OLD: u32 = 1;
-/// What the newer build knows.
+/// The highest level of the newer build.
 pub(crate) const NEW: u32 = 2;
 
 /// How often the operator looks at what nodes say.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a node has been told no before the operator starts a newer build, in milliseconds.
+/// How long a node has been refused before the operator starts a newer build, in milliseconds.
 const PATIENCE_MS: (u64, u64) = (0, 4_000);
 
-/// What the log says of levels, up to some entry.
+/// The levels in the log, up to some entry.
 #[derive(Default)]
 pub(crate) struct Raises {
     /// By node id: what it has advertised with its latest boot.
@@ -51,7 +51,7 @@ impl Raises {
     /// Takes a system operation of the log into account.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault of the operation.
     pub(crate) fn follow(
         &mut self,
         index: u64,

@@ -1,7 +1,7 @@
 //! Whole clusters on simulated network, disks and time, from one seed.
 //!
 //! A run is 1 to 5 real nodes (`memkv-node` on `memkv-disk` and `memkv-store`, unchanged) in one
-//! tokio runtime with paused time. [`swarm`] says what a seed means, `nemesis` inflicts its faults,
+//! tokio runtime with paused time. [`swarm`] defines the meaning of a seed, `nemesis` inflicts its faults,
 //! `client` records what clients see, `invariants` looks at all nodes every 10 simulated
 //! milliseconds, and `settle` and [`run`] judge the end. Tests only: no product depends on this.
 //!

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::rng::Rng;
 
-/// What a start has made of a host's list.
+/// The change of a host's list at a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     /// It was right and is right.

@@ -67,13 +67,13 @@ struct Arguments {
 }
 
 thread_local! {
-    /// The seed that this thread runs, for the words of a panic.
+    /// The seed that this thread runs, for the text of a panic.
     static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
     /// What panicked first in this thread's seed: only the task ends that it happened in.
     static PANIC: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
 }
 
-/// What all threads have found so far.
+/// The results of all threads so far.
 #[derive(Default)]
 struct Total {
     tallies: coverage::Tallies,
@@ -126,7 +126,7 @@ fn find_every_bug(seeds: u64) -> ExitCode {
                 .args(["--bug", bug, "--seeds", &seeds.to_string()])
                 .output()
         });
-        // A run with a bug fails by finding it, so only its last words tell the two apart.
+        // A run with a bug fails by finding it, so only its last output tells the two apart.
         let said = match output {
             Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
             Err(error) => error.to_string(),
@@ -252,7 +252,7 @@ fn compare_twin(arguments: &Arguments, report: &Report) -> Option<String> {
     (!there.contains(&here)).then(|| format!("{here} here, there {there}"))
 }
 
-/// The trace in a few words.
+/// A short description of the trace.
 fn digest(report: &Report) -> String {
     let (digest, lines) = report.digest;
     format!("trace {digest:08x} of {lines} lines")

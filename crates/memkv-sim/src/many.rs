@@ -1,4 +1,4 @@
-//! Commands of many keys: what is written together is seen together, whoever looks and whenever.
+//! Commands of many keys: keys that are written together are seen together by every read.
 //!
 //! While such a command is on its way its client looks at the node's store all the time, so that it also
 //! looks between the pieces in which the command is executed. Invariant: keys that are only written
@@ -78,7 +78,7 @@ impl Workload {
         }
     }
 
-    /// A command of many keys is seen whole or not at all, whatever the judge says later.
+    /// A command of many keys is seen whole or not at all; this is checked at once, besides the checker.
     pub(crate) fn check_alike(&self, query: &Query, answer: &Answer) {
         let (Query::GetMany { keys }, Answer::List(values)) = (query, answer) else {
             return;

@@ -1,7 +1,7 @@
 //! That there is one cluster, and that no node is two: an identity never changes while an engine runs
 //! under it, and everything that serves or leads belongs to one cluster.
 //!
-//! Only looks. Holds for all hosts of a run, whatever lists they were started with.
+//! Only looks. Holds for all hosts of a run, with any lists.
 
 use memkv_node::{Inspection, NodeStatus, Phase};
 

@@ -1,8 +1,8 @@
-//! Everything that clients asked for and were told, over all keys: the history that is held against
-//! the log. Never judges it.
+//! All requests of clients and their answers, over all keys: the history that is compared with the
+//! log. Never judges it.
 //!
-//! A command is known again in the log by its bytes, so that the judge needs no decoder of the
-//! store's. Invariant: what was sent is known before it can be in the log.
+//! A command is known again in the log by its bytes, so that the checker needs no decoder of the
+//! store's. Invariant: a command is recorded here before it can be in the log.
 
 use std::collections::HashMap;
 
@@ -36,7 +36,7 @@ impl Operations {
         }
     }
 
-    /// A client is about to send `sent`, which is `command` in the store's words.
+    /// A client is about to send `sent`, which is `command` as the store's type.
     pub(crate) fn write(
         &self,
         process: u64,

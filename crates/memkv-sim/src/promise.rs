@@ -1,7 +1,7 @@
-//! What is promised, one name for each check that can see it broken.
+//! The promises, one name for each check that can see it broken.
 //!
-//! A violation begins with the promise's words. Every deliberate bug names those that must see it, so
-//! that a check which has gone blind shows, even where another one notices something by accident.
+//! The text of a violation begins with that of its promise. Every deliberate bug names the promises that
+//! it breaks, so that a check which no longer works shows, even where another one fails by accident.
 
 use std::fmt;
 
@@ -133,7 +133,7 @@ pub enum Promise {
 }
 
 impl Promise {
-    /// The promise in words.
+    /// The text of the promise.
     pub fn words(self) -> &'static str {
         match self {
             Self::ConsensusNeverWaits => "consensus never waits for a disk",

@@ -1,8 +1,8 @@
 //! What clients do with the Redis interface: counters, conditional sets, strings, accounts between
 //! which money moves, keys that expire, transactions with and without `WATCH`, commands of many keys.
 //!
-//! Like the plain clients they never retry and never spin. Invariants: whatever runs, the accounts
-//! together hold what they were opened with, and keys that are only written together are alike.
+//! Like the plain clients they never retry and never spin. Invariants: at every moment the sum of
+//! all accounts is that of their opening, and keys that are only written together are alike.
 
 use memkv_check::space::{Answer, Command, Expiry, Guard, Holds, If, Query, Step};
 use memkv_node::{Node, RequestError};
@@ -24,15 +24,15 @@ const STRINGS: usize = 3;
 const MORTALS: usize = 6;
 /// The most that a read of several keys looks at in one piece.
 const PIECE: usize = 3;
-/// What strings are renamed to.
+/// The targets of renames.
 const RENAMED: &str = "renamed";
-/// What an account is opened with.
+/// The opening balance of an account.
 const OPENING: i64 = 1_000;
 /// Times to live, in milliseconds: about the lateness that is allowed, about an election, and long
 /// enough for restarts, replacements and snapshots.
 const TIMES_MS: [(u64, u64); 4] = [(20, 400), (400, 3_000), (400, 3_000), (3_000, 15_000)];
 
-/// What a watching client saw: the guard that it puts on the key, and the value.
+/// A key as a watching client saw it: the guard that it puts on the key, and the value.
 type Watched = (Guard, Option<String>);
 
 pub(crate) fn numbered(kind: &str, count: usize) -> Vec<String> {
@@ -173,7 +173,7 @@ impl Workload {
         }
     }
 
-    /// Money moves without anybody having looked.
+    /// Moves money without reading the accounts first.
     fn blind_transfer(&self) -> Command {
         let (from, to) = self.two_accounts();
         let amount = i64::try_from(self.rng.between(1, 50)).unwrap_or(1);
@@ -331,11 +331,11 @@ impl Workload {
         let deadlines = numbered("mortal", MORTALS).into_iter().map(deadline);
         let all = Query::GetMany { keys: all_keys() };
         let queries = std::iter::once(all).chain(deadlines).collect();
-        // Whether it is answered is judged elsewhere.
+        // Whether it is answered is checked elsewhere.
         self.read_in_pieces(process, home, node, queries).await;
     }
 
-    /// Reads linearizably, and whatever else `look` reads of the same state.
+    /// Reads linearizably, together with what `look` reads of the same state.
     async fn read_all<T: Send + 'static>(
         &self,
         process: u64,
@@ -425,7 +425,7 @@ impl Workload {
         }
     }
 
-    /// Money is neither made nor lost, whatever the judge says later.
+    /// Money is neither made nor lost; this is checked at once, besides the checker.
     fn check_sum(&self, query: &Query, answer: &Answer) {
         let (Query::GetMany { keys }, Answer::List(values)) = (query, answer) else {
             return;
@@ -462,7 +462,7 @@ impl Workload {
         self.send(process, home, node, command, &sent).await
     }
 
-    /// Sends `sent`, which is `command` in the store's words, at once; resolves to its answer.
+    /// Sends `sent`, which is `command` as the store's type, at once; resolves to its answer.
     pub(crate) fn send(
         &self,
         process: u64,

@@ -26,7 +26,7 @@ const CLIENTS_END: Duration = Duration::from_secs(10);
 /// has a duration.
 const START_WITHIN_MS: u64 = 2_000;
 
-/// What a run must know besides its seed.
+/// The parameters of a run besides its seed.
 #[derive(Debug)]
 pub struct Options {
     /// Simulated time under faults.
@@ -35,18 +35,18 @@ pub struct Options {
     pub trace: Option<std::fs::File>,
 }
 
-/// What a run was.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
     /// Its seed.
     pub seed: u64,
-    /// What the seed decided.
+    /// The decisions of the seed.
     pub swarm: Swarm,
     /// The first broken promise.
     pub violation: Option<Violation>,
     /// Checksum over all lines of the trace, and their number.
     pub digest: (u32, u64),
-    /// What happened how often.
+    /// How often each event happened.
     pub counts: Counts,
     /// Simulated time of the whole run.
     pub simulated: Duration,
@@ -156,7 +156,7 @@ async fn phases(
     settle(cluster, workload).await
 }
 
-/// The judges' verdicts on what clients saw.
+/// The checkers' verdicts on the history of the clients.
 fn check(cluster: &Cluster, workload: &Workload, rest: &Rest) {
     // The last entries are younger than the last look.
     cluster.invariants.check(cluster);

@@ -25,7 +25,7 @@ use crate::{redis, translate};
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long a follower stays away at the end of a run: pauses that grow would have grown by then.
 const AWAY: Duration = Duration::from_secs(1);
-/// How long it then takes to start, be found, and hear what it has missed.
+/// How long it then takes to start, be found, and get the entries that it has missed.
 const REJOIN: Duration = Duration::from_millis(400);
 /// How often it is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -42,7 +42,7 @@ pub(crate) struct Held {
     pub(crate) deadline_ms: Option<u64>,
 }
 
-/// What every node held in the end.
+/// The state of every node in the end.
 pub(crate) struct Rest {
     /// The plain keys.
     pub(crate) content: Vec<Final>,
@@ -146,7 +146,7 @@ async fn one_state(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<R
     }))
 }
 
-/// Every key. What is there under a name that no client knows shows in the number of keys.
+/// Every key. A key under a name that no client uses shows in the number of keys.
 fn held(store: &Store, keys: usize) -> Vec<Held> {
     let names = (0..keys).map(key_name).chain(redis::all_keys());
     let held = names.filter_map(|key| {
@@ -175,7 +175,7 @@ fn content(store: &Store, keys: usize) -> Vec<Final> {
     let names = (0..keys).map(key_name);
     let held = names.filter_map(|key| {
         let held = store.get(key.as_bytes())?;
-        // A value that nobody wrote has no id; the largest one is never drawn.
+        // A value that no client wrote has no id; the largest one is never drawn.
         let value = value_id(held.value).unwrap_or(u64::MAX);
         Some(Final {
             key,
@@ -275,7 +275,7 @@ fn same_state(cluster: &Cluster) -> bool {
         && states.iter().all(|state| *state == states[0])
 }
 
-/// Every node in a few words.
+/// A short description of every node.
 pub(crate) fn describe(cluster: &Cluster) -> String {
     let node = |slot: usize| {
         let Some(node) = cluster.node(slot) else {

@@ -55,19 +55,19 @@ pub enum Fault {
     Deviate,
     /// A node tells its peers of another store than it has, for a while.
     FalseReport,
-    /// The leader is slow to read what it must apply, which its followers have applied long since.
+    /// The leader is slow to read entries that it must apply and that its followers have applied.
     SlowLeader,
     /// A process dies while it saves a vote or an identity.
     CrashInMetadata,
-    /// A deposed leader dies while it frees what the others' log has replaced.
+    /// A deposed leader dies while it frees segments that the others' log has replaced.
     CrashInTruncation,
-    /// Two directories are emptied, and their nodes ask for new places at the same moment.
+    /// Two directories are emptied, and their nodes ask for new seats at the same moment.
     LoseTwo,
-    /// A member is replaced while the leader hears no majority.
+    /// A member is replaced while no majority reaches the leader.
     ChangeAlone,
     /// The leader is cut off, but for reads, while a change of membership is in its log.
     ChangeUnsettled,
-    /// A follower gets no entries for a while, and hears the leader nevertheless.
+    /// A follower gets no entries for a while, and still gets heartbeats.
     CutEntries,
     /// A bit flips close to the end of a log.
     CorruptEnd,
@@ -100,8 +100,8 @@ impl Fault {
         (Fault::FalseReport, 1),
     ];
 
-    /// Faults that aim at one moment, with their weight. They are drawn by rng of their own: what
-    /// else a seed means does not depend on them.
+    /// Faults that aim at one moment, with their weight. They are drawn from a stream of their own, so
+    /// that the rest of a seed's meaning does not depend on them.
     const AIMED: [(Fault, u64); 8] = [
         (Fault::SlowLeader, 3),
         (Fault::CrashInMetadata, 3),
@@ -196,7 +196,7 @@ impl Swarm {
     pub fn new(seed: u64) -> Self {
         let rng = Rng::new(seed, "swarm");
         let aim = Rng::new(seed, "aimed faults");
-        // Three and five are what people run, and what most faults need.
+        // Three and five are the usual sizes, and most faults need them.
         let nodes = *rng.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5]);
         let mut faults: Vec<(Fault, u64)> = Fault::ALL
             .into_iter()
@@ -214,9 +214,9 @@ impl Swarm {
         // Much data costs much time; a few large values show as much as many.
         let is_bulky = value_bytes > 4_096;
         let has = |wanted| faults.iter().any(|(fault, _)| *fault == wanted);
-        // What is in memory is never slow.
+        // Entries in memory are never slow to read.
         let slow_leader = has(Fault::SlowLeader);
-        // Whoever has missed some entries then needs a snapshot.
+        // A node that has missed some entries then needs a snapshot.
         let cut_entries = has(Fault::CutEntries);
         let floods = !faults.is_empty() && aim.chance(20 * PERCENT);
         Self {

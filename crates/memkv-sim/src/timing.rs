@@ -1,6 +1,6 @@
 //! Whether keys expire when they should: never early, and not late while there is a leader.
 //!
-//! *Never early* is real time, and holds whatever fails and whatever wall clocks show: nobody sees a
+//! *Never early* is real time, and holds under any fault and with any wall clocks: no client sees a
 //! key absent before its time to live, less the 0.5 % by which log time may run fast, has passed
 //! since the command was sent that set it. The exception is documented: log time is the wall clock's
 //! where so many machines have lost power that a majority is left of which none can say what log time
@@ -42,8 +42,8 @@ const _: () = assert!(WRITTEN_WITHIN > 2 * 80_000 + SLOWEST_READ.as_micros() as 
 const SLEW_DIVISOR: u64 = 200;
 /// Most that a leader corrects its clock by at once, in milliseconds, and roundings.
 const AT_ONCE_MS: u64 = 5 + ROUNDING_MS;
-/// A process that began anew may win an election before it has heard a leader, so that nothing has
-/// made good what its restart set back: within so many microseconds of the death before it.
+/// A restarted process may win an election before it has heard from a leader, so that nothing has
+/// corrected what its restart set back: within so many microseconds of the death before it.
 const UNHEARD_WITHIN: u64 = 5_000_000;
 /// Most that a restart sets a clock back, in milliseconds: what a leader may have been slewed back
 /// since its clock was written down, 0.5 % of 10 s, and a margin.
@@ -51,7 +51,7 @@ const RESTART_MS: u64 = 55;
 /// Milliseconds that roundings of clocks amount to.
 const ROUNDING_MS: u64 = 2;
 
-/// What was seen of time.
+/// The observations of time.
 #[derive(Default)]
 pub(crate) struct Timing {
     hosts: Vec<SeenClock>,
@@ -59,7 +59,7 @@ pub(crate) struct Timing {
     leaders_times: BTreeMap<(u64, u64), LeadersTime>,
     /// The newest leader's vote, and microseconds and log time when it was last looked at.
     newest: Option<((u64, u64), u64, u64)>,
-    /// When there was a majority of which nobody could say what log time is, in microseconds: from, to.
+    /// When there was a majority of which no node knew log time, in microseconds: from, to.
     lost: Vec<(u64, Option<u64>)>,
     /// When processes ended, in microseconds.
     deaths: Vec<u64>,
@@ -67,7 +67,7 @@ pub(crate) struct Timing {
 
 #[derive(Default, Clone)]
 struct SeenClock {
-    /// Somebody on this machine knows log time, or wrote it down.
+    /// A process of this machine knows log time, or saved it.
     carries: bool,
     /// Whether it is written down since the machine was booted.
     saved: bool,
@@ -174,7 +174,7 @@ impl Timing {
         }
     }
 
-    /// Whether there is a majority of which nobody knows log time: it may elect a leader.
+    /// Whether there is a majority of which no node knows log time: it may elect a leader.
     fn is_lost(&self) -> bool {
         let unaware = self.hosts.iter().filter(|host| !host.carries).count();
         unaware > self.hosts.len() / 2
@@ -206,7 +206,7 @@ impl Timing {
             .map_or(applied, |(index, _)| *index);
         let news = (known + 1..=last).map(|index| (index, micros));
         host.waiting.extend(news);
-        // A leader goes by its clock from when it has settled what it had heard of the one before.
+        // A leader uses its clock from the moment at which it has settled the time of the one before.
         let Some(vote) = now.leads.filter(|_| clock.synchronized && !clock.goes_back) else {
             return Ok(());
         };

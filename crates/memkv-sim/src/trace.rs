@@ -1,5 +1,5 @@
-//! What happened in a run, as lines: hashed always, written to a file on demand, and counted by
-//! kind. Never influences the run.
+//! The events of a run, as lines: always hashed, written to a file on demand, and counted by kind.
+//! Never influences the run.
 //! Invariant: two runs of one seed give the same lines, so equal digests prove determinism.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! The simulator's commands in the store's words, and the store's answers in the simulator's.
-//! Never decides anything, and never translates back: what the log holds is recognised by its bytes.
+//! The specification's commands as the store's types, and the store's answers as the specification's.
+//! Never decides anything, and never translates back: commands in the log are recognized by their bytes.
 
 use bytes::Bytes;
 use memkv_check::space::{Answer, Command, Error, Expiry, Guard, Holds, If, Query, Step};

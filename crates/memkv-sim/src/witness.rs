@@ -1,8 +1,8 @@
-//! What must hold of members and of the reads that they confirm: who has an id, who is asked whether
-//! a leader still leads, and when a change of membership may begin.
+//! What must hold of members and of the reads that they confirm: which node has an id, which nodes are asked
+//! whether a leader still leads, and when a change of membership may begin.
 //!
 //! Only looks, like `invariants`, and at single requests as they are sent. Invariant of its own: ids
-//! are never given twice, so whatever was a voter once is the same node.
+//! are never given twice, so an id that was a voter once is the same node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use memkv_node::{Inspection, addressee, kind_of};
 use crate::cluster::{Cluster, name};
 use crate::promise::Promise;
 
-/// A round of confirmations is over by then, in microseconds: who is slow to answer is helped out
-/// after 5 ms by others, with what was known at the round's beginning.
+/// A round of confirmations is over by then, in microseconds: after 5 ms other voters are asked in
+/// place of slow ones, with the membership of the round's beginning.
 const ROUND: u64 = 60_000;
 /// A leader that begins a change has heard a majority within its election timeout, a second, and this
 /// is looked at a little later.

@@ -1,8 +1,10 @@
-//! What each command and query of [`Space`] does and answers.
+//! The effect and the answer of each command and query of [`Space`].
+//!
+//! Never looks at the store under test, but for the choices that the specification leaves open.
 
 use super::{Answer, Command, Deadline, Error, Expiry, Guard, Holds, If, Query, Space, Step};
 
-/// The effect of a command, and what it answers.
+/// One command during its execution.
 struct Run<'a> {
     space: &'a mut Space,
     /// Taken if anything changes.
@@ -86,7 +88,7 @@ impl Space {
         gives_up
     }
 
-    /// What a query answers now, as in a transaction.
+    /// The answer of a query now, as in a transaction.
     pub fn answer(&self, query: &Query) -> Answer {
         let get = |key: &String| match self.keys.get(key) {
             Some(held) => Answer::Text(held.value.clone()),
@@ -107,8 +109,8 @@ impl Space {
         }
     }
 
-    /// Whether a read outside of a transaction may answer this. What is left of a time to live
-    /// has shrunk since the last stamp, by nobody knows how much, and is never nothing.
+    /// Whether a read outside of a transaction may answer this. The remaining time to
+    /// live has shrunk since the last stamp by an unknown amount, and is never zero.
     pub fn may_answer(&self, query: &Query, given: &Answer) -> bool {
         let exact = self.answer(query);
         match (query, &exact, given) {
@@ -192,26 +194,9 @@ impl Run<'_> {
                 self.change_deadline(key, Expiry::None);
                 truth(had_deadline)
             }
-            Command::Rename { from, to } => {
-                let Some(value) = self.value(from) else {
-                    return Answer::Error(Error::NoSuchKey);
-                };
-                let deadline = self.deadline(from);
-                self.remove(from);
-                self.put(to, value, deadline);
-                Answer::Ok
-            }
-            Command::Copy { from, to } => {
-                let (value, deadline) = (self.value(from), self.deadline(from));
-                match value.filter(|_| from != to) {
-                    Some(value) => {
-                        self.put(to, value, deadline);
-                        truth(true)
-                    }
-                    None => truth(false),
-                }
-            }
-            // None lies in another.
+            Command::Rename { from, to } => self.rename(from, to),
+            Command::Copy { from, to } => self.copy(from, to),
+            // Transactions do not nest.
             Command::Transaction { .. } => Answer::Error(Error::Other),
         }
     }
@@ -245,6 +230,27 @@ impl Run<'_> {
         match if_none_exists {
             true => truth(true),
             false => Answer::Ok,
+        }
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Answer {
+        let Some(value) = self.value(from) else {
+            return Answer::Error(Error::NoSuchKey);
+        };
+        let deadline = self.deadline(from);
+        self.remove(from);
+        self.put(to, value, deadline);
+        Answer::Ok
+    }
+
+    fn copy(&mut self, from: &str, to: &str) -> Answer {
+        let (value, deadline) = (self.value(from), self.deadline(from));
+        match value.filter(|_| from != to) {
+            Some(value) => {
+                self.put(to, value, deadline);
+                truth(true)
+            }
+            None => truth(false),
         }
     }
 

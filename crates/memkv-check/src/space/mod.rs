@@ -4,7 +4,7 @@
 //! It is written from the documentation of the commands and shares nothing with the store. It never
 //! looks at a clock: time is what [`Space::advance`] is told. Values are text.
 //! Invariants: every change of a key takes a revision of its own, except that a `Del`, a `SetMany`
-//! and an expiry change several keys at one; whatever fails changes nothing.
+//! and an expiry change several keys at one; a command that fails changes nothing.
 
 mod execute;
 
@@ -63,14 +63,14 @@ pub enum Command {
     IncrBy {
         /// The key.
         key: String,
-        /// What is added.
+        /// The increment.
         by: i64,
     },
     /// `APPEND` of something that is not empty.
     Append {
         /// The key.
         key: String,
-        /// What is appended.
+        /// The suffix.
         suffix: String,
     },
     /// `PEXPIRE`.
@@ -103,9 +103,9 @@ pub enum Command {
     Transaction {
         /// What must hold.
         guards: Vec<Guard>,
-        /// What is done if all guards hold.
+        /// The steps if all guards hold.
         steps: Vec<Step>,
-        /// What is done if not.
+        /// The steps otherwise.
         otherwise: Vec<Step>,
     },
 }
@@ -197,7 +197,7 @@ pub enum Query {
     },
 }
 
-/// What the store answers.
+/// An answer of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// Done.
@@ -229,14 +229,14 @@ pub enum Error {
     Other,
 }
 
-/// What a key holds.
+/// The content of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// Its value.
     pub value: String,
     /// The revision of its last change.
     pub revision: u64,
-    /// When it expires, and who said so.
+    /// When it expires, and which command set that.
     pub deadline: Option<Deadline>,
 }
 
@@ -277,12 +277,12 @@ pub struct Space {
 }
 
 impl Space {
-    /// What a key holds.
+    /// The content of a key.
     pub fn get(&self, key: &str) -> Option<&Held> {
         self.keys.get(key)
     }
 
-    /// All keys with what they hold.
+    /// All keys with their contents.
     pub fn keys(&self) -> impl Iterator<Item = (&String, &Held)> {
         self.keys.iter()
     }
@@ -297,7 +297,8 @@ impl Space {
         self.now_ms
     }
 
-    /// Log time goes on to this stamp, and what it reaches is gone, all of it at one revision.
+    /// Advances log time to this stamp, and removes the keys whose deadlines it reaches, all at one
+    /// revision.
     pub fn advance(&mut self, stamp_ms: u64) -> Vec<Expired> {
         self.now_ms = self.now_ms.max(stamp_ms);
         if self.with_deadline == 0 {

@@ -1,4 +1,4 @@
-//! What several tests need: a model whose histories only the search can judge.
+//! Shared by several tests: a model whose histories only the search can check.
 
 use memkv_check::{KeyValue, Model, Op, Reply};
 

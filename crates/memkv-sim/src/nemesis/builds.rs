@@ -10,10 +10,10 @@ use super::Nemesis;
 use crate::cluster::name;
 use crate::levels::{NEW, OLD};
 
-/// How long a raise is waited for after an upgrade: the longest `raise_level_after` of a run, and a
+/// How long to wait for a raise after an upgrade: the longest `raise_level_after` of a run, and a
 /// little.
 const RAISE_PATIENCE: Duration = Duration::from_secs(6);
-/// How often it is looked for; the time in which a process then dies is below that.
+/// How often the level is read; a process then dies within less time than that.
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Nemesis {

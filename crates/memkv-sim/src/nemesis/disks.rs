@@ -30,7 +30,7 @@ const SLOWEST: u32 = 50;
 pub(crate) const SLOWEST_READ: Duration = Duration::from_secs(1);
 /// Steps in which metadata is saved: each copy is written and synced.
 const METADATA_STEPS: u64 = 4;
-/// How long a node may take to write something, and how often that is looked at: less than most disks
+/// How long a node may take to write something, and how often to look for that: less than most disks
 /// take for one write.
 const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 const WRITE_LOOK: Duration = Duration::from_micros(200);
@@ -71,8 +71,8 @@ impl Nemesis {
         }
     }
 
-    /// What is not in memory takes up to a second to come. A restart before that makes sure that little
-    /// of the log is.
+    /// Reads of entries that are not in memory take up to a second. A restart before that makes sure that
+    /// few entries are in memory.
     pub(super) fn slow_reads(&self, slot: usize, anew: bool) {
         self.cluster.trace.count("spells of slow reads");
         let lasts = self.rng.millis(1_000, 8_000);
@@ -173,7 +173,7 @@ impl Nemesis {
     }
 
     /// Puts a disk back to what it was, once a node that goes on remembers better; all are reachable
-    /// then. Where that does not come about, nothing is promised and nothing is done.
+    /// then. Otherwise nothing is promised and nothing is done.
     pub(super) async fn old_disk(&self, slot: usize) {
         self.try_old_disk(slot).await;
         let weather = self.cluster.swarm.weather.clone();
@@ -219,7 +219,7 @@ impl Nemesis {
         }
     }
 
-    /// Ends what may come between nodes.
+    /// Removes all obstacles between nodes.
     pub(super) fn quiet(&self) {
         self.cluster.net.ignore_all();
         self.cluster.net.heal();

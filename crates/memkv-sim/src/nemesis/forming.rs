@@ -2,7 +2,7 @@
 //! in any order, deaths between any two steps on disk, emptied directories.
 //!
 //! Never takes the directories of more than a minority of those that have agreed to a cluster or
-//! belong to one; one that does neither has nothing to lose.
+//! belong to one; a directory that has done neither holds nothing to lose.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const DISK_OPERATIONS: u64 = 16;
 /// How long nodes whose lists are right may take to form a cluster of all: two replacements of nodes
 /// whose directories were emptied are in it, each after 3 s of silence, and some elections.
 const FORMS_WITHIN: Duration = Duration::from_secs(20);
-/// Time between two looks at what comes of corrected lists: less than an election takes.
+/// Time between two looks at a cluster whose lists were corrected: less than an election takes.
 const LOOK: Duration = Duration::from_millis(2);
 
 impl Nemesis {

@@ -32,7 +32,7 @@ impl Nemesis {
         self.heal_later(self.rng.millis(100, 8_000));
     }
 
-    /// The leader is alone but for its reads: it is deposed, does not hear of it, and asks its voters.
+    /// The leader is alone but for its reads: it is deposed, does not learn of it, and asks its voters.
     fn depose_unheard(&self, leader: usize) {
         self.note(&format!("isolation of {} but for its reads", name(leader)));
         self.cluster.trace.count("partitions that spare reads");
@@ -78,9 +78,9 @@ impl Nemesis {
         });
     }
 
-    /// A follower gets no entries, and hears its leader: it asks for no votes, hands on its clients'
-    /// commands, once more after a second, and learns from a snapshot what became of them, since others
-    /// write so much meanwhile that the log no longer has it.
+    /// A follower gets no entries, but heartbeats: it asks for no votes, hands on its clients'
+    /// commands, once more after a second, and learns their outcome from a snapshot, since other
+    /// clients write so much meanwhile that the log no longer has them.
     pub(super) async fn cut_entries(&self, slot: usize) {
         let slot = self.follower(slot);
         let Some(leader) = self.cluster.leader() else {

@@ -10,20 +10,20 @@ use super::Nemesis;
 use crate::cluster::name;
 use crate::net::{Cuts, Topology};
 
-/// How often the moment is looked for: a change is in the log for some milliseconds.
+/// How often to look for the moment: a change is in the log for some milliseconds.
 const LOOK: Duration = Duration::from_millis(2);
-/// How long the moment is waited for: a member must have been silent for three seconds, and a
+/// How long to wait for the moment: a member must have been silent for three seconds, and a
 /// newcomer may take some more to start.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// How long no majority is heard, in milliseconds: longer than the second after which a node does not
-/// count as alive.
+/// How long no majority reaches the leader, in milliseconds: longer than the second after which a node
+/// does not count as alive.
 const ALONE_MS: (u64, u64) = (1_600, 2_200);
 /// How long the leader and a newcomer then have for themselves: the leader looks four times a second.
 const FOR_THEMSELVES: Duration = Duration::from_millis(1_500);
 
 impl Nemesis {
     /// Two nodes lose their directories, and come back to the others at one moment: they ask for
-    /// their new places together.
+    /// their new seats together.
     pub(super) async fn lose_two(&self) {
         let Some(leader) = self.cluster.leader() else {
             return;
@@ -51,8 +51,8 @@ impl Nemesis {
         self.cluster.net.heal();
     }
 
-    /// A member is replaced; when its successor is to vote, the leader has heard no other voter for a
-    /// while. That the successor is a learner is settled then: one change waits for another.
+    /// A member is replaced; when its successor is to vote, no other voter has reached the leader for
+    /// a while. That the successor is a learner is settled then: one change waits for another.
     pub(super) async fn change_alone(&self, slot: usize) {
         let slot = self.follower(slot);
         let Some(leader) = self.newcomer(slot).await else {

@@ -1,7 +1,7 @@
 //! Inflicts faults on a run, as its seed decides.
 //!
-//! It may do anything at any time except what memkv does not promise to survive: it never takes
-//! the directories of more than a minority, and none of a cluster that is being formed but in `forming`.
+//! It may inflict any fault at any time that memkv promises to survive. It never takes the directories of
+//! more than a minority; only `forming` takes directories of a cluster that is being formed.
 //! Invariant: every fault is counted and traced when it is inflicted.
 
 mod builds;
@@ -206,7 +206,7 @@ impl Nemesis {
         tokio::spawn(async move { cluster.stop(slot).await });
     }
 
-    /// An ambush at some kind of request, and what makes nodes send such requests.
+    /// An ambush at some kind of request, and a fault that makes nodes send such requests.
     fn provoke(&self, slot: usize) {
         let ambush = *self.rng.pick(&AMBUSHES);
         self.ambush(ambush, AMBUSH_MS);

@@ -1,5 +1,5 @@
-//! Faults of a node's memory or processor: a store that computes something else than the others, and a
-//! node that tells its peers so although it is not true.
+//! Faults of a node's memory or processor: a store that computes another effect than the others, and a
+//! node that reports such a difference although there is none.
 //!
 //! Never two at once: then nothing is promised.
 
@@ -14,7 +14,7 @@ use crate::promise::Promise;
 
 /// How long all nodes may take to be level, and a store that differs to be found.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Entries that a node may be behind and count as level: far fewer than the log keeps.
+/// Entries that a node may lag behind and still count as level: far fewer than the log keeps.
 const LEVEL: u64 = 32;
 
 impl Nemesis {
@@ -102,7 +102,7 @@ impl Nemesis {
                 .all(|(applied, _)| applied + LEVEL >= most.unwrap_or(0))
     }
 
-    /// A node tells its peers that its store is another one, for a while. None of them stops.
+    /// A node reports another store than its own to its peers, for a while. None of them stops.
     pub(super) fn lie(&self, slot: usize) {
         // Two that tell the same would be a majority of three.
         let is_taken = |slot: usize| {
@@ -122,7 +122,7 @@ impl Nemesis {
     }
 }
 
-/// Ends what has not come about yet, and what does not end by itself.
+/// Withdraws orders that have had no effect yet, and ends false reports.
 pub(crate) fn relent(cluster: &Cluster, slot: usize) {
     set_lying(cluster, slot, false);
     let goes_on = {
@@ -134,7 +134,7 @@ pub(crate) fn relent(cluster: &Cluster, slot: usize) {
     }
 }
 
-/// Takes an order back; whether nothing had come of it.
+/// Withdraws an order; whether it had had no effect.
 fn take_back(cluster: &Cluster, slot: usize) -> bool {
     let is_in_time = countermand(cluster, slot);
     if is_in_time {
@@ -183,7 +183,7 @@ fn countermand(cluster: &Cluster, slot: usize) -> bool {
     })
 }
 
-/// Has a node tell its peers what is not so, or what is; whether that can be.
+/// Makes a node report a false state to its peers, or the true one; whether that is possible.
 #[cfg(memkv_bugs)]
 fn set_lying(cluster: &Cluster, slot: usize, lies: bool) -> bool {
     cluster.hosts[slot].lock().lies = lies;

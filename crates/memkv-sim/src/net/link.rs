@@ -153,7 +153,7 @@ impl Wire {
         self.deliver(&port, message.request, message.answer);
     }
 
-    /// A connection joins two processes, so what is late on it reaches this receiver or nobody.
+    /// A connection joins two processes, so a late message on it reaches this receiver or none.
     fn deliver_late(&self, requests: Vec<Bytes>, receiver: u64) {
         let wire = Wire::new(self.net.clone(), self.from, self.to, self.lane);
         let drawn = || self.net.rng.millis(LATE_MS.0, LATE_MS.1);

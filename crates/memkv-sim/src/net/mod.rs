@@ -49,7 +49,7 @@ pub struct Weather {
 /// A chance per million that is none.
 const ALWAYS: u64 = 1_000_000;
 
-/// Who listens on an address.
+/// The process that listens on an address.
 #[derive(Clone)]
 pub struct Port {
     /// Counts the processes of this host, from 1.
@@ -99,7 +99,7 @@ struct State {
 }
 
 impl Net {
-    /// A network of hosts with these addresses, all links up, nobody listening.
+    /// A network of hosts with these addresses, all links up, no process listening.
     pub fn new(addresses: &[String], weather: Weather, rng: Rng, trace: Arc<Trace>) -> Self {
         let nodes = addresses.len();
         let state = State {
@@ -138,7 +138,7 @@ impl Net {
         let _ = self.shared.witness.set(witness);
     }
 
-    /// Nobody watches any more.
+    /// Removes all observers.
     pub fn ignore_all(&self) {
         self.shared.observers.lock().clear();
     }
@@ -163,7 +163,7 @@ impl Net {
         self.shared.state.lock().ports[slot] = Some(port);
     }
 
-    /// Nobody listens on this host any more; perhaps the whole machine is gone.
+    /// No process listens on this host any more; perhaps the whole machine is gone.
     pub fn close(&self, slot: usize) {
         let refuses = self.shared.rng.coin();
         let mut state = self.shared.state.lock();
@@ -213,7 +213,7 @@ impl Net {
         }
     }
 
-    /// From now on the network does nothing wrong, whatever storm ends later.
+    /// From now on the network does nothing wrong, even if a storm ends later.
     pub fn calm_down(&self, fair: &Weather) {
         let mut state = self.shared.state.lock();
         state.weather = fair.calm();

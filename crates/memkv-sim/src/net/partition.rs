@@ -23,7 +23,7 @@ enum Lanes {
 }
 
 impl Cuts {
-    /// Everybody reaches everybody.
+    /// No link is cut.
     pub fn none(nodes: usize) -> Self {
         Self {
             nodes,
@@ -86,9 +86,9 @@ pub enum Topology {
     Ring,
     /// One node alone.
     Isolated,
-    /// One node that hears everybody and is heard by nobody.
+    /// One node that receives from all and reaches none.
     Mute,
-    /// One node that is heard by everybody and hears nobody.
+    /// One node that reaches all and receives from none.
     Deaf,
     /// Every link is cut or not as a coin falls.
     Random,
@@ -160,7 +160,7 @@ fn pairs(nodes: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..nodes).flat_map(move |a| (0..nodes).filter(move |b| a != *b).map(move |b| (a, b)))
 }
 
-/// Who stands on the left; neither side is empty if there are two nodes or more.
+/// Which nodes are on the left; neither side is empty if there are two nodes or more.
 fn halves(nodes: usize, rng: &Rng) -> Vec<bool> {
     let mut left: Vec<bool> = (0..nodes).map(|_| rng.coin()).collect();
     let (first, second) = (rng.index(nodes), rng.index(nodes.saturating_sub(1).max(1)));

@@ -19,7 +19,7 @@ pub(super) enum Request {
     Write(Command),
     /// Linearizable.
     Read(Query),
-    /// Whatever the node has.
+    /// The state that the node has, however old.
     ReadOld(Query),
 }
 

@@ -171,8 +171,8 @@ impl Stage {
         }
     }
 
-    /// Who holds a seat, as the leader knows it: whether it votes, and whether it is the node that held it
-    /// first.
+    /// The holder of a seat, as the leader knows it: whether it votes, and whether it is the node that held
+    /// the seat first.
     pub(super) fn seat(&self, slot: usize) -> String {
         let leader = self
             .cluster
