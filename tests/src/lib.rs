@@ -1,7 +1,7 @@
 //! Black-box tests of the real binaries: clusters of `memkv_server` processes on free ports and in
 //! temporary directories, driven over sockets and signals.
 //!
-//! Nothing here links the product's crates: what these tests see is what an operator and a client
+//! Nothing here links the product's crates: these tests see only what an operator and a client
 //! see. Nothing sleeps to let something happen; every wait is for a condition, with a deadline, and
 //! says what it waited for when the deadline passes.
 
@@ -16,6 +16,7 @@ mod bugs;
 mod cluster;
 mod compat;
 mod data;
+pub mod dialogue;
 pub mod differential;
 mod http;
 mod interop;

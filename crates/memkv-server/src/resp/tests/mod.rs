@@ -3,6 +3,7 @@
 mod answers;
 mod commands;
 mod connection;
+mod dialogues;
 mod failures;
 mod limits;
 mod pubsub;
