@@ -25,19 +25,19 @@ const SERVING_LIMIT: Duration = Duration::from_secs(30);
 /// Lines of each node's log that a failing test prints.
 const TAIL_LINES: usize = 40;
 
-/// A node: its place, its configuration, and its process while it runs.
+/// A node: its index, its configuration, and its process while it runs.
 pub struct Node {
     /// The original's `id`.
     pub id: String,
     /// Where it listens, `host:port`.
     pub addr: String,
-    /// Where its peers reach it: the same, unless a test stands between them.
+    /// The address for its peers: the same, unless a test puts a proxy between them.
     pub peer_addr: String,
     /// Where its `redis_addr` listens, if it was given one.
     pub redis_addr: Option<String>,
     /// Working directory: holds `raft_config.json`, `log/`, `metadata/`, `snapshot/`.
     pub dir: PathBuf,
-    /// What it prints; beside the directory, which a test may fill or wipe.
+    /// Its output; beside the directory, which a test may fill or wipe.
     pub log: PathBuf,
     process: Option<Process>,
 }

@@ -22,7 +22,7 @@ pub struct CompatReply {
     pub status: String,
     /// `value` of the JSON; only `get` has one.
     pub value: Option<String>,
-    /// Whether the server says that the command may have been executed.
+    /// Whether the server replied that the command may have been executed.
     pub maybe: bool,
     /// Revision of the store that the answer saw.
     pub revision: Option<u64>,

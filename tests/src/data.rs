@@ -1,5 +1,5 @@
 //! Looking into and damaging data directories, as disks and operators do. Knows only what the
-//! original's layout says: which directory holds what.
+//! original's layout defines: the content of each directory.
 
 use std::fs;
 use std::io::Write;

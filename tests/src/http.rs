@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 client over a plain socket: tests must be able to send what no library would,
-//! and to see exactly what comes back. Keeps its connection open. Reads bodies by Content-Length,
+//! A small HTTP/1.1 client over a plain socket: tests must be able to send bytes that no library would,
+//! and to see the exact response. Keeps its connection open. Reads bodies by Content-Length,
 //! or to the end of the connection where there is none.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -14,7 +14,7 @@ pub struct Http {
     stream: BufReader<TcpStream>,
 }
 
-/// What the server answered.
+/// The response of the server.
 #[derive(Debug, Clone)]
 pub struct Response {
     /// Status code.

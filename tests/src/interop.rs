@@ -1,7 +1,7 @@
 //! Other people's clients, connected to a follower: once over the one address that every node has,
 //! once over its `redis_addr`.
 //!
-//! `cargo xtask test` installs the clients and says where. With `MEMKV_INTEROP_ORACLE=1` the same
+//! `cargo xtask test` installs the clients and passes their directory. With `MEMKV_INTEROP_ORACLE=1` the same
 //! sessions go to redis-server, which shows whether a failing session is itself at fault.
 
 use std::fs;
@@ -16,7 +16,7 @@ use crate::redis::Redis;
 /// Longer than the longest session on a busy machine.
 const SESSION_LIMIT: Duration = Duration::from_secs(300);
 
-/// One place where clients connect.
+/// One address to which clients connect.
 #[derive(Debug, Clone)]
 pub struct Listener {
     /// IP address.
@@ -88,7 +88,7 @@ pub fn node_script(name: &str, listener: &Listener) {
     session(node, name, listener);
 }
 
-/// A session ends well and says how much it checked.
+/// A session must succeed and print how much it checked.
 fn session(mut command: Command, name: &str, listener: &Listener) {
     let dir = tempfile::tempdir().unwrap();
     command.args([&listener.host, &listener.port]);

@@ -1,4 +1,4 @@
-//! Clients that write, read and delete while a test does harm, and the judgement of what they saw.
+//! Clients that write, read and delete while a test injects faults, and the check of their observations.
 //!
 //! Half of the clients speak the original's JSON, half REST. A client stays at a node until that one
 //! fails it, so that reads on followers are tested as much as on the leader. The keys change with
@@ -44,7 +44,7 @@ struct Shared {
     answered: AtomicU64,
 }
 
-/// What was judged, so that an empty proof can be told from a real one.
+/// The checked data, so that an empty proof can be told from a real one.
 #[derive(Debug, Clone, Copy)]
 pub struct Verdict {
     /// Operations in the history.
@@ -190,7 +190,7 @@ enum Connection {
     Rest(Http),
 }
 
-/// What an attempt told the client.
+/// The outcome of an attempt for the client.
 enum Answer {
     Done(Reply, Option<u64>),
     NotExecuted,
@@ -253,7 +253,7 @@ impl Client {
         }
     }
 
-    /// Only REST says whether a deletion removed something, so only its clients delete.
+    /// Only REST tells whether a deletion removed something, so only its clients delete.
     fn choose(&mut self, connection: &Connection) -> Op {
         match (self.random.below(20), connection) {
             (0..=8, _) => {

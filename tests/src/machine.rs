@@ -1,11 +1,11 @@
-//! What a test needs from the machine and may not get: root's rights, a small file system.
+//! Resources that the machine may deny a test: root's rights, a small file system.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Says that the running test cannot run on this machine. The test then returns; `cargo xtask test`
+/// Reports that the running test cannot run on this machine. The test then returns; `cargo xtask test`
 /// counts it as skipped, not as passed.
 pub fn skip(test: &str, reason: &str) {
     eprintln!("skipped {test}: {reason}");

@@ -1,11 +1,11 @@
-//! The network between the nodes of a cluster, as a test owns it: what peers say to each other goes
+//! The network between the nodes of a cluster, under a test's control: the traffic of the peers goes
 //! through small TCP proxies. A client reaches the node itself.
 //!
 //! A node that is cut off is as one whose cable was pulled: no byte passes in either direction, no
-//! connection is made, none ends. The kernel still acknowledges what is sent, so nobody learns of it
+//! connection is made, none ends. The kernel still acknowledges sent bytes, so no node learns of it
 //! but by waiting for answers.
 //!
-//! Never looks into what is said, but for the name of the node that opens a connection.
+//! Never reads the traffic, but for the name of the node that opens a connection.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-/// The header by which a node says who it is when it opens a connection to a peer.
+/// The header with a node's name when it opens a connection to a peer.
 const FROM: &str = "x-memkv-from:";
 
 /// Longer than the head of any request between peers.
@@ -22,7 +22,7 @@ const HEAD_MAX: usize = 16 * 1024;
 /// Bytes that are taken from a connection at once.
 const CHUNK: usize = 64 * 1024;
 
-/// What becomes of the bytes that were on their way when a node was cut off.
+/// Treatment of the bytes that were in flight when a node was cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delayed {
     /// They arrive, late, and their connections go on.
@@ -31,7 +31,7 @@ pub enum Delayed {
     Lost,
 }
 
-/// The proxies, and who is cut off.
+/// The proxies, and the nodes that are cut off.
 #[derive(Default)]
 pub struct Partition {
     shared: Arc<Shared>,
@@ -49,7 +49,7 @@ struct State {
     cut_off: BTreeSet<String>,
     /// Pairs of ids, each in order.
     apart: BTreeSet<[String; 2]>,
-    /// How often what was on its way was lost.
+    /// How often bytes in flight were lost.
     losses: u64,
 }
 
@@ -90,7 +90,7 @@ impl Partition {
             .insert(pair(one, other));
     }
 
-    /// They reach each other again; what was on its way arrives.
+    /// They reach each other again; bytes in flight arrive.
     pub fn join(&self, one: &str, other: &str) {
         let mut state = self.shared.state.lock().unwrap();
         state.apart.remove(&pair(one, other));
@@ -131,7 +131,7 @@ impl Shared {
     }
 }
 
-/// Carries a connection to the node `id` at `addr` until it ends; nothing if it never came to be.
+/// Carries a connection to the node `id` at `addr` until it ends; nothing if it cannot be made.
 fn connect(shared: &Shared, dialler: &TcpStream, id: &str, addr: &str) -> Option<()> {
     let head = read_head(dialler)?;
     let ends = [sender(&head)?, id.to_owned()];
@@ -179,7 +179,7 @@ fn read_head(mut stream: &TcpStream) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// The node that says it.
+/// The node that sends it.
 fn sender(head: &[u8]) -> Option<String> {
     let head = String::from_utf8_lossy(head);
     head.lines().find_map(|line| {

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const FIRST: u32 = 12_000;
 const COUNT: u32 = 20_000;
 
-/// A port that nobody listens on now, and that no other call in this process returns.
+/// A port without a listener now, which no other call in this process returns.
 pub fn free_port() -> u16 {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
-    // Test processes that run at the same time start at different places.
+    // Test processes that run at the same time start at different numbers.
     let start = process::id().wrapping_mul(101) % COUNT;
     for _ in 0..COUNT {
         let offset = TAKEN.fetch_add(1, Ordering::Relaxed);

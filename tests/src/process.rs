@@ -9,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::poll;
 
-/// Path of a release binary. `cargo xtask test` builds them and says where they are; a program that
-/// was built beside them needs nobody to say it.
+/// Path of a release binary. `cargo xtask test` builds them and passes their directory; a program that
+/// was built beside them finds them without it.
 pub fn binary(name: &str) -> PathBuf {
     let said = std::env::var_os("MEMKV_BIN_DIR").map(PathBuf::from);
     let own = std::env::current_exe().ok();

@@ -43,7 +43,7 @@ impl Redis {
         command.current_dir(dir).args(["--port", &port]);
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--proto-max-bulk-len", MAX_VALUE_BYTES]);
-        // What is slow depends on the machine, and would be in the slow log.
+        // Which commands are slow depends on the machine, and they would be in the slow log.
         command.args(["--slowlog-log-slower-than", "-1"]);
         command.args(arguments);
         let log = dir.join(format!("redis-{port}.log"));

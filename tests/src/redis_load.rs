@@ -1,4 +1,4 @@
-//! Redis clients at every node while a test harms the leader, and the judgement of what they saw.
+//! Redis clients at every node while a test harms the leader, and the check of their observations.
 //!
 //! Four kinds of work: increments, writes and reads, optimistic transactions, locks. A client is at
 //! home at one node; it may go to the next one while that refuses it, and comes home with the next
@@ -38,7 +38,7 @@ pub struct RedisLoad {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What was judged.
+/// The checked data.
 #[derive(Debug)]
 pub struct RedisVerdict {
     /// Operations in the history, and those of unknown outcome among them.
@@ -53,7 +53,7 @@ pub struct RedisVerdict {
     pub pauses: BTreeMap<Harm, Vec<Duration>>,
 }
 
-/// What a test does to a node.
+/// A fault of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Harm {
     /// `kill -9`.
@@ -64,7 +64,7 @@ pub enum Harm {
     CutOff,
 }
 
-/// What all clients share.
+/// The state that all clients share.
 pub(crate) struct Shared {
     nodes: Vec<NodeState>,
     /// Whether clients go elsewhere when their node refuses them.
@@ -105,7 +105,7 @@ impl RedisLoad {
         RedisLoad::start_all(cluster, each, seed, true)
     }
 
-    /// The same with clients that stay, so that every node has its own whatever happens.
+    /// The same with clients that stay, so that every node always has its own.
     pub fn start_at_home(cluster: &Cluster, each: usize, seed: u64) -> RedisLoad {
         RedisLoad::start_all(cluster, each, seed, false)
     }
@@ -174,7 +174,7 @@ impl RedisLoad {
         }
     }
 
-    /// Waits until a node has told `count` more clients that it cannot do what they asked for.
+    /// Waits until a node has refused the requests of `count` more clients.
     #[track_caller]
     pub fn wait_refused(&self, node: usize, count: u64, limit: Duration) {
         let state = &self.shared.nodes[node];
@@ -182,7 +182,7 @@ impl RedisLoad {
         self.wait_more(&state.refused, count, &what, limit);
     }
 
-    /// Waits until all nodes together have given so many more answers or, where nobody leads, so
+    /// Waits until all nodes together have given so many more answers or, without a leader, so
     /// many more refusals.
     #[track_caller]
     pub fn wait_outcomes(&self, answers: u64, refusals: u64, limit: Duration) {
@@ -213,7 +213,7 @@ impl RedisLoad {
         });
     }
 
-    /// Ends the test when a client saw what it must not see; it has said what.
+    /// Ends the test when a client saw a wrong answer, which the client has printed.
     #[track_caller]
     fn failed_client(&self) {
         let failed = self.threads.iter().any(JoinHandle::is_finished);
@@ -303,7 +303,7 @@ pub(crate) fn value_of(reply: &Frame) -> Option<Value> {
     })))
 }
 
-/// What an attempt told the client.
+/// The outcome of an attempt for the client.
 pub(crate) enum Answer {
     Done(Frame),
     NotExecuted,

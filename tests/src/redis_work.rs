@@ -1,4 +1,4 @@
-//! What the clients of `redis_load.rs` do, one operation after the other: each is recorded before it
+//! The operations of the clients of `redis_load.rs`, one after the other: each is recorded before it
 //! is sent, with its outcome as far as the client knows it.
 
 use std::sync::atomic::Ordering;
@@ -12,14 +12,14 @@ use crate::redis_load::{Answer, Client, note_failure, value_of};
 /// Keys that are written and read in one round: few, so that clients meet on them.
 const KEYS: usize = 8;
 
-/// How long a lock lasts that nobody releases, in milliseconds: longer than any pause, so that it
+/// How long a lock lasts that is not released, in milliseconds: longer than any pause, so that it
 /// never ends while its holder believes to have it.
 const LOCK_LIFE: &str = "600000";
 
 /// Releases a lock only if it is one's own.
 const UNLOCK: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end";
 
-/// A kind of work, and what does it once.
+/// A kind of work, and the function that does it once.
 type Work = fn(&mut Worker, &'static str, u64);
 
 /// All kinds.
@@ -122,12 +122,12 @@ impl Worker {
         }
     }
 
-    /// `WATCH`, `GET`, `MULTI`, `SET`, `EXEC`: an increment, if nobody else came first.
+    /// `WATCH`, `GET`, `MULTI`, `SET`, `EXEC`: an increment, unless another client was first.
     fn compare_and_set(&mut self, kind: &'static str, round: u64) {
         let key = format!("watched:{round}");
         let began = Instant::now();
         let Some(held) = self.watched(&key) else {
-            // What was begun would be in the way of the next attempt.
+            // An open transaction would break the next attempt.
             return self.client.leave();
         };
         let next = held + 1;
@@ -147,7 +147,7 @@ impl Worker {
         }
     }
 
-    /// Everything before `EXEC`; what the key held.
+    /// Everything before `EXEC`; returns the value of the key.
     fn watched(&mut self, key: &str) -> Option<i64> {
         self.done(&["WATCH", key])?;
         let held = value_of(&self.done(&["GET", key])?);
@@ -196,8 +196,8 @@ impl Worker {
         }
     }
 
-    /// Takes the lock if it is free, sees that nobody else in this process has it, and releases it.
-    /// Tokens are unique, so that a release may be asked for as often as it takes, at any node.
+    /// Takes the lock if it is free, checks that no other client of this process has it, and releases it.
+    /// Tokens are unique, so that a release may be repeated as often as needed, at any node.
     fn lock(&mut self, kind: &'static str, _round: u64) {
         let began = Instant::now();
         let token = self.unique().to_string();
@@ -232,7 +232,7 @@ impl Worker {
     }
 
     /// A lock whose taking has an unknown outcome may be taken later than its release was asked for:
-    /// as long as somebody has the lock, it may be this one.
+    /// as long as a client has the lock, it may be this one.
     fn release_doubtful(&mut self) {
         for token in std::mem::take(&mut self.doubtful) {
             if self.released(&token) != Some(true) {

@@ -1,5 +1,5 @@
-//! A client of the Redis protocol over a plain socket, which keeps every byte that comes back:
-//! tests must see exactly what was answered. Written apart from the product's codec, so that one
+//! A client of the Redis protocol over a plain socket, which keeps every byte of a reply: tests must
+//! see the exact reply. Written apart from the product's codec, so that one
 //! mistake is not made twice. Never reconnects, never retries.
 
 use std::fmt;
@@ -59,7 +59,7 @@ impl Frame {
         matches!(self.kind, b'*' | b'%' | b'~' | b'>') && !self.is_null()
     }
 
-    /// What a simple or bulk string, a number or an error says.
+    /// The text of a simple or bulk string, a number or an error.
     pub fn text(&self) -> &[u8] {
         match self.kind {
             b'$' | b'=' | b'!' => &self.data,

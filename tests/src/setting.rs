@@ -10,7 +10,7 @@ pub fn setting(name: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{name} is not a number: {text:?}")))
 }
 
-/// What decides the random choices of a test: the variable's number, or another one in each run. It
+/// The seed of a test's random choices: the variable's number, or another one in each run. It
 /// is printed, so that a failing run's choices can be repeated.
 #[track_caller]
 pub fn seed(name: &str) -> u64 {

@@ -1,11 +1,11 @@
-//! Waiting for conditions. A test never sleeps and hopes: it asks until the answer is right or the
+//! Waiting for conditions. A test never sleeps and hopes: it checks until the condition holds or the
 //! deadline has passed, and then it fails with what it waited for.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a condition is asked for: short against anything that a cluster does, long against
-/// what asking costs.
+/// Interval between two checks of a condition: short against anything that a cluster does, long against
+/// the cost of a check.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Asks `condition` until it gives a value, and panics with `what` when `limit` has passed.

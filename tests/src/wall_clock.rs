@@ -51,7 +51,7 @@ impl WallClock {
     /// From now on it shows the machine's time and so many seconds more, in running processes too.
     pub fn set(&mut self, offset_seconds: i64) {
         self.offset_seconds = offset_seconds;
-        // Replaced in one step: it is read with every look at the clock.
+        // Replaced in one step: every reading of the clock reads it.
         let new = self.dir.path().join("new");
         fs::write(&new, format!("{offset_seconds:+}\n")).unwrap();
         fs::rename(new, self.file()).unwrap();

@@ -1,5 +1,5 @@
 //! Data directories that are torn, damaged, shared or someone else's, and configurations that
-//! are wrong: each has its outcome and a message that says what to do.
+//! are wrong: each has its outcome and a message with the remedy.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A member is replaced once it was silent for 10 s; then it must catch up.
 const REPLACED_LIMIT: Duration = Duration::from_secs(60);
 
-/// A node that refuses to start says so at once.
+/// A node that refuses to start exits at once.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts a node that must end by itself, with a failure and with all these words in its output.
@@ -139,7 +139,7 @@ fn when_every_log_is_damaged_nothing_is_started_anew() {
         damage_log(node);
         node.start();
     }
-    // Each says what is wrong with it; together they must not become a new, empty cluster.
+    // Each logs its fault; together they must not become a new, empty cluster.
     for node in &mut cluster.nodes {
         node.process().wait_output("is corrupt at offset", LIMIT);
     }
@@ -239,7 +239,7 @@ fn a_failing_fsync_stops_the_node_at_once_and_the_others_go_on() {
     a_failing_disk_stops_the_node("sync", &injections);
 }
 
-/// Lets calls of one node fail, as `strace` is told, until it ends and says that it could not `what`.
+/// Lets `strace` fail calls of one node until it ends with the message that it could not `what`.
 fn a_failing_disk_stops_the_node(what: &str, injections: &[&str]) {
     let mut cluster = Cluster::start(3);
     set(&mut cluster.nodes[0].compat(), "before", "kept");
@@ -400,7 +400,7 @@ fn a_directory_of_another_cluster_is_refused_with_both_clusters() {
 }
 
 #[test]
-fn wrong_configurations_are_refused_with_the_place_and_the_remedy() {
+fn wrong_configurations_are_refused_with_the_line_and_the_remedy() {
     let cluster = Cluster::configured(2);
     let node = &cluster.nodes[0];
     let good = node.read_config();
@@ -437,7 +437,7 @@ fn wrong_configurations_are_refused_with_the_place_and_the_remedy() {
     fs::write(node.dir.join("raft_config.json"), "{ \"log_path\": ").unwrap();
     refuses_to_start(node, &["raft_config.json"]);
 
-    // A file that was asked for and is not there is not a wish for the defaults.
+    // A missing file that the command line names does not select the defaults.
     let mut command = node.command();
     command.arg("missing.json");
     let mut process = Process::start(&mut command, &node.log);

@@ -1,5 +1,5 @@
-//! What clients send wrongly, slowly or in excess: each gets an answer that says what is wrong,
-//! changes nothing, and leaves the server as it was. What is just within the limits works.
+//! Requests that are wrong, slow or too large: each gets an answer that names the fault,
+//! changes nothing, and leaves the server as it was. Requests just within the limits work.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -33,7 +33,7 @@ fn post(addr: &str, path: &str, body: &[u8]) -> Response {
 }
 
 #[test]
-fn malformed_requests_say_what_is_wrong_and_change_nothing() {
+fn malformed_requests_get_a_reason_and_change_nothing() {
     let cluster = Cluster::start(2);
     let node = &cluster.nodes[0];
     let set = format!("/memkv{}/store/set", node.id);
@@ -200,7 +200,7 @@ fn an_empty_line_with_a_pause_in_it_ends_neither_the_connection_nor_the_node() {
         let mut http = Http::connect(&node.addr).unwrap();
         for half in ["\r", "\n", "\r", "\n\r\n\r"] {
             http.send(half.as_bytes()).unwrap();
-            // The pause is what is tested: the server must see the first half alone.
+            // The pause is the case: the server must see the first half alone.
             std::thread::sleep(Duration::from_millis(50));
         }
         http.send(b"\nGET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -263,7 +263,7 @@ fn memory_stays_bounded_under_refused_and_unfinished_requests() {
         http.send(head.as_bytes()).unwrap();
         unfinished.push(http);
     }
-    // What was freed goes back to the system within a second or two.
+    // Freed memory goes back to the system within a second or two.
     eventually("memory is given back", GIVEN_BACK_WITHIN, || {
         let grown = rss_bytes(id).saturating_sub(before);
         (grown < GROWTH_LIMIT).then_some(())

@@ -70,7 +70,7 @@ fn every_protocol_and_pace_does_work_without_failures() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_said() {
+fn what_cannot_be_measured_is_reported() {
     let run = |more: &[&str]| {
         let mut command = Command::new(binary("memkv-bench"));
         let output = command.arg("run").args(more).output().unwrap();

@@ -36,7 +36,7 @@ fn run(dir: &Path, args: &[&str], input: &str) -> (i32, String, String) {
     )
 }
 
-/// What it prints, and its exit code.
+/// Its output and its exit code.
 fn told(dir: &Path, args: &[&str]) -> (i32, String) {
     let (code, data, _) = run(dir, args, "");
     (code, data)
@@ -174,7 +174,7 @@ fn the_prompt_goes_on_at_another_node_when_its_own_is_killed() {
     output.read_line(&mut line).unwrap();
     output.read_line(&mut line).unwrap();
     assert_eq!(line, "OK\nOK\n");
-    // The client asks the nodes in the order of its file.
+    // The client tries the nodes in the order of its file.
     cluster.nodes[0].kill();
     input.write_all(b"get k\nincr n\n").unwrap();
     drop(input);

@@ -125,7 +125,7 @@ fn curl_with_the_seeds_json_works_on_every_node() {
 }
 
 #[test]
-fn memkv_client_reads_the_seeds_cluster_config_and_its_exit_codes_tell_the_outcome() {
+fn memkv_client_reads_the_originals_cluster_config_and_its_exit_codes_tell_the_outcome() {
     let cluster = Cluster::start(3);
     let dir = cluster.client_dir();
     let get = client(&dir, &["get", "name"]);
@@ -207,7 +207,7 @@ fn a_write_that_may_have_been_appended_is_unknown_and_never_no_leader() {
     for follower in cluster.followers() {
         cluster.nodes[follower].process().signal(Signal::STOP);
     }
-    // The leader cannot know yet that nobody follows: it appends.
+    // The leader cannot know yet that it has no followers: it appends.
     let set = within("set", ANSWER_LIMIT, || client.set("key", "maybe").unwrap());
     assert_eq!(set.body, r#"{"status":"error"}"#);
     assert!(set.maybe, "X-Memkv-Executed: maybe");
@@ -218,7 +218,7 @@ fn a_write_that_may_have_been_appended_is_unknown_and_never_no_leader() {
         node.process().signal(Signal::CONT);
     }
     cluster.wait_serving();
-    // Whatever became of it, all nodes agree.
+    // Whatever its outcome, all nodes agree.
     let read = |node: usize| cluster.nodes[node].compat().get("key").unwrap().value;
     let first = read(0);
     assert_eq!((read(1), read(2)), (first.clone(), first));

@@ -14,7 +14,7 @@ use memkv_black_box::{
 /// Longer than a start and an election take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What `abort` ends a process with.
+/// The signal with which `abort` ends a process.
 const SIGABRT: i32 = 6;
 
 /// Keys of 4 KiB: a snapshot of several blocks.
@@ -41,7 +41,7 @@ fn metric(addr: &str, name: &str) -> u64 {
     value.trim().parse().unwrap()
 }
 
-/// Log lines of one panic at a place: the text of the panic is logged once.
+/// Log lines of one panic at a point: the text of the panic is logged once.
 fn lines(output: &str, point: &str) -> Vec<String> {
     let text = format!("a deliberate panic: {point}");
     let found = output.lines().filter(|line| line.contains(&text));
@@ -124,7 +124,7 @@ fn a_panic_anywhere_else_ends_the_process() {
             );
             http.send(head.as_bytes()).unwrap();
         }
-        // A write and a read come by every other place; whether they are answered does not matter.
+        // A write and a read pass every other point; whether they are answered does not matter.
         drop(client.call(&["SET", "other", "v"]));
         drop(client.call(&["GET", "other"]));
         drop(Resp::connect(&addr));
@@ -137,7 +137,7 @@ fn a_panic_anywhere_else_ends_the_process() {
             said[0].contains("bugs.rs:") && said[0].contains("the node panicked"),
             "{said:?}"
         );
-        // What was acknowledged is there again.
+        // Acknowledged writes are there again.
         cluster.nodes[0].kill();
         serve(&mut cluster.nodes[0]);
         let mut client = Resp::connect(&addr).unwrap();

@@ -49,7 +49,7 @@ fn memkv_answers_as_redis_does() {
     }
 }
 
-/// Bytes as they are, on connections of their own: lines typed by hand, and what is no request.
+/// Bytes as they are, on connections of their own: inline commands, and bytes that are no request.
 #[test]
 fn lines_and_protocol_errors_are_answered_as_redis_does() {
     let cluster = Cluster::start_with_redis(1);
@@ -109,7 +109,7 @@ fn lines_and_protocol_errors_are_answered_as_redis_does() {
     );
 }
 
-/// What comes until the end on a connection that sends these bytes and no more.
+/// All bytes until the end of a connection that sends these bytes and no more.
 fn answer_to(addr: &str, bytes: &str) -> String {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(ANSWER_LIMIT)).unwrap();

@@ -1,5 +1,5 @@
 //! A store that computes something else than the others: its node finds that out, sets its directory
-//! aside and is replaced; where it is not known which node is right, there is an alarm and all go on.
+//! aside and is replaced; where it is not known which node is right, there is an alarm and all keep running.
 //! Needs a server that was built with the deliberate bugs, which `cargo xtask test` builds and names in
 //! `MEMKV_BUGS_BIN_DIR`.
 

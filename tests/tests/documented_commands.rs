@@ -4,7 +4,7 @@
 //! The `sh` blocks of a section form one script, which runs in the repository as a reader would run it,
 //! with temporary files in a directory of its own. The demo runs in the background until its section
 //! ends; the test command itself is left out. A `text` block after an `sh` block is its output: every
-//! line must occur in the output, in this order, and `...` in a line stands for anything.
+//! line must occur in the output, in this order, and `...` in a line stands for any text.
 //!
 //! Where the system allows it, a section has a network of its own, so that the fixed ports of a page
 //! collide with no other process.
@@ -75,7 +75,7 @@ fn command(line: &str) -> String {
     }
 }
 
-/// The end of the first place from `from` on at which a line of `output` shows `line` of a page.
+/// The end of the first range from `from` on in which a line of `output` shows `line` of a page.
 fn occurs(line: &str, output: &str, from: usize) -> Option<usize> {
     let mut start = from;
     for printed in output[from..].split_inclusive('\n') {

@@ -16,7 +16,7 @@ const HOUR: i64 = 3600;
 /// Life of the keys that a test sees to their end: longer than an election takes.
 const SHORT: Duration = Duration::from_secs(4);
 
-/// Life of a key that goes by a snapshot, which takes longer.
+/// Life of a key that a snapshot carries, which takes longer.
 const MEDIUM: Duration = Duration::from_secs(12);
 
 /// Life of a key that no jump may end: more than an hour, less than two.
@@ -131,7 +131,7 @@ fn kill_all(cluster: &mut Cluster) {
     cluster.nodes.iter_mut().for_each(Node::kill);
 }
 
-/// Starts what does not run, and sees that every node sees the clock.
+/// Starts the nodes that do not run, and checks that every node sees the clock.
 #[track_caller]
 fn start_all(cluster: &mut Cluster, clock: &WallClock) {
     for node in cluster.nodes.iter_mut().filter(|node| !node.runs()) {
@@ -240,7 +240,7 @@ fn a_key_that_came_by_a_snapshot_lives_as_long_as_the_others() {
             call(&cluster.nodes[leader], &["SET", &name, &value])
         });
     }
-    // By both: either may lead when the third one comes back.
+    // By both: either may lead when the third one returns.
     eventually("the log of before is dropped", LIMIT, || {
         let mut running = cluster.nodes.iter().filter(|node| node.runs());
         let dropped = running.all(|node| first_index(node) > had + 1);

@@ -1,6 +1,6 @@
 //! Redis clients work through all three nodes while the leader is killed, paused and cut off from its
 //! peers in turns: counters end exact, histories are linearizable, a lock has one holder, and no
-//! error is seen that does not say what became of the command, neither at the surviving nodes nor at
+//! error hides the outcome of its command, neither at the surviving nodes nor at
 //! the one that is cut off.
 //!
 //! `MEMKV_FAILOVER_ROUNDS` sets the number of rounds, `MEMKV_FAILOVER_SEED` repeats the choices of
@@ -32,7 +32,7 @@ const SERVE_AGAIN: Duration = Duration::from_secs(20);
 /// Acknowledged writes of each kind, for each round.
 const FLOOR: u64 = 20;
 
-/// The others have gone on, so what a node that is cut off holds is old, and it must not tell.
+/// The others have gone on, so the data of a node that is cut off is old, and it must not serve it.
 fn check_refuses_to_read(node: &Node) {
     let mut client = Resp::connect(&node.addr).unwrap();
     let reply = client.call(&["GET", "key"]).unwrap();

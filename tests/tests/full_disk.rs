@@ -1,4 +1,4 @@
-//! Disks without space: what only reads or removes goes on, writes are refused with words, nothing
+//! Disks without space: reads and deletions are served, writes are rejected with a reason, nothing
 //! acknowledged is lost, and all of it heals without a restart.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use memkv_black_box::{Cluster, Compat, Http, Node, Resp, Tmpfs, eventually, skip};
 
-/// Far above what a busy machine needs.
+/// Far longer than a busy machine needs.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The reserve of a node without a snapshot: `RESERVE_BASE` of `memkv-disk`.
@@ -63,7 +63,7 @@ fn a_full_disk_on_one_node_stops_neither_the_cluster_nor_loses_a_write() {
     };
     set(&mut cluster.nodes[0].compat(), "before", "kept");
     let ballast = cluster.nodes[2].dir.join("ballast");
-    // Not a byte is left but what the node has set aside.
+    // Not a byte is left but the node's reserve.
     fill_disk(&ballast, 0);
     let mut client = cluster.nodes[0].compat();
     let value = "v".repeat(4096);
@@ -143,7 +143,7 @@ fn a_follower_whose_disk_is_used_up_refuses_entries_and_catches_up_when_there_is
     let last = &mut cluster.nodes[2];
     last.process()
         .wait_output("disk space is used up: this node takes no entries", LIMIT);
-    // It goes on, and refuses what comes.
+    // It keeps running, and rejects writes.
     for number in 0..100 {
         set(&mut client, &format!("more-{number}"), &value);
     }

@@ -47,7 +47,7 @@ fn connect_redis_sessions() {
     on_every_listener(|listener| node_script("connect_redis.mjs", listener));
 }
 
-/// Runs a command and returns what it printed.
+/// Runs a command and returns its output.
 fn printed(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let streams = [&output.stdout[..], &output.stderr[..]].concat();
@@ -85,7 +85,7 @@ fn redis_cli_looks_at_all_keys() {
         let cli = |arguments: &[&str]| cli(listener, arguments);
         let mut client = Resp::connect(&listener.addr()).unwrap();
         client.call(&["FLUSHALL"]).unwrap();
-        // `--pipe` sends what it is given as it is, and counts the replies.
+        // `--pipe` sends its input unchanged, and counts the replies.
         let mut pipe = listener
             .command("redis-cli")
             .arg("--pipe")

@@ -8,10 +8,10 @@ use std::time::Duration;
 use memkv_black_box::{Cluster, Node, eventually};
 use serde_json::json;
 
-/// Nobody would be elected within this test's patience, if the survivors waited for it.
+/// If the survivors waited for it, no leader would be elected within this test's time limit.
 const ELECTION_TIMEOUT_MS: u64 = 60_000;
 
-/// Far below that, and far above what an election takes.
+/// Far below that, and far longer than an election.
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
@@ -20,7 +20,7 @@ fn survivors_elect_at_once_when_the_leaders_process_dies() {
     let mut cluster = Cluster::configured_with(3, &settings);
     cluster.start_all();
     cluster.wait_serving();
-    // Three leaders die in turn, and come back as followers.
+    // Three leaders die in turn, and return as followers.
     for round in 0..3 {
         let leader = cluster.leader();
         cluster.nodes[leader].kill();

@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A member is replaced once it was silent for 10 s; then it must catch up.
 const REPLACED_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a client is told whose command belongs to the next level.
+/// The error for a command that belongs to the next level.
 fn command_of_next_level(node: &Node) -> String {
     let mut client = Resp::connect(&node.addr).unwrap();
     order(&node.addr, "/deliberate-panic/next-level");
@@ -56,7 +56,7 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
         if index == 2 {
             break;
         }
-        // Both builds serve, on what both know.
+        // Both builds serve, at the level that both know.
         let behind = cluster.nodes[2].id.clone();
         let told = command_of_next_level(&cluster.nodes[index]);
         for part in ["needs feature level 2", "level 1", &behind] {
@@ -94,7 +94,7 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
         ends(node, &words)
     });
     assert_eq!(lines[0], lines[1]);
-    // On an empty directory it is not admitted, and says why.
+    // On an empty directory it is not admitted, with a reason.
     node.wipe();
     node.start();
     eventually("it says why it cannot join", LIMIT, || {

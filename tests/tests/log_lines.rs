@@ -1,4 +1,4 @@
-//! Lines of the log that a stranger can cause as often as it likes: a node says each seldom, and goes
+//! Lines of the log that a stranger can cause as often as it likes: a node logs each seldom, and goes
 //! on.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -21,7 +21,7 @@ const SHORTAGE: Duration = Duration::from_secs(2);
 /// Descriptors of a node that has few: for its own files, and some connections.
 const DESCRIPTORS: usize = 96;
 
-/// Asserts that a line came, and not more than once in a period, however slow the machine is.
+/// Asserts that a line was logged, and not more than once in a period, however slow the machine is.
 #[track_caller]
 fn check_seldom(node: &mut Node, text: &str, began: Instant) {
     let output = node.process().output();
@@ -52,7 +52,7 @@ fn a_browser_at_the_address_for_redis_clients_is_logged_seldom() {
 }
 
 #[test]
-fn a_peer_that_sends_what_cannot_be_read_is_logged_seldom() {
+fn a_peer_that_sends_unreadable_bytes_is_logged_seldom() {
     let mut cluster = Cluster::start(1);
     let node = &mut cluster.nodes[0];
     let head = format!(
@@ -85,7 +85,7 @@ fn a_shortage_of_descriptors_is_logged_seldom() {
     let text = "cannot accept a connection";
     node.process().wait_output(text, PERIOD);
     let short = Instant::now();
-    // What was held goes on being served, whatever waits to be accepted.
+    // Open connections are served, however many wait to be accepted.
     while short.elapsed() < SHORTAGE {
         let mut first = &held[0];
         first

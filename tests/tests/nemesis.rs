@@ -1,6 +1,6 @@
 //! Redis clients at all nodes while nodes are killed, paused and cut off from their peers in any
 //! order and at the same time, a majority of them too: there may be no answer then, but there is no
-//! wrong one. Leaders come back with what they had appended alone, while the next one dies.
+//! wrong one. Leaders return with entries that they had appended alone, while the next one dies.
 //!
 //! `MEMKV_NEMESIS_ROUNDS` sets the number of rounds, `MEMKV_NEMESIS_SEED` repeats the choices (not
 //! their timing: the processes are real).
@@ -25,7 +25,7 @@ const CLIENTS: usize = 1;
 /// Answers between two events: a fraction of a second's.
 const SOME_ANSWERS: u64 = 50;
 
-/// Refusals between two events while nobody leads: those of some seconds.
+/// Refusals between two events while there is no leader: those of some seconds.
 const SOME_REFUSALS: u64 = 4;
 
 /// Answers of every node when all is healed.
@@ -34,7 +34,7 @@ const ANSWERS: u64 = 100;
 /// The promise when a majority is back, with room for a busy machine.
 const SERVE_AGAIN: Duration = Duration::from_secs(30);
 
-/// What a node suffers now, if anything.
+/// The current fault of a node, if any.
 type State = Option<Harm>;
 
 struct Nemesis {

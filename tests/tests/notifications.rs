@@ -12,7 +12,7 @@ use serde_json::json;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Commands that announce something in Redis 7.0, or nothing. `|` separates those that are sent one
-/// after the other; after each script a marker tells where its messages end.
+/// after the other; after each script a marker ends its messages.
 const SCRIPTS: &[&str] = &[
     "SET a 1|SET a 2|SET a 3 NX|SET a 4 XX GET|SET b 1 XX|SET a 5 KEEPTTL",
     "SET a 1 EX 100|SETEX a 100 v|PSETEX a 100000 v|SET new 1 PX 100000|SET a 1 EX 0",
@@ -46,7 +46,7 @@ fn listener(addr: &str) -> Resp {
     client
 }
 
-/// What a listener gets up to the marker: channel and payload.
+/// The messages of a listener up to the marker: channel and payload.
 fn until_marker(listener: &mut Resp) -> Vec<String> {
     let mut messages = Vec::new();
     loop {
@@ -84,7 +84,7 @@ fn mark(client: &mut Resp, letters: &str) {
 }
 
 #[test]
-fn every_node_announces_what_redis_announces() {
+fn every_node_announces_the_same_key_events_as_redis() {
     let cluster = Cluster::start(3);
     let redis = Redis::start(cluster.root());
     let mut oracle = Resp::connect(&redis.addr).unwrap();
@@ -124,7 +124,7 @@ fn every_node_announces_what_redis_announces() {
 }
 
 #[test]
-fn what_expires_is_announced_on_every_node_once() {
+fn an_expired_key_is_announced_on_every_node_once() {
     let cluster = Cluster::start(3);
     let mut clients: Vec<_> = cluster
         .nodes
@@ -208,7 +208,7 @@ fn the_setting_is_the_clusters_and_until_then_the_configurations() {
             (call(&mut client, get) == "xE").then_some(())
         });
     }
-    // It survives all of them, and what a node replays is not announced again.
+    // It survives all of them, and replayed entries are not announced again.
     cluster
         .nodes
         .iter_mut()

@@ -1,4 +1,4 @@
-//! What nodes log while one of them is away: each thing once, in words.
+//! The log of the nodes while one of them is away: each event once, with its reason.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -13,11 +13,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long a node is away: many times what any pause between two attempts is.
 const AWAY: Duration = Duration::from_secs(6);
 
-/// Times that one line may come, whatever numbers and names are in it: a node has six connections to
+/// How often one line may occur, whatever numbers and names are in it: a node has six connections to
 /// the one that is away, and leaders may change on a busy machine.
 const MOST: usize = 8;
 
-/// A line without its time and whatever differs from one time to the next.
+/// A line without its time and the parts that vary.
 fn kind_of(line: &str) -> String {
     let words = line.split_whitespace().skip(1);
     words
@@ -54,7 +54,7 @@ fn write(node: &Node, key: &str, value: &str) {
 }
 
 #[test]
-fn a_node_that_is_away_is_told_of_once_and_comes_back_by_one_snapshot() {
+fn a_node_that_is_away_is_logged_once_and_catches_up_by_one_snapshot() {
     let mut cluster = Cluster::start(3);
     let leader = cluster.leader();
     let away = cluster.followers()[0];

@@ -1,4 +1,4 @@
-//! Publish and subscribe over a whole cluster: whatever node a message is published on, whoever
+//! Publish and subscribe over a whole cluster: whichever node a message is published on, whoever
 //! listens on a node that answers gets it once, and each publisher's messages in their order.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use memkv_black_box::{Cluster, Frame, Resp, Signal, encode, eventually, within};
 
-/// Longer than a node takes to come back and be noticed on a busy machine.
+/// Longer than a restart and its detection take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Messages of each publisher.
 const MESSAGES: usize = 500;
 
-/// Connections to the node at each place, as many as there are nodes.
+/// Connections to the node at each index, as many as there are nodes.
 fn clients(cluster: &Cluster) -> Vec<Resp> {
     let connect = |node: &memkv_black_box::Node| Resp::connect(&node.addr).unwrap();
     cluster.nodes.iter().map(connect).collect()
@@ -128,7 +128,7 @@ fn messages_reach_listeners_on_every_node_once_and_in_order() {
 }
 
 #[test]
-fn a_transaction_publishes_and_who_listens_to_itself_hears_it() {
+fn a_transaction_publishes_to_its_own_connection_too() {
     let cluster = Cluster::start(3);
     let mut listeners = clients(&cluster);
     for client in &mut listeners {
@@ -162,7 +162,7 @@ fn a_transaction_publishes_and_who_listens_to_itself_hears_it() {
 }
 
 #[test]
-fn a_dead_or_paused_node_holds_up_nobody_and_comes_back() {
+fn a_dead_or_paused_node_delays_no_publisher_and_returns() {
     let mut cluster = Cluster::start(3);
     let mut listeners = clients(&cluster);
     for client in &mut listeners {
@@ -218,7 +218,7 @@ fn publish_without_waiting(publisher: &mut Resp) {
     });
 }
 
-/// Reads messages until this one comes.
+/// Reads messages until this one arrives.
 fn wait_for(client: &mut Resp, payload: &str) {
     let wanted = format!("message news {payload}");
     while shown(&client.receive().unwrap()) != wanted {}

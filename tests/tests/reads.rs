@@ -1,5 +1,5 @@
 //! Reads where leadership is in doubt: an answer is never older than a write that was acknowledged
-//! before the question, whoever is asked.
+//! before the request, whichever node serves it.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use memkv_black_box::{Cluster, Resp, Signal, encode, eventually};
 
-/// Far above what an election takes.
+/// Far longer than an election.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// How often a leader is paused.
 const ROUNDS: usize = 8;
 
 /// Reads that wait in the sockets of the paused leader: enough that some are answered before it has
-/// heard of its successor.
+/// learned of its successor.
 const CONNECTIONS: usize = 16;
 
 #[test]

@@ -1,4 +1,4 @@
-//! What one Redis client can cost a node, and what it cannot: the limits that
+//! The cost of one Redis client for a node, and its limits, which
 //! `docs/coming-from-redis.md` states, on the real binary. Whatever one client does, the others are
 //! served.
 
@@ -36,7 +36,7 @@ fn serves(addr: &str) {
     assert_eq!(client.call(&get).unwrap().text(), b"yes");
 }
 
-/// Sends bytes on a connection of their own, and returns what comes until the end.
+/// Sends bytes on a connection of their own, and returns all bytes until its end.
 fn answer_to(addr: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(ANSWER_LIMIT)).unwrap();
@@ -52,7 +52,7 @@ fn answer_to(addr: &str, bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn ten_thousand_malformed_frames_leave_memory_flat() {
     const FRAMES: usize = 10_000;
-    /// Allocators keep some of what was used once.
+    /// Allocators keep some memory that was used once.
     const GROWTH_LIMIT: u64 = 16 * MIB;
     let malformed: [&[u8]; 12] = [
         b"*x\r\n",
@@ -91,7 +91,7 @@ fn ten_thousand_malformed_frames_leave_memory_flat() {
 }
 
 #[test]
-fn what_a_client_deletes_leaves_the_memory_though_nothing_follows() {
+fn deleted_values_leave_the_memory_though_no_command_follows() {
     const KEYS: u64 = 200;
     const VALUE_BYTES: u64 = MIB / 4;
     /// The allocator keeps things for a second, and a busy machine is slow.
@@ -123,7 +123,7 @@ fn a_pipeline_of_a_million_commands_is_answered_in_order() {
     /// In runs of as many writes and as many others: each run of writes is a round of the log.
     const RUN: usize = 1000;
     const RUNS: usize = 500;
-    /// What one client's pipeline adds while it runs: buffers of both directions, and entries on
+    /// Memory that one client's pipeline adds while it runs: buffers of both directions, and entries on
     /// their way to the disk.
     const GROWTH_LIMIT: u64 = 64 * MIB;
     let mut cluster = Cluster::start_with_redis(1);
@@ -175,7 +175,7 @@ fn redis_clients(addr: &str) -> Option<u64> {
 #[test]
 fn clients_that_never_read_are_bounded_and_others_go_on() {
     const CLIENTS: usize = 20;
-    /// The value that they ask for.
+    /// The value that they read.
     const VALUE_BYTES: usize = 1024 * 1024;
     /// Of each the buffers of the system, and one turn's answers.
     const GROWTH_LIMIT: u64 = CLIENTS as u64 * 8 * MIB;
@@ -188,7 +188,7 @@ fn clients_that_never_read_are_bounded_and_others_go_on() {
     let set: [&[u8]; 3] = [b"SET", b"long", &value];
     assert_eq!(good.call(&set).unwrap().text(), b"OK");
     let before = rss(&mut cluster);
-    // A thousand answers of a mebibyte each are asked for, and none is read.
+    // A thousand replies of a mebibyte each are requested, and none is read.
     let requests = encode(&["GET", "long"]).repeat(1000);
     let silent: Vec<TcpStream> = (0..CLIENTS)
         .map(|_| {
@@ -213,7 +213,7 @@ fn clients_that_never_read_are_bounded_and_others_go_on() {
         most / 1024
     );
     eventually("the connections are closed", CLOSE_LIMIT, || {
-        // Nobody but the one that reads is left.
+        // Only the client that reads is left.
         (redis_clients(&cluster.nodes[0].addr)? <= 1).then_some(())
     });
     // Of many such lines at a time, most are left out.
@@ -240,7 +240,7 @@ fn allow_files(count: u64) -> bool {
 fn ten_thousand_idle_connections_cost_little_and_one_more_is_refused() {
     /// The default of `max_connections`.
     const CONNECTIONS: usize = 10_000;
-    /// What a connection costs that has been used and is idle.
+    /// Memory of a connection that has been used and is idle.
     const CONNECTION_BYTES: u64 = 16 * 1024;
     if !allow_files(CONNECTIONS as u64 + 1000) {
         return skip("ten thousand idle connections", "too few files may be open");
@@ -312,7 +312,7 @@ fn before_the_password_requests_must_be_small() {
         stranger.receive().unwrap().text(),
         &noauth[1..noauth.len() - 2]
     );
-    // Who has shown the password may send more.
+    // An authenticated client may send more.
     assert_eq!(client.call(&long(100_000)).unwrap().text().len(), 100_000);
 }
 

@@ -16,7 +16,7 @@ const CLIENTS: usize = 2;
 /// Answers of each node's clients between two events, so that the next one happens under load.
 const ANSWERS: u64 = 100;
 
-/// Far above what a hand-over takes on a busy machine.
+/// Far longer than a leadership transfer on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Clients of one node, each of which counts up a key of its own.
@@ -30,7 +30,7 @@ struct Home {
     longest_us: AtomicU64,
 }
 
-/// Counts up `key` until it is told to stop; returns the answers, each of which must be the next
+/// Increments `key` until it must stop; returns the answers, each of which must be the next
 /// number.
 fn count_up(home: &Home, addr: &str, key: &str) -> i64 {
     let mut counted = 0;
@@ -57,7 +57,7 @@ fn count_up(home: &Home, addr: &str, key: &str) -> i64 {
     counted
 }
 
-/// The clients of all nodes, and what they return.
+/// The clients of all nodes, and their results.
 struct Clients {
     homes: Vec<Arc<Home>>,
     threads: Vec<(String, JoinHandle<i64>)>,
@@ -136,7 +136,7 @@ fn a_rolling_restart_under_load_fails_no_request_at_the_other_nodes() {
     let mut cluster = Cluster::start(3);
     let clients = Clients::start(&cluster);
     clients.wait_answered(0..3);
-    // Followers first, then the leader: the order of an upgrade. Whoever leads by then, each node is
+    // Followers first, then the leader: the order of an upgrade. Whichever node leads by then, each node is
     // restarted once; the last one led at the beginning.
     let leader = cluster.leader();
     let order = cluster.followers().into_iter().chain([leader]);

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 const PASSWORD: &str = "correct horse battery staple";
 
-/// What `memkv_server secret` prints.
+/// The output of `memkv_server secret`.
 fn new_secret() -> String {
     let output = Command::new(binary("memkv_server"))
         .arg("secret")
@@ -26,7 +26,7 @@ fn new_secret() -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Asks to speak the peers' protocol, as a stranger; the answer's status and everything it says.
+/// Requests the peers' protocol without a secret; returns the status and the text of the answer.
 fn knock(addr: &str, to: &str) -> Option<(u16, String)> {
     let mut http = Http::connect(addr).ok()?;
     let nonce = "0123456789abcdef".repeat(4);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use memkv_black_box::{Cluster, Frame, Http, Node, Resp, Signal, eventually};
 use serde_json::json;
 
-/// Far above what an election takes on a busy machine.
+/// Far longer than an election on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[track_caller]
@@ -59,7 +59,7 @@ fn five_nodes_serve_with_two_dead_and_refuse_with_three() {
 }
 
 #[test]
-fn durability_os_survives_the_death_of_all_processes_and_says_what_it_is() {
+fn durability_os_survives_the_death_of_all_processes_and_is_in_the_status() {
     let mut cluster = Cluster::configured_with(3, &json!({ "durability": "os" }));
     cluster.start_all();
     set_eventually(&cluster.nodes[0], "key", "kept");
@@ -88,7 +88,7 @@ fn a_follower_answers_stale_reads_by_itself_and_others_not_at_all() {
     eventually("the follower has applied it", LIMIT, || {
         (stale.call(&["GET", "key"]).unwrap().text() == b"old").then_some(())
     });
-    // Its peers stop answering: only what needs no one else is answered.
+    // Its peers stop answering: only requests that need no other node are answered.
     let leader = cluster.leader();
     let paused: Vec<u32> = others
         .iter()
@@ -146,7 +146,7 @@ fn a_value_of_64_mebibytes_is_written_replicated_and_read_and_one_byte_more_is_r
     assert_eq!(put.status, 413, "{}", put.text());
     let got = Http::once(&cluster.nodes[2].addr, "GET", "/v1/kv/larger", b"").unwrap();
     assert_eq!(got.status, 404, "a refused value changes nothing");
-    // What was acknowledged survives, and a node that was away gets it.
+    // Acknowledged values survive, and a node that was away gets them.
     cluster.nodes.iter_mut().for_each(Node::kill);
     value.pop();
     cluster.start_all();

@@ -1,4 +1,4 @@
-//! `WAIT` counts the nodes that really have a client's writes, at whatever node it is asked.
+//! `WAIT` counts the nodes that really have a client's writes, whichever node executes it.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

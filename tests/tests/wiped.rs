@@ -1,4 +1,4 @@
-//! A node whose directory was emptied comes back while its peers cannot tell of their cluster yet.
+//! A node whose directory was emptied restarts while its peers do not know their cluster yet.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -1,5 +1,5 @@
-//! Running cargo and other programs from the root of the workspace, with what they print shown as
-//! it comes. Never interprets what a program says beyond handing its lines to the caller.
+//! Running cargo and other programs from the root of the workspace, with their output shown as
+//! it arrives. Never interprets a program's output: it only passes its lines to the caller.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub(crate) fn root() -> PathBuf {
     own.parent().expect("xtask/ has a parent").to_path_buf()
 }
 
-/// Where cargo puts what it builds.
+/// The directory of cargo's output.
 pub(crate) fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),
@@ -23,7 +23,7 @@ pub(crate) fn target_dir() -> PathBuf {
 pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(arguments);
-    // What `cargo run` sets for this program would make every crate that reads it rebuild.
+    // Variables that `cargo run` sets for this program would rebuild every crate that reads them.
     for (name, _) in std::env::vars() {
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
             command.env_remove(name);
@@ -32,7 +32,7 @@ pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command
     command
 }
 
-/// Runs `command`; an error says what failed.
+/// Runs `command`; an error names it.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let status = command
         .status()

@@ -1,6 +1,6 @@
 //! Developer commands: `cargo xtask COMMAND`.
 //!
-//! `test` is the one command that says whether the tree is good; CI calls nothing else. It never
+//! `test` is the one command that decides whether the tree is good; CI calls nothing else. It never
 //! hides a failure: every step runs, every result is counted, and zero tests is a failure.
 
 #![forbid(unsafe_code)]
@@ -45,7 +45,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   differential [--commands N] [--seed S]
                                 the same random commands to memkv and to redis-server 7.0, every
                                 reply compared (default 1000000)
-  interop                       other people's Redis clients at a follower
+  interop                       Redis clients of other projects at a follower
   instructions [--write]        instructions of the hot path against benches/baseline.json
   bench compare [--rows TEXT,...] [--seconds N] [--times N]
                                 memkv and its peers in one run; writes docs/performance.md

@@ -1,5 +1,5 @@
 //! Programs and libraries that the tests and benchmarks call and that are not built here. Installs
-//! what is missing where it may; otherwise says what to install. Debian's packages need root; those
+//! missing ones where it may; otherwise its error names what to install. Debian's packages need root; those
 //! of Python and Node go below `target/`, in the versions that `tests/interop/` and
 //! `crates/memkv-bench/peers.txt` pin.
 
@@ -89,7 +89,7 @@ fn venv_package() -> &'static [&'static str] {
     if has_venv() { &[] } else { &[VENV_PACKAGE] }
 }
 
-/// Where the clients of Python and Node are.
+/// The directory of the clients of Python and Node.
 pub(crate) fn interop_dir() -> PathBuf {
     target_dir().join("interop")
 }
@@ -145,8 +145,8 @@ fn node_clients() -> Result<(), String> {
     })
 }
 
-/// Installs anew into `dir` unless it holds what `wanted` pins. The copy of `wanted` that says so is
-/// written last, so that an interrupted installation is not taken for a whole one.
+/// Installs anew into `dir` unless it holds what `wanted` pins. A copy of `wanted` marks a whole
+/// installation and is written last, so that an interrupted one is not taken for it.
 fn install(
     wanted: &Path,
     dir: &Path,

@@ -1,5 +1,5 @@
 //! `cargo xtask test`: everything that must pass, in the order in which a failure is cheapest to
-//! find. Later steps run even if earlier ones failed, so that one run tells everything.
+//! find. Later steps run even if earlier ones failed, so that one run finds every failure.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ const BUG_SEEDS: &str = "200";
 const CRASH_ROUNDS: &str = "20";
 
 /// Black-box tests that run at the same time. Each starts a cluster; with more, two cores starve
-/// the clusters until their own time limits speak.
+/// the clusters until their own time limits pass.
 const BLACK_BOX_THREADS: &str = "2";
 
 /// Format, lints and tidy.

@@ -1,6 +1,6 @@
 //! `memkv-bench bare`: a server that answers every HTTP request with the same small body and does
 //! nothing else. It shows what the machine's sockets and HTTP cost by themselves, the floor of any
-//! server on it. One thread; reads of a request only where it ends.
+//! server on it. One thread; of a request it reads only the end.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::protocol::{content_length, find};
 
-/// What the original's interface answers to a write.
+/// The reply of the original's interface to a write.
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"status\":\"ok\"}";
 
 const LISTENER: Token = Token(usize::MAX);
@@ -91,7 +91,7 @@ fn accept(
 }
 
 impl Connection {
-    /// Answers what has arrived; an error is the end of the connection.
+    /// Answers the requests that have arrived; an error ends the connection.
     fn serve(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         loop {
             let read = match self.stream.read(buffer) {
@@ -129,7 +129,7 @@ impl Connection {
     }
 }
 
-/// Writes an answer for each whole request at the start of `bytes`, and returns how long they are.
+/// Writes an answer for each whole request at the start of `bytes`, and returns their total length.
 fn answer(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
     let mut taken = 0;
     while let Some(end) = find(&bytes[taken..], b"\r\n\r\n") {

@@ -27,7 +27,7 @@ pub(crate) enum Failover {
     Etcd,
 }
 
-/// Prints each time, and what they come to.
+/// Prints each time, and their median and range.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let spread = Spread::of(&trials(options.system, options.trials)?);
     println!(

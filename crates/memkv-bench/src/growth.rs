@@ -1,9 +1,9 @@
-//! What an operation costs as the work grows: with the number of keys, the size of values, the
+//! The cost of an operation as the work grows: with the number of keys, the size of values, the
 //! number of connections and the number of nodes. One table for each, and a section of
 //! `docs/performance.md`.
 //!
-//! CPU time says more here than rates: it is what grows if something is worse than it should be,
-//! and it does not depend on whether cores or disk are the limit.
+//! CPU time tells more here than rates: it grows if an algorithm is worse than it should be, and it
+//! does not depend on whether cores or disk are the limit.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::run::{above_zero, fill, full, measure};
 use crate::sample::Sample;
 use crate::system::{Memkv, System, To};
 
-/// Where the section stands in the page.
+/// The markers of the section in the page.
 const MARKER: &str = "`cargo xtask bench growth`";
 
 /// Bytes of a value where something else grows.
@@ -72,7 +72,7 @@ impl Table {
     }
 }
 
-/// What is asked of a system.
+/// The load of a system.
 struct Load {
     connections: usize,
     depth: usize,
@@ -186,7 +186,7 @@ fn keys(options: &Options) -> Result<Table, String> {
         let taken = resident_bytes(&memkv.processes()).saturating_sub(empty);
         let set = load.sample(&memkv, false, options.seconds)?;
         let get = load.sample(&memkv, true, options.seconds)?;
-        // Below a hundred thousand keys, what a node holds besides them hides what they take.
+        // Below a hundred thousand keys, the node's other memory hides that of the keys.
         let each = match keys {
             ..100_000 => "-".to_owned(),
             _ => format!("{:.0}", taken as f64 / 3.0 / keys as f64),

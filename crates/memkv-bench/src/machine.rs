@@ -1,5 +1,5 @@
-//! What the machine did meanwhile: CPU time and memory of the servers, from `/proc`, and how much of
-//! the machine other work took.
+//! Use of the machine during a run: CPU time and memory of the servers, from `/proc`, and the share of
+//! the machine that other work took.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub(crate) fn cpu_time(processes: &[u32]) -> Duration {
     TICK * ticks
 }
 
-/// What these processes have in RAM together.
+/// The resident memory of these processes together.
 pub(crate) fn resident_bytes(processes: &[u32]) -> u64 {
     let bytes = processes.iter().map(|id| memkv_black_box::rss_bytes(*id));
     bytes.sum()
@@ -39,7 +39,7 @@ struct Reading {
     machine: Duration,
 }
 
-/// What a meter saw.
+/// The reading of a meter.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Used {
     /// CPU time of the servers.
@@ -75,7 +75,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// What was used between the two calls.
+    /// The use between the two calls.
     pub(crate) fn used(&self) -> Used {
         let (Some(began), Some(ended)) = (&self.began, &self.ended) else {
             return Used::default();
@@ -94,7 +94,7 @@ impl<'a> Meter<'a> {
 }
 
 /// User, nice, system and stolen time of the whole machine. Interrupts are left out: the kernel does
-/// most of the network's work in them on behalf of whoever sends.
+/// most of the network's work in them on behalf of the sender.
 fn machine_time(stat: &str) -> Duration {
     let line = stat.lines().next().unwrap_or_default();
     let fields: Vec<u32> = line

@@ -1,8 +1,8 @@
 //! `memkv-bench`: throughput, latency, CPU time and memory of memkv and of its peers. Development
 //! only.
 //!
-//! Starts release binaries itself, so that every run measures the same thing, or loads what runs
-//! already. The load generator shares the machine's cores with the servers, and its cost is shown
+//! Starts release binaries itself, so that every run measures the same thing, or loads servers that
+//! run already. The load generator shares the machine's cores with the servers, and its cost is shown
 //! beside theirs. Never changes what it measures: memkv runs as shipped, its peers with the settings
 //! that `docs/performance.md` names.
 
@@ -46,17 +46,17 @@ enum Command {
     Compare(compare::Options),
     /// From the kill of a leader to the next acknowledged write.
     Failover(failover::Options),
-    /// How long memkv takes to serve again with many keys.
+    /// The time until memkv serves again with many keys.
     Restart(restart::Options),
-    /// What a key takes in RAM.
+    /// The RAM of a key.
     Memory(memory::Options),
-    /// What an operation costs with more keys, larger values, more connections, more nodes.
+    /// The cost of an operation with more keys, larger values, more connections, more nodes.
     Growth(growth::Options),
     /// memkv over HTTP: the original's JSON interface and the REST interface.
     Http(http::Options),
-    /// What a snapshot of the whole data set costs the writers.
+    /// The cost of a snapshot of the whole data set for writers.
     Snapshot(snapshot::Options),
-    /// What one client that asks for much costs the others.
+    /// The cost of one demanding client for the others.
     Neighbour(neighbour::Options),
     /// Full load for a long time: no election, no failed request.
     Soak(soak::Options),

@@ -1,5 +1,5 @@
-//! What keys take in RAM: the resident memory of a node after it was filled, less that of the same
-//! node when it was empty. One node, so that nothing is counted twice.
+//! The RAM of a key: the resident memory of a node after it was filled, less that of the same node
+//! when it was empty. One node, so that nothing is counted twice.
 
 use std::thread;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::machine::resident_bytes;
 use crate::run::{fill, full};
 use crate::system::{Durability, Flavour, Name, Redis, System};
 
-/// After the last write: what is given back late is given back by then, by memkv a second after it
-/// was freed.
+/// Wait after the last write: by then memory that is returned late has been returned, by memkv a
+/// second after it was freed.
 const REST: Duration = Duration::from_secs(3);
 
 #[derive(Args)]
@@ -37,7 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// Fills a new node and returns what each key takes.
+/// Fills a new node and returns the bytes of RAM per key.
 pub(crate) fn bytes_per_key(name: Name, keys: u64, value_bytes: usize) -> Result<f64, String> {
     let without_disk = |flavour| -> Result<Box<dyn System>, String> {
         Ok(Box::new(Redis::start(flavour, 1, Durability::None)?))

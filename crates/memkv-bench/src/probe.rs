@@ -1,5 +1,5 @@
-//! When does a server answer again? Asks with a new connection each time, until one answer is a
-//! success.
+//! Measures when a server answers again: sends a request over a new connection each time, until one
+//! reply is a success.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// An attempt is given up after this long: a server that drops what it cannot do now would hide that
-/// it could do it again.
+/// Time limit of an attempt: a server that drops a request which it cannot serve yet would otherwise
+/// hide that it could serve the next one.
 const ATTEMPT: Duration = Duration::from_millis(100);
 
-/// Between two attempts, so that asking does not take the machine from who is asked.
+/// Pause between two attempts, so that these do not take the machine from the server.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Longer than any election or restart takes.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A request, and how the answer to it begins when it was done.
+/// A request, and the beginning of the reply to it if it succeeded.
 #[derive(Debug, Clone)]
 pub(crate) struct Probe {
     pub(crate) request: Vec<u8>,
@@ -34,7 +34,7 @@ impl Probe {
         }
     }
 
-    /// A read of what is not there.
+    /// A read of an absent key.
     pub(crate) fn resp_read() -> Probe {
         Probe {
             request: b"*2\r\n$3\r\nGET\r\n$6\r\nnobody\r\n".to_vec(),
@@ -54,7 +54,7 @@ impl Probe {
         }
     }
 
-    /// When the first of these servers gave a good answer; all are asked at the same time.
+    /// When the first of these servers replied with success; all get requests at the same time.
     ///
     /// # Errors
     ///

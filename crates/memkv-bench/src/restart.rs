@@ -1,4 +1,4 @@
-//! How long memkv takes to serve again with a large data set: a follower after a restart, the whole
+//! The time until memkv serves again with a large data set: a follower after a restart, the whole
 //! cluster after a restart, and a follower whose disk is empty, from its admission as a learner to
 //! the leader's commit index.
 
@@ -18,7 +18,7 @@ use crate::system::{Memkv, System, To};
 /// Bytes of a value, as in the figures of other systems.
 const VALUE_BYTES: usize = 64;
 
-/// How often the nodes are asked for their status.
+/// Interval between two requests for the nodes' status.
 const POLL: Duration = Duration::from_millis(5);
 
 /// A node must have been silent for ten seconds before it is replaced; two minutes are long enough

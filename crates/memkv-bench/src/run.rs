@@ -13,13 +13,13 @@ use crate::protocol::{EtcdClient, HttpClient, Interface, Protocol, RespClient};
 use crate::sample::Sample;
 use crate::system::{Name, System, Target, To};
 
-/// Connections and depth that keys are filled with: quick, and no system minds. Values from
+/// Connections and depth with which keys are filled: quick, and within the limits of every system. Values from
 /// [`LARGE_BYTES`] on come one at a time: pipelines of them would fill a server's queue.
 const FILL: (usize, usize) = (16, 64);
 const FILL_LARGE: (usize, usize) = (4, 1);
 const LARGE_BYTES: usize = 16 << 10;
 
-/// Values that fit into one frame of HTTP/2 with what belongs to them.
+/// Values that fit into one frame of HTTP/2 together with their headers.
 const ETCD_VALUE_BYTES: usize = 16_000;
 
 /// Connections to etcd at most.
@@ -44,7 +44,7 @@ pub(crate) struct Options {
     /// Processes of the target whose CPU time and memory count.
     #[arg(long, value_delimiter = ',')]
     pid: Vec<u32>,
-    /// What is spoken; without it the system's own, and RESP with a target.
+    /// The protocol; without it the system's own, and RESP with a target.
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
     /// Nodes of the system that are loaded.
@@ -239,8 +239,8 @@ pub(crate) fn drive(
     load::run(work, || HttpClient::new(&interface, value_bytes), mark)
 }
 
-/// etcd's clients put many requests on one connection: what would be in flight on more connections
-/// than these is in flight on these. A pipeline has no meaning there.
+/// etcd's clients put many requests on one connection: the requests of more connections than these are
+/// in flight on these. A pipeline has no meaning there.
 fn share_connections(work: &mut Work) {
     let in_flight = work.connections * work.depth;
     work.connections = work.connections.min(ETCD_CONNECTIONS);

@@ -1,4 +1,4 @@
-//! One measured line: what was asked, what came out, as a line of a table and as JSON.
+//! One measured line, the load and its results, as a line of a table and as JSON.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) struct Sample {
     pub(crate) cpu_us: f64,
     /// CPU time of the load generator per operation.
     pub(crate) load_us: f64,
-    /// What the servers have in RAM together.
+    /// Resident memory of all servers.
     pub(crate) resident_bytes: u64,
     /// Share of the machine that other work took.
     pub(crate) other: f64,
@@ -38,8 +38,8 @@ impl Sample {
     pub(crate) const HEAD: &'static str = "system           c   P reads     op/s   p50 ms   p99 ms  \
          p99.9 ms failed CPU us load us RAM MiB other";
 
-    /// Puts together what was measured. `connections` is what was asked for, where the protocol
-    /// puts several of them on one socket.
+    /// Combines the measurements. `connections` is the requested number, also where the protocol puts
+    /// several of them on one socket.
     pub(crate) fn new(
         system: &str,
         (connections, depth): (usize, usize),

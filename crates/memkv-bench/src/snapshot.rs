@@ -1,9 +1,9 @@
-//! What a snapshot costs the writers: the 99th percentile of their latency and the longest gap
+//! The cost of a snapshot for writers: the 99th percentile of their latency and the longest gap
 //! between two acknowledged writes, in windows in which a snapshot of the whole data set was taken
 //! and in windows in which none was, in turn and in one run.
 //!
 //! The segments are so small that the cluster takes a snapshot after every few windows, so both
-//! kinds of window come by themselves.
+//! kinds of window occur without further action.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use crate::system::{Memkv, System, To};
 
 /// Bytes of a value, as in the memory figures of other systems.
 const VALUE_BYTES: usize = 64;
-/// How often the leader is asked for its newest snapshot.
+/// Interval between two requests for the leader's newest snapshot.
 const POLL: Duration = Duration::from_millis(50);
 /// A window begins this long before a snapshot's end at the latest; building takes less.
 const BUILD_MAX: Duration = Duration::from_secs(6);
@@ -115,7 +115,7 @@ fn measure(options: &Options, memkv: &Memkv, changes: &Changes) -> Result<(), St
         "window", "snapshot", "gap ms", "p99 ms"
     );
     let (mut with, mut without) = (Windows::default(), Windows::default());
-    // A run that never meets one kind of window must end all the same.
+    // A run without one kind of window must end too.
     for number in 0..options.windows * 10 {
         if with.gaps.len() >= options.windows && without.gaps.len() >= options.windows {
             break;

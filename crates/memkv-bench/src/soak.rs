@@ -1,7 +1,7 @@
-//! Full load for a long time: whether a leader that lives keeps leading, and whether anything fails.
+//! Full load for a long time: a leader whose process lives must stay leader, and no request may fail.
 //!
-//! All nodes and the load share the machine's cores, so every timeout of the nodes is tried by a
-//! machine that has no time to spare.
+//! All nodes and the load share the machine's cores, so every timeout of the nodes is tested on a
+//! machine without idle time.
 
 use std::time::{Duration, Instant};
 

@@ -268,7 +268,7 @@ impl Arguments {
         (seconds * factor).to_string().into_bytes()
     }
 
-    /// The arguments that a template's word stands for.
+    /// The arguments of a template's placeholder or word.
     pub(crate) fn word(&mut self, word: &str, into: &mut Vec<Vec<u8>>) {
         match word {
             "$k" => into.push(self.key()),

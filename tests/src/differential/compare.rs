@@ -1,4 +1,4 @@
-//! Holds the replies of one connection against the oracle's, frame by frame. Knows what was queued
+//! Compares the replies of one connection with the oracle's, frame by frame. Keeps what was queued
 //! since `MULTI`, so that each reply inside `EXEC` is compared as its own command's is.
 //!
 //! Invariant: a reply passes only if its bytes are the oracle's or a listed rule excuses it.
@@ -11,7 +11,7 @@ use super::rules::{Rules, Way};
 use super::tally::Tally;
 use super::{Sent, name};
 
-/// What is known of one connection.
+/// The state of one connection.
 pub(crate) struct Comparer<'a> {
     rules: &'a Rules,
     queued: Vec<Vec<Vec<u8>>>,
@@ -35,7 +35,7 @@ impl<'a> Comparer<'a> {
         self.apart = apart;
     }
 
-    /// Judges the frames that answered one command; an error says what differs.
+    /// Compares the frames that answered one command; an error names the difference.
     pub(crate) fn comparer(
         &mut self,
         sent: &Sent,

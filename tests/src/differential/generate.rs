@@ -26,13 +26,13 @@ const LONGEST_KEY: usize = 64 * 1024;
 /// Every key, for commands that must see all of them at once.
 const ALL_KEYS: &str = "1000000";
 
-/// Commands over which [`shares`] counts: the rarest command comes some two hundred times.
+/// Commands over which [`shares`] counts: the rarest command occurs some two hundred times.
 const SHARES_OVER: usize = 200_000;
 
 /// Makes steps for a connection.
 type Block = fn(&mut Generator, usize) -> Vec<Step>;
 
-/// What one number decides.
+/// The choices that one seed decides.
 pub(crate) struct Generator {
     arguments: Arguments,
     in_transaction: Vec<bool>,
@@ -50,7 +50,7 @@ impl Generator {
         }
     }
 
-    /// What one connection does before another one's turn comes.
+    /// The steps of one connection before another one's turn.
     pub(crate) fn round(&mut self) -> Vec<Unit> {
         let connection = self.below(self.in_transaction.len());
         let length = ROUND.start + self.below(ROUND.len());
@@ -127,7 +127,7 @@ impl Generator {
 
     /// To memkv, all keys that are absent after a flush have been touched by it, as it keeps no list
     /// of them: a transaction that watched one is aborted, which Redis would execute. That is
-    /// allowed, and nothing after it could be compared; so nobody watches.
+    /// allowed, and nothing after it could be compared; so no connection watches.
     fn flush(&mut self) -> Vec<Step> {
         let forms = ["FLUSHALL", "FLUSHDB", "FLUSHDB ASYNC", "FLUSHALL SYNC"];
         let text = forms[self.below(forms.len())];
@@ -168,7 +168,7 @@ impl Generator {
         Step::Commands(vec![Sent::new(&arguments)])
     }
 
-    /// Takes an argument away, adds one, or puts another in its place. The command stays.
+    /// Takes an argument away, adds one, or replaces one. The command stays.
     fn spoil(&mut self, arguments: &mut Vec<Vec<u8>>) {
         let junk = self.arguments.junk();
         let index = 1 + self.below(arguments.len());
@@ -335,7 +335,7 @@ impl Generator {
     }
 }
 
-/// The share of each command in what is sent, by its upper-case name. Counted on a sample, because
+/// The share of each command in all commands, by its upper-case name. Counted on a sample, because
 /// sequences of steps have no closed form.
 pub(crate) fn shares() -> BTreeMap<String, f64> {
     let mut generator = Generator::new(0, CONNECTIONS);

@@ -36,7 +36,7 @@ const CONNECTIONS: usize = 6;
 /// How long an answer is waited for while a context is made smaller: most waits are in vain then.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a run does.
+/// Parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// At least so many commands are sent to each server.
@@ -52,7 +52,7 @@ pub(crate) struct Sent {
     pub(crate) replies: usize,
 }
 
-/// What one connection does next. A failing context is made smaller by leaving steps out, so a step
+/// The next action of one connection. A failing context is made smaller by leaving steps out, so a step
 /// makes sense by itself.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {

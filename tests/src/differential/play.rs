@@ -36,7 +36,7 @@ pub(crate) struct Stage<'a> {
     rules: &'a Rules,
     lanes: Vec<Lane<'a>>,
     sent: usize,
-    /// How long the slowest pipeline took. Nobody knows when in that time a command was executed, so
+    /// How long the slowest pipeline took. The time of a command within it is unknown, so
     /// deadlines that it set may differ by as much.
     slowest: Duration,
 }
@@ -108,7 +108,7 @@ impl<'a> Stage<'a> {
         self.sent
     }
 
-    /// Does the steps in order; an error says what differs.
+    /// Does the steps in order; an error names the difference.
     pub(crate) fn play(&mut self, units: &[Unit], tally: &mut Tally) -> Result<(), Trouble> {
         let mut waiting: Vec<Sent> = Vec::new();
         for (index, unit) in units.iter().enumerate() {
@@ -211,7 +211,7 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// A whole iteration on both sides; the keys are compared as sets, because one may come twice.
+    /// A whole iteration on both sides; the keys are compared as sets, because one may be returned twice.
     fn scan(&mut self, options: &[Vec<u8>], tally: &mut Tally) -> Result<(), Trouble> {
         let oracle = iterate(&mut self.oracle, options).map_err(Trouble::Oracle)?;
         let ours = iterate(&mut self.ours, options).map_err(Trouble::Differs)?;
@@ -226,7 +226,7 @@ impl Lane<'_> {
 }
 
 /// Writes the pipeline while its replies are read, so that neither side waits for the other.
-/// Returns the frames that came, and what ended the reading early.
+/// Returns the received frames, and the error that ended the reading early.
 fn exchange(resp: &mut Resp, bytes: &[u8], count: usize) -> (Vec<Frame>, Option<io::Error>) {
     let mut writer = resp.writer().unwrap();
     thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! The differences from Redis that are meant, read from the table in `docs/differences.md`: what is
-//! not listed there is a fault.
+//! The intended differences from Redis, read from the table in `docs/differences.md`: any other one is
+//! a fault.
 //!
 //! A row of the table is `| way | commands | ... |`: a way of comparing, and the commands, each in
 //! backquotes, whose replies are compared in that way.
@@ -30,11 +30,11 @@ pub(crate) enum Way {
     About,
     /// Descriptions of commands, apart from subcommands and remarks on keys.
     Described,
-    /// An encoding, or one that Redis gives to the same value if it comes about in another way.
+    /// An encoding, or one that Redis gives to the same value if other commands made it.
     Encoding,
-    /// memkv refuses what Redis has.
+    /// memkv refuses a command that Redis has.
     Refused,
-    /// memkv executes what Redis refuses.
+    /// memkv executes a command that Redis refuses.
     Accepted,
 }
 
@@ -63,7 +63,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Reads the table of a page; an error says what is wrong with it.
+    /// Reads the table of a page; an error names its fault.
     pub fn parse(page: &str) -> Result<Rules, String> {
         let mut ways = BTreeMap::new();
         for line in page.lines().filter(|line| line.starts_with("| `")) {

@@ -1,13 +1,13 @@
 //! Calls of the scripts that memkv recognises: those of common locks and rate limits. Their keys are
 //! their own, so that no value is in the way: an error inside a script carries the script's name in
-//! Redis. No call asks for a time that has begun to run, because that cannot be compared exactly.
+//! Redis. No call returns a time that has begun to run, because that cannot be compared exactly.
 
 use super::arguments::Arguments;
 use super::{Sent, Step};
 
 const DELETE: &str = "if redis.call(\"get\",KEYS[1]) == ARGV[1] then return redis.call(\"del\",KEYS[1]) else return 0 end";
 
-/// What `SCRIPT LOAD` answers for [`DELETE`]; were it wrong, no `EVALSHA` would succeed.
+/// The reply to `SCRIPT LOAD` of [`DELETE`]; if it were wrong, no `EVALSHA` would succeed.
 const DELETE_HASH: &str = "b70c2384248f88e6b75b9f89241a180f856ad852";
 
 const EXPIRE: &str = "if redis.call('get', KEYS[1]) == ARGV[1] then
@@ -103,7 +103,7 @@ pub(crate) fn call(arguments: &mut Arguments) -> Vec<Step> {
         "window" => vec![eval(COUNT_IN_WINDOW, &["1", rate, SECONDS, "3"])],
         "present" => vec![eval(COUNT_IF_PRESENT, &["1", rate, "5"])],
         "hits" => vec![eval(HITS_AND_TIME, &["1", rate, "1", MILLISECONDS])],
-        // What has no window begins one.
+        // A key without a window begins one.
         "anew" => vec![
             Sent::new(&["SET", rate, "41"]),
             eval(HITS_AND_TIME, &["1", rate, "0", MILLISECONDS]),

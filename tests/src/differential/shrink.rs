@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Time for trials: a mismatch may show itself by a reply that never comes.
+/// Time for trials: a mismatch may be a reply that never arrives.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The smallest list found, within the time limit, of which `fails` still holds; the whole one where

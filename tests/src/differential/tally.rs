@@ -1,4 +1,4 @@
-//! What a run did, so that an empty proof can be told from a real one. Counts what the oracle
+//! The work of a run, so that an empty proof can be told from a real one. Counts what the oracle
 //! answered: it is the one that is right.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +15,11 @@ use super::templates::TEMPLATES;
 /// Commands over which the expected counts below are stated; others are scaled.
 const SCALE: f64 = 100_000.0;
 
-/// The least part of what is sent of a command that succeeds. `DISCARD` has the smallest,
+/// The least share of a command's calls that succeed. `DISCARD` has the smallest,
 /// because most of them come outside of a transaction.
 const SUCCEEDS: f64 = 0.2;
 
-/// How much of what was measured is expected, so that a change of the generator that moves a share a
+/// The share of the measured number that is expected, so that a change of the generator that moves a share a
 /// little is no failure.
 const KEPT: f64 = 0.5;
 
@@ -57,7 +57,7 @@ const NEVER_SUCCEEDS: &[&str] = &[
     "SHUTDOWN",
 ];
 
-/// What happened.
+/// The counts of a run.
 #[derive(Debug, Default)]
 pub struct Tally {
     commands: usize,
@@ -131,7 +131,7 @@ impl Tally {
         missing
     }
 
-    /// What is demanded, how often it was done, and the floor.
+    /// Each required event, its count, and its floor.
     fn floors(&self) -> Vec<(String, u64, u64)> {
         let shares = generate::shares();
         let words = TEMPLATES.iter().map(|(_, template)| {

@@ -1,4 +1,4 @@
-//! What is sent and how often: the commands of the contract (`P0`, and the `P1` ones that Redis 7.0
+//! The commands that are sent, with their weights: the commands of the contract (`P0`, and the `P1` ones that Redis 7.0
 //! has), as templates with placeholders for arguments.
 //!
 //! | placeholder | stands for |
@@ -12,9 +12,9 @@
 //! | `$p`, `$d` | a pattern, a database |
 //! | `$c` | the name of a command |
 //!
-//! A template that opens with `!` is sent as it stands, never spoilt. What is not here on purpose:
+//! A template that opens with `!` is sent as it stands, never spoilt. Left out on purpose:
 //! commands whose replies cannot be compared in a pipeline (the generator has steps for these), and
-//! `DBSIZE` alone, which in Redis counts expired keys that nobody has looked at.
+//! `DBSIZE` alone, which in Redis counts expired keys that no command has touched.
 
 /// Weight and template.
 pub(crate) const TEMPLATES: &[(usize, &str)] = &[
@@ -209,24 +209,24 @@ pub(crate) const TEMPLATES: &[(usize, &str)] = &[
     (1, "!WAIT 0 0"),
     (1, "!WAIT x 0"),
     (1, "!WAIT 0 x"),
-    // Publishing, to nobody.
+    // Publishing, without subscribers.
     (1, "PUBLISH nobody $v"),
     (1, "SPUBLISH nobody $v"),
     (1, "!PUBSUB CHANNELS nobody*"),
     (1, "!PUBSUB NUMSUB nobody $v"),
     (1, "!PUBSUB SHARDNUMSUB nobody"),
-    // Scripts by their digest, which nobody has loaded.
+    // Scripts by their digest, which are not loaded.
     (
         1,
         "!EVALSHA ffffffffffffffffffffffffffffffffffffffff 1 $k $v",
     ),
     (1, "!SCRIPT EXISTS ffffffffffffffffffffffffffffffffffffffff"),
-    // What neither has.
+    // Commands that neither has.
     (1, "NOSUCHCOMMAND"),
     (1, "NOSUCHCOMMAND $k $v $i"),
 ];
 
-/// What only one of the two has, in forms that change nothing. Never inside a transaction, which the
+/// Commands that only one of the two has, in forms that change nothing. Never inside a transaction, which the
 /// other one would then refuse as a whole.
 pub(crate) const OF_ONE: &[&str] = &[
     "LLEN nosuchkey",
@@ -238,7 +238,7 @@ pub(crate) const OF_ONE: &[&str] = &[
     "CLIENT CAPA redirect",
 ];
 
-/// Commands that are asked about.
+/// Commands whose description is requested.
 pub(crate) const ASKED_ABOUT: &[&str] = &[
     "get",
     "set",
@@ -349,11 +349,11 @@ pub(crate) mod blocks {
     pub(crate) const SILENCE: usize = 4;
     /// `HELLO`.
     pub(crate) const HELLO: usize = 6;
-    /// What only one of the two has.
+    /// Commands that only one of the two has.
     pub(crate) const OF_ONE: usize = 8;
     /// `QUIT`.
     pub(crate) const QUIT: usize = 1;
-    /// `FLUSHALL` or `FLUSHDB`, where nobody watches a key.
+    /// `FLUSHALL` or `FLUSHDB`, while no connection watches a key.
     pub(crate) const FLUSH: usize = 8;
     /// The scripts that memkv knows.
     pub(crate) const SCRIPT: usize = 20;

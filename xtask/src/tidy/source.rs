@@ -44,7 +44,7 @@ pub(crate) fn source_faults(name: &str, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
     if !text.starts_with("//!") {
         faults.push(format!(
-            "{name}: does not open with `//!`: what is it, what does it never do?"
+            "{name}: does not open with `//!`: say what it is and what it never does"
         ));
     }
     let bans = BANS
@@ -66,9 +66,7 @@ pub(crate) fn source_faults(name: &str, text: &str) -> Vec<String> {
             ));
         }
         if line.trim_start().starts_with(concat!("#[", "ignore")) {
-            faults.push(format!(
-                "{name}:{number}: a test that does not run shows nothing"
-            ));
+            faults.push(format!("{name}:{number}: an ignored test shows nothing"));
         }
         let code = line.split("//").next().unwrap_or_default();
         for word in bans.iter().filter(|word| code.contains(***word)) {

@@ -1,4 +1,4 @@
-//! The measured part of `docs/performance.md`, and what is said on the screen meanwhile.
+//! The measured part of `docs/performance.md`, and the progress messages on the screen.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::disk::sync_time;
 use crate::statistics::Spread;
 use crate::system::peers::version;
 
-/// `page` with `section` in place of what is between the markers of `command`; `None` without them.
+/// `page` with `section` between the markers of `command`; `None` if it has no markers.
 pub(crate) fn replace_section(page: &str, command: &str, section: &str) -> Option<String> {
     let marker = |end| format!("<!-- measured by {command}: {end} -->\n");
     let (begin, end) = (marker("begin"), marker("end"));
@@ -45,7 +45,7 @@ pub(crate) fn machine() -> Result<String, String> {
     ))
 }
 
-/// `Redis server v=7.0.15 sha=...` without what follows the version.
+/// `Redis server v=7.0.15 sha=...` cut after the version.
 fn short(version: &str) -> String {
     let words = version.split_whitespace();
     words.take(3).collect::<Vec<_>>().join(" ")

@@ -1,8 +1,8 @@
-//! `memkv-bench compare`: every row of [`rows`], each system in turn and everything several times,
-//! and what came out as a page of the documentation.
+//! `memkv-bench compare`: measures every row of [`rows`], each system in turn and several times, and
+//! writes the results as a page of the documentation.
 //!
-//! Systems of a row run at the same time, but only one has work; a sample in which something else
-//! took more than a twelfth of the machine is taken again. A whole run writes the page; a run of
+//! Systems of a row run at the same time, but only one has work; a sample is repeated if other
+//! processes took more than a twelfth of the machine. A whole run writes the page; a run of
 //! some rows only prints.
 
 mod markdown;
@@ -29,20 +29,20 @@ pub(crate) use markdown::{machine, replace_section, thousands};
 use rows::{Figure, Goal, Load, PLOTS, ROWS, Row, Run, SWEEP};
 use times::Timed;
 
-/// Where the section stands in the page.
+/// The markers of the section in the page.
 const MARKER: &str = "`cargo xtask bench compare`";
 
 /// Bytes of a value, and keys that the load is spread over.
 const VALUE_BYTES: usize = 256;
 const KEYS: usize = 20_000;
 
-/// Bytes of a value and keys of what is measured in bytes per key.
+/// Bytes of a value and number of keys where bytes per key are measured.
 const MEMORY_VALUE_BYTES: usize = 64;
 const MEMORY_KEYS: u64 = 1_000_000;
 
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// Share of the machine that other work may take, and how often a sample is taken to get there. On a
+/// Share of the machine that other work may take, and the number of attempts to stay below it. On a
 /// machine that is never quiet the least disturbed sample counts.
 const OTHER_MAX: f64 = 0.08;
 const TRIES: usize = 3;
@@ -72,7 +72,7 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
 }
 
-/// What one repetition of a run came to.
+/// The result of one repetition of a run.
 enum Measure {
     Load(Sample),
     BytesPerKey(f64),
@@ -91,7 +91,7 @@ impl Measure {
     }
 }
 
-/// Everything that was measured of some runs: by label, in the order of the rounds.
+/// All samples of some runs: by label, in the order of the rounds.
 #[derive(Default)]
 struct Measures(BTreeMap<&'static str, Vec<Measure>>);
 
@@ -105,8 +105,8 @@ impl Measures {
         Spread::of(&self.values(run, figure))
     }
 
-    /// What a goal asks for: a quotient of two medians, or a median; and between which values it
-    /// lay in the single rounds.
+    /// The figure of a goal, which is a quotient of two medians, or a median; and the range of its
+    /// values in the single rounds.
     fn reached(&self, goal: &Goal) -> Spread {
         let own = self.values(goal.run, goal.figure);
         let Some(against) = goal.against else {
@@ -278,7 +278,7 @@ impl Systems {
     }
 }
 
-/// Every run of a row, as often as asked, in turn.
+/// Every run of a row in turn, with the requested repetitions.
 fn rounds(runs: &[Run], options: &Options) -> Result<Measures, String> {
     let systems = Systems::start(runs)?;
     let mut measures = Measures::default();

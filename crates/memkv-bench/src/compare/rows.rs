@@ -1,4 +1,4 @@
-//! What is compared, and the goals: the one table that the comparison runs and the report shows.
+//! The compared runs and the goals: the one table that the comparison runs and the report shows.
 
 use crate::protocol::Protocol;
 use crate::system::{Name, To};
@@ -23,14 +23,14 @@ pub(crate) struct Run {
     pub(crate) to: To,
 }
 
-/// How a run asks.
+/// The load of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     /// Connections, and requests in one write.
     Closed(usize, usize),
     /// An open loop over these connections at half of the rate that they reach in a closed one.
     HalfOfMaximum(usize),
-    /// No load: what a million keys take in RAM.
+    /// No load: the RAM of a million keys.
     Memory,
 }
 
@@ -44,7 +44,7 @@ pub(crate) enum Figure {
     BytesPerKey,
 }
 
-/// What a row must reach.
+/// The goal of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Goal {
     pub(crate) figure: Figure,

@@ -1,4 +1,4 @@
-//! A line chart with two logarithmic axes as SVG. Knows nothing of what it shows.
+//! A line chart with two logarithmic axes as SVG. Independent of the data that it shows.
 
 /// Size of the picture and of the room around the plot.
 const WIDTH: f64 = 760.0;

@@ -66,7 +66,7 @@ impl Flights {
 }
 
 impl<C: Client> Connection<C> {
-    /// Connects, and says hello.
+    /// Connects, and sends the greeting of the protocol.
     pub(super) fn open(
         addr: SocketAddr,
         client: C,
@@ -117,13 +117,13 @@ impl<C: Client> Connection<C> {
         self.flights.start(flight);
     }
 
-    /// Sends what was written.
+    /// Sends the written requests.
     pub(super) fn send(&mut self) -> Result<(), LoadError> {
         self.client.end_batch(&mut self.out);
         self.flush()
     }
 
-    /// Sends what the socket takes; the rest goes when it is writable again.
+    /// Sends as much as the socket accepts; the rest follows when it is writable again.
     pub(super) fn flush(&mut self) -> Result<(), LoadError> {
         while self.sent < self.out.len() {
             match self.stream.write(&self.out[self.sent..]) {
@@ -138,7 +138,7 @@ impl<C: Client> Connection<C> {
         Ok(())
     }
 
-    /// Reads what has arrived, and hands over each request that it answers. `buffer` is room that
+    /// Reads the bytes that have arrived, and hands over each request that they answer. `buffer` is room that
     /// all connections share; it holds nothing in between.
     pub(super) fn receive(
         &mut self,

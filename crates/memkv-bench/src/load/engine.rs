@@ -1,5 +1,5 @@
 //! The event loop: one thread, non-blocking sockets, one read and one write per connection and
-//! wake-up. Knows no protocol.
+//! wake-up. Independent of the protocol.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,8 +20,8 @@ const EVENTS: usize = 1024;
 /// With no answer at all for this long the run has failed: longer than any election.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// How long a run at a fixed rate waits at its end for what is in flight. What is not answered then
-/// counts with the time that it has waited so far.
+/// How long a run at a fixed rate waits at its end for requests in flight. A request without a reply
+/// then counts with the time that it has waited so far.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Does the work with connections that `client` makes; calls `mark` when the measured time begins
@@ -94,13 +94,13 @@ struct Engine<'a, C> {
     measured: Measured,
 }
 
-/// Of an open loop: what is due when, and which connections may take it.
+/// Of an open loop: when requests are due, and which connections may send them.
 struct Schedule {
     timer: Timer,
     interval: Duration,
     /// When the next request is due.
     due: Instant,
-    /// A connection's place once per request that it may take.
+    /// The index of a connection, once per request that it may send.
     free: VecDeque<usize>,
 }
 
@@ -175,7 +175,7 @@ impl<'a, C: Client> Engine<'a, C> {
         })
     }
 
-    /// How long there is nothing to do but to wait for events.
+    /// How long the loop may wait for events.
     fn wait(&self, now: Instant) -> Duration {
         let until = if now < self.start {
             self.start
@@ -217,7 +217,7 @@ impl<'a, C: Client> Engine<'a, C> {
         }
     }
 
-    /// Notes that there was an answer; what of a gap lies outside the measured time does not count.
+    /// Notes that there was a reply; the part of a gap outside the measured time does not count.
     fn answered(&mut self, now: Instant) {
         let gap = now
             .min(self.end)
@@ -226,7 +226,7 @@ impl<'a, C: Client> Engine<'a, C> {
         self.last_answer = now;
     }
 
-    /// Sends what a connection without a schedule may send now.
+    /// Sends the requests that a connection without a schedule may send now.
     fn fill(&mut self, index: usize, now: Instant) -> Result<(), LoadError> {
         let in_flight = self.connections[index].in_flight();
         let room = match self.work.pace {
@@ -239,7 +239,7 @@ impl<'a, C: Client> Engine<'a, C> {
         self.connections[index].send()
     }
 
-    /// Sends what the schedule says is due, as far as connections are free.
+    /// Sends the requests that are due by the schedule, as far as connections are free.
     fn keep_pace(&mut self) -> Result<(), LoadError> {
         let Some(mut schedule) = self.schedule.take() else {
             return Ok(());
@@ -275,7 +275,7 @@ impl<'a, C: Client> Engine<'a, C> {
         self.connections[index].request(&key(number), Flight { since, write });
     }
 
-    /// At the end of an open loop: what was due and not answered has waited at least until now.
+    /// At the end of an open loop: a request that was due and not answered has waited at least until now.
     fn count_unanswered(&mut self) {
         let now = Instant::now();
         let (start, end) = (self.start, self.end);

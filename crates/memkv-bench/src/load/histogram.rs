@@ -1,8 +1,8 @@
 //! A histogram of latencies in the layout of HdrHistogram: each power of two is divided into equal
 //! parts, so a value is known to 1 in 128 (0.8 %) at any size, and adding one is a few instructions.
 //!
-//! Never allocates after it was made, and never refuses a value: what is beyond the end counts as
-//! the end.
+//! Never allocates after it was made, and never refuses a value: a value beyond the end counts as the
+//! end.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl Histogram {
         self.total += other.total;
     }
 
-    /// How many there are.
+    /// The number of latencies.
     pub(crate) fn count(&self) -> u64 {
         self.total
     }

@@ -1,8 +1,8 @@
-//! The load generator: what a run is asked to do, and what it measured.
+//! The load generator: the parameters of a run, and its measurements.
 //!
 //! One thread and one event loop for every protocol, so that its cost per operation is about the
 //! same for all of them. A run counts what was answered within the measured time; a connection that
-//! breaks ends it, because what is then measured is no longer the server.
+//! breaks ends it, because a run without it would no longer measure the server.
 
 mod connection;
 mod engine;
@@ -18,7 +18,7 @@ use std::time::Duration;
 pub(crate) use engine::run;
 pub(crate) use histogram::Histogram;
 
-/// What to do.
+/// The parameters of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     /// Connections go to these in turn.
@@ -29,7 +29,7 @@ pub(crate) struct Work {
     pub(crate) depth: usize,
     /// When the next request goes out.
     pub(crate) pace: Pace,
-    /// Which keys are asked for.
+    /// The keys of the requests.
     pub(crate) keys: Keys,
     /// How many of a hundred requests read.
     pub(crate) reads_percent: usize,
@@ -52,7 +52,7 @@ pub(crate) enum Pace {
     Rate(f64),
 }
 
-/// Which keys are asked for.
+/// The keys of the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keys {
     /// Random ones out of so many, until the time is over.
@@ -61,7 +61,7 @@ pub(crate) enum Keys {
     Each(u64),
 }
 
-/// What a run measured.
+/// The measurements of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Measured {
     /// The measured time.

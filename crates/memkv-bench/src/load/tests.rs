@@ -23,7 +23,7 @@ fn bare_server() -> SocketAddr {
     addr
 }
 
-/// A server of one connection that answers whatever arrives first; without an answer it closes.
+/// A server of one connection that answers the first bytes; without an answer it closes.
 fn server_saying(answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
@@ -97,7 +97,7 @@ fn latency_counts_from_when_a_request_was_due() {
     work.depth = 1;
     let began = Instant::now();
     let measured = run(&work, || RespClient::new(10, None), || {}).unwrap();
-    // One was sent; the others waited for it, and count all the same.
+    // One was sent; the others waited for it, and count too.
     assert!((19..=21).contains(&measured.unanswered));
     assert_eq!(measured.writes.count(), measured.unanswered);
     assert!(measured.writes.quantile(0.0) > Duration::from_millis(1500));

@@ -1,7 +1,7 @@
-//! The one client that asks for much, again and again, on a thread and a blocking socket of its own.
+//! The one demanding client, which repeats its request on a thread and a blocking socket of its own.
 //!
-//! Requests are made in advance, and of each reply all bytes are known: it compares them, so that a
-//! server that refuses is noticed and one that answers costs the client next to nothing.
+//! Requests are built in advance, and all bytes of each reply are known. The client compares them: it
+//! notices a server that refuses, and a server that answers costs it almost nothing.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,11 +19,11 @@ const BIG_BYTES: usize = 8 << 20;
 /// Copies of the large value in a transaction.
 const COPIES: usize = 64;
 
-/// Longer than any of these takes beside others on a busy machine.
+/// Longer than any of these requests takes beside others on a busy machine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// What the client asks for.
+/// The request of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Mset,
@@ -112,7 +112,7 @@ fn request<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     [format!("*{count}\r\n").into_bytes(), out].concat()
 }
 
-/// A connection and what it asks for.
+/// A connection and its request.
 pub(super) struct Client {
     stream: TcpStream,
     wait: bool,
@@ -137,7 +137,7 @@ impl Client {
         })
     }
 
-    /// Writes what the reads ask for.
+    /// Writes the keys that the reads need.
     pub(super) fn prepare(&mut self) -> Result<(), String> {
         for kind in [Kind::Mset, Kind::SetBig] {
             let (request, reply) = kind.round();
@@ -146,7 +146,7 @@ impl Client {
         Ok(())
     }
 
-    /// Asks until `stop`, and counts each answer in `done`.
+    /// Sends requests until `stop`, and counts each reply in `done`.
     fn repeat(&mut self, kind: Kind, stop: &AtomicBool, done: &AtomicU64) -> Result<(), String> {
         let (request, reply) = kind.round();
         while !stop.load(Ordering::Relaxed) {
@@ -184,7 +184,7 @@ impl Client {
     }
 }
 
-/// A client that asks on a thread of its own.
+/// A client that sends its requests on a thread of its own.
 pub(super) struct Running<'scope> {
     thread: ScopedJoinHandle<'scope, Result<(), String>>,
 }
@@ -201,7 +201,7 @@ impl<'scope> Running<'scope> {
         Running { thread }
     }
 
-    /// Whether it has ended, which it does by itself only where it failed.
+    /// Whether it has ended; before it is stopped, only a failure ends it.
     pub(super) fn has_failed(&self) -> bool {
         self.thread.is_finished()
     }

@@ -1,4 +1,4 @@
-//! What one client that asks for much costs the others: p50 and p99 of sixteen clients' SETs and GETs,
+//! The cost of one demanding client for the others: p50 and p99 of sixteen clients' SETs and GETs,
 //! alone and beside a client that loops MSET, MGET, a large SET, a large GET, or a transaction of
 //! large COPYs. memkv and Valkey in turn, in the same run.
 
@@ -21,7 +21,7 @@ use crate::sample::Sample;
 use crate::statistics::Spread;
 use crate::system::{Name, System, To};
 
-/// Where the section stands in the page.
+/// The markers of the section in the page.
 const MARKER: &str = "`cargo xtask bench neighbour`";
 
 const CONNECTIONS: usize = 16;
@@ -31,9 +31,9 @@ const WARM_UP: Duration = Duration::from_millis(500);
 /// Longer than the first answer of any neighbour takes.
 const FIRST_ANSWER: Duration = Duration::from_secs(60);
 
-/// What the p99 of memkv may be of Valkey's beside the same neighbour.
+/// The largest ratio of memkv's p99 to Valkey's beside the same neighbour.
 const OF_VALKEY: f64 = 0.5;
-/// What the p99 of GET may be of that alone, beside neighbours that keep the store busy.
+/// The largest ratio of the p99 of GET beside neighbours that keep the store busy to that of GET alone.
 const OF_ALONE: f64 = 3.0;
 
 #[derive(Args)]
@@ -55,11 +55,11 @@ pub(crate) struct Options {
     docs: Option<PathBuf>,
 }
 
-/// What sixteen clients do, and beside what.
+/// The load of sixteen clients, and their neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     reads: bool,
-    /// Its place in [`Kind::ALL`]; none is alone.
+    /// Index of the neighbour in [`Kind::ALL`]; without it the clients are alone.
     beside: Option<usize>,
 }
 
@@ -73,7 +73,7 @@ impl Row {
     }
 }
 
-/// What a system's samples of a row came to, in milliseconds and per second.
+/// The results of a system's samples of a row, in milliseconds and per second.
 #[derive(Default)]
 struct Figures {
     p50s: Vec<f64>,
@@ -86,7 +86,7 @@ type Measured = BTreeMap<(Row, &'static str), Figures>;
 const MEMKV: &str = "memkv";
 const VALKEY: &str = "Valkey+WAIT";
 
-/// Measures all rows, and prints what they come to.
+/// Measures all rows, and prints their results.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let machine = machine()?;
     println!("{machine}");
@@ -136,7 +136,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     }
 }
 
-/// One sample, and how many rounds of the neighbour there were in a second.
+/// One sample, and the neighbour's rounds per second.
 fn sample(
     system: &dyn System,
     client: &mut Client,
@@ -174,7 +174,7 @@ fn sample(
     })
 }
 
-/// What is to be reached in a row, what was, and whether that is enough.
+/// The goal of a row, its result, and whether the result is enough.
 fn goals(row: Row, measured: &Measured) -> Vec<(String, bool)> {
     let p99 = |row, label| {
         let figures = measured.get(&(row, label));

@@ -25,9 +25,9 @@ const FRAME_HEAD: usize = 9;
 /// A gRPC message's own head: not compressed, and its length.
 const MESSAGE_HEAD: usize = 5;
 
-/// What HTTP/2 lets a side send before the other has said more.
+/// Bytes that HTTP/2 lets a side send before the other one extends its window.
 const FIRST_WINDOW: i64 = 65_535;
-/// What the server may send on the connection: as much as there is, given back in large parts.
+/// The window of the server on the connection: the largest one, extended in large steps.
 const OWN_WINDOW: u32 = (1 << 31) - 1;
 
 /// One connection with any number of streams.
@@ -45,7 +45,7 @@ pub(crate) struct EtcdClient {
     complaint: Complaint,
 }
 
-/// Header block and message of one method, in which the key's place is known.
+/// Header block and message of one method, with the position of the key.
 struct Request {
     headers: Vec<u8>,
     message: Vec<u8>,

@@ -51,7 +51,7 @@ impl HttpClient {
         }
     }
 
-    /// Whether a response says that the request was done. A key that is not there is an answer too.
+    /// Whether a response tells that the request succeeded. An absent key is a success too.
     fn succeeded(&self, status: &[u8], body: &[u8]) -> bool {
         if !self.compat {
             return status.starts_with(b"2") || status == b"404";
@@ -95,7 +95,7 @@ impl Client for HttpClient {
         let mut taken = 0;
         while let Some(response) = Response::read(&bytes[taken..])? {
             if self.answered == self.next {
-                return Err(Broken("a response that nobody asked for".into()));
+                return Err(Broken("a response without a request".into()));
             }
             let good = self.succeeded(response.status, response.body);
             if !good {
@@ -109,7 +109,7 @@ impl Client for HttpClient {
     }
 }
 
-/// Of a response, what is needed of it.
+/// The needed parts of a response.
 struct Response<'a> {
     status: &'a [u8],
     body: &'a [u8],

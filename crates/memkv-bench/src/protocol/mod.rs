@@ -1,7 +1,7 @@
-//! What the load generator needs to know of a protocol: how to ask, and where replies end.
+//! The part of a protocol that the load generator needs: requests, and the ends of replies.
 //!
-//! Each one writes requests from bytes made once (only the key differs) and reads of a reply only
-//! what says where it ends and whether it is a success: the generator shares the machine with the
+//! Each one writes requests from bytes made once (only the key differs), and reads only so much of a
+//! reply as tells its end and whether it is a success: the generator shares the machine with the
 //! servers, and must cost about the same for all of them.
 
 mod etcd;
@@ -14,7 +14,7 @@ pub(crate) use etcd::EtcdClient;
 pub(crate) use http::{HttpClient, Interface, content_length};
 pub(crate) use resp::RespClient;
 
-/// How to talk to a server.
+/// The protocol of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
     /// Redis's protocol: `SET`, `GET`.
@@ -47,7 +47,7 @@ pub(crate) fn key(mut number: u64) -> Key {
     key
 }
 
-/// The server broke the protocol; what it did is in the text.
+/// The server broke the protocol; the text tells how.
 #[derive(Debug, thiserror::Error)]
 #[error("the server broke the protocol: {0}")]
 pub(crate) struct Broken(pub(crate) String);
@@ -55,7 +55,7 @@ pub(crate) struct Broken(pub(crate) String);
 /// One connection's side of a protocol. Requests are numbered from 0 in the order in which they are
 /// written; replies name the number.
 pub(crate) trait Client {
-    /// What is sent before the first request.
+    /// The bytes before the first request.
     fn hello(&mut self, _out: &mut Vec<u8>) {}
 
     /// Writes one request.
@@ -67,9 +67,9 @@ pub(crate) trait Client {
     /// Called after the requests that go out together.
     fn end_batch(&mut self, _out: &mut Vec<u8>) {}
 
-    /// Reads the replies at the start of `bytes`, tells `done` the number of each and whether it is
-    /// a success, and returns how many bytes they had. What the protocol must answer by itself goes
-    /// to `out`.
+    /// Reads the replies at the start of `bytes`, passes `done` the number of each and whether it is
+    /// a success, and returns how many bytes they had. Bytes with which the protocol itself must
+    /// answer go to `out`.
     fn replies(
         &mut self,
         bytes: &[u8],
@@ -78,7 +78,7 @@ pub(crate) trait Client {
     ) -> Result<usize, Broken>;
 }
 
-/// The first error that the server answered, as it came.
+/// The first error that the server replied, unchanged.
 #[derive(Default)]
 pub(crate) struct Complaint(Option<String>);
 

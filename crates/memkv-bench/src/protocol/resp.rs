@@ -10,7 +10,7 @@ use super::{Broken, Client, Complaint, Key, Template, value};
 /// The longest that `WAIT` waits: longer than any replica needs, short enough to show a lost one.
 const WAIT_MS: u32 = 2_000;
 
-/// What the next reply must be.
+/// The expected next reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
     Ok(u64),
@@ -101,8 +101,7 @@ impl Client for RespClient {
         let mut taken = 0;
         while let Some(reply) = Reply::read(&bytes[taken..])? {
             let expected = self.expected.pop_front();
-            let expected =
-                expected.ok_or_else(|| Broken("a reply that nobody asked for".into()))?;
+            let expected = expected.ok_or_else(|| Broken("a reply without a request".into()))?;
             let good = match expected {
                 Expected::Value(_) => reply.kind == b'$' || reply.kind == b'_',
                 Expected::Ok(_) => reply.ok,
@@ -129,7 +128,7 @@ impl Client for RespClient {
     }
 }
 
-/// Of a reply, what is needed of it.
+/// The needed parts of a reply.
 struct Reply {
     kind: u8,
     /// Of an integer its value, of a bulk string its length.

@@ -83,12 +83,12 @@ impl Etcd {
         self.servers[index].kill();
     }
 
-    /// Where a node listens.
+    /// The address of a node.
     pub(crate) fn addr(&self, index: usize) -> SocketAddr {
         self.servers[index].addr
     }
 
-    /// The place of the leader, once all nodes that run agree on it.
+    /// Index of the leader, once all nodes that run agree on it.
     pub(crate) fn leader(&self) -> usize {
         eventually("etcd has a leader", START_LIMIT, || {
             let running = self.servers.iter().enumerate();

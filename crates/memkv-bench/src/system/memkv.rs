@@ -1,5 +1,5 @@
 //! memkv itself: the release binaries with their defaults, on free ports and in a directory that
-//! goes away with it.
+//! is removed with it.
 
 use std::net::SocketAddr;
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{System, To};
 
-/// The default of `max_log_size`, in place of the tests' tiny segments: compaction is then what a
-/// user has.
+/// The default of `max_log_size`, in place of the tests' tiny segments: compaction is then the
+/// same as a user's.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A cluster.
@@ -31,13 +31,13 @@ impl Memkv {
         Memkv { cluster }
     }
 
-    /// Where a node listens.
+    /// The address of a node.
     pub(crate) fn addr(&self, index: usize) -> SocketAddr {
         let addr = self.cluster.nodes[index].addr.parse();
         addr.expect("a node's address is an IP address and a port")
     }
 
-    /// Where the other nodes listen.
+    /// The addresses of the other nodes.
     pub(crate) fn addrs_without(&self, index: usize) -> Vec<SocketAddr> {
         let indexes = (0..self.cluster.nodes.len()).filter(|other| *other != index);
         indexes.map(|index| self.addr(index)).collect()

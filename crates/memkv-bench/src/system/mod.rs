@@ -1,5 +1,5 @@
-//! Systems that can be measured: clusters that are started here, and addresses where something runs
-//! already. Each knows where its leader is and which processes it has.
+//! Systems that can be measured: clusters that are started here, and addresses of servers that run
+//! already. Each knows its leader's address and its processes.
 
 mod bare;
 mod etcd;
@@ -46,7 +46,7 @@ impl Name {
         })
     }
 
-    /// The protocol that it is measured with where nothing else is said.
+    /// The default protocol of its measurements.
     pub(crate) fn protocol(self) -> Protocol {
         match self {
             Name::Memkv | Name::Valkey | Name::Redis => Protocol::Resp,
@@ -56,7 +56,7 @@ impl Name {
     }
 }
 
-/// Where the load goes.
+/// The nodes that get the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum To {
     /// The leader alone.
@@ -78,13 +78,13 @@ pub(crate) trait System {
     /// Its processes.
     fn processes(&self) -> Vec<u32>;
 
-    /// How many replicas each write must wait for, where the system does not do that by itself.
+    /// Number of replicas that each write must wait for, if the system does not wait by itself.
     fn wait(&self) -> Option<u64> {
         None
     }
 }
 
-/// What runs already.
+/// Servers that run already.
 pub(crate) struct Target {
     addrs: Vec<SocketAddr>,
     processes: Vec<u32>,
@@ -129,7 +129,7 @@ impl System for Target {
     }
 }
 
-/// The address that a name stands for.
+/// The address of a name.
 pub(crate) fn resolve(addr: &str) -> Result<SocketAddr, String> {
     let found = addr.to_socket_addrs().map(|mut addrs| addrs.next());
     match found {

@@ -1,5 +1,5 @@
-//! Where the programs of the peers are: `cargo xtask bench` installs them below `target/peers`, the
-//! rest is on the path.
+//! The programs of the peers: `cargo xtask bench` installs some below `target/peers`, the others are on
+//! the path.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub(crate) fn program(name: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// What a program says of its version.
+/// The version that a program prints.
 pub(crate) fn version(name: &str) -> Result<String, String> {
     let output = Command::new(program(name)?).arg("--version").output();
     let output = output.map_err(|error| format!("{name}: {error}"))?;
@@ -40,7 +40,7 @@ pub(crate) fn version(name: &str) -> Result<String, String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// A process of a peer, its directory and where it listens.
+/// A process of a peer, its directory and its address.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     pub(crate) dir: PathBuf,

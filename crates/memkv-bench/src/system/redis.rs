@@ -14,7 +14,7 @@ use super::{System, To};
 /// Longer than a start and a first synchronization take on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// What a write must survive.
+/// The failure that a write must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
     /// `appendfsync always`.
