@@ -1,20 +1,13 @@
-//! What `apply` promises, one claim per test.
+//! What `apply` promises and a script does not show: any bytes, cut batches, memory, snapshots in
+//! progress. The behaviour of commands, sessions and system operations is in `tests/scripts/`.
 
 use bytes::Bytes;
 use memkv_store::{
-    BatchBuilder, Command, Condition, ExpireIf, Expiry, Guard, MAX_KEY_BYTES, Member, Query,
-    Refusal, Rejected, Reply, ReplyError, ReplyValue, Seen, SetIf, Step, Store, SystemOp,
-    SystemOutcome,
+    BatchBuilder, Command, Condition, ExpireIf, Expiry, Guard, MAX_KEY_BYTES, Member, Query, Seen,
+    SetIf, Step, Store, SystemOp,
 };
 
 use crate::support::{Event, apply, del, group, open, set, store_with, system};
-
-fn ok(revision: u64) -> Reply {
-    Reply {
-        revision,
-        value: ReplyValue::Ok,
-    }
-}
 
 fn form(ids: &[u64]) -> SystemOp {
     let member = |id: &u64| Member {
@@ -30,71 +23,6 @@ fn form(ids: &[u64]) -> SystemOp {
         level: 1,
         members,
     }
-}
-
-fn refused(why: Refusal) -> Vec<Event> {
-    vec![Event::System(0, SystemOutcome::Refused { why })]
-}
-
-#[test]
-fn every_write_takes_a_revision_and_keys_remember_theirs() {
-    let (mut store, s) = store_with(&[set(b"a", b"1"), set(b"b", b""), set(b"a", b"22")]);
-    let a = store.get(b"a").unwrap();
-    assert_eq!(
-        (a.value, a.create_revision, a.mod_revision),
-        (&b"22"[..], 1, 3)
-    );
-    let b = store.get(b"b").unwrap();
-    assert_eq!(
-        (b.value, b.create_revision, b.mod_revision),
-        (&b""[..], 2, 2)
-    );
-    let events = apply(
-        &mut store,
-        &group(s, 4, 3, &[del(&[b"a", b"a", b"x"]), del(&[b"x"])]),
-    );
-    let count = |revision, n| Reply {
-        revision,
-        value: ReplyValue::Integer(n),
-    };
-    assert_eq!(
-        events,
-        [
-            Event::Reply(s, 4, count(4, 1)),
-            Event::Reply(s, 5, count(5, 0))
-        ]
-    );
-    assert!(!store.exists(b"a") && store.exists(b"b"));
-    apply(&mut store, &group(s, 6, 5, &[set(b"a", b"3")]));
-    let a = store.get(b"a").unwrap();
-    assert_eq!(
-        (a.create_revision, a.mod_revision),
-        (6, 6),
-        "a deleted key starts anew"
-    );
-    assert_eq!((store.revision(), store.len()), (6, 2));
-}
-
-#[test]
-fn what_writes_nothing_takes_no_revision() {
-    let long = vec![b'k'; MAX_KEY_BYTES + 1];
-    let (mut store, s) = store_with(&[set(b"a", b"1")]);
-    let commands = [Command::Noop.encode(), set(&long, b""), del(&[b"a", &long])];
-    let events = apply(&mut store, &group(s, 2, 1, &commands));
-    let too_long = Reply {
-        revision: 1,
-        value: ReplyValue::Error(ReplyError::KeyTooLong),
-    };
-    let expected = [ok(1), too_long.clone(), too_long];
-    let replies = (2..)
-        .zip(expected)
-        .map(|(seq, reply)| Event::Reply(s, seq, reply));
-    assert_eq!(events, replies.collect::<Vec<_>>());
-    assert!(
-        store.exists(b"a"),
-        "a command that fails has changed nothing"
-    );
-    assert_eq!(store.revision(), 1);
 }
 
 #[test]
@@ -119,136 +47,6 @@ fn a_value_handed_out_does_not_change_when_the_key_does() {
 }
 
 #[test]
-fn a_resent_group_executes_only_what_is_new() {
-    let (mut store, s) = store_with(&[set(b"a", b"1"), set(b"b", b"1"), set(b"c", b"1")]);
-    let resent = [set(b"b", b"no"), set(b"c", b"no"), set(b"d", b"new")];
-    let events = apply(&mut store, &group(s, 2, 2, &resent));
-    let expected = [
-        Event::Duplicate(s, 2, None),
-        Event::Duplicate(s, 3, Some(ok(3))),
-        Event::Reply(s, 4, ok(4)),
-    ];
-    assert_eq!(
-        events, expected,
-        "2 was acknowledged, 3 is answered from the cache"
-    );
-    assert_eq!(store.get(b"c").unwrap().value, b"1");
-    assert_eq!(store.session(s).map(|session| session.last_seq()), Some(4));
-}
-
-#[test]
-fn a_gap_and_an_unknown_session_are_fenced_and_change_nothing() {
-    let (mut store, s) = store_with(&[set(b"a", b"1")]);
-    let digest = store.digest();
-    let commands = [set(b"a", b"2"), set(b"b", b"2")];
-    let gap = Rejected::Gap { expected: 2 };
-    let events = apply(&mut store, &group(s, 3, 1, &commands));
-    assert_eq!(events, [Event::Rejected(s, 3, 2, gap)]);
-    for unknown in [0, s + 1, u64::MAX] {
-        let events = apply(&mut store, &group(unknown, 1, 0, &commands));
-        assert_eq!(
-            events,
-            [Event::Rejected(unknown, 1, 2, Rejected::UnknownSession)]
-        );
-    }
-    assert_eq!(
-        store.digest(),
-        digest,
-        "not even the acknowledgement counts"
-    );
-    assert!(store.session(s).unwrap().reply(1).is_some());
-}
-
-#[test]
-fn a_session_ends_by_a_log_entry_or_by_a_later_boot() {
-    let (mut store, old) = store_with(&[set(b"a", b"1")]);
-    let open_again = system(&[SystemOp::OpenSession {
-        node: 1,
-        boot: 1,
-        highest: 1,
-    }]);
-    let events = apply(&mut store, &open_again);
-    assert_eq!(
-        events,
-        refused(Refusal::BootNotHigher {
-            session: old,
-            boot: 1
-        })
-    );
-    let new = open(&mut store, 1, 2);
-    assert_eq!(
-        (new, store.session_of_node(1)),
-        (store.applied_index(), Some(new))
-    );
-    let events = apply(&mut store, &group(old, 2, 1, &[set(b"a", b"late")]));
-    assert_eq!(
-        events,
-        [Event::Rejected(old, 2, 1, Rejected::UnknownSession)]
-    );
-    apply(
-        &mut store,
-        &system(&[SystemOp::CloseSession { session: new }]),
-    );
-    assert_eq!(store.session_of_node(1), None);
-    let events = apply(
-        &mut store,
-        &system(&[SystemOp::CloseSession { session: new }]),
-    );
-    assert_eq!(events, refused(Refusal::UnknownSession { session: new }));
-}
-
-#[test]
-fn one_entry_gives_its_index_to_one_session_only() {
-    let mut store = Store::new();
-    let own = SystemOp::CloseSession { session: 1 };
-    let open = |node| SystemOp::OpenSession {
-        node,
-        boot: 1,
-        highest: 1,
-    };
-    let events = apply(&mut store, &system(&[open(1), open(2), own, open(3)]));
-    let retry = |ordinal| {
-        Event::System(
-            ordinal,
-            SystemOutcome::Refused {
-                why: Refusal::Retry,
-            },
-        )
-    };
-    let opened = Event::System(0, SystemOutcome::SessionOpened { id: 1 });
-    let expected = [
-        opened,
-        retry(1),
-        Event::System(2, SystemOutcome::Done),
-        retry(3),
-    ];
-    assert_eq!(events, expected);
-}
-
-#[test]
-fn formation_comes_first_and_once() {
-    let mut store = Store::new();
-    assert_eq!(
-        apply(&mut store, &system(&[form(&[1, 2])])),
-        [Event::System(0, SystemOutcome::Done)]
-    );
-    assert_eq!(store.member_table().cluster(), Some([9; 16]));
-    assert_eq!(
-        apply(&mut store, &system(&[form(&[1])])),
-        refused(Refusal::AlreadyFormed)
-    );
-    let (mut store, _) = store_with(&[set(b"a", b"1")]);
-    assert_eq!(
-        apply(&mut store, &system(&[form(&[1])])),
-        refused(Refusal::AlreadyFormed)
-    );
-    assert_eq!(
-        (store.member_table().cluster(), store.exists(b"a")),
-        (None, true)
-    );
-}
-
-#[test]
 fn a_snapshot_in_progress_does_not_change_what_formation_does() {
     let (mut plain, mut busy) = (Store::new(), Store::new());
     let head = busy.begin_snapshot().unwrap();
@@ -263,78 +61,6 @@ fn a_snapshot_in_progress_does_not_change_what_formation_does() {
     let images: Vec<_> = std::iter::from_fn(|| busy.next_shard()).collect();
     let loaded = crate::support::load(&crate::support::encode(&head, &images, 1000)).unwrap();
     assert_eq!(loaded.digest(), Store::new().digest());
-}
-
-#[test]
-fn nodes_that_leave_the_book_lose_their_sessions() {
-    let mut store = Store::new();
-    apply(&mut store, &system(&[form(&[1, 2, 3])]));
-    let unknown = apply(
-        &mut store,
-        &system(&[SystemOp::OpenSession {
-            node: 9,
-            boot: 1,
-            highest: 1,
-        }]),
-    );
-    assert_eq!(unknown, refused(Refusal::UnknownNode { node: 9 }));
-    let sessions = [1, 2, 3].map(|node| open(&mut store, node, 1));
-    let admit = |nonce| SystemOp::AdmitNode {
-        name: "n1".into(),
-        addr: "new:1".into(),
-        nonce,
-        highest: 1,
-    };
-    let admitted = |store: &Store| {
-        let id = store.applied_index();
-        [Event::System(0, SystemOutcome::NodeAdmitted { id })]
-    };
-    assert_eq!(apply(&mut store, &system(&[admit(1)])), admitted(&store));
-    let first = store.applied_index();
-    let pending_session = open(&mut store, first, 1);
-    assert_eq!(apply(&mut store, &system(&[admit(2)])), admitted(&store));
-    assert_eq!(
-        store.session(pending_session).map(|_| ()),
-        None,
-        "its node was replaced"
-    );
-    let second = store.applied_index();
-    let pending_session = open(&mut store, second, 1);
-    let gives_up = SystemOp::GiveUpSeat { node: second };
-    let done = [Event::System(0, SystemOutcome::Done)];
-    assert_eq!(apply(&mut store, &system(&[gives_up])), done);
-    assert_eq!(
-        store.session(pending_session).map(|_| ()),
-        None,
-        "its node has no seat"
-    );
-    assert_eq!(apply(&mut store, &system(&[admit(3)])), admitted(&store));
-    let new = store.member_table().pending_by_name("n1").unwrap().id;
-    let swap = [
-        SystemOp::ReplaceNode { old: 1, new },
-        SystemOp::RemoveNode { node: 2 },
-    ];
-    let done = [0, 1].map(|ordinal| Event::System(ordinal, SystemOutcome::Done));
-    assert_eq!(apply(&mut store, &system(&swap)), done);
-    let open = sessions.map(|session| store.session(session).is_some());
-    assert_eq!(open, [false, false, true]);
-    assert_eq!(
-        store
-            .member_table()
-            .members()
-            .map(|m| m.id)
-            .collect::<Vec<_>>(),
-        [3, new]
-    );
-}
-
-#[test]
-fn log_time_never_goes_back() {
-    let mut store = Store::new();
-    for (stamp, expected) in [(100, 100), (50, 100), (101, 101), (0, 101)] {
-        apply(&mut store, &BatchBuilder::new(stamp).finish());
-        assert_eq!(store.stamp_ms(), expected);
-    }
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! Deadlines at their edges, and transactions that watch keys come and go. What every command does
-//! between the edges, `random` checks.
+//! Deadlines of more keys than one entry removes, flushes during a snapshot, and the limits of values and
+//! ranges. The behaviour at a deadline is in `tests/scripts/`; `random` compares every command with a
+//! model.
 
 use bytes::Bytes;
 use memkv_store::{
     BatchBuilder, Command, Condition, Expiry, Guard, Query, Reply, ReplyError, ReplyValue, Seen,
-    SetIf, Step, Store,
+    SetIf, Store,
 };
 
 use crate::reference::scanned;
@@ -64,12 +65,6 @@ fn until(key: &str, ms: i64) -> Command {
     }
 }
 
-fn del(key: &str) -> Command {
-    Command::Del {
-        keys: vec![bytes(key)],
-    }
-}
-
 /// Whether a transaction that is guarded by what was seen is executed.
 fn executes(log: &mut Log, stamp: u64, key: &str, seen: Seen) -> bool {
     let transaction = Command::Transaction {
@@ -82,138 +77,6 @@ fn executes(log: &mut Log, stamp: u64, key: &str, seen: Seen) -> bool {
         otherwise: vec![],
     };
     log.one(stamp, transaction) == ReplyValue::Array(vec![])
-}
-
-#[test]
-fn a_key_is_gone_with_its_deadline_and_not_a_millisecond_before() {
-    let mut log = Log::new();
-    log.entry(1000, &[until("a", 1500)]);
-    assert_eq!(log.store.next_deadline(), Some(1500));
-    log.entry(1499, &[]);
-    assert!(log.store.exists(b"a"));
-    let revision = log.store.revision();
-    log.entry(1500, &[]);
-    assert!(!log.store.exists(b"a"));
-    assert_eq!((log.store.revision(), log.store.len()), (revision + 1, 0));
-    assert_eq!(
-        (log.store.next_deadline(), log.store.expired_total()),
-        (None, 1)
-    );
-    log.entry(1500, &[until("b", 1500), until("c", 1501)]);
-    assert!(!log.store.exists(b"b") && log.store.exists(b"c"));
-}
-
-#[test]
-fn a_write_in_the_entry_of_the_deadline_finds_the_key_gone() {
-    for (stamp, expected) in [
-        (1499, ReplyValue::Integer(1)),
-        (1500, ReplyValue::Integer(0)),
-    ] {
-        let mut log = Log::new();
-        log.entry(1000, &[until("a", 1500)]);
-        let persist = Command::Persist { key: bytes("a") };
-        assert_eq!(log.one(stamp, persist), expected);
-        log.entry(2000, &[]);
-        assert_eq!(log.store.exists(b"a"), stamp == 1499);
-    }
-}
-
-#[test]
-fn a_tick_in_a_batch_without_parts_removes_what_is_due() {
-    let mut log = Log::new();
-    log.entry(1000, &[until("a", 1500)]);
-    let index = log.store.applied_index() + 1;
-    log.store
-        .apply(index, &BatchBuilder::new(1500).finish(), &mut ());
-    assert_eq!(log.store.len(), 0);
-}
-
-#[test]
-fn time_to_live_is_answered_by_the_clock_and_presence_by_the_log() {
-    let mut log = Log::new();
-    log.entry(1000, &[until("a", 3600)]);
-    let ttl = |log: &Log, seconds, now| {
-        let query = Query::Ttl {
-            key: bytes("a"),
-            seconds,
-            absolute: false,
-        };
-        log.store.query(&query, now)
-    };
-    assert_eq!(ttl(&log, false, 1000), ReplyValue::Integer(2600));
-    assert_eq!(ttl(&log, true, 1000), ReplyValue::Integer(3), "rounded");
-    assert_eq!(ttl(&log, true, 1101), ReplyValue::Integer(2));
-    assert_eq!(
-        ttl(&log, false, 9999),
-        ReplyValue::Integer(1),
-        "not applied yet"
-    );
-    log.entry(3600, &[]);
-    assert_eq!(ttl(&log, false, 3600), ReplyValue::Integer(-2));
-}
-
-#[test]
-fn expire_times_that_do_not_fit_are_errors_and_change_nothing() {
-    let mut log = Log::new();
-    log.entry(1000, &[plain("a")]);
-    let revision = log.store.revision();
-    let invalid = ReplyValue::Error(ReplyError::InvalidExpireTime);
-    let key = bytes("a");
-    let expire = |expiry| Command::Expire {
-        key: key.clone(),
-        expiry,
-        condition: memkv_store::ExpireIf::Always,
-    };
-    let beyond = Expiry::In { ms: i64::MAX - 999 };
-    assert_eq!(log.one(1000, expire(beyond)), invalid);
-    for expiry in [beyond, Expiry::In { ms: 0 }, Expiry::At { ms: -1 }] {
-        let get = Command::GetEx {
-            key: key.clone(),
-            expiry,
-        };
-        assert_eq!(log.one(1000, get), invalid);
-    }
-    assert_eq!(log.store.revision(), revision);
-    let fits = expire(Expiry::In {
-        ms: i64::MAX - 1000,
-    });
-    assert_eq!(log.one(1000, fits), ReplyValue::Integer(1));
-    assert_eq!(log.store.next_deadline(), Some(i64::MAX as u64));
-    let past = expire(Expiry::In { ms: i64::MIN });
-    assert_eq!(log.one(1000, past), ReplyValue::Integer(1));
-    assert!(log.store.is_empty());
-}
-
-#[test]
-fn a_deadline_is_moved_from_where_it_was() {
-    let mut log = Log::new();
-    log.entry(1000, &[plain("for ever"), until("a", 5000)]);
-    let move_by = |key: &str, by_ms| Command::Prolong {
-        key: bytes(key),
-        by_ms,
-    };
-    for key in ["for ever", "absent"] {
-        assert_eq!(log.one(2000, move_by(key, 10)), ReplyValue::Integer(0));
-    }
-    assert_eq!(log.one(3000, move_by("a", 700)), ReplyValue::Integer(1));
-    assert_eq!(log.store.next_deadline(), Some(5700));
-    let beyond = log.one(3000, move_by("a", i64::MAX));
-    assert_eq!(beyond, ReplyValue::Error(ReplyError::InvalidExpireTime));
-    assert_eq!(log.store.next_deadline(), Some(5700));
-    assert_eq!(log.one(3000, move_by("a", -2700)), ReplyValue::Integer(1));
-    assert_eq!(log.store.len(), 1, "what is moved to now is gone");
-}
-
-/// As in Redis: it was set, if for no moment.
-#[test]
-fn setting_an_absent_key_past_its_time_touches_it() {
-    let mut log = Log::new();
-    log.one(1000, plain("other"));
-    let (seen, revision) = (log.store.seen(0, b"a"), log.store.revision());
-    assert_eq!(log.one(1000, until("a", 500)), ReplyValue::Ok);
-    assert!(!log.store.exists(b"a"));
-    assert_eq!(log.store.revision(), revision + 1);
-    assert!(!executes(&mut log, 1000, "a", seen));
 }
 
 /// More keys than one entry removes.
@@ -286,37 +149,6 @@ fn a_key_left_over_starts_anew_when_it_is_written() {
 }
 
 #[test]
-fn a_watched_key_that_comes_and_goes_has_changed() {
-    let mut log = Log::new();
-    let absent = log.store.seen(0, b"a");
-    assert!(executes(&mut log, 1000, "a", absent));
-    log.entry(1000, &[plain("a"), del("a")]);
-    assert!(!executes(&mut log, 1000, "a", absent), "set and deleted");
-
-    let absent = log.store.seen(0, b"a");
-    log.entry(1000, &[until("a", 1100)]);
-    log.entry(1100, &[]);
-    assert!(!executes(&mut log, 1100, "a", absent), "expired");
-
-    let absent = log.store.seen(0, b"a");
-    log.entry(1100, &[plain("a"), Command::FlushAll]);
-    assert!(!executes(&mut log, 1100, "a", absent), "flushed");
-
-    log.entry(1100, &[plain("a")]);
-    let present = log.store.seen(0, b"a");
-    assert!(executes(&mut log, 1100, "a", present));
-    log.entry(1100, &[del("a"), plain("a")]);
-    assert!(!executes(&mut log, 1100, "a", present), "deleted and set");
-    let present = log.store.seen(0, b"a");
-    let append = Command::Append {
-        key: bytes("a"),
-        suffix: Bytes::new(),
-    };
-    log.entry(1100, &[append]);
-    assert!(!executes(&mut log, 1100, "a", present), "as Redis has it");
-}
-
-#[test]
 fn a_watched_key_that_came_and_is_over_but_not_removed_has_changed() {
     let mut log = many_due();
     // Its deadline is the last of all, so the entry at its time leaves it to the next one.
@@ -334,66 +166,6 @@ fn a_watched_key_that_came_and_is_over_but_not_removed_has_changed() {
         !executes(&mut log, 1501, "last", absent),
         "a false failure, which is allowed"
     );
-}
-
-#[test]
-fn a_transaction_executes_all_steps_or_none() {
-    let mut log = Log::new();
-    let transaction = |revision| Command::Transaction {
-        guards: vec![Guard {
-            database: 0,
-            key: bytes("a"),
-            holds: Condition::ModRevision(memkv_store::Compare::Equal, revision),
-        }],
-        operations: vec![
-            Step::Write(plain("a")),
-            Step::Write(Command::IncrBy {
-                key: bytes("a"),
-                by: 1,
-            }),
-            Step::Write(plain("b").in_database(15)),
-            Step::Read(Query::Get { key: bytes("b") }.in_database(15)),
-        ],
-        otherwise: vec![],
-    };
-    let reply = log.entry(1, &[transaction(0)]).remove(0);
-    let answers = vec![
-        ReplyValue::Ok,
-        ReplyValue::Error(ReplyError::NotAnInteger),
-        ReplyValue::Ok,
-        ReplyValue::Bulk(bytes("v")),
-    ];
-    assert_eq!(
-        (reply.revision, reply.value),
-        (2, ReplyValue::Array(answers))
-    );
-    let reply = log.entry(1, &[transaction(0)]).remove(0);
-    assert_eq!((reply.revision, reply.value), (2, ReplyValue::Aborted));
-    let mut instead = transaction(0);
-    if let Command::Transaction { otherwise, .. } = &mut instead {
-        otherwise.push(Step::Read(Query::DbSize));
-    }
-    assert_eq!(
-        log.one(1, instead),
-        ReplyValue::Array(vec![ReplyValue::Aborted, ReplyValue::Integer(1)])
-    );
-}
-
-#[test]
-fn databases_are_apart_and_a_flush_leaves_the_others() {
-    let mut log = Log::new();
-    let commands: Vec<_> = (0..16).map(|db| plain("a").in_database(db)).collect();
-    log.entry(1, &commands);
-    assert_eq!((log.store.len(), log.store.database_len(7)), (16, 1));
-    assert!(log.store.get_in(16, b"a").is_none());
-    log.entry(1, &[Command::FlushDatabase.in_database(7)]);
-    assert_eq!((log.store.len(), log.store.database_len(7)), (15, 0));
-    assert!(log.store.take_garbage().is_some() && log.store.take_garbage().is_none());
-    let revision = log.store.revision();
-    log.entry(1, &[Command::FlushDatabase.in_database(7)]);
-    assert_eq!(log.store.revision(), revision, "there was nothing to flush");
-    log.entry(1, &[Command::FlushAll]);
-    assert!(log.store.is_empty());
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! KeyEvents of what happens to keys: in the order of the log, for who wants them only, and no part of
-//! the state. What each command announces, the tests of the binaries compare with redis-server.
+//! Key events where more keys are due than one entry removes. Their order, classes and setting are in
+//! `tests/scripts/`; the black-box tests compare the events of each command with redis-server.
 
 use bytes::Bytes;
 use memkv_store::{BatchBuilder, Command, Expiry, KeyEventClasses, SetIf, Store};
 
-use crate::support::{apply, load, open, snapshot};
+use crate::support::{apply, open};
 
 fn classes(letters: &str) -> KeyEventClasses {
     KeyEventClasses::parse(letters.as_bytes()).expect("known letters")
@@ -18,16 +18,6 @@ fn set(key: &'static str) -> Command {
     Command::Set {
         key: bytes(key),
         value: bytes("v"),
-    }
-}
-
-fn until(key: &'static str, ms: i64) -> Command {
-    Command::SetWith {
-        key: bytes(key),
-        value: bytes("v"),
-        condition: SetIf::Always,
-        expiry: Expiry::At { ms },
-        get: false,
     }
 }
 
@@ -45,33 +35,6 @@ fn noted(store: &mut Store, session: u64, stamp: u64, commands: &[Command]) -> V
             format!("{} {} {key}", event.database, event.event)
         })
         .collect()
-}
-
-#[test]
-fn a_deadline_is_announced_when_it_removes_the_key_and_before_what_follows() {
-    let mut store = Store::new();
-    let session = open(&mut store, 1, 1);
-    store.listen(true, classes("KEAn"));
-    let made = noted(
-        &mut store,
-        session,
-        10,
-        &[until("b", 30), until("a", 20), set("c").in_database(3)],
-    );
-    let expected = [
-        "0 new b",
-        "0 set b",
-        "0 expire b",
-        "0 new a",
-        "0 set a",
-        "0 expire a",
-        "3 new c",
-        "3 set c",
-    ];
-    assert_eq!(made, expected);
-    assert!(noted(&mut store, session, 19, &[Command::Noop]).is_empty());
-    let gone = noted(&mut store, session, 30, &[set("a")]);
-    assert_eq!(gone, ["0 expired a", "0 expired b", "0 new a", "0 set a"]);
 }
 
 #[test]
@@ -104,36 +67,4 @@ fn a_key_that_waits_to_be_removed_expires_when_another_takes_its_name() {
         "0 set 10000",
     ];
     assert_eq!(all[10_000..], end);
-}
-
-#[test]
-fn the_setting_is_part_of_the_state_and_the_key_events_are_not() {
-    let mut quiet = Store::new();
-    let mut loud = Store::new();
-    let sessions = [open(&mut quiet, 1, 1), open(&mut loud, 1, 1)];
-    loud.listen(true, classes("KEA"));
-    assert_eq!(noted(&mut loud, sessions[1], 1, &[set("a")]), ["0 set a"]);
-    assert!(noted(&mut quiet, sessions[0], 1, &[set("a")]).is_empty());
-    assert_eq!(loud.digest(), quiet.digest());
-
-    let announce = |letters| Command::Announce {
-        classes: classes(letters),
-    };
-    let before = loud.revision();
-    noted(&mut loud, sessions[1], 2, &[announce("Kx")]);
-    assert_eq!(
-        (loud.announced(), loud.revision()),
-        (Some(classes("Kx")), before)
-    );
-    assert_ne!(loud.digest(), quiet.digest());
-    assert!(noted(&mut loud, sessions[1], 3, &[set("a")]).is_empty());
-
-    let mut loaded = load(&snapshot(&mut loud, 1000)).expect("a whole snapshot");
-    assert_eq!(loaded.announced(), Some(classes("Kx")));
-    assert_eq!(loaded.digest(), loud.digest());
-    loaded.listen(true, classes(""));
-    assert!(noted(&mut loaded, sessions[1], 4, &[set("a")]).is_empty());
-    let both = [announce("K$"), set("a"), announce(""), set("a")];
-    assert_eq!(noted(&mut loaded, sessions[1], 5, &both), ["0 set a"]);
-    assert_eq!(loaded.announced(), Some(classes("")));
 }

@@ -1,5 +1,5 @@
-//! The store through its public interface: what applying does, against a naive model, and what
-//! snapshots hold. Deterministic: every test says its seed or is a plain script.
+//! The store through its public interface: applying against scripts and a naive model, and the content
+//! of snapshots. Deterministic: every random test names its seed.
 
 mod apply;
 mod bounds;
@@ -11,6 +11,8 @@ mod model;
 mod pieces;
 mod random;
 mod reference;
+mod script_words;
+mod scripts;
 mod shared;
 mod snapshot;
 mod support;
