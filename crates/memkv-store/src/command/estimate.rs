@@ -1,9 +1,9 @@
-//! What a transaction answers and copies at most, from lengths alone, before any of it is executed.
+//! Upper bounds of a transaction's answers and copies, from lengths alone, before any of it is executed.
 //!
-//! It is part of the state machine: it looks at the keys as they are and at the steps, and at nothing
-//! else, so every node refuses the same transactions. It copies no value. What it says of
-//! point reads behind writes of the same transaction is what they will find, or more; SCAN and ranges
-//! are measured on the keys as they are before, and each step is measured again when its turn comes.
+//! It is part of the state machine: it depends on the present keys and the steps alone, so every node
+//! refuses the same transactions. It copies no value. Its bound for a point read behind writes of the same
+//! transaction is the length that the read will find, or more. SCAN and ranges are measured on the keys
+//! before the transaction, and each step is measured again when it executes.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ const LONGEST_FLOAT_BYTES: usize = 5 * 1024;
 /// `ReplyTooLong` if they would answer more than [`MAX_WRITE_REPLY_BYTES`], `TooMuchCopied` if they
 /// would copy more than [`MAX_COPIED_BYTES`].
 pub(super) fn check(keys: &Keyspace, steps: &[Step]) -> Result<(), ReplyError> {
-    // The steps before the last one that depends on a length are all that matters.
+    // Steps behind the last one that depends on a length do not matter.
     let Some(last) = steps.iter().rposition(depends_on_lengths) else {
         return Ok(());
     };
@@ -60,7 +60,7 @@ pub(super) fn check(keys: &Keyspace, steps: &[Step]) -> Result<(), ReplyError> {
     Ok(())
 }
 
-/// Whether the length of a value says how much the step answers or copies.
+/// Whether the length of a value decides how much the step answers or copies.
 fn depends_on_lengths(step: &Step) -> bool {
     match step {
         Step::Read(_) => true,
@@ -80,12 +80,12 @@ fn command_depends(command: &Command) -> bool {
     }
 }
 
-/// How long values are after the steps so far.
+/// The lengths of values after the steps so far.
 struct Lengths<'a> {
     keys: &'a Keyspace,
-    /// What the steps have given another length; nothing if they have removed it.
+    /// The keys whose length the steps have changed; nothing if they have removed the key.
     changed: BTreeMap<(u8, &'a [u8]), Option<usize>>,
-    /// The databases of which nothing else is left.
+    /// The databases that were flushed: they hold nothing but `changed`.
     flushed: [bool; DATABASES as usize],
 }
 
@@ -103,10 +103,28 @@ impl<'a> Lengths<'a> {
         self.changed.insert((database, key), len);
     }
 
-    /// The value may have become so long, or have stayed as it was.
+    /// The value perhaps has this length, or has stayed as it was.
     fn raise(&mut self, database: u8, key: &'a [u8], len: usize) {
         let longest = self.of(database, key).unwrap_or(0).max(len);
         self.set(database, key, Some(longest));
+    }
+
+    /// The value gets this length, for certain or perhaps.
+    fn set_if(&mut self, database: u8, key: &'a [u8], len: usize, is_certain: bool) {
+        match is_certain {
+            true => self.set(database, key, Some(len)),
+            false => self.raise(database, key, len),
+        }
+    }
+
+    fn rename(&mut self, database: u8, from: &'a [u8], to: &'a [u8], if_absent: bool) {
+        let Some(len) = self.of(database, from).filter(|_| from != to) else {
+            return;
+        };
+        if !if_absent {
+            self.set(database, from, None);
+        }
+        self.set_if(database, to, len, !if_absent);
     }
 
     fn flush(&mut self, database: u8) {
@@ -116,7 +134,7 @@ impl<'a> Lengths<'a> {
         }
     }
 
-    /// Takes a write into account; tells how many bytes of values it answers and copies.
+    /// Takes a write into account; returns how many bytes of values it answers and copies.
     fn write(&mut self, command: &'a Command, database: u8) -> (usize, usize) {
         let old = |lengths: &Self, key: &[u8]| lengths.of(database, key).unwrap_or(0);
         match command {
@@ -130,10 +148,7 @@ impl<'a> Lengths<'a> {
                 ..
             } => {
                 let answer = if *get { old(self, key) } else { 0 };
-                match condition {
-                    SetIf::Always => self.set(database, key, Some(value.len())),
-                    _ => self.raise(database, key, value.len()),
-                }
+                self.set_if(database, key, value.len(), *condition == SetIf::Always);
                 return (answer, 0);
             }
             Command::SetMany {
@@ -141,10 +156,7 @@ impl<'a> Lengths<'a> {
                 if_none_exists,
             } => {
                 for (key, value) in pairs {
-                    match if_none_exists {
-                        true => self.raise(database, key, value.len()),
-                        false => self.set(database, key, Some(value.len())),
-                    }
+                    self.set_if(database, key, value.len(), !if_none_exists);
                 }
             }
             Command::CompareAndSet { key, value, .. } => self.raise(database, key, value.len()),
@@ -172,38 +184,27 @@ impl<'a> Lengths<'a> {
                 from,
                 to,
                 if_absent,
-            } => {
-                let Some(len) = self.of(database, from).filter(|_| from != to) else {
-                    return (0, 0);
-                };
-                match if_absent {
-                    true => self.raise(database, to, len),
-                    false => {
-                        self.set(database, from, None);
-                        self.set(database, to, Some(len));
-                    }
-                }
-            }
+            } => self.rename(database, from, to, *if_absent),
             Command::Copy {
                 from,
                 to,
                 to_database,
                 replace,
-            } => match self.of(database, from) {
-                Some(len) if *replace => self.set(*to_database, to, Some(len)),
-                Some(len) => self.raise(*to_database, to, len),
-                None => {}
-            },
+            } => {
+                if let Some(len) = self.of(database, from) {
+                    self.set_if(*to_database, to, len, *replace);
+                }
+            }
             Command::FlushAll => (0..DATABASES).for_each(|database| self.flush(database)),
             Command::FlushDatabase => self.flush(database),
-            // What remains leaves values as they are, or removes them.
+            // The others leave values as they are, or remove them.
             _ => {}
         }
         (0, 0)
     }
 
-    /// A value is written anew with this length; tells how many bytes that copies. One beyond the
-    /// limit is refused in its turn.
+    /// A value is written anew with this length; returns how many bytes that copies. A value beyond the
+    /// limit is refused when its step executes.
     fn grow(&mut self, database: u8, key: &'a [u8], len: usize) -> usize {
         if len > MAX_VALUE_BYTES_CEILING {
             return 0;

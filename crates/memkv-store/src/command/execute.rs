@@ -1,4 +1,5 @@
-//! How commands execute: what each may touch, which revision it takes, and which file does it.
+//! How commands execute: the context that they change, the revision that they take, and the dispatch to
+//! their files.
 //!
 //! Execution is total. Invariant: a command that fails has changed nothing, and one that changed
 //! something took the next revision.
@@ -9,7 +10,7 @@ use super::{Command, Operation, counter, del, expire, set, string, transaction};
 use crate::keyspace::{Keyspace, Record, Value};
 use crate::{DATABASES, KeyEventClasses, MAX_WRITE_REPLY_BYTES, ReplyError, ReplyValue, Revision};
 
-/// What a command may touch while it executes.
+/// The part of the store that a command may change while it executes.
 pub(crate) struct Context<'a> {
     keys: &'a mut Keyspace,
     /// The database that it works on.
@@ -18,11 +19,11 @@ pub(crate) struct Context<'a> {
     pub(super) revision: Revision,
     /// Whether it did.
     pub(super) changed: bool,
-    /// How many bytes of a value it may answer.
+    /// The most bytes of a value that it may answer.
     room: usize,
 }
 
-/// What of a key another one gets: its value and its deadline.
+/// The value and the deadline that one key takes over from another.
 pub(super) struct Taken {
     value: Bytes,
     is_shared: bool,
@@ -108,29 +109,29 @@ impl Context<'_> {
             .set_deadline(self.database, key, deadline_ms, revision);
     }
 
-    /// Removes a key; tells whether it was there.
+    /// Removes a key; returns whether it existed.
     pub(super) fn remove(&mut self, key: &[u8]) -> bool {
         let removed = self.keys.remove(self.database, key, self.revision);
         self.changed |= removed;
         removed
     }
 
-    /// Tells who listens of an event of the commands that any type has.
+    /// Notes an event of the commands that all types share.
     pub(super) fn note_generic(&mut self, event: &'static str, key: &[u8]) {
         self.note(KeyEventClasses::GENERIC, event, key);
     }
 
-    /// Tells who listens of an event of a string.
+    /// Notes an event of a string.
     pub(super) fn note_string(&mut self, event: &'static str, key: &[u8]) {
         self.note(KeyEventClasses::STRING, event, key);
     }
 
-    /// Tells who listens that log time has reached a key's deadline.
+    /// Notes that log time has reached a key's deadline.
     pub(super) fn note_expired(&mut self, key: &[u8]) {
         self.note(KeyEventClasses::EXPIRED, "expired", key);
     }
 
-    /// Tells who listens that a key is new where putting it does not: it took the name of another.
+    /// Notes that a key is new where putting it does not: it took the name of another.
     pub(super) fn note_new(&mut self, key: &[u8]) {
         self.note(KeyEventClasses::NEW, "new", key);
     }
@@ -139,8 +140,32 @@ impl Context<'_> {
         self.keys.key_events.note(class, event, self.database, key);
     }
 
-    fn flush(&mut self, database: u8) {
+    /// Plain SET.
+    #[inline]
+    fn set(&mut self, key: &[u8], value: &[u8]) -> ReplyValue {
+        self.put(&[key, value], None);
+        self.note_string("set", key);
+        ReplyValue::Ok
+    }
+
+    #[inline]
+    fn announce(&mut self, classes: KeyEventClasses) -> ReplyValue {
+        self.keys.key_events.set(Some(classes));
+        ReplyValue::Ok
+    }
+
+    #[inline]
+    fn flush(&mut self, database: u8) -> ReplyValue {
         self.changed |= self.keys.flush(database, self.revision);
+        ReplyValue::Ok
+    }
+
+    #[inline]
+    fn flush_all(&mut self) -> ReplyValue {
+        for database in 0..DATABASES {
+            self.flush(database);
+        }
+        ReplyValue::Ok
     }
 }
 
@@ -197,11 +222,7 @@ impl Command {
             Command::Noop | Command::Tick => ReplyValue::Ok,
             #[cfg(memkv_bugs)]
             Command::OfNextLevel => ReplyValue::Ok,
-            Command::Set { key, value } => {
-                context.put(&[key, value], None);
-                context.note_string("set", key);
-                ReplyValue::Ok
-            }
+            Command::Set { key, value } => context.set(key, value),
             Command::Del { keys } => del::all(context, keys.iter().map(|key| &key[..])),
             Command::SetWith {
                 key,
@@ -244,18 +265,9 @@ impl Command {
                 to_database,
                 replace,
             } => string::copy(context, from, to, *to_database, *replace),
-            Command::Announce { classes } => {
-                context.keys.key_events.set(Some(*classes));
-                ReplyValue::Ok
-            }
-            Command::FlushAll => {
-                (0..DATABASES).for_each(|database| context.flush(database));
-                ReplyValue::Ok
-            }
-            Command::FlushDatabase => {
-                context.flush(context.database);
-                ReplyValue::Ok
-            }
+            Command::Announce { classes } => context.announce(*classes),
+            Command::FlushAll => context.flush_all(),
+            Command::FlushDatabase => context.flush(context.database),
             Command::CompareAndSet {
                 key,
                 revision,

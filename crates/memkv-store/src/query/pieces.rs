@@ -1,8 +1,8 @@
-//! Queries that look at many keys, answered piece by piece: who reads can let writes in between, and the
-//! answers are still those of one state, which a view shows.
+//! Queries over many keys, answered piece by piece: writes may execute between two pieces, and the answers
+//! are still those of one state, which a view holds.
 //!
-//! It never waits and holds nothing of the store between two pieces. Invariant: what it answers is what
-//! [`Store::query`] would have answered when the view began.
+//! It never waits and holds nothing of the store between two pieces. Invariant: its answers are those that
+//! [`Store::query`] would have given when the view began.
 
 use std::collections::VecDeque;
 
@@ -17,15 +17,15 @@ use crate::{ReplyError, ReplyValue, Store, ViewId};
 /// Keys whose entries the processor fetches at the same time.
 const FETCHED: usize = 16;
 
-/// How far a [`Reading`] has come.
+/// The progress of a [`Reading`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Readings {
-    /// All is answered.
+    /// All queries are answered.
     Done,
-    /// There is more.
+    /// Some queries are not answered yet.
     More,
-    /// The view is lost: it has ended, or too much was written meanwhile. The reading begins anew, with
+    /// The view is lost: it has ended, or too much was written meanwhile. The reading starts again, with
     /// another view or with none.
     Lost,
 }
@@ -34,7 +34,7 @@ pub enum Readings {
 #[derive(Debug)]
 pub struct Reading {
     queries: VecDeque<Query>,
-    /// How many of them are answered.
+    /// The number of answered ones.
     answered: usize,
     part: Part,
     answers: Vec<ReplyValue>,
@@ -43,7 +43,7 @@ pub struct Reading {
     most: usize,
 }
 
-/// What is known of the answer to the next query.
+/// The part of the next query's answer that is known.
 #[derive(Debug)]
 enum Part {
     Nothing,
@@ -63,8 +63,8 @@ enum Part {
 }
 
 impl Reading {
-    /// Of these queries, in order. An array of values above `most` bytes is answered with `ReplyTooLong`,
-    /// and so is what follows when there are more in all.
+    /// A reading of these queries, in order. An array of values above `most` bytes is answered with `ReplyTooLong`,
+    /// and so are the queries behind it when there are more in all.
     pub fn new(queries: impl IntoIterator<Item = Query>, most: usize) -> Reading {
         Reading {
             queries: queries.into_iter().collect(),
@@ -76,8 +76,8 @@ impl Reading {
         }
     }
 
-    /// Answers on until about so many keys have been looked at. `now_ms` is for what is left of
-    /// deadlines, and the same each time.
+    /// Continues until about `most_keys` keys have been read. `now_ms` is for times to live, and must be
+    /// the same each time.
     pub fn resume(
         &mut self,
         store: &Store,
@@ -135,7 +135,7 @@ fn size(value: &ReplyValue) -> usize {
     }
 }
 
-/// Where a piece looks.
+/// The state and the database that a piece reads.
 #[derive(Clone, Copy)]
 struct Look<'a> {
     keys: Lens<'a>,
@@ -144,7 +144,7 @@ struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    /// Goes on with a query; its answer, if that is all.
+    /// Continues a query; returns its answer once it is complete.
     fn go_on(
         self,
         query: &Query,
@@ -154,18 +154,7 @@ impl<'a> Look<'a> {
     ) -> Option<ReplyValue> {
         match query {
             Query::GetMany { keys } => self.values(keys, part, most, room),
-            Query::Exists { keys } => {
-                if let Part::Nothing = part {
-                    *part = Part::Count { at: 0, found: 0 };
-                }
-                let Part::Count { at, found } = part else {
-                    return None;
-                };
-                let chunk = next(keys, *at, room);
-                *found += chunk.iter().filter(|key| self.get(key).is_some()).count();
-                *at += chunk.len();
-                (*at == keys.len()).then(|| count(*found))
-            }
+            Query::Exists { keys } => self.exists(keys, part, room),
             Query::Range {
                 start,
                 end,
@@ -177,41 +166,13 @@ impl<'a> Look<'a> {
                     let next = start.clone();
                     *part = Part::Range { next, range };
                 }
-                let Part::Range { next, range } = part else {
-                    return None;
-                };
-                let most = std::mem::take(room);
-                let more = match range.take(self.keys, self.database, next, before(end), most) {
-                    Taken::Upto(key) => {
-                        *next = key;
-                        return None;
-                    }
-                    Taken::More => true,
-                    Taken::All => false,
-                };
-                match std::mem::replace(part, Part::Nothing) {
-                    Part::Range { range, .. } => Some(range.answer(more)),
-                    _ => None,
-                }
+                self.range(end, part, room)
             }
             Query::Scan { cursor, count } => {
                 if let Part::Nothing = part {
                     *part = Part::Scan(Scan::new(*cursor, *count));
                 }
-                let Part::Scan(scan) = part else {
-                    return None;
-                };
-                while *room > 0 && !scan.is_done() {
-                    let found = scan.take_shard(self.keys, self.database);
-                    *room = room.saturating_sub(1 + found);
-                }
-                if !scan.is_done() {
-                    return None;
-                }
-                match std::mem::replace(part, Part::Nothing) {
-                    Part::Scan(scan) => Some(scan.answer()),
-                    _ => None,
-                }
+                self.scan(part, room)
             }
             short => {
                 *room -= 1;
@@ -248,6 +209,57 @@ impl<'a> Look<'a> {
             }
         }
         (found.len() == keys.len()).then(|| ReplyValue::Array(std::mem::take(found)))
+    }
+
+    fn exists(self, keys: &[Bytes], part: &mut Part, room: &mut usize) -> Option<ReplyValue> {
+        if let Part::Nothing = part {
+            *part = Part::Count { at: 0, found: 0 };
+        }
+        let Part::Count { at, found } = part else {
+            return None;
+        };
+        let chunk = next(keys, *at, room);
+        *found += chunk.iter().filter(|key| self.get(key).is_some()).count();
+        *at += chunk.len();
+        (*at == keys.len()).then(|| count(*found))
+    }
+
+    /// Goes on with a range that has begun; it may use all of the room.
+    fn range(self, end: &Option<Bytes>, part: &mut Part, room: &mut usize) -> Option<ReplyValue> {
+        let Part::Range { next, range } = part else {
+            return None;
+        };
+        let most = std::mem::take(room);
+        let more = match range.take(self.keys, self.database, next, before(end), most) {
+            Taken::Upto(key) => {
+                *next = key;
+                return None;
+            }
+            Taken::More => true,
+            Taken::All => false,
+        };
+        match std::mem::replace(part, Part::Nothing) {
+            Part::Range { range, .. } => Some(range.answer(more)),
+            _ => None,
+        }
+    }
+
+    /// Goes on with a scan that has begun.
+    fn scan(self, part: &mut Part, room: &mut usize) -> Option<ReplyValue> {
+        let Part::Scan(scan) = part else {
+            return None;
+        };
+        while *room > 0 && !scan.is_done() {
+            let found = scan.take_shard(self.keys, self.database);
+            *room = room.saturating_sub(1 + found);
+        }
+        if !scan.is_done() {
+            return None;
+        }
+        match std::mem::replace(part, Part::Nothing) {
+            Part::Scan(scan) => Some(scan.answer()),
+            _ => None,
+        }
     }
 
     fn get(self, key: &[u8]) -> Option<crate::Value<'a>> {
