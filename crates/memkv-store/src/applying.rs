@@ -1,10 +1,9 @@
-//! Applying an entry: whole, or piece by piece, so that the caller can give way in between.
+//! Applying an entry: as a whole, or piece by piece, so that the caller can yield in between.
 //!
 //! Pieces end between commands, or within a command of many keys, of which readers see nothing before all
-//! of it is done: what a reader sees between two pieces is the state between two commands. Everything
-//! that is known of the rest of an entry is in [`Applying`]; it must be resumed until it is done before
-//! anything else is applied. To read an entry needs no store, and may be done before it is this entry's
-//! turn: see [`Checked`]. Invariants: an entry has the same effects however it is cut; no snapshot begins
+//! of it is done: between two pieces a reader sees the state between two commands. [`Applying`] holds the
+//! rest of an entry; it must be resumed until it is done before anything else is applied. Reading an
+//! entry needs no store, and may be done earlier: see [`Checked`]. Invariants: an entry has the same effects however it is cut; no snapshot begins
 //! within an entry.
 
 use bytes::Bytes;
@@ -15,16 +14,16 @@ use crate::encoding::{DecodeError, Reader};
 use crate::keyspace::Keyspace;
 use crate::{Rejected, Reply, Revision, SessionId, Sink, Store};
 
-/// Keys that one entry removes because they are due, at most; what is left goes with the next
-/// entries and is absent anyway. At about half a microsecond each it holds an entry up for some
+/// The most keys that one entry removes because they are due; the next entries remove the rest, which is
+/// absent to every access meanwhile. At about half a microsecond each it holds an entry up for some
 /// milliseconds.
 const EXPIRED_PER_ENTRY: usize = 10_000;
 
 /// Commands whose keys the processor fetches at the same time, before the first of them is executed.
 const FETCHED: usize = 16;
 
-/// Work from which a command of many keys is executed in pieces: half a millisecond, which is what
-/// beginning one and saving what it changes must be worth. In the simulator three keys.
+/// Work from which a command of many keys is executed in pieces: half a millisecond, which justifies the
+/// cost of saving the entries that it changes. In the simulator three keys.
 const SPLIT_FROM: u64 = if cfg!(memkv_bugs) {
     2 * KEY_WORK
 } else {
@@ -42,12 +41,12 @@ pub struct Checked {
     stamp_ms: u64,
     /// The highest feature level that anything in it belongs to.
     level: u32,
-    /// Where its parts begin.
+    /// The offset of its parts.
     parts: usize,
     early: Option<Early>,
 }
 
-/// The first command of a batch that is read [early](READ_EARLY), and where it lies.
+/// The first command of a batch that is read [early](READ_EARLY), and its position.
 #[derive(Debug)]
 struct Early {
     at: usize,
@@ -110,7 +109,7 @@ impl Early {
 pub struct Applying {
     index: u64,
     batch: Bytes,
-    /// Where the next part begins.
+    /// The offset of the next part.
     at: usize,
     early: Option<Early>,
     group: Option<Open>,
@@ -124,7 +123,7 @@ pub struct Applying {
 #[derive(Debug)]
 struct Open {
     session: SessionId,
-    /// The next command: its number, and where it lies.
+    /// The next command: its number and its position.
     seq: u64,
     at: usize,
     end: usize,
@@ -132,7 +131,7 @@ struct Open {
     many: Option<Box<Many>>,
 }
 
-/// How far an entry has come.
+/// The progress of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Progress {
@@ -141,8 +140,8 @@ pub enum Progress {
     /// The next command may be this much work, which is more than there was room for; or it is one of
     /// many keys that is executed in part.
     Paused {
-        /// Nothing for such a one, which takes any room. In units of which a key that is written takes sixteen, and 64 bytes copied take one: about
-        /// 50 nanoseconds.
+        /// 0 for such a command, which takes any room. A unit is about 50 nanoseconds: a key that is written
+        /// takes sixteen, and 64 bytes copied take one.
         next: u64,
     },
 }
@@ -152,8 +151,8 @@ impl Store {
     ///
     /// An entry at or below [`applied_index`](Store::applied_index) is in the state already: it is
     /// skipped without effects, because executing it twice would be a divergence. A batch that cannot
-    /// be read changes nothing and is not counted: the sink hears of it, and the caller must stop
-    /// there, because the entries after it depend on what it did elsewhere.
+    /// be read changes nothing and is not counted: the sink gets the error, and the caller must stop
+    /// there, because the entries after it depend on its effects on other nodes.
     pub fn apply(&mut self, index: u64, batch: &Bytes, sink: &mut dyn Sink) {
         if let Some(mut applying) = self.begin_apply(index, batch, sink) {
             let mut room = u64::MAX;
@@ -183,7 +182,7 @@ impl Store {
         }
     }
 
-    /// The same of a batch that was read before.
+    /// The same for a batch that was read before.
     pub fn begin_checked(
         &mut self,
         index: u64,
@@ -214,10 +213,10 @@ impl Store {
         })
     }
 
-    /// Executes commands until the entry is done, or the next command may be more work than is left
-    /// of `room`, from which what was executed is taken. An MSET or a DEL for which there is no room is
-    /// executed in part, key by key; any other command that is more than any room is executed alone, by
-    /// giving what [`Progress::Paused`] says.
+    /// Executes commands until the entry is done, or the next command may be more work than `room` has
+    /// left; the work of each executed command is subtracted from it. An MSET or a DEL for which there is no room is
+    /// executed in part, key by key. Any other command that exceeds every room is executed alone, with the
+    /// room that [`Progress::Paused`] names.
     pub fn resume(
         &mut self,
         entry: &mut Applying,
@@ -265,15 +264,15 @@ impl Store {
         }
     }
 
-    /// Removes what is due, and tells how many. All of it goes at one revision: it is one event, and
-    /// a transaction that watches sees it.
+    /// Removes keys that are due, and returns their number. All of them are removed at one revision: it is
+    /// one event, and a transaction that watches sees it.
     fn expire(&mut self) -> usize {
         let expired = self.keys.expire(EXPIRED_PER_ENTRY, self.revision + 1);
         self.revision += u64::from(expired > 0);
         expired
     }
 
-    /// Looks at a group's session, once; nothing if the group is refused. It ends at `end`.
+    /// Checks a group's session, once; nothing if the group is refused. It ends at `end`.
     fn open(&mut self, group: &Group<'_>, end: usize, sink: &mut dyn Sink) -> Option<Open> {
         let Group {
             session: id,
@@ -304,8 +303,8 @@ impl Store {
         })
     }
 
-    /// Executes what a session has not executed yet, answers what it has. Tells how much work the
-    /// command may be for which there was no room; nothing is known of that when one is begun.
+    /// Executes the commands that the session has not executed yet, and answers the others. Returns the
+    /// work of the command for which there was no room; 0 for one that has begun.
     fn execute(
         &mut self,
         batch: &Bytes,
@@ -329,7 +328,7 @@ impl Store {
         }
     }
 
-    /// The same of a group in which a command may lie that was read early.
+    /// The same for a group that may contain a command that was read early.
     #[cold]
     fn execute_around(
         &mut self,
@@ -377,7 +376,7 @@ impl Store {
             }
             match next.len() {
                 0 => return None,
-                // What it looks at first is not there sooner for asking twice.
+                // A fetch of a single key would not arrive before its lookup.
                 1 => {}
                 _ => {
                     let keys = next.iter().filter_map(|(operation, _)| operation.key());
@@ -416,7 +415,7 @@ impl Store {
     }
 }
 
-/// A command for which there is no room, and where it ends.
+/// A command for which there is no room, and its end.
 struct Large {
     work: u64,
     end: usize,
@@ -438,7 +437,7 @@ impl Store {
         open.many = Some(many);
     }
 
-    /// Goes on with a command of many keys; tells whether nothing of it is left.
+    /// Continues a command of many keys; returns whether nothing of it is left.
     fn go_on(&mut self, open: &mut Open, room: &mut u64, sink: &mut dyn Sink) -> bool {
         let Some(many) = &mut open.many else {
             return true;
@@ -465,7 +464,7 @@ impl Store {
     }
 }
 
-/// The command that lies here, if it is one that is executed in pieces.
+/// The command at this position, if it is one that is executed in pieces.
 fn read_many(batch: &Bytes, at: usize, end: usize) -> Option<Many> {
     let command = Reader::new(&batch[at..end]).prefixed("group command");
     Many::read(&batch.slice_ref(command.ok()?))
@@ -508,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_above_the_level_of_the_state_is_malformed_and_changes_nothing() {
+    fn a_batch_above_the_level_of_the_state_is_malformed_and_changes_nothing() {
         let mut store = Store::new();
         // No release has it, so everything is above it.
         store.members.level = 0;

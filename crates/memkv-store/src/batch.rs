@@ -1,10 +1,10 @@
-//! Batches: what one log entry carries, encoded once and shared by disk, peers and `apply`.
+//! Batches: the content of a log entry, encoded once and shared by disk, peers and `apply`.
 //!
 //! A batch is `version u8, stamp u64`, then parts up to the end. A part is a group of one
 //! session's commands, `1, session u64, first_seq u64, acked_through u64, count u64, bytes u64`,
 //! and in that many bytes each command with its length in front; or a system operation, `2` and
 //! its encoding. Fixed-width integers are little-endian. Nothing here executes anything.
-//! Invariant: what [`Batch::check`] accepts, the iterators read to the end.
+//! Invariant: the iterators read every batch that [`Batch::check`] accepts to the end.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -59,8 +59,8 @@ impl BatchBuilder {
         put_group(&mut self.out, session, first_seq, acked_through, commands);
     }
 
-    /// Adds a group that another node has encoded with [`encode_group`]. The caller has had it
-    /// checked by [`check_group`]: a malformed group would stop every node that applies the batch.
+    /// Adds a group that another node has encoded with [`encode_group`]. The caller must have checked it
+    /// with [`check_group`]: a malformed group would stop every node that applies the batch.
     pub fn raw_group(&mut self, group: &[u8]) {
         let commands = Group::read(&mut Reader::new(group)).map_or(0, |group| group.count);
         self.commands += commands;
@@ -108,14 +108,14 @@ pub fn encode_group<'a>(
     out.freeze()
 }
 
-/// What a checked group holds.
+/// The header of a checked group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupInfo {
     /// The session of all its commands.
     pub session: SessionId,
     /// The sequence number of the first command.
     pub first_seq: u64,
-    /// How many commands there are.
+    /// The number of commands.
     pub count: u64,
     /// The size of the whole encoded group, in bytes.
     pub bytes: usize,
@@ -149,7 +149,7 @@ pub fn check_group(whole: &[u8]) -> Result<GroupInfo, DecodeError> {
 }
 
 /// Checks that an encoded command is one that `apply` of this build can read. To be called before the
-/// command gets a number: what is refused later would keep all that follow it.
+/// command gets a number: a refusal after that would block all commands behind it.
 ///
 /// # Errors
 ///
@@ -159,7 +159,7 @@ pub fn check_command(command: &[u8]) -> Result<(), DecodeError> {
 }
 
 /// Whether every command of an encoded group only removes, executed at log time `now_ms` or later;
-/// `false` for what is no group.
+/// `false` for bytes that are no group.
 pub fn only_removes(group: &[u8], now_ms: u64) -> bool {
     let Ok(Group {
         count,
@@ -170,7 +170,7 @@ pub fn only_removes(group: &[u8], now_ms: u64) -> bool {
         return false;
     };
     (0..count).all(|_| {
-        // The keys do not matter, so nothing of them is kept.
+        // The keys do not matter, so they are not kept.
         let command = commands.prefixed("group command");
         let operation = command.and_then(|command| Operation::decode(command, &|_| Bytes::new()));
         match operation {
@@ -185,7 +185,7 @@ pub fn only_removes(group: &[u8], now_ms: u64) -> bool {
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logged {
-    /// Whose it is.
+    /// Its session.
     pub session: SessionId,
     /// Its number there.
     pub seq: u64,
@@ -193,8 +193,8 @@ pub struct Logged {
     pub command: Bytes,
 }
 
-/// The stamp of a batch and its commands, for the simulator, which reads logs. It says nothing about
-/// which of them are executed.
+/// The stamp of a batch and its commands, for the simulator, which reads logs. It does not tell which of
+/// them are executed.
 ///
 /// # Errors
 ///
@@ -300,7 +300,7 @@ impl<'a> Batch<'a> {
         Ok(batch)
     }
 
-    /// How many bytes of the batch are parts.
+    /// The number of bytes of the batch's parts.
     pub(crate) fn parts_len(&self) -> usize {
         self.parts.rest().len()
     }
@@ -368,13 +368,13 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// Reads all commands: there must be as many as announced, and nothing else. Tells the highest
+    /// Reads all commands: there must be as many as announced, and nothing else. Returns the highest
     /// feature level that any of them belongs to.
     fn check(&self) -> Result<u32, DecodeError> {
         let mut commands = self.commands.clone();
         let mut level = FIRST_LEVEL;
         for _ in 0..self.count {
-            // Only what it is counts: nothing of it is kept.
+            // Only its kind counts: nothing of it is kept.
             let command =
                 Operation::decode(commands.prefixed("group command")?, &|_| Bytes::new())?;
             level = level.max(command.level());
@@ -383,7 +383,7 @@ impl<'a> Group<'a> {
         Ok(level)
     }
 
-    /// How many bytes the commands have, which end the group.
+    /// The number of bytes of the commands, which end the group.
     pub(crate) fn commands_len(&self) -> usize {
         self.commands.rest().len()
     }

@@ -1,6 +1,6 @@
 //! Deliberate bugs, compiled in only with `--cfg memkv_bugs`, to show that the proofs find them.
 //!
-//! A plain build holds nothing of this. At most one bug is active, for the whole process.
+//! A plain build contains none of this. At most one bug is active, for the whole process.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -13,13 +13,13 @@ use crate::{DATABASES, Reply, ReplyValue};
 pub enum Bug {
     /// Commands that a session has already executed are executed again.
     DropDedup = 1,
-    /// The feature level is raised whatever the nodes have announced.
+    /// The feature level is raised although nodes have not announced it.
     RaiseUnasked = 2,
     /// A key that was watched and has changed stops no transaction.
     IgnoreWatch = 3,
     /// A read hides a key when the node's own clock reaches the deadline, not when a stamp does.
     ExpireByOwnClock = 4,
-    /// A read that looks several times sees what was written in between.
+    /// A read in several steps sees writes between them.
     ReadWithoutView = 5,
     /// A newcomer is admitted under an id that is not above the highest.
     AdmitKnownId = 6,
@@ -43,22 +43,22 @@ pub fn active(bug: Bug) -> bool {
     ACTIVE.load(Ordering::SeqCst) == bug as u8
 }
 
-/// An effect that one store has and others have not. No client sees it: what it would read would be
-/// found, too, but by the wrong judge.
+/// An effect that one store has and others have not. No client sees it: the history checker would find
+/// such a read, but the comparison of stores is to find it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Deviate {
     /// A session remembers another answer than it gave.
     Reply = 1,
-    /// A key more, in the last database.
+    /// One more key, in the last database.
     Key = 2,
 }
 
-/// What the next store of this process that executes a command is told to have.
+/// The deviation that the next store of this process to execute a command will have.
 static ORDERED: AtomicU8 = AtomicU8::new(0);
 
-/// Orders one deviation of this name for whatever store of the process executes the next command;
-/// whether there is one.
+/// Orders one deviation of this name for the store of the process that executes the next command; returns
+/// whether there is one of this name.
 pub fn order_difference(name: &str) -> bool {
     let how = match name {
         "reply" => Deviate::Reply,
@@ -69,7 +69,7 @@ pub fn order_difference(name: &str) -> bool {
     true
 }
 
-/// The deviation that a store was told to have, once.
+/// The deviation that was ordered for a store, once.
 #[derive(Debug, Default)]
 pub(crate) struct Deviation(AtomicU8);
 
@@ -85,7 +85,7 @@ impl Deviation {
         self.0.load(Ordering::SeqCst) == Self::HAPPENED
     }
 
-    /// What a store keeps of an answer, and what else it does with a command.
+    /// Changes the answer that a store keeps, or makes another effect of a command.
     pub(crate) fn apply(&self, reply: Reply, keys: &mut Keyspace) -> Reply {
         let ordered = match ORDERED.swap(0, Ordering::SeqCst) {
             0 => self.0.load(Ordering::SeqCst),

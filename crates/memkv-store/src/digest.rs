@@ -1,9 +1,9 @@
 //! The digest: one number for the whole logical state, to compare nodes with.
 //!
-//! It covers what `apply` has made: keys, values, revisions, deadlines, the table of deletes, log
-//! time, sessions with their cached replies, and the table. It leaves out what differs between equal
-//! nodes: the applied index (an entry without a batch changes nothing), table layouts, and a snapshot
-//! in progress; and the hash of effects, which says how the state was come to.
+//! It covers the state that `apply` made: keys, the hash seed, values, revisions, deadlines, the table of deletes, log
+//! time, sessions with their cached replies, and the table. It leaves out differences
+//! between equal nodes: the applied index (an entry without a batch changes nothing), table layouts, and a
+//! snapshot in progress; and the hash of effects, which depends on the history of the state.
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 

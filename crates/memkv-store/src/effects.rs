@@ -1,11 +1,11 @@
-//! The rolling hash of effects: what applying the log has changed and answered, in one number, by which
-//! nodes find one whose store computes something else than theirs.
+//! The rolling hash of effects: one number for all changes and answers of applying the log, by which nodes
+//! find a store that differs from theirs.
 //!
-//! It is a part of the state: snapshots carry it, and a store that replays the log comes to the same
-//! number. It takes a few instructions for each effect, so of a long value it has the length and the
-//! ends, eight bytes each: all of it up to sixteen bytes. It never looks at a layout in memory, and it is
-//! no proof of equality: [`Store::digest`](crate::Store::digest) is. Invariants: the same entries make
-//! the same hash, however they are cut; a difference in one effect shows in the hash for ever after.
+//! It is a part of the state: snapshots carry it, and a store that replays the log gets the same number. It
+//! takes a few instructions for each effect, so of a long value it covers the length and the ends, eight
+//! bytes each, and all of a value up to sixteen bytes. It does not depend on the layout in memory, and it
+//! is no proof of equality: [`Store::digest`](crate::Store::digest) is. Invariants: the same entries make
+//! the same hash, however they are cut; a difference in one effect stays in the hash for ever.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -14,7 +14,7 @@ use crate::{Reply, ReplyValue, Revision};
 /// An odd number without a pattern, to spread each bit over the higher ones (the golden ratio).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// What stands for the kinds of effects and answers. The numbers are a part of the hash.
+/// The numbers of the kinds of effects and answers. They are a part of the hash.
 const OK: u64 = 0;
 const NIL: u64 = 2 << 56;
 const INTEGER: u64 = 3 << 56;
@@ -31,9 +31,9 @@ const FLUSHED: u64 = 12 << 56;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Effects {
     hash: u64,
-    /// What the commands since then have changed, which the next answer takes into the hash.
+    /// The changes of the commands since then, which the next answer adds to the hash.
     changes: u64,
-    /// It began with the first entry. A state from a snapshot that did not carry it cannot know.
+    /// Whether it began with the first entry. A state from a snapshot without the hash has no beginning.
     is_known: bool,
 }
 
@@ -48,7 +48,7 @@ impl Default for Effects {
 }
 
 impl Effects {
-    /// What a snapshot carried.
+    /// Continues the hash of a snapshot.
     pub(crate) fn resume(hash: Option<u64>) -> Self {
         Self {
             hash: hash.unwrap_or(0),
@@ -62,13 +62,13 @@ impl Effects {
         self.is_known.then_some(self.hash)
     }
 
-    /// A key, of which `tag` is a hash, holds this now: a record in short (`Record::in_short`).
+    /// A key, of which `tag` is a hash, now holds this record in short (`Record::in_short`).
     #[inline]
     pub(crate) fn put(&mut self, database: u8, tag: u32, short: u64) {
         self.change(short ^ u64::from(tag) ^ u64::from(database) << 48);
     }
 
-    /// A key is gone.
+    /// A key was removed.
     #[inline]
     pub(crate) fn removed(&mut self, database: u8, tag: u32) {
         self.change(REMOVED ^ u64::from(database) << 48 ^ u64::from(tag));
@@ -80,7 +80,7 @@ impl Effects {
         self.change(DEADLINE ^ deadline_ms.unwrap_or(0));
     }
 
-    /// A database is empty.
+    /// A database was flushed.
     pub(crate) fn flushed(&mut self, database: u8) {
         self.change(FLUSHED ^ u64::from(database) << 48);
     }
@@ -94,26 +94,26 @@ impl Effects {
     #[inline]
     pub(crate) fn reply(&mut self, reply: &Reply) {
         let value = match reply.value {
-            // Nearly every write answers so.
+            // Nearly every write has this answer.
             ReplyValue::Ok => OK,
-            // Spread, so that no revision makes up for another answer.
+            // Spread, so that no revision compensates for another answer.
             ref other => summary(other).wrapping_mul(SPREAD),
         };
         self.mix(reply.revision ^ value);
     }
 
-    /// A group goes on in its session, of which so many replies are kept; or it was rejected.
+    /// A group continues its session, which keeps this many replies; or it was rejected.
     pub(crate) fn group(&mut self, next: u64, replies: Option<usize>) {
         let replies = replies.map_or(REJECTED, |replies| (replies as u64).rotate_left(32));
         self.mix(next ^ replies);
     }
 
-    /// Everything but the keys is this now, as it is encoded.
+    /// Everything but the keys now has this encoding.
     pub(crate) fn records(&mut self, head: &[u8]) {
         self.mix(xxh3_64(head));
     }
 
-    /// An entry was applied as a whole, and left this behind.
+    /// An entry was applied as a whole, with this result.
     pub(crate) fn entry(&mut self, stamp_ms: u64, at: Revision, keys: usize, expired: u64) {
         self.mix(stamp_ms ^ expired.rotate_left(43));
         self.mix(at ^ (keys as u64).rotate_left(32));
@@ -143,7 +143,7 @@ fn summary(value: &ReplyValue) -> u64 {
     }
 }
 
-/// The first and the last eight bytes as one number; of fewer than eight, what covers all of them.
+/// The first and the last eight bytes as one number; of fewer than eight bytes, all of them.
 #[inline]
 pub(crate) fn ends(bytes: &[u8]) -> u64 {
     match (bytes.first_chunk(), bytes.last_chunk()) {
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_began_without_a_hash_never_has_one() {
+    fn a_state_that_began_without_a_hash_never_has_one() {
         let mut effects = Effects::resume(None);
         effects.flushed(0);
         assert_eq!(effects.hash(), None);

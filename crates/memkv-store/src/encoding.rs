@@ -1,12 +1,12 @@
 //! The primitives of every encoding in this crate: little-endian integers, LEB128 varints and
 //! length-prefixed bytes, and a reader that cannot run past its input.
 //!
-//! It never allocates and never trusts a length: what is announced is compared with what is there
-//! first. Invariant: a reader only moves forward, and only over bytes that exist.
+//! It never allocates and never trusts a length: an announced length is first compared with the bytes
+//! that are left. Invariant: a reader only moves forward, and only over bytes that exist.
 
 use bytes::BufMut;
 
-/// Why bytes from the log, from a peer or from a snapshot are not what they should be.
+/// Why bytes from the log, from a peer or from a snapshot cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -19,7 +19,7 @@ pub enum DecodeError {
     /// The format version is not one that this build reads.
     #[error("{what} has format version {found}, this build reads {supported}; upgrade this node")]
     Version {
-        /// What carries the version.
+        /// The format that carries the version.
         what: &'static str,
         /// The version found.
         found: u8,
@@ -29,12 +29,12 @@ pub enum DecodeError {
     /// A tag or operation code that this build does not know.
     #[error("{tag} is not a known {what}; it was written by a newer build or is damaged")]
     UnknownTag {
-        /// What the tag selects.
+        /// The field of the tag.
         what: &'static str,
         /// The tag found.
         tag: u8,
     },
-    /// It holds what belongs to a higher feature level than the cluster has at that point of its log.
+    /// A part of it belongs to a higher feature level than the cluster has at that point of its log.
     #[error("it belongs to feature level {needs}, and the cluster is at level {level} there")]
     AboveLevel {
         /// The level that it belongs to.
@@ -55,9 +55,9 @@ pub enum DecodeError {
     /// Bytes are left over after the last field.
     #[error("{bytes} bytes follow the end of {what}; the sender and this node disagree on it")]
     Trailing {
-        /// What should have ended.
+        /// The message that should have ended.
         what: &'static str,
-        /// How many bytes are left.
+        /// The number of bytes that are left.
         bytes: usize,
     },
     /// A field has a value that no correct sender writes.
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
         Reader { rest: input }
     }
 
-    /// What has not been read yet.
+    /// The bytes that have not been read yet.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
@@ -151,8 +151,8 @@ impl<'a> Reader<'a> {
             .ok_or(DecodeError::Invalid { what })
     }
 
-    /// A varint that counts bytes or items of at least one byte each that follow: never more than
-    /// what is left.
+    /// A varint that counts bytes or items of at least one byte each that follow: never more than the
+    /// bytes that are left.
     pub(crate) fn length(&mut self, what: &'static str) -> Result<usize, DecodeError> {
         let announced = self.varint(what)?;
         usize::try_from(announced)
@@ -213,7 +213,7 @@ pub(crate) fn put_prefixed(out: &mut impl BufMut, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-/// How many bytes [`put_varint`] writes.
+/// The number of bytes that [`put_varint`] writes.
 pub(crate) fn varint_len(value: u64) -> usize {
     (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_never_exceeds_what_is_there() {
+    fn a_length_never_exceeds_the_rest_of_the_input() {
         let mut out = Vec::new();
         put_varint(&mut out, u64::MAX);
         out.extend([1, 2, 3]);

@@ -1,5 +1,5 @@
 //! Numbers as Redis on x86-64 computes INCRBYFLOAT: the 80-bit floats of the x87, in software, so
-//! that every node computes the same whatever its processor.
+//! that every node computes the same on any processor.
 //!
 //! It covers three steps: reading text as C's `strtold` does within Redis's bounds, adding, and
 //! printing as `%.17Lf` with the zeros at the end cut off. Rounding is to nearest, ties to even,
@@ -23,7 +23,7 @@ const SIGNIFICAND_BITS: u32 = 64;
 /// The largest stored exponent, which infinity has.
 const EXPONENT_MASK: u128 = 0x7fff;
 
-/// What the stored exponent is above that of the significand's last bit.
+/// The stored exponent minus that of the significand's last bit.
 const EXPONENT_BIAS: i32 = 16_383 + 63;
 
 /// An 80-bit floating-point number, or an infinity.
@@ -31,8 +31,8 @@ const EXPONENT_BIAS: i32 = 16_383 + 63;
 pub(crate) struct Number(X87DoubleExtended);
 
 impl Number {
-    /// Reads a decimal or hexadecimal number, or an infinity. None for anything else, and for what
-    /// is too large or too close to zero to be represented.
+    /// Reads a decimal or hexadecimal number, or an infinity. None for anything else, and for a number
+    /// that is too large or too close to zero to be represented.
     pub(crate) fn parse(text: &[u8]) -> Option<Number> {
         if text.len() >= MAX_TEXT_BYTES {
             return None;
@@ -197,7 +197,7 @@ mod tests {
         )
     }
 
-    /// What redis-server 7.0.15 answers on x86-64.
+    /// The answers of redis-server 7.0.15 on x86-64.
     #[test]
     fn sums_are_those_of_redis() {
         let cases = [

@@ -1,9 +1,8 @@
-//! Key events: what has happened to which key, for who asked to be told, in the order of the log.
+//! Key events: what happened to which key, for subscribers, in the order of the log.
 //!
-//! The classes that are announced are part of the state, so that all nodes announce the same. The
-//! events are not: they are this node's, go to whoever takes them after `apply`, and nothing reads
-//! them back. Invariant: while nobody wants events, or no class is on, none is made and no key is
-//! copied.
+//! The classes that are announced are part of the state, so that all nodes announce the same. The events
+//! are not: they belong to this node, the caller takes them after `apply`, and the store never reads them
+//! again. Invariant: while no event is wanted, or no class is on, none is made and no key is copied.
 
 use bytes::Bytes;
 
@@ -41,13 +40,13 @@ impl KeyEventClasses {
     pub(crate) const STRING: u16 = 1 << 3;
     /// `x`: a key's deadline has removed it.
     pub(crate) const EXPIRED: u16 = 1 << 8;
-    /// `n`: a key is there that was not.
+    /// `n`: a new key exists.
     pub(crate) const NEW: u16 = 1 << 12;
     /// `A`: all but `K`, `E`, `n` and `m`.
     const ALL: u16 = 0b1111_1111_1100;
 
-    /// Reads the letters; `None` if there is another one than Redis's. Letters of types that memkv
-    /// does not have, and of things that it never does, are taken and have no effect.
+    /// Reads the letters; `None` if one is not Redis's. Letters of types that memkv does not have, and of
+    /// events that never happen in it, are accepted without effect.
     pub fn parse(letters: &[u8]) -> Option<KeyEventClasses> {
         let bits_of = |letter: &u8| match letter {
             b'A' => Some(KeyEventClasses::ALL),
@@ -89,14 +88,14 @@ impl KeyEventClasses {
     }
 }
 
-/// Something has happened to a key.
+/// An event of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyEvent {
     /// The key's database.
     pub database: u8,
     /// The key.
     pub key: Bytes,
-    /// What has happened, by Redis's name for it.
+    /// The event, by Redis's name.
     pub event: &'static str,
     /// Whether it goes to the key's channel.
     pub on_keyspace: bool,
@@ -104,16 +103,16 @@ pub struct KeyEvent {
     pub on_keyevent: bool,
 }
 
-/// The setting, and what has been noted since it was last taken.
+/// The setting, and the events noted since they were last taken.
 #[derive(Debug, Default)]
 pub(crate) struct KeyEvents {
-    /// What the cluster was told; until then each node does what its configuration says.
+    /// The cluster's setting; without one each node uses its configuration.
     setting: Option<KeyEventClasses>,
-    /// What this node's configuration says.
+    /// This node's configuration.
     configured: KeyEventClasses,
-    /// Whether anybody takes them.
+    /// Whether events are wanted.
     wanted: bool,
-    /// What is noted now.
+    /// The classes that are noted now.
     active: u16,
     noted: Vec<KeyEvent>,
 }
@@ -169,7 +168,7 @@ mod tests {
 
     #[test]
     fn letters_are_read_and_printed_as_redis_does() {
-        // What redis-server 7.0.15 answers to CONFIG GET after CONFIG SET.
+        // The answers of redis-server 7.0.15 to CONFIG GET after CONFIG SET.
         for (set, got) in [
             ("", ""),
             ("KEA", "AKE"),
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_noted_without_a_channel_a_class_and_somebody_who_wants_it() {
+    fn nothing_is_noted_without_a_channel_a_class_and_a_wish_for_events() {
         let classes = |letters: &str| KeyEventClasses::parse(letters.as_bytes()).unwrap();
         let noted = |wanted, configured, setting: Option<&str>| {
             let mut events = KeyEvents::default();

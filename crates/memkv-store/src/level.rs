@@ -1,12 +1,12 @@
-//! Feature levels: what a cluster may use of what the builds of its nodes know.
+//! Feature levels: the part of its nodes' features that a cluster may use.
 //!
 //! A cluster has one level, which is state ([`MemberTable::level`](crate::MemberTable::level)) and only rises. Every
 //! command, query, condition and system operation belongs to a level, by the exhaustive matches below,
-//! so that a new one must say which; so does a changed effect or reply of one that exists, which `apply`
-//! chooses by the level in the state and never by its build. An entry with something above the level of
-//! the state is malformed. Nothing here changes a level: `member_table` does, by
-//! [`SystemOp::RaiseLevel`](crate::SystemOp::RaiseLevel). Invariant: what belongs to a level that was
-//! released never moves to another.
+//! so that each new one needs a level; so does a changed effect or reply of one that exists, which `apply`
+//! chooses by the level in the state and never by its build. An entry with a part above the level of the
+//! state is malformed. Nothing here changes a level: `member_table` does, by
+//! [`SystemOp::RaiseLevel`](crate::SystemOp::RaiseLevel). Invariant: nothing moves from a released level
+//! to another.
 
 use crate::command::Operation;
 use crate::{Command, Condition, Guard, Query, Step, SystemOp};
@@ -19,7 +19,7 @@ pub const FIRST_LEVEL: u32 = 1;
 pub const HIGHEST_LEVEL: u32 = if cfg!(memkv_bugs) { 2 } else { 1 };
 
 impl Command {
-    /// The feature level that the command belongs to, with everything that lies in it.
+    /// The feature level that the command belongs to, with everything in it.
     pub fn level(&self) -> u32 {
         match self {
             Command::Noop
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_in_a_command_counts() {
+    fn nested_commands_count_for_the_level() {
         let transaction = |step: Step| Command::Transaction {
             guards: vec![],
             operations: vec![],

@@ -3,28 +3,28 @@
 //! the member table, and snapshots taken while writes go on.
 //!
 //! It never does I/O, reads a clock, draws a random number, starts a thread or takes a lock, and
-//! the order of a hash table never shows in an effect. Everything it knows came through
-//! [`Store::apply`], in log order, or through a [`Loader`]; so two stores that applied the same
-//! log are equal, and [`Store::digest`] says so.
+//! the order of a hash table never shows in an effect. All of its state came through [`Store::apply`], in
+//! log order, or through a [`Loader`]; so two stores that applied the same log are equal, which
+//! [`Store::digest`] shows.
 //!
-//! How the pieces are used, in call order:
+//! Use, in call order:
 //!
-//! 1. A front door turns a request into a [`Command`] and encodes it, or into a [`Query`].
+//! 1. An interface turns a request into a [`Command`] and encodes it, or into a [`Query`].
 //! 2. The proposer puts encoded commands into a [`BatchBuilder`]; the bytes are what one log entry
 //!    carries, encoded once and shared by the disk, the peers and `apply`.
-//! 3. Every node calls [`Store::apply`] with the committed bytes; effects come out of a [`Sink`],
-//!    and what a flush cut loose out of [`Store::take_garbage`].
-//! 4. [`Store::query`] answers queries, and [`Store::next_deadline`] says when an entry is due even
-//!    if nobody writes.
+//! 3. Every node calls [`Store::apply`] with the committed bytes; a [`Sink`] receives the effects, and
+//!    [`Store::take_garbage`] returns flushed data, to be dropped elsewhere.
+//! 4. [`Store::query`] answers queries, and [`Store::next_deadline`] returns when an entry is due even
+//!    without writes.
 //!    A [`Reading`] does so piece by piece, on a view ([`Store::begin_view`]) of one revision.
-//! 5. [`Store::begin_snapshot`] and [`Store::next_shard`] photograph the state at one revision
-//!    piece by piece; [`Loader`] puts it together again elsewhere.
+//! 5. [`Store::begin_snapshot`] and [`Store::next_shard`] copy the state at one revision piece by piece;
+//!    [`Loader`] puts it together again elsewhere.
 //!
-//! Where things are: write commands in `command/`, a file for each family, transactions among
-//! them; reads in `query/`; what an administrator or the consensus layer changes is a [`SystemOp`];
-//! `batch` is the log format; `key_event` what is announced of keys; `keyspace/` the data; `float` the arithmetic of INCRBYFLOAT; `session`
-//! the exactly-once table; `member_table` the members, their addresses and the feature level, which `level` explains; `snapshot/` the walk, the block
-//! format and the loader.
+//! Modules: write commands are in `command/`, a file for each family, with transactions among them; reads in
+//! `query/`. A [`SystemOp`] is a change by an administrator or the consensus layer. `batch` is the log
+//! format; `key_event` the events that are announced of keys; `keyspace/` the data; `float` the arithmetic
+//! of INCRBYFLOAT; `session` the exactly-once table; `member_table` the members, their addresses and the
+//! feature level, which `level` explains; `snapshot/` the walk, the block format and the loader.
 
 #![forbid(unsafe_code)]
 
@@ -92,13 +92,13 @@ pub const MAX_WRITE_REPLY_BYTES: usize = 8 * 1024 * 1024;
 /// SETRANGE: some tenths of a second of work.
 pub const MAX_COPIED_BYTES: usize = 1024 * 1024 * 1024;
 
-/// The most keys that a command or query may name, a transaction with all its steps being one: that
-/// many are looked up or written in one piece, in some hundredths of a second.
+/// The most keys that a command or query may name; a transaction with all its steps counts as one. Looking
+/// up or writing that many takes some hundredths of a second in one piece.
 pub const MAX_COMMAND_KEYS: usize = 131_072;
 
 /// Number of databases: what `SELECT` chooses from, 0 to 15, as in Redis's default configuration.
 pub const DATABASES: u8 = 16;
 
-/// A range query ends after so many bytes of keys and values, so that one answer is bounded
-/// however large the values are; at least one item is answered.
+/// A range query ends after this many bytes of keys and values, so that one answer is bounded for values of
+/// any size; at least one item is answered.
 pub const RANGE_BYTES: usize = 16 * 1024 * 1024;

@@ -1,30 +1,30 @@
-//! The member table: which nodes there are, under which ids, names and addresses, what they agreed on
-//! at formation, and the cluster's feature level with what each node advertises.
+//! The member table: the nodes with their ids, names and addresses, the cluster's agreements at formation,
+//! and its feature level with the level that each node announces.
 //!
-//! It is not the engine's membership: who votes is decided there, and this never knows it.
+//! It is not the engine's membership: that decides which nodes vote, and this table does not know it.
 //! Invariants: ids are unique and never come back, because every new one is above `highest_id`;
 //! at most one current member and one pending node have the same name; a formed table has a
-//! current member; the level never falls, and is raised only to what everyone in the table advertises.
+//! current member; the level never falls, and is raised only to one that every node in the table announces.
 
 use std::collections::BTreeMap;
 
 use crate::{FIRST_LEVEL, Member, Refusal};
 
-/// The most nodes a table holds, pending ones included: far above any sensible cluster, and a bound
-/// on what requests to join can make of it.
+/// The most nodes a table holds, pending ones included: far above any sensible cluster, and a bound on its
+/// growth by requests to join.
 pub const MAX_MEMBERS: usize = 64;
 
 /// A member, and the nonce that its request to join carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MemberRecord {
     pub(crate) member: Member,
-    /// None for who was there at formation.
+    /// None for a founder.
     pub(crate) nonce: Option<u64>,
     /// None until its first session is open.
     pub(crate) advertised: Option<Advertised>,
 }
 
-/// What a node has advertised, with its latest boot.
+/// The level that a node has announced, with its latest boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Advertised {
     /// The boot.
@@ -71,24 +71,24 @@ impl MemberTable {
         self.level
     }
 
-    /// What this node has advertised with its latest boot, once its session is open.
+    /// The level that this node has announced with its latest boot, once its session is open.
     pub fn advertised(&self, id: u64) -> Option<Advertised> {
         self.seats.get(&id)?.advertised
     }
 
-    /// Those who have not advertised that they know a level, by ascending id.
+    /// The nodes that have not announced a level, by ascending id.
     pub fn behind(&self, level: u32) -> impl Iterator<Item = &Member> {
         let knows = move |seat: &&MemberRecord| seat.advertised.is_none_or(|it| it.highest < level);
         self.seats.values().filter(knows).map(|seat| &seat.member)
     }
 
-    /// Everyone in the table, pending ones included, by ascending id.
+    /// All nodes of the table, pending ones included, by ascending id.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.seats.values().map(|seat| &seat.member)
     }
 
-    /// The highest id that any node ever had. One that is not above it and not in the table is gone for
-    /// good.
+    /// The highest id that any node ever had. A node whose id is not above it and not in the table was
+    /// removed for ever.
     pub fn highest_id(&self) -> u64 {
         self.highest_id
     }
@@ -142,7 +142,7 @@ impl MemberTable {
         Ok(())
     }
 
-    /// A formed table; the error says which invariant the seats would break.
+    /// A formed table; the error names the invariant that the seats would break.
     pub(crate) fn with_seats(
         cluster: [u8; 16],
         durability_sync: bool,
@@ -177,8 +177,8 @@ impl MemberTable {
         Ok(table)
     }
 
-    /// Admits a newcomer under id `index`, or finds its earlier admission. Also tells who lost the
-    /// pending place to it.
+    /// Admits a newcomer under id `index`, or finds its earlier admission. Also returns the node that lost
+    /// its pending seat to it.
     pub(crate) fn admit(
         &mut self,
         index: u64,
@@ -289,14 +289,14 @@ impl MemberTable {
         Ok(())
     }
 
-    /// What a node says with a new boot takes the place of what it said before.
+    /// The announcement of a new boot replaces that of the boot before.
     pub(crate) fn advertise(&mut self, node: u64, advertised: Advertised) {
         if let Some(seat) = self.seats.get_mut(&node) {
             seat.advertised = Some(advertised);
         }
     }
 
-    /// Raises the level, if these are all the nodes there are and each knows it.
+    /// Raises the level, if these are all nodes of the table and each has announced it.
     pub(crate) fn raise(&mut self, to: u32, ids: &[u64]) -> Result<(), Refusal> {
         if self.cluster.is_none() {
             return Err(Refusal::NotFormed);

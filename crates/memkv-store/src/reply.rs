@@ -1,7 +1,7 @@
-//! Replies: what an executed write answers, compact enough to be cached for every unacknowledged
-//! command of every session.
+//! Replies: the answers of executed writes, compact enough to be cached for every unacknowledged command of
+//! every session.
 //!
-//! They never carry text for humans: the front doors own the wording. Invariant: a reply encodes
+//! They never carry text for people: the interfaces have the wording. Invariant: a reply encodes
 //! to the same bytes on every node, because cached replies are part of the replicated state.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -14,7 +14,7 @@ use crate::{
     MAX_VALUE_BYTES_CEILING, MAX_WRITE_REPLY_BYTES, Revision,
 };
 
-/// What one executed write command answered.
+/// The reply of one executed write command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// The revision that the write made; for a command that wrote nothing, the store's revision
@@ -76,13 +76,14 @@ pub enum ReplyError {
     NoSuchKey,
     /// The answer of a write, or of a transaction with its reads, would be longer than
     /// [`MAX_WRITE_REPLY_BYTES`]: a transaction of which this was known before was not executed.
-    /// Also told of reads beside the log, whose own limit is their front door's.
+    /// Also the answer of reads outside the log, whose limit is that of their interface.
     #[error(
         "the answer would be too long (a write or a transaction answers at most \
          {MAX_WRITE_REPLY_BYTES} bytes); read less at a time"
     )]
     ReplyTooLong,
-    /// A transaction has too many guards or steps, or lies in another; told before proposing only.
+    /// A transaction has too many guards or steps, or is nested in another; answered before proposing
+    /// only.
     #[error("a transaction has over {MAX_TRANSACTION_STEPS} guards or steps, or lies in another")]
     TransactionTooLong,
     /// A transaction's APPEND and SETRANGE would write values anew of more than
@@ -92,7 +93,7 @@ pub enum ReplyError {
          several"
     )]
     TooMuchCopied,
-    /// A command names more than [`MAX_COMMAND_KEYS`](crate::MAX_COMMAND_KEYS) keys; told before
+    /// A command names more than [`MAX_COMMAND_KEYS`](crate::MAX_COMMAND_KEYS) keys; answered before
     /// proposing only.
     #[error("a command takes at most {MAX_COMMAND_KEYS} keys; send several")]
     TooManyKeys,
@@ -106,11 +107,11 @@ const ERROR: u8 = 4;
 const ARRAY: u8 = 5;
 const ABORTED: u8 = 6;
 
-/// How deep arrays lie in each other, at most: a transaction, a range, its items, an item.
+/// The deepest nesting of arrays: a transaction, a range, its items, an item.
 const MAX_DEPTH: usize = 4;
 
-/// What an element of an array is taken to cost besides its value, in bytes. Fixed rather than
-/// measured, because what is evicted from a session's cache must not depend on the build.
+/// The assumed cost of an array's element besides its value, in bytes. Fixed rather than measured, because
+/// evictions from a session's cache must not depend on the build.
 pub(crate) const ELEMENT_OVERHEAD_BYTES: usize = 40;
 
 /// Every error, at the place of its code in the log less one.
@@ -176,7 +177,7 @@ impl Reply {
         self.value.write(out);
     }
 
-    /// Reads one reply; `own` says how a bulk value is kept: copied, or shared with the input.
+    /// Reads one reply; `own` makes the kept form of a bulk value: copied, or shared with the input.
     pub(crate) fn read(
         reader: &mut Reader<'_>,
         own: impl Fn(&[u8]) -> Bytes,
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_lie_in_each_other_only_so_deep() {
+    fn nesting_of_arrays_is_bounded() {
         let nested =
             |depth| (0..depth).fold(ReplyValue::Ok, |value, _| ReplyValue::Array(vec![value]));
         for (depth, fits) in [(MAX_DEPTH, true), (MAX_DEPTH + 1, false), (100_000, false)] {

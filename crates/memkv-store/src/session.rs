@@ -1,10 +1,10 @@
-//! Forwarding sessions: what makes every command execute exactly once.
+//! Forwarding sessions, which make every command execute exactly once.
 //!
 //! A node opens a session by a log entry and numbers its commands in it from 1. The table knows
 //! the last number executed and the replies that the origin has not acknowledged, so that a
 //! resent command is answered instead of executed. It never times a session out: only a log entry
 //! ends one. Invariants: the cached replies are those of the last `replies.len()` numbers; a node
-//! has at most one session; the eviction of replies is the same on every node.
+//! has at most one session; all nodes evict the same replies.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,8 +14,8 @@ use crate::{Refusal, Reply, SessionId};
 /// commands that a node keeps in flight, so that only a node that never acknowledges meets it.
 pub const REPLY_CACHE_BYTES: usize = 16 * 1024 * 1024;
 
-/// What a cached reply is taken to cost besides its value, in bytes. Fixed rather than measured,
-/// because what is evicted must not depend on the build.
+/// The assumed cost of a cached reply besides its value, in bytes. Fixed rather than measured, because
+/// evictions must not depend on the build.
 const REPLY_OVERHEAD_BYTES: usize = 48;
 
 /// One node's stream of commands.
@@ -54,8 +54,8 @@ impl Session {
         self.last_seq
     }
 
-    /// What command `seq` answered, as long as the origin has not acknowledged it and the cache
-    /// has room.
+    /// The answer of command `seq`, as long as the origin has not acknowledged it and the cache has
+    /// room.
     pub fn reply(&self, seq: u64) -> Option<&Reply> {
         let index = seq.checked_sub(self.first_cached())?;
         self.replies.get(usize::try_from(index).ok()?)

@@ -1,7 +1,7 @@
-//! The way out of the state machine: what `apply` tells the node that runs it.
+//! The output of the state machine: the effects of `apply`, for the node that runs it.
 //!
-//! A sink never feeds anything back: nothing that it does may influence the state, or nodes with
-//! different listeners would diverge.
+//! A sink never feeds anything back: if it could influence the state, nodes with different sinks would
+//! diverge.
 
 use crate::{DecodeError, Reply, SessionId, SystemOutcome};
 
@@ -10,14 +10,14 @@ pub trait Sink {
     /// The command was executed just now.
     fn reply(&mut self, session: SessionId, seq: u64, reply: &Reply);
 
-    /// The command had been executed before. `reply` is what it answered then, or `None` if the
-    /// origin had acknowledged that answer or the cache had no room to keep it.
+    /// The command had been executed before. `reply` is its answer of then, or `None` if the origin had
+    /// acknowledged that answer or the cache had no room to keep it.
     fn duplicate(&mut self, session: SessionId, seq: u64, reply: Option<&Reply>);
 
     /// None of the group's `count` commands was executed.
     fn rejected(&mut self, session: SessionId, first_seq: u64, count: u64, why: Rejected);
 
-    /// The batch's system operation number `ordinal`, counted from 0, came out like this.
+    /// The batch's system operation number `ordinal`, counted from 0, had this outcome.
     fn system(&mut self, ordinal: usize, outcome: &SystemOutcome);
 
     /// The batch could not be read. It changed nothing and does not count as applied: nothing after
@@ -25,7 +25,7 @@ pub trait Sink {
     fn malformed(&mut self, why: &DecodeError);
 }
 
-/// Drops every effect: for replaying a log that nobody waits for.
+/// Drops every effect: for replaying a log for which no client waits.
 impl Sink for () {
     fn reply(&mut self, _: SessionId, _: u64, _: &Reply) {}
     fn duplicate(&mut self, _: SessionId, _: u64, _: Option<&Reply>) {}

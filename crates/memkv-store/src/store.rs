@@ -1,7 +1,6 @@
 //! The store: the whole replicated state. `apply` (in `applying`) is the only way to change it.
 //!
-//! `apply` never panics, whatever the bytes, and what it does depends on nothing but the state, the
-//! index and the bytes. Invariants: the stamp and the revision never go back; a malformed batch
+//! `apply` never panics on any bytes, and its effects depend on the state, the index and the bytes alone. Invariants: the stamp and the revision never go back; a malformed batch
 //! changes nothing and is never counted as applied.
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -51,7 +50,7 @@ impl Store {
         }
     }
 
-    /// What `key` of the first database holds.
+    /// The value of `key` in the first database.
     pub fn get(&self, key: &[u8]) -> Option<Value<'_>> {
         self.get_in(0, key)
     }
@@ -71,12 +70,12 @@ impl Store {
         self.keys.len() == 0
     }
 
-    /// What `key` of `database` holds; nothing if there is no such database.
+    /// The value of `key` in `database`; nothing if there is no such database.
     pub fn get_in(&self, database: u8, key: &[u8]) -> Option<Value<'_>> {
         self.keys.seen().get(database, key)
     }
 
-    /// What `WATCH` must remember of a key now, for a guard later.
+    /// The present state of a key, for a guard later: `WATCH`.
     pub fn seen(&self, database: u8, key: &[u8]) -> Seen {
         match self.get_in(database, key) {
             Some(value) => Seen::Present {
@@ -87,7 +86,7 @@ impl Store {
     }
 
     /// Answers a query at log time. `now_ms` is the log clock's reading at this node, for answers
-    /// about the time to live; whether a key is there depends on what was applied alone.
+    /// about the time to live; the presence of a key depends on the applied entries alone.
     pub fn query(&self, query: &Query, now_ms: u64) -> ReplyValue {
         query.answer(self.keys.seen(), now_ms)
     }
@@ -97,7 +96,7 @@ impl Store {
         self.keys.seen().database_len(database)
     }
 
-    /// How many keys of a database have a deadline.
+    /// The number of keys of a database that have a deadline.
     pub fn database_deadlines(&self, database: u8) -> usize {
         self.keys.database_deadlines(database)
     }
@@ -107,33 +106,33 @@ impl Store {
         self.keys.next_deadline()
     }
 
-    /// How many keys their deadlines have removed since the cluster was formed.
+    /// The number of keys that expired since the cluster was formed.
     pub fn expired_total(&self) -> u64 {
         self.keys.expired_total
     }
 
-    /// What flushes have cut loose, for a thread that may take its time to drop it. To be called
+    /// The data that flushes have detached, to be dropped on a thread that may take long. To be called
     /// after `apply` and after a snapshot has ended; until then the memory is not free.
     pub fn take_garbage(&mut self) -> Option<Garbage> {
         self.keys.take_garbage()
     }
 
-    /// Which events the cluster was told to announce; `None` until it was.
+    /// The cluster's setting of announced events; `None` until one was made.
     pub fn announced(&self) -> Option<KeyEventClasses> {
         self.keys.key_events.setting()
     }
 
-    /// From now on `apply` makes notices, if somebody wants them: of the classes that the cluster
-    /// was told, or of those `configured` here until it was. No part of the state.
+    /// From now on `apply` makes key events, if they are `wanted`: of the classes that the cluster's
+    /// setting has, or of those `configured` here while there is none. No part of the state.
     pub fn listen(&mut self, wanted: bool, configured: KeyEventClasses) {
         self.keys.key_events.listen(wanted, configured);
     }
 
-    /// The notices that `apply` has made since the last call, in order. To be called after `apply`
+    /// The key events that `apply` has made since the last call, in order. To be called after `apply`
     /// while they are wanted: they are kept until then.
     ///
-    /// There are none [within a command](Store::is_within_command): a listener that reads what it hears
-    /// of would not find it.
+    /// There are none [within a command](Store::is_within_command): a subscriber that reads the key of an
+    /// event would not find the change.
     pub fn take_key_events(&mut self) -> Vec<KeyEvent> {
         match self.is_within_command() {
             true => Vec::new(),
@@ -141,8 +140,8 @@ impl Store {
         }
     }
 
-    /// Estimated memory in bytes: keys, values and their bookkeeping, cached replies, and what a
-    /// snapshot in progress holds back. An account for this node, not part of the state.
+    /// Estimated memory in bytes: keys, values and their bookkeeping, cached replies, and the entries that
+    /// a snapshot in progress keeps. An account for this node, not part of the state.
     pub fn memory_bytes(&self) -> u64 {
         self.keys.memory_bytes() + self.sessions.memory_bytes()
     }
@@ -157,14 +156,14 @@ impl Store {
         self.keys.now_ms
     }
 
-    /// Whether only a part of the entry at [`applied_index`](Store::applied_index) is applied: what is
-    /// to be seen now depends on how this node cuts entries.
+    /// Whether only a part of the entry at [`applied_index`](Store::applied_index) is applied: the visible
+    /// state then depends on how this node cuts entries.
     pub fn is_within_entry(&self) -> bool {
         self.is_within_entry
     }
 
-    /// Whether a command of many keys is executed in part. Every method that reads keys answers as if
-    /// nothing of it were, and no view can begin.
+    /// Whether a command of many keys is executed in part. Every method that reads keys answers from the
+    /// state before it, and no view can begin.
     pub fn is_within_command(&self) -> bool {
         self.keys.is_within_command()
     }
@@ -174,7 +173,7 @@ impl Store {
         self.applied_index
     }
 
-    /// The rolling hash of what all entries so far have changed and answered: equal on all nodes that
+    /// The rolling hash of all changes and answers of the entries so far: equal on all nodes that
     /// have applied up to the same index, and not to be compared
     /// [within an entry](Store::is_within_entry). Cheap, and no proof of equality, which
     /// [`Store::digest`] is. `None` where the state came from a snapshot that did not carry it.
@@ -182,7 +181,7 @@ impl Store {
         self.keys.effects.hash()
     }
 
-    /// Takes note of an entry that has been executed as a whole.
+    /// Adds an entry that has been executed as a whole to the hash of effects.
     pub(crate) fn note_entry(&mut self) {
         let (stamp_ms, keys) = (self.keys.now_ms, self.keys.len());
         let expired = self.keys.expired_total;
@@ -190,7 +189,7 @@ impl Store {
         effects.entry(stamp_ms, self.revision, keys, expired);
     }
 
-    /// Takes note of everything but the keys, which a system operation may have changed.
+    /// Adds everything but the keys, which a system operation may have changed, to the hash of effects.
     pub(crate) fn note_records(&mut self) {
         let head = SnapshotHead::of(self).encode();
         self.keys.effects.records(&head);
@@ -224,10 +223,10 @@ impl Store {
     }
 }
 
-/// Views: for a read that looks several times, with writes in between, and is to see one state.
+/// Views: for a read in several steps, with writes in between, that must see one state.
 impl Store {
-    /// A view of the state as it is, for [`Reading`](crate::Reading). While it lasts, writes save what
-    /// they change, so it must end soon. None if there are [`MAX_VIEWS`](crate::MAX_VIEWS), and
+    /// A view of the present state, for [`Reading`](crate::Reading). While it lasts, writes save the
+    /// entries that they change, so it must end soon. None if there are [`MAX_VIEWS`](crate::MAX_VIEWS), and
     /// [within a command](Store::is_within_command).
     pub fn begin_view(&mut self) -> Option<ViewId> {
         match self.is_within_command() {
@@ -236,15 +235,15 @@ impl Store {
         }
     }
 
-    /// Ends a view, and gives back what it held: to be dropped where nobody waits.
+    /// Ends a view, and returns the entries that it held, to be dropped where no request waits.
     pub fn end_view(&mut self, view: ViewId) -> Option<Garbage> {
         self.keys.end_view(view)
     }
 }
 
-/// What applying does besides executing commands, which is in `applying`.
+/// The parts of applying besides executing commands, which is in `applying`.
 impl Store {
-    /// Takes note of an entry that carries no batch, such as the engine's own.
+    /// Marks an entry without a batch, such as the engine's own, as applied.
     pub fn mark_applied(&mut self, index: u64) {
         self.applied_index = self.applied_index.max(index);
     }
@@ -287,8 +286,8 @@ impl Store {
         outcome(result.map(|()| SystemOutcome::Done))
     }
 
-    /// The hash seed comes from the UUID, which is random: every node has the same, and who picks
-    /// the keys does not know it.
+    /// The hash seed comes from the UUID, which is random: every node has the same, and clients, which pick
+    /// the keys, do not know it.
     fn form(
         &mut self,
         cluster: [u8; 16],
@@ -305,8 +304,8 @@ impl Store {
         Ok(())
     }
 
-    /// Once there is a table, only who is in it may have a session: a removed node gets none. With it
-    /// comes what the node announces.
+    /// Once there is a table, only its nodes may have a session: a removed node gets none. The operation
+    /// carries the node's announced level.
     fn open_session(&mut self, index: u64, node: u64, announced: Advertised) -> SystemOutcome {
         if self.members.cluster().is_some() && self.members.member(node).is_none() {
             return SystemOutcome::Refused {
@@ -342,7 +341,7 @@ impl Store {
 /// Snapshots. Call order: `begin_snapshot`, then `next_shard` until it returns `None`; batches may
 /// be applied in between.
 impl Store {
-    /// Starts a snapshot of the state as it is now. Until it ends, writes save what they change.
+    /// Starts a snapshot of the present state. Until it ends, writes save the entries that they change.
     ///
     /// # Errors
     ///
@@ -357,7 +356,7 @@ impl Store {
         ShardImage::next(&mut self.keys)
     }
 
-    /// Gives the snapshot up and releases what was saved for it. No effect if there is none.
+    /// Aborts the snapshot and releases the entries saved for it. No effect if there is none.
     pub fn abort_snapshot(&mut self) {
         self.keys.end_walk();
     }

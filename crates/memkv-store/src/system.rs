@@ -1,7 +1,7 @@
 //! System operations: log entries that change the cluster's own records instead of keys, such as
 //! sessions and the member table.
 //!
-//! This file holds their encoding and what they can answer; `member_table` and `session` execute them.
+//! This file holds their encoding and their outcomes; `member_table` and `session` execute them.
 //! They take no revision. Invariant: the tag of an operation is never reused for another meaning.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -21,9 +21,9 @@ pub const MAX_ADDR_BYTES: usize = 261;
 pub struct Member {
     /// The node id, never reused.
     pub id: u64,
-    /// The node's name: the seed's `id`.
+    /// The node's name: the original's `id`.
     pub name: String,
-    /// The address that its peers reach it under, `host:port`.
+    /// The address at which its peers reach it, `host:port`.
     pub addr: String,
     /// Whether it was admitted but is not a current member yet.
     pub pending: bool,
@@ -72,14 +72,14 @@ pub enum SystemOp {
     },
     /// Takes a member out, with its session, and makes a pending one a current member.
     ReplaceNode {
-        /// The current member that goes.
+        /// The current member that leaves.
         old: u64,
-        /// The pending one that comes.
+        /// The pending node that takes its seat.
         new: u64,
     },
     /// Takes a node out of the table, with its session.
     RemoveNode {
-        /// The node that goes.
+        /// The node that leaves.
         node: u64,
     },
     /// Takes a pending newcomer out of the table, with its session. No effect on a current member.
@@ -99,12 +99,12 @@ pub enum SystemOp {
     RaiseLevel {
         /// The new level, above the present one.
         to: u32,
-        /// Everyone in the table, pending ones included, by ascending id.
+        /// All nodes of the table, pending ones included, by ascending id.
         ids: Vec<u64>,
     },
 }
 
-/// How a system operation came out.
+/// The outcome of a system operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SystemOutcome {
     /// The session is open.
@@ -139,7 +139,7 @@ pub enum Refusal {
     /// The members given to Form are not a valid table.
     #[error("the members are not valid: {why}; correct the configured list of nodes")]
     InvalidMembers {
-        /// What is wrong with them.
+        /// The invariant that they break.
         why: &'static str,
     },
     /// The node has a session of this boot or a later one.
@@ -174,7 +174,7 @@ pub enum Refusal {
     /// Another current member has the name.
     #[error("the name is taken by node {by}; remove that one first or use another name")]
     NameTaken {
-        /// Who has it.
+        /// The member that has it.
         by: u64,
     },
     /// The table has no room.
@@ -186,21 +186,21 @@ pub enum Refusal {
         /// The node.
         node: u64,
     },
-    /// The level is there already, or was passed.
+    /// The cluster has this level already, or a higher one.
     #[error("the cluster is at feature level {level} already; a level never falls")]
     LevelNotHigher {
         /// The cluster's level.
         level: u32,
     },
-    /// The nodes that were asked are not those in the table.
+    /// The named nodes are not exactly those in the table.
     #[error("other nodes are in the member table by now; look again before raising the level")]
     OtherMembers,
-    /// A node of the table does not know the level, as far as its present boot has said.
+    /// A node of the table has not announced the level with its present boot.
     #[error("node {node} announces feature level {advertised} (0: none yet); upgrade it first")]
     NotAdvertised {
         /// The node.
         node: u64,
-        /// What it has advertised.
+        /// The level that it has announced.
         advertised: u32,
     },
     /// The node's build knows less than the cluster uses.
@@ -380,7 +380,7 @@ fn read_ids(reader: &mut Reader<'_>) -> Result<Vec<u64>, DecodeError> {
     (0..count).map(|_| reader.varint("node id")).collect()
 }
 
-/// How many members follow: no more than a table holds.
+/// The number of members that follow: no more than a table holds.
 fn read_count(reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
     let count = reader.length("members")?;
     if count > MAX_MEMBERS {

@@ -35,7 +35,7 @@ fn revision_after_resending() -> u64 {
     store.revision()
 }
 
-/// What a group leaves behind that begins with the third number, where the first is next.
+/// The result of a group that begins with the third number, where the first is next.
 fn revision_after_a_gap() -> u64 {
     let mut store = Store::new();
     let mut builder = with_session();

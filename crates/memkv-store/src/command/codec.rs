@@ -1,7 +1,7 @@
-//! How every command but NOOP, SET, MSET and DEL looks in the log: its opcode, then its fields in order.
+//! The encoding of every command but NOOP, SET, MSET and DEL: its opcode, then its fields in order.
 //!
-//! It executes nothing. Invariants: an opcode is never reused for another meaning; what `read`
-//! accepts it reads to the end; how deep commands lie in each other is bounded by [`Within`].
+//! It executes nothing. Invariants: an opcode is never reused for another meaning; `read` reads all bytes
+//! that it accepts; [`Within`] bounds how deep commands are nested.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -36,8 +36,8 @@ const ANNOUNCE: u8 = 24;
 #[cfg(memkv_bugs)]
 const OF_NEXT_LEVEL: u8 = 0xe0;
 
-/// What a command lies in, which says what it may be: a transaction stands at the top only, and a
-/// database wraps a plain command only.
+/// The context of a command, which limits its kind: a transaction is at the top only, and a database
+/// wraps a plain command only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Within {
     Nothing,
@@ -180,8 +180,8 @@ pub(super) fn encode(command: &Command, out: &mut BytesMut) {
     }
 }
 
-/// Reads what follows `opcode`, up to the end. `own` says how keys and values are kept: copied, or
-/// shared with the input.
+/// Reads the fields behind `opcode`, up to the end. `own` makes the kept form of keys and values: copied,
+/// or shared with the input.
 pub(super) fn read(
     opcode: u8,
     mut reader: Reader<'_>,

@@ -1,7 +1,6 @@
 //! INCR and its kin: numbers that are kept as text.
 //!
-//! An integer is what Redis takes for one: canonical decimal, so no sign but a minus, no leading
-//! zero, no space. The deadline stays.
+//! Integers have Redis's form: canonical decimal, so no sign but a minus, no leading zero, no space. The deadline stays.
 
 use super::Context;
 use crate::float::Number;

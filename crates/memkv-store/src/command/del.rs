@@ -1,6 +1,6 @@
-//! DEL and what is like it: removes keys.
+//! DEL and its kin: they remove keys.
 //!
-//! In the log a DEL is the number of keys, then each with its length in front. All of them go at
+//! In the log a DEL is the number of keys, then each with its length in front. All of them are removed at
 //! one revision: it is one operation.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -42,7 +42,7 @@ impl<'a> Del<'a> {
         std::iter::from_fn(move || keys.prefixed("del key").ok())
     }
 
-    /// How many keys it names.
+    /// The number of keys that it names.
     pub(super) fn count(&self) -> usize {
         self.count
     }
@@ -53,7 +53,7 @@ impl<'a> Del<'a> {
     }
 }
 
-/// Removes the keys. Takes a revision even if there was none of them, as it always has.
+/// Removes the keys. Takes a revision even if none of them existed.
 pub(super) fn all<'k>(
     context: &mut Context<'_>,
     keys: impl Iterator<Item = &'k [u8]>,
@@ -85,7 +85,7 @@ pub(super) fn at_revision(context: &mut Context<'_>, key: &[u8], expected: Revis
     ReplyValue::Integer(removed.into())
 }
 
-/// Removes a key as DEL does; tells whether it was there.
+/// Removes a key as DEL does; returns whether it existed.
 pub(super) fn del(context: &mut Context<'_>, key: &[u8]) -> bool {
     let removed = context.remove(key);
     if removed {

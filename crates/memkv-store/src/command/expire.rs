@@ -1,13 +1,12 @@
-//! EXPIRE, PERSIST, GETEX: changes deadlines.
+//! EXPIRE, PERSIST, GETEX: they change deadlines.
 //!
-//! All arithmetic is from the entry's stamp, which is log time while it is applied, or from the
-//! deadline before. Invariant: no
-//! key is ever given a deadline that log time has reached; it is removed instead.
+//! All arithmetic is from the entry's stamp, which is log time while it is applied, or from the previous
+//! deadline. Invariant: no key ever gets a deadline that log time has reached; it is removed instead.
 
 use super::{Context, ExpireIf, Expiry, del};
 use crate::{ReplyError, ReplyValue};
 
-/// What an [`Expiry`] means for a key.
+/// The meaning of an [`Expiry`] for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It stays until the deadline, or for ever.
@@ -16,7 +15,7 @@ pub(super) enum Fate {
     Gone,
 }
 
-/// What an expiry that a value is written with means; `current` is the key's deadline before.
+/// The meaning of the expiry of a SET; `current` is the key's deadline before.
 pub(super) fn fate(expiry: Expiry, now_ms: u64, current: Option<u64>) -> Result<Fate, ReplyError> {
     match expiry {
         Expiry::None => Ok(Fate::Lives { deadline_ms: None }),
@@ -81,7 +80,7 @@ fn holds(condition: ExpireIf, current: Option<u64>, at: i64) -> bool {
     }
 }
 
-/// Moves a deadline that is there.
+/// Moves an existing deadline.
 pub(super) fn prolong(
     context: &mut Context<'_>,
     key: &[u8],

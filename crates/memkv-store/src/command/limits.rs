@@ -1,5 +1,5 @@
-//! What of a command has a limit, and where a command may lie: for a front door that refuses early,
-//! and for executing, which must not rely on that.
+//! The limits of commands, and where commands may be nested: for interfaces that refuse early, and for
+//! execution, which must not rely on that.
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ pub(super) enum Part<'a> {
 }
 
 impl Command {
-    /// What the command would fail with for its size alone, so that a front door can refuse it
+    /// The error with which the command would fail for its size alone, so that an interface can refuse it
     /// before it costs a log entry.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ impl Command {
         check_count(self.key_count())
     }
 
-    /// How many keys it names, guards and steps included.
+    /// The number of keys that it names, guards and steps included.
     pub(crate) fn key_count(&self) -> usize {
         match self {
             Command::Del { keys } => keys.len(),
@@ -71,7 +71,7 @@ impl Command {
         (longest_key, longest_value)
     }
 
-    /// Whether it lies where [`Command::read`] would accept it.
+    /// Whether it is nested where [`Command::read`] would accept it.
     fn check_shape(&self, within: Within) -> Result<(), ReplyError> {
         let fits = match self {
             Command::Transaction {

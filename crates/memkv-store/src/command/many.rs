@@ -1,8 +1,8 @@
 //! A command of many keys that is executed piece by piece: MSET, MSETNX and DEL, in any database.
 //!
-//! It is read where it lies in the log. Readers are kept from seeing a part of it by
-//! `keyspace::before`, not here. Invariant: whatever the pieces, it changes and answers what it would
-//! change and answer when executed at once (see `set::SetMany` and `del::Del`).
+//! It is read in place from the log. `keyspace::before` hides its parts from readers. Invariant: for any
+//! pieces, its changes and its answer are those of execution at once (see `set::SetMany` and
+//! `del::Del`).
 
 use bytes::{Buf, Bytes};
 
@@ -13,7 +13,7 @@ use crate::encoding::Reader;
 use crate::keyspace::Keyspace;
 use crate::{ReplyValue, Revision};
 
-/// Keys between two looks at what room is left: some microseconds.
+/// Keys between two checks of the remaining room: some microseconds.
 const AT_ONCE: usize = if cfg!(memkv_bugs) { 2 } else { 64 };
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Many {
     database: u8,
     what: What,
     count: usize,
-    /// The keys, or pairs, that are left.
+    /// The remaining keys or pairs.
     rest: Bytes,
     /// The revision that it makes, once it has begun.
     revision: Revision,
@@ -75,7 +75,7 @@ impl Many {
             },
             what => what,
         };
-        // A DEL takes a revision even if there was none of its keys.
+        // A DEL takes a revision even if none of its keys existed.
         let changed = matches!(what, What::Del);
         let mut all = Reader::new(&rest);
         while let Some(Next { key, value }) = what.next(&mut all) {
@@ -92,7 +92,7 @@ impl Many {
         })
     }
 
-    /// Begins it in a store of revision `last`, whose readers see what was before it from now on.
+    /// Begins it in a store of revision `last`, whose readers see the state before it from now on.
     pub(crate) fn begin(&mut self, keys: &mut Keyspace, last: Revision) {
         self.revision = last + 1;
         keys.begin_pieces(last, self.count);
@@ -106,8 +106,8 @@ impl Many {
         }
     }
 
-    /// Executes some of it, at least a few keys, and takes what that was from `room`, in units of
-    /// `work`. Its answer, if that was all.
+    /// Executes some of it, at least a few keys, and subtracts their work from `room`, in units of `work`.
+    /// Returns its answer once it is complete.
     pub(crate) fn go_on(&mut self, keys: &mut Keyspace, room: &mut u64) -> Option<ReplyValue> {
         loop {
             let mut work = 0;

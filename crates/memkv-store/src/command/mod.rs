@@ -1,7 +1,7 @@
-//! Write commands: what each means, how it looks in the log, and what it does to the keyspace.
+//! Write commands: their meaning, their encoding in the log, and their effect on the keyspace.
 //!
-//! One family is one file, `execute` dispatches to them, `limits` bounds what comes in. SET and DEL, which most of the load
-//! is, have an encoding of their own that is executed where it lies; the others are in `codec`.
+//! Each family has a file, `execute` dispatches to them, `limits` bounds their sizes. SET and DEL, which are
+//! most of the load, have an encoding of their own that is executed in place; the others are in `codec`.
 //! Reads are not commands: they never enter the log by themselves. Invariants: an opcode is never
 //! reused for another meaning, since old logs are replayed; decoding NOOP, SET and DEL never
 //! allocates; execution is total, and a command that fails has changed nothing.
@@ -52,7 +52,7 @@ pub enum Command {
         /// [`MAX_VALUE_BYTES_CEILING`](crate::MAX_VALUE_BYTES_CEILING); may be empty.
         value: Bytes,
     },
-    /// Removes the keys; answers how many of them existed, as Redis's `DEL` does.
+    /// Removes the keys; answers the number of those that existed, as Redis's `DEL` does.
     Del {
         /// The keys; one that is named twice counts once.
         keys: Vec<Bytes>,
@@ -102,30 +102,30 @@ pub enum Command {
     IncrBy {
         /// The key.
         key: Bytes,
-        /// What is added.
+        /// The increment.
         by: i64,
     },
     /// `INCRBYFLOAT`: the new value as `Bulk`; an absent key counts as 0.
     IncrByFloat {
         /// The key.
         key: Bytes,
-        /// What is added, as the client wrote it.
+        /// The increment, as the client wrote it.
         by: Bytes,
     },
     /// `APPEND`: `Integer`, the new length in bytes.
     Append {
         /// The key.
         key: Bytes,
-        /// What is appended; may be empty.
+        /// The appended bytes; may be empty.
         suffix: Bytes,
     },
     /// `SETRANGE`: `Integer`, the new length in bytes. Fills up with zero bytes.
     SetRange {
         /// The key.
         key: Bytes,
-        /// Where the patch goes, in bytes.
+        /// The position of the patch, in bytes.
         offset: u64,
-        /// What is written there; if empty, nothing changes.
+        /// The bytes that are written; if empty, nothing changes.
         patch: Bytes,
     },
     /// `EXPIRE` and its kin: `Integer` 1, or 0 if the key is absent or the condition does not
@@ -144,7 +144,7 @@ pub enum Command {
     Prolong {
         /// The key.
         key: Bytes,
-        /// Milliseconds that are added; may be negative.
+        /// The change in milliseconds; may be negative.
         by_ms: i64,
     },
     /// `PERSIST`: `Integer` 1, or 0 if the key is absent or has no deadline.
@@ -155,9 +155,9 @@ pub enum Command {
     /// `RENAME`, which answers `Ok`, and `RENAMENX`: `Integer` 1, or 0 if `to` exists. The error
     /// `NoSuchKey` if `from` does not. The deadline moves with the value.
     Rename {
-        /// The key that goes.
+        /// The old name.
         from: Bytes,
-        /// The key that comes, in the same database.
+        /// The new name, in the same database.
         to: Bytes,
         /// Whether `to` must be absent.
         if_absent: bool,
@@ -196,20 +196,20 @@ pub enum Command {
         /// The revision expected.
         revision: Revision,
     },
-    /// `CONFIG SET notify-keyspace-events`: says which events all nodes announce from now on; `Ok`.
+    /// `CONFIG SET notify-keyspace-events`: sets the events that all nodes announce from now on; `Ok`.
     /// Takes no revision.
     Announce {
         /// The events.
         classes: KeyEventClasses,
     },
-    /// Changes nothing; answers `Ok`. Its entry's stamp is what removes keys that are due, as any
-    /// entry's does: so does a batch without any part.
+    /// Changes nothing; answers `Ok`. Its entry's stamp removes keys that are due, as any entry's stamp
+    /// does, also that of a batch without parts.
     Tick,
     /// `EXEC`: executes `operations` if all guards hold, else `otherwise`; an `Array` of what
     /// each step answers. If guards fail, `Aborted` stands in front of the answers of `otherwise`,
     /// and alone if it is empty. Each write takes a revision of its own.
     Transaction {
-        /// What must hold, at most [`MAX_TRANSACTION_STEPS`].
+        /// The conditions, at most [`MAX_TRANSACTION_STEPS`].
         guards: Vec<Guard>,
         /// At most [`MAX_TRANSACTION_STEPS`].
         operations: Vec<Step>,
@@ -223,8 +223,8 @@ pub enum Command {
         /// Any command but a transaction, whose steps have databases of their own, and this one.
         command: Box<Command>,
     },
-    /// Changes nothing; answers `Ok`. All that the next feature level holds, in the build that shows
-    /// what nodes do which differ in their highest level.
+    /// Changes nothing; answers `Ok`. The only command of the next feature level, in the build that tests
+    /// nodes with different highest levels.
     #[cfg(memkv_bugs)]
     OfNextLevel,
 }
@@ -271,7 +271,7 @@ impl Command {
         Command::read(input, Within::Nothing, &|part| input.slice_ref(part))
     }
 
-    /// Reads a command up to the end; `own` says how keys and values are kept.
+    /// Reads a command up to the end; `own` makes the kept form of keys and values.
     fn read(
         input: &[u8],
         within: Within,
@@ -323,8 +323,8 @@ impl Command {
     }
 }
 
-/// A command as it is read from the log: what most of the load is borrowed, so that applying it
-/// allocates only what stays.
+/// A command as it is read from the log. The most frequent ones are borrowed, so that applying them
+/// allocates only the memory that they leave behind.
 #[derive(Debug, Clone)]
 pub(crate) enum Operation<'a> {
     Noop,
@@ -335,7 +335,7 @@ pub(crate) enum Operation<'a> {
 }
 
 impl<'a> Operation<'a> {
-    /// Reads a command that fills `input`; `own` says how what is not borrowed is kept.
+    /// Reads a command that fills `input`; `own` makes the kept form of parts that are not borrowed.
     pub(crate) fn decode(
         input: &'a [u8],
         own: &dyn Fn(&[u8]) -> Bytes,
@@ -343,7 +343,7 @@ impl<'a> Operation<'a> {
         Operation::read(input, Within::Nothing, own)
     }
 
-    /// The key that it looks up in the first database, if it is of the kind that most of a load is.
+    /// The key that it looks up in the first database, if it is of the most frequent kind.
     pub(crate) fn key(&self) -> Option<&'a [u8]> {
         match self {
             Operation::Set(set) => Some(set.key()),
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_names_only_so_many_keys() {
+    fn the_keys_of_a_command_are_bounded() {
         let keys = |count| vec![Bytes::from_static(b"k"); count];
         let pairs = |count| vec![(Bytes::from_static(b"k"), Bytes::new()); count];
         let exec = |guards, operations| Command::Transaction {
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_told_before_proposing() {
+    fn limits_are_checked_before_proposing() {
         let long = Bytes::from(vec![0; MAX_KEY_BYTES + 1]);
         let fits = long.slice(1..);
         let set = |key: &Bytes| Command::Set {

@@ -1,12 +1,11 @@
-//! Which commands only remove: they may run while disk space is low, because what they free is what the
-//! next snapshot needs less. Never executes anything. One exhaustive match, so that a new command must
-//! say what it is.
+//! Which commands only remove: they may run while disk space is low, because they make the next snapshot
+//! smaller. Never executes anything. The match is exhaustive, so that each new command must be
+//! classified.
 
 use super::{Command, Expiry, Step};
 
 impl Command {
-    /// Whether the command, executed at log time `now_ms` or later, adds nothing to the data set,
-    /// whatever it finds there.
+    /// Whether the command, executed at log time `now_ms` or later, adds nothing to any data set.
     pub fn only_removes(&self, now_ms: u64) -> bool {
         match self {
             Command::Noop
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_removes_is_told_from_what_may_add() {
+    fn commands_that_only_remove_are_told_from_others() {
         let key = Bytes::new;
         let set = Command::Set {
             key: key(),

@@ -1,4 +1,4 @@
-//! SET and what is like it: gives keys values.
+//! SET and its kin: they set values of keys.
 //!
 //! In the log a plain SET is the key's length, the key, and the value up to the end. Key and value
 //! lie next to each other, which is also how the keyspace stores them, so that applying a SET is
@@ -83,7 +83,7 @@ impl<'a> SetMany<'a> {
         })
     }
 
-    /// How many pairs there are, and how many bytes they have.
+    /// The number of pairs, and of their bytes.
     pub(super) fn size(&self) -> (usize, usize) {
         (self.count, self.pairs.rest().len())
     }
@@ -123,7 +123,7 @@ pub(super) fn with(
     get: bool,
 ) -> Result<ReplyValue, ReplyError> {
     let old = context.get(key);
-    // Redis looks at the time before it looks at the condition.
+    // Redis checks the time before it checks the condition.
     let fate = fate(
         expiry,
         context.now_ms(),
@@ -163,7 +163,7 @@ pub(super) fn one_of_many(context: &mut Context<'_>, key: &[u8], value: &[u8]) {
     context.note_string("set", key);
 }
 
-/// What MSET or MSETNX answers that has set its keys.
+/// The answer of MSET or MSETNX after it has set its keys.
 pub(super) fn answer(if_none_exists: bool) -> ReplyValue {
     match if_none_exists {
         true => ReplyValue::Integer(1),
@@ -192,8 +192,8 @@ pub(super) fn compare_and_set(
     Ok(ReplyValue::Integer(context.revision.cast_signed()))
 }
 
-/// A key that is set past its time is there for no moment, but it was set: whoever watches it as
-/// absent is told, and whoever listens sees it come and go, as with Redis.
+/// A key that is set past its deadline is never visible, but it was set: a guard that saw it absent
+/// fails, and key events tell of the SET and of the expiry, as in Redis.
 fn set(context: &mut Context<'_>, key: &[u8], value: &[u8], expiry: Expiry, fate: Fate) {
     match fate {
         Fate::Lives { deadline_ms } => context.put(&[key, value], deadline_ms),

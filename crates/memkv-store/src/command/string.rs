@@ -1,8 +1,7 @@
-//! APPEND, SETRANGE, RENAME, COPY: makes values out of values. What is moved or copied as a whole is
-//! shared and not copied, if it is large.
+//! APPEND, SETRANGE, RENAME, COPY: they make values out of values. A large value that is moved or copied as
+//! a whole is shared.
 //!
-//! The deadline stays with the key that is changed, and goes along with the one that is moved or
-//! copied.
+//! A changed key keeps its deadline; a moved or copied value takes its deadline along.
 
 use super::Context;
 use super::execute::Taken;

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes};
 
 use crate::encoding::{DecodeError, Reader, put_prefixed, put_varint, unzigzag, zigzag};
 
-/// What becomes of a key's deadline. Times are in milliseconds; a deadline at or before log time
+/// The change of a key's deadline. Times are in milliseconds; a deadline at or before log time
 /// means that the key is gone at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
@@ -15,7 +15,7 @@ pub enum Expiry {
     None,
     /// The key keeps the deadline that it has, if any.
     Keep,
-    /// So long after the entry's stamp.
+    /// This long after the entry's stamp.
     In {
         /// Milliseconds.
         ms: i64,

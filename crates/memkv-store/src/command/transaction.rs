@@ -1,9 +1,9 @@
-//! Transactions: guards that must hold, and the steps that are then executed with nothing between.
+//! Transactions: guards that must hold, and the steps that are then executed with nothing in between.
 //!
-//! A step that fails answers its error and the others go on, as in Redis: nothing is rolled back.
-//! What all of them would answer or copy is estimated before the first one (`estimate`): a
-//! transaction that is too much is refused whole.
-//! Invariant: no transaction lies in another.
+//! A step that fails answers its error and the others are executed, as in Redis: nothing is rolled back.
+//! The bytes that all of them would answer or copy are estimated before the first one (`estimate`): a
+//! transaction above the limits is refused as a whole.
+//! Invariant: no transaction is nested in another.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -19,18 +19,18 @@ use crate::{MAX_WRITE_REPLY_BYTES, ReplyError, ReplyValue, Revision};
 /// entry and one uninterrupted piece of work, so it stays below some milliseconds.
 pub const MAX_TRANSACTION_STEPS: usize = 1024;
 
-/// What must hold for a key when the transaction is executed.
+/// A condition on a key that must hold when the transaction is executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
     /// The key's database, 0 to 15.
     pub database: u8,
     /// The key.
     pub key: Bytes,
-    /// What must hold for it.
+    /// The condition that must hold for it.
     pub holds: Condition,
 }
 
-/// What a guard asks of its key. An absent key has the revisions 0 and no value.
+/// The condition of a guard. An absent key has the revisions 0 and no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     /// Nothing has touched the key since it was seen: `WATCH`.
@@ -47,10 +47,10 @@ pub enum Condition {
     CreateRevision(Compare, Revision),
 }
 
-/// What `WATCH` saw of a key; see [`Store::seen`](crate::Store::seen).
+/// The state of a key when it was watched; see [`Store::seen`](crate::Store::seen).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// The key was there.
+    /// The key was present.
     Present {
         /// The revision that had last written it.
         mod_revision: Revision,
@@ -62,7 +62,7 @@ pub enum Seen {
     },
 }
 
-/// How what is there compares with what a guard gives.
+/// How the present value or revision compares with the guard's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compare {
     /// It is the same.
@@ -284,7 +284,7 @@ pub(super) fn execute(
     ReplyValue::Array(mark.into_iter().chain(answers).collect())
 }
 
-/// Measures before it copies: what the steps before have changed may be longer than was estimated.
+/// Measures before it copies: values that earlier steps have changed may be longer than estimated.
 fn read(keys: &Keyspace, query: &Query, room: usize) -> ReplyValue {
     let len_of = |database, key: &[u8]| Some(keys.get(database, key)?.value.len());
     if query.answer_len(keys.into(), &len_of, room) > room {

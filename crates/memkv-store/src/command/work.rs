@@ -1,8 +1,8 @@
-//! How much work a command is, at most, before it is executed: for who applies, to give way in time.
+//! An upper bound of a command's work before it is executed, so that `apply` can yield in time.
 //!
-//! A unit is about 50 nanoseconds: one key that is walked past, or 64 bytes that are copied. A key that
-//! is found, written or removed anywhere else is sixteen. Numbers are bounds from counts and lengths as
-//! they are now; no part of the state, and nothing that a command does depends on them.
+//! A unit is about 50 nanoseconds: one key that a walk passes, or 64 bytes that are copied. A key that is
+//! found, written or removed anywhere else is sixteen. The numbers are bounds from present counts and
+//! lengths. They are no part of the state, and no effect of a command depends on them.
 
 use super::{Command, Operation, Part, Step};
 use crate::Query;
@@ -10,7 +10,7 @@ use crate::keyspace::{Keyspace, SHARDS, SHARED_BYTES};
 
 /// A key that is looked up, written or removed.
 pub(crate) const KEY: u64 = 16;
-/// A key that is looked up, and its value copied if it is a small one.
+/// A key that is looked up, with a copy of its value if that is small.
 const READ: u64 = 24;
 /// A key among others that are walked over in order.
 const WALKED: u64 = 4;
@@ -48,7 +48,7 @@ impl Command {
                 .get(database, key)
                 .map_or(0, |found| found.value.len())
         };
-        // What is large is shared.
+        // Large values are shared.
         let taken = |key: &[u8]| {
             store
                 .get(database, key)
@@ -80,7 +80,7 @@ impl Command {
         }
     }
 
-    /// What the command is by what it carries alone.
+    /// The work of the command by its own fields alone.
     fn carried(&self) -> u64 {
         let mut bytes = self.patched();
         self.visit(&mut |part| {
@@ -90,7 +90,7 @@ impl Command {
         keys(self.key_count()) + copied(bytes)
     }
 
-    /// Where a SETRANGE ends, if it may be executed.
+    /// The end of a SETRANGE, if it may be executed.
     fn patched(&self) -> usize {
         match self {
             Command::SetRange { offset, patch, .. } => usize::try_from(*offset)
@@ -103,7 +103,7 @@ impl Command {
         }
     }
 
-    /// How it makes a value of one that was there before.
+    /// How it makes a value out of one that existed before.
     fn reuses(&self) -> Reuse {
         match self {
             Command::Append { .. } | Command::SetRange { .. } => Reuse::Rewrites,
@@ -128,8 +128,8 @@ enum Reuse {
     Takes,
 }
 
-/// The steps of one branch. Those that rewrite or take values may each meet the longest of all that the
-/// branch names or makes, since an earlier step may have moved it there; what is taken is shared from
+/// The steps of one branch. Each that rewrites or takes a value may find the longest of all that the branch
+/// names or makes, since an earlier step may have moved it there; a taken value is shared from
 /// [`SHARED_BYTES`] on.
 fn transaction(store: &Keyspace, steps: &[Step]) -> u64 {
     let mut work = 0;
@@ -187,7 +187,7 @@ impl Command {
             return command.longest_named(store, *database);
         }
         let mut longest = Longest::default();
-        // A command of many keys writes them; what reuses a value names one or two.
+        // A command of many keys writes them; a command that reuses a value names one or two.
         if self.key_count() <= 2 {
             self.visit(&mut |part| {
                 if let Part::Key(key) = part

@@ -1,10 +1,10 @@
-//! The keys as they were before a command that is executed piece by piece: what readers see until all
-//! of it is done, so that a command of many keys is seen whole or not at all.
+//! The keys as they were before a command that is executed piece by piece. Readers see them until all of the
+//! command is done, so that they see a command of many keys as a whole or not at all.
 //!
 //! A write of the command saves the entry that it changes and finds it again by the hash of its key:
 //! some tens of nanoseconds. Small ones are copied one behind the other; large ones are only kept from
-//! being freed, which adds no more than the command itself brings. What walks keys in order sorts what was
-//! saved, once between two pieces. Invariant: until it is full it shows the state before the command;
+//! being freed, which adds no more memory than the command's own data. A walk over keys in order sorts the
+//! saved entries, once between two pieces. Invariant: until it is full it shows the state before the command;
 //! once it is full, nothing is read before the command has ended.
 
 use std::cmp::Ordering;
@@ -16,8 +16,8 @@ use super::entry::{Entry, Kept};
 use super::large::Large;
 use crate::{DATABASES, Revision};
 
-/// What may be held back: what a command of the most keys overwrites where values have some hundred
-/// bytes. A command that overwrites more is executed in one piece from there on.
+/// The most bytes that may be saved: the entries that a command of the most keys overwrites where values
+/// have some hundred bytes. The rest of a command that overwrites more is executed in one piece.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 
 /// Entries are saved in pieces of memory of this size, so that growing copies nothing.
@@ -59,7 +59,7 @@ enum Lies {
 }
 
 impl Before {
-    /// What there is before a command of so many keys that is executed next.
+    /// The empty state before a command of this many keys, which is executed next.
     pub(super) fn new(
         revision: Revision,
         lens: [usize; DATABASES as usize],
@@ -80,7 +80,7 @@ impl Before {
 
     /// Called before `entry` is changed, or when it was removed.
     pub(super) fn save(&mut self, database: u8, location: Location, entry: &Entry<'_>) {
-        // What the command itself has written is no part of what was before.
+        // Entries that the command itself has written are no part of the state before.
         if self.is_full || entry.mod_revision > self.revision {
             return;
         }

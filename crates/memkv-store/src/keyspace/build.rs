@@ -1,8 +1,8 @@
 //! Builds the ordered index of a database that was loaded without it, in pieces that can be worked
-//! on at the same time. It starts no thread: who loads says how the pieces are run.
+//! on at the same time. It starts no thread: the caller of the loader runs the pieces.
 //!
-//! Keys are sorted by their first bytes behind what most of them begin with, as numbers, and by
-//! themselves only where these are equal. The result does not depend on how the pieces are run.
+//! Keys are sorted by their first bytes behind the prefix that most of them share, as numbers, and by the
+//! whole key only where these are equal. The result does not depend on how the pieces are run.
 
 use super::database::Table;
 use super::leaf::common;
@@ -23,7 +23,7 @@ const PIECES: usize = 8;
 /// Keys below which a database is one piece: its index is built in some milliseconds.
 const SMALL: usize = 32 * 1024;
 
-/// One key in so many is looked at to cut the keys into pieces.
+/// One key in this many is sampled to cut the keys into pieces.
 const SAMPLED: usize = 256;
 
 /// The first bytes of a key behind the common ones, as numbers in the order of the keys.
@@ -81,7 +81,7 @@ pub(super) fn build(table: &Table, len: usize, run: Runner<'_>) -> Order {
 }
 
 impl Table {
-    /// What one key of each shard begins with: most likely all do.
+    /// The common prefix of one key of each shard: most likely that of all keys.
     fn common_prefix(&self) -> &[u8] {
         let sample = self.shards().iter().filter_map(|shard| shard.iter().next());
         let mut sample = sample.map(|number| self.key(number));

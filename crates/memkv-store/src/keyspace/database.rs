@@ -39,12 +39,12 @@ const TAG_BITS: u32 = u32::BITS - SHARD_BITS;
 /// On all processors that this is built for today.
 const CACHE_LINE_BYTES: usize = 64;
 
-/// Where a key belongs within its database.
+/// The location of a key within its database.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Location {
     pub(super) shard: usize,
     pub(super) tag: u32,
-    /// What the table of deletes knows of it.
+    /// Its slot in the table of deletes.
     pub(super) slot: u16,
 }
 
@@ -61,12 +61,12 @@ impl Location {
         }
     }
 
-    /// What the ordered index knows of it.
+    /// Its hash in the ordered index.
     pub(super) fn hash(self) -> u32 {
         (self.shard as u32) << TAG_BITS | self.tag & ((1 << TAG_BITS) - 1)
     }
 
-    /// What the shard knows of it: the upper ones of the bits that the ordered index knows.
+    /// Its tag in the shard: the upper bits of its hash in the ordered index.
     fn shard_tag(self) -> u16 {
         shard_tag(self.tag)
     }
@@ -74,7 +74,7 @@ impl Location {
 
 /// The shard of a hash. They are unequal: shard `s` gets `(2/3 + 2/3 * s/SHARDS) / SHARDS` of the
 /// keys, the last one twice as many as the first. Shards of one size would all grow at the same
-/// number of keys; so some grow at any time, and whatever that number is, they are as full.
+/// number of keys; so some grow at any time, and the average fill is the same for any number.
 pub(crate) fn shard_of(hash: u64) -> usize {
     /// Of 4096: a third.
     const TAKES_GREATER: u64 = 4096 / 3;
@@ -87,11 +87,11 @@ pub(crate) fn shard_of(hash: u64) -> usize {
     shard as usize
 }
 
-/// What is due when: a deadline in milliseconds since the epoch, and where the keys are that have
-/// it. Keys that share all three are one element.
+/// An element of the index of deadlines: a deadline in milliseconds since the epoch, and the shard and tag
+/// of the keys that have it. Keys that share all three are one element.
 pub(super) type Due = (u64, u16, u32);
 
-/// An entry that is about to be overwritten: what of it must be known then.
+/// The facts of an entry that are needed when it is overwritten.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Old {
     number: Number,
@@ -119,10 +119,10 @@ pub(crate) struct Database {
     pub(super) bytes: u64,
 }
 
-/// The entries, and where they are by hash.
+/// The entries, and their numbers by hash.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// What places are made with.
+    /// The seed of locations.
     seed: u64,
     records: Records,
     /// None until the first key comes.
@@ -147,7 +147,7 @@ impl Table {
         found.with_tag(shard_tag(tag)).find(|number| is_it(*number))
     }
 
-    /// Puts in a key that is not there; tells how long the entry is.
+    /// Inserts an absent key; returns the length of the entry.
     fn insert(&mut self, location: Location, record: &Record<'_>, numbers: &Numbers) -> usize {
         if self.shards.is_empty() {
             self.shards.resize_with(SHARDS, Shard::default);
@@ -189,7 +189,7 @@ impl Table {
         slots.fold(0, |sum, slot| sum ^ slot[0])
     }
 
-    /// Gives the key of an entry another record; tells how long the entry is then.
+    /// Gives the key of an entry another record; returns the entry's new length.
     fn overwrite(
         &mut self,
         location: Location,
@@ -229,7 +229,7 @@ impl Table {
     }
 }
 
-/// The part of a tag that a shard knows.
+/// The part of a tag that a shard keeps.
 fn shard_tag(tag: u32) -> u16 {
     (tag >> (TAG_BITS - shard::TAG_BITS)) as u16
 }
@@ -297,8 +297,8 @@ impl Database {
         self.table.fetch(shard);
     }
 
-    /// Has the processor fetch what the next commands look at for these keys. Where a key lies is
-    /// chance, so each is a miss or two; here no load waits for the one before.
+    /// Has the processor fetch the memory that the next commands read for these keys. The positions of keys
+    /// are random, so each is a cache miss or two; here no load waits for the one before.
     pub(super) fn fetch_keys<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
         let locations = keys.map(|key| self.location(key));
         let sum = locations.fold(0, |sum: u8, location| {
@@ -307,7 +307,7 @@ impl Database {
         std::hint::black_box(sum);
     }
 
-    /// What tells two keys of a shard apart when chance picks one.
+    /// The part of the hash that distinguishes two keys of a shard when chance picks one.
     pub(crate) fn tag(&self, entry: &Entry<'_>) -> u32 {
         self.location(entry.key()).tag
     }
@@ -327,7 +327,7 @@ impl Database {
         })
     }
 
-    /// What is due first.
+    /// The earliest deadline.
     pub(super) fn first_due(&self) -> Option<Due> {
         self.deadlines.first().copied()
     }
@@ -343,7 +343,7 @@ impl Database {
 
 /// Writing.
 impl Database {
-    /// Puts in a key that is not there.
+    /// Inserts an absent key.
     pub(super) fn insert(&mut self, location: Location, record: &Record<'_>, revision: Revision) {
         self.order
             .insert(record.key(), location.hash(), &self.table);
@@ -429,7 +429,7 @@ impl Database {
         self.table.records.take_loose()
     }
 
-    /// Keeps the index of deadlines after an entry's deadline has changed.
+    /// Updates the index of deadlines after an entry's deadline has changed.
     fn deadline_changed(&mut self, location: Location, from: Option<u64>, to: Option<u64>) {
         if from == to {
             return;
@@ -463,10 +463,10 @@ mod tests {
     use super::*;
     use crate::keyspace::build::in_turn;
 
-    /// What a key should have: its value, its revisions and its deadline.
+    /// The expected state of a key: its value, its revisions and its deadline.
     type Wanted = BTreeMap<Vec<u8>, (Vec<u8>, u64, u64, Option<u64>)>;
 
-    /// Whether table, ordered index, index of deadlines and books all say the same.
+    /// Whether table, ordered index, index of deadlines and sums agree.
     fn check(database: &Database, wanted: &Wanted) {
         let seen = |entry: Entry<'_>| {
             let numbers = (entry.create_revision, entry.mod_revision, entry.deadline_ms);

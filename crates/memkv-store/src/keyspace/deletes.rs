@@ -1,7 +1,7 @@
-//! The table of deletes: all that deleted keys leave behind, for guards on absent keys.
+//! The table of deletes: the only trace of deleted keys, for guards on absent keys.
 //!
 //! A slot holds the last revision that deleted a key of its hash, so another key's delete may look
-//! like one's own: a guard may fail for nothing, but never hold wrongly. A flush does not touch the
+//! like one's own: a guard may fail without need, but never hold wrongly. A flush does not touch the
 //! slots: it raises one number per database. Invariant: no slot goes back.
 
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Deletes {
         self.digest = self.digest.wrapping_add(slot_digest(slot, revision));
     }
 
-    /// How many slots note a delete.
+    /// The number of slots that note a delete.
     pub(crate) fn noted(&self) -> u64 {
         self.noted
     }

@@ -2,9 +2,9 @@
 //!
 //! The bytes are: the key's length and whether there is a deadline, the value's length, the key,
 //! the value, the revision that wrote last, how many revisions before it the key was created, and
-//! the deadline in eight bytes if there is one. Numbers are varints, so that what most keys have
-//! (short lengths, no deadline, one revision) costs a byte or few. These bytes never leave memory.
-//! Invariant: whatever is read here was written by [`Record::write`].
+//! the deadline in eight bytes if there is one. Numbers are varints, so that the usual case (short lengths,
+//! no deadline, one revision) costs a byte or few. These bytes never leave memory.
+//! Invariant: all bytes read here were written by [`Record::write`].
 
 use bytes::Bytes;
 
@@ -14,18 +14,18 @@ use crate::Revision;
 use crate::effects::ends;
 use crate::encoding::varint_len;
 
-/// What an entry is taken to cost besides its slot, in bytes: 8 in its shard, 11 in the ordered
+/// The assumed cost of an entry besides its slot, in bytes: 8 in its shard, 11 in the ordered
 /// index, and the allocators' rounding.
 const ENTRY_OVERHEAD_BYTES: u64 = 24;
 
-/// What a deadline is taken to cost besides its place in the entry: 16 bytes in an index whose
-/// nodes are two thirds full.
+/// The assumed cost of a deadline besides its bytes in the entry: 16 bytes in an index whose nodes are two
+/// thirds full.
 const DEADLINE_OVERHEAD_BYTES: u64 = 24;
 
 /// Size of a deadline in an entry.
 const DEADLINE_BYTES: usize = size_of::<u64>();
 
-/// What an entry is made of, before it is one.
+/// The parts of an entry that is about to be written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record<'a> {
     /// One after another the key and its value; the key lies within the first part.
@@ -117,7 +117,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// How many bytes [`Record::write`] writes.
+    /// The number of bytes that [`Record::write`] writes.
     pub(super) fn len(&self, numbers: &Numbers) -> usize {
         let value_len = self.value_len();
         varint_len(first_field(self.key_len, self.deadline_ms))
@@ -152,7 +152,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// What an entry of `len` bytes is taken to cost in memory, the same wherever it is kept.
+/// The assumed cost of an entry of `len` bytes in memory, independent of how it is kept.
 pub(super) fn cost(len: usize, deadline_ms: Option<u64>) -> u64 {
     let deadline = deadline_ms.map_or(0, |_| DEADLINE_OVERHEAD_BYTES);
     super::records::slot_bytes(len) as u64 + ENTRY_OVERHEAD_BYTES + deadline
@@ -238,7 +238,7 @@ pub(crate) struct Entry<'a> {
     len: usize,
     pub(crate) create_revision: Revision,
     pub(crate) mod_revision: Revision,
-    /// When the key goes, in milliseconds since the epoch.
+    /// The key's deadline, in milliseconds since the epoch.
     pub(crate) deadline_ms: Option<u64>,
 }
 
@@ -293,7 +293,7 @@ impl<'a> Entry<'a> {
         self.value
     }
 
-    /// Whether the key is there at log time `now_ms`: a deadline that is reached is over.
+    /// Whether the key is present at log time `now_ms`: at its deadline it is not.
     pub(crate) fn is_alive(&self, now_ms: u64) -> bool {
         self.deadline_ms.is_none_or(|deadline| deadline > now_ms)
     }
@@ -353,7 +353,7 @@ impl Entries {
     }
 }
 
-/// What a key holds, as a reader sees it.
+/// The value of a key, as a reader sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Value<'a> {
     /// The value's bytes.
@@ -362,7 +362,7 @@ pub struct Value<'a> {
     pub create_revision: Revision,
     /// The revision that last wrote the key or its deadline.
     pub mod_revision: Revision,
-    /// When the key goes, in milliseconds since the epoch; none if never.
+    /// The key's deadline, in milliseconds since the epoch; none if it has none.
     pub deadline_ms: Option<u64>,
     kept: Kept<'a>,
 }
@@ -394,7 +394,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// How many bytes another entry with this value copies.
+    /// The number of bytes that another entry with this value copies.
     pub(crate) fn copied_len(&self) -> usize {
         match self.kept {
             Kept::Large(large) if large.is_shareable(self.value.len()) => 0,

@@ -1,8 +1,8 @@
 //! A large entry: memory of its own, which a snapshot, a reader and other entries may share.
 //!
 //! Most are in one piece, written once. An entry whose value was there before (COPY, RENAME, another
-//! deadline) holds that value in common with whatever has it, and only the rest is its own: so such a
-//! command costs the same for any value. What an entry is taken to cost never says whether it shares.
+//! deadline) shares that value with its other owners, and only the rest is its own: so such a command costs
+//! the same for any value. The assumed cost of an entry does not depend on sharing.
 //! Invariant: a value that is shared is never written to.
 
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use super::entry::{Entry, Kept};
 /// allocation that sharing needs.
 pub(crate) const SHARE_FROM_BYTES: usize = 4096;
 
-/// Values from this size on are shared whatever their key: what is held of another entry besides its
-/// value is no more than its key and some numbers.
+/// Values from this size on are shared for keys of any length: the memory that stays with a shared value is
+/// its first entry's key and some numbers.
 pub(crate) const SHARED_BYTES: usize = crate::MAX_KEY_BYTES + 64;
 
 /// Memory from this size on goes back to the system when it is freed, which takes as long as some
@@ -85,7 +85,7 @@ impl Large {
         }
     }
 
-    /// Its value for another entry, which then also keeps what lies beside it: no more than the value
+    /// Its value for another entry, which then also keeps the bytes beside it: no more than the value
     /// itself. Nothing if a copy is better.
     pub(super) fn share(&self, value: &[u8]) -> Option<Bytes> {
         self.is_shareable(value.len())

@@ -5,9 +5,9 @@
 //! decide, and never decides which keys are its own. Invariants: items are in the order of their
 //! keys; all keys begin with the prefix.
 
-/// The tables, as the index asks them.
+/// The index's view of the tables.
 pub(super) trait Keys {
-    /// What is known of where an entry lies.
+    /// The location of an entry.
     type Found: Copy;
 
     /// The keys that have this hash, in any order; others may be among them.
@@ -16,22 +16,22 @@ pub(super) trait Keys {
     fn hash(&self, key: &[u8]) -> u32;
 }
 
-/// A leaf's memory grows and shrinks in steps of so many items: four are lost on average.
+/// A leaf's memory grows and shrinks in steps of this many items: four are lost on average.
 pub(super) const STEP_ITEMS: usize = 8;
 
-/// A leaf may have one mark in so many that is equal to the one before: each of them may cost a key
-/// that comes a look at two entries, and to mark a leaf anew costs a look at all of its entries.
+/// One mark of a leaf in this many may equal the one before: each of them may make an insertion read two
+/// entries, and marking a leaf anew reads all of its entries.
 const EQUAL_SHARE: usize = 16;
 
 /// See the top of this file.
 #[derive(Debug, Default)]
 pub(super) struct Leaf {
-    /// What it begins at.
+    /// Its start key.
     pub(super) start: Box<[u8]>,
     /// Not always the longest.
     pub(super) prefix: Box<[u8]>,
-    /// For each item the four bytes of its key behind the prefix, as a number; zeros stand for what
-    /// is not there, so equal marks leave it to the keys.
+    /// For each item the four bytes of its key behind the prefix, as a number; zeros stand for missing
+    /// bytes, so where marks are equal the keys decide.
     pub(super) marks: Vec<u32>,
     pub(super) hashes: Vec<u32>,
 }
@@ -174,7 +174,7 @@ impl Leaf {
         self.prefix = prefix.into();
     }
 
-    /// Takes an item out.
+    /// Removes an item.
     pub(super) fn remove(&mut self, at: usize) {
         self.marks.remove(at);
         self.hashes.remove(at);
@@ -246,7 +246,7 @@ impl Leaf {
         }
     }
 
-    /// Gives memory back that is not needed soon.
+    /// Frees memory that is not needed soon.
     fn fit(&mut self) {
         let wanted = self.hashes.len().next_multiple_of(STEP_ITEMS);
         if self.hashes.capacity() >= wanted + 2 * STEP_ITEMS {

@@ -4,7 +4,7 @@
 //! locks a container for a snapshot: while one is being taken, or a view lasts, a write saves the entry
 //! as it was (see `snapshot::Walk`, `view`). A key whose deadline log time has reached is absent to every access,
 //! whether or not [`Keyspace::expire`] has come to remove it. Invariants: every change of an entry
-//! gives it a higher `mod_revision`; whatever deletes a key notes it in the table of deletes.
+//! gives it a higher `mod_revision`; every delete of a key is noted in the table of deletes.
 
 mod before;
 mod build;
@@ -42,8 +42,8 @@ use crate::key_event::{KeyEventClasses, KeyEvents};
 use crate::snapshot::{EntryView, Walk};
 use crate::{DATABASES, Revision};
 
-/// What flushes have cut loose, large values that went, what views held, and what was held for readers
-/// during a command. Dropping it takes time in proportion to the keys and bytes that it held.
+/// Detached data: flushed databases, removed large values, and entries saved for views or for readers
+/// during a command. Dropping it takes time in proportion to its keys and bytes.
 #[derive(Debug)]
 pub struct Garbage {
     databases: Vec<Arc<Database>>,
@@ -79,11 +79,11 @@ pub(crate) struct Keyspace {
     /// Log time: the highest stamp applied, in milliseconds since the epoch.
     pub(crate) now_ms: u64,
     pub(crate) deletes: Deletes,
-    /// Keys that their deadlines have removed.
+    /// The number of expired keys.
     pub(crate) expired_total: u64,
     past: Past,
     garbage: Vec<Arc<Database>>,
-    /// What was held for readers during the last command in pieces.
+    /// The state saved for readers during the last command in pieces.
     ended: Option<Before>,
     pub(crate) key_events: KeyEvents,
     pub(crate) effects: Effects,
@@ -126,7 +126,7 @@ impl Keyspace {
             .map_or(0, |database| database.with_deadline)
     }
 
-    /// Estimated memory of the entries, and of what a snapshot in progress and views hold back.
+    /// Estimated memory of the entries, and of those saved for a snapshot in progress and for views.
     pub(crate) fn memory_bytes(&self) -> u64 {
         let entries: u64 = self.databases.iter().map(|database| database.bytes).sum();
         entries + self.past.memory_bytes()
@@ -179,8 +179,8 @@ impl Keyspace {
 
 /// Writing. `database` is below [`DATABASES`]: decoding refuses any other.
 impl Keyspace {
-    /// Takes a seed: a new cluster's, or a snapshot's. Only an empty keyspace does: what is in has been placed. What was
-    /// noted of deletes would lie in other slots now, so it is as if everything had been flushed.
+    /// Takes a seed: a new cluster's, or a snapshot's. Only an empty keyspace does, since keys have their
+    /// locations. Noted deletes would have other slots now, so all databases count as flushed.
     pub(crate) fn reseed(&mut self, seed: u64) {
         if self.len() == 0 {
             self.seed = seed;
@@ -221,7 +221,7 @@ impl Keyspace {
         target.overwrite(location, &old, record, &record.numbers(created, revision));
     }
 
-    /// Gives a key another deadline; tells whether the key is there.
+    /// Gives a key another deadline; returns whether the key exists.
     pub(crate) fn set_deadline(
         &mut self,
         database: u8,
@@ -244,7 +244,7 @@ impl Keyspace {
         true
     }
 
-    /// Removes a key; tells whether it was there. One over its deadline is left to `expire`.
+    /// Removes a key; returns whether it existed. A key past its deadline is left to `expire`.
     pub(crate) fn remove(&mut self, database: u8, key: &[u8], revision: Revision) -> bool {
         let location = self.location(key);
         let target = &self.databases[usize::from(database)];
@@ -257,7 +257,7 @@ impl Keyspace {
     }
 
     /// Removes keys that are due, in the order of their deadlines within each database, at most
-    /// `limit` of them; tells how many.
+    /// `limit` of them; returns their number.
     pub(crate) fn expire(&mut self, limit: usize, revision: Revision) -> usize {
         let mut removed = 0;
         for database in 0..DATABASES {
@@ -289,7 +289,8 @@ impl Keyspace {
         self.effects.removed(database, location.tag);
     }
 
-    /// Removes all keys of a database at once, whatever their number; tells whether there were any.
+    /// Removes all keys of a database at once, in a time that does not depend on their number; returns
+    /// whether there were any.
     pub(crate) fn flush(&mut self, database: u8, revision: Revision) -> bool {
         let target = &mut self.databases[usize::from(database)];
         if target.len == 0 {

@@ -1,7 +1,7 @@
 //! The ordered index: the hashes of a database's keys in the order of the keys.
 //!
-//! It is a tree of two levels: where each leaf begins, and the leaves ([`Leaf`]). It holds no keys but
-//! those, and says nothing of where an entry lies, so entries move without it; the hash tables say it
+//! It is a tree of two levels: the start key of each leaf, and the leaves ([`Leaf`]). It holds no other keys
+//! and no positions of entries, so entries move without it; the hash tables have the positions
 //! ([`Keys`]). Invariants: the first leaf begins at the empty key; every leaf has items; a leaf's keys
 //! are at or above the key that it begins at, and below that of the next; between two calls the index
 //! and the tables have the same keys.
@@ -12,14 +12,14 @@ use std::ops::Bound;
 
 use super::leaf::{Keys, Leaf};
 
-/// Items in a leaf, at most. With more of them fewer keys are kept twice, and putting one in moves
-/// more: half a kilobyte on average here.
+/// The most items in a leaf. With more of them fewer keys are kept twice, and an insertion moves more:
+/// half a kilobyte on average here.
 const MAX_ITEMS: usize = 128;
 
-/// Below so many a leaf looks for a neighbour to become one with.
+/// A leaf with fewer items is merged with a neighbour.
 const FEW_ITEMS: usize = MAX_ITEMS / 4;
 
-/// Two leaves become one if it has at most so many, so that it need not be split again soon.
+/// Two leaves are merged if the result has at most this many items, so that it is not split again soon.
 const MERGED_ITEMS: usize = MAX_ITEMS * 3 / 4;
 
 /// A key's first bytes as a number, in the order of the keys but for equal numbers.
@@ -50,7 +50,7 @@ pub(super) struct Order {
     /// Where in `leaves` the leaf is that begins at a key.
     starts: BTreeMap<Start<'static>, u32>,
     leaves: Vec<Leaf>,
-    /// What of `leaves` is not in use.
+    /// The unused positions in `leaves`.
     free: Vec<u32>,
     recent: Recent,
 }
@@ -177,7 +177,7 @@ impl Order {
         self.leaves[left].append(&right_leaf, key, keys);
     }
 
-    /// What is known of the keys from `key` on, in order.
+    /// The hashes of the keys from `key` on, in order.
     pub(super) fn from<'a, K: Keys>(
         &'a self,
         key: &[u8],
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn ascending_keys_ask_the_tables_for_little_whatever_comes_behind_them() {
+    fn ascending_keys_rarely_read_the_tables_with_any_keys_behind_them() {
         let mut keys = Weak {
             bits: 32,
             ..Weak::default()

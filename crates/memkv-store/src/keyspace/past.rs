@@ -1,5 +1,5 @@
-//! What of the past must still be known while the keys change: the snapshot that is being taken, views,
-//! and the state before a command that is executed in pieces. A write asks once whether anything does.
+//! The earlier states that are still needed while the keys change: the snapshot in progress, views, and the
+//! state before a command that is executed in pieces. A write checks once whether there is any.
 
 use std::sync::Arc;
 

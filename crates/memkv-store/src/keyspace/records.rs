@@ -1,10 +1,10 @@
-//! Where the entries of a database lie: small ones side by side in pages of one size of slot, large
-//! ones in an allocation each.
+//! The memory of a database's entries: small ones side by side in pages of one size of slot, large ones in
+//! an allocation each.
 //!
-//! A number of four bytes names an entry. It knows nothing of what entries mean. Slots that become
-//! empty are used again; where too many of a size are empty, the last entries of the size move
-//! into them each time another goes, so what was deleted gives its memory back bit by bit, and nothing is
-//! ever compacted at once. Who holds numbers is told of those that move. Invariants: of the pages
+//! A number of four bytes names an entry. The content of entries has no meaning here. Slots that become
+//! empty are used again; where too many of a size are empty, the last entries of the size move into them
+//! at each removal, so deleted entries free their memory step by step, and nothing is ever compacted at
+//! once. The owner of the numbers is told which entries move. Invariants: of the pages
 //! of a size all but the last are full, if empty slots are counted in; a size's `empty` names each of
 //! its empty slots once, and an empty slot says where in `empty` its number is.
 
@@ -18,36 +18,36 @@ const STEP_BYTES: usize = 8;
 const MIN_SLOT_BYTES: usize = 16;
 
 /// Entries above this size get an allocation of their own, whose price (some 48 bytes) is then below
-/// a tenth; it is also what a snapshot copies at most of an entry while it holds the store.
+/// a tenth; it is also the most that a snapshot copies of an entry while it holds the store.
 const MAX_SLOT_BYTES: usize = 512;
 
 /// Size of a page: with up to 64 sizes in use, the last pages of which are half full, two megabytes
 /// are lost at most, and a size that is not in use costs nothing.
 const PAGE_BYTES: usize = 64 * 1024;
 
-/// Bits of an entry's number that say which slot of the page.
+/// Bits of an entry's number that name the slot of the page.
 const SLOT_BITS: u32 = (PAGE_BYTES / MIN_SLOT_BYTES).trailing_zeros();
 
-/// A size may have one empty slot in so many; the pages are counted as full.
+/// The share of slots of a size that may be empty, as its divisor; the pages are counted as full.
 const EMPTY_SHARE: usize = 8;
 
 /// Slots that are cut off at the end while one entry goes, at most. Two would do to keep up.
 const CUT_AT_ONCE: usize = 3;
 
-/// What an empty slot begins with. No entry does: its first number is below 2^18.
+/// The first bytes of an empty slot. No entry has them: its first number is below 2^18.
 const EMPTY: [u8; 4] = [u8::MAX; 4];
 
 /// In an entry's number: a large one.
 const LARGE: u32 = 1 << 31;
 
-/// Pages that numbers can name, which makes 32 GiB of small entries in one database. Whatever comes
-/// on top is kept like large ones.
+/// Pages that numbers can name, which makes 32 GiB of small entries in one database. Further entries are
+/// kept like large ones.
 const MAX_PAGES: usize = 1 << (31 - SLOT_BITS);
 
 /// Large entries that share an allocation of references: growing never moves more.
 const LARGE_PER_CHUNK: usize = 1024;
 
-/// Names an entry until it goes or moves.
+/// Names an entry until it is removed or moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Number(u32);
 
@@ -85,7 +85,7 @@ pub(super) struct Records {
     /// For each size of slot. None until the first small entry comes.
     sizes: Vec<Size>,
     large: Vec<Vec<Large>>,
-    /// Large entries that went and take long to free.
+    /// Removed large entries that take long to free.
     loose: Vec<Large>,
 }
 
@@ -117,7 +117,7 @@ impl Records {
         }
     }
 
-    /// Puts an entry of `len` bytes in, which `write` writes to the front of what it is given.
+    /// Inserts an entry of `len` bytes, which `write` writes to the front of its buffer.
     pub(super) fn insert(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> Number {
         if len <= MAX_SLOT_BYTES && (self.pages.len() < MAX_PAGES || !self.free_pages.is_empty()) {
             self.insert_small(slot_bytes(len), write)
@@ -209,8 +209,8 @@ impl Records {
         }
     }
 
-    /// Takes an entry out. Tells `moved` each key of which the entry has got another number: the old
-    /// one and the new one.
+    /// Removes an entry. Calls `moved` for each key whose entry has got another number, with the old and
+    /// the new one.
     pub(super) fn remove(&mut self, number: Number, mut moved: impl FnMut(&[u8], Number, Number)) {
         match address(number) {
             Address::Slot { page, .. } => {
@@ -310,7 +310,7 @@ impl Records {
         }
     }
 
-    /// What went and takes long to free.
+    /// The removed entries that take long to free.
     pub(super) fn take_loose(&mut self) -> Vec<Large> {
         std::mem::take(&mut self.loose)
     }
@@ -334,7 +334,7 @@ fn give_back(empty: &mut Vec<Number>) {
     }
 }
 
-/// The size of the slot that an entry of `len` bytes gets; what a large one gets is about the same.
+/// The size of the slot that an entry of `len` bytes gets; for a large one about the size of its allocation.
 pub(super) fn slot_bytes(len: usize) -> usize {
     len.next_multiple_of(STEP_BYTES).max(MIN_SLOT_BYTES)
 }
@@ -415,7 +415,7 @@ mod tests {
             }
         }
 
-        /// What is allocated for pages, and the references of large entries.
+        /// The memory of pages, and the references of large entries.
         fn bytes(&self) -> usize {
             let pages = self.records.pages.iter();
             let large: usize = self.records.large.iter().map(Vec::len).sum();
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_found_by_their_numbers_whatever_comes_and_goes() {
+    fn entries_are_found_by_their_numbers_after_any_changes() {
         let mut kept = Kept::default();
         for step in 0..30_000u64 {
             let random = xxh3_64(&step.to_le_bytes());
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_comes_back_as_entries_go() {
+    fn memory_is_freed_as_entries_are_removed() {
         let mut kept = Kept::default();
         let slot = slot_bytes(64 + 12);
         (0..50_000).for_each(|key| kept.insert(key, 64));
@@ -466,7 +466,7 @@ mod tests {
             half < wanted + wanted / 6 + 2 * PAGE_BYTES,
             "{half} for {wanted}"
         );
-        // What is empty is used before more is taken.
+        // Empty slots are used before new ones.
         (0..2_000).step_by(2).for_each(|key| kept.insert(key, 64));
         assert_eq!(kept.bytes(), half);
         (0..50_000).for_each(|key| kept.remove(key));

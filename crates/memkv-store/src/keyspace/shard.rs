@@ -13,19 +13,19 @@ use super::records::Number;
 /// that has the same.
 pub(super) const TAG_BITS: u32 = u16::BITS;
 
-/// Of so many slots one must stay a gap, or the shard grows: then a lookup reads five on average, 28
+/// One of this many slots must stay a gap, or the shard grows: then a lookup reads five on average, 28
 /// bytes.
 const GAP_SHARE: usize = 8;
 
-/// Where less than one of so many slots is used, the shard is made smaller: to four fifths full, so
+/// Where less than one of this many slots is used, the shard is made smaller: to four fifths full, so
 /// that it need not grow again soon.
 const SPARSE: usize = 2;
 
-/// The last slots are nobody's beginning, since those before may need them. So many are nearly
+/// No tag's stretch begins in the last slots, since earlier stretches may need them. This many are nearly
 /// always enough for a shard that is seven eighths full; where they are not, it gets more.
 const SPARE_SLOTS: usize = 16;
 
-/// What the first key makes room for, in bytes.
+/// Bytes that the first key allocates.
 const MIN_BYTES: usize = 32;
 
 /// A tag and a number, in six bytes.
@@ -77,7 +77,7 @@ impl Shard {
         self.slots_with(tag).map(|at| self.slots[at].number())
     }
 
-    /// Puts in a number that is not there.
+    /// Inserts an absent number.
     pub(super) fn insert(&mut self, tag: u16, number: Number) {
         self.len += 1;
         if self.len > self.slots.len() - self.slots.len() / GAP_SHARE {
@@ -88,12 +88,12 @@ impl Shard {
         }
     }
 
-    /// Takes a number out that came with this tag.
+    /// Removes a number that was inserted with this tag.
     pub(super) fn remove(&mut self, tag: u16, number: Number) {
         let Some(mut at) = self.slot_of(tag, number) else {
             return;
         };
-        // Whatever is not where its stretch begins moves up.
+        // Each slot that is not at the beginning of its stretch moves up.
         while let Some(next) = self.slots.get(at + 1)
             && !next.is_gap()
             && self.begin(next.tag) <= at
@@ -109,7 +109,7 @@ impl Shard {
         }
     }
 
-    /// Says that what came with this tag has another number now.
+    /// Replaces a number that was inserted with this tag.
     pub(super) fn renumber(&mut self, tag: u16, from: Number, to: Number) {
         if let Some(at) = self.slot_of(tag, from) {
             self.slots[at] = Slot::of(tag, to);
@@ -149,7 +149,7 @@ impl Shard {
         true
     }
 
-    /// What the slots take.
+    /// Memory of the slots, in bytes.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.slots.len() * size_of::<Slot>()
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_what_came_and_did_not_go() {
+    fn it_holds_the_inserted_and_not_removed_numbers() {
         // Tags of few values collide, those near the greatest one fill the last slots.
         for spread in [1, 3, 64, 65_536] {
             let mut shard = Shard::default();

@@ -1,10 +1,8 @@
-//! Views: the keys as they were at one revision, for a read that looks several times and lets writes in
-//! between.
+//! Views: the keys as they were at one revision, for a read in several steps with writes in between.
 //!
 //! Nothing is copied when a view begins. While it lasts, a write first saves the entry as it was, if
-//! that is part of the view; that the entry then carries a higher revision is the only mark needed. A
-//! view takes so much memory at most: when more would have to be saved, it is lost, and its reader must
-//! begin anew. Invariant: a view that is not lost shows the state between two commands.
+//! that is part of the view; the higher revision of the written entry is the only mark needed. A view has
+//! a bound of memory: when more would have to be saved, it is lost, and its reader must start again. Invariant: a view that is not lost shows the state between two commands.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
@@ -18,10 +16,10 @@ use super::large::Large;
 use super::{Garbage, Keyspace};
 use crate::{DATABASES, Revision};
 
-/// Views at the same time, at most: each may make a write save an entry.
+/// The most views at the same time: each may make a write save an entry.
 pub const MAX_VIEWS: usize = 4;
 
-/// What a view may hold back, counted as entries are: some hundred thousand small ones.
+/// The most bytes that a view may save, counted as entries are: some hundred thousand small ones.
 const VIEW_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Some hundred entries, which take some microseconds to free.
@@ -160,7 +158,7 @@ impl Keyspace {
         Some(id)
     }
 
-    /// Ends a view, and gives back what it held, to be dropped elsewhere.
+    /// Ends a view, and returns the entries that it held, to be dropped elsewhere.
     pub(crate) fn end_view(&mut self, id: ViewId) -> Option<Garbage> {
         let index = self.past.views.iter().position(|view| view.id == id)?;
         let view = self.past.end_view(index);
@@ -226,7 +224,7 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// The last revision of what it shows.
+    /// The last revision of its state.
     fn revision(self) -> Revision {
         match self {
             Shown::Now => Revision::MAX,
@@ -256,7 +254,7 @@ impl<'a> From<&'a Keyspace> for Lens<'a> {
 }
 
 impl<'a> Lens<'a> {
-    /// Log time: what has a deadline at or before it is absent.
+    /// Log time: a key with a deadline at or before it is absent.
     pub(crate) fn now_ms(&self) -> u64 {
         self.shown
             .view()
@@ -305,7 +303,7 @@ impl<'a> Lens<'a> {
         }
     }
 
-    /// What tells two keys of a shard apart when chance picks one.
+    /// The part of the hash that distinguishes two keys of a shard when chance picks one.
     pub(crate) fn tag(&self, entry: &Entry<'_>) -> u32 {
         Location::of(self.keys.seed, entry.key()).tag
     }
@@ -314,7 +312,7 @@ impl<'a> Lens<'a> {
         entry.mod_revision <= self.shown.revision()
     }
 
-    /// The keys of a shard that are there, in no meaningful order.
+    /// The present keys of a shard, in no meaningful order.
     pub(crate) fn alive_of(
         self,
         database: u8,
@@ -333,7 +331,7 @@ impl<'a> Lens<'a> {
             .filter(move |entry| entry.is_alive(now_ms))
     }
 
-    /// The keys that are there from `start` on in byte order.
+    /// The present keys from `start` on in byte order.
     pub(crate) fn alive_between(
         self,
         database: u8,

@@ -1,4 +1,4 @@
-//! What each query answers.
+//! The answers of the queries.
 
 use std::ops::{Bound, RangeInclusive};
 
@@ -10,12 +10,12 @@ use crate::ReplyValue;
 use crate::keyspace::{Lens, Value};
 use crate::reply::ELEMENT_OVERHEAD_BYTES;
 
-/// What TTL answers for an absent key, and for one without a deadline.
+/// The answers of TTL for an absent key, and for one without a deadline.
 const ABSENT: i64 = -2;
 pub(super) const NO_DEADLINE: i64 = -1;
 
 impl Query {
-    /// Answers from the keys as they are; `now_ms` is the time that is left from.
+    /// Answers from the keys as they are; times to live are counted from `now_ms`.
     pub(crate) fn answer(&self, keys: Lens<'_>, now_ms: u64) -> ReplyValue {
         match self {
             Query::InDatabase { database, query } => query.answer_in(keys, *database, now_ms),
@@ -60,7 +60,7 @@ impl Query {
     }
 }
 
-/// What a key holds; `now_ms` is the reader's clock, which decides nothing.
+/// The value of a key; `now_ms` is the reader's clock, on which the presence of the key does not depend.
 #[cfg_attr(
     not(memkv_bugs),
     expect(unused_variables, reason = "a deliberate bug looks at it")
@@ -81,10 +81,10 @@ pub(super) fn look_up<'a>(
     found
 }
 
-/// What is known of an answer before it is made.
+/// The length of an answer before it is made.
 impl Query {
-    /// How many bytes of values and elements the answer has, without copying one; counting ends
-    /// above `enough`. `len_of` says how long the value of a key is.
+    /// The number of bytes of values and elements in the answer, without copying one; counting ends above
+    /// `enough`. `len_of` returns the length of a key's value.
     pub(crate) fn answer_len(
         &self,
         keys: Lens<'_>,
@@ -178,15 +178,15 @@ fn substring(found: Value<'_>, start: i64, end: i64) -> Bytes {
     }
 }
 
-/// The part of a value of this length: indexes from the end are negative, and what lies outside is
-/// cut off.
+/// The part of a value of this length: indexes from the end are negative, and the part outside is cut
+/// off.
 fn bounds(len: usize, start: i64, end: i64) -> Option<RangeInclusive<usize>> {
     let len = len as i64;
     let from_front = |index: i64| match index {
         ..0 => index.saturating_add(len),
         _ => index,
     };
-    // Redis compares what both count from the end before it cuts off what lies before the value.
+    // Redis compares two indexes from the end before it cuts off the part before the value.
     let inverted = start < 0 && end < 0 && start > end;
     let start = from_front(start).max(0);
     let end = from_front(end).max(0).min(len - 1);
@@ -202,7 +202,7 @@ fn ttl(found: Option<Value<'_>>, seconds: bool, absolute: bool, now_ms: u64) -> 
     };
     let ms = match absolute {
         true => deadline,
-        // The key is there, so something is left, whatever the clock says.
+        // The key is present, so some time is left, even if the reader's clock is past the deadline.
         false => deadline.saturating_sub(now_ms).max(1),
     };
     let answer = match seconds {
@@ -212,7 +212,7 @@ fn ttl(found: Option<Value<'_>>, seconds: bool, absolute: bool, now_ms: u64) -> 
     i64::try_from(answer).unwrap_or(i64::MAX)
 }
 
-/// How many fields [`meta`] has.
+/// The number of fields of [`meta`].
 pub(super) const META_FIELDS: usize = 4;
 
 /// Value, creation, modification, deadline.

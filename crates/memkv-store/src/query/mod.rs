@@ -1,6 +1,6 @@
-//! Reads: what each asks and how it looks inside a transaction.
+//! Reads: their kinds, and their encoding inside a transaction.
 //!
-//! A query never changes anything and never enters the log by itself. What it answers depends on
+//! A query never changes anything and never enters the log by itself. Its answer depends on
 //! the state and `now_ms` alone, never on the order of a hash table, because inside a transaction
 //! its answer becomes part of the state (a cached reply). Invariant: an opcode is never reused for
 //! another meaning.
@@ -32,7 +32,7 @@ pub enum Query {
         /// The keys.
         keys: Vec<Bytes>,
     },
-    /// `Integer`: how many are present; one that is named twice counts twice.
+    /// `Integer`: the number of present keys; one that is named twice counts twice.
     Exists {
         /// The keys.
         keys: Vec<Bytes>,
@@ -57,7 +57,7 @@ pub enum Query {
         key: Bytes,
         /// In seconds, rounded to the nearest, instead of milliseconds.
         seconds: bool,
-        /// The deadline since the epoch instead of what is left of it.
+        /// The deadline since the epoch instead of the time until it.
         absolute: bool,
     },
     /// `Array` of the value (`Nil` unless `value`), creation revision, modification revision, and
@@ -71,7 +71,7 @@ pub enum Query {
     /// `Array` of the next cursor (`Integer`, 0 at the end) and an `Array` of keys: whole hash
     /// shards until `count` keys are reached. The same cursor on every node.
     Scan {
-        /// 0, or what the scan before answered; anything else ends at once.
+        /// 0, or the cursor of the previous answer; any other number ends at once.
         cursor: u64,
         /// How many keys to aim for, at least 1.
         count: u64,
@@ -92,7 +92,7 @@ pub enum Query {
     },
     /// `Bulk`: some key; `Nil` if there is none.
     RandomKey {
-        /// Drawn by who asks: what is random about it.
+        /// A random number, drawn by the caller.
         nonce: u64,
     },
     /// `Integer`: the number of keys in the database. As in Redis it counts keys past their
@@ -126,8 +126,8 @@ impl Query {
         // The smallest key above `after` is `after` and a zero byte.
         let next = after.map(|after| [after, &[0]].concat());
         let start = next.unwrap_or_default().max(prefix.to_vec());
-        // The first key above all with the prefix: the last byte that can be raised is, and what
-        // follows it goes.
+        // The first key above all with the prefix: the last byte that can be raised is raised, and the
+        // bytes behind it are cut off.
         let end = prefix.iter().rposition(|byte| *byte < u8::MAX).map(|last| {
             let mut end = prefix[..=last].to_vec();
             end[last] += 1;
@@ -141,13 +141,13 @@ impl Query {
         }
     }
 
-    /// Whether the answer depends on what time it is, and not only on the keys.
+    /// Whether the answer depends on the time, and not only on the keys.
     #[must_use]
     pub fn asks_time(&self) -> bool {
         match self {
             Query::InDatabase { query, .. } => query.asks_time(),
             Query::Ttl { .. } => true,
-            // A deliberate bug lets keys go by the reader's clock.
+            // A deliberate bug lets keys expire by the reader's clock.
             _ => cfg!(memkv_bugs),
         }
     }
@@ -161,7 +161,7 @@ impl Query {
         check_count(self.key_count())
     }
 
-    /// How many keys it names.
+    /// The number of keys that it names.
     pub fn key_count(&self) -> usize {
         match self {
             Query::GetMany { keys } | Query::Exists { keys } => keys.len(),
@@ -170,7 +170,7 @@ impl Query {
         }
     }
 
-    /// How many keys it looks at, at most.
+    /// The most keys that it reads.
     #[must_use]
     pub fn looks_at(&self) -> u64 {
         match self {
@@ -263,7 +263,7 @@ impl Query {
         }
     }
 
-    /// Reads a query up to the end; `own` says how keys are kept.
+    /// Reads a query up to the end; `own` makes the kept copy of a key.
     pub(crate) fn read(input: &[u8], own: &dyn Fn(&[u8]) -> Bytes) -> Result<Query, DecodeError> {
         let mut reader = Reader::new(input);
         let opcode = reader.u8("query")?;

@@ -21,7 +21,7 @@ pub(super) fn scan(keys: Lens<'_>, database: u8, cursor: u64, count: u64) -> Rep
     scan.answer()
 }
 
-/// What a SCAN has found so far.
+/// The result of a SCAN so far.
 #[derive(Debug)]
 pub(super) struct Scan {
     found: Vec<ReplyValue>,
@@ -42,7 +42,7 @@ impl Scan {
         self.next >= SHARDS || self.found.len() as u64 >= self.count
     }
 
-    /// Takes in the next shard; tells how many keys it has.
+    /// Adds the next shard; returns its number of keys.
     pub(super) fn take_shard(&mut self, keys: Lens<'_>, database: u8) -> usize {
         let shard = keys.alive_of(database, self.next);
         let mut shard: Vec<&[u8]> = shard.map(|entry| entry.key()).collect();
@@ -64,7 +64,7 @@ impl Scan {
     }
 }
 
-/// How long the answer of [`scan`] is, counted until it is above `enough`.
+/// The length of the answer of [`scan`], counted until it is above `enough`.
 pub(super) fn scan_len(
     keys: Lens<'_>,
     database: u8,
@@ -88,7 +88,7 @@ pub(super) fn scan_len(
     len.saturating_add(2 * ELEMENT_OVERHEAD_BYTES)
 }
 
-/// How long the answer of [`range`] is, counted until it is above `enough`.
+/// The length of the answer of [`range`], counted until it is above `enough`.
 pub(super) fn range_len(
     keys: Lens<'_>,
     database: u8,
@@ -124,7 +124,7 @@ pub(super) fn range(
     range.answer(ended == Taken::More)
 }
 
-/// What a range has found so far.
+/// The result of a range so far.
 #[derive(Debug)]
 pub(super) struct Range {
     items: Vec<ReplyValue>,
@@ -133,14 +133,14 @@ pub(super) struct Range {
     keys_only: bool,
 }
 
-/// How far a range has come.
+/// The progress of a range.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// There are no more keys.
+    /// The range has no more keys.
     All,
-    /// There are more than it may answer.
+    /// The range has more keys than it may answer.
     More,
-    /// It has looked at as many as it was to look at; the next one is not before this.
+    /// It has read as many keys as it may; the next one is not below this.
     Upto(Bytes),
 }
 
@@ -154,7 +154,7 @@ impl Range {
         }
     }
 
-    /// Takes in keys from `start` on, at most `most` of them.
+    /// Adds keys from `start` on, at most `most` of them.
     pub(super) fn take(
         &mut self,
         keys: Lens<'_>,

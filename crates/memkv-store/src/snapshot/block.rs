@@ -1,9 +1,9 @@
-//! The blocks of a snapshot: how its head and its pieces look as bytes.
+//! The blocks of a snapshot: the encoding of its head and its pieces.
 //!
 //! A snapshot is the head, then the replies of each session, then the table of deletes, then each
-//! shard, in order; the last two only where there is something in them. A block
-//! starts with its kind and says which part of what it is, and whether it is the last part, so
-//! that a loader notices a block that is missing, repeated or out of place. Blocks never carry
+//! shard, in order; the last two only where they are not empty. A block starts with its kind, its owner,
+//! its part number, and a mark of the last part, so that a loader detects a block that is missing, repeated
+//! or out of order. Blocks never carry
 //! checksums: the files and streams that carry blocks do. Entries are sorted by key, so that nodes
 //! with the same state write the same bytes.
 
@@ -19,10 +19,10 @@ use crate::{FIRST_LEVEL, KeyEventClasses, Member, Reply, Revision};
 /// Version of the snapshot format: raised when a field or a new kind of block comes. Version 1 had
 /// one database, no deadlines and no table of deletes; it is still read.
 const VERSION: u8 = 6;
-/// The version since which a key's shard is what it is now.
+/// The version since which keys have their present shards.
 pub(super) const UNEQUAL_SHARDS: u8 = 4;
-/// The version since which the head begins with the feature level, and the table holds what each node
-/// announces.
+/// The version since which the head begins with the feature level, and the table holds the level that each
+/// node announces.
 const LEVELS: u8 = 5;
 /// The version since which the head carries the hash seed. Before, it was derived from the cluster's UUID.
 const SEEDED: u8 = 6;
@@ -35,15 +35,15 @@ pub(super) const DELETES: u8 = 4;
 /// Counters beyond this were never reached by counting: it keeps `+ 1` from overflowing.
 const HIGHEST_COUNTER: u64 = u64::MAX >> 1;
 
-/// More than any block's own fields take, in bytes: kind, last, and three varints.
+/// A bound of a block's own fields, in bytes: kind, last, and three varints.
 const BLOCK_OVERHEAD_BYTES: usize = 32;
 
-/// What a block of replies or entries is a part of.
+/// The owner and the part of a block of replies or entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BlockHead {
     /// The shard, or the session.
     pub(super) of: u64,
-    /// Which part of it, from 0.
+    /// The number of the part, from 0.
     pub(super) part: u64,
     pub(super) last: bool,
 }
@@ -56,7 +56,7 @@ impl BlockHead {
         out.put_u8(u8::from(self.last));
     }
 
-    /// Reads what follows the kind.
+    /// Reads the fields behind the kind.
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<BlockHead, DecodeError> {
         Ok(BlockHead {
             of: reader.varint("block owner")?,
@@ -148,7 +148,7 @@ impl Items {
         Ok(())
     }
 
-    /// How many of the items go into the next block: as many as fit, and at least one if there are.
+    /// The number of items in the next block: as many as fit, and at least one if there are any.
     fn fitting<T>(&self, items: &[&T], len: impl Fn(&T) -> usize) -> usize {
         let mut room = self.max_block_bytes.saturating_sub(BLOCK_OVERHEAD_BYTES);
         let fits = |item: &&&T| match room.checked_sub(len(item)) {
@@ -166,7 +166,7 @@ impl Items {
     }
 }
 
-/// Entries in the order of their keys, of which the first bytes as a number decide nearly always.
+/// Entries in the order of their keys. The first bytes of the keys, as a number, nearly always decide.
 fn in_order<'a>(entries: &'a [Entry<'a>]) -> Vec<&'a Entry<'a>> {
     let with_first = entries
         .iter()
@@ -355,7 +355,7 @@ impl SnapshotHead {
             stamp_ms: reader.varint("snapshot stamp")?,
             applied_index: counter(&mut reader, "snapshot index")?,
             keys: reader.varint("number of keys")?,
-            // What version 1 was: all shards of the first database.
+            // Version 1 had all shards of the first database.
             databases: 1,
             deletes: 0,
             flushed: Default::default(),

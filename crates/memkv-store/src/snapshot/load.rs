@@ -1,7 +1,7 @@
 //! The loader: puts a store together from the blocks of a snapshot.
 //!
 //! It trusts nothing: blocks must come whole, once and in order, every key must belong to its
-//! shard, and the counts of the head must be met. It never hands out a store that lacks anything.
+//! shard, and the counts of the head must be met. It never returns an incomplete store.
 //! `expects` always names the only block that may come next.
 
 use std::collections::VecDeque;
@@ -27,9 +27,9 @@ pub enum LoadError {
     /// A block is missing, repeated or out of order.
     #[error("{found} came where {expected} belongs: a block is missing or repeated; fetch again")]
     OutOfOrder {
-        /// What belongs there.
+        /// The expected block.
         expected: BlockLocation,
-        /// What came.
+        /// The received block.
         found: BlockLocation,
     },
     /// A key is in the wrong shard, or twice in the snapshot.
@@ -47,11 +47,11 @@ pub enum LoadError {
     /// The head announced another number.
     #[error("the snapshot's head announces {announced} {what}, {found} came; fetch it again")]
     Count {
-        /// What was counted.
+        /// The counted items.
         what: &'static str,
         /// The number in the head.
         announced: u64,
-        /// The number that came.
+        /// The number that was received.
         found: u64,
     },
     /// An entry was changed after the snapshot.
@@ -148,7 +148,7 @@ impl Loader {
         }
     }
 
-    /// Takes the next block, exactly as it was handed out.
+    /// Takes the next block, exactly as the snapshot produced it.
     ///
     /// # Errors
     ///
@@ -324,7 +324,7 @@ impl Loader {
         Ok(())
     }
 
-    /// What must come after a block.
+    /// The block that must follow.
     fn after(&self, head: BlockHead) -> BlockLocation {
         match self.expects {
             BlockLocation::Replies { session, part } if !head.last => BlockLocation::Replies {

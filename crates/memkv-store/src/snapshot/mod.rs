@@ -1,10 +1,11 @@
 //! Snapshots of one revision, taken while writes go on.
 //!
 //! The head, the sessions and the table are small and are copied when the snapshot begins; the table
-//! of deletes is shared. The databases that hold keys then are walked shard by shard: an entry whose `mod_revision` is above the snapshot's is not
-//! part of it, and a write to an entry of a shard that the walk has not reached first saves the
-//! entry as it was. That the entry then carries a higher revision is the only mark needed, so it
-//! is saved once, a key that is deleted and made again is not seen twice, and a new key is skipped.
+//! of deletes is shared. The databases that hold keys are then walked shard by shard. An entry whose
+//! `mod_revision` is above the snapshot's is not part of it, and a write to an entry of a shard that the
+//! walk has not reached first saves the entry as it was. The higher revision of the written entry is the
+//! only mark needed: an entry is saved once, a key that is deleted and made again is not seen twice, and a
+//! new key is skipped.
 //! A database that is flushed meanwhile is kept as a whole and walked in place of the new one.
 //! Nothing here encodes under the caller's lock or clones a container of the store.
 
@@ -29,8 +30,8 @@ use crate::{DATABASES, KeyEventClasses, Reply, Revision, SessionId, Store};
 )]
 pub struct SnapshotBusy;
 
-/// What a snapshot says about itself: where in the log it was taken, everything but keys and
-/// cached replies, and how much of those must follow.
+/// The head of a snapshot: its position in the log, everything but keys and cached replies, and the number
+/// of those that must follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotHead {
     /// The seed of the hash tables, which every loaded store takes over. It is not derived from the
@@ -42,13 +43,13 @@ pub struct SnapshotHead {
     pub(crate) keys: u64,
     /// The databases that hold keys, a bit for each: only their shards follow.
     pub(crate) databases: u16,
-    /// How many slots of the table of deletes follow.
+    /// The number of slots of the table of deletes that follow.
     pub(crate) deletes: u64,
     pub(crate) flushed: [Revision; DATABASES as usize],
     pub(crate) expired_total: u64,
     /// The hash of effects, unless its beginning is not known.
     pub(crate) effects: Option<u64>,
-    /// Which events are announced, if the cluster was told.
+    /// The events that are announced, if the cluster has the setting.
     pub(crate) announced: Option<KeyEventClasses>,
     pub(crate) members: MemberTable,
     pub(crate) sessions: Vec<SessionHead>,
@@ -90,7 +91,7 @@ impl SnapshotHead {
         &self.members
     }
 
-    /// The head of the state as it is now.
+    /// The head of the present state.
     pub(crate) fn of(store: &Store) -> SnapshotHead {
         let sessions = store.sessions.iter().map(|(id, session)| SessionHead {
             id,
@@ -130,13 +131,13 @@ impl SnapshotHead {
 #[derive(Debug)]
 pub(crate) struct Walk {
     revision: Revision,
-    /// What comes out before the first shard, as it was at the beginning: cached replies and the
-    /// table of deletes.
+    /// The pieces before the first shard, as they were at the beginning: cached replies and the table of
+    /// deletes.
     pieces: VecDeque<ShardImage>,
-    /// The shards that come out next, counted over the databases that held keys.
+    /// The shards that follow, counted over the databases that held keys.
     shards: VecDeque<usize>,
-    /// For each shard, counted over all databases, the entries that were changed since, as they
-    /// were; empty beyond the last shard that comes out.
+    /// For each shard, counted over all databases, the old state of entries that were changed since; empty
+    /// beyond the last shard of the snapshot.
     saved: Vec<Entries>,
     saved_bytes: u64,
     /// The databases that were flushed since, and are walked instead of the new ones.
@@ -195,7 +196,7 @@ impl Walk {
         self.flushed.into_iter().map(|(_, database)| database)
     }
 
-    /// What the saved entries are taken to cost in memory, in bytes.
+    /// The assumed cost of the saved entries in memory, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.saved_bytes
     }

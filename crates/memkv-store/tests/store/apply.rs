@@ -47,7 +47,7 @@ fn a_value_handed_out_does_not_change_when_the_key_does() {
 }
 
 #[test]
-fn a_snapshot_in_progress_does_not_change_what_formation_does() {
+fn a_snapshot_in_progress_does_not_change_formation() {
     let (mut plain, mut busy) = (Store::new(), Store::new());
     let head = busy.begin_snapshot().unwrap();
     let batch = system(&[form(&[1])]);

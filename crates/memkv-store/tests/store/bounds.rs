@@ -129,7 +129,7 @@ fn name(step: &Step) -> String {
 }
 
 #[test]
-fn what_fits_is_answered_to_the_last_byte() {
+fn answers_up_to_the_limit_are_given_in_full() {
     let mut log = Log::new();
     // Of each element of an array 40 bytes are counted besides its value, and of each step.
     let elements = 7;
@@ -144,7 +144,7 @@ fn what_fits_is_answered_to_the_last_byte() {
         panic!("no list");
     };
     assert_eq!(values.len(), elements);
-    // What was there and is gone counts for nothing.
+    // Removed values do not count.
     let flush = Step::Write(Command::FlushDatabase);
     let gone = Step::Write(Command::Del {
         keys: vec![key("k")],
@@ -157,7 +157,7 @@ fn what_fits_is_answered_to_the_last_byte() {
 }
 
 #[test]
-fn the_branch_that_is_taken_is_what_is_measured() {
+fn only_the_taken_branch_is_measured() {
     let mut log = Log::new();
     log.encoded(set(b"big", &vec![b'x'; 5 * 1024 * KIB]));
     let transaction = |exists| Command::Transaction {

@@ -93,7 +93,7 @@ fn entries(count: u64) -> Vec<Bytes> {
 }
 
 #[test]
-fn equal_logs_make_equal_hashes_whatever_way_a_store_has_come_to_them() {
+fn equal_logs_make_equal_hashes_by_any_way_of_applying_them() {
     let entries = entries(300);
     let mut whole = Store::new();
     let mut pieces = Store::new();
@@ -114,7 +114,7 @@ fn equal_logs_make_equal_hashes_whatever_way_a_store_has_come_to_them() {
         assert!(whole.effects().is_some());
         assert_eq!(whole.effects(), pieces.effects(), "in pieces, at {index}");
         assert_eq!(whole.effects(), restored.effects(), "restored, at {index}");
-        // What has been applied is skipped, and an entry without a batch changes nothing.
+        // An applied entry is skipped, and an entry without a batch changes nothing.
         whole.apply(index, entry, &mut ());
         whole.mark_applied(index);
         assert_eq!(whole.effects(), pieces.effects());
@@ -165,7 +165,7 @@ fn one_difference_shows_at_once_and_for_ever_after() {
 }
 
 #[test]
-fn what_only_the_cluster_sees_shows_as_well() {
+fn system_operations_change_the_hash() {
     let admit = |nonce| {
         let (name, addr) = ("n9".to_owned(), "a:1".to_owned());
         SystemOp::AdmitNode {

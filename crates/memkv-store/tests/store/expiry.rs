@@ -65,7 +65,7 @@ fn until(key: &str, ms: i64) -> Command {
     }
 }
 
-/// Whether a transaction that is guarded by what was seen is executed.
+/// Whether a transaction with a guard on the seen state is executed.
 fn executes(log: &mut Log, stamp: u64, key: &str, seen: Seen) -> bool {
     let transaction = Command::Transaction {
         guards: vec![Guard {
@@ -90,7 +90,7 @@ fn many_due() -> Log {
 }
 
 #[test]
-fn what_one_entry_does_not_remove_is_absent_all_the_same() {
+fn keys_that_one_entry_does_not_remove_are_absent_nevertheless() {
     let mut log = many_due();
     let before = log.store.revision();
     log.entry(1500, &[]);
@@ -169,7 +169,7 @@ fn a_watched_key_that_came_and_is_over_but_not_removed_has_changed() {
 }
 
 #[test]
-fn what_a_snapshot_holds_after_a_flush_is_garbage_when_it_ends() {
+fn databases_that_a_snapshot_holds_after_a_flush_are_garbage_when_it_ends() {
     for finish in [true, false] {
         let mut log = Log::new();
         log.entry(1, &[plain("a"), plain("b")]);

@@ -21,7 +21,7 @@ fn set(key: &'static str) -> Command {
     }
 }
 
-/// Applies one entry and tells what is noted of it.
+/// Applies one entry and returns its key events.
 fn noted(store: &mut Store, session: u64, stamp: u64, commands: &[Command]) -> Vec<String> {
     let first = store.session(session).map_or(0, |open| open.last_seq()) + 1;
     let mut builder = BatchBuilder::new(stamp);

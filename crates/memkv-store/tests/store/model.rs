@@ -108,7 +108,7 @@ struct ModelSession {
     replies: BTreeMap<u64, Reply>,
 }
 
-/// What the store should be.
+/// The expected state of the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Model {
     keys: BTreeMap<Bytes, ModelKey>,
@@ -304,7 +304,7 @@ impl Model {
     }
 }
 
-/// A snapshot on its way: what came out, and what must be in it.
+/// A snapshot in progress: its pieces, and its expected content.
 struct Taking {
     head: SnapshotHead,
     images: Vec<ShardImage>,
@@ -359,7 +359,7 @@ fn run(steps: &[Step]) {
                     match (store.next_shard(), &mut taking) {
                         (Some(image), Some(taking)) => taking.images.push(image),
                         (None, _) => taking.take().into_iter().for_each(Taking::finish),
-                        (Some(_), None) => panic!("a piece of a snapshot that nobody takes"),
+                        (Some(_), None) => panic!("a piece without a snapshot"),
                     }
                 }
             }

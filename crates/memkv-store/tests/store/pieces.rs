@@ -1,5 +1,5 @@
 //! An entry that is applied piece by piece: the same effects however it is cut, nothing but whole
-//! commands between pieces, and what is large is known before it is executed.
+//! commands between pieces, and large commands are known before they are executed.
 
 use bytes::Bytes;
 use memkv_store::{
@@ -92,20 +92,20 @@ fn an_entry_has_the_same_effects_however_it_is_cut() {
     for _ in 0..300 {
         let mut batch = BatchBuilder::new(0);
         for _ in 0..draws.draw(4) {
-            let who = draws.draw(2) as usize;
-            // Sometimes what was executed before comes again, or a number is left out.
+            let sender = draws.draw(2) as usize;
+            // Sometimes an executed command is sent again, or a number is left out.
             let first = match draws.draw(12) {
-                0 => next[who].saturating_sub(draws.draw(5)).max(1),
-                1 => next[who] + 1 + draws.draw(2),
-                _ => next[who],
+                0 => next[sender].saturating_sub(draws.draw(5)).max(1),
+                1 => next[sender] + 1 + draws.draw(2),
+                _ => next[sender],
             };
             let commands: Vec<Bytes> = (0..draws.draw(40))
                 .map(|_| draws.command().encode())
                 .collect();
-            if first <= next[who] {
-                next[who] = next[who].max(first + commands.len() as u64);
+            if first <= next[sender] {
+                next[sender] = next[sender].max(first + commands.len() as u64);
             }
-            batch.group(sessions[who], first, 0, commands.iter());
+            batch.group(sessions[sender], first, 0, commands.iter());
             if draws.draw(5) == 0 {
                 batch.system(&SystemOp::CloseSession { session: 999 });
             }
@@ -164,7 +164,7 @@ pub(crate) fn work(store: &mut Store, command: &Command) -> u64 {
 }
 
 #[test]
-fn what_is_large_is_known_before_it_is_executed() {
+fn large_commands_are_known_before_they_are_executed() {
     const LARGE: u64 = 100_000;
     let mut store = Store::new();
     let key = |n: usize| Bytes::from(format!("k{n}"));
@@ -213,7 +213,7 @@ fn what_is_large_is_known_before_it_is_executed() {
     // A flush is not.
     assert!(work(&mut store, &Command::FlushAll) < 100);
     assert!(work(&mut store, &append(1)) < 100);
-    // What is large by its keys takes any room.
+    // A command that is large by its keys takes any room.
     let del = Command::Del { keys: many.clone() };
     for (many, passes) in [
         (set_many(false), 1),

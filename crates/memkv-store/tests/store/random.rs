@@ -19,12 +19,12 @@ enum Step {
         commands: Vec<Command>,
     },
     Ask(Query),
-    /// Remembers what is seen of a key.
+    /// Remembers the state of a key.
     Watch {
         database: u8,
         key: Bytes,
     },
-    /// A transaction with guards on what was remembered.
+    /// A transaction with guards on the remembered states.
     Exec {
         watched: Vec<prop::sample::Index>,
         guards: Vec<Guard>,
@@ -242,7 +242,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A snapshot on its way: what came out, and what must be in it.
+/// A snapshot in progress: its pieces, and its expected content.
 struct Taking {
     head: SnapshotHead,
     images: Vec<ShardImage>,
@@ -367,7 +367,7 @@ impl Run {
             match (self.store.next_shard(), &mut self.taking) {
                 (Some(image), Some(taking)) => taking.images.push(image),
                 (None, _) => return self.taking.take().into_iter().for_each(Taking::finish),
-                (Some(_), None) => panic!("a piece of a snapshot that nobody takes"),
+                (Some(_), None) => panic!("a piece without a snapshot"),
             }
         }
     }

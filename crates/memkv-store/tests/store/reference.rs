@@ -36,7 +36,7 @@ pub(crate) struct Reference {
 use ReplyValue::{Integer, Nil, Ok as Done};
 
 impl Reference {
-    /// A new entry: what is due goes, all at one revision.
+    /// A new entry: keys that are due are removed, all at one revision.
     pub(crate) fn advance(&mut self, stamp: u64) {
         self.stamp = self.stamp.max(stamp);
         let due = |key: &Key| key.deadline.is_some_and(|at| at <= self.stamp);
@@ -532,7 +532,7 @@ impl Reference {
         }
     }
 
-    /// What a walk over all shards finds, of the databases in use and one that is not.
+    /// Compares walks over all shards, of the databases in use and of one that is not.
     pub(crate) fn check_scans(&self, store: &Store) {
         for db in [0, 1, 2, 15] {
             let own = self.keys.keys().filter(|(of, _)| *of == db);

@@ -1,5 +1,5 @@
 //! Behaviour as scripts: each file of `tests/scripts/` opens with its claim, and below every input line
-//! stands what the store answers, indented by four spaces.
+//! stand the store's answers, indented by four spaces.
 //!
 //! `MEMKV_BLESS=1` writes the present answers into the files, for review in the diff; it is refused
 //! where `CI` is set. A line is one of:
@@ -157,16 +157,16 @@ impl Script {
         let number = |name: &str| options.get(name).map(|value| value.parse().ok());
         let mut batch = BatchBuilder::new(options.get("at").map_or(Some(0), |at| millis(at))?);
         let mut named = Vec::new();
-        if let Some((who, text)) = parts.split_once(':') {
+        if let Some((sender, text)) = parts.split_once(':') {
             let listed = split(&tokens(text), ";");
             let words = listed.iter().filter(|words| !words.is_empty());
-            if who == "system" {
+            if sender == "system" {
                 for words in words {
                     batch.system(&Words::new(words, &self.seen).system(&self.sessions)?);
                     named.extend(words.windows(2).filter(|pair| pair[0] == "as"));
                 }
             } else {
-                let id = self.id(who)?;
+                let id = self.id(sender)?;
                 let last = self.store.session(id).map_or(0, |open| open.last_seq());
                 let first = number("seq").unwrap_or(Some(last + 1))?;
                 let command = |words: &Vec<String>| Words::new(words, &self.seen).command();

@@ -9,7 +9,7 @@ use crate::support::{load, snapshot, store_with};
 
 const BIG: usize = 8 << 20;
 
-/// What is applied in one piece, in units of work.
+/// The work that is applied in one piece, in units of work.
 const PIECE: u64 = 100_000;
 
 fn key(name: impl AsRef<str>) -> Bytes {
@@ -84,7 +84,7 @@ fn a_large_value_stays_where_it_is() {
         assert_eq!(location(&store, name), first, "{name}");
     }
     assert_eq!(location(&store, "x"), None);
-    // What is written to one of them is not to be seen in another, nor what is appended.
+    // Writes and appends to one of them are not visible in another.
     let set = Command::Set {
         key: key("big"),
         value: vec![b'w'; BIG].into(),
@@ -121,7 +121,7 @@ fn a_transaction_of_copies_is_less_than_a_piece_and_copies_nothing() {
 }
 
 #[test]
-fn what_is_counted_does_not_say_whether_keys_share() {
+fn costs_do_not_depend_on_sharing() {
     for len in [100, 3_000, 4_095, 4_096, 70_000, BIG] {
         let mut store = with_value("big", len);
         let alone = store.memory_bytes();
@@ -163,7 +163,7 @@ fn a_key_that_is_longer_than_its_value_is_not_kept_for_it() {
 }
 
 #[test]
-fn what_takes_long_to_free_is_left_to_whoever_drops_the_garbage() {
+fn large_memory_is_freed_with_the_garbage() {
     let mut store = with_value("big", BIG);
     assert!(store.take_garbage().is_none());
     let shorter = Command::Set {

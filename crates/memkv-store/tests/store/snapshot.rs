@@ -88,7 +88,7 @@ fn writes_go_on_while_a_snapshot_is_taken() {
 }
 
 #[test]
-fn what_is_saved_for_a_snapshot_is_released() {
+fn entries_saved_for_a_snapshot_are_released() {
     for finish in [true, false] {
         let (mut store, s) = store_with(&[set(b"k", &[1; 100_000])]);
         let before = store.memory_bytes();
@@ -270,7 +270,7 @@ fn a_snapshot_whose_seed_is_not_that_of_its_uuid_loads_and_answers() {
     let mut restored = load(&blocks).unwrap();
     assert_eq!(restored.member_table().cluster(), Some([6; 16]));
     assert!((0..100u64).all(|n| restored.exists(&n.to_le_bytes())));
-    // The same shards in the same order, whatever the UUID.
+    // The same shards in the same order, with any UUID.
     assert_eq!(snapshot(&mut restored, 1000), blocks);
     let s = restored.session_of_node(1).unwrap();
     apply(
@@ -503,7 +503,7 @@ fn deadlines_databases_and_deletes_come_back() {
 }
 
 #[test]
-fn the_feature_level_and_what_each_node_announces_come_back() {
+fn the_feature_level_and_the_announced_levels_come_back() {
     let member = |id| Member {
         id,
         name: format!("n{id}"),

@@ -1,4 +1,4 @@
-//! What the tests share: a sink that remembers, short ways to build commands and batches, and the
+//! Shared by the tests: a sink that records, short ways to build commands and batches, and the
 //! way of a snapshot from one store into another.
 
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use memkv_store::{
     Sink, SnapshotHead, Store, SystemOp, SystemOutcome,
 };
 
-/// What a store has told its sink.
+/// An effect that a sink has received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     Reply(SessionId, u64, Reply),

@@ -1,5 +1,5 @@
-//! Reading piece by piece on a view: the answers are those of the state when the view began, whatever
-//! was written in between, and what a view holds back is bounded.
+//! Reading piece by piece on a view: the answers are those of the state when the view began, with any
+//! writes in between, and the memory of a view is bounded.
 
 use bytes::Bytes;
 use memkv_store::{
@@ -12,7 +12,7 @@ use crate::support::open;
 
 const MOST: usize = 256 << 20;
 
-/// A store and who writes to it.
+/// A store and the session that writes to it.
 struct Log {
     store: Store,
     session: SessionId,
@@ -98,7 +98,7 @@ fn queries(draws: &mut Draws) -> Vec<Query> {
 }
 
 #[test]
-fn what_is_answered_in_pieces_is_one_state() {
+fn answers_in_pieces_are_of_one_state() {
     let mut draws = Draws(11);
     let mut log = Log::new();
     let (mut pieces, mut changed) = (0, 0);
@@ -144,7 +144,7 @@ fn what_is_answered_in_pieces_is_one_state() {
 }
 
 #[test]
-fn there_are_only_so_many_views_and_what_they_hold_goes_with_them() {
+fn views_are_bounded_and_release_their_entries() {
     let mut log = Log::new();
     let set = |n, len: usize| Command::Set {
         key: key(n),
@@ -187,7 +187,7 @@ fn a_view_that_would_hold_too_much_is_lost_and_its_reading_begins_anew() {
     assert_eq!(resume(&log, Some(view), 10), Readings::More);
     log.apply(&all(b'b'));
     let held = log.store.memory_bytes();
-    // The values themselves, and what a view may hold.
+    // The values themselves, and the most that a view may hold.
     assert!(held < 100 * 500_000 + (33 << 20), "{held}");
     assert_eq!(resume(&log, Some(view), 10), Readings::Lost);
     log.store.end_view(view);
