@@ -1,11 +1,11 @@
-//! The segment that is being written: how its bytes get to the disk.
+//! The active segment, and the way of its bytes to the disk.
 //! Never encodes a record, never starts or names a segment; `writer` does.
 //!
 //! Records are written past the system's cache where the file system can do that: durable with one
-//! call. A direct write says nothing of what was written otherwise, and so none is made while
-//! something waits for a sync: the header of a new segment, and zeros that were written with it.
-//! Invariants: what `sync` returned for is durable; nothing but zeros lies between `offset` and
-//! `zeroed_to`, or records of another generation.
+//! call. A direct write does not make earlier cached writes durable, so none is made while such a write
+//! waits for a sync: the header of a new segment, and zeros that were written with it.
+//! Invariants: everything written before `sync` returned is durable; only zeros, or records of another
+//! generation, lie between `offset` and `zeroed_to`.
 
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
@@ -17,8 +17,8 @@ use crate::segment::SegmentHeader;
 use crate::space::{Reserve, is_full};
 use memkv_metrics::Histogram;
 
-/// Zeros are written this far ahead at most: the price is paid in small pieces, never as a stall
-/// of a whole segment, and once per MiB in the file system's journal.
+/// Zeros are written this far ahead at most: the cost comes in small pieces, never as a stall of a
+/// whole segment, and once per MiB in the file system's journal.
 const ZERO_AHEAD: u64 = 1 << 20;
 
 pub(crate) struct Active {
@@ -32,17 +32,16 @@ pub(crate) struct Active {
     /// Everything below is allocated and written.
     pub(crate) zeroed_to: u64,
     pub(crate) capacity: u64,
-    /// Whether something was written that a sync must follow.
+    /// Whether a write must still be synced.
     pub(crate) dirty: bool,
-    /// None where the file system takes no direct writes, or records are not synced.
+    /// None where the file system supports no direct writes, or records are not synced.
     pub(crate) direct: Option<Box<dyn DirectWriter>>,
     /// Whether the file system has refused a direct write.
     pub(crate) refused: bool,
 }
 
 impl Active {
-    /// Writes records of so many bytes behind the last one, with one call. Whether they are durable
-    /// then, `dirty` says.
+    /// Writes records behind the last one, with one call. `dirty` tells whether they are durable then.
     pub(crate) fn write(
         &mut self,
         records: &[IoSlice<'_>],
@@ -67,7 +66,7 @@ impl Active {
         self.zero_ahead(reserve)
     }
 
-    /// Writes records durably, if that takes one call: `false` if nothing was done.
+    /// Writes records durably, if one call can do that: `false` if nothing was done.
     fn write_direct(&mut self, records: &[IoSlice<'_>]) -> io::Result<bool> {
         if self.dirty || skip_fsync() {
             return Ok(false);
@@ -79,8 +78,8 @@ impl Active {
         self.unless_refused(written)
     }
 
-    /// Whether a direct write was made. A file system that opens a file for direct writes and then
-    /// refuses one is not asked again.
+    /// Whether a direct write was made. No further one is tried on a file system that opens a file for
+    /// direct writes and then refuses one.
     fn unless_refused(&mut self, written: io::Result<()>) -> io::Result<bool> {
         match written {
             Err(error) if is_refusal(&error) => {
@@ -98,7 +97,7 @@ impl Active {
         }
     }
 
-    /// Writes zeros; whether they are durable, `dirty` says.
+    /// Writes zeros; `dirty` tells whether they are durable.
     fn write_zeros(&mut self, from: u64, to: u64) -> io::Result<()> {
         if !self.dirty
             && let Some(direct) = &mut self.direct
@@ -130,7 +129,7 @@ impl Active {
         Ok(())
     }
 
-    /// Makes everything that was written durable.
+    /// Makes all writes durable.
     pub(crate) fn sync(&mut self, fsync: &Histogram) -> io::Result<()> {
         let skipped = skip_fsync() && self.publish.is_none();
         if self.dirty && !skipped {

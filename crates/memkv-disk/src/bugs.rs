@@ -17,9 +17,9 @@ pub enum Bug {
     MetadataAtOnce = 4,
     /// Of two segments with one first index, recovery takes the older one.
     OlderOfTwoSegments = 5,
-    /// Records say that one record less is durable than is.
+    /// Records state a frontier that is one record too low.
     FrontierTooLow = 6,
-    /// Records say that one record more is durable than is.
+    /// Records state a frontier that is one record too high.
     FrontierTooHigh = 7,
 }
 
@@ -35,8 +35,8 @@ pub fn active(bug: Bug) -> bool {
     ACTIVE.load(Ordering::SeqCst) == bug as u8
 }
 
-/// Where a panic can be ordered: one for each kind of task of a node, and for what a client's may be
-/// doing. Two order something else.
+/// Points at which a panic can be ordered: one for each kind of task of a node, and for the steps of a
+/// client's request. Two order another fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PanicPoint {
@@ -62,7 +62,7 @@ pub enum PanicPoint {
     Log = 10,
     /// Work that blocks.
     Blocking = 11,
-    /// The next entry holds what no build can read.
+    /// The next entry holds bytes that no build can read.
     Unreadable = 12,
     /// The next command of a client becomes one of the next feature level.
     NextLevel = 13,
@@ -72,7 +72,7 @@ pub enum PanicPoint {
 
 static ORDERED: AtomicU8 = AtomicU8::new(0);
 
-/// Orders one panic, or what else it is, at the place of this name; whether there is one.
+/// Orders one panic or other fault at the point of this name; returns whether there is such a point.
 pub fn order_panic(name: &str) -> bool {
     let point = match name {
         "command" => PanicPoint::Command,
@@ -100,7 +100,7 @@ pub fn pass(point: PanicPoint) {
     assert!(!take(point), "a deliberate panic: {point:?}");
 }
 
-/// Whether something was ordered here; once.
+/// Whether a fault was ordered here; once.
 pub fn take(point: PanicPoint) -> bool {
     let ordered = point as u8;
     let taken = ORDERED.compare_exchange(ordered, 0, Ordering::SeqCst, Ordering::SeqCst);

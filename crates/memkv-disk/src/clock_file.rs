@@ -1,9 +1,9 @@
-//! The file `clock`: what the log clock showed, next to what the machine's own clock showed.
+//! The file `clock`: a reading of the log clock, next to one of the machine's own clock.
 //!
 //! It is never synced. It only serves a process that starts again on a machine that has stayed up,
-//! and there the operating system still has what was written (unless the disk failed: then it may
-//! have an older reading); after a reboot the boot id differs and the file says nothing. Invariant:
-//! a reading is returned only if its checksum is right.
+//! where the operating system still has the last write (unless the disk failed: then it may have an
+//! older reading). After a reboot the boot id differs and the reading is ignored. Invariant: a reading
+//! is returned only if its checksum fits.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -37,7 +37,7 @@ pub struct ClockReading {
 pub struct ClockFile(Arc<dyn DiskFile>);
 
 impl ClockFile {
-    /// Opens or creates the file; its reading, if it holds one.
+    /// Opens or creates the file; returns its reading, if it holds one.
     ///
     /// # Errors
     /// [`OpenError::Io`] if the operating system refuses. A file without a valid reading is none.
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_bit_is_taken_for_a_reading() {
+    fn every_flipped_bit_makes_the_reading_invalid() {
         let bytes = encode(&READING);
         assert_eq!(decode(&bytes), Some(READING));
         for bit in 0..LEN * 8 {

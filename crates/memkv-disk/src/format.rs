@@ -2,8 +2,8 @@
 //! Never touches a file.
 //!
 //! Every magic number ends in the version, as a digit. Its place, and that of the checksum, are the
-//! same in all versions, so that another version is told apart from damage: a checksum that fits
-//! comes first, the version and the group after it.
+//! same in all versions, so that another version can be told from damage: the checksum is compared
+//! first, then the version, then the group.
 
 /// The Raft group of everything that this build writes. A node has one group; the field is reserved
 /// for several, so that data of another group is refused instead of misread.
@@ -12,7 +12,7 @@ pub(crate) const GROUP: u32 = 0;
 /// Why bytes or a name cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unreadable {
-    /// They are incomplete, damaged, or something else.
+    /// They are incomplete, damaged, or of another kind.
     Damaged,
     /// They are intact, and of another format version.
     Version {

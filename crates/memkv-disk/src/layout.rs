@@ -1,4 +1,4 @@
-//! Where everything lies in the data directory, and what may be torn when.
+//! The files of the data directory, and which of them a crash may tear.
 //! Never touches a file.
 //!
 //! ```text
@@ -9,7 +9,7 @@
 //! metadata_path/
 //!   metadata-a  metadata-b                      term and vote, identity, boot counter, frontier
 //!   clock                                       log time and the machine's; never synced
-//!   peers                                       what the peers have told; two slots, rarely synced
+//!   peers                                       memory of the peers; two slots, rarely synced
 //!   condemned                                   why this directory must be set aside
 //! snapshot_path/
 //!   00000000-00000000000000000500-...-....snap  group (hex), index, term (hex), leader (hex); newest two
@@ -17,25 +17,26 @@
 //! each of the three: memkv.lock, quarantine-1/ (contents set aside, never deleted by memkv)
 //! ```
 //!
-//! All three paths may be the same directory. What a crash may leave, and what recovery does:
+//! All three paths may be the same directory. The states that a crash may leave, and the reaction of
+//! recovery:
 //!
 //! | where | may be torn | reaction |
 //! |---|---|---|
-//! | last segment, records above the durable frontier | any subset of their sectors | cut; a new segment with a new generation goes on from there |
+//! | last segment, records above the durable frontier | any subset of their sectors | cut; the log continues there in a new segment with a new generation |
 //! | segment header | never: it is synced under the name `spare-*` before the rename | refuse to start |
 //! | any other record | never | refuse to start |
 //! | `metadata-a` | yes, while being overwritten | `metadata-b` holds the last acknowledged value |
 //! | `metadata-b` | yes, while being overwritten | `metadata-a` is complete and at least as new |
-//! | `clock` | yes | it says nothing; the wall clock or the peers do |
-//! | `peers` | yes, one of its slots | the other slot, which is older, or nothing is remembered |
-//! | `condemned` | its text | the directory is set aside all the same |
+//! | `clock` | yes | it is ignored; the wall clock or the peers give the time |
+//! | `peers` | yes, one of its slots | the other, older slot is read; without one the memory is empty |
+//! | `condemned` | its text | the directory is set aside nevertheless |
 //! | snapshot | never: synced and re-read before the rename | the older one, if the log covers the gap; else refuse |
 //! | `*.part`, `spare-*`, `reserve` | always | removed or overwritten |
 //!
 //! Every file belongs to Raft group 0, the only one that this build knows. Log records and metadata carry
-//! the group, and so does the name of a snapshot. What is intact and of another group, or of another
-//! format version, is refused: the node does not start, and nothing is changed. That holds also for a
-//! snapshot's name without a group, which is that of the format before.
+//! the group, and so does the name of a snapshot. An intact file of another group or of another format
+//! version is refused: the node does not start and changes nothing. That holds also for a snapshot's name
+//! without a group, which is that of the first format.
 //!
 //! With `durability: "os"` records are not synced, so a power cut (not a crash of the process) may
 //! tear any segment written so; recovery cuts the log there.
@@ -57,10 +58,10 @@ pub(crate) const METADATA_FILES: [&str; 2] = ["metadata-a", "metadata-b"];
 /// Name of the file that carries the log clock over a restart of the process.
 pub(crate) const CLOCK_FILE: &str = "clock";
 
-/// Name of the file with what a node remembers of its peers.
+/// Name of the file with the node's memory of its peers.
 pub(crate) const PEERS_FILE: &str = "peers";
 
-/// Name of the file that says why a directory must not be used any more.
+/// Name of the file with the reason why a directory must not be used any more.
 pub(crate) const CONDEMNED_FILE: &str = "condemned";
 
 /// Directories with contents set aside start with this.
@@ -122,8 +123,8 @@ impl Default for Options {
         Self {
             max_log_size: SEGMENT_UNIT,
             sync: true,
-            // What can be on its way at once, four entries of a mebibyte: for who keeps up, the leader
-            // never reads its log; for who is further behind, it reads from the disk.
+            // As much as can be in flight at once, four entries of a mebibyte. The leader never reads its
+            // log for a follower that keeps up; for one that is further behind, it reads from the disk.
             cache_bytes: 4 << 20,
         }
     }
@@ -183,7 +184,7 @@ pub(crate) fn is_spare_name(name: &str) -> bool {
     name.starts_with("spare-")
 }
 
-/// Whether a name is one of those in the picture above that carry data.
+/// Whether a name in the list above belongs to a file that carries data.
 pub(crate) fn is_data_name(name: &str) -> bool {
     let ends = [".snap", ".snap.bad", ".part"];
     parse_segment_name(name).is_some()

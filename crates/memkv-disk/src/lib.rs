@@ -1,9 +1,9 @@
 //! memkv-disk: the data directory of a node, the only crate that touches files.
-//! Never knows what a record says or who is a member; never uses a runtime or a clock.
-//! Invariant: what was acknowledged is found again, or the node refuses to start and says why.
+//! Never interprets a record, never knows the members; never uses a runtime or a clock.
+//! Invariant: acknowledged data is found again, or the node refuses to start and gives the reason.
 //!
-//! Start with [`open`]; see [`layout`] for the files and what may be torn when, and `recovery`
-//! for how the log's end is found.
+//! Start with [`open`]; [`layout`] lists the files and which of them a crash may tear; `recovery`
+//! finds the log's end.
 
 #![forbid(unsafe_code)]
 

@@ -4,8 +4,8 @@
 //! Every save writes and syncs the first copy, then the second, and is acknowledged only after
 //! both. So whichever single copy is torn by a crash or rots later, the other one holds the last
 //! acknowledged value: a vote cannot be rolled back by one bad copy. (Copies that alternate would
-//! halve the cost, but the newest value would exist only once, and its rot would look exactly like
-//! a torn write.) Votes are rare; the second sync is not felt.
+//! halve the cost, but the newest value would exist only once, and its rot would be indistinguishable
+//! from a torn write.) Votes are rare, so the second sync costs little.
 //!
 //! Invariant: at every moment at least one copy on disk is complete and holds the last
 //! acknowledged value or a newer one.
@@ -54,7 +54,7 @@ pub struct Metadata {
     pub frontier: Option<LogId>,
 }
 
-/// What a copy holds besides the public value.
+/// The content of a copy: the public value and the crate's own fields.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Stored {
     pub(crate) value: Metadata,
@@ -64,7 +64,7 @@ pub(crate) struct Stored {
     pub(crate) store: u64,
     /// Generation of the newest segment when `frontier` was taken; 0 is none.
     pub(crate) generation: u64,
-    /// The log up to here may be gone from disk.
+    /// The log up to this record may be purged from disk.
     pub(crate) purged: Option<LogId>,
 }
 
@@ -171,7 +171,7 @@ fn checksum(bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// What the metadata directory holds.
+/// The content of the metadata directory.
 pub(crate) enum Found {
     /// Neither copy exists: nothing was ever acknowledged here.
     Nothing,
@@ -195,7 +195,7 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Found> {
         exist += 1;
         file.sync_data()?;
         file.drop_cache();
-        // A longer file is not ours; what is beyond cannot be part of a valid copy.
+        // A longer file is not ours; the bytes beyond cannot be part of a valid copy.
         let len = file.len()?.min((FIXED_LEN + MAX_IDENTITY) as u64);
         let mut bytes = vec![0; len as usize];
         read_exact_at(&*file, 0, &mut bytes)?;
@@ -328,7 +328,7 @@ mod tests {
                     voted_for: 3,
                     committed: true,
                 }),
-                identity: Bytes::from_static(b"who I am"),
+                identity: Bytes::from_static(b"identity"),
                 boot: 12,
                 committed_hint: id(7),
                 frontier: id(8),
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn value_survives_a_round_trip_and_no_flip() {
+    fn value_round_trips_and_every_flip_is_refused() {
         let bytes = stored().encode();
         assert_eq!(Stored::decode(&bytes), Ok(stored()));
         assert_eq!(

@@ -1,5 +1,5 @@
 //! Opening a data directory, and setting a corrupt one aside.
-//! Never deletes what it does not understand; changes nothing before everything was verified.
+//! Never deletes a file that it does not know; changes nothing before everything was verified.
 //! Invariant: one process per directory, by the locks taken first.
 
 use std::io;
@@ -37,11 +37,11 @@ pub struct Opened {
     pub metadata: Metadata,
     /// The snapshots.
     pub snapshots: SnapshotStore,
-    /// What recovery did.
+    /// The actions of recovery.
     pub recovery: RecoveryReport,
 }
 
-/// What recovery found and did.
+/// The findings and actions of recovery.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecoveryReport {
     /// Whether the directory was empty.
@@ -50,11 +50,11 @@ pub struct RecoveryReport {
     pub segments: usize,
     /// Records that are not purged.
     pub records: u64,
-    /// A tail that was never acknowledged and is gone.
+    /// A tail that was never acknowledged and was cut.
     pub torn_tail: Option<TornTail>,
     /// Whether one metadata copy was bad or missing and was written anew.
     pub metadata_repaired: bool,
-    /// Damaged snapshots that were set aside (renamed to `*.bad`), since an older one will do.
+    /// Damaged snapshots that were set aside (renamed to `*.bad`), since an older one suffices.
     pub bad_snapshots: Vec<PathBuf>,
 }
 
@@ -72,21 +72,20 @@ pub enum OpenError {
         /// Names the holder, where known.
         source: io::Error,
     },
-    /// Something that was acknowledged is damaged or missing.
+    /// Acknowledged data is damaged or missing.
     #[error(
         "`{path}` is corrupt at offset {offset}: {what}. This node must not take part with it: \
          set its data aside and let the cluster replace the node"
     )]
     Corrupt {
-        /// File, or directory for something that is missing.
+        /// The file, or the directory in which a file is missing.
         path: PathBuf,
         /// Offset in the file.
         offset: u64,
-        /// What is wrong.
+        /// The damage.
         what: String,
     },
-    /// Something intact is of another format version, or of a Raft group that this build does not
-    /// know.
+    /// An intact file is of another format version, or of a Raft group that this build does not know.
     #[error(
         "cannot read `{path}` at offset {offset}: {what}. Start the memkv version that wrote it, or \
          set the node's data aside and let the cluster replace the node"
@@ -94,9 +93,9 @@ pub enum OpenError {
     Foreign {
         /// The file.
         path: PathBuf,
-        /// Offset in the file; 0 also where its name says it.
+        /// Offset in the file; 0 also where its name is the reason.
         offset: u64,
-        /// Which version or group it is of.
+        /// Its version or group, and those that this build reads.
         what: String,
     },
     /// Term and vote are lost.
@@ -107,17 +106,17 @@ pub enum OpenError {
     Metadata {
         /// The directory.
         path: PathBuf,
-        /// What is wrong.
+        /// The damage.
         what: &'static str,
     },
-    /// The operating system refused something.
+    /// The operating system refused a call.
     #[error("cannot {action} `{path}`: {source}")]
     Io {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// On what.
+        /// Its file or directory.
         path: PathBuf,
-        /// Why it failed.
+        /// The reason.
         source: io::Error,
     },
 }
@@ -148,8 +147,8 @@ impl OpenError {
     }
 }
 
-/// Opens a data directory, creating what is missing: takes the locks, recovers, and returns
-/// everything ready for work. All that is returned as present is durable.
+/// Opens a data directory, and creates missing directories and files: takes the locks, recovers, and returns
+/// everything ready for work. Everything that it returns as present is durable.
 ///
 /// # Errors
 /// See [`OpenError`]. After [`OpenError::Corrupt`], [`OpenError::Foreign`] and
@@ -246,7 +245,7 @@ fn read_metadata(
     }
 }
 
-/// What is known when everything was verified and the first write may be made.
+/// Everything that is known once all files are verified and the first write may happen.
 struct Parts<'a> {
     disk: Arc<dyn Disk>,
     layout: &'a Layout,
@@ -325,7 +324,7 @@ impl Parts<'_> {
     }
 }
 
-/// Fills the shared state, and says where the writer starts and whether in a new segment.
+/// Fills the shared state; returns where the writer starts and whether it needs a new segment.
 fn share(recovered: Recovered, options: &Options, store: u64) -> (Arc<Shared>, Start, bool) {
     let mut log = LogState::new(options.cache_bytes);
     let purged_next = recovered.purged.map_or(0, |id| id.index + 1);
@@ -363,7 +362,7 @@ fn share(recovered: Recovered, options: &Options, store: u64) -> (Arc<Shared>, S
     (shared, start, rotate)
 }
 
-/// The best hint: what the metadata or the last records say, but within the log.
+/// The best hint: the higher of those in the metadata and in the last records, but within the log.
 fn committed_hint(
     log: &LogReader,
     stored: &Stored,
@@ -380,11 +379,12 @@ fn committed_hint(
 
 /// Sets the contents of a data directory aside, so that the node can start empty and be replaced
 /// under a new id: our files move to `quarantine-N/` below each path, nothing is deleted (but the
-/// reserve, which has no content), and files of others stay. Returns where the metadata went.
+/// reserve, which has no content), and files of other programs stay. Returns the new directory of the
+/// metadata.
 ///
 /// # Errors
-/// [`OpenError::Locked`] while a process works on it, [`OpenError::Io`] if a file cannot be moved;
-/// what was moved by then stays there, and the rest is refused by [`open`] until it has followed.
+/// [`OpenError::Locked`] while a process works on it, [`OpenError::Io`] if a file cannot be moved. The
+/// files moved by then stay moved, and [`open`] refuses the rest until it is moved too.
 pub fn quarantine(disk: Arc<dyn Disk>, layout: &Layout) -> Result<PathBuf, OpenError> {
     let _locks = lock(&*disk, layout)?;
     let mut number = 1;
@@ -428,7 +428,7 @@ fn set_aside(disk: &dyn Disk, dir: &Path, target: &Path) -> io::Result<()> {
         .read_dir(dir)?
         .into_iter()
         .partition(|name| name == CONDEMNED_FILE);
-    // What condemns the rest goes last.
+    // The file that condemns the directory is moved last.
     names.extend(last);
     for name in names {
         if name == RESERVE_FILE {

@@ -1,8 +1,8 @@
-//! The file `peers`: what this node remembers of its peers, opaque to storage.
+//! The file `peers`: the node's memory of its peers, opaque to this crate.
 //!
-//! Two slots, written in turn and never synced but at an orderly stop: the newest of what is remembered
-//! may be lost, and a torn write loses one slot at most. Invariant: what is returned was saved as a
-//! whole. Never decides what it means.
+//! It has two slots, written in turn and synced only at an orderly stop: the newest save may be lost, and a
+//! torn write loses one slot at most. Invariant: a returned value was saved as a whole. Never interprets
+//! it.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -24,7 +24,7 @@ const HEAD_LEN: usize = 8 + 8 + 4;
 /// The checksum, behind the payload.
 const CRC_LEN: usize = 4;
 
-/// Most bytes that can be remembered.
+/// Most bytes of a value.
 pub const MAX_PEERS_BYTES: usize = SLOT_LEN - HEAD_LEN - CRC_LEN;
 
 /// The open file.
@@ -35,7 +35,7 @@ pub struct PeersFile {
 }
 
 impl PeersFile {
-    /// Opens or creates the file; what was saved last, if anything was.
+    /// Opens or creates the file; returns the last saved value, if there is one.
     ///
     /// # Errors
     /// [`OpenError::Io`] if the operating system refuses. A file without a valid slot holds nothing.
@@ -65,10 +65,10 @@ impl PeersFile {
         Ok((Self { file, sequence }, payload))
     }
 
-    /// Saves at most [`MAX_PEERS_BYTES`] in place of what was saved before the last time.
+    /// Saves at most [`MAX_PEERS_BYTES`] in the slot of the save before the last one.
     ///
     /// # Errors
-    /// Those of the write, and `InvalidInput` if it is too much. What was saved last stays.
+    /// Those of the write, and `InvalidInput` if the value is too long. The last save stays.
     pub fn save(&self, payload: &[u8]) -> io::Result<()> {
         if payload.len() > MAX_PEERS_BYTES {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -82,7 +82,7 @@ impl PeersFile {
         Ok(())
     }
 
-    /// Makes what was saved durable.
+    /// Makes the saves durable.
     ///
     /// # Errors
     /// Those of the sync.
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_last_is_found_again() {
+    fn the_last_save_is_found_again() {
         let disk = SimDisk::new(1);
         let layout = layout(&disk);
         let (file, none) = PeersFile::open(&disk, &layout).unwrap();

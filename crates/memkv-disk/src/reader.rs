@@ -1,6 +1,6 @@
 //! Reading the log: from memory where it is recent, else from the segments.
 //! Never waits for the writer's disk operations; the shared lock is held for moments only.
-//! Invariant: what is returned was appended and not truncated or purged when the call began.
+//! Invariant: a returned record was appended, and not truncated or purged, when the call began.
 
 use std::io;
 use std::ops::{Range, RangeInclusive};
@@ -10,16 +10,16 @@ use crate::record::{LogId, Record};
 use crate::segment::Extent;
 use crate::shared::Shared;
 
-/// Where records are.
+/// Where the requested records are.
 pub enum Found {
-    /// All of them are here.
+    /// All of them are in memory.
     InMemory(Vec<Record>),
     /// Some must be read first.
     OnDisk(ColdRecords),
 }
 
-/// Records that are read from the disk, and those in memory that follow them. They are those of the
-/// moment when they were looked for, whatever becomes of the log.
+/// Records that must be read from the disk, and those in memory that follow them. Later changes of the
+/// log do not affect them.
 pub struct ColdRecords {
     extents: Vec<Extent>,
     recent: Vec<Record>,
@@ -59,7 +59,7 @@ impl LogReader {
         self.shared.inner.lock().log.last()
     }
 
-    /// Up to where the log was purged.
+    /// The last purged record.
     pub fn purged(&self) -> Option<LogId> {
         self.shared.inner.lock().log.purged
     }
@@ -69,7 +69,7 @@ impl LogReader {
         self.shared.inner.lock().log.id_at(index)
     }
 
-    /// Of each leader, the last record within a range that is in the log. Never waits for the disk.
+    /// The last record of each leader within a range of the log. Never waits for the disk.
     pub fn last_of_each_leader(&self, range: RangeInclusive<u64>) -> Vec<LogId> {
         let inner = self.shared.inner.lock();
         let log = &inner.log;
@@ -112,7 +112,7 @@ impl LogReader {
         }
     }
 
-    /// The same without waiting for the disk: records that are in memory, or else what to read.
+    /// The same without waiting for the disk: records in memory, or else the reads that are needed.
     pub fn look(&self, range: Range<u64>, max_bytes: u64, max_records: usize) -> Found {
         let (extents, recent) = self
             .shared

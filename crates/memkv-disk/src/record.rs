@@ -29,7 +29,7 @@ impl std::fmt::Display for LogId {
 }
 
 impl LogId {
-    /// Whether a log can come that far.
+    /// Whether a log can reach that index and term.
     pub(crate) fn is_sane(self) -> bool {
         self.index < LARGEST && self.term < LARGEST
     }
@@ -38,9 +38,9 @@ impl LogId {
 /// One log record. Cloning shares the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where it stands.
+    /// Its position and origin.
     pub id: LogId,
-    /// What it says; at most [`MAX_PAYLOAD`] bytes.
+    /// Its content; at most [`MAX_PAYLOAD`] bytes.
     pub payload: Bytes,
 }
 
@@ -69,11 +69,11 @@ pub const MAX_PAYLOAD: u64 = 512 << 20;
 /// Bytes of a record's header.
 pub const RECORD_HEADER_LEN: u64 = 72;
 
-/// Records start at multiples of this, so that recovery can look for headers.
+/// Records start at multiples of this, so that recovery can search for headers.
 pub(crate) const RECORD_ALIGN: u64 = 8;
 
-/// Indexes, terms and generations grow by one, so none comes near this; what says otherwise on a disk is
-/// damaged, however right its checksum. Numbers below it can be added to without care.
+/// Indexes, terms and generations grow by one, so none reaches this. A larger number on a disk is damage,
+/// even if its checksum fits. Additions to numbers below it cannot overflow.
 pub(crate) const LARGEST: u64 = 1 << 62;
 
 /// The last byte is the format version. Version 1 had no group.
@@ -86,7 +86,7 @@ pub(crate) fn encoded_len(payload: u64) -> u64 {
     (RECORD_HEADER_LEN + payload).next_multiple_of(RECORD_ALIGN)
 }
 
-/// What stands before every payload. All integers are little-endian:
+/// The header before every payload. All integers are little-endian:
 ///
 /// ```text
 ///  0 magic u32      4 payload length u32    8 generation u64   16 index u64
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_without_end_are_refused_though_their_checksums_are_right() {
+    fn numbers_that_no_log_reaches_are_refused_though_their_checksums_fit() {
         let change: [fn(&mut RecordHeader); 4] = [
             |header| header.id.index = LARGEST,
             |header| header.id.term = u64::MAX,
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_length_is_refused_though_its_checksum_is_right() {
+    fn hostile_length_is_refused_though_its_checksum_fits() {
         let (bytes, _) = RecordHeader {
             payload_len: u32::MAX,
             ..header()

@@ -1,12 +1,12 @@
 //! Finds the log in its directory after a clean end or a crash.
-//! Never changes a file, except that it syncs what it has read; never treats damage as an end.
+//! Never changes a file, except that it syncs the files that it has read; never treats damage as an end.
 //!
 //! Segments are ordered by generation. A newer one overrides everything in older ones from its
 //! first index on (that is how a truncation is durable), and one that starts the log overrides
-//! them all. What is left must be one chain: each record carries the checksum of the one before,
+//! them all. The remaining segments must be one chain: each record carries the checksum of the one before,
 //! each segment header that of the last record in the segment before.
 //!
-//! An invalid record ends the log only if nothing says that it was ever durable: it is in the
+//! An invalid record ends the log only if nothing proves that it was ever durable: it is in the
 //! last segment, no record behind it states a durable frontier above it, and neither does the
 //! metadata. (Records of one write may reach the disk in any order, so valid ones behind it prove
 //! nothing by themselves; each carries the frontier from before its own write.) Everything else is
@@ -42,7 +42,7 @@ pub struct TornTail {
     pub index: u64,
 }
 
-/// What the metadata says about the log.
+/// The metadata's claims about the log.
 pub(crate) struct Claims {
     pub(crate) store: u64,
     pub(crate) generation: u64,
@@ -97,7 +97,7 @@ pub(crate) fn recover(
     claims: &Claims,
 ) -> Result<Recovered, OpenError> {
     let io = |error| OpenError::io("read the log in", dir, error);
-    // Renames that were seen but not synced could still be undone.
+    // A crash could still undo a rename that is visible but not synced.
     disk.sync_dir(dir).map_err(io)?;
     let mut segments = open_segments(disk, dir, &names, claims)?;
     let newest = segments
@@ -188,7 +188,7 @@ fn open_segments(
     Ok(segments)
 }
 
-/// Removes segments that newer ones override as a whole; what stays has growing first indexes.
+/// Removes segments that newer ones override as a whole; the rest has growing first indexes.
 fn take_overridden(segments: &mut Vec<SegmentIndex>) -> Vec<SegmentIndex> {
     let mut obsolete = Vec::new();
     let mut kept: Vec<SegmentIndex> = Vec::new();
@@ -213,7 +213,7 @@ fn take_overridden(segments: &mut Vec<SegmentIndex>) -> Vec<SegmentIndex> {
     obsolete
 }
 
-/// The log is purged up to what the metadata says, or where a snapshot replaced all of it.
+/// The log is purged up to the metadata's mark, or up to the snapshot that replaced all of it.
 fn purge_mark(segments: &[SegmentIndex], claims: &Claims) -> Option<LogId> {
     let start = segments.first().filter(|segment| segment.header.starts_log);
     let start = start.and_then(|segment| segment.header.previous);
@@ -247,7 +247,7 @@ impl Recovered {
             self.committed_next = self.committed_next.max(found.committed);
             let Some(bad) = found.bad else { continue };
             self.judge(at, &bad, claims)?;
-            // A cut in an unsynced segment: what follows hangs in the air.
+            // A cut in an unsynced segment: later segments continue a record that is lost.
             self.obsolete.extend(self.segments.drain(at + 1..));
             break;
         }
@@ -264,8 +264,8 @@ impl Recovered {
         }
         let io = |error| OpenError::io("read log segment", &segment.path, error);
         if limit.is_none() || !header.synced {
-            // What a killed process wrote but did not sync is readable and not yet durable. And
-            // after a failed sync, memory may show what the disk does not have.
+            // Bytes that a killed process wrote but did not sync are readable and not yet durable. After
+            // a failed sync, the page cache may hold bytes that the disk does not have.
             segment.file.sync_data().map_err(io)?;
             segment.file.drop_cache();
         }

@@ -1,5 +1,5 @@
 //! Segment files: their header, the index of their records, and reading them back.
-//! Never decides what a damaged record means; that is `recovery`'s.
+//! Never decides what a damaged record means; `recovery` does.
 //! Invariant: a segment visible under its final name has a complete, durable header.
 
 use std::io;
@@ -122,7 +122,7 @@ impl SegmentHeader {
     }
 }
 
-/// What is known of a live segment: where each of its records lies and who proposed it.
+/// The index of a live segment: the offset of each record, and the leader that proposed it.
 pub(crate) struct SegmentIndex {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
@@ -258,7 +258,7 @@ impl Extent {
     }
 }
 
-/// Reads a file front to back in large pieces; what is returned is borrowed from the window.
+/// Reads a file front to back in large pieces; returned bytes are borrowed from the window.
 pub(crate) struct Window<'a> {
     file: &'a dyn DiskFile,
     len: u64,
@@ -297,19 +297,19 @@ impl<'a> Window<'a> {
     }
 }
 
-/// Where and why reading a segment ended before its limit.
+/// Where and why the scan of a segment ended before its limit.
 pub(crate) struct Bad {
     pub(crate) offset: u64,
-    /// Index that the record at that place should have had.
+    /// Index that the record there should have.
     pub(crate) index: u64,
-    /// Whether the place holds something that was once meant to be a record of this segment.
+    /// Whether the bytes there begin like a record of this segment.
     pub(crate) remains: bool,
     pub(crate) what: &'static str,
     /// Damage, unless an intact record of another version or group is there.
     pub(crate) unreadable: Unreadable,
 }
 
-/// What reading a segment front to back has found.
+/// The result of reading a segment front to back.
 pub(crate) struct Scan {
     pub(crate) bad: Option<Bad>,
     pub(crate) last: Option<LogId>,
@@ -401,8 +401,7 @@ pub(crate) struct Behind {
     pub(crate) unreadable: Option<(u64, Unreadable)>,
 }
 
-/// Looks behind a bad record for headers of the same use of the segment. Payloads do not matter for
-/// that.
+/// Searches behind a bad record for headers of the same use of the segment. Payloads are not checked.
 pub(crate) fn look_behind(segment: &SegmentIndex, bad: &Bad) -> io::Result<Behind> {
     let mut window = Window::new(&*segment.file)?;
     let mut behind = Behind::default();

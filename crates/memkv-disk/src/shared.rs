@@ -1,10 +1,10 @@
-//! What the log's handle, its readers and its one writer share: the recent records, the index of
-//! the segments, and the queue.
+//! The state that the log's handle, its readers and its one writer share: the recent records, the index
+//! of the segments, and the queue.
 //! Never touches the disk while its lock is held.
 //!
 //! There are two views of the log. The *logical* one changes when a call is made (`first`, `next`,
 //! the cache); the *physical* one (`segments`) changes when the writer has executed that call.
-//! They agree below `stable_next`: the end of what is written, cut by every truncation that is
+//! They agree below `stable_next`: the end of the written records, cut by every truncation that is
 //! still queued.
 //!
 //! Invariants: every record in `stable_next..next` is in the cache; the cache is contiguous and
@@ -22,7 +22,7 @@ use crate::segment::{Extent, SegmentIndex};
 use crate::wal::Job;
 use memkv_metrics::Histogram;
 
-/// A cache with room for fewer records is not worth making smaller.
+/// The cache's memory is not shrunk below room for this many records: that would gain too little.
 const SMALL_CACHE: usize = 1024;
 
 /// Called after each change of the queue.
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
 pub(crate) struct Inner {
     pub(crate) log: LogState,
     pub(crate) queue: Vec<Job>,
-    /// Why no further work is taken.
+    /// Why no further work is accepted.
     pub(crate) stopped: Option<(io::ErrorKind, String)>,
     pub(crate) shutdown: bool,
     pub(crate) wakeup: Option<Wakeup>,
@@ -143,7 +143,7 @@ impl LogState {
         self.evict();
     }
 
-    /// Drops the records from `from` on, and remembers that the disk still has them.
+    /// Drops the records from `from` on, and notes that the disk still has them.
     pub(crate) fn cut(&mut self, from: u64) {
         while self.cache_first() < self.next && self.next > from {
             self.next -= 1;
@@ -155,7 +155,7 @@ impl LogState {
         self.cuts.push_back(from);
     }
 
-    /// Drops everything; the log goes on at `first`.
+    /// Drops everything; the log continues at `first`.
     pub(crate) fn reset(&mut self, purged: Option<LogId>, first: u64) {
         self.cache.clear();
         self.cache_bytes = 0;
@@ -176,21 +176,21 @@ impl LogState {
         self.evict();
     }
 
-    /// Forgets cached records that are purged, or that are on disk and too many.
+    /// Drops cached records that are purged, or that are on disk and exceed the cache's size.
     pub(crate) fn evict(&mut self) {
         self.evict_while(|log, _| log.cache_bytes > log.cache_limit);
     }
 
-    /// Forgets cached records up to `through` that are on disk: nobody will ask for them soon.
+    /// Drops cached records up to `through` that are on disk: no reader is expected to need them soon.
     pub(crate) fn forget(&mut self, through: u64) {
         self.evict_while(|_, index| index <= through);
-        // What a burst needed is given back.
+        // Frees the memory that a burst needed.
         if self.cache.capacity() > SMALL_CACHE.max(self.cache.len() * 8) {
             self.cache.shrink_to(self.cache.len() * 2);
         }
     }
 
-    /// Forgets cached records from the front on, as long as they are purged, or on disk and may go.
+    /// Drops cached records from the front on, as long as they are purged, or on disk and not needed.
     fn evict_while(&mut self, may_go: impl Fn(&Self, u64) -> bool) {
         let stable = self.below_cuts(self.written_next);
         while let Some(front) = self.cache.front() {
@@ -204,7 +204,7 @@ impl LogState {
         }
     }
 
-    /// Splits the records from `start` on into what must be read from disk and what is in memory,
+    /// Splits the records from `start` on into those that must be read from disk and those in memory,
     /// within the budgets, but at least one record.
     pub(crate) fn plan(
         &self,
@@ -259,7 +259,7 @@ impl LogState {
 }
 
 impl Inner {
-    /// The error that answers work after the end.
+    /// The error that answers calls after the worker has ended.
     pub(crate) fn stopped_error(&self) -> Option<io::Error> {
         self.stopped
             .as_ref()

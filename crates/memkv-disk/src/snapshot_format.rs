@@ -1,7 +1,7 @@
 //! The bytes of a snapshot file, which also travel between nodes as they are.
 //! Never interprets blocks or the extra data. Never allocates a length before bounding it.
 //!
-//! Little-endian:
+//! All integers are little-endian:
 //!
 //! ```text
 //! magic "MKVSNAP1", index u64, term u64, leader u64, extra length u32, CRC u32, extra
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::disk::{DiskFile, read_exact_at};
 use crate::record::{LogId, u32_at, u64_at};
 
-/// Most bytes in one block: a value of 64 MiB, its key, and what describes them.
+/// Most bytes in one block: a value of 64 MiB, its key, and their description.
 pub const MAX_BLOCK: usize = 65 << 20;
 
 /// Most bytes of `SnapshotMeta::extra`.
@@ -34,7 +34,7 @@ const DONE: u32 = u32::from_le_bytes(*b"DONE");
 /// Content of the last block.
 const TOTALS_LEN: usize = 16;
 
-/// What a snapshot is of.
+/// The description of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotMeta {
     /// The last record whose effect it contains.
@@ -76,7 +76,7 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// The encoder and the bytes that come first.
+    /// The encoder and the file's first bytes.
     pub(crate) fn new(meta: &SnapshotMeta) -> (Self, Vec<u8>) {
         let mut header = [0; HEADER_LEN];
         header[..8].copy_from_slice(MAGIC);
@@ -107,7 +107,7 @@ impl Encoder {
         header
     }
 
-    /// The bytes that come last.
+    /// The file's last bytes.
     pub(crate) fn finish(self) -> Vec<u8> {
         let mut totals = [0; TOTALS_LEN];
         totals[..8].copy_from_slice(&self.blocks.to_le_bytes());
@@ -173,7 +173,7 @@ impl SnapshotReader {
         })
     }
 
-    /// What the snapshot is of.
+    /// The description of the snapshot.
     pub fn meta(&self) -> &SnapshotMeta {
         &self.meta
     }
@@ -228,13 +228,13 @@ impl SnapshotReader {
         self.len
     }
 
-    /// Reads the file's bytes as they are; fewer than asked for only at its end. Independent of
+    /// Reads the file's bytes unchanged; fewer than requested only at its end. Independent of
     /// `next_block`, and verified only by the receiver.
     pub fn read_raw(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.file.read_at(offset, buf)
     }
 
-    /// Reads everything that is left, only to verify it.
+    /// Reads the rest of the file, only to verify it.
     pub(crate) fn verify(&mut self) -> io::Result<()> {
         while self.next_block()?.is_some() {}
         Ok(())
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_lengths_are_refused_though_their_checksums_are_right() {
+    fn hostile_lengths_are_refused_though_their_checksums_fit() {
         for len in [u32::MAX, MAX_BLOCK as u32 + 1, 100] {
             let (encoder, mut bytes) = Encoder::new(&meta());
             let mut header = [0; BLOCK_HEADER_LEN];

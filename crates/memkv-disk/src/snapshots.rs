@@ -1,5 +1,5 @@
 //! The snapshot directory: building, receiving, keeping the newest two.
-//! Never shows a snapshot that was not synced and read back; never removes one that may be needed;
+//! Never publishes a snapshot that was not synced and read back; never removes one that may be needed;
 //! never overwrites one that is being read.
 //!
 //! A snapshot is written as a `.part` file, synced, read back from the disk and verified, and only
@@ -24,7 +24,7 @@ use crate::record::LogId;
 use crate::snapshot_format::{Encoder, MAX_BLOCK, MAX_EXTRA, SnapshotMeta, SnapshotReader, append};
 use crate::space::{Reserve, Space};
 
-/// Snapshots kept: the newest, and the one before it for the day the newest is damaged.
+/// Snapshots kept: the newest, and the one before it in case the newest is damaged.
 const KEPT: usize = 2;
 
 /// Dirty bytes after which a growing snapshot is synced. The log's next sync waits for as long as
@@ -34,22 +34,22 @@ const SYNC_EVERY: u64 = 1 << 20;
 /// Name of the spare. Like every unfinished snapshot it is removed at the next start.
 const SPARE: &str = "spare.part";
 
-/// A snapshot that is there.
+/// A complete snapshot.
 struct Known {
     meta: SnapshotMeta,
     len: u64,
-    /// Shared with whoever reads it.
+    /// Shared with its readers.
     file: Arc<dyn DiskFile>,
 }
 
-/// A superseded snapshot's file, for the next one to overwrite. Nobody else has it open.
+/// A superseded snapshot's file, for the next one to overwrite. No reader has it open.
 struct Spare {
     file: Arc<dyn DiskFile>,
     len: u64,
 }
 
-/// What is gone for its users and still takes space, because it was dropped where nothing may wait
-/// for a disk, or would be. Its lock is held for moments only.
+/// Files that no user needs any more and that still take space, because they were dropped on a thread that
+/// must not wait for a disk, or would be removed there. Its lock is held for moments only.
 #[derive(Default)]
 struct Dropped {
     /// Unfinished files, open so that nothing is freed before they are removed.
@@ -75,7 +75,7 @@ struct Inner {
 #[derive(Clone)]
 pub struct SnapshotStore(Arc<Inner>);
 
-/// What is in the directory, before anything is changed.
+/// The content of the directory, before anything is changed.
 pub(crate) struct FoundSnapshots {
     /// Newest first.
     good: Vec<Known>,
@@ -132,7 +132,7 @@ pub(crate) fn find(
                 damage.get_or_insert(error);
                 found.bad.push(path);
             }
-            // An older one is not needed; leave it to be looked at.
+            // An older one is not needed; it stays for inspection.
             Err(error) if is_damage(&error) => {}
             Err(error) => return Err(OpenError::io("read snapshot", &path, error)),
         }
@@ -156,7 +156,7 @@ fn read(disk: &dyn Disk, path: &Path, id: LogId, whole: bool) -> io::Result<Know
     let file = disk.open(path)?;
     let mut reader = SnapshotReader::open(file.clone())?;
     if reader.meta().last != id {
-        let what = "the snapshot is not the one that its name says";
+        let what = "the snapshot's content does not fit its name";
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     if whole {
@@ -207,7 +207,7 @@ impl SnapshotStore {
         Ok(store)
     }
 
-    /// What the newest snapshot is of.
+    /// The newest snapshot's metadata.
     pub fn latest(&self) -> Option<SnapshotMeta> {
         let known = self.0.known.lock();
         known.first().map(|newest| newest.meta.clone())
@@ -218,7 +218,7 @@ impl SnapshotStore {
         self.0.known.lock().first().map_or(0, |newest| newest.len)
     }
 
-    /// Opens the newest snapshot. The reader goes on working when the snapshot is superseded.
+    /// Opens the newest snapshot. The reader keeps working when the snapshot is superseded.
     pub fn open_latest(&self) -> io::Result<Option<SnapshotReader>> {
         let file = self
             .0
@@ -245,16 +245,16 @@ impl SnapshotStore {
         }
     }
 
-    /// What is left on the disks. Takes the reserve again where there is room for it.
-    /// Frees what was dropped on a thread that must not wait for a disk.
+    /// The free space of the disks. Takes the reserve again where there is room for it, and frees files
+    /// that were dropped on a thread that must not wait for a disk.
     pub fn space(&self) -> io::Result<Space> {
         self.tidy();
         self.0.reserve.space()
     }
 
-    /// Frees what was dropped. What cannot be removed now is removed at the next start.
+    /// Frees dropped files. A file that cannot be removed now is removed at the next start.
     fn tidy(&self) {
-        // Without the lock the directory may be another's.
+        // Without the lock the directory may belong to another process.
         let Some(_locks) = self.0.locks.upgrade() else {
             return;
         };
@@ -285,12 +285,12 @@ impl SnapshotStore {
         }
     }
 
-    /// Shows a verified file under its name.
+    /// Publishes a verified file under its name.
     fn adopt(&self, part: &Path, new: Known) -> io::Result<()> {
         let Inner {
             disk, dir, known, ..
         } = &*self.0;
-        // Without the lock: who asks for the newest must not wait for the disk.
+        // Without the lock: a caller that asks for the newest must not wait for the disk.
         disk.rename(part, &dir.join(snapshot_name(new.meta.last)))?;
         disk.sync_dir(dir)?;
         {
@@ -306,14 +306,14 @@ impl SnapshotStore {
         Ok(())
     }
 
-    /// Sets aside what the next snapshot needs beyond the spare.
+    /// Reserves the room that the next snapshot needs beyond the spare.
     fn reserve_room(&self) {
         let spare = self.0.spare.lock().as_ref().map_or(0, |spare| spare.len);
         let room = self.file_len().saturating_sub(spare);
         self.0.reserve.set_snapshot_len(room);
     }
 
-    /// Removes all but the newest, or makes one the spare. What cannot be removed now is removed at
+    /// Removes all but the newest, or makes one the spare. A file that cannot be removed now is removed at
     /// the next start.
     fn remove_old(&self) {
         let Inner {
@@ -354,14 +354,14 @@ impl SnapshotStore {
             }
         }
         match disk.sync_dir(dir) {
-            // Not before this: a spare must not be overwritten while it may come back under its
-            // old name.
+            // Not before this: a spare must not be overwritten while a crash may give it its old name
+            // back.
             Ok(()) => *spare = spare.take().or(candidate),
             Err(error) => tracing::warn!("cannot sync `{}`: {error}", dir.display()),
         }
     }
 
-    /// A file to write a snapshot into: the spare if there is one. It may be longer than needed.
+    /// The file for a new snapshot: the spare if there is one. It may be longer than needed.
     fn file_for(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         self.tidy();
         let Inner {
@@ -379,14 +379,15 @@ impl SnapshotStore {
     }
 }
 
-/// An unfinished file, removed when dropped, or soon after where nothing may wait for a disk.
+/// An unfinished file. It is removed when dropped, or soon after on a thread that must not wait for a
+/// disk.
 struct Part {
     store: SnapshotStore,
     path: PathBuf,
     file: Option<Arc<dyn DiskFile>>,
     len: u64,
     unsynced: u64,
-    /// None once the worker has ended: the directory may be another's by then.
+    /// None once the worker has ended: another process may have the directory by then.
     locks: Option<Arc<Vec<Box<dyn DirLock>>>>,
 }
 
@@ -420,7 +421,7 @@ impl Part {
         Ok(())
     }
 
-    /// Cuts what a spare had behind the end, syncs, and reads everything back from the disk.
+    /// Cuts a spare's old bytes behind the end, syncs, and reads everything back from the disk.
     fn verify(&self, file: &Arc<dyn DiskFile>) -> io::Result<SnapshotMeta> {
         if file.len()? > self.len {
             file.set_len(self.len)?;
@@ -432,7 +433,7 @@ impl Part {
         Ok(reader.meta().clone())
     }
 
-    /// Shows the snapshot, if it is as it was written.
+    /// Publishes the snapshot, if it reads back as it was written.
     fn commit(mut self) -> io::Result<SnapshotMeta> {
         let Some(file) = self.file.take() else {
             return Err(io::Error::new(
@@ -491,8 +492,7 @@ impl SnapshotWriter {
         self.part.write(&[&header, content])
     }
 
-    /// Makes the snapshot durable: when this returns, it is the one that a restart finds (unless
-    /// there is a newer one).
+    /// Makes the snapshot durable: when this returns, a restart finds it (unless there is a newer one).
     pub fn finish(mut self) -> io::Result<()> {
         self.encoder()?;
         let end = self.encoder.take().map(Encoder::finish).unwrap_or_default();
@@ -541,8 +541,8 @@ impl SnapshotReceiver {
     /// Verifies everything that was received and makes it durable.
     ///
     /// # Errors
-    /// Of the disk, or [`io::ErrorKind::InvalidData`] or [`io::ErrorKind::UnexpectedEof`] if what
-    /// was received is not a complete snapshot; then nothing is kept.
+    /// Of the disk, or [`io::ErrorKind::InvalidData`] or [`io::ErrorKind::UnexpectedEof`] if the received
+    /// bytes are not a complete snapshot; then nothing is kept.
     pub fn finish(self) -> io::Result<SnapshotMeta> {
         self.part.commit()
     }

@@ -1,9 +1,9 @@
 //! Free space, and the reserve that keeps a full disk from ever failing an append.
-//! Never decides what is refused when space is low; `memkv-node` does, from [`Space`].
+//! Never decides which requests are refused when space is low; `memkv-node` does, from [`Space`].
 //! Invariant: the reserve holds no data, so that it can be given up at any moment.
 //!
-//! It lies beside the log, since an append is what must not fail. Where snapshots are on a file
-//! system of their own, a full one fails a snapshot, not an append.
+//! It lies in the log's directory, since an append must not fail. Where snapshots are on a file system of
+//! their own, a full one fails a snapshot, not an append.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,14 +15,14 @@ use parking_lot::Mutex;
 use crate::disk::Disk;
 use crate::layout::{Layout, RESERVE_FILE};
 
-/// Size of the reserve without any snapshot: what is in flight (a few entries of at most 8 MiB by
-/// default), metadata, and segment headers. The size of a snapshot is added to it.
+/// Size of the reserve without any snapshot: the entries in flight (a few of at most 8 MiB by default),
+/// metadata, and segment headers. The size of a snapshot is added to it.
 pub const RESERVE_BASE: u64 = 16 << 20;
 
-/// What a snapshot leaves to the log on the same disk: an append must not fail.
+/// The room that a snapshot leaves to the log on the same disk: an append must not fail.
 const LEFT_TO_LOG: u64 = RESERVE_BASE / 4;
 
-/// What is left on the disks.
+/// The free space of the disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
     /// Free bytes on the fuller one of the log's and the snapshots' file systems, without the
@@ -32,15 +32,15 @@ pub struct Space {
     pub reserve: u64,
     /// Bytes that the log could still take, with the reserve.
     pub for_log: u64,
-    /// Whether new proposals should be refused: the reserve is gone or cannot grow to what the
-    /// next snapshot needs, or what is free besides it is less than [`RESERVE_BASE`].
+    /// Whether new proposals should be refused: the reserve was given up or cannot grow to the size of
+    /// the next snapshot, or the free space besides it is less than [`RESERVE_BASE`].
     pub low: bool,
-    /// Whether nothing more should be written at all: what is free beside the log, together with the
-    /// reserve, is less than [`RESERVE_BASE`], which what is in flight may need.
+    /// Whether nothing more should be written at all: the log's free space, together with the reserve,
+    /// is less than [`RESERVE_BASE`], which the entries in flight may need.
     pub exhausted: bool,
 }
 
-/// The preallocated file, and the question how much is free.
+/// The preallocated file, and the free space around it.
 pub(crate) struct Reserve {
     disk: Arc<dyn Disk>,
     path: PathBuf,
@@ -48,7 +48,7 @@ pub(crate) struct Reserve {
     snapshot: PathBuf,
     target: AtomicU64,
     held: Mutex<u64>,
-    /// Whether the last attempt to take space for it failed, and that was said.
+    /// Whether the last attempt to take space for it failed, and that was logged.
     refused: AtomicBool,
 }
 
@@ -69,7 +69,7 @@ impl Reserve {
         Arc::new(reserve)
     }
 
-    /// Sets aside room for the next snapshot: so many bytes.
+    /// Sets the number of bytes that are reserved for the next snapshot.
     pub(crate) fn set_snapshot_len(&self, len: u64) {
         self.target.store(target(len), Ordering::Relaxed);
         self.fill();
@@ -83,8 +83,8 @@ impl Reserve {
         }
     }
 
-    /// The same for so many bytes of a snapshot, which may fail: it never takes the last bytes of the
-    /// log's disk.
+    /// The same for `bytes` of a snapshot, which may fail: it never takes the last bytes of the log's
+    /// disk.
     pub(crate) fn write_snapshot<T>(
         &self,
         bytes: u64,
@@ -94,16 +94,16 @@ impl Reserve {
             self.disk.free_space(&self.log)?,
             self.disk.free_space(&self.snapshot)?,
         );
-        // One file system says the same of both.
+        // For one file system both numbers are the same.
         let left = log.saturating_add(*self.held.lock());
         if log == snapshot && left < bytes.saturating_add(LEFT_TO_LOG) {
-            let why = "what is left of the disk is for the log";
+            let why = "the rest of the disk is reserved for the log";
             return Err(io::Error::new(io::ErrorKind::StorageFull, why));
         }
         self.write(write)
     }
 
-    /// How much is left. Takes the reserve again where there is room for it.
+    /// The free space. Takes the reserve again where there is room for it.
     pub(crate) fn space(&self) -> io::Result<Space> {
         self.fill();
         let free = self.free()?;
@@ -145,8 +145,8 @@ impl Reserve {
         }
     }
 
-    /// Changes only what is too much or missing: freeing and taking it all keeps the file system's
-    /// journal busy, and the log's fsyncs wait for that.
+    /// Frees or takes only the difference: freeing and taking all of it keeps the file system's journal
+    /// busy, and the log's fsyncs wait for that.
     fn resize(&self, held: u64, target: u64) -> io::Result<()> {
         if held == 0 {
             return self.disk.create(&self.path)?.allocate(target);
@@ -160,7 +160,7 @@ impl Reserve {
     }
 
     /// Brings the reserve to its size if at least [`RESERVE_BASE`] stays free behind it. Failing
-    /// is not an error: `space` then says that space is low.
+    /// is not an error: `space` then reports that space is low.
     fn fill(&self) {
         let target = self.target.load(Ordering::Relaxed);
         let mut held = self.held.lock();
@@ -178,12 +178,12 @@ impl Reserve {
             }
             Err(error) => {
                 *held = 0;
-                // Each look at the disk tries again.
+                // Each call of `space` tries again.
                 if !self.refused.swap(true, Ordering::Relaxed) {
                     let path = self.path.display();
                     tracing::warn!("cannot set aside {target} bytes in `{path}`: {error}");
                 }
-                // Whatever part of it was taken is better left free.
+                // A part of it may have been taken; it is better left free.
                 let _ = self.disk.remove_file(&self.path);
             }
         }

@@ -1,12 +1,13 @@
 //! The write-ahead log's handle and worker: one FIFO for votes, appends, truncations and purges.
-//! Never answers out of order, never acknowledges before the disk has confirmed, never goes on after an
+//! Never answers out of order, never acknowledges before the disk has confirmed, never continues after an
 //! error. Writes in order, except that a vote is written before the records that were queued before it.
 //!
 //! A round takes everything that is queued, makes the newest vote and identity durable first (a
 //! record must never be durable before the vote it depends on; a vote that is durable before an
-//! older record is harmless, since nobody was told of either), then writes all records and makes
+//! older record is harmless, since neither was acknowledged), then writes all records and makes
 //! them durable, with one call or with one and an fdatasync, and then answers all calls in the order
-//! in which they were made. A round with metadata costs one fdatasync per metadata copy more; see `metadata` for why both.
+//! in which they were made. A round with metadata costs one more fdatasync per metadata copy; `metadata`
+//! explains why there are two.
 //!
 //! Invariants: answers come in FIFO order; after the first error every answer is that error.
 
@@ -28,7 +29,7 @@ use memkv_metrics::Counted;
 /// caller's, if the worker has ended).
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
-/// Something queued.
+/// An element of the queue.
 pub(crate) struct Job {
     op: Op,
     done: Option<Done>,
@@ -97,8 +98,8 @@ impl WalHandle {
         });
     }
 
-    /// Drops the records up to and including `id`, which the caller holds a durable snapshot of.
-    /// Readers see it at once; the mark and then the files follow behind. Beyond the last record
+    /// Drops the records up to and including `id`, of which the caller holds a durable snapshot.
+    /// Readers see it at once; the mark and then the files follow later. Beyond the last record
     /// it is [`Self::reset_to`]. Going back changes nothing.
     pub fn purge_through(&self, id: LogId) {
         self.enqueue(None, |inner| {
@@ -117,8 +118,7 @@ impl WalHandle {
         });
     }
 
-    /// Drops all records; the log goes on after `id`, which the caller holds a durable snapshot
-    /// of. `done` is called once that is durable.
+    /// Drops all records; the log continues after `id`, of which the caller holds a durable snapshot. `done` is called once that is durable.
     pub fn reset_to(&self, id: LogId, done: Done) {
         self.enqueue(Some(done), |inner| reset(inner, id));
     }
@@ -153,8 +153,7 @@ impl WalHandle {
         }
     }
 
-    /// Gives back the memory of the records up to `index` that are written: whoever needs one after
-    /// all reads it from disk.
+    /// Frees the memory of the written records up to `index`: a later reader reads them from disk.
     pub fn forget_through(&self, index: u64) {
         self.shared.inner.lock().log.forget(index);
     }
@@ -171,7 +170,7 @@ impl WalHandle {
         self.shared.inner.lock().wakeup = Some(wakeup);
     }
 
-    /// How long the fsyncs of the log took, since it was opened.
+    /// Durations of the log's fsyncs since it was opened.
     pub fn fsync_durations(&self) -> Counted {
         self.shared.fsync.counted()
     }
@@ -182,7 +181,7 @@ impl WalHandle {
         self.shared.inner.lock().log.durable()
     }
 
-    /// Ends the worker after everything queued is done. Later calls are answered with an error.
+    /// Ends the worker after the queue is done. Later calls are answered with an error.
     pub fn shutdown(&self) {
         let wakeup = {
             let mut inner = self.shared.inner.lock();
@@ -318,8 +317,8 @@ impl WalWorker {
         }
     }
 
-    /// Executes what is queued, without blocking on anything but the disk. `None` if nothing was
-    /// queued. The caller fires the answers, when it likes.
+    /// Executes the queue, without blocking on anything but the disk. `None` if the queue was empty.
+    /// The caller fires the answers at a time of its choice.
     pub fn poll(&mut self) -> Option<Completions> {
         let completions = self.round();
         if completions.is_some() {
@@ -374,7 +373,7 @@ impl WalWorker {
         self.write(ops, committed)
     }
 
-    /// Executes everything but what `save_metadata` has, and makes it durable.
+    /// Executes everything but the votes and identities, which `save_metadata` has, and makes it durable.
     fn write(&mut self, ops: Vec<Op>, committed: Option<LogId>) -> io::Result<()> {
         let committed_next = committed.map_or(0, |id| id.index + 1);
         for op in ops {
@@ -438,7 +437,7 @@ impl WalWorker {
     }
 
     /// After the answers of a round: makes a new purge mark durable, or takes a step of freeing
-    /// the files. Says whether there is more to do, which the next round need not wait for.
+    /// the files. Returns whether more remains, for which the next round need not wait.
     fn tidy_step(&mut self) -> bool {
         if self.shared.inner.lock().stopped.is_some() {
             return false;
@@ -474,7 +473,7 @@ impl WalWorker {
         self.stop(&end).fire();
     }
 
-    /// Takes no further work; returns the answers to what is still queued.
+    /// Stops accepting work; returns the answers to the calls that are still queued.
     fn stop(&mut self, error: &io::Error) -> Completions {
         let orphans = {
             let mut inner = self.shared.inner.lock();

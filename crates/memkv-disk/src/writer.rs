@@ -75,7 +75,7 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Goes on after what recovery left in `shared`.
+    /// Continues the log that recovery left in `shared`.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -173,14 +173,14 @@ impl LogWriter {
         }
     }
 
-    /// Goes on in a new segment, after recovery cut a tail or the durability has changed.
+    /// Continues in a new segment, after recovery cut a tail or the durability has changed.
     pub(crate) fn start_segment(&mut self) -> io::Result<()> {
         let (last, checksum, starts_log) = self.before(self.next)?;
         self.rotate(last, checksum, self.next, starts_log, 0)?;
         self.sync()
     }
 
-    /// Queues records for the next write. What they know to be committed is stored with them.
+    /// Queues records for the next write. The commit index known by then is stored with them.
     pub(crate) fn append(&mut self, records: Vec<Record>, committed_next: u64) -> io::Result<()> {
         self.committed_next = committed_next;
         for record in records {
@@ -203,7 +203,7 @@ impl LogWriter {
     }
 
     /// Drops the records from `from` on: a new segment starts there. It gets its name with the
-    /// next `sync`, so that the truncation is durable before, or in one with, whatever is appended
+    /// next `sync`, so that the truncation is durable before, or together with, the records appended
     /// after it.
     pub(crate) fn truncate(&mut self, from: u64) -> io::Result<()> {
         self.sync()?;
@@ -214,7 +214,7 @@ impl LogWriter {
         self.rotate(last, checksum, from, starts_log, 0)
     }
 
-    /// Drops everything; the log goes on at `first`, after `previous`. Durable like a truncation.
+    /// Drops everything; the log continues at `first`, after `previous`. Durable like a truncation.
     pub(crate) fn reset(&mut self, previous: Option<LogId>, first: u64) -> io::Result<()> {
         self.sync()?;
         self.rotate(previous, 0, first, true, 0)
@@ -242,7 +242,7 @@ impl LogWriter {
             };
             return Ok((id, checksum, false));
         }
-        // The record before is not on disk: it is what the first segment says, or nothing.
+        // The record before is not on disk: the first segment names it, or there is none.
         let first = segments
             .front()
             .filter(|s| s.first() == from)
@@ -309,7 +309,7 @@ impl LogWriter {
         if self.sync { Ok(()) } else { self.publish() }
     }
 
-    /// Shows the new segment to readers and sets aside what it supersedes.
+    /// Publishes the new segment to readers and sets aside the segments that it supersedes.
     fn adopt(&mut self, active: &Active) {
         let mut inner = self.shared.inner.lock();
         let segments = &mut inner.log.segments;
@@ -344,7 +344,7 @@ impl LogWriter {
 
     fn take_spare(&mut self, generation: u64, capacity: u64) -> io::Result<Spare> {
         if let Some(spare) = self.spares.pop() {
-            // A file much larger than needed would hide its space for ever.
+            // A file much larger than needed would occupy its space for ever.
             if spare.file.len()? > capacity.saturating_mul(4) {
                 spare.file.set_len(capacity)?;
             }
@@ -355,7 +355,7 @@ impl LogWriter {
         Ok(Spare { path, file })
     }
 
-    /// Writes what is queued, with one call.
+    /// Writes the queued records with one call.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
@@ -418,7 +418,7 @@ impl LogWriter {
         ends
     }
 
-    /// Writes what is queued and makes it durable; with `sync: false` it is only written.
+    /// Writes the queued records and makes them durable; with `sync: false` it only writes them.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         self.flush()?;
         if self.sync {
@@ -429,7 +429,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Makes everything durable, whatever the setting, and returns the frontier; for a clean
+    /// Makes everything durable under any setting, and returns the frontier; for a clean
     /// shutdown.
     pub(crate) fn sync_always(&mut self) -> io::Result<(u64, Option<LogId>)> {
         self.sync()?;
@@ -477,11 +477,10 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Takes one step of the way from segments that are superseded, or that end below `first`, to
-    /// spares, and says whether there is more to do: one file is renamed or removed, or the
-    /// directory is synced. Appends are let in between, since each step may wait for the disk. That
-    /// the log starts at `first` must be durable. A file that is still being read is removed, not
-    /// reused.
+    /// Takes one step towards turning segments that are superseded, or that end below `first`, into
+    /// spares, and returns whether more remains: one file is renamed or removed, or the directory is
+    /// synced. Appends run in between, since each step may wait for the disk. The start of the log at
+    /// `first` must be durable. A file that is still being read is removed, not reused.
     pub(crate) fn recycle_step(&mut self, first: u64) -> io::Result<bool> {
         {
             let mut inner = self.shared.inner.lock();
@@ -492,7 +491,7 @@ impl LogWriter {
         }
         let Some(segment) = self.obsolete.pop_front() else {
             if self.freeing {
-                // A spare must not be overwritten while it may come back under its old name.
+                // A spare must not be overwritten while a crash may give it its old name back.
                 self.disk.sync_dir(&self.dir)?;
                 self.spares.append(&mut self.freed);
                 self.freeing = false;
@@ -514,7 +513,7 @@ impl LogWriter {
         Ok(true)
     }
 
-    /// All steps at once, at the start, when nothing waits.
+    /// All steps at once, at the start, when no append waits.
     pub(crate) fn recycle(&mut self, first: u64) -> io::Result<()> {
         while self.recycle_step(first)? {}
         Ok(())

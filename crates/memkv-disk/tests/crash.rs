@@ -1,4 +1,4 @@
-//! Crashes at every disk operation of scripted runs: what was acknowledged is found again, and
+//! Crashes at every disk operation of scripted runs: acknowledged data is found again, and
 //! nothing is found that was never written.
 
 #![allow(clippy::unwrap_used, reason = "tests")]

@@ -12,7 +12,7 @@ use memkv_disk::disk::sim::SimDisk;
 use memkv_disk::disk::{Disk, read_exact_at};
 use memkv_disk::{HardState, OpenError, Record, SnapshotMeta};
 
-/// What must be found, whatever single bit is flipped.
+/// The data that must be found after any single flipped bit.
 struct Expected {
     records: Vec<Record>,
     hard_state: HardState,
@@ -111,7 +111,7 @@ fn flip_all(
     let (mut flips, mut refusals, mut files) = (0, 0, Vec::new());
     for (path, len) in disk.files() {
         let before = refusals;
-        // Headers are what is intricate; of a payload every byte is like every other.
+        // Headers are intricate; in a payload every byte is like every other.
         for (at, offset) in offsets(disk, &path, len).into_iter().enumerate() {
             let bits = if offset < 1024 {
                 0..8
@@ -155,7 +155,7 @@ fn every_flip_after_a_clean_end_is_detected_or_harmless() {
 }
 
 #[test]
-fn after_a_crash_only_the_last_batch_is_not_promised() {
+fn after_a_crash_only_the_last_batch_may_be_lost() {
     let (disk, expected) = directory(false);
     let (flips, refusals, _) = flip_all(&disk, &expected, 1, 11);
     assert!(
@@ -368,7 +368,7 @@ fn cut_power_during(node: &mut Node, disk: &SimDisk, records: Vec<Record>, seed:
 }
 
 #[test]
-fn what_lay_behind_a_torn_record_never_comes_back() {
+fn records_behind_a_torn_record_never_come_back() {
     let mut torn = 0;
     for seed in 0..300 {
         let disk = SimDisk::new(seed);

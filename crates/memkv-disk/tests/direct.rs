@@ -1,4 +1,4 @@
-//! Direct writes on the real file system: what is read through the cache is what was written past it.
+//! Direct writes on the real file system: reads through the cache return the bytes written past it.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -11,7 +11,7 @@ use memkv_disk::disk::{DirectWriter, Disk, DiskFile};
 
 const BLOCK: usize = 4096;
 
-/// A file, what it holds, and where its records end.
+/// A file, its content, and the end of its records.
 struct Log {
     file: Arc<dyn DiskFile>,
     direct: Box<dyn DirectWriter>,

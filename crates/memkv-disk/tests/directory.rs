@@ -38,7 +38,7 @@ fn a_condemned_directory_is_set_aside_as_a_whole() {
 }
 
 #[test]
-fn full_disk_takes_the_reserve_and_says_so() {
+fn full_disk_takes_the_reserve_and_reports_it() {
     let disk = SimDisk::new(1);
     disk.set_capacity(Some(40 << 20));
     let mut node = reopen(&disk);
@@ -53,7 +53,7 @@ fn full_disk_takes_the_reserve_and_says_so() {
     let space = store.space().unwrap();
     assert!(space.reserve > 0, "low before the reserve is touched");
     assert!(!space.exhausted, "{space:?}");
-    // Others fill the disk: what is in flight still fits.
+    // Other programs fill the disk: entries in flight still fit.
     let free = store.space().unwrap().free;
     let other = disk.create(&layout().log.join("other")).unwrap();
     other.allocate(free).unwrap();

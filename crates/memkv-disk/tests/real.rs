@@ -16,7 +16,7 @@ use memkv_disk::{
     WalHandle, open, quarantine,
 };
 
-/// What is left of an opened directory when its worker runs on a thread.
+/// The rest of an opened directory when its worker runs on a thread.
 struct Session {
     wal: WalHandle,
     log: LogReader,
@@ -203,7 +203,7 @@ fn readers_see_right_records_while_segments_are_recycled_under_them() {
 }
 
 #[test]
-fn the_log_works_in_memory_file_systems_whatever_they_say_of_direct_writes() {
+fn the_log_works_in_memory_file_systems_with_and_without_direct_writes() {
     let shared_memory = Path::new("/dev/shm");
     let Ok(root) = tempfile::tempdir_in(shared_memory) else {
         return println!("skipped: {} takes no directory", shared_memory.display());

@@ -1,4 +1,4 @@
-//! The API on the simulated disk, and what the simulated disk itself promises.
+//! The API on the simulated disk, and the promises of the simulated disk itself.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -314,7 +314,7 @@ fn record_larger_than_a_segment_gets_its_own() {
     expected.push(record(1, 3, 300_000));
     expected.extend(records(1, 4..6, 10));
     node.append(expected.clone()).unwrap();
-    // The next ones fit into what is left of its last 64 KiB.
+    // The next ones fit into the rest of its last 64 KiB.
     assert_eq!(node.opened.log.segment_count(), 2);
     assert_eq!(reopen(&disk.crash(1)).all(), expected);
 }
@@ -374,7 +374,7 @@ fn unsynced_durability_survives_a_kill_and_cuts_after_a_power_cut() {
 }
 
 #[test]
-fn failed_sync_stops_everything_and_is_not_believed_later() {
+fn failed_sync_stops_everything_and_later_success_is_not_trusted() {
     let disk = SimDisk::new(1);
     let mut node = reopen(&disk);
     node.append(records(1, 0..5, 10)).unwrap();
@@ -513,7 +513,7 @@ fn simulated_disk_keeps_what_was_synced_and_tears_the_rest() {
 }
 
 #[test]
-fn what_a_power_cut_brings_back_never_takes_more_than_a_full_disk_has() {
+fn files_that_a_power_cut_brings_back_never_exceed_a_full_disk() {
     let (directory, names) = (Path::new("/full"), ["/full/old", "/full/new"]);
     let [old, new] = names.map(Path::new);
     let mut brought_back = 0;

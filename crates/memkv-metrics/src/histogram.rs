@@ -1,10 +1,9 @@
-//! Counts of how large things were, by fixed bounds: for whoever watches a node. Never locks and
-//! never allocates while it counts.
+//! Histograms with fixed bounds, for metrics. Never locks and never allocates while it counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Bounds of durations, in nanoseconds: from a fast fsync to what no client waits for.
+/// Bounds of durations, in nanoseconds: from a fast fsync to longer than any client waits.
 const DURATIONS: [u64; 18] = {
     const MICROSECOND: u64 = 1_000;
     const MILLISECOND: u64 = 1_000_000;
@@ -31,10 +30,10 @@ const DURATIONS: [u64; 18] = {
     ]
 };
 
-/// Bounds of numbers of things that go together.
+/// Bounds of counts, such as the size of a group.
 const SIZES: [u64; 11] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 
-/// A histogram: how many values were at most each bound, and the sum of all.
+/// A histogram: the number of values up to each bound, and the sum of all.
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [u64],
@@ -43,12 +42,12 @@ pub struct Histogram {
     sum: AtomicU64,
 }
 
-/// What a histogram has counted, at about one moment.
+/// A histogram's counts, at about one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counted {
     /// Upper bounds, ascending: nanoseconds or numbers.
     pub bounds: &'static [u64],
-    /// How many values were at most each bound; one more for all of them.
+    /// The number of values up to each bound; one more for all of them.
     pub at_most: Vec<u64>,
     /// Sum of all values.
     pub sum: u64,
@@ -60,7 +59,7 @@ impl Histogram {
         Self::new(&DURATIONS)
     }
 
-    /// For numbers of things.
+    /// For counts.
     pub fn of_sizes() -> Self {
         Self::new(&SIZES)
     }
@@ -88,7 +87,7 @@ impl Histogram {
         self.count(nanos, times);
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn counted(&self) -> Counted {
         let mut total = 0;
         let at_most = self.counts.iter().map(|count| {

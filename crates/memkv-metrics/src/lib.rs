@@ -1,4 +1,4 @@
-//! memkv-metrics: what every other crate measures with.
+//! memkv-metrics: the measuring tools of the other crates.
 //! Never exports a number by itself and never does I/O: `memkv-server` prints the metrics.
 //! Invariant: measuring takes no lock and allocates nothing.
 

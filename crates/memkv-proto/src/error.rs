@@ -1,8 +1,8 @@
-//! The one error table: what each failure is called in HTTP, RESP and on the command line, whether
-//! it may be retried, and whether the command may have been executed.
+//! The one error table: each failure's code in HTTP, RESP and on the command line, whether it may be
+//! retried, and whether the command may have been executed.
 //!
-//! Never the text of one particular failure: that is written where it happens, and says what, why
-//! and what next. Invariants, tested below: codes are unique; RESP prefixes and codes that clients
+//! It never has the text of one particular failure: the code that fails writes that, with what happened,
+//! why, and what to do next. Invariants, tested below: codes are unique; RESP prefixes and codes that clients
 //! retry by themselves are used only where nothing was executed.
 
 use std::fmt;
@@ -37,7 +37,7 @@ impl fmt::Display for Executed {
 
 /// Exit codes of the command line.
 pub mod exit {
-    /// The command did what it was asked.
+    /// The command succeeded.
     pub const OK: u8 = 0;
     /// The key is absent, or a condition on it does not hold.
     pub const NOT_FOUND: u8 = 1;
@@ -47,14 +47,14 @@ pub mod exit {
     pub const UNAVAILABLE: u8 = 3;
     /// The write may or may not have been executed.
     pub const UNKNOWN: u8 = 4;
-    /// The command was executed, but what it answered could not be printed.
+    /// The command was executed, but its answer could not be printed.
     pub const UNPRINTED: u8 = 5;
 }
 
 /// One line of the error table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorInfo {
-    /// Which failure this line is about.
+    /// The failure of this line.
     pub error: ErrorCode,
     /// Stable code for people and documentation, such as `MK-103`. Never reused.
     pub code: &'static str,
@@ -64,11 +64,11 @@ pub struct ErrorInfo {
     pub resp: &'static str,
     /// Exit code of the command line, see [`exit`].
     pub exit: u8,
-    /// Whether a program may send the same request again without asking anybody.
+    /// Whether a program may send the same request again without asking a person.
     pub retryable: bool,
     /// Whether the command may have been executed.
     pub executed: Executed,
-    /// What it is, in a few words: the `title` of [`Problem`].
+    /// Its name, in a few words: the `title` of [`Problem`].
     pub title: &'static str,
 }
 
@@ -119,7 +119,7 @@ error_table! {
     KeyTooLarge "MK-020" 413 "ERR" USAGE final No "key too large";
     /// The value exceeds `max_value_bytes`.
     ValueTooLarge "MK-021" 413 "ERR" USAGE final No "value too large";
-    /// The body exceeds what its path takes, though no value in it need be too large.
+    /// The body exceeds the limit of its path, though no value in it need be too large.
     BodyTooLarge "MK-022" 413 "ERR" USAGE final No "body too large";
     /// The key is absent.
     NotFound "MK-030" 404 "ERR" NOT_FOUND final No "key not found";
@@ -129,9 +129,9 @@ error_table! {
     Unauthorized "MK-040" 401 "NOAUTH" USAGE final No "not authorized";
     /// A browser sent it for a page of another site.
     ForeignSite "MK-041" 403 "ERR" USAGE final No "sent by another site's page";
-    /// The host of the URL is not one of the node's, and no password says who may be trusted.
+    /// The host of the URL is not one of the node's, and no password proves that the client is trusted.
     UnknownHost "MK-042" 421 "ERR" USAGE final No "unknown host name";
-    /// A defect of the node: it says what it can in the detail and more in its log.
+    /// A defect of the node: the detail has a summary, the node's log has more.
     Internal "MK-100" 500 "ERR" UNKNOWN final Maybe "internal error";
     /// More is queued than the node may hold; refused before it was proposed.
     Overloaded "MK-101" 503 "TRYAGAIN" UNAVAILABLE retry No "overloaded";
@@ -143,7 +143,7 @@ error_table! {
     TooManyConnections "MK-104" 503 "ERR" UNAVAILABLE retry No "too many connections";
     /// The reserve on a quorum's disks is low: writes are refused, reads go on.
     DiskFull "MK-105" 507 "MISCONF" UNAVAILABLE final No "disk full";
-    /// Said by the client: no endpoint could be reached or gave a usable answer.
+    /// Reported by the client: no endpoint could be reached or gave a usable answer.
     Unreachable "MK-106" 503 "CLUSTERDOWN" UNAVAILABLE retry No "no node available";
     /// The command belongs to a feature level that the cluster does not use yet.
     NeedsLevel "MK-107" 501 "ERR" UNAVAILABLE final No "needs a higher feature level";
@@ -178,14 +178,14 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// A failure as the REST API tells it: RFC 9457 problem details, plus `code`, `executed` and
+/// A failure as the REST API answers it: RFC 9457 problem details, plus `code`, `executed` and
 /// `retry_after_ms`. Missing fields and unknown ones are accepted when reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// URI that identifies the kind of failure: `urn:memkv:error:MK-103`.
     #[serde(rename = "type", default)]
     pub type_uri: String,
-    /// What it is, in a few words.
+    /// Its name, in a few words.
     #[serde(default)]
     pub title: String,
     /// HTTP status.
@@ -197,7 +197,7 @@ pub struct Problem {
     /// Stable code such as `MK-103`.
     #[serde(default)]
     pub code: String,
-    /// Whether the command may have been executed. Who does not say so has to be read as `maybe`.
+    /// Whether the command may have been executed. A missing field is read as `maybe`.
     #[serde(default = "maybe")]
     pub executed: Executed,
     /// After how many milliseconds a retry makes sense.
@@ -210,7 +210,7 @@ fn maybe() -> Executed {
 }
 
 impl Problem {
-    /// The problem of this kind, with what the table says about it.
+    /// The problem of this kind, with the table's values.
     pub fn new(error: ErrorCode, detail: impl Into<String>) -> Self {
         let info = error.info();
         Self {
@@ -224,13 +224,13 @@ impl Problem {
         }
     }
 
-    /// Replaces the table's `executed`, where this very failure is known better.
+    /// Replaces the table's `executed`, where more is known of this failure.
     #[must_use]
     pub fn with_executed(self, executed: Executed) -> Self {
         Self { executed, ..self }
     }
 
-    /// Says when a retry makes sense.
+    /// Sets when a retry makes sense.
     #[must_use]
     pub fn with_retry_after_ms(self, retry_after_ms: u64) -> Self {
         Self {
@@ -244,8 +244,7 @@ impl Problem {
         ErrorCode::from_code(&self.code)
     }
 
-    /// Whether a program may send the same request again: the table says so, and nothing was
-    /// executed.
+    /// Whether a program may send the same request again: the table allows it, and nothing was executed.
     pub fn is_retryable(&self) -> bool {
         let listed = self.error_code().is_some_and(|code| code.info().retryable);
         listed && self.executed == Executed::No
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_been_executed_is_never_retried_automatically() {
+    fn commands_that_may_have_been_executed_are_never_retried_automatically() {
         // go-redis and redis-py resend these by themselves.
         let resent = [
             "LOADING",
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_that_does_not_say_whether_it_was_executed_may_have_been() {
+    fn a_problem_without_executed_is_read_as_maybe() {
         let problem: Problem = serde_json::from_str(r#"{"code":"MK-103","new":1}"#).unwrap();
         assert_eq!(problem.executed, Executed::Maybe);
         assert!(!problem.is_retryable());

@@ -1,4 +1,4 @@
-//! JSON objects whose keys keep their order, their duplicates and their place in the text.
+//! JSON objects whose keys keep their order, their duplicates and their position in the text.
 //! Never interprets a value, and never recurses: the parser skips values iteratively.
 
 use std::borrow::Cow;
@@ -58,7 +58,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// A text and its file name, to say where in it something stands.
+/// A text and its file name, to name positions in it.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
     pub(crate) file: &'a str,
@@ -99,7 +99,7 @@ impl Source<'_> {
     }
 }
 
-/// What kind of value a piece of JSON is, for messages.
+/// The kind of a JSON value, for messages.
 pub(crate) fn kind_of(raw: &str) -> &'static str {
     match raw.bytes().next() {
         Some(b'"') => "a string",

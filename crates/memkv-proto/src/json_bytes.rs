@@ -19,7 +19,7 @@ pub fn put(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
 /// Takes bytes out of an object; `None` if it has neither field.
 ///
 /// # Errors
-/// In words: a field is no string, is no base64, or both are there.
+/// As text: a field is no string, is no base64, or both fields are there.
 pub fn take(object: &mut Map<String, Value>, name: &str) -> Result<Option<Vec<u8>>, String> {
     let encoded = format!("{name}{SUFFIX}");
     match (object.remove(name), object.remove(&encoded)) {
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_bytes_is_refused() {
+    fn other_values_than_bytes_are_refused() {
         let refused = |text: &str| {
             let mut object = serde_json::from_str(text).unwrap();
             assert!(take(&mut object, "value").is_err(), "{text}");

@@ -1,5 +1,5 @@
-//! What memkv's programs say to each other and read from files: the original's JSON, the REST API's
-//! errors and status, the configuration, and the one error table.
+//! The formats of memkv's interfaces and files: the original's JSON, the REST API's errors and status,
+//! the configuration, and the one error table.
 //!
 //! Everything here turns bytes into values or values into bytes. It never opens a file, a socket
 //! or a clock, and names no other crate of this workspace.
@@ -28,23 +28,23 @@ pub use ttl::ttl_ms;
 /// Response header of every HTTP reply that knows it: the revision, in decimal.
 pub const HEADER_REVISION: &str = "x-memkv-revision";
 
-/// Response header of a failed seed request: `no` or `maybe`, see [`Executed`].
+/// Response header of a failed request of the original's protocol: `no` or `maybe`, see [`Executed`].
 pub const HEADER_EXECUTED: &str = "x-memkv-executed";
 
 /// Media type of [`Problem`] (RFC 9457, section 3).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// Where the REST API keeps keys: the rest of the path is the key, see [`decode_key_path`].
+/// Path of keys in the REST API: the rest of the path is the key, see [`decode_key_path`].
 pub const KV_PREFIX: &str = "/v1/kv/";
 
-/// Where the REST API lists keys by prefix, page by page.
+/// Path of the REST API that lists keys by prefix, page by page.
 pub const LISTING_PATH: &str = "/v1/kv";
 
-/// Where the REST API takes transactions.
+/// Path of the REST API for transactions.
 pub const TRANSACTION_PATH: &str = "/v1/txn";
 
-/// Response header: when the key goes, in milliseconds since the epoch.
+/// Response header: the key's deadline, in milliseconds since the epoch.
 pub const HEADER_EXPIRES: &str = "x-memkv-expires";
 
-/// Where a node tells its [`Status`].
+/// Path at which a node answers its [`Status`].
 pub const STATUS_PATH: &str = "/v1/status";

@@ -1,5 +1,5 @@
-//! The limits that every interface shares. Each is named in the error that refuses what exceeds it.
-//! Never a configuration: what an operator may change is in [`crate::config`].
+//! The limits that every interface shares. The error of an exceeded limit names it.
+//! Never a configuration: the settings that an operator may change are in [`crate::config`].
 
 /// Longest key in bytes (64 KiB): long enough for any path or digest, short enough that a key never
 /// dominates the memory of its entry's bookkeeping.

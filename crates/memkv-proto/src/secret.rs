@@ -1,16 +1,16 @@
-//! Files with secrets: when one may be used, and which of its bytes are the secret. Said once, so that
-//! server and client take the same file for the same password. Opens no file: the caller hands in
-//! what the operating system says of the file that it has opened.
+//! Files with secrets: when one may be used, and which of its bytes are the secret. The rules are in one
+//! place, so that server and client read the same password from the same file. Opens no file: the caller
+//! passes the operating system's metadata of the opened file.
 
-/// Longest secret in bytes (4 KiB). A request that shows a longer password would be refused before
-/// anybody looks at it, and nobody needs more random bytes.
+/// Longest secret in bytes (4 KiB). A request with a longer password would be refused before the password
+/// is compared, and more random bytes add no security.
 pub const MAX_SECRET_BYTES: usize = 4 * 1024;
 
-/// Shortest cluster secret in bytes. Whoever listens at a peer's address receives a proof that can be
-/// tried against guesses for as long as one likes, so nothing that can be guessed will do.
+/// Shortest cluster secret in bytes. A process that listens at a peer's address receives a proof against
+/// which it can test guesses without limit, so the secret must not be guessable.
 pub const MIN_CLUSTER_SECRET_BYTES: usize = 32;
 
-/// Permission bits that let the group and others in.
+/// Permission bits of the group and of others.
 const OTHERS: u32 = 0o077;
 
 /// Permission bits, without the file's type.
@@ -42,9 +42,9 @@ pub enum SecretError {
     /// Another user may change it at any time.
     #[error("it belongs to user {owner}, this process to user {user}; say: chown {user} FILE")]
     Foreign {
-        /// Whose it is.
+        /// The file's owner.
         owner: u32,
-        /// Whose this process is.
+        /// The user of this process.
         user: u32,
     },
     /// Longer than [`MAX_SECRET_BYTES`].
@@ -53,7 +53,7 @@ pub enum SecretError {
     /// Not UTF-8.
     #[error("it is not UTF-8 text; write text into it")]
     NotText,
-    /// Nothing but a line end.
+    /// It is empty or a line end only.
     #[error("there is no password in it; write one into it, or leave the setting out")]
     Empty,
     /// Shorter than [`MIN_CLUSTER_SECRET_BYTES`].
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_refused_and_never_cut() {
+    fn too_long_secrets_are_refused_and_never_cut() {
         let most = vec![b'a'; MAX_SECRET_BYTES];
         assert_eq!(password(&most).map(str::len), Ok(MAX_SECRET_BYTES));
         let more = [&most[..], b"\n"].concat();

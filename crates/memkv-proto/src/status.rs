@@ -1,8 +1,9 @@
-//! What a node says about itself and its cluster: the JSON of `GET /v1/status`.
-//! Never a promise: it is what one node believed when it was asked, and a cut-off one may be wrong.
+//! A node's view of itself and its cluster: the JSON of `GET /v1/status`.
+//! Never a promise: it is the view of one node at the time of the request, and a partitioned node may be
+//! wrong.
 //!
-//! Invariant: an older or newer node's status can be read: unknown fields are ignored, and all that
-//! is not essential may be missing.
+//! Invariant: an older or newer node's status can be read: unknown fields are ignored, and fields that
+//! are not essential may be missing.
 
 use std::fmt;
 
@@ -47,7 +48,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// How far a node is.
+/// The stage of a node's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -111,7 +112,7 @@ pub struct Status {
     pub applied_index: u64,
     /// All members, the asked node included.
     pub members: Vec<Member>,
-    /// What an acknowledgement means in this cluster.
+    /// The durability of an acknowledged write in this cluster.
     pub durability: Durability,
     /// The asked node's version of memkv.
     pub version: String,
@@ -133,7 +134,7 @@ pub struct Status {
     /// How far the asked node is.
     #[serde(default)]
     pub phase: Phase,
-    /// What it waits for, in words; empty if nothing.
+    /// The reason for which it waits, as text; empty if it does not wait.
     #[serde(default)]
     pub message: String,
     /// Index that the last snapshot covers; 0 = none.

@@ -1,9 +1,9 @@
-//! Why a request cannot be read. Each of these ends the connection: after a fault in the framing
-//! nobody can tell where the next request begins.
+//! Why a request cannot be read. Each of these ends the connection: after a fault in the framing the
+//! start of the next request is unknown.
 
 use std::fmt;
 
-/// A fault in what a client sent. `Display` is for logs, [`ProtocolError::reply`] for the client.
+/// A fault in a client's bytes. `Display` is for logs, [`ProtocolError::reply`] for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProtocolError {
     /// The number after `*` is no number, or its line does not end in CR LF.
@@ -28,7 +28,7 @@ pub enum ProtocolError {
     TooBigMultibulkCount,
     /// The same for a line where `$` and a length should be.
     TooBigBulkCount,
-    /// A quote in an inline request is not closed, or is followed by something else than a space.
+    /// A quote in an inline request is not closed, or is followed by another byte than a space.
     UnbalancedQuotes,
     /// More arguments than a connection may send before it authenticates.
     UnauthenticatedMultibulkLength,
@@ -37,8 +37,8 @@ pub enum ProtocolError {
     /// The whole request is above [`Limits::max_request`](crate::Limits::max_request). A text that
     /// Redis does not have: there the connection is closed without one.
     TooBigRequest,
-    /// The request's first word is `POST` or `Host:`. A browser was led to send HTTP here, and what
-    /// follows may be commands that somebody else chose. Close, and answer nothing.
+    /// The request's first word is `POST` or `Host:`. A web page made a browser send HTTP here, and the
+    /// page may have chosen the commands that follow. Close, and answer nothing.
     CrossProtocol,
 }
 

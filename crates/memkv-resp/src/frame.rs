@@ -1,7 +1,7 @@
 //! Frames as a client reads them, every type of RESP2 and RESP3, and commands as it writes them.
-//! Without recursion: a frame that nests deeper than a client could use is refused, not followed.
+//! Without recursion: a frame that nests deeper than a client can use is refused.
 //!
-//! Not understood, because Redis does not send them: streamed strings and aggregates (`$?`, `*?`).
+//! Not supported, because Redis does not send them: streamed strings and aggregates (`$?`, `*?`).
 
 use std::{fmt, mem};
 
@@ -16,10 +16,10 @@ pub const MAX_FRAME_DEPTH: usize = 32;
 /// Longest frame in bytes, with all that is in it (1 GiB): twice the longest bulk string of Redis.
 pub const MAX_FRAME_BYTES: usize = 1024 * 1024 * 1024;
 
-/// Longest line in bytes (64 KiB): an error quotes a little of what it refuses, and no more.
+/// Longest line in bytes (64 KiB): an error quotes only a little of the refused request.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 
-/// One reply, push or element of one. Strings are bytes, whatever their type.
+/// One reply, push or element of one. Strings of all types are bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Frame {
     /// `+`: a simple string.
@@ -32,7 +32,7 @@ pub enum Frame {
     Integer(i64),
     /// `$`: a bulk string.
     Bulk(Vec<u8>),
-    /// `=`: a text, and what it is written in, `txt` or `mkd`.
+    /// `=`: a text, and its format, `txt` or `mkd`.
     Verbatim([u8; 3], Vec<u8>),
     /// `(`: an integer of any size, in decimal.
     BigNumber(Vec<u8>),
@@ -50,16 +50,16 @@ pub enum Frame {
     Array(Vec<Frame>),
     /// `~`
     Set(Vec<Frame>),
-    /// `>`: something that answers no request.
+    /// `>`: a push, which answers no request.
     Push(Vec<Frame>),
     /// `%`, in the order in which it was sent.
     Map(Vec<(Frame, Frame)>),
-    /// `|`: a frame with remarks on it, which one may ignore.
+    /// `|`: a frame with attributes, which a client may ignore.
     Attributed(Vec<(Frame, Frame)>, Box<Frame>),
 }
 
 impl Frame {
-    /// Whether this is one of the three ways to say that there is nothing.
+    /// Whether this is one of the three null values.
     #[must_use]
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null | Self::NullBulk | Self::NullArray)
@@ -75,17 +75,17 @@ impl Frame {
     }
 }
 
-/// Why bytes are not a frame. The connection is of no more use.
+/// Why bytes are not a frame. The connection can no longer be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
     /// No type begins with this byte.
     UnknownType(u8),
-    /// What follows a type's byte is not what the type demands.
+    /// The bytes behind a type's byte do not fit the type.
     Malformed {
         /// The type's byte.
         kind: u8,
     },
-    /// A streamed string or aggregate, which is not understood.
+    /// A streamed string or aggregate, which is not supported.
     Streamed,
     /// Deeper than [`MAX_FRAME_DEPTH`].
     TooDeep,
@@ -117,11 +117,11 @@ pub fn encode_command<B: BufMut, A: AsRef<[u8]>>(out: &mut B, args: &[A]) {
 }
 
 /// Reads the frame at the beginning of `bytes` and returns it with its length, or nothing if it is
-/// not complete. Begins anew with each call; what arrives in many pieces is for [`FrameParser`].
+/// not complete. Starts anew with each call; for bytes that arrive in many pieces use [`FrameParser`].
 ///
 /// # Errors
 ///
-/// [`FrameError`] if the bytes cannot become a frame, whatever follows.
+/// [`FrameError`] if no further bytes can make them a frame.
 pub fn parse_frame(bytes: &[u8]) -> Result<Option<(Frame, usize)>, FrameError> {
     let mut parser = FrameParser::default();
     let frame = parser.advance(bytes)?;
@@ -130,15 +130,15 @@ pub fn parse_frame(bytes: &[u8]) -> Result<Option<(Frame, usize)>, FrameError> {
 
 /// Reads frames off a buffer that is filled in pieces, without looking at an element twice.
 ///
-/// Memory: what has arrived, as [`Frame`]s, and an incomplete element in the buffer; a count
+/// Memory: the received elements, as [`Frame`]s, and an incomplete element in the buffer; a count
 /// reserves nothing.
 #[derive(Debug, Default)]
 pub struct FrameParser {
     /// The aggregates that are not complete, outermost first.
     open: Vec<Open>,
-    /// How much of the buffer was understood.
+    /// Bytes of the buffer that were parsed.
     pos: usize,
-    /// Length of what was understood of the current frame before this buffer.
+    /// Bytes of the current frame that were parsed before this buffer.
     len: usize,
 }
 
@@ -151,7 +151,7 @@ struct Open {
     elements: Vec<Frame>,
 }
 
-/// What one line, or one line and a blob, says.
+/// The content of one line, or of one line and a blob.
 enum Token {
     Leaf(Frame),
     Head { kind: u8, elements: usize },
@@ -164,8 +164,8 @@ impl FrameParser {
         Self::default()
     }
 
-    /// Takes the next frame off the front of `buf`, or returns `None` if it is not complete. What
-    /// was understood of it is taken off the buffer nevertheless.
+    /// Takes the next frame off the front of `buf`, or returns `None` if it is not complete. Its parsed
+    /// elements are taken off the buffer nevertheless.
     ///
     /// # Errors
     ///
@@ -221,7 +221,7 @@ impl FrameParser {
         Some(frame)
     }
 
-    /// The frame that an aggregate becomes when nothing is missing; otherwise it stays open.
+    /// The frame that an aggregate becomes when it is complete; otherwise it stays open.
     fn close_or_push(&mut self, open: Open) -> Option<Frame> {
         if open.missing > 0 {
             self.open.push(open);
@@ -260,7 +260,7 @@ fn pairs(elements: Vec<Frame>) -> (Vec<(Frame, Frame)>, Option<Frame>) {
     (pairs, None)
 }
 
-/// Reads one token and its length; `room` is how long it and what it announces may be.
+/// Reads one token and its length; `room` bounds its own length and the length that it announces.
 fn token(bytes: &[u8], room: usize) -> Result<Option<(Token, usize)>, FrameError> {
     let Some((&kind, _)) = bytes.split_first() else {
         return Ok(None);

@@ -9,7 +9,7 @@ pub(crate) fn matches(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
         return pattern.is_empty();
     }
     let (mut pattern, mut text) = (pattern, text);
-    // What follows the last star, and the text that it was last tried on. Only the last star needs
+    // The pattern behind the last star, and the text that it was last tried on. Only the last star needs
     // another try: if the rest matches nowhere in the text that is left, then no longer match of an
     // earlier star helps, because it leaves even less text.
     let mut retry: Option<(&[u8], &[u8])> = None;
@@ -43,7 +43,8 @@ pub(crate) fn matches(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
     }
 }
 
-/// Whether the pattern's first element, which is not a star, matches the byte, and what follows it.
+/// Whether the pattern's first element, which is not a star, matches the byte, and the rest of the
+/// pattern.
 /// Nothing matches the end of the pattern.
 pub(crate) fn first_matches(pattern: &[u8], byte: u8, nocase: bool) -> (bool, &[u8]) {
     match pattern {
@@ -60,7 +61,7 @@ pub(crate) fn first_matches(pattern: &[u8], byte: u8, nocase: bool) -> (bool, &[
     }
 }
 
-/// Whether the class has the byte, and what follows the class.
+/// Whether the class has the byte, and the rest of the pattern.
 fn match_class(mut class: &[u8], byte: u8, nocase: bool) -> (bool, &[u8]) {
     let mut found = false;
     loop {

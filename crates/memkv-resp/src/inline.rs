@@ -1,11 +1,11 @@
-//! Words of a line as a person types it: what an inline request means, and what a prompt reads.
+//! Splits a line that a person typed into words: for inline requests and for the prompt.
 //! The same as Redis's `sdssplitargs`, except that a NUL is a byte like any other; in Redis it ends
 //! the line unseen.
 
 use std::fmt;
 use std::ops::Range;
 
-/// A quote is not closed, or something else than a space follows the closing one.
+/// A quote is not closed, or another byte than a space follows the closing one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnbalancedQuotes;
 
@@ -57,7 +57,7 @@ pub(crate) fn split(
     }
 }
 
-/// Decodes one word and returns what follows it.
+/// Decodes one word and returns the rest of the line.
 fn word<'a>(mut rest: &'a [u8], decoded: &mut Vec<u8>) -> Result<&'a [u8], UnbalancedQuotes> {
     loop {
         match rest {

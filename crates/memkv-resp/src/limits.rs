@@ -1,4 +1,4 @@
-//! How much one request may be. The server changes the limits when a connection authenticates;
+//! The limits of one request. The server changes them when a connection authenticates;
 //! nothing here is a configuration by itself.
 
 /// Most arguments of one request, the command's name included: an `MSET` of 131,072 keys. Redis allows
@@ -13,7 +13,7 @@ pub const MAX_BULK_BYTES: usize = 512 * 1024 * 1024;
 /// KiB, and an operator's pasted `SET` with a long value should not be refused for it.
 const MAX_INLINE_BYTES: usize = 1024 * 1024;
 
-/// The same before authentication (64 KiB), as Redis has it for everyone.
+/// The same before authentication (64 KiB), which in Redis is the limit of every connection.
 const UNAUTHENTICATED_INLINE_BYTES: usize = 64 * 1024;
 
 /// Most arguments before authentication, as in Redis: `HELLO 3 AUTH u p SETNAME n` has 7.
@@ -22,18 +22,18 @@ const UNAUTHENTICATED_ARGS: usize = 10;
 /// Longest argument before authentication (16 KiB), as in Redis.
 const UNAUTHENTICATED_BULK_BYTES: usize = 16 * 1024;
 
-/// What a request may have beside its largest argument (64 MiB): the most arguments that there can
-/// be, of 256 bytes each with their own header.
+/// Bytes of a request beside its largest argument (64 MiB): the most arguments, of 256 bytes each with
+/// their own header.
 const BESIDE_LARGEST_BYTES: usize = MAX_ARGS * 256;
 
-/// What one argument's header and line end add at most: `$`, 20 digits, and twice CR LF.
+/// The longest header and line end of an argument: `$`, 20 digits, and twice CR LF.
 const ARG_OVERHEAD_BYTES: usize = 25;
 
 /// The limits of one connection. A field above its ceiling ([`MAX_ARGS`], [`MAX_BULK_BYTES`])
 /// counts as the ceiling.
 ///
 /// As in Redis, only `max_inline` holds for inline requests: an argument of one may be longer than
-/// `max_bulk` where that is smaller, and whoever stores it checks it anyway.
+/// `max_bulk` where that is smaller; the code that stores it checks its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Longest inline request in bytes, without its line end. A line that declares a count or a

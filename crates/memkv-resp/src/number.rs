@@ -14,7 +14,7 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
     };
     match digits {
         [b'0'] if !negative => return Some(0),
-        // 19 digits fit a `u64` whatever they are, so the sum below cannot overflow.
+        // Any 19 digits fit a `u64`, so the sum below cannot overflow.
         [b'1'..=b'9', ..] if digits.len() <= 19 => {}
         _ => return None,
     }

@@ -18,7 +18,7 @@ pub const MAX_PATTERN_BYTES: usize = 1024;
 /// Words of 64 states: one for each byte of the longest pattern, and the last.
 const MAX_WORDS: usize = MAX_PATTERN_BYTES / 64 + 1;
 
-/// Up to so many steps are walked without a table: to make one takes thousands.
+/// A match of at most this many steps is walked without a table: making one takes thousands.
 const WALKED_STEPS: usize = 4096;
 
 /// A pattern is longer than [`MAX_PATTERN_BYTES`].
@@ -78,8 +78,8 @@ impl Pattern {
     /// `*` stands for any bytes, `?` for one byte, `[a-z]` and `[^a-z]` for one byte of a class or not
     /// of it, and `\` makes the next byte stand for itself.
     ///
-    /// What may surprise, all of it as in Redis: nothing but the empty pattern matches the empty text,
-    /// not even `*`, so a caller for whom `*` means everything asks first. A class that does not close
+    /// Surprising cases, all as in Redis: nothing but the empty pattern matches the empty text, not even
+    /// `*`, so a caller that means everything by `*` checks for it first. A class that does not close
     /// ends with the pattern. `]` cannot be first in a class but can be the end of a range. The bytes
     /// of a range are signed, so `\x80` is before `a`. A `\` at the end stands for itself.
     #[must_use]
@@ -99,7 +99,7 @@ impl Pattern {
         glob::matches(&self.text, text, true)
     }
 
-    /// What every match begins with.
+    /// The literal bytes with which every match begins.
     #[must_use]
     pub fn literal_prefix(&self) -> &[u8] {
         let is_special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\\');
@@ -128,7 +128,7 @@ impl Pattern {
 }
 
 /// All ways to match at once: state `n` is in the set when the first `n` elements that are not stars
-/// have matched what was read. A star lets the state before it stay.
+/// have matched the bytes read so far. A star lets the state before it stay.
 #[derive(Debug)]
 struct Table {
     words: usize,
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_few_whatever_the_pattern() {
+    fn steps_are_few_for_every_pattern() {
         let text = vec![b'a'; 64 * 1024];
         for (pattern, most) in [
             (b"a".repeat(MAX_PATTERN_BYTES), 1025),

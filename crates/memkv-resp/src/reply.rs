@@ -1,5 +1,5 @@
 //! Replies as a server writes them, in the protocol that the connection chose with `HELLO`. Never
-//! writes a line that the other side could take for two.
+//! writes a line that the client could read as two.
 
 use bytes::{BufMut, Bytes};
 
@@ -8,19 +8,19 @@ use crate::number::{NumberLine, format_double};
 /// The version of the protocol that a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
-    /// What every connection begins with.
+    /// The protocol at the start of every connection.
     #[default]
     Resp2,
     /// After `HELLO 3`.
     Resp3,
 }
 
-/// What replies are appended to.
+/// The output to which replies are appended.
 pub trait Output {
     /// Appends bytes.
     fn put(&mut self, bytes: &[u8]);
 
-    /// Appends bytes that others hold too; what is large need not be copied.
+    /// Appends shared bytes; large ones need not be copied.
     fn put_shared(&mut self, bytes: &Bytes) {
         self.put(bytes);
     }
@@ -33,8 +33,8 @@ impl<B: BufMut> Output for B {
     }
 }
 
-/// Appends replies to an output. One call is one reply, or
-/// the head of an aggregate whose elements the next calls write.
+/// Appends replies to an output. One call is one reply, or the head of an aggregate whose elements the
+/// next calls write.
 ///
 /// Where RESP2 has no such type, the nearest is written, as in Redis: a map is a flat array, a set
 /// and a push are arrays, a boolean is an integer, and a double, a big number and a verbatim string
@@ -92,8 +92,8 @@ impl<'a, B: Output + ?Sized> ReplyWriter<'a, B> {
         self.out.put(b"\r\n");
     }
 
-    /// The same of bytes that others hold too, which are not copied if they are large and the output
-    /// can send them from where they are.
+    /// The same for shared bytes, which are not copied if they are large and the output can send them in
+    /// place.
     pub fn bulk_shared(&mut self, data: &Bytes) {
         self.put(&NumberLine::length(b'$', data.len()));
         self.out.put_shared(data);
@@ -148,7 +148,7 @@ impl<'a, B: Output + ?Sized> ReplyWriter<'a, B> {
         }
     }
 
-    /// A text to be shown as it is; `format` is `txt` or `mkd`, and not sent in RESP2.
+    /// A text to be shown unchanged; `format` is `txt` or `mkd`, and not sent in RESP2.
     pub fn verbatim(&mut self, format: &[u8; 3], text: &[u8]) {
         match self.protocol {
             Protocol::Resp2 => self.bulk(text),
@@ -208,7 +208,7 @@ impl<'a, B: Output + ?Sized> ReplyWriter<'a, B> {
 mod tests {
     use super::{Protocol, ReplyWriter};
 
-    /// What a reply looks like in RESP2 and in RESP3.
+    /// A reply's bytes in RESP2 and in RESP3.
     fn both(reply: impl Fn(&mut ReplyWriter<'_, Vec<u8>>)) -> (String, String) {
         let wire = |protocol| {
             let mut out = Vec::new();

@@ -1,9 +1,9 @@
 //! Requests as a server reads them: arrays of bulk strings ("multibulk"), or lines of words
-//! ("inline"). Never looks at the same byte of a request twice, whatever the pieces in which it
+//! ("inline"). Never reads the same byte of a request twice, in whatever pieces it
 //! arrives, and never copies a multibulk argument.
 //!
-//! Stricter than Redis in one way: where CR LF must be, these two bytes must be. Redis skips
-//! whatever is there, and after a wrong length goes on in the middle of an argument.
+//! Stricter than Redis in one way: CR LF must be exactly these two bytes. Redis skips any two bytes
+//! there, and after a wrong length continues in the middle of an argument.
 
 use std::mem;
 use std::ops::Range;
@@ -29,7 +29,7 @@ const MAX_RECYCLED_ARGS: usize = 1024;
 /// One request: at least one argument, the first being the command's name.
 ///
 /// The arguments are slices of the buffer that was read into. However small, a [`Bytes`] from here
-/// keeps that whole buffer alive, with everything that was read together with it: whoever stores an
+/// keeps that whole buffer alive, with everything that was read together with it: code that stores an
 /// argument must copy it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -51,7 +51,7 @@ impl Request {
         Some(&self.bytes[self.spans.get(index)?.clone()])
     }
 
-    /// The argument at `index`, sharing the buffer: for what lives no longer than the command.
+    /// The argument at `index`, sharing the buffer: for uses that end with the command.
     #[must_use]
     pub fn arg_bytes(&self, index: usize) -> Option<Bytes> {
         Some(self.bytes.slice(self.spans.get(index)?.clone()))
@@ -68,7 +68,7 @@ impl Request {
         self.bytes.len()
     }
 
-    /// Whether the first word is what a browser sends when it is led to speak HTTP to Redis.
+    /// Whether the first word is one that a browser sends when a web page makes it send HTTP to Redis.
     fn is_http(&self) -> bool {
         self.arg(0).is_some_and(|name| {
             name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
@@ -78,7 +78,7 @@ impl Request {
 
 /// Reads one connection's requests.
 ///
-/// Call order: append what arrived to the buffer; [`parse`](Self::parse) until it returns `None`
+/// Call order: append the received bytes to the buffer; [`parse`](Self::parse) until it returns `None`
 /// (after each request, [`set_limits`](Self::set_limits) if it changed what the connection may do,
 /// and [`recycle`](Self::recycle) when it is done with); reserve [`needed`](Self::needed) and read
 /// on. Between two calls of `parse`, bytes may only be appended to the buffer.
@@ -93,11 +93,11 @@ pub struct RequestParser {
     missing: usize,
     /// The length of the argument whose bytes begin at `pos`, once its header was read.
     length: Option<usize>,
-    /// How much of the buffer was understood as part of the current request.
+    /// Bytes of the buffer that were parsed as part of the current request.
     pos: usize,
-    /// How much of the buffer was searched for the end of a line; meaningless where below `pos`.
+    /// Bytes of the buffer that were searched for the end of a line; meaningless where below `pos`.
     searched: usize,
-    /// Where the arguments that have arrived are in the buffer. Invariant: empty between requests.
+    /// The positions in the buffer of the arguments that have arrived. Invariant: empty between requests.
     spans: Vec<Range<usize>>,
     needed: usize,
     failed: Option<ProtocolError>,
@@ -125,7 +125,7 @@ impl RequestParser {
     }
 
     /// How many more bytes complete the argument that is arriving, if it is longer than
-    /// [`BIG_BULK_BYTES`]; otherwise 0. To be asked after [`parse`](Self::parse) returned `None`,
+    /// [`BIG_BULK_BYTES`]; otherwise 0. To be called after [`parse`](Self::parse) returned `None`,
     /// so that one reservation makes room for all of it. At most [`Limits::max_bulk`] and a line
     /// end; but the client only has to name the length to have it reserved.
     #[must_use]
@@ -200,7 +200,7 @@ impl RequestParser {
         Ok(decoded.into())
     }
 
-    /// Reads what has arrived of an array whose count is known.
+    /// Reads the arrived part of an array whose count is known.
     fn multibulk(&mut self, buf: &mut BytesMut) -> Result<Option<Request>, ProtocolError> {
         while self.missing > 0 {
             if self.length.is_none() {
@@ -298,7 +298,7 @@ impl RequestParser {
     ) -> Result<Option<usize>, ProtocolError> {
         let from = self.pos.max(self.searched);
         let last = self.pos.saturating_add(self.limits.max_inline);
-        // Empty if the limit was lowered below what was searched: then the line is too long.
+        // Empty if the limit was lowered below the searched bytes: then the line is too long.
         let window = buf
             .get(from..buf.len().min(last.saturating_add(1)))
             .unwrap_or_default();
@@ -342,7 +342,7 @@ mod tests {
     use bytes::BytesMut;
 
     #[test]
-    fn what_is_declared_reserves_nothing() {
+    fn a_declared_length_reserves_nothing() {
         let mut parser = RequestParser::new(Limits::new(MAX_BULK_BYTES));
         let mut buf = BytesMut::from(format!("*{MAX_ARGS}\r\n${MAX_BULK_BYTES}\r\n").as_str());
         let capacity = buf.capacity();
@@ -358,7 +358,7 @@ mod tests {
         let mut buf = BytesMut::from("GET key");
         assert_eq!(parser.parse(&mut buf), Ok(None));
         assert_eq!(parser.searched, 7);
-        // Had it looked from the start again, it would now find this end.
+        // A search from the start would now find this end.
         buf[3] = b'\n';
         assert_eq!(parser.parse(&mut buf), Ok(None));
         buf.extend_from_slice(b"\n");

@@ -1,4 +1,4 @@
-//! Frames: every type is read as it was written, and nothing that a server sends does harm.
+//! Frames: every type is read as it was written, and no bytes from a server do harm.
 
 #[path = "properties/frames.rs"]
 mod properties;
@@ -18,7 +18,7 @@ fn frames(stream: &[u8]) -> Vec<Frame> {
 }
 
 #[test]
-fn every_type_is_understood() {
+fn every_type_is_read() {
     let bulk = |text: &str| Frame::Bulk(text.into());
     for (wire, frame) in [
         ("+OK\r\n", Frame::Simple(b"OK".to_vec())),
@@ -90,7 +90,7 @@ fn questions_about_a_frame() {
 }
 
 #[test]
-fn what_is_no_frame_is_refused() {
+fn bytes_that_are_no_frame_are_refused() {
     for wire in [
         "$-2\r\n",
         "$+1\r\n",

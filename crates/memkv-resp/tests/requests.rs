@@ -1,5 +1,4 @@
-//! Requests: every text and limit of Redis, and that no stream, however mangled or cut, is read in
-//! two ways.
+//! Requests: every text and limit of Redis. A mangled or cut stream is read in one way only.
 
 #[path = "properties/requests.rs"]
 mod properties;
@@ -40,7 +39,7 @@ fn both_kinds_of_request_follow_each_other() {
 }
 
 #[test]
-fn what_asks_for_nothing_is_skipped() {
+fn empty_requests_are_skipped() {
     let stream = b"\r\n\n  \t\r\n*0\r\n*-1\r\n*-7\r\nPING\r\n";
     assert_eq!(requests(stream), [[b"PING"]]);
 }

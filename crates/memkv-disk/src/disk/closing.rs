@@ -1,7 +1,7 @@
-//! Files close where that may wait: to close the last handle of a removed file frees its blocks, which
-//! takes a large file's time. Handles are dropped anywhere, also on the thread of consensus, which hands
-//! them to a thread that does nothing else. Invariant: no file is closed on a thread that forbids to
-//! wait (`guard`); builds with assertions check it.
+//! Closes files on threads that may wait: closing the last handle of a removed file frees its blocks,
+//! which takes long for a large file. Handles are dropped anywhere, also on the consensus thread, which
+//! hands them to a thread for that purpose. Invariant: no file is closed on a thread that forbids
+//! waiting (`guard`); builds with assertions check it.
 
 use std::fs::File;
 use std::ops::Deref;
@@ -46,7 +46,8 @@ pub(super) fn close(file: File) {
     drop(file);
 }
 
-/// Lets another thread close a file, which it does in order. No more wait there than were open.
+/// Hands a file to another thread, which closes files in order. Its queue is bounded by the number of
+/// open files.
 fn close_elsewhere(file: File) {
     static CLOSER: OnceLock<Option<Sender<File>>> = OnceLock::new();
     let closer = CLOSER.get_or_init(|| {
@@ -58,7 +59,7 @@ fn close_elsewhere(file: File) {
     match closer {
         // The thread ends with the process.
         Some(closer) => drop(closer.send(file)),
-        // A system without threads to spare: to wait is better than to keep the file.
+        // No thread could be started: waiting is better than keeping the file open.
         None => guard::allow(|| close(file)),
     }
 }
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_closed_wherever_it_is_dropped_but_not_where_nothing_may_wait() {
+    fn a_file_dropped_on_any_thread_is_closed_on_one_that_may_wait() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().canonicalize().unwrap().join("file");
         let file = RealDisk.create(&path).unwrap();
@@ -96,7 +97,7 @@ mod tests {
         assert!(is_open(&path));
         drop(direct);
         drop(file);
-        assert!(!is_open(&path), "here it may wait");
+        assert!(!is_open(&path), "this thread may wait");
         // All kinds of handles; closing them here would end this thread.
         let file = RealDisk.create(&path).unwrap();
         let direct = file.direct();
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     #[cfg(debug_assertions)]
-    fn closing_is_seen_where_nothing_may_wait() {
+    fn closing_on_a_thread_that_must_not_wait_is_detected() {
         let file = tempfile::tempfile().unwrap();
         let _scope = guard::forbid();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| close(file)));

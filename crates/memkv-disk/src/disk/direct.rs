@@ -1,9 +1,9 @@
 //! Writes past the system's cache (`O_DIRECT`), each of which is durable when it returns.
-//! Never shortens or names a file, and reads one only where another writer, or a failure, left it.
+//! Never shortens or names a file, and reads one only behind another writer or a failure.
 //!
-//! One call instead of a write and an fdatasync, no copy that the system keeps and later looks for,
-//! and an error is that of the very write. Such writes go in whole blocks, so the block in which
-//! the last write ended is kept, and written again with what follows. Invariants: bytes below the
+//! One call replaces a write and an fdatasync, the page cache keeps no copy, and an error is that of the
+//! write itself. Such writes consist of whole blocks, so the block in which the last write ended is kept
+//! in memory and written again with the next bytes. Invariants: bytes below the
 //! offset of a write stay as they were; those behind its end, up to the end of a block, become zeros.
 
 use std::fs::{File, OpenOptions};
@@ -22,17 +22,17 @@ use super::{DirectWriter, DiskFile, guard, zero_fill};
 /// systems, and no disk has larger sectors.
 pub(super) const BLOCK: usize = 4096;
 
-/// What one call writes at most. A longer write goes in pieces and is synced once behind the last, so
-/// the buffer stays small: it is taken from every node's memory.
+/// Most bytes of one call. A longer write is split, and synced once behind its last piece. So the buffer
+/// stays small: every node needs one.
 const PIECE: usize = 256 << 10;
 
-/// Most writes are not longer than this, and need a buffer of no more.
+/// Initial size of the buffer: most writes are not longer.
 const SMALL: usize = 32 << 10;
 
 /// The writer of one file.
 pub(super) struct DirectFile {
     direct: RealFile,
-    /// The same file through the cache, for the beginning of a block that another one wrote.
+    /// The same file through the cache, for the beginning of a block that another writer wrote.
     cached: Handle,
     /// Memory for a piece and the alignment, as far as it was needed.
     memory: Vec<u8>,
@@ -148,7 +148,7 @@ fn aligned(memory: &mut Vec<u8>, len: usize) -> &mut [u8] {
 fn write_all(file: &File, mut at: u64, mut bytes: &[u8], flags: ReadWriteFlags) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = retry(|| rustix::io::pwritev2(file, &[IoSlice::new(bytes)], at, flags))?;
-        // What is left of a short write must begin with a block, too.
+        // The rest of a short write must begin with a block, too.
         let written = written - written % BLOCK;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());

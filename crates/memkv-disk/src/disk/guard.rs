@@ -1,11 +1,10 @@
-//! Which threads may wait for a disk. The thread of consensus must not: while it waits, no heartbeat
-//! leaves and no follower's entry is committed.
+//! Which threads may wait for a disk. The consensus thread must not: while it waits, no heartbeat is sent
+//! and no follower's entry is committed.
 //!
-//! A thread that forbids waiting says so once; work that waits is handed to another thread. In a
-//! simulation all of a node runs on one thread, and such work is wrapped in [`allow`]. In builds with
-//! assertions the real disk refuses to work on a thread that forbids it, and the simulated disk
-//! remembers what it was asked. Files that are dropped on such a thread are closed on another one
-//! (`closing`).
+//! A thread forbids waiting once, and hands work that waits to another thread. In a simulation all of a
+//! node runs on one thread, and such work is wrapped in [`allow`]. In builds with assertions the real disk
+//! refuses to work on a thread that forbids waiting, and the simulated disk counts such calls. Files that
+//! are dropped on such a thread are closed on another one (`closing`).
 
 use std::cell::Cell;
 
@@ -19,13 +18,13 @@ pub fn forbid() -> Scope {
     Scope(MAY_WAIT.replace(false))
 }
 
-/// Runs work that may wait for a disk, whatever this thread forbids otherwise.
+/// Runs work that may wait for a disk, even on a thread that forbids waiting.
 pub fn allow<T>(work: impl FnOnce() -> T) -> T {
     let _scope = Scope(MAY_WAIT.replace(true));
     work()
 }
 
-/// What was allowed before, and is again when this is dropped.
+/// Restores the earlier permission when it is dropped.
 pub struct Scope(bool);
 
 impl Drop for Scope {

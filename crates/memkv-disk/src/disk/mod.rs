@@ -1,5 +1,5 @@
 //! The seam between this crate and the operating system: every byte goes through [`Disk`].
-//! Never knows what the bytes mean; formats live in the modules above.
+//! Never interprets the bytes; formats are in the modules above.
 //! Invariant: nothing is durable before `sync_data` or a direct write (contents) and `sync_dir` (names)
 //! returned.
 
@@ -13,7 +13,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A file system, real or simulated. All paths are taken as they are given.
+/// A file system, real or simulated. All paths are used as given.
 pub trait Disk: Send + Sync + 'static {
     /// Creates an empty file for reading and writing, replacing any file of that name.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
@@ -32,7 +32,7 @@ pub trait Disk: Send + Sync + 'static {
     /// (and, between directories, of both).
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a name; durable after `sync_dir`. Handles that are open go on working.
+    /// Removes a name; durable after `sync_dir`. Open handles keep working.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
     /// Makes the creations, renames and removals in a directory durable.
@@ -49,7 +49,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Bytes that an unprivileged process can still write below this directory.
     fn free_space(&self, dir: &Path) -> io::Result<u64>;
 
-    /// A number that nobody outside can guess. It salts checksums; it is not a key.
+    /// A number that a client cannot guess. It salts checksums; it is not a key.
     fn random(&self) -> u64;
 }
 
@@ -72,19 +72,19 @@ pub trait DiskFile: Send + Sync {
     /// Reserves space up to `len` without writing it, growing the file.
     fn allocate(&self, len: u64) -> io::Result<()>;
 
-    /// Makes the contents and the length durable (fdatasync). After an error nothing is known
-    /// about what was written since the last success, and calling it again proves nothing.
+    /// Makes the contents and the length durable (fdatasync). After an error the state of all writes
+    /// since the last success is unknown, and calling it again proves nothing.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Makes a writer whose writes are durable when they return; `None` where the file system has
     /// nothing faster than `write_at` and `sync_data`.
     fn direct(&self) -> Option<Box<dyn DirectWriter>>;
 
-    /// Starts to read the whole file, so that whoever reads it waits less. Only a hint.
+    /// Starts to read the whole file, so that later reads wait less. Only a hint.
     fn read_ahead(&self);
 
-    /// Forgets clean cached pages, so that the next read shows what the disk really holds. Only
-    /// a hint on a real disk.
+    /// Drops clean cached pages, so that the next read returns the disk's own content. Only a hint on a
+    /// real disk.
     fn drop_cache(&self);
 
     /// Length of the file.
@@ -94,21 +94,20 @@ pub trait DiskFile: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
 }
 
-/// Writes to one file, past whatever caches it. There is one at a time for a file, and while it is
-/// used nobody else writes to the blocks it writes to.
+/// Writes to one file, past all caches. There is one at a time for a file, and while it is used no other
+/// writer writes to its blocks.
 pub trait DirectWriter: Send {
-    /// Writes all buffers one after the other at `offset`; they are durable when this returns. Of
-    /// what was written to the file otherwise it says nothing. Up to 4 KiB behind them may become
-    /// zeros.
+    /// Writes all buffers one after the other at `offset`; they are durable when this returns. It does
+    /// not make other writes to the file durable. Up to 4 KiB behind them may become zeros.
     ///
     /// # Errors
-    /// One that [`is_refusal`] where the file system takes no such writes after all: what it refused
-    /// is not written, and `write_at` may take it. After any error, any part of the buffers may have
+    /// One that [`is_refusal`] where the file system does not support such writes after all: the refused
+    /// bytes are not written, and `write_at` may succeed. After any error, any part of the buffers may have
     /// been written.
     fn write(&mut self, offset: u64, bufs: &[IoSlice<'_>]) -> io::Result<()>;
 
-    /// Overwrites `from..to` with zeros, durably, as [`zero_fill`] does for later writes; what is
-    /// left of the block in which the last write ended is zero already. At most 4 KiB behind `to`
+    /// Overwrites `from..to` with zeros, durably, as [`zero_fill`] does for later writes; the rest of
+    /// the block in which the last write ended is zero already. At most 4 KiB behind `to`
     /// may become zeros, too.
     ///
     /// # Errors
@@ -116,7 +115,7 @@ pub trait DirectWriter: Send {
     fn zero(&mut self, from: u64, to: u64) -> io::Result<()>;
 }
 
-/// Whether an error says that a call, or a flag of it, is not to be had here. `EINVAL` comes from
+/// Whether an error means that a call, or a flag of it, is not supported here. `EINVAL` comes from
 /// file systems that know the flag and not the alignment, `EOPNOTSUPP` from those that do not know
 /// the flag, `ENOSYS` from kernels without the call, and `EPERM` from sandboxes that forbid it. A
 /// plain write then fails with the same error if it is a real one.

@@ -1,9 +1,9 @@
-//! What must hold when a directory is opened whose files were changed in any way: a typed error, or
-//! nothing but what was once written, and the same again at the next start.
+//! Opening a directory whose files were changed in any way must give a typed error, or only records that
+//! were once written, and the same again at the next start.
 //!
 //! An input is a base (an empty directory, or one of three that a real node left behind) and a list of
-//! changes to its files. A change may also put a right checksum over what was changed: then the content
-//! is not judged, because nothing could tell that it is not ours, but opening must still end in order.
+//! changes to its files. A change may also put a fitting checksum over the changed bytes: then the content
+//! is not judged, because it cannot be told from ours, but opening must still end in order.
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
@@ -136,7 +136,7 @@ fn replace(disk: &SimDisk, path: &Path, bytes: &[u8]) {
     file.write_at(0, &[IoSlice::new(bytes)]).unwrap();
 }
 
-/// Puts right checksums over what lies at `at` in a file.
+/// Puts fitting checksums over the header at `at` in a file.
 fn seal(path: &Path, bytes: &mut [u8], at: usize) {
     let name = path.file_name().unwrap().to_string_lossy();
     if name.starts_with("metadata-") && bytes.len() >= METADATA_FIXED {
@@ -173,7 +173,7 @@ fn seal_record(record: &mut [u8], salt: &[u8]) {
     record[RECORD_HEADER - 4..RECORD_HEADER].copy_from_slice(&hasher.finalize().to_le_bytes());
 }
 
-/// Makes one change; whether it has put a checksum over something.
+/// Makes one change; returns whether it put a checksum over other bytes.
 fn change(disk: &SimDisk, input: &mut Input<'_>) -> bool {
     let files: Vec<PathBuf> = disk.files().into_iter().map(|(path, _)| path).collect();
     let operation = input.byte() % 8;
@@ -228,7 +228,7 @@ fn read_the_rest(disk: &SimDisk, opened: &Opened) {
     drop(PeersFile::open(disk, &layout()));
 }
 
-/// Whether this was once appended, whatever became of it.
+/// Whether this record was once appended.
 fn was_written(record: &Record) -> bool {
     let (term, index) = (record.id.term, record.id.index);
     let prefix = format!("{term}/{index}:").len();
@@ -257,7 +257,10 @@ pub(crate) fn check(data: &[u8]) {
         return;
     }
     let fresh = node.opened.recovery.fresh;
-    assert!(found.iter().all(was_written), "records that nobody wrote");
+    assert!(
+        found.iter().all(was_written),
+        "records that were never written"
+    );
     let follows = |pair: &[Record]| {
         pair[0].id.index + 1 == pair[1].id.index && pair[0].id.term <= pair[1].id.term
     };
@@ -268,7 +271,7 @@ pub(crate) fn check(data: &[u8]) {
     let hard_state = node.opened.metadata.hard_state;
     assert!(
         hard_state == (!fresh).then_some(vote(5)),
-        "a vote that nobody gave"
+        "a vote that was never saved"
     );
     assert!(!fresh || found.is_empty());
     // What recovery has made of it is as good as any directory.

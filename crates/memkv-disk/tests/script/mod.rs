@@ -23,7 +23,7 @@ impl Random {
     }
 }
 
-/// What the data directory must hold after some calls.
+/// The content that the data directory must have after some calls.
 #[derive(Clone, Default)]
 pub(crate) struct State {
     /// Index of the first record; everything before is purged or was never there.
@@ -268,7 +268,7 @@ impl Run {
             states.iter().any(|state| state.identity == identity),
             "identity {identity:?}"
         );
-        // Whatever was asked for after the vote that is found was not executed: its vote comes first.
+        // Calls after the found vote were not executed: their vote is written first.
         let voted = states.iter().rposition(|state| state.hard_state == vote);
         let records = node.all();
         let next = opened.log.last().map_or(0, |last| last.index + 1);
@@ -323,7 +323,7 @@ impl Run {
     }
 }
 
-/// Goes on after a recovery: what was found is durable, and the log takes more.
+/// Continues after a recovery: the found data is durable, and the log accepts more.
 pub(crate) fn go_on(mut node: Node, disk: &SimDisk, seed: u64, options: &Options) {
     let found = node.all();
     let last = node.opened.log.last();

@@ -4,13 +4,13 @@
 //! decode `\uXXXX` and needs a string `value` in every reply to `get`. So replies escape
 //! `\b \f \n \r \t " \\` only; all other characters, control characters included, go out raw.
 //!
-//! Requests are read as JSON (RFC 8259) with what the original's own client relies on: control
-//! characters may stand raw in strings. Names of fields are compared without regard to ASCII case,
+//! Requests are read as JSON (RFC 8259), with the liberty on which the original's own client relies:
+//! control characters may stand raw in strings. Names of fields are compared without regard to ASCII case,
 //! the first of several equal ones counts, unknown ones are ignored. Unlike the original, escapes
-//! are decoded, blanks at the start of a string are kept, and what is not JSON is refused.
+//! are decoded, blanks at the start of a string are kept, and other text than JSON is refused.
 //!
-//! Never answers "no leader" for what may have been executed: that is `error`, and the listener
-//! adds the header [`crate::HEADER_EXECUTED`].
+//! Never answers "no leader" for a command that may have been executed: the answer is `error`, and the
+//! listener adds the header [`crate::HEADER_EXECUTED`].
 
 mod request;
 
@@ -25,7 +25,7 @@ pub enum CompatOp {
     Set,
     /// Removes a key.
     Del,
-    /// Asks whether a key is there.
+    /// Asks whether a key exists.
     Exist,
 }
 
@@ -107,7 +107,7 @@ impl CompatStatus {
         }
     }
 
-    /// The body of a reply to `get` without a value: `value` is there all the same, and empty.
+    /// The body of a reply to `get` without a value: the field `value` is present and empty.
     pub fn body_of_get(self) -> &'static [u8] {
         match self {
             Self::Ok => br#"{"status":"ok","value":""}"#,

@@ -1,4 +1,4 @@
-//! Reads the body of a request, with what the original's own client relies on.
+//! Reads the body of a request, with the liberties on which the original's own client relies.
 //! Never recurses deeper than [`MAX_JSON_DEPTH`], and copies a string only if it has escapes.
 
 use std::borrow::Cow;
@@ -27,7 +27,7 @@ pub enum CompatError {
     /// Not UTF-8.
     #[error("the body is not UTF-8 from byte {valid} on; for binary values use PUT /v1/kv/{{key}}")]
     NotUtf8 {
-        /// How many bytes are.
+        /// The number of bytes that are.
         valid: usize,
     },
     /// Not JSON, not an object, or nested deeper than [`MAX_JSON_DEPTH`].
@@ -123,7 +123,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The fields of a request that mean something.
+/// The fields of a request that are used.
 #[derive(Default)]
 struct Fields<'a> {
     key: Field<'a>,
@@ -169,8 +169,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// Reads any value, keeps a string, and refuses what is nested too deep. `depth` is how deep an
-/// array or object here would be.
+/// Reads any value, keeps a string, and refuses values nested too deep. `depth` is the depth of an
+/// array or object here.
 #[derive(Clone, Copy)]
 struct Shallow {
     depth: usize,
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_string_holds_survives_the_way_there() {
+    fn every_string_survives_the_round_trip() {
         let all: String = (0..0x250)
             .filter_map(char::from_u32)
             .chain(['😀', '\u{2028}'])
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_in_a_request() {
+    fn first_key_and_value_of_a_request_count() {
         assert_eq!(
             set(r#"{"value":"","key":""}"#),
             pair("", ""),

@@ -1,5 +1,5 @@
-//! `cluster_config.json`: where a client finds the cluster. Never says who is a member: the cluster
-//! does.
+//! `cluster_config.json`: the addresses at which a client finds the cluster. It is no list of members: the
+//! cluster has that.
 
 use super::address::NodeAddr;
 use super::failure::ConfigError;
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_location() {
+    fn errors_name_their_location() {
         let fails = |text: &str| {
             ClusterConfig::from_json(text, "c.json")
                 .unwrap_err()

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration. Every text says what, where and what to do.
+//! The errors of a configuration. Every text says what is wrong, where, and what to do.
 
 use super::keys::Key;
 use crate::error::ErrorCode;
@@ -11,7 +11,7 @@ pub enum ConfigError {
     Syntax {
         /// Where: `file:line:column`.
         origin: String,
-        /// What the parser says.
+        /// The parser's message.
         detail: String,
     },
     /// A key that does not exist.
@@ -53,7 +53,7 @@ pub enum ConfigError {
         key: String,
         /// Where the value is.
         origin: String,
-        /// What is there.
+        /// The value that was found.
         found: String,
         /// What would be accepted.
         expected: String,
@@ -65,7 +65,7 @@ pub enum ConfigError {
         key: String,
         /// Where the value is.
         origin: String,
-        /// What is wrong with it and what would be accepted.
+        /// Its fault, and the accepted values.
         detail: String,
     },
     /// Settings that do not go together.

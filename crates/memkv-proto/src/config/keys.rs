@@ -4,7 +4,7 @@
 use super::words::{Durability, LogFormat, LogLevel};
 use crate::limits::{DEFAULT_MAX_VALUE_BYTES, MAX_VALUE_BYTES_CEILING};
 
-/// What a setting's value looks like.
+/// The form of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A directory: a non-empty string. Relative ones are relative to the working directory.
@@ -39,13 +39,13 @@ pub enum Kind {
 pub struct Key {
     /// Its key in `raft_config.json`.
     pub name: &'static str,
-    /// What its value looks like.
+    /// The form of its value.
     pub kind: Kind,
     /// Its default, as text.
     pub default: &'static str,
     /// The unit of a number; empty if it has none.
     pub unit: &'static str,
-    /// What it does, in one sentence.
+    /// Its effect, in one sentence.
     pub doc: &'static str,
 }
 
@@ -317,7 +317,7 @@ impl Key {
         self.name.replace('_', "-")
     }
 
-    /// What it accepts, in words.
+    /// The values that it accepts, as text.
     pub fn expects(&self) -> String {
         match self.kind {
             Kind::Path => "a directory (a non-empty string)".to_owned(),
@@ -380,8 +380,7 @@ pub fn page() -> String {
     )
 }
 
-/// The candidate that `word` most probably was meant to be: within two slips, or one in three
-/// characters.
+/// The candidate that is closest to `word`: within two typing errors, or one in three characters.
 pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl Iterator<Item = &'a str>,

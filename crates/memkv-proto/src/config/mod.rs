@@ -1,5 +1,4 @@
-//! The configuration: `raft_config.json` and `cluster_config.json` as in the original, and what was
-//! added. Layers: defaults < file < variables (`MEMKV_*`) < flags, then [`RaftConfig::validate`].
+//! The configuration: `raft_config.json` and `cluster_config.json` as in the original, and further keys. Layers: defaults < file < variables (`MEMKV_*`) < flags, then [`RaftConfig::validate`].
 //!
 //! Never opens a file and never reads the environment: it is given text.
 //! Invariants: every setting is in [`KEYS`] and every value in force passed its check there; an

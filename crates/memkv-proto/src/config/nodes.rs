@@ -8,10 +8,10 @@ use super::failure::ConfigError;
 use super::keys::{Key, nearest};
 use crate::json::{Members, Source, Text, kind_of};
 
-/// What may stand around an item of a list: anything else is a part of it.
+/// The characters allowed around an item of a list: any other is a part of it.
 pub(super) const BLANKS: [char; 2] = [' ', '\t'];
 
-/// The members of the object that `raw` is, without duplicates, or what is wrong with it.
+/// The members of the object `raw`, without duplicates, or the error.
 pub(super) fn object<'a>(
     source: Source<'a>,
     raw: &'a str,

@@ -1,4 +1,4 @@
-//! One setting's value, from JSON or from text, checked against what its key accepts.
+//! One setting's value, from JSON or from text, checked against the values that its key accepts.
 //! Never looks at any other setting.
 
 use super::address::{NodeAddr, check_addr, is_host};

@@ -32,7 +32,7 @@ macro_rules! words {
 }
 
 words! {
-    /// What an acknowledgement means. The whole cluster agrees on one.
+    /// The durability of an acknowledged write. The whole cluster agrees on one.
     Durability {
         /// The write is fsynced on the disks of a majority.
         Sync "sync",
@@ -55,11 +55,11 @@ words! {
 words! {
     /// The least severe log line that is written.
     LogLevel {
-        /// What needs an operator.
+        /// Conditions that need an operator.
         Error "error",
-        /// What may need one.
+        /// Conditions that may need one.
         Warn "warn",
-        /// What changes rarely: elections, members, snapshots.
+        /// Rare changes: elections, members, snapshots.
         Info "info",
         /// For finding defects.
         Debug "debug",

@@ -1,5 +1,5 @@
-//! What must hold whatever a server sends; shared by this crate's tests and the fuzz target.
-//! Panics where it does not hold.
+//! Properties that hold for any bytes from a server; shared by this crate's tests and the fuzz target.
+//! Panics where one does not hold.
 
 use bytes::BytesMut;
 use memkv_resp::{Frame, FrameError, FrameParser, parse_frame};

@@ -1,5 +1,5 @@
-//! What must hold whatever a client sends; shared by this crate's tests and the fuzz target.
-//! Panics where it does not hold.
+//! Properties that hold for any bytes from a client; shared by this crate's tests and the fuzz target.
+//! Panics where one does not hold.
 
 use bytes::BytesMut;
 use memkv_resp::{Limits, ProtocolError, RequestParser};

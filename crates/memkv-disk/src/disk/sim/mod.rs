@@ -1,11 +1,11 @@
 //! A simulated disk: in memory, deterministic, and able to fail in every way that a disk does.
 //! Never reads a clock or real randomness; the same calls with the same seed do the same.
 //!
-//! A file has what is durable, what a reader sees, and the writes between the two. A power cut
+//! A file has durable contents, the contents that a reader sees, and the writes between the two. A power cut
 //! keeps an arbitrary subset of the unsynced sectors (512 bytes) and of the unsynced changes to
 //! directories, and every handle of the old process is dead from then on. A failed sync drops the
-//! writes that it covered, but readers go on seeing them (as Linux does), until the cache is
-//! dropped or the power goes.
+//! writes that it covered, but readers still see them (as on Linux), until the cache is dropped or the
+//! power is cut.
 //!
 //! Simplified: creating a directory is durable at once, and changes of one file's length are kept
 //! or lost like its sectors.
@@ -40,7 +40,7 @@ pub enum Op {
     Sync,
 }
 
-/// What has been done, for guards against tests that prove nothing.
+/// Counts of operations and faults, for guards against tests that prove nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Operations that change something, the unit of [`SimDisk::crash_at_op`].
@@ -77,8 +77,8 @@ pub struct SimDisk {
 }
 
 impl SimDisk {
-    /// An empty disk. Whether it takes direct writes depends on the seed: a third of all do, a third
-    /// refuse each, and a third offer none.
+    /// An empty disk. Its support of direct writes depends on the seed: a third of all disks support
+    /// them, a third refuse each, and a third offer none.
     pub fn new(seed: u64) -> Self {
         Self {
             state: Arc::new(Mutex::new(State::new(seed))),
@@ -86,8 +86,8 @@ impl SimDisk {
         }
     }
 
-    /// Cuts the power, and returns the disk as the next process finds it. What is kept of the
-    /// unsynced changes is drawn from `seed`. Faults that were set are cleared, but the capacity
+    /// Cuts the power, and returns the disk as the next process finds it. The kept part of the unsynced
+    /// changes is drawn from `seed`. Faults that were set are cleared, but the capacity
     /// and the failure rates stay.
     #[must_use = "the old handle is dead"]
     pub fn crash(&self, seed: u64) -> Self {
@@ -96,15 +96,15 @@ impl SimDisk {
         self.next_process(&mut state)
     }
 
-    /// Ends the process but not the machine: what was written stays readable, and unsynced.
+    /// Ends the process but not the machine: writes stay readable, and unsynced.
     #[must_use = "the old handle is dead"]
     pub fn kill(&self) -> Self {
         let mut state = self.state.lock();
         self.next_process(&mut state)
     }
 
-    /// A disk of its own with what is on this one now, as an image that is put back later. This one
-    /// goes on.
+    /// A disk of its own with the present contents of this one, like an image that is restored later.
+    /// This one stays in use.
     #[must_use = "it is the copy"]
     pub fn image(&self) -> Self {
         let mut state = self.state.lock().clone();
@@ -130,8 +130,8 @@ impl SimDisk {
         self.state.lock().crash_at = Some(n);
     }
 
-    /// Cuts the power like [`Self::crash_at_op`], during the first step for which `strike` says so. What
-    /// is not synced then may also end within a sector.
+    /// Cuts the power like [`Self::crash_at_op`], during the first step that `strike` selects. An unsynced
+    /// write may then also end within a sector.
     /// [`Self::crash`] and [`Self::kill`] take that back; `None` does, too.
     pub fn crash_when(&self, strike: Option<Strike>) {
         self.state.lock().strike = strike;
@@ -147,7 +147,7 @@ impl SimDisk {
         self.state.lock().powered
     }
 
-    /// What has been done so far.
+    /// The counts so far.
     pub fn stats(&self) -> Stats {
         self.state.lock().stats
     }
@@ -162,17 +162,17 @@ impl SimDisk {
             .push(kind);
     }
 
-    /// Takes back what [`Self::fail_next`] has queued and what has not failed yet.
+    /// Takes back the queued failures of [`Self::fail_next`].
     pub fn fail_no_more(&self) {
         self.state.lock().fail_next.clear();
     }
 
-    /// Makes operations of a kind fail at random, so many of a million.
+    /// Makes operations of a kind fail at random, at a rate per million.
     pub fn fail_rate(&self, op: Op, per_million: u32) {
         self.state.lock().fail_rate.insert(op, per_million);
     }
 
-    /// Refuses direct writes from now on with an error of this kind, once so many more were taken.
+    /// Refuses direct writes with an error of this kind, after a number of further ones.
     pub fn refuse_direct(&self, kind: io::ErrorKind, after: u64) {
         self.state.lock().direct = Direct::Refused { kind, after };
     }
@@ -182,13 +182,13 @@ impl SimDisk {
         self.state.lock().slowest_read = most;
     }
 
-    /// The longest time that a read has taken since this was asked last. Calls return at once: whoever
-    /// made them has to let that time pass, before anything comes of them.
+    /// The longest time that a read has taken since the last call of this. Reads return at once: the
+    /// caller has to let that time pass before it uses their results.
     pub fn take_read_time(&self) -> Duration {
         std::mem::take(&mut self.state.lock().read_time)
     }
 
-    /// Bounds the bytes that all files may take together, as if another program took the rest.
+    /// Bounds the bytes of all files together, as if another program used the rest.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         let mut state = self.state.lock();
         state.capacity = bytes;
@@ -456,7 +456,7 @@ impl Drop for SimFile {
     }
 }
 
-/// Writes past the cache: what it has written is durable, and nothing else of the file.
+/// Writes past the cache: its own writes are durable, and no other write to the file.
 struct SimDirect(SimFile);
 
 impl SimDirect {

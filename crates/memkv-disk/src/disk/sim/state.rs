@@ -1,8 +1,7 @@
-//! The state of a simulated disk: contents, names, what is not durable yet, and power cuts.
-//! Never checks which process calls, except where asked to; the parent module does.
-//! Invariants: `durable` and `durable_names` change only by a sync or a power cut, or because space is
-//! taken that a removal has freed; no power cut makes files take more than the capacity by what comes
-//! back.
+//! The state of a simulated disk: contents, names, changes that are not durable yet, and power cuts.
+//! Never checks which process calls, except where requested; the parent module does.
+//! Invariants: `durable` and `durable_names` change only by a sync or a power cut, or because space that a
+//! removal freed is used again; files that a power cut brings back never exceed the capacity.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,7 +12,7 @@ use super::strike::{Step, Strike, Target};
 use super::{Op, Stats};
 use crate::disk::guard;
 
-/// What a disk writes as a whole.
+/// The unit that a disk writes as a whole.
 const SECTOR: usize = 512;
 
 /// A small deterministic generator (SplitMix64, Steele et al., OOPSLA 2014).
@@ -63,7 +62,7 @@ pub(super) struct File {
     pub(super) pending: Vec<Change>,
     /// Reserved length; takes space, holds zeros. Durable at once, since it carries no data.
     pub(super) allocated: u64,
-    /// Whether `seen` shows what a failed sync has dropped.
+    /// Whether `seen` has writes that a failed sync has dropped.
     pub(super) dropped: bool,
     /// Open handles of the present process.
     pub(super) handles: u64,
@@ -74,7 +73,7 @@ impl File {
         self.allocated.max(self.seen.len() as u64)
     }
 
-    /// Makes what came up to the last cut of its length durable.
+    /// Makes the changes up to the last cut of its length durable.
     fn settle_cuts(&mut self) {
         let is_cut = |change: &Change| matches!(change, Change::SetLen(_));
         let Some(last) = self.pending.iter().rposition(is_cut) else {
@@ -127,16 +126,16 @@ impl Name {
     }
 }
 
-/// What becomes of direct writes: file systems differ.
+/// The support of direct writes: file systems differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direct {
     /// They work.
     Taken,
-    /// A file is opened for them, and then each is refused, after so many were taken.
+    /// A file is opened for them, and each is refused once `after` further ones have succeeded.
     Refused {
-        /// With what.
+        /// The error.
         kind: io::ErrorKind,
-        /// Direct writes that are still taken.
+        /// Direct writes that still succeed.
         after: u64,
     },
     /// No file is opened for them.
@@ -170,7 +169,7 @@ impl Direct {
     }
 }
 
-/// What file systems, kernels and sandboxes refuse with.
+/// The errors with which file systems, kernels and sandboxes refuse.
 const REFUSALS: [io::ErrorKind; 3] = [
     io::ErrorKind::InvalidInput,
     io::ErrorKind::Unsupported,
@@ -287,7 +286,7 @@ impl State {
             Some(queue) => Some(queue.remove(0)),
             None => {
                 let rate = u64::from(self.fail_rate.get(&op).copied().unwrap_or(0));
-                // Drawn only where asked for, so that other runs stay as they are.
+                // Drawn only where needed, so that other runs stay as they are.
                 (rate > 0 && self.random.below(1_000_000) < rate).then_some(io::ErrorKind::Other)
             }
         };
@@ -339,9 +338,9 @@ impl State {
         ))
     }
 
-    /// Makes removals and cuts durable if what a power cut could bring back does not fit any more, and with
-    /// them all other changes of names, as the commit of a journal does: a file system gives space away
-    /// only once the file that had it cannot come back.
+    /// Makes removals and cuts durable if the files that a power cut could bring back do not fit any more,
+    /// and with them all other changes of names, as the commit of a journal does: a file system reuses
+    /// space only once the file that had it cannot come back.
     pub(super) fn settle(&mut self, capacity: u64) {
         let named = self.may_be_named();
         let files = self.files.iter();
@@ -414,7 +413,7 @@ pub(super) enum Style {
     Nothing,
     /// Everything up to some moment, then nothing.
     Prefix(u64),
-    /// Each sector by itself, so many of 256.
+    /// Each sector by itself, at a rate per 256.
     Some(u64),
 }
 

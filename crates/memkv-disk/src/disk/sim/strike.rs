@@ -1,4 +1,4 @@
-//! Power cuts that wait for a certain step: for what a random one would hardly ever meet.
+//! Power cuts at a certain step, which a random one would hardly ever hit.
 //! Never cuts anything itself; the parent module does.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Op;
 
-/// What an operation that changes something does.
+/// The kinds of steps that change the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// A file gets a name and no contents.
@@ -18,7 +18,7 @@ pub enum Step {
     Sync,
     /// A name becomes another one; the path is the old one.
     Rename,
-    /// A name goes.
+    /// A name is removed.
     Remove,
 }
 
@@ -32,10 +32,10 @@ impl Step {
     }
 }
 
-/// Says of each step whether the power goes during it, from the path and the names of all files.
+/// Decides for each step whether the power is cut during it, from the path and the names of all files.
 pub type Strike = Arc<dyn Fn(Step, &Path, &BTreeMap<PathBuf, u64>) -> bool + Send + Sync>;
 
-/// What a step touches, a file by its number.
+/// The target of a step, a file by its number.
 #[derive(Clone, Copy)]
 pub(super) enum Target<'a> {
     File(u64),

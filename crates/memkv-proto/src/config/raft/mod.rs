@@ -1,4 +1,4 @@
-//! `raft_config.json`: one node's settings, where each comes from, and which of them go together.
+//! `raft_config.json`: one node's settings, the origin of each, and their checks against each other.
 //! Never asks the disk or the network whether a value makes sense.
 
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ impl Default for RaftConfig {
 }
 
 impl RaftConfig {
-    /// Parses the text of the file called `file`. What the file does not say has its default.
+    /// Parses the text of the file called `file`. A setting that is not in the file has its default.
     ///
     /// # Errors
     /// [`ConfigError`] with the place: `file:line:column`. Settings are checked each by itself;
@@ -120,8 +120,8 @@ impl RaftConfig {
         Ok(config)
     }
 
-    /// Sets the setting `key` from text, as variables and flags give it. `source` is what the
-    /// operator typed: `MEMKV_LOG_PATH` or `--log-path`.
+    /// Sets the setting `key` from text, as variables and flags give it. `source` is the name that the
+    /// operator used: `MEMKV_LOG_PATH` or `--log-path`.
     ///
     /// # Errors
     /// [`ConfigError`] that names `source`; the configuration is unchanged then.
@@ -161,7 +161,7 @@ impl RaftConfig {
     /// Checks the settings together, after all layers are applied.
     ///
     /// # Errors
-    /// [`ConfigError::Conflict`] with both sides and what to do.
+    /// [`ConfigError::Conflict`] with both sides and the remedy.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_nodes()?;
         self.validate_redis_addr()?;
@@ -190,7 +190,7 @@ impl RaftConfig {
         Ok(())
     }
 
-    /// Where a setting comes from: `file:line:column`, a variable, a flag or `default`.
+    /// The origin of a setting: `file:line:column`, a variable, a flag or `default`.
     pub fn origin(&self, key: &str) -> &str {
         self.origins.get(key).map_or("default", String::as_str)
     }
@@ -293,7 +293,7 @@ impl RaftConfig {
         }
     }
 
-    /// Stores a checked value. The match and [`KEYS`] name the same settings, which a test holds.
+    /// Stores a checked value. The match and [`KEYS`] name the same settings; a test checks that.
     fn assign(&mut self, key: &'static Key, value: Value, origin: &str) {
         match (key.name, value) {
             ("log_path", Value::Text(v)) => self.log_path = v,

@@ -1,4 +1,4 @@
-//! Files, variables and flags, and what of them is refused in which words.
+//! Files, variables and flags, and the texts with which wrong ones are refused.
 
 use super::*;
 
@@ -196,7 +196,7 @@ fn bad_syntax_names_its_location() {
 }
 
 #[test]
-fn what_does_not_go_together_is_refused() {
+fn settings_that_conflict_are_refused() {
     let node = |id: &str, addr: &str| format!(r#"{{"id":"{id}","addr":"{addr}"}}"#);
     let cluster = |own: String, peers: &[String]| {
         format!(
