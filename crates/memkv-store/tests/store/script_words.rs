@@ -1,6 +1,8 @@
 //! The words of the scripts: commands, guards, queries and system operations, and how answers are shown.
 //! Commands are Redis's where Redis has them; `@3` before a command or query names its database.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -18,6 +18,12 @@
 //!
 //! Times are milliseconds, or seconds with an `s` behind.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the runner reads and writes the scripts"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
