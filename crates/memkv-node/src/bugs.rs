@@ -24,7 +24,7 @@ pub enum Bug {
     DropTicks = 7,
     /// A process does not go on from the log time that the one before wrote down.
     ForgetClock = 8,
-    /// A follower confirms the reads of a leader whatever it has voted for since.
+    /// A follower confirms the reads of a leader although it has voted for another one since.
     ConfirmAnyVote = 9,
     /// A leader's read index is the one that its leadership began with.
     ForgetCommit = 10,

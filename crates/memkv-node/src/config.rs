@@ -1,4 +1,4 @@
-//! What a node must be told before it starts. Never read from a file here: `memkv-server` and the
+//! The configuration of a node. Never read from a file here: `memkv-server` and the
 //! simulator fill it in.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What can go wrong, as callers need to tell it apart: whether a command was executed, and
+//! The errors of a node, as callers need to tell them apart: whether a command was executed, and
 //! whether the node can go on. `memkv-proto`'s table maps these to HTTP, RESP and exit codes.
 
 use memkv_disk::OpenError;
@@ -38,7 +38,7 @@ pub enum RequestError {
     /// Executed, or to be executed, or not: a leader may have appended it.
     #[error("the outcome is not known: {detail}; read before you try again")]
     Unknown {
-        /// What happened.
+        /// The event.
         detail: String,
     },
     /// Certainly not executed: the disks of a majority are nearly full.
@@ -64,7 +64,7 @@ pub enum RequestError {
     /// Certainly not executed: this version's own decoder does not accept the command.
     #[error("this version of memkv cannot read the command back: {detail}; nothing was executed")]
     Unreadable {
-        /// What could not be read.
+        /// The part that could not be read.
         detail: String,
     },
     /// Certainly not executed: the command belongs to a feature level that the cluster does not use yet.
@@ -77,7 +77,7 @@ pub enum RequestError {
         needs: u32,
         /// The level in use.
         level: u32,
-        /// Which nodes are to be upgraded, in words.
+        /// Which nodes are to be upgraded, as a sentence.
         waits_for: String,
     },
     /// Certainly not executed: the node is stopping.
@@ -128,7 +128,7 @@ pub enum FatalError {
         index: u64,
         /// The entry's term.
         term: u64,
-        /// What could not be read.
+        /// The part that could not be read.
         why: String,
     },
     /// The cluster uses what this build does not know.

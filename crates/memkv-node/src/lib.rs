@@ -3,7 +3,7 @@
 //! A listener (HTTP, RESP, the simulator's clients) hands a [`Node`] commands and reads; the node
 //! takes each to the leader, wherever that is, and answers when the command was applied *here*.
 //! This is the only crate that names the consensus engine, and it does no I/O of its own: files are
-//! `memkv-disk`'s, the network is whatever implements [`Transport`], and clocks and randomness
+//! `memkv-disk`'s, the network is an implementation of [`Transport`], and clocks and randomness
 //! come from tokio (paused in the simulator) and [`Env`].
 //!
 //! The way of a write: [`Node::write`] -> `write::session` (sequence number) -> the leader's

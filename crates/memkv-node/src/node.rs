@@ -215,7 +215,7 @@ impl Node {
         reader.read(within, stale, queries, most)
     }
 
-    /// Waits until so many other nodes have whatever was acknowledged here before this call, but no
+    /// Waits until so many other nodes have every write that was acknowledged here before this call, but no
     /// longer than `within`, which may be for ever. Must be called within a tokio runtime.
     pub fn wait_copies(
         &self,
@@ -241,7 +241,7 @@ impl Node {
         self.group.process.publisher.subscribe(subscribers);
     }
 
-    /// Reads what is here now, however old, for a client.
+    /// Reads the store as it is here now, however old, for a client.
     ///
     /// # Errors
     /// [`RequestError::Stopping`] once this node knows that its store is wrong.
@@ -251,7 +251,7 @@ impl Node {
         Ok(read(&machine.store))
     }
 
-    /// The same for status, metrics and tests: whatever is here, be it wrong.
+    /// The same for status, metrics and tests: the store as it is, even if it is known to be wrong.
     pub fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.group.replica.machine.read().store)
     }
@@ -267,7 +267,7 @@ impl Node {
         self.group.status()
     }
 
-    /// What the node has counted of its work. Never blocks for long, never asks a peer.
+    /// The numbers that the node has counted of its work. Never blocks for long, never asks a peer.
     pub fn stats(&self) -> NodeStats {
         self.group.stats()
     }

@@ -34,7 +34,7 @@ use crate::time::expiry;
 use crate::write::sender::Sender;
 use crate::{FatalError, Phase, StartError};
 
-/// What a start has opened and this life goes on with.
+/// The parts that a start has opened for the life of the node.
 pub(crate) struct Opened {
     pub(crate) log_store: LogStore,
     pub(crate) prepares: mpsc::UnboundedReceiver<Prepare>,

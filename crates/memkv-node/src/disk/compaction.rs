@@ -1,6 +1,6 @@
-//! When a snapshot is taken and how much of the log goes after it: the original's `max_log_count`, with
-//! a floor that keeps small settings from rewriting the data set over and over. And what of the log
-//! stays in memory: what a member does not have yet.
+//! The time of a snapshot, and the part of the log that is removed after it: the original's `max_log_count`, with
+//! a floor that keeps small settings from rewriting the data set over and over. And the part of the log
+//! that stays in memory: the entries that a member does not have yet.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,12 +1,12 @@
-//! Memory of peers: what each has told this node of its own disk, so that a disk which went back in time
-//! is found before its node votes with it.
+//! Memory of peers: the state of its own disk that each peer has told this node, so that a disk which went
+//! back in time is found before its node votes with it.
 //!
-//! A node that starts again asks its peers what they remember of it, before its engine exists: until
+//! A node that starts again asks its peers for their memory of it, before its engine exists: until
 //! then it neither votes nor stands for election nor acknowledges anything. If its disk holds less than
 //! it has told, it is an old copy: the node condemns the directory, ends, sets it aside at its next
 //! start as it does with damage, and is replaced under a new id.
 //!
-//! What is remembered per node id are the highest boot, and the highest *mark* (term, index): under the
+//! Per node id, the highest boot is remembered, and the highest *mark* (term, index): under the
 //! leader of this term the peer had made its log durable up to this index, and had said so. A follower
 //! says it with a successful answer to its leader's entries, a leader with its own requests for entries,
 //! a voter with its vote and a candidate by asking for one (index 0).
@@ -59,7 +59,7 @@ const _: () = assert!(1 + 16 + 4 + MAX_PEERS * PEER_BYTES <= MAX_PEERS_BYTES);
 
 /// How often what is new is written down.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// Longest wait for the answers of peers, whatever the election timeout.
+/// Longest wait for the answers of peers, with any election timeout.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Pause before a peer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -71,7 +71,7 @@ pub(crate) struct Mark {
     pub(crate) index: u64,
 }
 
-/// What is remembered of a peer.
+/// The memory of a peer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Remembered {
     pub(crate) boot: u64,
@@ -111,10 +111,10 @@ impl State {
     }
 }
 
-/// What this node remembers, and where it lies.
+/// The memory of this node, and its file.
 pub(crate) struct Memory {
     file: PeersFile,
-    /// What this process's own disk held when it began.
+    /// The state of this process's own disk when it began.
     own: Remembered,
     state: Mutex<State>,
 }
@@ -175,14 +175,14 @@ impl Memory {
         message::ok(|out| put_option(out, remembered.as_ref(), |out, of| of.put(out)))
     }
 
-    /// What is to be written down, if anything is new.
+    /// The memory to be saved, if anything in it is new.
     fn take_new(&self, cluster: [u8; 16]) -> Option<Bytes> {
         let mut state = self.state.lock();
         std::mem::take(&mut state.is_new).then(|| encode(cluster, &state.peers))
     }
 }
 
-/// What the disk of a process that begins with this boot holds.
+/// The state of the disk of a process that begins with this boot.
 pub(crate) fn held(boot: u64, vote: Option<HardState>, storage: &Storage) -> Remembered {
     let log = storage.log.last().or(storage.log.purged());
     let snapshot = storage.snapshots.latest().map(|meta| meta.last);
@@ -278,7 +278,7 @@ pub(crate) async fn is_outdated(
 /// Asks one peer, as long as it may still answer.
 async fn ask(config: &NodeConfig, peers: &Peers, peer: &Peer) -> Option<Remembered> {
     let began = Instant::now();
-    // What listens nowhere may be about to start, as all nodes do after a power cut.
+    // A node that does not listen may be about to start, as all nodes are after a power cut.
     let refused_until = began + (config.election_timeout / 2).min(LONGEST_WAIT);
     let silent_until = began + (config.election_timeout * 2).min(LONGEST_WAIT);
     loop {

@@ -1,4 +1,4 @@
-//! What a node does about its data directory: opens it at a start, watches its space, compacts its log,
+//! The care of a node for its data directory: it opens it at a start, watches its space, compacts its log,
 //! and remembers of its peers what shows that a disk went back in time.
 //!
 //! Opens no file itself: `memkv-disk` does.

@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::sync::lock::Mutex;
 
-/// What no entry takes: the metadata, a vote and a new segment need far less. And what has been taken
+/// Space that no entry takes: the metadata, a vote and a new segment need far less. And what has been taken
 /// from a leader and is not on the disk yet, eight requests of a mebibyte at most.
 const KEPT: u64 = memkv_disk::RESERVE_BASE - (4 << 20);
-/// What must be free beyond an edge before a node is on its better side again: what is free swings by
+/// Space that must be free beyond a limit before a node counts as better again: the free space swings by
 /// the segments that come and go, and each change is told to the leader and to the operator.
 const MARGIN: u64 = memkv_disk::RESERVE_BASE / 4;
 
-/// What an entry takes besides its payload, at most: its header, padding, its part of a segment.
+/// Space of an entry besides its payload, at most: its header, padding, its part of a segment.
 const ENTRY_OVERHEAD: u64 = 128;
 
 /// How short a node is of space.
@@ -44,7 +44,7 @@ impl Shortage {
             .find(|shortage| *shortage as u8 == value)
     }
 
-    /// What a look at the disk shows, if so much of what is free did not count.
+    /// The shortage that a measurement shows, if so many of the free bytes did not count.
     fn of(space: &memkv_disk::Space, margin: u64) -> Self {
         let needed = memkv_disk::RESERVE_BASE + margin;
         if space.exhausted || space.for_log < needed {
@@ -56,7 +56,7 @@ impl Shortage {
         }
     }
 
-    /// What it is after another look: more at once, less only when there is room to spare.
+    /// The shortage after another measurement: it grows at once, and shrinks only when there is room to spare.
     fn after(self, space: &memkv_disk::Space) -> Self {
         let found = Self::of(space, 0);
         if found < self {
@@ -95,7 +95,7 @@ impl SpaceWatch {
         self.own() != Shortage::None
     }
 
-    /// Notes what a look at the disk has found.
+    /// Notes a measurement of the disk.
     pub(super) fn note_own(&self, space: &memkv_disk::Space) -> Shortage {
         self.room
             .store(space.for_log.saturating_sub(KEPT), Ordering::Relaxed);
@@ -130,7 +130,7 @@ impl SpaceWatch {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// This node's shortage in words; empty when there is none.
+    /// This node's shortage as a sentence; empty when there is none.
     pub(crate) fn detail(&self) -> String {
         self.detail.lock().clone()
     }
@@ -189,7 +189,7 @@ mod tests {
         assert!(watch.take(1, 64 << 20), "it heals");
     }
 
-    /// What a disk with nothing but the log has left.
+    /// The space that is left on a disk with nothing but the log.
     fn left(bytes: u64) -> memkv_disk::Space {
         memkv_disk::Space {
             free: bytes,

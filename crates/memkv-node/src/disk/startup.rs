@@ -1,5 +1,5 @@
-//! What a start finds in the data directory: opens it, checks whose it is, loads the newest snapshot.
-//! Refuses with words whatever would mix two nodes or lose entries.
+//! The start in the data directory: opens it, checks whose it is, loads the newest snapshot.
+//! Rejects, with the reason, a directory that would mix two nodes or lose entries.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -184,7 +184,7 @@ pub(crate) async fn load_snapshot(
     Ok(())
 }
 
-/// The snapshot must reach as far as the log was purged: what is between them is nowhere.
+/// The snapshot must reach as far as the log was purged: the entries between them would be nowhere.
 pub(crate) fn check_gap(replica: &Replica, log: &LogReader) -> Result<(), StartError> {
     let applied = replica
         .machine

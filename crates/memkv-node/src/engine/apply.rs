@@ -7,7 +7,7 @@
 //! of a command of many keys, a piece of a [large](LARGE_ENTRY) entry, and a piece for which the lock is not
 //! free at once, because clients read. A large entry is read there before the lock is taken.
 //! Entries are applied in their order, and an entry counts as applied when all of it is. Invariants: no
-//! snapshot begins within an entry; what is published covers whatever a reader can see; effects reach
+//! snapshot begins within an entry; the published state covers everything that a reader can see; effects reach
 //! the session in the order of the log.
 
 use std::io;

@@ -198,7 +198,7 @@ async fn an_engine_that_starts_reads_the_log_once_and_in_large_pieces() {
     let found = found.now_or_never().expect("identities are in memory");
     assert_eq!(found.unwrap(), [ids(ENTRIES - 1)]);
 
-    // What the engine changes is read anew.
+    // Records that the engine changes are read anew.
     log.store.truncate_after(Some(ids(99))).await.unwrap();
     let gone = reader.try_get_log_entries(98..102).now_or_never();
     assert!(gone.is_none(), "it is on the disk");

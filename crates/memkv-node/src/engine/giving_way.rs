@@ -88,7 +88,7 @@ async fn between_the_pieces_of_an_entry_are_whole_commands_and_no_snapshot_begin
         let published = replica.applied_state().last_applied;
         assert_eq!(published.map(|id| id.index), Some(2));
         assert_eq!(replica.applied_index(), 1);
-        // What begins a snapshot or a view takes this first.
+        // The beginning of a snapshot or a view takes this first.
         assert!(replica.entries.try_lock().is_err());
     }
     assert!(within > 0);

@@ -27,7 +27,7 @@ use crate::membership::members::Members;
 use crate::report::status::Role;
 
 /// No node has this id.
-const NOBODY: u64 = 0;
+const NO_NODE: u64 = 0;
 
 /// A running engine. Cloning shares it.
 #[derive(Clone)]
@@ -341,7 +341,7 @@ impl Engine {
         if leader(&vote) != dead {
             return false;
         }
-        let forget = TransferLeaderRequest::new(vote, NOBODY, None);
+        let forget = TransferLeaderRequest::new(vote, NO_NODE, None);
         // It fails only if the engine has stopped.
         let _ = self.raft.handle_transfer_leader(forget).await;
         true

@@ -85,7 +85,7 @@ impl Inbound {
             return self.no_space();
         }
         Box::pin(async move {
-            // What an older build cannot read is acknowledged only once this directory says so.
+            // Entries that an older build cannot read are acknowledged only once this directory says so.
             if let Err(error) = self.record.use_level(level).await {
                 return message::refused(&error.to_string());
             }

@@ -40,7 +40,7 @@ fn id(index: u64) -> EngineLogId {
     LogId { leader_id, index }
 }
 
-/// A log whose disk does nothing: whatever is published was so before it was written.
+/// A log whose disk does nothing: everything that is published was so before it was written.
 fn log(vote: Option<HardState>) -> (Opened, LogStore, Arc<Published>) {
     let root = PathBuf::from("/node");
     let layout = Layout {
@@ -175,7 +175,7 @@ async fn a_commit_index_is_published_before_a_peer_is_told() {
     };
     let option = || RPCOption::new(Duration::from_secs(1));
     let sent = link.append_entries(request(5), option()).now_or_never();
-    assert!(sent.is_none(), "nobody answers");
+    assert!(sent.is_none(), "no node answers");
     let sent = heartbeats
         .append_entries(request(8), option())
         .now_or_never();

@@ -1,5 +1,5 @@
-//! Says why there is no leader, in words that tell the operator what to do, and notices that this
-//! node's place was given to another, or given up, while it was away.
+//! Tells why there is no leader and what the operator can do, and detects that this node's seat was given
+//! to another node, or given up, while it was away.
 //!
 //! Never changes votes or leadership: that is the engine's business. Invariant: what ends the node
 //! here is proved by the cluster's own member table, however old the copy that a peer has of it.

@@ -6,8 +6,8 @@
 //! connection, whichever lane asked for one and however short the leader was followed. A leader that
 //! is cut off, or whose machine is gone, refuses nothing, and the election timeout decides as ever.
 //!
-//! Never deposes a leader on the word of one node: a follower that has noticed only forgets its own
-//! lease and asks the others for a pre-vote, and they grant it if they have noticed too. An alarm is
+//! Never deposes a leader on the evidence of one node: a follower that has detected it only forgets its own
+//! lease and asks the others for a pre-vote, and they grant it if they have detected it too. An alarm is
 //! over once the leader is heard again: the lease then counts as before, for pre-votes and votes. A
 //! refusal that a leader's later messages contradict is a firewall's, and counts no more until a
 //! connection works. Safety does not depend on any of this: reads do not use leases (`read`).

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use crate::leadership::leader::Leader;
 use crate::sync::lock::Mutex;
 
-/// What a dead process had sent is read within this, also on a busy machine. What comes later was sent
+/// Messages that a dead process had sent are read within this, also on a busy machine. Later ones were sent
 /// by one that lives.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What this node suspects of the leader that it follows.
+/// The suspicion of this node about the leader that it follows.
 #[derive(Default)]
 pub(crate) struct Suspicion(Mutex<Option<Suspected>>);
 

@@ -12,7 +12,7 @@ use crate::{Frame, Lane, Peer};
 /// How long a peer may take to introduce itself.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What was asked, and what came back.
+/// A node that was asked, and its answer.
 pub(crate) type Greeting = (Peer, Result<HelloReply, String>);
 
 /// Sends a request that needs no common cluster.

@@ -25,7 +25,7 @@ use crate::peer::message::{self, Envelope, HelloReply, Kind, MemberInfo, read_me
 use crate::replica::Replica;
 use crate::{Frame, NodeConfig};
 
-/// A proposal to form a cluster, or word that it was carried out, and where the answer goes.
+/// A proposal to form a cluster, or the news that it was carried out, and the receiver of the answer.
 pub(crate) struct Prepare {
     pub(super) agreement: Agreement,
     pub(super) carried_out: bool,
@@ -68,7 +68,7 @@ impl Introducer {
         }
     }
 
-    /// What this node says of itself: what its directory holds, whether or not its engine is up.
+    /// This node as its directory tells it, whether or not its engine is up.
     fn hello(&self) -> Option<HelloReply> {
         let (stage, cluster) = self.record.life.stage()?;
         // Before the members: an id that it covers and that they lack is gone for good.

@@ -105,7 +105,7 @@ async fn ask_for_seat(
     }
 }
 
-/// What the operator should know of a seat that is not given, beside the reason.
+/// The reason why no seat is given, with the remedy where only the operator has one.
 fn explain(formed: &[&HelloReply], me: &str, cluster: &str, why: String) -> String {
     let needs_me = formed.iter().any(|reply| {
         let names = |name: &str| reply.members.iter().any(|member| member.name == name);

@@ -2,12 +2,12 @@
 //!
 //! The cluster's level is replicated state. It is *in use* at a node once the node has written it down
 //! beside its identity (`life.rs`): only then does the node take, propose and send what belongs to it, and with each
-//! request it sends the level that it uses. So whatever an older build could not read lies only in
+//! request it sends the level that it uses. So data that an older build could not read lies only in
 //! directories whose identity's record tells that build to stop, before it reads anything else.
 //!
 //! The leader raises the level when every node of the member table, newcomers included, has advertised
 //! a higher one with its present boot for some time. A node that learns that its cluster is above what
-//! its build knows stops with words, however it learns it: at its start, by a peer's request, or by
+//! its build knows stops with the reason, however it learns it: at its start, by a peer's request, or by
 //! applying the raise itself, which a node may come to that was put back to an older build meanwhile.
 //!
 //! Invariants: what is in use is durable and never falls; nothing above what the build knows is
@@ -43,7 +43,7 @@ impl Levels {
         }
     }
 
-    /// What is in use here.
+    /// The level in use here.
     pub(crate) fn in_use(&self) -> u32 {
         self.in_use.load(Ordering::Acquire)
     }
@@ -53,7 +53,7 @@ impl Levels {
         self.in_use.fetch_max(level, Ordering::AcqRel);
     }
 
-    /// What this node advertises. A limit below what the cluster uses already holds nothing back.
+    /// The level that this node advertises. A limit below what the cluster uses already holds nothing back.
     pub(crate) fn advertised(&self) -> u32 {
         self.limit.max(self.in_use()).min(self.highest)
     }

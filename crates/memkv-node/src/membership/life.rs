@@ -28,7 +28,7 @@ const VERSION: u8 = 3;
 /// A directory's own number.
 pub(crate) type Directory = [u8; 16];
 
-/// What a node has agreed to.
+/// An agreement to a proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Agreement {
     /// The identity that it will have if the proposal is carried out.
@@ -117,7 +117,7 @@ impl Life {
         self.state.lock().clone()
     }
 
-    /// What peers are told, and the cluster that it is about. `None`: nothing any more.
+    /// The stage that peers are told, and the cluster that it is about. `None`: nothing any more.
     pub(crate) fn stage(&self) -> Option<(Stage, Option<[u8; 16]>)> {
         Some(match &*self.state.lock() {
             State::Blank => (Stage::Blank, None),

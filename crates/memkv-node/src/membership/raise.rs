@@ -35,7 +35,7 @@ pub(crate) struct Raiser {
     pub(crate) lines: Arc<Lines>,
 }
 
-/// What the leader waits for: this level, advertised by every node since then.
+/// The level that the leader is about to raise to, and since when every node advertises it.
 type Waits = Option<(u32, Instant)>;
 
 /// Uses the cluster's level once it is applied, and raises it while this node leads.

@@ -238,7 +238,7 @@ async fn finish_joint(engine: &Engine, mut membership: Members) {
     }
 }
 
-/// What the table no longer knows: learners whose admission was replaced or given up.
+/// Learners that the table no longer names: their admission was replaced or given up.
 fn abandoned(members: &[Member], membership: &Members) -> BTreeSet<u64> {
     let known: BTreeSet<u64> = members.iter().map(|member| member.id).collect();
     membership.learners.difference(&known).copied().collect()

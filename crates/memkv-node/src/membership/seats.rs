@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// member that it would replace answers. Its seat hinders nothing, and it may come back.
 const PATIENCE: u32 = 3;
 
-/// What is missing for a newcomer to have its seat.
+/// The next step of a newcomer towards its seat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The table says that `new` has the seat of `old`: it votes already, and `old` does not.
@@ -26,7 +26,7 @@ pub(crate) enum Step {
     GiveUp { old: u64, new: u64 },
 }
 
-/// What the leader knows when it decides.
+/// The knowledge of the leader when it decides.
 pub(crate) trait Known {
     /// The nodes with a vote.
     fn voters(&self) -> &BTreeSet<u64>;

@@ -81,7 +81,7 @@ impl Peers {
         *current.get_or_insert_with(|| identity.clone()) == identity
     }
 
-    /// What never happens but as a bug.
+    /// Never happens but as a deliberate bug.
     #[cfg(memkv_bugs)]
     pub(crate) fn change_identity(&self, identity: Identity) {
         *self.identity.write() = Some(identity);
@@ -162,7 +162,7 @@ impl Peers {
         .encode()
     }
 
-    /// Tells, from now on, of members at whose address no process listens, whichever lane found out.
+    /// Tells, from now on, of members at whose address no process listens, on any lane.
     pub(crate) fn refusals(&self) -> watch::Receiver<u64> {
         self.refused.subscribe()
     }

@@ -14,7 +14,7 @@ pub(crate) enum DecodeError {
     Bad {
         /// Which field.
         what: &'static str,
-        /// What it holds.
+        /// Its value.
         value: u64,
     },
 }

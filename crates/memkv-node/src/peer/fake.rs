@@ -15,7 +15,7 @@ use crate::time::log_clock::LogClock;
 use crate::write::session::Session;
 use crate::{CallError, Env, Frame, Lane, NodeConfig, Peer, Transport};
 
-/// What a fake peer answers to every request.
+/// The answer of a fake peer to every request.
 #[derive(Clone)]
 pub(crate) enum Script {
     /// An answer with this body.

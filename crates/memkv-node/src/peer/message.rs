@@ -1,7 +1,7 @@
 //! The messages between nodes: an envelope with sender and recipient, a kind, and a body.
 //!
 //! Every request carries the cluster, the sender's id, name and boot, and the id that it is meant
-//! for; a node refuses, with words, what is not meant for it. So neither a copied configuration nor
+//! for; a node rejects requests addressed elsewhere, with a reason. So neither a copied configuration nor
 //! an address that now belongs to another node can mix two clusters or two lives of one node.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,7 +18,7 @@ pub(crate) const WIRE_VERSION: u8 = 5;
 /// any other.
 const GROUP: u32 = 0;
 
-/// What a request asks.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -52,11 +52,11 @@ pub(crate) enum Kind {
     Attend = 14,
     /// Have you voted for this leader last?
     Confirm = 15,
-    /// What do you remember of me?
+    /// Asks for the memory of the sender.
     Recall = 16,
     /// How far do the members' logs agree with yours?
     Matched = 17,
-    /// What has your store come to at which entries?
+    /// Asks for the checkpoints of the store.
     Checkpoints = 24,
 }
 
@@ -114,7 +114,7 @@ pub(crate) struct Envelope {
     pub(crate) boot: u64,
     /// The recipient, 0 for any node at that address.
     pub(crate) to: u64,
-    /// What the sender's log clock shows.
+    /// The reading of the sender's log clock.
     pub(crate) clock: Reading,
     /// The cluster's feature level, as the sender uses it.
     pub(crate) level: u32,

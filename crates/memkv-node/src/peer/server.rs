@@ -1,7 +1,7 @@
 //! Answers to peers' requests.
 //!
-//! Whatever is not meant for this node, cluster or version is refused with words before it reaches
-//! the engine. What must keep its order on a lane is queued before the returned future is polled.
+//! Requests for another node, cluster or version are rejected with a reason before they reach the
+//! engine. Requests that must keep their order on a lane are queued before the returned future is polled.
 
 use std::sync::Arc;
 
@@ -88,7 +88,7 @@ fn or_bad(frame: Result<Frame, DecodeError>) -> Answer {
     answer(frame.unwrap_or_else(|error| bad(&error)))
 }
 
-/// Tells a node of this cluster what is remembered of it, whatever id it knows this one by.
+/// Tells a node of this cluster the memory of it, under any id by which it knows this one.
 fn recall(group: &Group, envelope: &Envelope) -> Frame {
     match group.process.peers.cluster() {
         Some(cluster) if cluster == envelope.cluster => group.memory.answer(envelope.from),
@@ -112,7 +112,7 @@ pub fn is_readable(request: Bytes) -> bool {
     }
 }
 
-/// Refuses what belongs to another cluster, or to another life of this address.
+/// Rejects requests for another cluster, or for an earlier node at this address.
 fn meant_for_us(peers: &Peers, envelope: &Envelope) -> Result<(), String> {
     let Some(identity) = peers.identity() else {
         return Err("this node is empty: it belongs to no cluster yet".to_owned());

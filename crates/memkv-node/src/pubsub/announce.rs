@@ -11,10 +11,10 @@ use memkv_store::{KeyEvent, KeyEventClasses, Store};
 
 use crate::pubsub::publish::Publisher;
 
-/// What the state machine needs to announce.
+/// Announces the key events of applied entries.
 pub(crate) struct Announcer {
     pub(crate) publisher: Arc<Publisher>,
-    /// What is announced until the cluster is told.
+    /// The classes that are announced until the cluster is told others.
     pub(crate) configured: KeyEventClasses,
     /// Last index of the log when this process began.
     pub(crate) old_through: u64,

@@ -42,7 +42,7 @@ const PROBE_PAUSE: Duration = Duration::from_millis(250);
 /// Most bytes of messages under way to one peer, as for one subscriber that reads slowly. One
 /// message is always let through, however large.
 const UNDER_WAY_BYTES: usize = 32 << 20;
-/// What a message under way costs beside its bytes, about: so that empty ones are bounded too.
+/// Memory of a message in flight beside its bytes, about: so that empty ones are bounded too.
 const OVERHEAD_BYTES: usize = 512;
 
 /// A message for all listeners of its channel.
@@ -52,7 +52,7 @@ pub struct Publication {
     pub is_shard: bool,
     /// Where it is published; at most [`MAX_CHANNEL_BYTES`], but for what a node tells of a key.
     pub channel: Bytes,
-    /// What is published. With the channel at most [`MAX_PUBLICATION_BYTES`].
+    /// The message. With the channel at most [`MAX_PUBLICATION_BYTES`].
     pub payload: Bytes,
 }
 

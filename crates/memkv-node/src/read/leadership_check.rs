@@ -43,7 +43,7 @@ pub(crate) const LONGEST: Duration = HEDGE.saturating_add(GIVE_UP);
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ConfirmedTerm {
     leader: Leader,
-    /// The read index that the engine gave: its first entry, or a later one, and whatever was
+    /// The read index that the engine gave: its first entry, or a later one, and everything that was
     /// committed before.
     from: u64,
     /// The voters that agreed the last time, which are asked first: slow or absent ones cost one round.
@@ -310,7 +310,7 @@ mod tests {
         };
         assert_eq!(index(100, 120, 110), 120, "a client here");
         assert_eq!(index(100, 120, 130), 130, "a client of a peer");
-        assert_eq!(index(100, 100, 0), 100, "whatever was before");
+        assert_eq!(index(100, 100, 0), 100, "everything before");
     }
 
     #[test]

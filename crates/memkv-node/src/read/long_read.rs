@@ -25,7 +25,7 @@ const SHORT_KEYS: u64 = if cfg!(memkv_bugs) { 3 } else { 1024 };
 /// Views that one read may lose.
 const VIEWS: usize = 2;
 
-/// What queries have answered, in their order, and the revision of the state.
+/// The answers to queries, in their order, and the revision of the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answers {
     /// An answer for each query.
@@ -135,7 +135,7 @@ impl Viewing {
 impl Drop for Viewing {
     fn drop(&mut self) {
         let held = self.reader.replica.machine.write().store.end_view(self.id);
-        // What many writes have left takes long to free.
+        // The memory that many writes have left takes long to free.
         if let (Some(held), Ok(runtime)) = (held, Handle::try_current())
             && held.is_much()
         {

@@ -1,6 +1,6 @@
 //! The state of this node that others may depend on: its vote, changes of membership, the commit index.
 //!
-//! Reads are confirmed from this, on whatever thread they arrive, without the engine. That is safe by
+//! Reads are confirmed from this on the thread where they arrive, without the engine. That is safe by
 //! one invariant: everything is published here *before* anything that depends on it leaves this node. Never
 //! decides anything.
 

@@ -1,4 +1,4 @@
-//! What this node's store has come to at certain entries, to be compared with other nodes' stores.
+//! The hash of this node's store at certain entries, to be compared with other nodes' stores.
 //!
 //! At the same indexes on all nodes the store's hash of effects is kept as a *checkpoint*; besides
 //! those, that of the last entry is, so that nodes without work are compared to the end. Noted between

@@ -1,4 +1,4 @@
-//! Finds out whether this node's store has become another than its peers' stores, although they have
+//! Detects that this node's store differs from its peers' stores, although they have
 //! applied the same log: by a machine whose memory or processor errs, or by a fault of ours.
 //!
 //! Every node asks all voters, each by itself, for their checkpoints (`checkpoints`), and compares
@@ -45,7 +45,7 @@ const ROUNDS: u32 = 2;
 type Told = BTreeMap<u64, Vec<Checkpoint>>;
 type Voters = [BTreeSet<u64>];
 
-/// What a comparison says.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict {
     /// Nothing differs; all voters have been compared at `whole`, if at any index.
@@ -113,10 +113,10 @@ fn needed(voters: &BTreeSet<u64>) -> usize {
     voters.len() / 2
 }
 
-/// What is known of differences between the nodes, for its status and metrics.
+/// Known differences between the nodes, for status and metrics.
 #[derive(Default)]
 pub(crate) struct Divergence {
-    /// That it is not known which node is right, in words; else empty.
+    /// The alarm that it is not known which node is right, as a sentence; else empty.
     alarm: Mutex<String>,
     /// Rounds in which another node's store was compared with this one's.
     rounds: AtomicU64,
@@ -213,10 +213,10 @@ pub(crate) async fn run(comparison: Comparison) {
     }
 }
 
-/// What goes from one round to the next.
+/// The state from one round to the next.
 #[derive(Default)]
 struct Watch {
-    /// What all voters were equal at.
+    /// The checkpoint at which all voters were equal.
     settled: Option<(Checkpoint, Vec<BTreeSet<u64>>)>,
     undecided: u32,
     /// The nodes that were found wrong last.
@@ -294,7 +294,7 @@ impl Comparison {
             Ok::<_, crate::peer::encoding::DecodeError>((boot, checkpoints::read(&mut body)?))
         };
         let (boot, all) = read(call.await.ok()?).ok()?;
-        // What a process said that has ended since is not what its node's store is now.
+        // The answer of a process that has ended since does not describe its node's store of now.
         let known = self.memory.recall(id).map_or(0, |of| of.boot);
         (boot >= known).then_some((id, all))
     }
@@ -340,7 +340,7 @@ mod tests {
         .collect()
     }
 
-    /// What node 1 concludes.
+    /// The conclusion of node 1.
     fn verdict(own: &[u64], told: &[(u64, &[u64])], sets: &[&[u64]]) -> Verdict {
         let told = told.iter().map(|(id, all)| (*id, values(all))).collect();
         compare(&values(own), 1, &told, &voters(sets))
@@ -400,7 +400,7 @@ mod tests {
             verdict(&[7], &[(2, &[8]), (3, &[7])], THREE),
             others_wrong(1, &[2])
         );
-        // Nodes without a vote have no say, whatever they tell.
+        // The checkpoints of nodes without a vote do not count.
         let learners: [(u64, &[u64]); 3] = [(2, &[7]), (8, &[9]), (9, &[9])];
         assert_eq!(verdict(&[7], &learners, THREE), others_wrong(1, &[8, 9]));
         assert_eq!(verdict(&[7], &[(8, &[9]), (9, &[9])], THREE), undecided(1));

@@ -60,7 +60,7 @@ impl Machine {
     }
 }
 
-/// What is known of the machine without its lock.
+/// The state of the machine that is readable without its lock.
 #[derive(Clone, Default)]
 pub(crate) struct AppliedState {
     /// The last entry of which anything is in the store.
@@ -142,7 +142,7 @@ impl Replica {
         }
     }
 
-    /// What was published last.
+    /// The state that was published last.
     pub(crate) fn applied_state(&self) -> AppliedState {
         self.applied_state.lock().clone()
     }

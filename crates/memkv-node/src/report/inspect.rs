@@ -12,7 +12,7 @@ use crate::membership::life::State;
 use crate::peer::message::Envelope;
 use crate::time::log_clock::ClockInspection;
 
-/// What a node holds and believes, at one moment.
+/// The state of a node at one moment.
 #[doc(hidden)]
 #[derive(Clone)]
 pub struct Inspection {
@@ -37,7 +37,7 @@ pub struct Inspection {
     /// Index of the entry that made this membership, and of the one that made the membership which is
     /// applied here.
     pub membership_at: (u64, u64),
-    /// What a peer may know from this process to be committed.
+    /// The highest index that a peer may know from this process to be committed.
     pub told: u64,
     /// Index of the last entry of which a read here may have seen something.
     pub visible: u64,
@@ -47,7 +47,7 @@ pub struct Inspection {
     pub durable: Option<LogId>,
     /// Its log.
     pub log: LogReader,
-    /// What its log clock shows.
+    /// Its log clock.
     pub clock: ClockInspection,
     /// It proposes nothing, because a majority or itself has no space left on its disks.
     pub refuses_for_space: bool,

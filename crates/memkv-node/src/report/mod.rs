@@ -1,4 +1,4 @@
-//! What a node says of itself: its status, its numbers, its log lines, and to the simulator more.
+//! The reports of a node: its status, its numbers, its log lines, and to the simulator more.
 //!
 //! Never changes what it reports.
 

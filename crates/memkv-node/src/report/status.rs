@@ -54,7 +54,7 @@ pub struct NodeStatus {
     pub cluster: Option<[u8; 16]>,
     /// Life phase.
     pub phase: Phase,
-    /// What the node waits for, in words; empty while it serves.
+    /// The reason why the node waits, as a sentence; empty while it serves.
     pub message: String,
     /// Raft role.
     pub role: Role,

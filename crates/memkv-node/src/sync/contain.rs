@@ -61,7 +61,7 @@ mod tests {
         assert!(!is_contained());
         contained(|| async {
             assert!(is_contained());
-            // What it spawns runs while it waits, and is not marked.
+            // Tasks that it spawns run while it waits, and are not marked.
             tokio::spawn(async { assert!(!is_contained()) })
                 .await
                 .unwrap();

@@ -59,8 +59,8 @@ pub(crate) struct CopyCounter {
 }
 
 impl CopyCounter {
-    /// Waits until so many other nodes have whatever was applied here before this call, but no longer than
-    /// `within`; where they are by then, as far as a leader has said it.
+    /// Waits until so many other nodes have all that was applied here before this call, but no longer than
+    /// `within`. Returns the copies by then, as far as a leader has told them.
     pub(crate) async fn wait(self, wanted: Copies, within: Option<Duration>) -> Copies {
         let deadline = within.and_then(|within| Instant::now().checked_add(within));
         let index = self.replica.applied_index();

@@ -1,4 +1,4 @@
-//! What became of a proposal, as far as a node that has agreed to it can tell from what others say.
+//! The fate of a proposal, as far as a node that has agreed to it can tell from the answers of others.
 //! Only judges answers; it never asks and never changes anything.
 
 use crate::membership::greet::{Greeting, absent, peer_of};
@@ -8,7 +8,7 @@ use crate::peer::message::{HelloReply, MemberInfo};
 use crate::{NodeConfig, Peer};
 
 /// The members of a proposed cluster, where the proposal and where the configuration have them, and
-/// whatever else the configuration names; without this node.
+/// all other nodes that the configuration names; without this node.
 pub(super) fn acquaintances(config: &NodeConfig, proposal: &Identity) -> Vec<Peer> {
     let members = proposal.members.iter().map(peer_of);
     let mut all: Vec<Peer> = members.chain(config.peers.iter().cloned()).collect();
@@ -18,7 +18,7 @@ pub(super) fn acquaintances(config: &NodeConfig, proposal: &Identity) -> Vec<Pee
     all
 }
 
-/// What has become of a proposal that this node has agreed to.
+/// The fate of a proposal that this node has agreed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// The cluster exists.
@@ -40,7 +40,7 @@ pub(super) fn fate(agreed: &Agreement, replies: &[Greeting]) -> Fate {
     if answered().any(|reply| reply.stage == Stage::Running && is_about(reply)) {
         return Fate::Exists;
     }
-    // Whatever it is called now, and wherever it is: it is the directory that proposed.
+    // Under any name and at any address: it is the directory that proposed.
     let proposer = answered().find(|reply| reply.directory == agreed.proposer);
     if let Some(proposer) = proposer {
         let stands = proposer.stage == Stage::Proposing && is_about(proposer);
@@ -59,7 +59,7 @@ pub(super) fn fate(agreed: &Agreement, replies: &[Greeting]) -> Fate {
     }
 }
 
-/// What a node that has agreed waits for.
+/// The reason why a node that has agreed waits.
 pub(super) fn bound(agreed: &Agreement, fate: Fate, replies: &[Greeting]) -> String {
     let proposer = agreed.proposal.members.first();
     let proposer = proposer.map_or("its proposer", |member| member.name.as_str());

@@ -187,7 +187,7 @@ impl Way<'_> {
         }
         form.lifecycle
             .set_phase(Phase::Forming, needs_all(&replies));
-        // What was refused will be refused again, and those that agreed must not be bound for ever.
+        // A refusal will come again, and the nodes that agreed must not be bound for ever.
         let is_refusal = |reply| matches!(reply, &Err(PeerError::Refused(_)));
         let refused = replies.iter().any(|(_, reply)| is_refusal(reply));
         if refused || formed(&greet(&form.peers, form.config.peers.clone()).await) {
@@ -197,7 +197,7 @@ impl Way<'_> {
         Ok(Some(PAUSE))
     }
 
-    /// As one that has agreed: finds out what became of the proposal.
+    /// As a node that has agreed: finds out the fate of the proposal.
     async fn resolve(&mut self, agreed: &Agreement) -> Result<Option<Duration>, StartError> {
         let form = self.form;
         let replies = greet(&form.peers, acquaintances(&form.config, &agreed.proposal)).await;
@@ -261,7 +261,7 @@ impl Way<'_> {
         Ok(None)
     }
 
-    /// What to answer to a proposal. `Ok` is durable.
+    /// The answer to a proposal. `Ok` is durable.
     async fn consider(&mut self, request: &Prepare) -> Result<Result<(), String>, StartError> {
         let cluster = request.agreement.proposal.cluster;
         if let State::Prepared(agreed) = self.form.record.life.state() {
@@ -269,7 +269,7 @@ impl Way<'_> {
             if same && !request.carried_out {
                 return Ok(Ok(()));
             }
-            // Another proposal, or word of this one: what has become of it?
+            // Another proposal, or news of this one: find out its fate first.
             self.resolve(&agreed).await?;
         }
         match self.form.record.life.state() {
@@ -324,7 +324,7 @@ async fn confirm(peers: &Peers, agreement: &Agreement) -> Result<(), String> {
     Ok(())
 }
 
-/// What a node that could form a cluster waits for.
+/// The reason why a node that could form a cluster waits.
 fn waiting<T>(
     form: &Formation,
     peers: &[(Peer, Result<T, String>)],

@@ -23,7 +23,7 @@ use crate::{
     PreciseTimer, Role, Transport, kind_of,
 };
 
-/// What a request meets on its way; `false`: it is lost.
+/// The fate of a request on its way; `false`: it is lost.
 type Gate = Box<dyn FnMut(&str, &str) -> bool + Send>;
 
 /// The nodes that run, by name, and the links between them.
@@ -167,7 +167,7 @@ impl Hosts {
         }
     }
 
-    /// What requests meet from now on.
+    /// The fate of requests from now on.
     fn gate(&self, gate: impl FnMut(&str, &str) -> bool + Send + 'static) {
         *self.mesh.gate.lock() = Some(Box::new(gate));
     }
@@ -450,7 +450,7 @@ async fn a_request_for_another_recipient_is_refused_on_every_lane() {
         let mut request = a.peers.envelope(Kind::Hello, to);
         request[1] = kind;
         let answer = b.handle(lane, request.freeze()).now_or_never();
-        // What waits has got past the door.
+        // A request that waits was let in.
         let answer = answer.map_or(String::new(), |frame| {
             let answer = crate::peer::message::response(frame.into_bytes()).unwrap();
             answer.err().unwrap_or_default()

@@ -72,10 +72,10 @@ const HEARD_FOR: Duration = Duration::from_millis(500);
 
 /// Most that a follower is set back by that, in milliseconds, for each new leader since it was set
 /// back or was not ahead: a leader that was restarted is behind by less. What is behind further was
-/// late, whatever it was.
+/// late.
 const BEHIND_MS: u64 = 100;
 
-/// What a node says of its clock.
+/// The reading of a clock, as messages carry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading {
     /// Log time in milliseconds since the Unix epoch.
@@ -91,7 +91,7 @@ struct State {
     at: Instant,
     /// The highest stamp applied here.
     floor: u64,
-    /// What was heard of the leader that was followed last.
+    /// The first messages of the leader that was followed last.
     heard: Option<Heard>,
     /// When a leader was last followed backwards.
     followed_at: Instant,
@@ -100,11 +100,11 @@ struct State {
     /// A synchronized reading is neither this node's own nor did it lead with it: it comes from messages, and
     /// all of them may have been late.
     is_second_hand: bool,
-    /// What was written down last, and when.
+    /// The reading that was persisted last, and when.
     persisted: Option<(u64, Instant)>,
 }
 
-/// What a leader's first messages told.
+/// The first messages of a leader.
 #[derive(Debug)]
 struct Heard {
     leader: Leader,
@@ -142,7 +142,7 @@ impl State {
     /// Moves on to now.
     fn run(&mut self) {
         let elapsed = millis(self.at.elapsed());
-        // What is below a millisecond stays for the next time.
+        // The rest below a millisecond stays for the next time.
         self.at += Duration::from_millis(elapsed);
         self.reading.log_ms = self.reading.log_ms.saturating_add(elapsed);
     }
@@ -232,7 +232,7 @@ pub struct ClockInspection {
     pub is_due: bool,
     /// Whether it is set back before it is told or stamped by a leader.
     pub goes_back: bool,
-    /// What it would show if this process had heard no other node, where it went on from the one before.
+    /// The reading that it would have if this process had heard no other node, where it went on from the one before.
     pub went_on_ms: Option<u64>,
 }
 
@@ -241,14 +241,14 @@ pub(crate) struct LogClock {
     env: Env,
     file: Option<ClockFile>,
     state: Mutex<State>,
-    /// What it went on with from the process before, and when.
+    /// The reading that it took over from the process before, and when.
     went_on: Option<(u64, Instant)>,
     /// A reading of this process is written down.
     saved: AtomicBool,
     writing: watch::Sender<Writing>,
 }
 
-/// What there is to write down.
+/// What is to be persisted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writing {
     Nothing,
@@ -304,7 +304,7 @@ impl LogClock {
         }
     }
 
-    /// What the clock shows.
+    /// The reading of the clock.
     pub(crate) fn read(&self) -> Reading {
         let mut state = self.state.lock();
         state.run();

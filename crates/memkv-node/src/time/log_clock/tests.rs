@@ -1,4 +1,4 @@
-//! What the log clock shows after everything that can happen to it.
+//! Tests of the log clock: its reading after everything that can happen to it.
 
 use std::sync::atomic::AtomicU64;
 
@@ -36,7 +36,7 @@ fn clock_file() -> impl Fn() -> (ClockFile, Option<ClockReading>) {
     move || ClockFile::open(&disk, &layout).unwrap()
 }
 
-/// What the cluster tells.
+/// The reading that the cluster tells.
 fn synchronized(log_ms: u64) -> Reading {
     Reading {
         log_ms,

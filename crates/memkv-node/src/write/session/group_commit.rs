@@ -80,7 +80,7 @@ mod tests {
         let left = Instant::now();
         assert!(
             group_commit.is_enough(1, left),
-            "the first group waits for nobody"
+            "the first group does not wait"
         );
         group_commit.sent(commands, left);
         group_commit.took_effect(waiting, left + took);

@@ -396,7 +396,7 @@ impl Session {
         .min()
     }
 
-    /// When [`Session::next_group`] must be asked again, whatever has come by then.
+    /// When [`Session::next_group`] must be called again, even if nothing has come by then.
     pub(crate) fn waits_for_more_until(&self) -> Option<Instant> {
         self.window.lock().group_commit.until(Instant::now())
     }

@@ -402,7 +402,8 @@ async fn the_smallest_commands_are_counted_by_what_they_take() {
     assert!(matches!(refused, RequestError::Overloaded { .. }));
 }
 
-/// What waits is told why by the machine, which apply holds while it takes the window.
+/// Queued commands are answered with a reason that needs the machine, which apply holds while it takes the
+/// window.
 #[tokio::test(start_paused = true)]
 async fn the_window_is_free_while_the_machine_is_looked_at() {
     let session = open();
@@ -446,7 +447,7 @@ async fn a_group_waits_for_most_clients_of_the_last_one() {
     // Two fifths are missing, so the alarm must be set although nothing waits.
     assert!(session.waits_for_more_until().is_some());
     let alone = session.submit(Command::Noop.encode(), HOLD).unwrap();
-    assert!(alone.wake.is_none(), "it wakes nobody");
+    assert!(alone.wake.is_none(), "it wakes no task");
     assert!(session.next_group().is_none());
     tokio::time::advance(took).await;
     assert_eq!(session.waits_for_more_until(), None, "it waits no longer");
