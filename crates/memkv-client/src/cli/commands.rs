@@ -25,15 +25,7 @@ pub(crate) async fn execute(
     printer: &Printer,
 ) -> Result<u8, Failure> {
     match command {
-        Command::Get { key } => {
-            let entry = client.get(key.as_bytes()).await?;
-            printer.entry(entry.as_ref())?;
-            if entry.is_none() {
-                Talk::new().note(&format!("not found: {}", key.to_string_lossy()));
-                return Ok(exit::NOT_FOUND);
-            }
-            Ok(exit::OK)
-        }
+        Command::Get { key } => get(client, printer, &key).await,
         Command::Set {
             key,
             value,
@@ -43,31 +35,15 @@ pub(crate) async fn execute(
             xx,
             if_rev,
         } => {
-            let value = match value.as_bytes() {
-                b"-" => standard_input()?,
-                value => Bytes::copy_from_slice(value),
-            };
             let condition = condition(nx, xx, if_rev);
             let options = SetOptions { ttl, condition };
-            let mut printed = Ok(());
-            for done in 0..times {
-                let key = key.as_bytes();
-                let set = client.set_with(key, value.clone(), &options).await;
-                if set.is_err() && done > 0 {
-                    Talk::new().note(&format!("{done} of {times} writes were done"));
-                }
-                if !written(set, printer, &mut printed)? {
-                    return Ok(exit::NOT_FOUND);
-                }
-            }
-            printed.map_err(Failure::Unprinted)?;
-            Ok(exit::OK)
+            set(client, printer, &key, &value, times, &options).await
         }
         Command::Del { keys, if_rev } => delete(client, printer, &keys, if_rev).await,
         Command::Exist { key } => {
             let exists = client.exists(key.as_bytes()).await?;
             printer.exists(exists)?;
-            Ok(if exists { exit::OK } else { exit::NOT_FOUND })
+            Ok(found(exists))
         }
         Command::Incr { key, by } => {
             let sum = client.incr(key.as_bytes(), by).await?;
@@ -86,18 +62,56 @@ pub(crate) async fn execute(
         Command::Txn { file } => {
             let answer = client.txn_json(read(&file)?).await?;
             printer.transaction(&answer).map_err(Failure::Unprinted)?;
-            Ok(if answer.succeeded {
-                exit::OK
-            } else {
-                exit::NOT_FOUND
-            })
+            Ok(found(answer.succeeded))
         }
         Command::Status => status(client, printer).await,
     }
 }
 
-/// Prints the outcome of a write that may have had a condition, and returns whether it held. That
-/// nobody reads the outcome is noted, and no reason to leave out the writes that follow.
+/// The exit code of a command that found what it looked for, or did not.
+fn found(found: bool) -> u8 {
+    if found { exit::OK } else { exit::NOT_FOUND }
+}
+
+async fn get(client: &Client, printer: &Printer, key: &OsStr) -> Result<u8, Failure> {
+    let entry = client.get(key.as_bytes()).await?;
+    printer.entry(entry.as_ref())?;
+    if entry.is_none() {
+        Talk::new().note(&format!("not found: {}", key.to_string_lossy()));
+    }
+    Ok(found(entry.is_some()))
+}
+
+/// Sets a key, as many times as asked; ends with the first write that fails.
+async fn set(
+    client: &Client,
+    printer: &Printer,
+    key: &OsStr,
+    value: &OsStr,
+    times: u64,
+    options: &SetOptions,
+) -> Result<u8, Failure> {
+    let value = match value.as_bytes() {
+        b"-" => standard_input()?,
+        value => Bytes::copy_from_slice(value),
+    };
+    let mut printed = Ok(());
+    for done in 0..times {
+        let set = client.set_with(key.as_bytes(), value.clone(), options);
+        let set = set.await;
+        if set.is_err() && done > 0 {
+            Talk::new().note(&format!("{done} of {times} writes were done"));
+        }
+        if !written(set, printer, &mut printed)? {
+            return Ok(exit::NOT_FOUND);
+        }
+    }
+    printed.map_err(Failure::Unprinted)?;
+    Ok(exit::OK)
+}
+
+/// Prints the outcome of a write that may have had a condition, and returns whether it held. An output
+/// that is closed is noted in `printed`; the writes that follow are done all the same.
 fn written(
     outcome: Result<Option<u64>, Error>,
     printer: &Printer,

@@ -1,5 +1,5 @@
-//! From what the store answers to what the client reads. Never changes what was answered: a shape
-//! only says how it is written.
+//! Writes the store's answers as the client reads them. Never changes an answer: a format only says
+//! how it is written.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::aside::steps_of;
 const EMBSTR_BYTES: usize = 44;
 
 /// What the store keeps of a key beside its bytes and those of its value, about: a table's slot, a
-/// header, and its place in the ordered index.
+/// header, and its slot in the ordered index.
 const KEY_OVERHEAD_BYTES: usize = 96;
 
 /// How an answer is written.
@@ -45,12 +45,12 @@ pub(crate) enum ReplyFormat {
     Meta,
     /// A page of keys in order.
     Range,
-    /// What a script makes of a transaction's answer.
+    /// A script's result, made from a transaction's answer.
     Script(fn(&ReplyValue) -> ReplyValue),
 }
 
 impl ReplyFormat {
-    /// How many steps it takes to write an answer that names keys.
+    /// Steps to write an answer that names keys.
     pub(crate) fn steps(&self, value: &ReplyValue) -> usize {
         let (pattern, keys) = match (self, value) {
             (Self::Scan { pattern, .. }, ReplyValue::Array(parts)) => {
@@ -69,7 +69,7 @@ impl ReplyFormat {
         keys.iter().map(of_key).sum()
     }
 
-    /// Writes the answer to the command called `name`; `Err` is written as it is by the caller.
+    /// Writes the answer to the command called `name`; the caller writes `Err` as it is.
     pub(crate) fn write<B: Output + ?Sized>(
         &self,
         reply: &mut ReplyWriter<'_, B>,
@@ -91,55 +91,13 @@ impl ReplyFormat {
                 let bytes = key_bytes + bytes.len() + KEY_OVERHEAD_BYTES;
                 reply.integer(i64::try_from(bytes).unwrap_or(i64::MAX));
             }
-            (
-                Self::Scan {
-                    pattern,
-                    is_other_type,
-                },
-                ReplyValue::Array(parts),
-            ) => {
-                let [ReplyValue::Integer(cursor), ReplyValue::Array(keys)] = &parts[..] else {
-                    return Err(ErrorReply::internal());
-                };
-                let keeps = |key: &&[u8]| {
-                    let matches = |pattern: &Arc<Pattern>| matches(pattern, key);
-                    !is_other_type && pattern.as_ref().is_none_or(matches)
-                };
-                reply.array(2);
-                reply.bulk(cursor.cast_unsigned().to_string().as_bytes());
-                write_keys(reply, keys, keeps);
-            }
+            (Self::Scan { .. }, ReplyValue::Array(parts)) => return self.scan(reply, parts),
             (Self::Keys { pattern }, ReplyValue::Array(parts)) => {
-                let [ReplyValue::Array(keys), ReplyValue::Integer(more)] = &parts[..] else {
-                    return Err(ErrorReply::internal());
-                };
-                if *more != 0 {
-                    return Err(ErrorReply::new(
-                        "ERR there are too many keys for KEYS: use SCAN, or MEMKV.RANGE for a prefix",
-                    ));
-                }
-                write_keys(reply, keys, |key| matches(pattern, key));
+                return all_keys(reply, pattern, parts);
             }
-            (Self::Meta, ReplyValue::Array(parts)) => {
-                let [_, revisions @ ..] = &parts[..] else {
-                    return Err(ErrorReply::internal());
-                };
-                reply.map(revisions.len());
-                let names = ["create_revision", "mod_revision", "expires_at_ms"];
-                for (name, value) in names.iter().zip(revisions) {
-                    reply.bulk(name.as_bytes());
-                    plain(reply, name, value);
-                }
-            }
-            (Self::Range, ReplyValue::Array(parts)) => {
-                let [ReplyValue::Array(items), ReplyValue::Integer(more)] = &parts[..] else {
-                    return Err(ErrorReply::internal());
-                };
-                range_head(reply, items, *more != 0);
-                reply.array(items.len());
-                items.iter().for_each(|item| plain(reply, name, item));
-            }
-            // Which branch was taken is of no interest to a script.
+            (Self::Meta, ReplyValue::Array(parts)) => return meta(reply, parts),
+            (Self::Range, ReplyValue::Array(parts)) => return range(reply, name, parts),
+            // A script's answer does not tell which branch was taken.
             (Self::Script(result), ReplyValue::Array(values))
                 if values.first() == Some(&ReplyValue::Aborted) =>
             {
@@ -151,6 +109,79 @@ impl ReplyFormat {
         }
         Ok(())
     }
+
+    /// A step of SCAN: the next cursor, and the keys that are kept of it.
+    fn scan<B: Output + ?Sized>(
+        &self,
+        reply: &mut ReplyWriter<'_, B>,
+        parts: &[ReplyValue],
+    ) -> Result<(), ErrorReply> {
+        let (
+            Self::Scan {
+                pattern,
+                is_other_type,
+            },
+            [ReplyValue::Integer(cursor), ReplyValue::Array(keys)],
+        ) = (self, parts)
+        else {
+            return Err(ErrorReply::internal());
+        };
+        let keeps = |key: &&[u8]| {
+            let matches = |pattern: &Arc<Pattern>| matches(pattern, key);
+            !is_other_type && pattern.as_ref().is_none_or(matches)
+        };
+        reply.array(2);
+        reply.bulk(cursor.cast_unsigned().to_string().as_bytes());
+        write_keys(reply, keys, keeps);
+        Ok(())
+    }
+}
+
+fn all_keys<B: Output + ?Sized>(
+    reply: &mut ReplyWriter<'_, B>,
+    pattern: &Pattern,
+    parts: &[ReplyValue],
+) -> Result<(), ErrorReply> {
+    let [ReplyValue::Array(keys), ReplyValue::Integer(more)] = parts else {
+        return Err(ErrorReply::internal());
+    };
+    if *more != 0 {
+        return Err(ErrorReply::new(
+            "ERR there are too many keys for KEYS: use SCAN, or MEMKV.RANGE for a prefix",
+        ));
+    }
+    write_keys(reply, keys, |key| matches(pattern, key));
+    Ok(())
+}
+
+fn meta<B: Output + ?Sized>(
+    reply: &mut ReplyWriter<'_, B>,
+    parts: &[ReplyValue],
+) -> Result<(), ErrorReply> {
+    let [_, revisions @ ..] = parts else {
+        return Err(ErrorReply::internal());
+    };
+    reply.map(revisions.len());
+    let names = ["create_revision", "mod_revision", "expires_at_ms"];
+    for (name, value) in names.iter().zip(revisions) {
+        reply.bulk(name.as_bytes());
+        plain(reply, name, value);
+    }
+    Ok(())
+}
+
+fn range<B: Output + ?Sized>(
+    reply: &mut ReplyWriter<'_, B>,
+    name: &str,
+    parts: &[ReplyValue],
+) -> Result<(), ErrorReply> {
+    let [ReplyValue::Array(items), ReplyValue::Integer(more)] = parts else {
+        return Err(ErrorReply::internal());
+    };
+    range_head(reply, items, *more != 0);
+    reply.array(items.len());
+    items.iter().for_each(|item| plain(reply, name, item));
+    Ok(())
 }
 
 /// Writes what comes before the items of a page: where the next page begins, if there is one.

@@ -1,18 +1,9 @@
-//! The scripts that memkv recognises: locks and rate limits of common libraries. Compared token by
-//! token, so that comments, white space, kinds of quotes and the case of command names do not
-//! matter; anything else makes it another script.
-//!
-//! Each is one command or one transaction, decided by guards when it is applied: nothing is read
-//! before it is written.
-
-use bytes::Bytes;
-use memkv_resp::parse_integer;
-use memkv_store::{
-    Command, Compare, Condition, ExpireIf, Expiry, Guard, Query, ReplyValue, SetIf, Step,
-};
+//! The scripts that memkv recognises: locks and rate limits of common libraries. Texts are compared
+//! token by token, so that comments, white space, kinds of quotes and the case of command names do
+//! not matter; any other difference makes it another script. Never executes anything: `plan` says
+//! what each script is in commands.
 
 use super::sha1;
-use crate::commands::{ErrorReply, Op, ReplyFormat};
 
 /// A script that is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +31,7 @@ pub(super) enum Known {
     ReleaseAll,
 }
 
-/// Each text as the libraries have it, and what it is.
+/// Each text as the libraries have it, and its script.
 const SCRIPTS: &[(Known, &str)] = &[
     (
         Known::DeleteIfEqual,
@@ -108,7 +99,8 @@ const SCRIPTS: &[(Known, &str)] = &[
     ),
 ];
 
-/// The same for those of node-redlock 4 and 5: the hash of their words, with a line end between two.
+/// The same for the scripts of node-redlock 4 and 5: the hash of their tokens, with a line end between
+/// two.
 const HASHES: &[(Known, &str)] = &[
     (Known::ExtendAll, "7014978c03d212587caaae9073b9811612787533"),
     (
@@ -117,7 +109,7 @@ const HASHES: &[(Known, &str)] = &[
     ),
 ];
 
-/// Which script a text is.
+/// Finds the script that a text is.
 pub(super) fn recognise(text: &[u8]) -> Option<Known> {
     let tokens = tokens(text)?;
     let is_it = |(_, known): &&(Known, &str)| tokens_of(known) == tokens;
@@ -134,7 +126,7 @@ fn tokens_of(known: &str) -> Vec<Vec<u8>> {
 }
 
 /// Splits Lua into words, strings (in lower case, between double quotes) and single characters,
-/// without comments. Nothing for what no script in the list has, such as escapes.
+/// without comments. Nothing for a text with what no script in the list has, such as escapes.
 fn tokens(mut text: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut tokens = Vec::new();
     while let Some(&first) = text.first() {
@@ -168,253 +160,6 @@ fn tokens(mut text: &[u8]) -> Option<Vec<Vec<u8>>> {
         text = &text[length..];
     }
     Some(tokens)
-}
-
-/// The keys and arguments of a call.
-pub(super) struct Call {
-    pub(super) keys: Vec<Bytes>,
-    pub(super) args: Vec<Bytes>,
-    pub(super) db: u8,
-}
-
-impl Call {
-    /// A key or argument that the script needs.
-    fn needed(list: &[Bytes], at: usize) -> Result<Bytes, ErrorReply> {
-        let missing = ErrorReply::new("ERR the script needs more keys or arguments");
-        list.get(at).cloned().ok_or(missing)
-    }
-
-    fn number(&self, at: usize) -> Result<i64, ErrorReply> {
-        let number = parse_integer(&Self::needed(&self.args, at)?);
-        number.ok_or(ErrorReply::NOT_AN_INTEGER)
-    }
-
-    fn write(&self, command: Command) -> Step {
-        Step::Write(command.in_database(self.db))
-    }
-
-    fn read(&self, query: Query) -> Step {
-        Step::Read(query.in_database(self.db))
-    }
-
-    /// Steps that set all keys to the first argument for as many milliseconds as the second one says,
-    /// and that value.
-    fn set_all(&self) -> Result<(Vec<Step>, Bytes), ErrorReply> {
-        let value = Self::needed(&self.args, 0)?;
-        let expiry = Expiry::In {
-            ms: self.number(1)?,
-        };
-        let set = |key: &Bytes| {
-            self.write(Command::SetWith {
-                key: key.clone(),
-                value: value.clone(),
-                condition: SetIf::Always,
-                expiry,
-                get: false,
-            })
-        };
-        Ok((self.keys.iter().map(set).collect(), value))
-    }
-
-    fn guard(&self, key: &Bytes, holds: Condition) -> Guard {
-        Guard {
-            database: self.db,
-            key: key.clone(),
-            holds,
-        }
-    }
-}
-
-impl Known {
-    /// What the call executes.
-    pub(super) fn plan(self, call: &Call) -> Result<Op, ErrorReply> {
-        let key = Call::needed(&call.keys, 0)?;
-        let equal = |value| Condition::Value(Compare::Equal, value);
-        let transaction = |guards, operations, otherwise| Command::Transaction {
-            guards,
-            operations,
-            otherwise,
-        };
-        let in_ms = |ms| Expiry::In { ms };
-        let expire = |expiry| Command::Expire {
-            key: key.clone(),
-            expiry,
-            condition: ExpireIf::Always,
-        };
-        let add = |by| Command::IncrBy {
-            key: key.clone(),
-            by,
-        };
-        let left = || Query::Ttl {
-            key: key.clone(),
-            seconds: false,
-            absolute: false,
-        };
-        Ok(match self {
-            Self::DeleteIfEqual => {
-                let condition = SetIf::Equal(Call::needed(&call.args, 0)?);
-                Op::Write(Command::DelIf { key, condition }, ReplyFormat::Plain)
-            }
-            Self::ExpireIfEqual => {
-                let holds = equal(Call::needed(&call.args, 0)?);
-                let operation = call.write(expire(in_ms(call.number(1)?)));
-                let guards = vec![call.guard(&key, holds)];
-                let command = transaction(guards, vec![operation], Vec::new());
-                Op::Write(command, ReplyFormat::Script(last_or_zero))
-            }
-            Self::ExtendIfEqual => {
-                let holds = equal(Call::needed(&call.args, 0)?);
-                let ms = call.number(1)?;
-                let adds = call.args.get(2).is_some_and(|arg| arg == "0");
-                let extend = if adds {
-                    Command::Prolong {
-                        key: key.clone(),
-                        by_ms: ms,
-                    }
-                } else {
-                    Command::Expire {
-                        key: key.clone(),
-                        expiry: in_ms(ms),
-                        condition: ExpireIf::HasDeadline,
-                    }
-                };
-                let guards = vec![call.guard(&key, holds)];
-                let command = transaction(guards, vec![call.write(extend)], Vec::new());
-                Op::Write(command, ReplyFormat::Script(last_or_zero))
-            }
-            // A window begins with the key. That a key was there and held 0 also begins one in
-            // the script, but such a key has a window already.
-            Self::CountInWindow => {
-                let seconds = call.number(0)?;
-                let by = call.number(1)?;
-                let ms = seconds
-                    .checked_mul(1000)
-                    .ok_or(ErrorReply::NOT_AN_INTEGER)?;
-                let guards = vec![call.guard(&key, Condition::Exists(false))];
-                let first = vec![call.write(add(by)), call.write(expire(in_ms(ms)))];
-                let later = vec![call.write(add(by))];
-                Op::Write(
-                    transaction(guards, first, later),
-                    ReplyFormat::Script(first_of),
-                )
-            }
-            Self::CountIfPresent => {
-                let guards = vec![call.guard(&key, Condition::Exists(true))];
-                let operation = call.write(add(call.number(0)?));
-                let command = transaction(guards, vec![operation], Vec::new());
-                Op::Write(command, ReplyFormat::Script(first_of))
-            }
-            // What counts without a window, as after PERSIST, begins one.
-            Self::HitsAndTime => {
-                let resets = call.args.first().is_some_and(|arg| arg == "1");
-                let window = in_ms(call.number(1)?);
-                let guards = vec![call.guard(&key, Condition::HasDeadline(true))];
-                let begin = Command::SetWith {
-                    key: key.clone(),
-                    value: Bytes::from_static(b"1"),
-                    condition: SetIf::Always,
-                    expiry: window,
-                    get: false,
-                };
-                let mut count = vec![call.write(add(1)), call.read(left())];
-                if resets {
-                    count.insert(1, call.write(expire(window)));
-                }
-                let begin = vec![call.write(begin), call.read(left())];
-                Op::Write(
-                    transaction(guards, count, begin),
-                    ReplyFormat::Script(hits_and_time),
-                )
-            }
-            Self::ReadHitsAndTime => {
-                let get = Query::Get { key: key.clone() };
-                let steps = vec![call.read(get), call.read(left())];
-                let command = transaction(Vec::new(), steps, Vec::new());
-                Op::Write(command, ReplyFormat::Plain)
-            }
-            Self::LockAll => {
-                let (locks, _) = call.set_all()?;
-                let absent = |key| call.guard(key, Condition::Exists(false));
-                let guards = call.keys.iter().map(absent).collect();
-                let command = transaction(guards, locks, Vec::new());
-                Op::Write(command, ReplyFormat::Script(count_of))
-            }
-            Self::ExtendAll => {
-                let (locks, value) = call.set_all()?;
-                let held = |key| call.guard(key, equal(value.clone()));
-                let guards = call.keys.iter().map(held).collect();
-                let command = transaction(guards, locks, Vec::new());
-                Op::Write(command, ReplyFormat::Script(count_of))
-            }
-            Self::ReleaseAll => {
-                let value = Call::needed(&call.args, 0)?;
-                let release = |key: &Bytes| {
-                    call.write(Command::DelIf {
-                        key: key.clone(),
-                        condition: SetIf::Equal(value.clone()),
-                    })
-                };
-                let releases = call.keys.iter().map(release).collect();
-                let command = transaction(Vec::new(), releases, Vec::new());
-                Op::Write(command, ReplyFormat::Script(sum_of))
-            }
-        })
-    }
-}
-
-/// The last step's answer; 0 where the guard did not hold.
-fn last_or_zero(value: &ReplyValue) -> ReplyValue {
-    match value {
-        ReplyValue::Array(values) => values.last().cloned().unwrap_or(ReplyValue::Nil),
-        _ => ReplyValue::Integer(0),
-    }
-}
-
-/// The first step's answer; nothing where the guard did not hold.
-fn first_of(value: &ReplyValue) -> ReplyValue {
-    match value {
-        ReplyValue::Array(values) => values.first().cloned().unwrap_or(ReplyValue::Nil),
-        _ => ReplyValue::Nil,
-    }
-}
-
-/// The count, which is 1 where a window has begun, and what is left of the window.
-fn hits_and_time(value: &ReplyValue) -> ReplyValue {
-    let ReplyValue::Array(values) = value else {
-        return ReplyValue::Nil;
-    };
-    let hits = match values.first() {
-        Some(ReplyValue::Ok) | None => ReplyValue::Integer(1),
-        Some(error @ ReplyValue::Error(_)) => return error.clone(),
-        Some(hits) => hits.clone(),
-    };
-    ReplyValue::Array(vec![hits, last_or_zero(value)])
-}
-
-/// How many locks were taken.
-fn count_of(value: &ReplyValue) -> ReplyValue {
-    match value {
-        ReplyValue::Array(values) => values
-            .iter()
-            .find(|value| matches!(value, ReplyValue::Error(_)))
-            .cloned()
-            .unwrap_or(ReplyValue::Integer(
-                i64::try_from(values.len()).unwrap_or(i64::MAX),
-            )),
-        _ => ReplyValue::Integer(0),
-    }
-}
-
-/// What the steps have counted together.
-fn sum_of(value: &ReplyValue) -> ReplyValue {
-    let ReplyValue::Array(values) = value else {
-        return ReplyValue::Nil;
-    };
-    let counts = values.iter().map(|value| match value {
-        ReplyValue::Integer(count) => *count,
-        _ => 0,
-    });
-    ReplyValue::Integer(counts.sum())
 }
 
 #[cfg(test)]

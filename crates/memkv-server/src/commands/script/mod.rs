@@ -1,9 +1,11 @@
-//! Scripts: the few that memkv recognises by their text, and a clear refusal for all others.
+//! Scripts: the few that memkv recognises by their text (`known`), what they are in commands (`plan`),
+//! and a clear refusal of all others. Never runs Lua.
 //!
-//! A node remembers the hashes of recognised scripts that it has seen. Another node may not have
-//! seen them; then it says NOSCRIPT, and clients send the text.
+//! A node remembers the hashes of recognised scripts that were sent to it. A node to which a script
+//! was not sent answers NOSCRIPT, and clients send the text.
 
 mod known;
+mod plan;
 mod sha1;
 
 use std::collections::HashMap;
@@ -14,16 +16,17 @@ use memkv_node::lock::Mutex;
 use super::{Args, Call, ErrorReply, Op};
 use known::Known;
 
-/// Longest text that is looked at; the longest known script has 500 bytes, and comments.
+/// Longest text that is compared; the longest known script has 500 bytes, and comments.
 const MAX_SCRIPT_BYTES: usize = 16 * 1024;
 
 /// A hash in hex.
 const HASH_BYTES: usize = 40;
 
-/// Most hashes that are remembered; texts that differ in white space have different ones.
+/// Most hashes that are remembered: texts of one script that differ in white space have different
+/// hashes.
 const MAX_HASHES: usize = 10_000;
 
-/// Hashes of recognised texts. The same for all connections, and never wrong: a hash has one text.
+/// Hashes of recognised texts, for all connections. Never wrong: a hash has one text.
 static SEEN: LazyLock<Mutex<HashMap<String, Known>>> = LazyLock::new(Mutex::default);
 
 const NO_SCRIPT: ErrorReply = ErrorReply::new("NOSCRIPT No matching script. Please use EVAL.");
@@ -46,7 +49,7 @@ fn check_keys(args: &Args<'_>) -> Result<usize, ErrorReply> {
     Ok(count)
 }
 
-/// Where the keys of a call are whose second argument is their number.
+/// The positions of the keys in a call, from its number of keys.
 pub(super) fn key_positions(count: &[u8], arg_count: usize) -> Vec<usize> {
     let count = memkv_resp::parse_integer(count).and_then(|count| usize::try_from(count).ok());
     let count = count.unwrap_or(0);
@@ -59,22 +62,22 @@ pub(super) fn key_positions(count: &[u8], arg_count: usize) -> Vec<usize> {
 pub(super) fn eval(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let keys = check_keys(args)?;
     let (known, _hash) = learn(args.get(1))?;
-    known.plan(&quoted(args, keys))
+    plan::plan(known, &quoted(args, keys))
 }
 
 pub(super) fn evalsha(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let hash = args.get(1).to_ascii_lowercase();
-    // As in Redis, what cannot be a hash is not looked at further.
+    // As in Redis, nothing else of the request is checked if it cannot be a hash.
     if hash.len() != HASH_BYTES {
         return Err(NO_SCRIPT);
     }
     let keys = check_keys(args)?;
     let known = seen(&hash).ok_or(NO_SCRIPT)?;
-    known.plan(&quoted(args, keys))
+    plan::plan(known, &quoted(args, keys))
 }
 
-fn quoted(args: &Args<'_>, keys: usize) -> known::Call {
-    known::Call {
+fn quoted(args: &Args<'_>, keys: usize) -> plan::Call {
+    plan::Call {
         keys: (3..3 + keys).map(|at| args.bytes(at)).collect(),
         args: args.bytes_from(3 + keys),
         db: args.db,
