@@ -94,7 +94,7 @@ fn problem(reply: &Reply) -> Option<Problem> {
         .flatten()
 }
 
-/// What to make of a failure that is not in memkv's own words: a proxy's, or one without a body
+/// Classifies a failure that is not in memkv's own format: a proxy's, or one without a body
 /// because the request was HEAD. Statuses
 /// from 500 on may come after the request was passed on (RFC 9110, section 15.6).
 fn foreign(reply: &Reply) -> Problem {

@@ -27,7 +27,7 @@ use crate::txn::{self, Txn, TxnAnswer};
 /// How long a call may take, all endpoints together: as long as a node itself tries by default.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one node may take to tell its status, which it knows without asking anybody: a paused
+/// How long one node may take to answer its status, for which it asks no other node: a paused
 /// node must not hold up what is known of the others.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -281,7 +281,7 @@ impl Client {
     /// What the node at `endpoint` says about itself; any address, not only the client's own.
     ///
     /// # Errors
-    /// The reason in words.
+    /// The reason, as text.
     pub async fn status(&self, endpoint: &str) -> Result<Status, String> {
         self.ask_status(endpoint.to_owned()).await
     }

@@ -129,7 +129,7 @@ async fn ask(
     answers.into_values().collect()
 }
 
-/// Who knows most: the highest term, and among those whoever has applied most.
+/// The node that knows most: of the highest term, the one that has applied most.
 fn best<'a>(statuses: impl Iterator<Item = &'a Status>) -> Option<&'a Status> {
     statuses.max_by_key(|status| (status.term, status.leader.is_some(), status.applied_index))
 }

@@ -66,7 +66,7 @@ pub(crate) struct Reply {
 pub(crate) struct Failed {
     /// Whether a part of the request may have reached the endpoint.
     pub(crate) sent: bool,
-    /// Why, in words.
+    /// Why, as text.
     pub(crate) reason: String,
 }
 
@@ -238,12 +238,12 @@ async fn connect(addr: &str, started: Instant, deadline: Instant) -> Result<Send
     let (sender, connection) = timeout_at(deadline, connecting)
         .await
         .map_err(|_| Failed::unsent(format!("no connection within {}", since(started))))??;
-    // Ends when the sender is dropped or the peer closes; each request hears of failures itself.
+    // Ends when the sender is dropped or the peer closes; each request is told of failures itself.
     tokio::spawn(connection);
     Ok(sender)
 }
 
-/// What became of a connection, in words for an operator.
+/// The end of a connection, as text for an operator.
 fn lost(err: &hyper::Error) -> String {
     if err.is_parse() {
         return "the answer is not HTTP".to_owned();

@@ -45,7 +45,7 @@ impl fmt::Display for Operation {
 pub struct Attempt {
     /// `host:port`.
     pub endpoint: String,
-    /// Why it did not work, in words.
+    /// Why it did not work, as text.
     pub reason: String,
     /// What the node itself said, if it said anything.
     pub problem: Option<Box<Problem>>,
@@ -71,7 +71,7 @@ pub enum Error {
         /// Every endpoint that was tried.
         attempts: Vec<Attempt>,
     },
-    /// A write was sent, and nobody said what became of it.
+    /// A write was sent, and no node answered its outcome.
     #[error("outcome unknown: {operation} may or may not have been executed")]
     Unknown {
         /// What was asked.

@@ -1,9 +1,9 @@
 //! Which endpoint gets a request, and what happens after a failure.
 //!
 //! A write goes to one endpoint at a time, and to the next one only if it certainly was not
-//! executed. A read may go to several: whoever does not answer soon gets company. When all have
-//! failed and nothing was executed, all are asked again after a pause: nodes that have just been
-//! started do not listen yet, and a cluster without a leader elects one.
+//! executed. A read may go to several: if one does not answer soon, the next is asked as well. When
+//! all have failed and nothing was executed, all are asked again after a pause: nodes that have just
+//! been started do not listen yet, and a cluster without a leader elects one.
 //!
 //! Never exceeds the deadline of the call. Invariant: after a write that may have been executed
 //! nothing more is sent.
@@ -55,7 +55,7 @@ enum Outcome {
 #[derive(Default)]
 struct Failures {
     attempts: Vec<Attempt>,
-    /// Set while asking everybody again makes sense.
+    /// Set while it makes sense to ask all nodes again.
     pause: Option<Duration>,
     /// The longest that a node held the request before it refused.
     held: Duration,

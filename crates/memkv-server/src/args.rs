@@ -16,7 +16,7 @@ const DEMO_PORT: &str = "11081";
 /// More than this share two cores so badly that the demo shows nothing.
 const DEMO_NODES_MAX: u64 = 9;
 
-/// What the operator asked for.
+/// The command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Args {
     /// What to run.
@@ -43,7 +43,7 @@ pub enum Mode {
     Secret,
 }
 
-/// What to demonstrate.
+/// The cluster to demonstrate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DemoArgs {
     /// How many nodes.
@@ -57,7 +57,7 @@ pub struct DemoArgs {
 /// Parses a command line, the program's name included.
 ///
 /// # Errors
-/// What to print, and the exit code that goes with it: also for `--help` and `--version`.
+/// The text to print and its exit code, also for `--help` and `--version`.
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Args, clap::Error> {
@@ -100,10 +100,12 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A fault-tolerant, linearizable key-value store in memory")
         .after_help(
-            "Without a command: a node as raft_config.json in the working directory says; without \
-             that file a single node with its data in ./memkv-data.\nEvery setting is also a \
-             variable: MEMKV_ and its name in upper case. Order: file, variables, flags.\nExit codes: 0 \
-             stopped as asked, 1 cannot run or cannot go on, 2 wrong command line or configuration.",
+            "Without a command, runs the node of raft_config.json in the working directory;\n\
+             without that file, a single node with its data in ./memkv-data.\n\
+             Each setting is also an environment variable: MEMKV_ and its name in upper\n\
+             case. Variables override the file, and flags override both.\n\
+             Exit codes: 0 stopped as asked; 1 cannot run or cannot go on; 2 wrong command\n\
+             line or configuration.",
         )
         .arg(config)
         .arg(parent)
@@ -115,11 +117,11 @@ fn command() -> Command {
 
 fn alone() -> Command {
     Command::new("alone")
-        .about("Run a node that listens on ADDR, as the original does")
+        .about("Run a node that listens on ADDR, like the original's command line")
         .arg(
             Arg::new("ADDR")
                 .default_value(DEFAULT_ADDR)
-                .help("Where to listen, host:port"),
+                .help("Address to listen on, host:port"),
         )
         .arg(
             Arg::new("CONFIG")
@@ -131,28 +133,26 @@ fn alone() -> Command {
 
 fn demo() -> Command {
     Command::new("demo")
-        .about("Run a cluster on this machine, to try things out")
+        .about("Run a cluster on this machine to try memkv")
         .arg(
             Arg::new("nodes")
                 .long("nodes")
                 .default_value("3")
                 .value_parser(value_parser!(u64).range(1..=DEMO_NODES_MAX))
-                .help("How many nodes"),
+                .help("Number of nodes"),
         )
         .arg(
             Arg::new("dir")
                 .long("dir")
                 .value_parser(value_parser!(PathBuf))
-                .help(
-                    "Where the data is kept [default: a temporary directory, removed at the end]",
-                ),
+                .help("Directory of the data [default: a temporary directory, removed at the end]"),
         )
         .arg(
             Arg::new("port")
                 .long("port")
                 .default_value(DEMO_PORT)
                 .value_parser(value_parser!(u16).range(1..))
-                .help("The nodes take the first free ports from here"),
+                .help("First port; the nodes take free ports from there on"),
         )
 }
 
@@ -160,7 +160,7 @@ fn secret() -> Command {
     Command::new("secret").about("Print a new secret for cluster_secret_file: 32 random bytes")
 }
 
-/// A setting as a flag. Its value is checked later, with the same words as in a file.
+/// A setting as a flag. Its value is checked later, with the same errors as in a file.
 fn flag(key: &'static Key) -> Arg {
     let flag = Arg::new(key.name)
         .long(key.flag_name())

@@ -1,10 +1,10 @@
-//! Work that takes long for one client without keeping those waiting that share its thread: it is
-//! done beside them, one such work at a time. Never runs on the thread that consensus runs on.
+//! Long work for one client, done aside so that the other clients of its thread do not wait: one such
+//! work at a time. Never runs on the consensus thread.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 
-/// Up to so many steps are done in place, about a millisecond: to go aside costs a thread.
+/// Most steps that are done in place, about a millisecond: to go aside costs a thread.
 const STEPS_IN_PLACE: usize = 1024 * 1024;
 
 /// Steps for each argument of a request, to understand, check or encode it.
@@ -18,16 +18,16 @@ pub(crate) fn steps_of(arguments: usize, bytes: usize) -> usize {
     arguments * STEPS_OF_ARGUMENT + bytes / BYTES_OF_STEP
 }
 
-/// Whether so many steps are done aside.
+/// Whether work of so many steps is done aside.
 pub(crate) fn is_long(steps: usize) -> bool {
     steps > STEPS_IN_PLACE
 }
 
-/// Who works aside.
+/// The turn of the works that are done aside.
 #[derive(Debug)]
 pub(crate) struct Aside {
     turns: Semaphore,
-    /// Works that were done.
+    /// Number of works that were done.
     #[cfg(test)]
     pub(crate) works: std::sync::atomic::AtomicUsize,
 }
@@ -57,7 +57,7 @@ impl Aside {
     }
 }
 
-/// The same for who cannot wait for others that work aside.
+/// The same for a caller that cannot wait for its turn.
 pub(crate) fn step_aside<T>(steps: usize, work: impl FnOnce() -> T) -> T {
     let has_threads = |handle: Handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread;
     if is_long(steps) && Handle::try_current().is_ok_and(has_threads) {

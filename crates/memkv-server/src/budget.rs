@@ -1,7 +1,8 @@
 //! Memory for request bodies, shared by all connections: thousands of them may each send a value
-//! at once. Counts what has arrived, not what was announced, so that announcing costs nobody.
+//! at once. Counts what has arrived, not what was announced, so that announcing a length
+//! takes nothing from others.
 //!
-//! Invariant: what is held never exceeds the maximum.
+//! Invariant: the bytes that are held never exceed the maximum.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,7 @@ pub(crate) struct Budget {
     max: usize,
 }
 
-/// What one body holds; given back when this is dropped.
+/// The bytes of one body; given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     budget: Budget,

@@ -34,7 +34,7 @@ impl Consensus {
         std::thread::Builder::new()
             .name("memkv-consensus".to_owned())
             .spawn(move || {
-                // The node hands over whatever waits.
+                // The node hands over all requests that wait.
                 let _scope = guard::forbid();
                 runtime.block_on(async {
                     let me = config.me.name.clone();

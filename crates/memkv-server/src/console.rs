@@ -11,7 +11,7 @@ pub fn out(line: impl Display) {
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }
 
-/// Prints a failure before there is a log, or the last words.
+/// Prints a failure before there is a log, or at the process's end.
 pub fn error(line: impl Display) {
     let _ = writeln!(io::stderr().lock(), "error: {line}");
 }

@@ -1,29 +1,29 @@
-//! What an address exposes: who reaches it must be told apart from who may use it. Clients by the
-//! password, unless `insecure` says that the network is trusted; peers by the cluster secret, unless
-//! only this machine reaches the node and clients need no password either.
+//! Refuses addresses that would let anyone who reaches them use the node. Clients prove themselves by
+//! the password, unless `insecure` says that the network is trusted; peers by the cluster secret,
+//! unless only this machine reaches the node and clients need no password either.
 
 use std::net::SocketAddr;
 
 use crate::peer::Trust;
 use crate::settings::Settings;
 
-/// Why a node must not listen as it was told to.
+/// Why a node must not listen at its address.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Exposed {
     #[error(
-        "{addr} is not a loopback address: everybody who reaches it could read and write; set \
+        "{addr} is not a loopback address: anyone who reaches it could read and write; set \
          password_file, listen on 127.0.0.1 or ::1, or say --insecure if the network is trusted"
     )]
     Clients { addr: SocketAddr },
     #[error(
-        "{why}, so everybody who reaches this node could pass for one of its peers: write a secret \
+        "{why}, so anyone who reaches this node could pass for one of its peers: write a secret \
          into a file with `umask 077; memkv_server secret > FILE`, and give every node that file as \
          its cluster_secret_file"
     )]
     Peers { why: String },
 }
 
-/// Looks at the addresses that clients will reach.
+/// Checks the addresses that clients will reach.
 pub(crate) fn check_clients(settings: &Settings, addrs: &[SocketAddr]) -> Result<(), Exposed> {
     let Some(addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) else {
         return Ok(());
@@ -34,11 +34,11 @@ pub(crate) fn check_clients(settings: &Settings, addrs: &[SocketAddr]) -> Result
     if !settings.config.insecure {
         return Err(Exposed::Clients { addr: *addr });
     }
-    tracing::warn!(%addr, "insecure: everybody who reaches this address can read and write");
+    tracing::warn!(%addr, "insecure: anyone who reaches this address can read and write");
     Ok(())
 }
 
-/// Looks at the addresses that peers will reach. A node without peers starts, and admits none.
+/// Checks the addresses that peers will reach. A node without peers starts, and admits none.
 pub(crate) fn check_peers(settings: &Settings, addrs: &[SocketAddr]) -> Result<(), Exposed> {
     let has_peers = !settings.config.peer_addrs.is_empty();
     match trust(settings, addrs) {

@@ -1,5 +1,5 @@
-//! From why a command got no answer to the error table, once for all interfaces.
-//! Never softens an outcome: what may have been executed stays "maybe".
+//! Maps the reasons why a command got no answer to the error table, once for all interfaces.
+//! Never softens an outcome: a command that may have been executed stays "maybe".
 
 use memkv_node::RequestError;
 use memkv_proto::{ErrorCode, Problem};
@@ -26,7 +26,7 @@ pub(crate) fn code(error: &RequestError) -> ErrorCode {
     }
 }
 
-/// Words for people: what, why, what next.
+/// The text for people: what, why, what next.
 pub(crate) fn detail(error: &RequestError) -> String {
     match error {
         RequestError::TooLarge { what, bytes, limit } if *what != "key" => {

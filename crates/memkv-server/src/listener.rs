@@ -1,10 +1,9 @@
-//! The node's addresses: accepts connections, bounds their number, and tells on the one address
-//! that serves everybody by the first byte what a connection speaks. Peers' connections move to the
-//! consensus runtime, but for those of reads. `redis_addr` serves RESP alone, with lines typed by
-//! hand too.
+//! The node's addresses: accepts connections, bounds their number, and detects the protocol on the
+//! shared address by the first byte. Peers' connections move to the consensus runtime, except those
+//! of reads. `redis_addr` serves RESP alone, inline commands included.
 //!
-//! Clients can never take the places of peers: beyond `max_connections` a few connections are
-//! still read far enough to see whether they are peers.
+//! Clients can never take the permits of peers: beyond `max_connections` a few connections are still
+//! read far enough to see whether they are peers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,7 +42,7 @@ const FIRST_READ_BYTES: usize = 4 * 1024;
 static NOT_ACCEPTED: Seldom = Seldom::new();
 static NOT_TAKEN: Seldom = Seldom::new();
 
-/// What every connection shares.
+/// The state that all connections share.
 pub struct Listener<B> {
     api: Arc<Api<B>>,
     resp: Arc<Resp<B>>,
@@ -57,7 +56,7 @@ pub struct Listener<B> {
     consensus: Handle,
 }
 
-/// What a connection speaks, by its first byte.
+/// The protocol of a connection, by its first byte.
 #[derive(Debug, PartialEq, Eq)]
 enum Protocol {
     Http,
@@ -85,7 +84,7 @@ impl<B: Backend> Listener<B> {
         max_connections: usize,
         consensus: Handle,
     ) -> Self {
-        // Idle time is for clients; who may only be a peer has to say so at once.
+        // Idle time is for clients; a connection that can only be a peer's must show it at once.
         let mut crowded_limits = limits.clone();
         crowded_limits.idle_time = limits.header_time;
         Self {
@@ -139,19 +138,19 @@ impl<B: Backend> Listener<B> {
                     self.serve(stream, addrs, None, &app, &self.crowded_limits, permit)
                         .await;
                 }
-                Err(_full) => tracing::debug!("no place for another connection"),
+                Err(_full) => tracing::debug!("closed a connection: too many are open"),
             },
         }
     }
 
     async fn resp_connection(self: Arc<Self>, stream: TcpStream, addrs: Addrs) {
-        let Ok(_place) = self.clients.clone().try_acquire_owned() else {
+        let Ok(_permit) = self.clients.clone().try_acquire_owned() else {
             return self.refuse_resp(stream).await;
         };
         let mut stream = stream;
         let mut input = BytesMut::with_capacity(FIRST_READ_BYTES);
         match stream.read_buf(&mut input).await {
-            // HTTP is told by its first line, which the connection looks at.
+            // The connection itself detects HTTP by its first line.
             Ok(1..) if Protocol::of(input[0]) != Protocol::Tls => {}
             _ => return,
         }
@@ -160,14 +159,14 @@ impl<B: Backend> Listener<B> {
             .await;
     }
 
-    /// Says why there is no place, if that costs nothing.
+    /// Tells the client about the limit, if that costs nothing.
     async fn refuse_resp(&self, mut stream: TcpStream) {
-        // A new connection's buffer takes this at once; who is gone needs no answer.
+        // A new connection's buffer takes this at once; a client that has gone needs no answer.
         let _ = timeout(ACCEPT_PAUSE, stream.write_all(&self.resp.refusal())).await;
     }
 
-    /// Serves what the first byte asks for; `resp` is nothing for a connection that may only be a
-    /// peer.
+    /// Serves the protocol that the first byte shows; `resp` is none for a connection that may only
+    /// be a peer's.
     async fn serve<A: App<Upgrade = PeerUpgrade>>(
         &self,
         mut stream: TcpStream,
@@ -202,8 +201,8 @@ impl<B: Backend> Listener<B> {
         }
     }
 
-    /// Lets a peer in that has proved itself, if it must; until then it holds its place. Its
-    /// connection moves to the consensus runtime, unless reads come on it.
+    /// Admits a peer once it has proved itself, where it must; until then it holds its permit. Its
+    /// connection moves to the consensus runtime, unless it is for reads.
     async fn serve_peer(
         &self,
         mut stream: TcpStream,
@@ -245,7 +244,7 @@ impl<B: Backend> Listener<B> {
         });
     }
 
-    /// Says that a peer was refused: everybody who reaches the node can cause it.
+    /// Logs that a peer was rejected, at a bounded rate: anyone who reaches the node can cause it.
     fn refused(&self, peer: &str, why: &HandshakeError) {
         let Some(left_out) = self.strangers.say() else {
             return;
@@ -276,7 +275,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, Addrs) {
             Ok((stream, Addrs { client, local }))
         }) {
             Ok(accepted) => return accepted,
-            // Also a connection that was gone before it could be looked at.
+            // Also a connection that ended before it could be served.
             Err(error) => {
                 if let Some(left_out) = NOT_ACCEPTED.say() {
                     tracing::warn!(%error, left_out, "cannot accept a connection");
@@ -377,7 +376,7 @@ mod tests {
     #[test]
     fn the_task_of_a_connection_is_small() {
         /// With the first buffer and what the allocator rounds up, an idle connection takes less than
-        /// the 16 KiB that the documentation promises. What is seldom done and large is boxed.
+        /// the 16 KiB that the documentation promises. Large futures that are seldom needed are boxed.
         const TASK_BYTES: usize = 6 * 1024;
         let sizes = [
             task_bytes(Listener::connection),
@@ -457,7 +456,7 @@ mod tests {
         Trust::Secret(ClusterSecret::new(secret).unwrap())
     }
 
-    /// One call of a peer that speaks to whom `trust` says; whether it was answered.
+    /// One call of a peer to a node with this `trust`; whether it was answered.
     async fn calls(to: &str, addr: &str, trust: Trust) -> Result<Bytes, String> {
         let links = Links::new("n2".to_owned(), Handle::current()).with_trust(trust);
         let frame = Frame(vec![Bytes::from_static(b"vote")]);

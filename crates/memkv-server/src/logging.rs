@@ -1,4 +1,4 @@
-//! Log lines on stderr, for people or as JSON. Never on stdout, which is for what was asked for.
+//! Log lines on stderr, for people or as JSON. Never on stdout, which is for the program's output.
 
 use std::io::{self, IsTerminal};
 

@@ -1,9 +1,9 @@
 //! Gives free memory back to the system while nothing happens.
 //!
-//! The allocator keeps what is freed for a second, and looks what is due only while others ask it
-//! for memory: a node that was emptied and then left alone would keep all of it. It also looks
-//! when a thread ends, and nothing of it that can be called without unsafe code does the same. So a
-//! thread ends now and then. Never touches memory itself.
+//! The allocator keeps freed memory for a second, and gives it back only at later requests for memory:
+//! a node that was emptied and is then idle would keep all of it. It also gives memory back when a
+//! thread ends, and has no other way that needs no unsafe code. So a thread ends now and then. Never
+//! touches memory itself.
 
 use std::hint::black_box;
 use std::thread;

@@ -1,7 +1,8 @@
-//! What a panic ends: the process, unless it was in the task of a client's connection, which holds no
-//! lock for writing; then that connection alone. The runtime catches what unwinds and drops the task,
-//! and guards give back what the connection held. Never lets anything else unwind: where consensus, the
-//! log or apply has stopped half-way, only a restart is safe, and what was acknowledged is on disk.
+//! A panic ends the process, unless it was in the task of a client's connection, which holds no lock
+//! for writing; then it ends that connection alone. The runtime catches the unwinding and drops the
+//! task, and guards give back what the connection held. Never lets anything else unwind: where
+//! consensus, the log or apply has stopped half-way, only a restart is safe, and acknowledged writes
+//! are on disk.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
@@ -13,7 +14,7 @@ use memkv_node::seldom::{PERIOD, Seldom};
 
 use crate::console;
 
-/// Most characters of a panic's text that are logged: it may quote what a client has sent.
+/// Most characters of a panic's text that are logged: it may quote a client's data.
 const MAX_TEXT: usize = 512;
 
 /// A client that has found a defect may repeat it.

@@ -1,5 +1,5 @@
 //! One node from start to end: check, listen, start consensus, serve, hand over, stop.
-//! Never returns while the node serves; whatever goes wrong is said once, with what to do.
+//! Never returns while the node serves; each failure is reported once, with the next step.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -47,11 +47,11 @@ const READY_POLL: Duration = Duration::from_millis(10);
 /// Redis's own port, where its clients look first.
 pub(crate) const REDIS_PORT: u16 = 6379;
 
-/// Ports from Redis's own on that are tried where nobody chose one.
+/// Ports from Redis's own on that are tried where none was chosen.
 const REDIS_PORTS: u16 = 100;
 
-/// A Redis client that takes nothing of its answers for this long is gone. It may be stopped in a
-/// debugger, or read a long answer line by line, so this is long.
+/// A Redis client that reads nothing of its replies for this long is taken to have gone. It may be
+/// stopped in a debugger, or read a long reply line by line, so this is long.
 const WRITE_STALL: Duration = Duration::from_secs(60);
 
 /// Why a node cannot start.
@@ -175,7 +175,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
 }
 
 /// Puts a new process in the place of this one, which finds its directory marked and sets it aside.
-/// Returns only if the system refuses; then whoever started this process must do it.
+/// Returns only if the system refuses; then the operator must start the node again.
 fn begin_anew() {
     let arguments = std::env::args_os().skip(1);
     let refused = match std::env::current_exe() {
@@ -290,7 +290,7 @@ fn api_settings(settings: &Settings, trust: Trust) -> ApiSettings {
     }
 }
 
-/// The first lines: who this is, where, and what an acknowledgement means.
+/// The first lines: the node, its addresses, and the meaning of an acknowledgement.
 fn introduce(settings: &Settings, redis: Option<&TcpListener>) {
     let (config, bind) = (&settings.config, &settings.bind);
     let peers: Vec<_> = config.peer_addrs.iter().map(ToString::to_string).collect();
@@ -326,7 +326,7 @@ fn introduce(settings: &Settings, redis: Option<&TcpListener>) {
     ));
 }
 
-/// Says `ready` once the node leads or follows. What it waits for meanwhile, the node logs.
+/// Prints `ready` once the node leads or follows. The node logs what it waits for meanwhile.
 async fn announce(node: Node, started: Instant) {
     let status = loop {
         let status = node.status();

@@ -20,7 +20,7 @@ use crate::secrets::{self, BadSecret, PASSWORD_VARIABLE};
 /// The original's configuration file, in the working directory.
 const CONFIG_FILE: &str = "raft_config.json";
 
-/// Where a node keeps its data that nobody has configured.
+/// The directory of a node without a configuration.
 const EMBEDDED_DIR: &str = "memkv-data";
 
 /// How to run one node.
@@ -34,9 +34,9 @@ pub struct Settings {
     pub redis: RedisListener,
     /// Where the settings come from, for people.
     pub source: String,
-    /// What clients must show.
+    /// The clients' password.
     pub password: Option<Password>,
-    /// What peers must prove.
+    /// The secret that peers must prove.
     pub cluster_secret: Option<ClusterSecret>,
 }
 
@@ -47,8 +47,7 @@ pub enum RedisListener {
     None,
     /// There.
     At(String),
-    /// On the first free port from Redis's own on, of this machine only: nobody has configured
-    /// anything.
+    /// On the first free port from Redis's own on, of this machine only: there is no configuration.
     FirstFree,
 }
 
@@ -62,7 +61,7 @@ pub enum SettingsError {
         path: PathBuf,
         /// Why.
         source: io::Error,
-        /// What to do.
+        /// The next step.
         next: &'static str,
     },
     /// Its content, a variable or a flag is wrong.
@@ -132,7 +131,7 @@ impl Settings {
             .collect()
     }
 
-    /// What the node must be told.
+    /// The settings of the node behind the interfaces.
     pub fn node_config(&self) -> NodeConfig {
         let config = &self.config;
         let layout = Layout {
@@ -162,7 +161,8 @@ impl Settings {
     }
 }
 
-/// The file's settings, or those of a node without a file; in words which, and whether the latter.
+/// The file's settings, or those of a node without a file; a text that names the source, and whether
+/// there is no file.
 fn base(
     file: Option<&Path>,
     bind: Option<&str>,
@@ -207,7 +207,7 @@ fn parse(path: &Path, text: io::Result<String>) -> Result<RaftConfig, SettingsEr
     Ok(RaftConfig::from_json(&text, &path.display().to_string())?)
 }
 
-/// A single node that nobody has configured, listening where it was told to.
+/// A single node without a configuration, which listens at the given address.
 fn embedded(bind: Option<&str>) -> Result<RaftConfig, ConfigError> {
     let mut config = RaftConfig::default();
     for (key, directory) in [

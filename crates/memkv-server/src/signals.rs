@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT. Never does the work itself: whoever waits decides what a signal means.
+//! SIGTERM and SIGINT. Never acts on a signal: the caller that waits decides.
 
 use std::io;
 

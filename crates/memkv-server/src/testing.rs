@@ -49,7 +49,7 @@ struct Gate {
     opens: std::sync::mpsc::Receiver<()>,
 }
 
-/// What the node says of itself.
+/// What the node reports of itself.
 #[derive(Default)]
 struct Says {
     building_snapshot: bool,

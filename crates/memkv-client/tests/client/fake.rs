@@ -89,7 +89,7 @@ impl Fake {
     }
 }
 
-/// An address where nobody listens. It stays bound until the test process ends, so that no other
+/// An address without a listener. It stays bound until the test process ends, so that no other
 /// test gets its port.
 pub(crate) fn nobody() -> String {
     let late = Late::bind();

@@ -1,5 +1,5 @@
-//! The client against nodes that are played by this test: what it sends, to whom, how often, and
-//! what it makes of the answers.
+//! The client against nodes that are played by this test: its requests, their targets and number, and
+//! its use of the answers.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

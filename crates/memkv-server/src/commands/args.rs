@@ -6,7 +6,7 @@ use memkv_resp::{Pattern, Request, parse_integer};
 
 use super::error_reply::ErrorReply;
 
-/// What a handler sees of a request.
+/// A request as its handler reads it.
 #[derive(Clone, Copy)]
 pub(crate) struct Args<'a> {
     pub(crate) request: &'a Request,

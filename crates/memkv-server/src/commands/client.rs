@@ -206,7 +206,7 @@ struct Filter {
     id: Option<u64>,
     addr: Option<Vec<u8>>,
     local: Option<Vec<u8>>,
-    /// Outer: was there a type; inner: can anybody be of it.
+    /// Outer: was there a type; inner: can a connection be of it.
     listens: Option<Option<bool>>,
     not_me: bool,
 }

@@ -1,4 +1,4 @@
-//! Commands about the connection itself: what it speaks, where it looks, how it ends.
+//! Commands about the connection itself: its protocol, user and database, and its end.
 
 use memkv_resp::{Protocol, parse_integer};
 use memkv_store::DATABASES;
@@ -100,7 +100,7 @@ pub(super) fn auth(call: &mut Call<'_>) -> Result<(), ErrorReply> {
 }
 
 /// There is one user, and any password is right where none is configured, as in Redis. A wrong one
-/// changes nothing for who was let in before.
+/// changes nothing for a connection that was authenticated before.
 fn authenticate(call: &mut Call<'_>, user: &[u8], password: usize) -> Result<(), ErrorReply> {
     let right = match &call.server.settings.password {
         Some(right) => right.is(call.args.get(password)),

@@ -1,4 +1,4 @@
-//! What a refused command answers: Redis's texts, byte for byte, where Redis has the case, and the
+//! Error replies: Redis's texts, byte for byte, where Redis has the case, and the
 //! error table's prefixes where the cluster could not do it. Never logs, never decides whether
 //! something was executed.
 
@@ -44,7 +44,7 @@ impl ErrorReply {
         &self.0
     }
 
-    /// The same failure, when it is EXEC that was refused: the transaction is over.
+    /// The same error, for an EXEC that was refused: the transaction is over.
     pub(crate) fn of_exec(&self) -> Self {
         let why = self.0.strip_prefix(b"ERR ").unwrap_or(&self.0);
         Self::with([b"EXECABORT Transaction discarded because of: ", why].concat())
@@ -131,8 +131,8 @@ impl From<&ServiceError> for ErrorReply {
     }
 }
 
-/// What an error repeats of an argument: at most `limit` bytes of it, and nothing from a zero byte
-/// on, as in Redis.
+/// The part of an argument that an error repeats: at most `limit` bytes of it, and nothing from a zero
+/// byte on, as in Redis.
 fn shown(arg: &[u8], limit: usize) -> &[u8] {
     let end = arg.iter().position(|byte| *byte == 0);
     &arg[..end.unwrap_or(arg.len()).min(limit)]

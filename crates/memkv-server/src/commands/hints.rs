@@ -1,5 +1,5 @@
-//! What Redis tells clients of commands beyond flags and positions, so that `COMMAND INFO` answers
-//! alike: what happens to each key, and tips for proxies. Nothing here changes what a command does.
+//! The parts of `COMMAND INFO` beyond flags and positions: the use of each key, and tips for proxies,
+//! as Redis answers them. Never changes what a command does.
 
 use super::spec::{Spec, flag};
 

@@ -1,5 +1,5 @@
-//! `INFO`: what a node is and does, in Redis's sections and one of memkv's own. What is not counted
-//! has no line; a section that does not exist is empty.
+//! `INFO`: a node's state and counters, in Redis's sections and one of memkv's own. A field that
+//! memkv does not count has no line; a section that does not exist is empty.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,7 +49,7 @@ pub(super) fn info(call: &mut Call<'_>) -> Result<(), ErrorReply> {
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
-    // A String takes whatever is written.
+    // Writing to a String cannot fail.
     let _ = write!(text, "{line}\r\n");
 }
 

@@ -1,4 +1,4 @@
-//! Keys, whatever they hold.
+//! Commands about keys of any value.
 
 use memkv_store::{Command, Query};
 

@@ -1,4 +1,4 @@
-//! What memkv has beyond Redis: revisions, and ranges in the order of the keys.
+//! Commands that Redis lacks: revisions, and ranges in the order of the keys.
 
 use memkv_store::{Command, Expiry, Query};
 

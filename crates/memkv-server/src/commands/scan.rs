@@ -7,7 +7,7 @@ use memkv_store::Query;
 
 use super::{Args, ErrorReply, Op, ReplyFormat};
 
-/// Most keys that KEYS looks at; who has more uses SCAN. They are collected in one piece.
+/// Most keys that KEYS reads; with more, SCAN is to be used. They are collected in one piece.
 const KEYS_MAX: u64 = 100_000;
 
 /// Keys per call of SCAN without COUNT, as in Redis.
@@ -28,7 +28,7 @@ pub(super) fn randomkey(_: &Args<'_>) -> Result<Op, ErrorReply> {
     Ok(Op::Read(Query::RandomKey { nonce }, ReplyFormat::Plain))
 }
 
-/// Different at every call; nobody has to be unable to guess it.
+/// Differs at every call; it may be guessed.
 fn rand_nonce() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(())

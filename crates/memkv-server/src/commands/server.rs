@@ -64,7 +64,7 @@ fn count(nodes: u64) -> i64 {
     i64::try_from(nodes).unwrap_or(i64::MAX)
 }
 
-/// Whatever was acknowledged before this command is on a majority already; this is for more.
+/// Writes that were acknowledged before this command are on a majority already; this is for more.
 pub(super) fn wait(args: &Args<'_>) -> Result<Waiting, ErrorReply> {
     let wanted = args.int(1)?;
     Ok(Waiting {

@@ -1,4 +1,4 @@
-//! What is known of a command besides what it does: the columns of the table. Never executes
+//! The description of a command: the columns of the table. Never executes
 //! anything; parsing, arity errors, `COMMAND *` and the documentation are all read from here.
 
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ pub(crate) struct Spec {
     pub(crate) flags: u32,
     /// Where the keys are.
     pub(crate) keys: Keys,
-    /// What it is about.
+    /// The group of commands that it belongs to.
     pub(crate) group: Group,
     /// Version of Redis that had it first; for a command of ours, memkv's version.
     pub(crate) since: &'static str,
@@ -167,7 +167,7 @@ pub(crate) mod flag {
 const NAME_BYTES: usize = 32;
 
 /// The table by the lengths of names, and by names within one length: a few comparisons find a line,
-/// for less than a hash costs that nobody can aim at.
+/// for less than the cost of a hash whose collisions no client can provoke.
 struct Index {
     specs: Vec<&'static Spec>,
     /// Where the names of each length begin, and where the last ones end.

@@ -36,7 +36,7 @@ struct Options {
 }
 
 /// Reads options from `from` on. As in Redis, an expiry that is given twice in the same unit counts
-/// the last time, and its number is looked at only after all words were understood.
+/// the last time, and its number is parsed only after all options were.
 fn options(args: &Args<'_>, from: usize, is_set: bool) -> Result<Options, ErrorReply> {
     let mut condition = SetIf::Always;
     let mut get = false;

@@ -1,5 +1,5 @@
-//! The one table of commands. Everything that is said or checked about a command apart from what
-//! it does comes from its line here; [`super::spec`] explains the columns.
+//! The one table of commands. Everything that is documented or checked about a command, except its
+//! effect, comes from its line here; [`super::spec`] explains the columns.
 
 use super::spec::Handler::Container;
 use super::spec::{Group, Handler, Keys, Spec, flag::*};
@@ -147,7 +147,7 @@ Generic {
     "object|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
     "wait" 3 (NOSCRIPT) NONE "3.0.0" "O(N) with N nodes" Wait(server::wait),
-        "Waits until so many other nodes have what was acknowledged before; returns how many do.";
+        "Waits until so many other nodes have the writes that were acknowledged before; returns how many do.";
     "waitaof" 4 (NOSCRIPT) NONE "7.2.0" "O(N) with N nodes" Wait(server::waitaof),
         "The same of disks, this node's and others'; none where durability is left to the system.";
 }
@@ -191,33 +191,33 @@ Scripting {
 }
 Pubsub {
     "subscribe" -2 (SUB) NONE "2.0.0" "O(N) with N channels" Local(pubsub::subscribe),
-        "Listens to channels, whatever node a message is published on.";
+        "Subscribes to channels; messages come from every node.";
     "unsubscribe" -1 (SUB) NONE "2.0.0" "O(N) with N channels" Local(pubsub::unsubscribe),
-        "Stops listening to channels.";
+        "Unsubscribes from channels.";
     "psubscribe" -2 (SUB) NONE "2.0.0" "O(N) with N patterns" Local(pubsub::psubscribe),
-        "Listens to channels that match patterns, on whatever node.";
+        "Subscribes to channels that match patterns; messages come from every node.";
     "punsubscribe" -1 (SUB) NONE "2.0.0" "O(N) with N patterns" Local(pubsub::punsubscribe),
-        "Stops listening to patterns.";
+        "Unsubscribes from patterns.";
     "ssubscribe" -2 (SUB) EACH "7.0.0" "O(N) with N channels" Local(pubsub::ssubscribe),
-        "Listens to shard channels; there is one shard.";
+        "Subscribes to shard channels; there is one shard.";
     "sunsubscribe" -1 (SUB) EACH "7.0.0" "O(N) with N channels" Local(pubsub::sunsubscribe),
-        "Stops listening to shard channels.";
+        "Unsubscribes from shard channels.";
     "publish" 3 (PUB | FAST) NONE "2.0.0" "O(N+M) with N listeners and M patterns" Publish(pubsub::publish),
-        "Sends a message to who listens to a channel, on any node.";
+        "Sends a message to the subscribers of a channel, on every node.";
     "spublish" 3 (PUB | FAST) KEY "7.0.0" "O(N) with N listeners" Publish(pubsub::spublish),
-        "Sends a message to who listens to a shard channel, on any node.";
+        "Sends a message to the subscribers of a shard channel, on every node.";
     "pubsub" -2 (0) NONE "2.8.0" "of the subcommand" Container,
-        "Tells who listens on this node.";
+        "Describes the subscriptions on this node.";
     "pubsub|channels" -2 (PUB) NONE "2.8.0" "O(N) with N channels" Local(pubsub::channels),
-        "Lists the channels that somebody listens to on this node.";
+        "Lists the channels with subscribers on this node.";
     "pubsub|numsub" -2 (PUB) NONE "2.8.0" "O(N) with N channels asked" Local(pubsub::numsub),
-        "Counts the listeners of channels on this node.";
+        "Counts the subscribers of channels on this node.";
     "pubsub|numpat" 2 (PUB) NONE "2.8.0" "O(1)" Local(pubsub::numpat),
-        "Counts the patterns that somebody listens to on this node.";
+        "Counts the patterns with subscribers on this node.";
     "pubsub|shardchannels" -2 (PUB) NONE "7.0.0" "O(N) with N channels" Local(pubsub::shardchannels),
-        "Lists the shard channels that somebody listens to on this node.";
+        "Lists the shard channels with subscribers on this node.";
     "pubsub|shardnumsub" -2 (PUB) NONE "7.0.0" "O(N) with N channels asked" Local(pubsub::shardnumsub),
-        "Counts the listeners of shard channels on this node.";
+        "Counts the subscribers of shard channels on this node.";
     "pubsub|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Local(command::help),
         "Lists the subcommands.";
 }

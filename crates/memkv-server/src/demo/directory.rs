@@ -155,7 +155,7 @@ fn check_open(config: &RaftConfig) -> Result<(), DemoError> {
     Err(DemoError::Directory(why.to_owned()))
 }
 
-/// The first `count` ports from `first` on where nobody listens.
+/// The first `count` free ports from `first` on.
 fn free_ports(first: u16, count: usize) -> Result<Vec<u16>, DemoError> {
     let free: Vec<u16> = (first..=u16::MAX)
         .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())

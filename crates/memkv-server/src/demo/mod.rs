@@ -173,7 +173,7 @@ impl Cluster {
                     Some(b'k') => self.kill_leader().await,
                     Some(b'r') => self.restart()?,
                     Some(b's') => self.print_status().await,
-                    // The terminal is gone: so is whoever could press a key.
+                    // The terminal has gone, and with it the user who could press a key.
                     Some(b'q') | None => return Ok(()),
                     Some(_) => console::out(KEYS),
                 },

@@ -1,4 +1,4 @@
-//! The demo's questions to its nodes, over HTTP like everybody's. Never retries.
+//! The demo's questions to its nodes, over HTTP like any client's. Never retries.
 
 use std::io;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(super) async fn write(addr: &str) -> bool {
     answer.is_some_and(|answer| answer == CompatStatus::Ok.body())
 }
 
-/// What the node says of itself, if it answers.
+/// The node's status, if it answers.
 pub(super) async fn status(addr: &str) -> Option<Status> {
     serde_json::from_slice(&ask(addr, "GET", STATUS_PATH, b"").await?).ok()
 }

@@ -1,5 +1,5 @@
-//! What a request is: path and method to a route, and what each route demands of a body.
-//! Never looks at a body itself.
+//! Routes: path and method to a route, and the limits of each route's body. Never reads a body
+//! itself.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -29,7 +29,7 @@ const METRICS_PATH: &str = "/metrics";
 /// Largest transaction in JSON: it is parsed as a whole, which takes several times its size.
 const MAX_TRANSACTION_BYTES: usize = 16 * 1024 * 1024;
 
-/// What the API must know of the configuration.
+/// The part of the configuration that the API needs.
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
     /// This node's name.
@@ -38,7 +38,7 @@ pub struct ApiSettings {
     pub names: Vec<String>,
     /// Largest value in bytes.
     pub max_value_bytes: usize,
-    /// What clients must show; none lets everybody in.
+    /// The clients' password; none admits every client.
     pub password: Option<Password>,
     /// Which peers are admitted.
     pub trust: Trust,
@@ -60,15 +60,15 @@ type Metrics = Box<dyn Fn() -> Option<String> + Send + Sync>;
 /// A connection that a peer has asked to upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerUpgrade {
-    /// What it will carry.
+    /// The kind of requests that it will carry.
     pub lane: Lane,
-    /// The peer's name, for the log only: who it is the node's own handshake says.
+    /// The peer's name, for the log only: its identity comes from the nodes' own handshake.
     pub peer: String,
-    /// What must be settled before the first frame, if peers must prove themselves.
+    /// The proof to exchange before the first frame, if peers must prove themselves.
     pub challenge: Option<Challenge>,
 }
 
-/// What a path means.
+/// The meaning of a path.
 enum Route<'a> {
     Key(&'a str),
     Listing,
@@ -159,7 +159,7 @@ impl<B: Backend> Api<B> {
         self.settings.names.iter().any(|name| name == id) || self.backend().is_some_and(is_member)
     }
 
-    /// Health is for everybody: what asks for it seldom has a password, and learns nothing else.
+    /// Health needs no password: balancers that ask for it seldom have one, and learn nothing else.
     fn authorize(&self, head: &Head, route: Option<&Route<'_>>) -> Result<(), Response> {
         let Some(password) = &self.settings.password else {
             return Ok(());
@@ -185,7 +185,7 @@ impl<B: Backend> Api<B> {
         Err(response.with("WWW-Authenticate", "Basic realm=\"memkv\", Bearer"))
     }
 
-    /// Words for a peer that looks for the node `id` and has found this one.
+    /// The text for a peer that was looking for the node `id` and has reached this one.
     fn is_another(&self, id: &str) -> String {
         let me = &self.settings.name;
         let id: String = id.chars().take(MAX_NODE_ID_BYTES).collect();
@@ -195,7 +195,7 @@ impl<B: Backend> Api<B> {
         )
     }
 
-    /// What holds on every path, before anything else is said.
+    /// The checks that hold on every path and come first.
     fn check_sender(&self, head: &Head) -> Result<(), Refusal> {
         // Versions of the original's client send HTTP/1.1 without Host.
         if head.lacks_host && CompatOp::from_path(single_slash(&head.path)).is_none() {
@@ -240,7 +240,7 @@ impl<B: Backend> Api<B> {
                 return refuse(421, self.is_another(id));
             }
             Trust::Everybody => {}
-            // Who does not know the secret learns nothing, not even that the name is wrong.
+            // A peer that does not know the secret learns nothing, not even that the name is wrong.
             Trust::Secret(secret) => {
                 let verdict = match id == self.settings.name {
                     true => String::new(),
@@ -285,7 +285,7 @@ fn method_not_allowed(head: &Head, route: &Route<'_>, allow: &'static str) -> Re
     response.with("Allow", allow)
 }
 
-/// What a request is to whoever watches how long requests take.
+/// The class of a request in the latency metrics.
 enum Class {
     Read,
     Write,
@@ -326,7 +326,7 @@ impl<B: Backend> App for Api<B> {
             Ok(route) => route,
             Err(detail) => {
                 let no_path = || {
-                    // The words name this node, which is for those that know the password.
+                    // The text names this node, which only clients with the password may learn.
                     let refusal = self.authorize(head, None);
                     let bad_path = || Response::error(ErrorCode::BadPath, detail);
                     Admission::Refuse(refusal.err().unwrap_or_else(bad_path))
@@ -383,7 +383,7 @@ impl<B: Backend> App for Api<B> {
             Ok(Route::Metrics) => status::metrics(self),
             Ok(Route::Live) => Response::text(200, "alive"),
             Ok(Route::Ready) => status::ready(self).await,
-            // Only if a member left between the two looks at the path.
+            // Only if a member left between the two checks of the path.
             Err(detail) => Response::error(ErrorCode::BadPath, detail),
         };
         match class {

@@ -1,6 +1,6 @@
 //! The original's API: `/memkv{id}/store/{get,set,del,exist}` and `/store/...`, JSON in and out.
 //! Well-formed requests are answered with HTTP 200 and exactly the original's bodies.
-//! Never says "no leader" of what may have been executed.
+//! Never answers "no leader" to a command that may have been executed.
 
 use std::borrow::Cow;
 

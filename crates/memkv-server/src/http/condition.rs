@@ -1,4 +1,4 @@
-//! `If-Match` and `If-None-Match` (RFC 9110, section 13.1): what must hold for a key, by the
+//! `If-Match` and `If-None-Match` (RFC 9110, section 13.1): the condition on a key, by the
 //! revision of its last write. Never weak: an ETag of ours names one write.
 
 use memkv_proto::ErrorCode;
@@ -6,7 +6,7 @@ use memkv_store::{Compare, Condition};
 
 use super::head::{Head, Refusal};
 
-/// What a request demands of its key; none without either header field.
+/// The condition of a request on its key; none without either header field.
 pub(super) fn of(head: &Head) -> Result<Option<Condition>, Refusal> {
     match (head.if_match.as_deref(), head.if_none_match.as_deref()) {
         (None, None) => Ok(None),

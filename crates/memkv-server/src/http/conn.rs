@@ -1,6 +1,6 @@
 //! One HTTP/1.1 connection: head, body, response, again, in order, until one side ends it.
-//! Never reads ahead of what it answers by more than one buffer, and never waits without a limit:
-//! for a head, a body or a reader that is too slow, or for nothing at all.
+//! Never reads ahead of its answers by more than one buffer, and never waits without a limit: for a
+//! head, a body or a reader that is too slow, or for the next request.
 //!
 //! Generic over the stream and the application, so that both can be replaced in tests.
 
@@ -31,7 +31,7 @@ const OUTPUT_BYTES: usize = 64 * 1024;
 /// the system copies that much in some hundredths of a millisecond.
 pub(super) const PIECE_BYTES: usize = 128 * 1024;
 
-/// What answers requests.
+/// The application, which answers requests.
 pub trait App: Send + Sync {
     /// Where an upgraded connection goes.
     type Upgrade: Send;
@@ -49,7 +49,7 @@ pub trait App: Send + Sync {
     fn too_large(&self, head: &Head, limit: usize) -> Refusal;
 }
 
-/// What [`App::admit`] decides.
+/// The decision of [`App::admit`].
 pub enum Admission<U> {
     /// Read a body of at most so many bytes, then call.
     Body(usize),
@@ -72,7 +72,7 @@ pub enum End<S, U> {
 
 /// Why reading ended.
 pub(super) enum Stop {
-    /// The client is gone, or was idle for too long: nothing to say.
+    /// The client has gone, or was idle for too long: there is nothing to answer.
     Disconnected,
     /// The client gets a reason, and then the connection ends.
     Refuse(Refusal),
@@ -103,7 +103,7 @@ pub(super) struct Conn<S> {
     pub(super) limits: Arc<Limits>,
 }
 
-/// Serves a connection until it ends. `input` is what has already been read.
+/// Serves a connection until it ends. `input` has the bytes that were read already.
 pub async fn serve<S, A>(
     stream: S,
     input: BytesMut,
@@ -228,7 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
         !matches!(&self.input[..], b"" | b"\r")
     }
 
-    /// Answers a request whose body nobody wants. A short one is skipped and the connection goes
+    /// Answers a request whose body is not wanted. A short one is skipped and the connection goes
     /// on; otherwise the connection ends.
     async fn answer_without_body<U>(
         &mut self,

@@ -1,8 +1,8 @@
-//! Where a request head ends, in a buffer that grows. Looks at each byte once, but for three, so
+//! Finds the end of a request head in a buffer that grows. Reads each byte once, but for three, so
 //! that a head costs the same in one piece and in thousands.
 //!
 //! Invariant: the answer depends on the bytes alone and never on the pieces in which they arrived.
-//! Of several things that are wrong, the first one in the order of the bytes is said.
+//! Of several faults, the first one in the order of the bytes is reported.
 
 use memchr::{memchr, memchr_iter, memmem};
 use memkv_proto::{ErrorCode, KV_PREFIX, limits::MAX_KEY_BYTES};
@@ -10,13 +10,13 @@ use memkv_proto::{ErrorCode, KV_PREFIX, limits::MAX_KEY_BYTES};
 use super::head::Refusal;
 use super::limits::{Limits, MAX_REQUEST_LINE_BYTES};
 
-/// What ends a head.
+/// The end of a head.
 const END: &[u8] = b"\r\n\r\n";
 
 /// Finds the end of one head.
 #[derive(Debug, Default)]
 pub(super) struct HeadEnd {
-    /// In so many bytes there is neither the end nor anything wrong.
+    /// Length of the part that has neither the end nor a fault.
     seen: usize,
     /// Length of the request line with its CR LF, once it is known.
     request_line: Option<usize>,

@@ -42,7 +42,7 @@ pub struct Head {
     pub method: Method,
     /// Path as it was sent: percent-encoded, without the query.
     pub path: String,
-    /// What follows the `?`, as it was sent; empty without one.
+    /// The part after the `?`, as it was sent; empty without one.
     pub query: String,
     /// Host and port of a target in absolute form, which a client sends that takes this for a proxy.
     pub authority: Option<String>,
@@ -58,7 +58,7 @@ pub struct Head {
     pub body: BodyLength,
     /// Whether the connection goes on after the response.
     pub keep_alive: bool,
-    /// Whether the client asked for that in words, and expects to be answered in words.
+    /// Whether the client asked for that explicitly, and expects an explicit answer.
     pub keep_alive_asked: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
@@ -83,7 +83,7 @@ pub struct Head {
 pub struct Refusal {
     /// Line of the error table.
     pub code: ErrorCode,
-    /// What happened and what to do.
+    /// What happened, and the next step.
     pub detail: String,
 }
 
@@ -182,7 +182,7 @@ fn target(target: &str) -> (Option<&str>, &str, &str) {
     (authority, if path.is_empty() { "/" } else { path }, query)
 }
 
-/// What the header fields say.
+/// The header fields that matter.
 #[derive(Default)]
 struct Facts {
     host: Option<String>,

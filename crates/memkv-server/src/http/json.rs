@@ -14,7 +14,7 @@ pub(super) fn steps(bytes: usize) -> usize {
 /// One document and nothing behind it.
 ///
 /// # Errors
-/// What is wrong, and where.
+/// The fault and its location.
 pub(super) fn parse(text: &[u8]) -> Result<Value, serde_json::Error> {
     let mut parser = serde_json::Deserializer::from_slice(text);
     let value = Whole.deserialize(&mut parser)?;

@@ -1,6 +1,6 @@
-//! What a client may cost before it has been answered. Each limit is named in the error that
-//! refuses what exceeds it. Never read from a file: what an operator may change is in the
-//! configuration.
+//! The limits of a request: bytes and time that a client may cost before it has been answered. The
+//! error that rejects a request names the limit. Never read from a file: the settings that an
+//! operator may change are in the configuration.
 
 use std::time::Duration;
 
@@ -36,11 +36,11 @@ pub struct Limits {
     pub body_grace: Duration,
     /// Slowest body, after the grace.
     pub body_bytes_per_second: u64,
-    /// A client that takes nothing of its response for this long is gone.
+    /// A client that reads nothing of its response for this long is taken to have gone.
     pub write_stall: Duration,
     /// Bodies of all connections that use these limits, together.
     pub(super) bodies: Budget,
-    /// After a refusal, what the client still sends is discarded for at most this long, so that it
+    /// After a rejection, further input is discarded for at most this long, so that the client
     /// reads the refusal and not a connection reset.
     pub linger: Duration,
 }

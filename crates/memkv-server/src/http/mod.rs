@@ -1,9 +1,9 @@
 //! HTTP/1.1 on the node's one address: the original's API, the REST API, health, and the way in for
-//! peers. `conn`, `end`, `head`, `body` and `response` are the protocol; `app` decides what a request
-//! is, `site` whether a browser was made to send it; `compat`, `kv`, `listing`, `txn` (with `json`) and
-//! `status` answer it.
+//! peers. `conn`, `end`, `head`, `body` and `response` are the protocol; `app` routes
+//! requests, `site` rejects those that a browser was made to send; `compat`, `kv`, `listing`, `txn`
+//! (with `json`) and `status` answer them.
 //!
-//! Never executes anything of a request that it refuses.
+//! Never executes any part of a request that it refuses.
 
 mod app;
 mod body;

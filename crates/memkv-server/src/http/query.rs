@@ -12,7 +12,7 @@ use super::head::Refusal;
 pub(super) struct QueryString(Vec<(String, Bytes)>);
 
 impl QueryString {
-    /// Parses what follows the `?`; `known` are the names that the path has. `+` is a plus sign, as
+    /// Parses the part after the `?`; `known` are the names that the path has. `+` is a plus sign, as
     /// in paths.
     pub(super) fn parse(query: &str, known: &[&str]) -> Result<Self, Refusal> {
         let refuse = |detail: String| Err(Refusal::new(ErrorCode::BadRequest, detail));
@@ -42,7 +42,7 @@ impl QueryString {
         found.map(|(_, value)| value)
     }
 
-    /// A parameter as something that `parse` understands; `wanted` says in words what that is.
+    /// A parameter, parsed; `wanted` describes it in the error.
     pub(super) fn parsed<T>(
         &self,
         name: &str,

@@ -1,14 +1,14 @@
-//! Whether a browser was made to send a request here, by a page that its user happens to look at.
-//! A node on loopback has no password and trusts all programs of its machine; a browser is one of
-//! them, and runs what strangers wrote.
+//! Detects requests that a page of another site made its user's browser send. A node on loopback has
+//! no password and trusts all programs of its machine; a browser is one of them, and runs code that
+//! strangers wrote.
 //!
-//! - What a page of another origin makes a browser send says so in `Origin` or `Sec-Fetch-Site`, and
-//!   is refused, whatever it asks for and whether there is a password or not.
+//! - A request that a page of another origin made a browser send says so in `Origin` or
+//!   `Sec-Fetch-Site`. It is rejected on every path, with or without a password.
 //! - A page may have its own host name lead here (DNS rebinding), and then is of the same origin. So
 //!   without a password the host of the URL must be one that a stranger cannot have: an address,
 //!   `localhost`, or a name of the configuration.
 //!
-//! Never stops what is no browser: it may say anything, or nothing.
+//! Never stops a program that is no browser: it may send any header fields, or none.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ use memkv_proto::ErrorCode;
 
 use super::head::{Head, Refusal};
 
-/// Refuses what a page of another site sends. A page that this node has served itself is of its own.
+/// Rejects the requests of pages of other sites. A page that this node has served is of its own site.
 pub(super) fn check_page(head: &Head) -> Result<(), Refusal> {
     let is_foreign = |origin: &str| !authority(head).is_some_and(|own| is_same(origin, own));
     let from = match &head.origin {

@@ -1,5 +1,5 @@
-//! `/v1/status` and `/metrics`: what the node believes, answered without a leader. `/readyz`: whether it can
-//! serve, found out by serving. Neither ever changes anything.
+//! `/v1/status` and `/metrics`: the node's own view, answered without a leader. `/readyz`: whether it
+//! can serve, found out by a read. None of them ever changes anything.
 
 use std::time::Duration;
 

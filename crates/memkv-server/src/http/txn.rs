@@ -1,4 +1,5 @@
-//! `POST /v1/txn`: guards, and what is executed if all of them hold, or else; one log entry.
+//! `POST /v1/txn`: guards, the steps if all of them hold, and the steps otherwise; one log
+//! entry.
 //!
 //! ```json
 //! {"if":   [{"key": "lock", "exists": false}],
@@ -68,7 +69,7 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
     Response::json(200, body).with(HEADER_REVISION, reply.revision.to_string())
 }
 
-/// What a body asks for.
+/// A transaction as its body describes it.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
     guards: Vec<Guard>,
@@ -226,7 +227,7 @@ fn result(reply: ReplyValue) -> Value {
         ReplyValue::Ok => json!({"ok": true}),
         ReplyValue::Integer(number) => json!({"ok": true, "integer": number}),
         ReplyValue::Error(error) => json!({"ok": false, "error": error.to_string()}),
-        // Only `get` answers these two: what there is of the key, or nothing.
+        // Only `get` answers this and the next one: the key's fields, or nothing.
         ReplyValue::Array(fields) => {
             let mut found = Map::new();
             found.insert("ok".to_owned(), true.into());

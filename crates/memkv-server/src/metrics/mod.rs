@@ -1,5 +1,5 @@
-//! `GET /metrics`: what a node is and does, in Prometheus's text format. `table` says which metrics
-//! there are, and is also where the page of the documentation comes from; `text` writes them.
+//! `GET /metrics`: a node's state and counters in Prometheus's text format. `table` lists the metrics
+//! and is the source of the documentation's page; `text` writes them.
 //!
 //! Nothing is counted here but how long clients' commands take, without a lock and without an
 //! allocation; everything else is read where it is counted anyway, and as INFO reads it.
@@ -43,7 +43,7 @@ impl Latency {
     }
 }
 
-/// What the metrics are read from.
+/// The sources of the metrics.
 pub(crate) struct Seen<'a> {
     pub(crate) server: &'a Server,
     pub(crate) node: &'a Introspection,

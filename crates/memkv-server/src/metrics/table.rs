@@ -9,7 +9,7 @@ use memkv_node::{Phase, Role};
 use super::Seen;
 use crate::panics;
 
-/// What a metric is, in Prometheus's words.
+/// A metric's type, in Prometheus's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Counter,
@@ -36,7 +36,7 @@ pub(super) struct Metric {
     pub(super) read: fn(&Seen<'_>) -> Samples,
 }
 
-/// What a metric is now.
+/// A metric's value now.
 pub(super) enum Samples {
     /// One number.
     One(f64),
@@ -89,7 +89,7 @@ metrics! {
         => |seen| whole(seen.node.status.members.len() as u64);
     Gauge "memkv_feature_level" "The cluster's feature level, as far as this node uses it."
         => |seen| whole(u64::from(seen.node.status.level));
-    Gauge "memkv_feature_level_announced" "The highest feature level that a member announces; no sample before it has announced any."
+    Gauge "memkv_feature_level_announced" "The highest feature level that a member announces; no sample before it has announced one."
         => |seen| {
             let members = seen.node.status.members.iter();
             let announced = members.filter(|member| member.highest_level > 0);
@@ -100,7 +100,7 @@ metrics! {
         => |seen| whole(seen.node.status.commit_index);
     Gauge "memkv_raft_applied_index" "Last log entry that was applied here."
         => |seen| whole(seen.node.status.applied_index);
-    Counter "memkv_raft_leader_changes_total" "How often another leader than before was heard of, this node among them."
+    Counter "memkv_raft_leader_changes_total" "Changes of leader that this node has seen, itself as leader included."
         => |seen| whole(seen.stats.leader_changes);
     Gauge "memkv_raft_proposals_pending" "Groups of commands that wait, at the leader, for the next log entry."
         => |seen| whole(seen.stats.proposals_pending);
@@ -113,9 +113,9 @@ metrics! {
         };
     Counter "memkv_forwarded_total" "Commands that this node has sent to the leader, those that were sent again counted again."
         => |seen| whole(seen.stats.forwarded);
-    Histogram "memkv_wal_fsync_duration_seconds" "Time that making the log durable took."
+    Histogram "memkv_wal_fsync_duration_seconds" "Time to make the log durable."
         => |seen| Samples::Seconds(seen.stats.fsync.clone());
-    Histogram "memkv_apply_duration_seconds" "Time that applying took, a run of log entries at a time."
+    Histogram "memkv_apply_duration_seconds" "Time to apply a run of log entries."
         => |seen| Samples::Seconds(seen.stats.apply.clone());
     Histogram "memkv_readindex_batch_size" "Linearizable reads that shared one confirmation by the leader."
         => |seen| Samples::Sizes(seen.stats.read_batch.clone());
@@ -132,7 +132,7 @@ metrics! {
         => |seen| whole(seen.server.clients.len() as u64);
     Counter "memkv_connections_total" "Connections of Redis clients that were accepted."
         => |seen| whole(seen.server.clients.total());
-    Counter "memkv_connections_rejected_total" "Connections of Redis clients for which there was no place."
+    Counter "memkv_connections_rejected_total" "Connections of Redis clients that were rejected, because max_connections were open."
         => |seen| count(&seen.server.stats.rejected);
     Counter "memkv_network_input_bytes_total" "Bytes read from Redis clients."
         => |seen| count(&seen.server.stats.input_bytes);
@@ -170,9 +170,9 @@ metrics! {
         => |seen| whole(seen.stats.snapshots_built);
     Counter "memkv_snapshots_installed_total" "Snapshots of a leader that replaced this node's data."
         => |seen| whole(seen.stats.snapshots_installed);
-    Gauge "memkv_disk_free_bytes" "Free bytes of the fuller one of the log's and the snapshots' disks, without the reserve; no sample before it was looked at."
+    Gauge "memkv_disk_free_bytes" "Free bytes of the fuller one of the log's and the snapshots' disks, without the reserve; no sample before they were measured."
         => |seen| Samples::Maybe(seen.stats.disk_free.map(|bytes| bytes as f64));
-    Gauge "memkv_disk_low" "1 if the disk has too little space for another snapshot; with a majority so, writes are refused."
+    Gauge "memkv_disk_low" "1 if the disk has too little space for another snapshot; while it is 1 on a majority, writes are refused."
         => |seen| flag(seen.stats.disk_low);
     Counter "memkv_divergence_checks_total" "Rounds in which this node compared its data with that of other nodes; none while nothing is written."
         => |seen| whole(seen.stats.divergence_checks);

@@ -91,7 +91,7 @@ fn labelled(label: &str, value: &str) -> String {
 }
 
 fn put(text: &mut String, what: impl Display) {
-    // A String takes whatever is written.
+    // Writing to a String cannot fail.
     let _ = write!(text, "{what}");
 }
 

@@ -131,7 +131,7 @@ async fn read_answer(stream: &mut TcpStream) -> Result<Answer, DialError> {
                 leftover: rest,
             });
         }
-        // The words are worth waiting for, but not their end: what has come will do.
+        // The text is worth waiting for, but its end is not: the part that has come will do.
         while rest.len() < length && stream.read_buf(&mut rest).await.is_ok_and(|read| read > 0) {}
         return Err(DialError::Refused {
             status,

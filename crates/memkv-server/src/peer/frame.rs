@@ -36,7 +36,7 @@ pub enum FrameError {
     /// The other side closed in the middle of a frame.
     #[error("the peer closed the connection in the middle of a frame")]
     Truncated,
-    /// What arrived is not what was sent.
+    /// The bytes that arrived are not those that were sent.
     #[error("a frame's {part} does not match its checksum: the connection corrupts data")]
     Corrupt {
         /// `header` or `body`.
@@ -152,7 +152,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(Some((header.id, frame.freeze())))
     }
 
-    /// Reads once. The buffer at most doubles, so a length alone makes nobody allocate.
+    /// Reads once. The buffer at most doubles, so a length alone allocates nothing.
     async fn fill(&mut self, total: usize) -> io::Result<bool> {
         let missing = total - self.buffer.len();
         self.buffer

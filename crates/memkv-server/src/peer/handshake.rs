@@ -1,5 +1,5 @@
 //! How a peer's connection opens where there is a cluster secret. The dialling side proves first, so
-//! the answering side says nothing to whoever does not know the secret, not even its name:
+//! the answering side tells nothing to a caller that does not know the secret, not even its name:
 //!
 //! ```text
 //! dialler                                        answerer
@@ -9,11 +9,11 @@
 //!                                           <-   proof, length u16, verdict
 //! ```
 //!
-//! An empty verdict lets the dialler in; another one is the reason why not, in words, which the
-//! answerer's proof covers. What follows is neither encrypted nor signed: against whoever can change
-//! packets on the way, or stand between both ends, only TLS helps.
+//! An empty verdict lets the dialler in; any other is the reason of the rejection, which the
+//! answerer's proof covers. The frames after it are neither encrypted nor signed: against an attacker
+//! who can change packets on the way, or stand between both ends, only TLS helps.
 //!
-//! Invariant: whatever the other side sends, nothing is believed before its proof holds, and nothing
+//! Invariant: nothing that the other side sends is believed before its proof holds, and nothing
 //! is allocated on the word of a length before that.
 
 use std::io;
@@ -24,14 +24,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::secret::{ClusterSecret, Meeting, PROOF_BYTES, is_nonce, random_hex};
 use crate::password::same;
 
-/// With whom a node speaks the peers' protocol.
+/// The callers with which a node speaks the peers' protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
-    /// With who proves that it knows this secret.
+    /// Those that prove that they know this secret.
     Secret(ClusterSecret),
-    /// With everybody: only this machine reaches the node, and clients need no password either.
+    /// All: only this machine reaches the node, and clients need no password either.
     Everybody,
-    /// With nobody: there is something to protect, and no secret to prove.
+    /// None: there is something to protect, and no secret to prove.
     Nobody,
 }
 

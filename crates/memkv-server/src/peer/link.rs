@@ -173,7 +173,7 @@ struct Source {
 }
 
 impl Source {
-    /// At least one request that somebody still waits for; `false` when there will never be one.
+    /// Takes at least one request whose caller still waits; `false` when there will never be one.
     async fn take(&mut self, batch: &mut Vec<Request>) -> bool {
         while batch.is_empty() {
             if self.requests.recv_many(batch, BATCH).await == 0 {
@@ -199,7 +199,8 @@ impl Source {
     }
 }
 
-/// The life of a link: dial when somebody asks, talk until the connection ends, wait, again.
+/// The life of a link: dial for the first request, exchange frames until the connection ends, wait,
+/// begin again.
 async fn keep(me: String, trust: Trust, target: Target, mut source: Source) {
     let mut batch = Vec::new();
     let mut outage = Outage::default();
@@ -378,7 +379,7 @@ async fn receive(
         if !std::mem::replace(&mut answered, true) {
             works();
         }
-        // A response that nobody waits for any more is as good as none.
+        // A response whose caller has gone counts as none.
         if let Some(reply) = pending.lock().replies.remove(&id) {
             let _ = reply.send(Ok(body));
         }

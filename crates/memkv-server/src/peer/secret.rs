@@ -1,6 +1,6 @@
-//! The cluster's secret, and the proofs that a node knows it: HMAC-SHA-256 (RFC 2104) over which side
-//! proves, who speaks to whom, on which lane, and a nonce of each side. So a proof that was overheard
-//! is of no use later, and none can be handed back to the side that made it.
+//! The cluster's secret, and the proofs that a node knows it: HMAC-SHA-256 (RFC 2104) over the side that
+//! proves, both nodes' names, the lane, and a nonce of each side. So a proof that was overheard is of
+//! no use later, and none can be handed back to the side that made it.
 //! Never prints the secret.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub const PROOF_BYTES: usize = 32;
 /// Random bytes of a nonce and of a new secret.
 const RANDOM_BYTES: usize = 32;
 
-/// What one connection's proofs are about.
+/// The subject of one connection's proofs.
 #[derive(Debug, Clone, Copy)]
 pub struct Meeting<'a> {
     /// Name of the dialling node.

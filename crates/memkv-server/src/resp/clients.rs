@@ -1,5 +1,5 @@
-//! The connections of this node, as `CLIENT LIST` shows them and `CLIENT KILL` ends them, and what
-//! is on its way to each of them without having been asked for. Never touches a socket.
+//! The connections of this node, as `CLIENT LIST` shows them and `CLIENT KILL` ends them, and the
+//! messages that wait for each of them. Never touches a socket.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -17,10 +17,10 @@ use super::wake_flag::WakeFlag;
 /// `client-output-buffer-limit pubsub`; beyond it the connection is closed.
 const OUTBOX_BYTES: usize = 32 * 1024 * 1024;
 
-/// What a message costs beside its bytes, about: so that empty ones are bounded as well.
+/// The cost of a message beside its bytes, about: so that empty ones are bounded as well.
 const MESSAGE_OVERHEAD_BYTES: usize = 128;
 
-/// A message to who subscribed. Its bytes are shared by all receivers.
+/// A message to subscribers. Its bytes are shared by all receivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     /// `message`, `pmessage` or `smessage`.
@@ -40,7 +40,7 @@ impl Message {
     }
 }
 
-/// What others see of a connection, kept up by the connection itself once per turn.
+/// A connection as others see it, updated by the connection itself once per turn.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shown {
     pub(crate) name: Bytes,

@@ -1,8 +1,8 @@
-//! One RESP connection: reads what has come, executes it in turns, writes the answers, again.
-//! `execute` says what a request does; this file moves bytes and keeps the limits.
+//! One RESP connection: reads requests, executes them in turns, writes the answers, again. `dispatch`
+//! knows what a request does; this file moves bytes and keeps the limits.
 //!
-//! A client that does not read is not read from: its answers stay within one turn's, and what it
-//! listens to within its outbox. After a time it is gone.
+//! A client that does not read is not read from: its answers stay within one turn's, and its messages
+//! within its outbox. After a time its connection is closed.
 
 use std::future::poll_fn;
 use std::mem;
@@ -64,7 +64,7 @@ static HTTP: Seldom = Seldom::new();
 static MEMORY: Seldom = Seldom::new();
 static STALL: Seldom = Seldom::new();
 
-/// The connection is over; there is nobody to tell.
+/// The connection has ended; nothing can be sent on it.
 pub(super) struct Disconnected;
 
 /// How a turn ended.
@@ -75,7 +75,7 @@ enum Turn {
     Idle,
     /// The connection ends.
     Close,
-    /// The same, because what came cannot be read.
+    /// The same, because the input cannot be parsed.
     Refuse,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Conn<'a, S, B> {
     pub(super) resp: &'a Resp<B>,
     pub(super) stream: S,
     pub(super) input: BytesMut,
-    /// What the input may take of the memory that all connections share.
+    /// The input's share of the memory for all connections.
     held: Held,
     pub(super) out: Out,
     /// Bytes moved since others had their turn.
@@ -122,7 +122,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                     }
                 }
                 Ok(Turn::Close) => {
-                    // Whoever closes has nothing more to say and cannot be told of a failure.
+                    // All answers have been sent, so a failure to close changes nothing.
                     let _ = self.stream.shutdown().await;
                     return;
                 }
@@ -132,7 +132,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         }
     }
 
-    /// Executes what is in the buffer, up to a limit, and writes the answers.
+    /// Executes the requests in the buffer, up to a limit, and writes the answers.
     async fn turn(&mut self) -> Result<Turn, Disconnected> {
         let (mut requests, mut bytes) = (0, 0);
         let turn = loop {
@@ -250,7 +250,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         Err(Disconnected)
     }
 
-    /// Passes on what has come for the connection to read without having asked for it.
+    /// Writes the messages that wait for the connection.
     pub(super) async fn push_messages(&mut self) -> Result<(), Disconnected> {
         for message in self.session.client.take_messages() {
             push_message(&mut self.out, self.session.protocol, &message);
@@ -266,7 +266,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
     pub(super) async fn flush(&mut self) -> Result<(), Disconnected> {
         Stats::add(&self.resp.server.stats.output_bytes, self.out.len());
         while !self.out.is_empty() {
-            // Nearly always the socket takes it all at once, and needs neither timer nor bell.
+            // Nearly always the socket takes it all at once, and needs neither timer nor wake flag.
             let (out, stream) = (&mut self.out, &mut self.stream);
             let mut write = poll_fn(|context| out.poll_write(stream, context));
             match poll!(&mut write) {
@@ -333,7 +333,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
     }
 }
 
-/// What a request may be like: small, before the client has shown the password.
+/// The limits of a request: low before the client has authenticated.
 fn limits<B>(resp: &Resp<B>, session: &Session) -> Limits {
     if !session.is_authenticated {
         return Limits::unauthenticated();

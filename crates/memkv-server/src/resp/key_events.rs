@@ -1,8 +1,8 @@
-//! What the node hands to this node's listeners: messages of other nodes, and what happens to keys.
+//! Messages of other nodes and events of keys, on their way to this node's subscribers.
 //!
 //! Both are delivered by tasks of their own, so that neither consensus nor applying ever waits for
-//! listeners. What waits for these tasks is bounded; what exceeds the bound is dropped and counted.
-//! Invariants: what is delivered is delivered once; messages are in the order of their arrival, and
+//! subscribers. The queues of these tasks are bounded; the rest is dropped and counted.
+//! Invariants: nothing is delivered twice; messages are in the order of their arrival, and
 //! events in the order of the log.
 
 use std::future::ready;
@@ -21,17 +21,17 @@ use super::server::{Server, Stats};
 /// Most bytes of events that wait for delivery (32 MiB), as for one slow listener.
 const WAITING_KEY_EVENTS: usize = 32 * 1024 * 1024;
 
-/// What a event costs beside its key, about.
+/// The cost of an event beside its key, about.
 const KEY_EVENT_OVERHEAD_BYTES: usize = 64;
 
 /// Most bytes of messages from all nodes that wait for delivery (64 MiB): what two have under way at
 /// most.
 const WAITING_MESSAGES: usize = 64 * 1024 * 1024;
 
-/// What a message costs beside its bytes, about.
+/// The cost of a message beside its bytes, about.
 const MESSAGE_OVERHEAD_BYTES: usize = 512;
 
-/// A message, and who wants to know how many got it.
+/// A message, and the caller that waits for the number of its receivers.
 type Arrived = (Publication, oneshot::Sender<u64>);
 
 /// This node's listeners, as the node sees them.

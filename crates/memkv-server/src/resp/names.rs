@@ -1,4 +1,4 @@
-//! What one connection listens to, of one kind, and what that may be. Never tells the subscriptions.
+//! The subscriptions of one connection, of one kind, and their limits. Never tells the subscriptions.
 
 use std::collections::{BTreeSet, btree_set};
 

@@ -1,7 +1,7 @@
-//! What a connection has to send: bytes that were collected, and among them large values, which are
+//! The output of a connection: bytes that were collected, and among them large values, which are
 //! sent from where they are and never copied.
 //!
-//! Invariant: what is sent is what was put in, in that order; one write takes no more than a piece.
+//! Invariant: bytes are sent as they were put in, in that order; one write takes no more than a piece.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

@@ -1,8 +1,8 @@
-//! PUBLISH on its way to this node's listeners and to the other nodes.
+//! PUBLISH on its way to this node's subscribers and to the other nodes.
 //!
 //! A pipeline of messages is sent without waiting for each one's count. Invariants: a message leaves
 //! when everything that the connection asked for before it was executed; messages of one connection
-//! leave in order; who publishes to itself gets the message before the count.
+//! leave in order; a connection that publishes to itself gets the message before the count.
 
 use futures_util::future::BoxFuture;
 use memkv_node::Publication;
@@ -16,7 +16,7 @@ use crate::aside::{is_long, steps_of};
 use crate::backend::Backend;
 use crate::commands::{Args, ErrorReply, Publish};
 
-/// How many have got a message: here, and on the other nodes once they have said so.
+/// The number of a message's receivers: here, and on the other nodes once they have answered.
 pub(super) struct Receivers {
     here: usize,
     elsewhere: Option<BoxFuture<'static, u64>>,
@@ -51,7 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     self.run_batch().await?;
                 }
             }
-            Err(failure) => self.fail(&failure),
+            Err(error) => self.fail(&error),
         }
         Ok(())
     }
@@ -73,11 +73,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 let count = send_out(self.resp, &publication).await.count().await;
                 ReplyWriter::new(&mut self.out, self.session.protocol).integer(count);
             }
-            Err(failure) => self.fail(&failure),
+            Err(error) => self.fail(&error),
         }
     }
 
-    /// Puts the count behind whatever the connection has published to itself.
+    /// Writes the count, behind the messages that the connection has published to itself.
     pub(super) async fn write_receivers(
         &mut self,
         receivers: Receivers,

@@ -1,5 +1,5 @@
-//! A queue to a task, bounded by bytes. Never waits: what does not fit is given back.
-//! Invariant: what is being worked on counts until the next is asked for.
+//! A queue to a task, bounded by bytes. Never waits: an item that does not fit is given back.
+//! Invariant: the item in work counts until the next is asked for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! What all RESP connections of a node share: settings, the registries of connections and of
-//! listeners, counters. Never waits.
+//! The state that all RESP connections of a node share: settings, the registries of connections and
+//! of subscriptions, counters. Never waits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,7 +15,7 @@ use crate::aside::Aside;
 use crate::backend::Introspection;
 use crate::password::Password;
 
-/// What RESP must know of the configuration.
+/// The part of the configuration that RESP needs.
 #[derive(Debug, Clone)]
 pub struct RespSettings {
     /// Port that INFO names.
@@ -24,13 +24,13 @@ pub struct RespSettings {
     pub max_value_bytes: usize,
     /// Client connections that may be open at once.
     pub max_connections: u64,
-    /// A client that takes nothing of its replies for this long is gone.
+    /// A client that reads nothing of its replies for this long is taken to have gone.
     pub write_stall: Duration,
     /// Which events of keys this node announces until the cluster is told.
     pub announce: KeyEventClasses,
     /// Whether an acknowledged write is on disks, and not only with the operating systems.
     pub sync: bool,
-    /// What clients must show; none lets everybody in.
+    /// The clients' password; none admits every client.
     pub password: Option<Password>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Stats {
     pub(crate) input_bytes: AtomicU64,
     pub(crate) output_bytes: AtomicU64,
     pub(crate) rejected: AtomicU64,
-    /// KeyEvents of keys that were not delivered, because too many waited.
+    /// Events of keys that were not delivered, because too many waited.
     pub(crate) dropped_key_events: AtomicU64,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Server {
     pub(crate) settings: RespSettings,
     pub(crate) clients: Clients,
     pub(crate) subscriptions: Subscriptions,
-    /// Where what takes long for one client is done.
+    /// Where work is done that takes long for one client.
     pub(crate) aside: Arc<Aside>,
     pub(crate) stats: Stats,
     pub(crate) started: Instant,

@@ -1,8 +1,8 @@
-//! Who listens to which channel on this node. Messages live nowhere: who does not listen does not
-//! get them, as in Redis.
+//! The subscribers of each channel on this node. Messages are not kept: a connection that is not
+//! subscribed when a message is published does not get it, as in Redis.
 //!
-//! The seam to other nodes: [`Subscriptions::deliver`] hands a message to this node's listeners and says how
-//! many there were. `PUBLISH` calls it for a message that began here, and so does the task that takes
+//! The seam to other nodes: [`Subscriptions::deliver`] hands a message to this node's subscribers and
+//! returns their number. `PUBLISH` calls it for a message that began here, and so does the task that takes
 //! those of other nodes.
 //!
 //! Never matches a pattern while it holds its lock, and never on the thread that consensus runs on.
@@ -31,7 +31,7 @@ const MAX_PATTERN_BYTES: usize = 512 * 1024;
 const MAX_SUBSCRIPTIONS: usize = 1024 * 1024;
 const MAX_NAME_BYTES: usize = 64 * 1024 * 1024;
 
-/// What one can listen to.
+/// A kind of subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Channel,
@@ -65,7 +65,7 @@ type Patterns = Arc<[Arc<Pattern>]>;
 #[derive(Debug, Default)]
 struct Tables {
     listeners: [HashMap<Bytes, Listeners>; 3],
-    /// Those that somebody listens to.
+    /// Those with subscribers.
     patterns: HashMap<Bytes, Arc<Pattern>>,
     pattern_bytes: usize,
     /// Of `patterns`, until they change.
@@ -116,7 +116,7 @@ impl Tables {
         }
     }
 
-    /// Hands a message to those who listen now to its channel or to one of the patterns.
+    /// Hands a message to the present subscribers of its channel or of a pattern that matches.
     fn hand_over(&self, publication: &Publication, matching: &[Bytes]) -> usize {
         let Publication {
             is_shard,
@@ -219,7 +219,7 @@ impl Subscriptions {
         }
     }
 
-    /// Whether anybody listens to a channel or a pattern; asked for every entry that is applied.
+    /// Whether a channel or a pattern has a subscriber; asked for every entry that is applied.
     pub(crate) fn has_listeners(&self) -> bool {
         self.total() > 0
     }
@@ -249,7 +249,7 @@ impl Subscriptions {
         self.tables.lock().hand_over(publication, &matching)
     }
 
-    /// Names that somebody listens to, in their order.
+    /// Names with subscribers, in their order.
     pub(crate) fn names(&self, kind: Kind) -> Vec<Bytes> {
         let tables = self.tables.lock();
         let mut names: Vec<_> = tables.listeners[kind as usize].keys().cloned().collect();
@@ -258,7 +258,7 @@ impl Subscriptions {
         names
     }
 
-    /// How many names somebody listens to.
+    /// The number of names with subscribers.
     pub(crate) fn len(&self, kind: Kind) -> usize {
         self.tables.lock().listeners[kind as usize].len()
     }

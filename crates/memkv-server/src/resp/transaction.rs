@@ -1,5 +1,5 @@
-//! From the commands that MULTI has queued to one transaction. What the node answers by itself is
-//! not part of it: it is executed when the transaction has been, in its place.
+//! Turns the commands that MULTI has queued into one transaction. Commands that the node answers by
+//! itself are not part of it: each is executed after the transaction, and its answer stands in order.
 
 use memkv_resp::Request;
 use memkv_store::{Command, Condition, Guard, Step};
@@ -55,13 +55,13 @@ impl Plan {
                             steps.push(Step::Write(command.in_database(db)));
                             Item::Step { name, format }
                         }
-                        Err(failure) => Item::Failed(failure),
+                        Err(error) => Item::Failed(error),
                     },
                     Ok(Op::Read(query, format)) => {
                         steps.push(Step::Read(query.in_database(db)));
                         Item::Step { name, format }
                     }
-                    Err(failure) => Item::Failed(failure),
+                    Err(error) => Item::Failed(error),
                 },
                 _ => {
                     // It will be executed later, and is about the commands after it already now.
@@ -77,7 +77,7 @@ impl Plan {
         (Self { items }, steps)
     }
 
-    /// Whether some command changes the connection, so that nothing may be planned behind it.
+    /// Whether the node answers some command, so that nothing may be planned behind it.
     pub(super) fn has_local(&self) -> bool {
         self.items
             .iter()
@@ -90,7 +90,7 @@ pub(super) fn writes(steps: &[Step]) -> bool {
     steps.iter().any(|step| matches!(step, Step::Write(_)))
 }
 
-/// What WATCH demands.
+/// The conditions of WATCH.
 pub(super) fn guards(watched: Vec<Watched>) -> Vec<Guard> {
     let guard = |watched: Watched| Guard {
         database: watched.db,

@@ -1,7 +1,7 @@
 //! WAIT and WAITAOF: the connection waits until other nodes have its writes, or its time is over.
 //!
-//! Never reads more ahead meanwhile than what a turn takes; notices that the client has gone. Nothing of
-//! the segment waits: what was asked before has been answered.
+//! Never reads ahead meanwhile by more than a turn; notices that the client has gone. Earlier requests do
+//! not wait: they have been answered.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     ) -> Result<(), Disconnected> {
         let waiting = match waiting {
             Ok(waiting) => waiting,
-            Err(failure) => {
-                self.fail_at_once(&failure);
+            Err(error) => {
+                self.fail_at_once(&error);
                 return Ok(());
             }
         };
@@ -74,10 +74,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         Ok(())
     }
 
-    fn fail_at_once(&mut self, failure: &ErrorReply) {
+    fn fail_at_once(&mut self, error: &ErrorReply) {
         Stats::add(&self.resp.server.stats.errors, 1);
         if !self.session.is_silent() {
-            ReplyWriter::new(&mut self.out, self.session.protocol).error(failure.as_bytes());
+            ReplyWriter::new(&mut self.out, self.session.protocol).error(error.as_bytes());
         }
     }
 }

@@ -4,7 +4,7 @@
 //! - A command that is answered with an error has changed nothing.
 //! - After each write the store agrees with itself.
 
-#![allow(dead_code, reason = "each of those who share it uses a part")]
+#![allow(dead_code, reason = "each test that shares it uses a part")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

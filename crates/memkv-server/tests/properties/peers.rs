@@ -62,7 +62,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
         .expect("what was said is there at once")
 }
 
-/// A side that does not know the secret is not let in and is told nothing; one that does is heard.
+/// A side that does not know the secret is not admitted and learns nothing; one that does is admitted.
 pub(crate) fn check_handshake(said: &[u8], piece: usize) {
     let secret = ClusterSecret::new(SECRET).expect("long enough");
     let asked = "ab".repeat(32);

@@ -1,7 +1,7 @@
 //! What must hold whatever body `/v1/txn` is sent, on a real store that holds a few keys; shared by
 //! this crate's tests and the fuzz target. Panics where it does not hold.
 //!
-//! - It is executed or refused with words, and what is refused has changed nothing.
+//! - It is executed, or refused with a reason and without a change.
 //! - What is executed has one result for each step of its branch, in JSON.
 //! - A guard on a key's existence holds if and only if the key is as it says.
 
@@ -30,10 +30,10 @@ pub(crate) fn check_txn(body: &[u8]) {
     let answer: Value = serde_json::from_slice(&answer).expect("the answer is JSON");
     if status != 200 {
         assert!((400..500).contains(&status), "{answer}");
-        let has_words = answer["detail"]
+        let has_reason = answer["detail"]
             .as_str()
             .is_some_and(|detail| !detail.is_empty());
-        assert!(has_words && answer["executed"] == "no", "{answer}");
+        assert!(has_reason && answer["executed"] == "no", "{answer}");
         assert_eq!(before, machine.image(), "refused, and executed");
         return;
     }

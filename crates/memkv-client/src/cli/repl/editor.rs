@@ -145,7 +145,7 @@ impl Hinter for Suggestions {
     type Hint = Remark;
 
     fn hint(&self, line: &str, pos: usize, _: &Context<'_>) -> Option<Remark> {
-        // Without colour nobody could tell it from what was typed.
+        // Without colour it could not be told from typed text.
         if pos < line.len() || !self.coloured {
             return None;
         }

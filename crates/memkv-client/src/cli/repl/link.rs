@@ -60,7 +60,7 @@ impl Link {
         self.open.is_some()
     }
 
-    /// Closes the connection if the node has closed it, or sent what nobody asked for.
+    /// Closes the connection if the node has closed it, or sent bytes without a request.
     pub(super) fn look(&mut self) {
         let quiet = |open: &Open| -> io::Result<bool> {
             open.stream.set_nonblocking(true)?;
@@ -205,7 +205,7 @@ fn open(addr: &str, deadline: Instant) -> io::Result<Open> {
     Err(failed)
 }
 
-/// What became of a connection, in words for an operator.
+/// The end of a connection, as text for an operator.
 fn words(err: &io::Error) -> String {
     match err.kind() {
         ErrorKind::ConnectionRefused => "connection refused".to_owned(),

@@ -6,7 +6,7 @@
 
 use memkv_resp::Frame;
 
-/// Columns of a terminal that nobody has widened.
+/// Columns of a terminal by default.
 const WIDTH: usize = 80;
 
 /// What a node says of one command.
@@ -101,7 +101,7 @@ impl Table {
         sub.or_else(|| named(&first))
     }
 
-    /// Whether a command of which no answer came may have changed something, or reached somebody.
+    /// Whether a command of which no answer came may have changed something, or reached a subscriber.
     pub(super) fn may_change(&self, words: &[Vec<u8>]) -> bool {
         let Some(command) = self.find(words) else {
             return true;
@@ -162,7 +162,7 @@ impl Table {
         (start, names.collect())
     }
 
-    /// What `help` with these words says; None if there is no such command.
+    /// The text of `help` for these words; `None` if there is no such command.
     pub(super) fn help(&self, words: &[Vec<u8>]) -> Option<String> {
         let command = self.find(words)?;
         let mut usage = command.words();
