@@ -115,7 +115,6 @@ const EXCEPTIONS: &[Exception] = &[
     ("crates/memkv-node/src/peer/message.rs", "Attend", TRACE),
     ("crates/memkv-node/src/peer/server.rs", "Attend", TRACE),
     ("crates/memkv-node/src/report/inspect.rs", "Attend", TRACE),
-    ("crates/memkv-server/src/listener.rs", "_place", OPEN),
     ("crates/memkv-server/src/resp/tests/turns.rs", "turns", OPEN),
     (
         "crates/memkv-server/src/aside.rs",
