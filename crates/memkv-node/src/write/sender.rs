@@ -66,6 +66,9 @@ impl Sender {
         let mut opening: Option<Opening> = None;
         loop {
             self.session.expire(|| self.no_leader());
+            // Read before the decision to send: this time may pass between the two, and a single command
+            // has nothing else that wakes this task.
+            let mut due_at = self.session.waits_for_more_until();
             let now = Instant::now();
             let mut wake_at: Option<Instant> = None;
             if let Some(leader) = self.leadership.leader_id() {
@@ -81,6 +84,7 @@ impl Sender {
                     while sent.len() < GROUPS_IN_FLIGHT
                         && let Some(group) = self.session.next_group()
                     {
+                        due_at = None;
                         sent.push(self.send(leader, group));
                     }
                 } else {
@@ -117,7 +121,7 @@ impl Sender {
                     }
                 }
                 () = self.session.wakeup.notified() => {}
-                () = wait_until(&self.timer, self.session.waits_for_more_until()) => {}
+                () = wait_until(&self.timer, due_at) => {}
                 () = sleep_until(wake_at) => {}
             }
         }
