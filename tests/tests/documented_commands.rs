@@ -14,6 +14,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use memkv_black_box::binary;
 
@@ -106,8 +107,12 @@ fn shell() -> Command {
     }
 }
 
+/// Held by the page that runs: where no network of its own is allowed, all pages use the same ports.
+static ONE_PAGE: Mutex<()> = Mutex::new(());
+
 /// Runs every section of a page that has commands, and compares the output.
 fn run(page: &str) {
+    let _one = ONE_PAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let text = fs::read_to_string(repository().join(page)).unwrap();
     let binaries = binary("memkv_server").parent().unwrap().to_path_buf();
     let path = std::env::join_paths(

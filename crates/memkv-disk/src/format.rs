@@ -1,7 +1,7 @@
-//! Version and Raft group of everything in the data directory, and why something cannot be read.
-//! Never touches a file.
+//! Version and Raft group of segments, records, metadata and snapshot names, and why one of them cannot be
+//! read. Never touches a file.
 //!
-//! Every magic number ends in the version, as a digit. Its place, and that of the checksum, are the
+//! Every magic number holds the version, as a digit. Its place, and that of the checksum, are the
 //! same in all versions, so that another version can be told from damage: the checksum is compared
 //! first, then the version, then the group.
 

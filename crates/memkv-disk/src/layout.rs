@@ -34,9 +34,10 @@
 //! | `*.part`, `spare-*`, `reserve` | always | removed or overwritten |
 //!
 //! Every file belongs to Raft group 0, the only one that this build knows. Log records and metadata carry
-//! the group, and so does the name of a snapshot. An intact file of another group or of another format
-//! version is refused: the node does not start and changes nothing. That holds also for a snapshot's name
-//! without a group, which is that of the first format.
+//! the group, and so does the name of a snapshot. An intact segment, record or metadata file of another
+//! group or of another format version is refused, and so is a snapshot's name of another group or without
+//! one, which is that of the first format: the node does not start and changes nothing. The contents of a
+//! snapshot of another version count as damage; `clock` and `peers` of another version count as absent.
 //!
 //! With `durability: "os"` records are not synced, so a power cut (not a crash of the process) may
 //! tear any segment written so; recovery cuts the log there.

@@ -87,8 +87,8 @@ pub enum OpenError {
     },
     /// An intact file is of another format version, or of a Raft group that this build does not know.
     #[error(
-        "cannot read `{path}` at offset {offset}: {what}. Start the memkv version that wrote it, or \
-         set the node's data aside and let the cluster replace the node"
+        "cannot read `{path}` at offset {offset}: {what}. Nothing was changed: start the memkv version \
+         that wrote it"
     )]
     Foreign {
         /// The file.

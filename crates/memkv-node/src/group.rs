@@ -1,8 +1,8 @@
 //! The parts that a process has once for each replicated log: its engine, its store and the ways in and
 //! out. There is one group today.
 //!
-//! Decides nothing: each task takes the parts that it needs. Invariant: two groups would share their
-//! [`Process`] and nothing else.
+//! Decides nothing: each task takes the parts that it needs. A second group would share
+//! the [`Process`], and what that says it still knows of the first one.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};

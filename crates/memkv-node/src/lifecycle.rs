@@ -1,7 +1,7 @@
 //! The life of a node's process: its tasks, the phase that its status shows, and how it ends.
 //!
 //! Never restarts anything: the first fatal error ends the process. Invariant: once the node has failed it
-//! answers no peer and takes no command.
+//! takes no command and introduces itself to no node; its engine answers until the process ends.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -110,7 +110,7 @@ impl Lifecycle {
         self.fatal.subscribe()
     }
 
-    /// Stops all tasks; the node answers nothing from now on.
+    /// Stops all tasks; the node takes no command from now on.
     pub(crate) fn stop(&self) {
         self.life.enter(State::Stopped);
         self.session.close();

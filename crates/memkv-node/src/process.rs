@@ -1,6 +1,7 @@
 //! The parts that a process has once, whatever number of groups it serves.
 //!
-//! Decides nothing. Invariant: nothing here knows a log, a term or a store.
+//! Decides nothing. Two parts still know the one group of today, and would have to be told several: the
+//! peers read its member table and its clock, and the lifecycle closes its session.
 
 use std::sync::Arc;
 

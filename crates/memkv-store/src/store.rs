@@ -304,8 +304,8 @@ impl Store {
         Ok(())
     }
 
-    /// Once there is a table, only its nodes may have a session: a removed node gets none. The operation
-    /// carries the node's announced level.
+    /// Once there is a member table, only its nodes may have a session: a removed node gets none. The
+    /// operation carries the level that the node advertises.
     fn open_session(&mut self, index: u64, node: u64, announced: Advertised) -> SystemOutcome {
         if self.members.cluster().is_some() && self.members.member(node).is_none() {
             return SystemOutcome::Refused {

@@ -195,12 +195,12 @@ pub enum Refusal {
     /// The named nodes are not exactly those in the table.
     #[error("other nodes are in the member table by now; look again before raising the level")]
     OtherMembers,
-    /// A node of the table has not announced the level with its present boot.
-    #[error("node {node} announces feature level {advertised} (0: none yet); upgrade it first")]
+    /// A node of the table has not advertised the level with its present boot.
+    #[error("node {node} advertises feature level {advertised} (0: none yet); upgrade it first")]
     NotAdvertised {
         /// The node.
         node: u64,
-        /// The level that it has announced.
+        /// The level that it has advertised.
         advertised: u32,
     },
     /// The node's build knows less than the cluster uses.

@@ -1,7 +1,7 @@
 //! The measurement of free disk space, again and again, and what a leader does when its own disk is low.
 //!
-//! Never stops a read or a heartbeat. Invariant: what is measured reaches `space` before the next entry is
-//! taken.
+//! Never stops a read or a heartbeat. Invariant: the space is measured before
+//! the first entry is taken.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

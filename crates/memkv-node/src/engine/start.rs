@@ -1,5 +1,5 @@
-//! The start of the engine: its log, its network and its state machine are put together here.
-//! Never decides when; `running` does. Invariant: a process has one engine.
+//! The start of the engine on its log, network and state machine, which `running` puts together and starts
+//! when it is time. Invariant: a process has one engine.
 
 use std::sync::Arc;
 

@@ -39,7 +39,7 @@ pub struct MemberStatus {
     pub addr: String,
     /// Leader, follower or learner, as far as this node knows.
     pub role: Role,
-    /// Highest feature level that it announces; 0 before it has advertised any.
+    /// Highest feature level that it advertises; 0 before it has advertised any.
     pub highest_level: u32,
 }
 

@@ -100,7 +100,7 @@ async fn deliver_key_events(server: Arc<Server>, mut taken: Taker<Vec<KeyEvent>>
     }
 }
 
-/// A event as Redis publishes it: to the key's channel, then to the event's.
+/// An event as Redis publishes it: to the key's channel, then to the event's.
 fn messages(event: KeyEvent) -> impl Iterator<Item = Publication> {
     let KeyEvent {
         database,

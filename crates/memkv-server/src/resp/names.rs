@@ -1,4 +1,5 @@
-//! The subscriptions of one connection, of one kind, and their limits. Never tells the subscriptions.
+//! The subscriptions of one connection, of one kind, and their limits. Never changes the registry of
+//! all connections (`subscriptions`).
 
 use std::collections::{BTreeSet, btree_set};
 

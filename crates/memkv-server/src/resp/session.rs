@@ -79,7 +79,9 @@ impl Watched {
                 // No query answers so; no key has this revision, so that EXEC executes nothing.
                 _ => Seen::Present { mod_revision: 0 },
             },
-            _ => Seen::Absent { at: revision },
+            ReplyValue::Nil => Seen::Absent { at: revision },
+            // The same.
+            _ => Seen::Present { mod_revision: 0 },
         };
         Self { db, key, seen }
     }

@@ -451,7 +451,7 @@ fn read_member_table(
     version: u8,
     level: u32,
 ) -> Result<MemberTable, DecodeError> {
-    if !reader.bool("whether a table follows")? {
+    if !reader.bool("whether a member table follows")? {
         return Ok(MemberTable {
             level,
             ..MemberTable::default()

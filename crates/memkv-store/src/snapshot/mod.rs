@@ -1,6 +1,6 @@
 //! Snapshots of one revision, taken while writes go on.
 //!
-//! The head, the sessions and the table are small and are copied when the snapshot begins; the table
+//! The head, the sessions and the member table are small and are copied when the snapshot begins; the table
 //! of deletes is shared. The databases that hold keys are then walked shard by shard. An entry whose
 //! `mod_revision` is above the snapshot's is not part of it, and a write to an entry of a shard that the
 //! walk has not reached first saves the entry as it was. The higher revision of the written entry is the
@@ -35,7 +35,7 @@ pub struct SnapshotBusy;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotHead {
     /// The seed of the hash tables, which every loaded store takes over. It is not derived from the
-    /// cluster's UUID anew: a restored cluster has another UUID and the same shards.
+    /// cluster's UUID anew, so that a restore under another UUID can keep the shards.
     pub(crate) seed: u64,
     pub(crate) revision: Revision,
     pub(crate) stamp_ms: u64,
