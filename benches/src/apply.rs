@@ -65,7 +65,7 @@ pub(crate) const PIECES: &[Piece] = &[
     },
 ];
 
-/// Counts the replies; nobody waits for them.
+/// Counts the replies; no client waits for them.
 #[derive(Default)]
 struct Replies(u64);
 
@@ -145,7 +145,7 @@ fn build() -> Run {
 }
 
 /// Applies entries of the commands that `command` returns for the number of the run and the place
-/// in the entry. To build the entry is part of it: a log entry is read by nobody twice.
+/// in the entry. To build the entry is part of it: no node reads a log entry twice.
 fn apply(command: fn(u64, u64) -> Command) -> Run {
     let mut filled = Filled::new(KEYS);
     let mut runs = 0;

@@ -330,5 +330,5 @@ fn revision_of(response: &Response) -> Option<u64> {
 fn id_of(value: &str) -> u64 {
     value
         .parse()
-        .unwrap_or_else(|_| panic!("a value that nobody wrote: {value:?}"))
+        .unwrap_or_else(|_| panic!("a value that no client wrote: {value:?}"))
 }

@@ -299,7 +299,7 @@ pub(crate) fn value_of(reply: &Frame) -> Option<Value> {
     let text = String::from_utf8_lossy(reply.text()).into_owned();
     let id = text.parse();
     Some(Value::new(id.unwrap_or_else(|_| {
-        panic!("a value that nobody wrote: {reply}")
+        panic!("a value that no client wrote: {reply}")
     })))
 }
 

@@ -209,7 +209,7 @@ fn the_page_has_the_documented_metrics_and_they_move() {
     assert!(after.get("memkv_memory_bytes") > 1e6);
     assert!(after.get("memkv_raft_leader_changes_total") >= 1.0);
 
-    let of_leader = eventually("the leader knows that nobody lags", LIMIT, || {
+    let of_leader = eventually("the leader knows that no node lags", LIMIT, || {
         let page = Page::of(addr(leader));
         let of_peer = |series: &&String| series.starts_with("memkv_peer_lag_entries{");
         let peers: Vec<_> = page.samples.keys().filter(of_peer).collect();

@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_that_trusts_nobody_admits_and_dials_nobody() {
+    async fn a_node_without_trust_admits_and_dials_no_node() {
         let closed = start_with(10, Trust::Nobody).await;
         for trust in [Trust::Everybody, proof_of(SECRET)] {
             let error = calls("n1", &closed, trust).await.unwrap_err();

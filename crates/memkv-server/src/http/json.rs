@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_accepted_is_what_everybody_reads() {
+    fn accepted_json_is_what_every_reader_reads() {
         let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
         for text in [
             r#" {"a": [null, true, -1, 18446744073709551615, 1.5e3, "\u0041\n"], "b": {"a": {}}} "#,

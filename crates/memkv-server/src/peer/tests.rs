@@ -188,7 +188,7 @@ async fn big_frames_go_both_ways_at_once_in_parts() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_unreachable_and_found_when_it_comes() {
+async fn a_peer_that_does_not_listen_is_unreachable_and_found_when_it_comes() {
     let gone = Peer::start(echo()).await.stop().await;
     let links = links();
     let refused = ask(&links, &gone, "anybody?").await;
@@ -298,7 +298,7 @@ async fn a_refusal_is_told_in_words() {
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_any_more_is_not_sent() {
+async fn a_request_that_is_no_longer_waited_for_is_not_sent() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
     let handler: PeerHandler = Arc::new(move |_, request| {

@@ -165,7 +165,7 @@ async fn a_transaction_takes_one_branch_as_a_whole() {
 }
 
 #[tokio::test]
-async fn with_a_password_only_health_is_for_everybody() {
+async fn with_a_password_only_health_is_open_to_all() {
     let api = api_for(Some(Fake::working()), MAX_VALUE_BYTES, Some("hunter2"));
     let mut client = connect_to(api);
     for path in ["/v1/kv/k", "/v1/kv", "/v1/status"] {

@@ -44,7 +44,7 @@ async fn a_client_that_never_reads_is_not_read_from_and_then_gone() {
         sent += requests.len();
         assert!(
             sent < 100 << 20,
-            "the server reads on although nobody takes its answers"
+            "the server reads on although its answers are not taken"
         );
     }
 }

@@ -107,7 +107,7 @@ async fn many_small_values_leave_in_pieces() {
 }
 
 #[tokio::test]
-async fn a_large_value_that_nobody_wants_does_not_leave() {
+async fn a_large_value_that_no_client_wants_is_not_sent() {
     let server = holding(&[("a", large())]).await;
     let get: &[&[u8]] = &[b"GET", b"a"];
     let skip: &[&[u8]] = &[b"CLIENT", b"REPLY", b"SKIP"];
