@@ -48,7 +48,7 @@ fn every_protocol_and_pace_does_work_without_failures() {
             "50",
         ],
         &["--protocol", "resp", "-c", "4", "--rate", "100"],
-        &["--protocol", "seed", "-c", "4", "--reads", "50"],
+        &["--protocol", "compat", "-c", "4", "--reads", "50"],
         &["--protocol", "rest", "-c", "4", "-P", "2", "--reads", "50"],
     ] {
         let sample = sample(&addr, &json, &[more, &["--pid", &process]].concat());
