@@ -76,7 +76,7 @@ fn durability_os_survives_the_death_of_all_processes_and_is_in_the_status() {
 
 #[test]
 fn a_follower_answers_stale_reads_by_itself_and_others_not_at_all() {
-    let cluster = Cluster::start(3);
+    let mut cluster = Cluster::start(3);
     set_eventually(&cluster.nodes[0], "key", "old");
     let [follower, others @ ..] = &cluster.followers()[..] else {
         panic!("no follower");
@@ -90,12 +90,10 @@ fn a_follower_answers_stale_reads_by_itself_and_others_not_at_all() {
     });
     // Its peers stop answering: only requests that need no other node are answered.
     let leader = cluster.leader();
-    let paused: Vec<u32> = others
-        .iter()
-        .chain([&leader])
-        .map(|node| cluster.nodes[*node].process_id().unwrap())
+    let others = others.iter().chain([&leader]);
+    let paused: Vec<_> = others
+        .map(|node| Paused::pause(&mut cluster.nodes[*node]))
         .collect();
-    let paused: Vec<_> = paused.into_iter().map(Paused::pause).collect();
     assert_eq!(stale.call(&["GET", "key"]).unwrap().text(), b"old");
     let refused = fresh.call(&["GET", "key"]).unwrap();
     assert!(refused.is_error(), "{refused}");
@@ -109,10 +107,12 @@ fn a_follower_answers_stale_reads_by_itself_and_others_not_at_all() {
 struct Paused(rustix::process::Pid);
 
 impl Paused {
-    fn pause(id: u32) -> Paused {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
-        rustix::process::kill_process(pid, Signal::STOP).unwrap();
-        Paused(pid)
+    /// Returns when every thread of the node's process has stopped: until then one of them may answer.
+    fn pause(node: &mut Node) -> Paused {
+        let process = node.process();
+        process.signal(Signal::STOP);
+        let id = i32::try_from(process.id()).unwrap();
+        Paused(rustix::process::Pid::from_raw(id).unwrap())
     }
 }
 

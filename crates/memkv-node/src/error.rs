@@ -114,7 +114,7 @@ pub enum FatalError {
     /// A write or an fsync failed: what is on the disk is no longer known (fsync must not be
     /// retried: Rebello et al., ATC'20).
     #[error(
-        "disk failure: {0}; the node stops at once, because after a failed fsync the contents of the disk are unknown"
+        "disk failure: {0}; the node stops at once, because after a failed fsync nobody knows what is on the disk"
     )]
     Disk(String),
     /// A committed entry cannot be read, so nothing after it can be applied.
