@@ -127,7 +127,7 @@ fn run(page: &str) {
         let dir = tempfile::tempdir().unwrap();
         let script = format!(
             "set -euo pipefail\nip link set lo up 2>/dev/null || true\n\
-             trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n{}",
+             trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{}",
             section.script
         );
         fs::write(dir.path().join("script"), &script).unwrap();
