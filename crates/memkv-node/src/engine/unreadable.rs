@@ -7,12 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memkv_disk::disk::sim::SimDisk;
 use memkv_disk::{Layout, Options};
-use memkv_store::{BatchBuilder, Command, HIGHEST_LEVEL, KeyEventClasses, Member, SystemOp};
+use memkv_store::{BatchBuilder, Command, HIGHEST_LEVEL, KeyEventClasses, SystemOp};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, entry::RaftEntry};
 
 use super::state_machine::StateMachine;
 use super::{Batch, Entry, TypeConfig, codec};
+use crate::peer::fake::form;
 use crate::pubsub::announce::Announcer;
 use crate::replica::Replica;
 use crate::time::log_clock::LogClock;
@@ -150,17 +151,7 @@ async fn an_entry_that_comes_in_pieces_is_applied_whole_before_the_next_that_can
 
 fn formed() -> Bytes {
     let mut batch = BatchBuilder::new(0);
-    batch.system(&SystemOp::Form {
-        cluster: [7; 16],
-        durability_sync: true,
-        level: 1,
-        members: vec![Member {
-            id: 1,
-            name: "n1".to_owned(),
-            addr: "h:1".to_owned(),
-            pending: false,
-        }],
-    });
+    batch.system(&form(1));
     batch.system(&SystemOp::OpenSession {
         node: 1,
         boot: 1,

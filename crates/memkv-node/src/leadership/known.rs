@@ -14,6 +14,7 @@ use crate::NodeConfig;
 use crate::engine::handle::Engine;
 use crate::leadership::leader::Leader;
 use crate::leadership::suspicion::Suspicion;
+use crate::peer::client::Peers;
 use crate::sync::lock::Mutex;
 
 /// Shared by everything that depends on which node leads.
@@ -53,6 +54,11 @@ impl Leadership {
 
     pub(crate) fn leader_id(&self) -> Option<u64> {
         self.leader.borrow().map(|leader| leader.id)
+    }
+
+    /// The name of the leader, for messages.
+    pub(crate) fn leader_name(&self, peers: &Peers) -> Option<String> {
+        self.leader_id().map(|id| peers.name_of(id))
     }
 
     /// Tells of every change of the leader.

@@ -197,28 +197,17 @@ impl Admission {
 
 #[cfg(test)]
 mod tests {
-    use memkv_store::{BatchBuilder, Member};
+    use memkv_store::BatchBuilder;
 
     use super::*;
     use crate::Env;
-    use crate::peer::fake::{Fakes, Script, config, identity};
+    use crate::peer::fake::{Fakes, Script, config, form, identity};
     use crate::time::log_clock::LogClock;
 
     fn admission() -> Admission {
         let fakes = Fakes::new(Script::Silence);
-        let member = |id: u64| Member {
-            id,
-            name: format!("n{id}"),
-            addr: format!("h:{id}"),
-            pending: false,
-        };
         let mut batch = BatchBuilder::new(5);
-        batch.system(&SystemOp::Form {
-            cluster: [7; 16],
-            durability_sync: true,
-            level: 1,
-            members: (1..=3).map(member).collect(),
-        });
+        batch.system(&form(3));
         {
             let mut machine = fakes.replica.machine.write();
             machine.store.apply(1, &batch.finish(), &mut ());

@@ -106,9 +106,7 @@ fn behind(table: &MemberTable, level: u32) -> String {
 #[cfg(test)]
 impl Default for Levels {
     fn default() -> Self {
-        let layout = memkv_disk::Layout::under(std::path::Path::new("/node"));
-        let (name, addr) = ("n1".to_owned(), "h:1".to_owned());
-        Self::new(&NodeConfig::new(crate::Peer { name, addr }, layout))
+        Self::new(&crate::peer::fake::config())
     }
 }
 

@@ -124,24 +124,13 @@ fn highest_of_all(table: &MemberTable, boot_of: impl Fn(u64) -> u64) -> Option<u
 
 #[cfg(test)]
 mod tests {
-    use memkv_store::{BatchBuilder, Member, Store};
+    use memkv_store::{BatchBuilder, Store};
 
     use super::*;
+    use crate::peer::fake::form;
 
     /// A store whose nodes 1 and 2 have opened their sessions as told: boot and highest level.
     fn table(advertised: &[(u64, u64, u32)]) -> MemberTable {
-        let member = |id: u64| Member {
-            id,
-            name: format!("n{id}"),
-            addr: format!("h:{id}"),
-            pending: false,
-        };
-        let form = SystemOp::Form {
-            cluster: [7; 16],
-            durability_sync: true,
-            level: 1,
-            members: vec![member(1), member(2)],
-        };
         let opened = advertised
             .iter()
             .map(|(node, boot, highest)| SystemOp::OpenSession {
@@ -150,7 +139,7 @@ mod tests {
                 highest: *highest,
             });
         let mut store = Store::new();
-        for (index, op) in (1..).zip([form].into_iter().chain(opened)) {
+        for (index, op) in (1..).zip([form(2)].into_iter().chain(opened)) {
             let mut batch = BatchBuilder::new(5);
             batch.system(&op);
             store.apply(index, &batch.finish(), &mut ());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use memkv_store::{Member, SystemOp};
 
 use crate::membership::identity::Identity;
 use crate::peer::client::Peers;
@@ -92,12 +93,15 @@ impl Fakes {
         let session = Arc::new(Session::new(1));
         let replica = Arc::new(Replica::new(session.clone()));
         let clock = Arc::new(LogClock::resume(Env::real(), None, None));
-        let me = Peer {
-            name: "n1".to_owned(),
-            addr: "h:1".to_owned(),
-        };
         let (levels, boot) = (Arc::default(), 1);
-        let peers = Peers::new(me, boot, transport.clone(), replica.clone(), clock, levels);
+        let peers = Peers::new(
+            peer(1),
+            boot,
+            transport.clone(),
+            replica.clone(),
+            clock,
+            levels,
+        );
         assert!(peers.set_identity(identity()));
         Self {
             peers: Arc::new(peers),
@@ -108,12 +112,31 @@ impl Fakes {
     }
 }
 
-/// The configuration of n1.
-pub(crate) fn config() -> NodeConfig {
-    let peer = |id: u64| Peer {
+/// The first entry of the cluster's log, with so many of its nodes.
+pub(crate) fn form(nodes: u64) -> SystemOp {
+    let member = |id: u64| Member {
+        id,
         name: format!("n{id}"),
         addr: format!("h:{id}"),
+        pending: false,
     };
+    SystemOp::Form {
+        cluster: [7; 16],
+        durability_sync: true,
+        level: 1,
+        members: (1..=nodes).map(member).collect(),
+    }
+}
+
+fn peer(id: u64) -> Peer {
+    Peer {
+        name: format!("n{id}"),
+        addr: format!("h:{id}"),
+    }
+}
+
+/// The configuration of n1.
+pub(crate) fn config() -> NodeConfig {
     let layout = memkv_disk::Layout::under(std::path::Path::new("/node"));
     let mut config = NodeConfig::new(peer(1), layout);
     config.peers = vec![peer(2), peer(3)];

@@ -72,16 +72,13 @@ impl Barrier {
             }
             if Instant::now() + RETRY_PAUSE >= deadline {
                 return Err(RequestError::NoLeader {
-                    detail: self.lifecycle.no_leader(self.leader_name()),
+                    detail: self
+                        .lifecycle
+                        .no_leader(self.leadership.leader_name(&self.peers)),
                 });
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
-    }
-
-    fn leader_name(&self) -> Option<String> {
-        let id = self.leadership.leader_id()?;
-        Some(self.peers.name_of(id))
     }
 
     async fn read_index(&self) -> Result<u64, RoundFailed> {

@@ -188,23 +188,14 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use memkv_store::{BatchBuilder, Member, SystemOp};
+    use memkv_store::BatchBuilder;
 
     use super::*;
+    use crate::peer::fake::form;
 
-    fn form() -> Bytes {
+    fn formed() -> Bytes {
         let mut batch = BatchBuilder::new(5);
-        batch.system(&SystemOp::Form {
-            cluster: [7; 16],
-            durability_sync: true,
-            level: 1,
-            members: vec![Member {
-                id: 1,
-                name: "n1".to_owned(),
-                addr: "a:1".to_owned(),
-                pending: false,
-            }],
-        });
+        batch.system(&form(1));
         batch.finish()
     }
 
@@ -212,14 +203,14 @@ mod tests {
     fn what_consensus_needs_is_there_while_the_machine_is_held() {
         let replica = Replica::new(Arc::new(Session::new(1)));
         let mut machine = replica.machine.write();
-        machine.store.apply(3, &form(), &mut ());
+        machine.store.apply(3, &formed(), &mut ());
         machine.note_member_table();
         assert_eq!(replica.member_table().cluster(), None, "not published yet");
         replica.publish(&machine);
         // The lock is still held, as by a large command: taking it here would be for ever.
         let table = replica.member_table();
         let addr = table.member(1).map(|member| &*member.addr);
-        assert_eq!((table.cluster(), addr), (Some([7; 16]), Some("a:1")));
+        assert_eq!((table.cluster(), addr), (Some([7; 16]), Some("h:1")));
         drop(machine.replace(Store::new(), None, Members::default()));
         machine.installs += 1;
         replica.publish(&machine);

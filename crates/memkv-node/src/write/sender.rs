@@ -128,9 +128,8 @@ impl Sender {
     }
 
     fn no_leader(&self) -> String {
-        let leader = self.leadership.leader_id();
         self.lifecycle
-            .no_leader(leader.map(|id| self.peers.name_of(id)))
+            .no_leader(self.leadership.leader_name(&self.peers))
     }
 
     fn send(&self, leader: u64, group: Group) -> Sent {
