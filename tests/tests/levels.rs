@@ -15,6 +15,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A member is replaced once it was silent for 10 s; then it must catch up.
 const REPLACED_LIMIT: Duration = Duration::from_secs(60);
 
+/// The highest level that the build knows which people run, and the one level more of the other build.
+const OLD: u64 = 2;
+const NEW: u64 = OLD + 1;
+
 /// The error for a command that belongs to the next level.
 fn command_of_next_level(node: &Node) -> String {
     let mut client = Resp::connect(&node.addr).unwrap();
@@ -48,7 +52,7 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
     cluster.start_all();
     for index in 0..3 {
         let node = &mut cluster.nodes[index];
-        assert_eq!(level(node), Some(1));
+        assert_eq!(level(node), Some(OLD));
         node.terminate();
         let command = command_with_bugs(node);
         node.start_with(command);
@@ -59,8 +63,9 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
         // Both builds serve, at the level that both know.
         let behind = cluster.nodes[2].id.clone();
         let told = command_of_next_level(&cluster.nodes[index]);
-        for part in ["needs feature level 2", "level 1", &behind] {
-            assert!(told.contains(part), "{told}");
+        let needs = format!("needs feature level {NEW}");
+        for part in [&needs, &format!("level {OLD}"), &behind] {
+            assert!(told.contains(part.as_str()), "{told}");
         }
         let key = format!("while-{index}");
         let written = cluster.nodes[2].compat().set(&key, "both").unwrap();
@@ -70,7 +75,7 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
     }
     for node in &cluster.nodes {
         eventually("the level is raised", LIMIT, || {
-            (level(node) == Some(2)).then_some(())
+            (level(node) == Some(NEW)).then_some(())
         });
     }
     assert_eq!(command_of_next_level(&cluster.nodes[1]), "OK");
@@ -79,14 +84,15 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
     let announced: Vec<_> = announced
         .map(|member| member["highest_feature_level"].as_u64())
         .collect();
-    assert_eq!(announced, [Some(2); 3]);
+    assert_eq!(announced, [Some(NEW); 3]);
 
     // The older build refuses, each time with the same words.
     let node = &mut cluster.nodes[0];
     node.terminate();
+    let levels = [format!("feature level {NEW}"), format!("up to {OLD}")];
     let words = [
-        "feature level 2",
-        "up to 1",
+        &levels[0],
+        &levels[1],
         "the version that the other nodes run",
     ];
     let lines = [(); 2].map(|()| {
@@ -100,9 +106,7 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
     eventually("it says why it cannot join", LIMIT, || {
         let status = node.status()?;
         let message = status["message"].as_str()?;
-        let said = ["feature level 2", "up to 1"]
-            .iter()
-            .all(|word| message.contains(word));
+        let said = levels.iter().all(|word| message.contains(word));
         (status["phase"] == "joining" && said).then_some(())
     });
     node.kill();
@@ -118,13 +122,13 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
 #[test]
 fn an_entry_that_cannot_be_read_stops_the_node_with_the_same_words_at_each_start() {
     // The older build must be able to run on this directory, too.
-    let held_back = json!({ "max_feature_level": 1 });
+    let held_back = json!({ "max_feature_level": OLD });
     let mut cluster = Cluster::configured_with(1, &held_back);
     let node = &mut cluster.nodes[0];
     let command = command_with_bugs(node);
     node.start_with(command);
     node.wait_serving();
-    assert_eq!(level(node), Some(1));
+    assert_eq!(level(node), Some(OLD));
     assert_eq!(node.compat().set("kept", "yes").unwrap().status, "ok");
     order(&node.addr, "/deliberate-panic/unreadable");
     // It is never answered: the entry that holds it cannot be applied.

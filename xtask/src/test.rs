@@ -115,6 +115,7 @@ fn checks(tally: &mut Tally) {
         ];
         cargo::run(&mut cargo(lints))
     });
+    tally.step("fuzz targets compile", fuzz::compile);
     tally.step("layers", deps::check);
     tally.step("tidy", tidy::check);
     tally.step("links", links::check);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memkv_node::{Phase, TooOld};
-use memkv_store::{SystemOp, SystemOutcome};
+use memkv_store::{HIGHEST_LEVEL, SystemOp, SystemOutcome};
 
 use crate::cluster::{Cluster, name};
 use crate::host::Death;
@@ -18,9 +18,9 @@ use crate::promise::Promise;
 use crate::trace::Trace;
 
 /// The highest level of the older build.
-pub(crate) const OLD: u32 = 1;
+pub(crate) const OLD: u32 = HIGHEST_LEVEL - 1;
 /// The highest level of the newer build.
-pub(crate) const NEW: u32 = 2;
+pub(crate) const NEW: u32 = HIGHEST_LEVEL;
 
 /// How often the operator looks at what nodes say.
 const LOOK: Duration = Duration::from_millis(500);
@@ -63,7 +63,7 @@ impl Raises {
             (SystemOp::Form { level, .. }, SystemOutcome::Done) => {
                 self.raised.push((index, *level));
                 trace.count(match *level {
-                    OLD => "clusters formed at the first level",
+                    OLD => "clusters formed at the older level",
                     _ => "clusters formed at a higher level",
                 });
             }
@@ -136,8 +136,8 @@ impl Cluster {
             tokio::time::sleep(LOOK).await;
             for (slot, node) in self.live() {
                 let status = node.status();
-                let words = "this build knows levels up to 1";
-                if status.phase != Phase::Joining || !status.message.contains(words) {
+                let words = format!("this build knows levels up to {OLD}");
+                if status.phase != Phase::Joining || !status.message.contains(&words) {
                     continue;
                 }
                 tokio::time::sleep(self.rng.millis(PATIENCE_MS.0, PATIENCE_MS.1)).await;

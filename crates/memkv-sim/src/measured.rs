@@ -10,7 +10,7 @@ pub(crate) const FLOORS: &[Measured] = &[
     ("clock jumps", 0.417, 3.1, 0.217),
     ("clocks that went on", 2.743, 1.4, 0.950),
     ("clusters formed at a higher level", 0.275, 0.7, 0.275),
-    ("clusters formed at the first level", 0.725, 0.3, 0.725),
+    ("clusters formed at the older level", 0.725, 0.3, 0.725),
     ("clusters formed from corrected lists", 0.155, 0.8, 0.155),
     ("commands", 207.962, 290.7, 0.805),
     ("commands forwarded", 263.347, 400.6, 0.887),

@@ -14,9 +14,16 @@ use crate::{Command, Condition, Guard, Query, Step, SystemOp};
 /// The level of the first release, and of a store that belongs to no cluster.
 pub const FIRST_LEVEL: u32 = 1;
 
+/// The level of users, rights and the memory cap.
+pub const EDGE_LEVEL: u32 = 2;
+
 /// The highest level that this build knows. The simulator's build knows one more, which holds nothing
 /// but `Command::OfNextLevel`.
-pub const HIGHEST_LEVEL: u32 = if cfg!(memkv_bugs) { 2 } else { 1 };
+pub const HIGHEST_LEVEL: u32 = if cfg!(memkv_bugs) {
+    EDGE_LEVEL + 1
+} else {
+    EDGE_LEVEL
+};
 
 impl Command {
     /// The feature level that the command belongs to, with everything in it.
@@ -59,7 +66,7 @@ impl Command {
                 command,
             } => command.level(),
             #[cfg(memkv_bugs)]
-            Command::OfNextLevel => 2,
+            Command::OfNextLevel => HIGHEST_LEVEL,
         }
     }
 }
@@ -153,7 +160,7 @@ mod tests {
         #[cfg(memkv_bugs)]
         {
             let inner = Command::OfNextLevel.in_database(3);
-            assert_eq!(transaction(Step::Write(inner)).level(), 2);
+            assert_eq!(transaction(Step::Write(inner)).level(), HIGHEST_LEVEL);
         }
     }
 }

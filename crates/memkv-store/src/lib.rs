@@ -60,7 +60,7 @@ pub use command::{
 pub use encoding::DecodeError;
 pub use key_event::{KeyEvent, KeyEventClasses};
 pub use keyspace::{Garbage, MAX_VIEWS, Value, ViewId, Work};
-pub use level::{FIRST_LEVEL, HIGHEST_LEVEL};
+pub use level::{EDGE_LEVEL, FIRST_LEVEL, HIGHEST_LEVEL};
 pub use member_table::{Advertised, MAX_MEMBERS, MemberTable};
 pub use query::{Query, Reading, Readings};
 pub use reply::{Reply, ReplyError, ReplyValue};
