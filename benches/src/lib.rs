@@ -1,5 +1,6 @@
 //! The work that the hot path repeats for every command and every entry, in pieces small enough to
-//! be measured alone: the Redis protocol, building and applying entries, the log, snapshots.
+//! be measured alone: the Redis protocol, building and applying entries, the log, snapshots; and whole
+//! requests from bytes to bytes.
 //!
 //! `cargo bench -p memkv-hot-path` times the pieces; `cargo xtask instructions` counts the
 //! instructions of the same pieces and holds them against `baseline.json`. Nothing here starts a
@@ -10,8 +11,29 @@
 
 mod apply;
 mod codec;
+mod edge;
 mod log;
 mod snapshot;
+
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "made for tests"
+)]
+#[path = "../../crates/memkv-server/tests/properties/commands.rs"]
+mod connection;
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "made for tests"
+)]
+#[path = "../../crates/memkv-server/tests/properties/machine.rs"]
+mod machine;
+#[allow(clippy::unwrap_used, reason = "made for tests")]
+#[path = "../../crates/memkv-server/tests/properties/wire.rs"]
+mod wire;
 
 use bytes::Bytes;
 
@@ -38,9 +60,14 @@ pub type Run = Box<dyn FnMut()>;
 
 /// All pieces.
 pub fn pieces() -> impl Iterator<Item = &'static Piece> {
-    [codec::PIECES, apply::PIECES, log::PIECES, snapshot::PIECES]
-        .into_iter()
-        .flatten()
+    let pieces = [
+        codec::PIECES,
+        apply::PIECES,
+        log::PIECES,
+        snapshot::PIECES,
+        edge::PIECES,
+    ];
+    pieces.into_iter().flatten()
 }
 
 /// The key with this number: [`KEY_BYTES`] bytes. Cheap, since pieces make keys while they run.

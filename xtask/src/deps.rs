@@ -44,7 +44,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "memkv-hot-path",
-        &["memkv-resp", "memkv-disk", "memkv-store"],
+        &[
+            "memkv-resp",
+            "memkv-disk",
+            "memkv-store",
+            "memkv-node",
+            "memkv-server",
+        ],
     ),
     ("memkv-black-box", &["memkv-check"]),
     ("xtask", &[]),

@@ -47,7 +47,8 @@ fn execute(stream: &[u8], piece: usize, machine: &Machine) {
     check_frames(&replies.bytes());
 }
 
-fn serving(machine: &Machine) -> Resp<Machine> {
+/// The Redis protocol in front of a store.
+pub(crate) fn serving(machine: &Machine) -> Resp<Machine> {
     let settings = RespSettings {
         port: 6379,
         max_value_bytes: MAX_VALUE_BYTES,
