@@ -201,6 +201,7 @@ impl Store {
         self.applied_index = index;
         self.keys.now_ms = self.keys.now_ms.max(checked.stamp_ms);
         let expired = self.expire();
+        self.keys.begin_entry(&mut self.revision);
         self.is_within_entry = true;
         Some(Applying {
             index,
@@ -394,6 +395,9 @@ impl Store {
                 open.seq += 1;
                 open.at = end;
                 if seq > session.last_seq() {
+                    if self.keys.is_at_cap() && operation.may_grow() {
+                        self.keys.make_room(&mut self.revision);
+                    }
                     let reply = execute(&mut self.keys, &mut self.revision, operation);
                     sink.reply(id, seq, &reply);
                     #[cfg(memkv_bugs)]
@@ -431,6 +435,9 @@ impl Store {
 
     /// Begins the next command, which ends there.
     fn begin_many(&mut self, open: &mut Open, mut many: Box<Many>, end: usize) {
+        if self.keys.is_at_cap() && many.may_grow() {
+            self.keys.make_room(&mut self.revision);
+        }
         many.begin(&mut self.keys, self.revision);
         open.seq += 1;
         open.at = end;

@@ -181,6 +181,25 @@ pub fn only_removes(group: &[u8], now_ms: u64) -> bool {
     })
 }
 
+/// Whether any command of an encoded group may raise the cost of the keys; true for one that cannot be read.
+pub fn may_grow(group: &[u8]) -> bool {
+    let Ok(Group {
+        count,
+        mut commands,
+        ..
+    }) = Group::read(&mut Reader::new(group))
+    else {
+        return true;
+    };
+    (0..count).any(|_| {
+        // The bytes decide for a RENAME, so they are copied.
+        let command = commands.prefixed("group command");
+        let operation =
+            command.and_then(|command| Operation::decode(command, &Bytes::copy_from_slice));
+        operation.map_or(true, |operation| operation.may_grow())
+    })
+}
+
 /// A command as it lies in a log.
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]

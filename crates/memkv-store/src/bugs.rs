@@ -29,6 +29,14 @@ pub enum Bug {
     ReopenSession = 8,
     /// A read sees a command of which only some keys are written.
     ReadWithinCommand = 9,
+    /// A node refuses growth by the memory that it takes itself, saved entries of a snapshot included.
+    RefuseByLocalMemory = 10,
+    /// At the memory cap only the steps of a transaction that may grow are refused.
+    TearAtCap = 11,
+    /// A key is charged its deadline when it first gets one, and never given it back.
+    CostByHistory = 12,
+    /// While a node builds a snapshot, it evicts the keys with the most distant deadlines.
+    EvictByLocalOrder = 13,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

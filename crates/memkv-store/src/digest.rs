@@ -1,7 +1,7 @@
 //! The digest: one number for the whole logical state, to compare nodes with.
 //!
 //! It covers the state that `apply` made: keys, the hash seed, values, revisions, deadlines, the table of deletes, log
-//! time, sessions with their cached replies, and the member table. It leaves out differences
+//! time, sessions with their cached replies, the member table, and the memory cap with the cost of the keys. It leaves out differences
 //! between equal nodes: the applied index (an entry without a batch changes nothing), table layouts, and a
 //! snapshot in progress; and the hash of effects, which depends on the history of the state.
 
@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 use crate::keyspace::{Database, Entry, SHARDS};
 use crate::snapshot::SnapshotHead;
-use crate::{DATABASES, Store};
+use crate::{DATABASES, EDGE_LEVEL, Store};
 
 impl Store {
     /// A 64-bit hash of the whole logical state: equal for stores that applied the same log.
@@ -30,6 +30,9 @@ impl Store {
                 .iter()
                 .for_each(|reply| reply.write(&mut replies));
             hash.update(&replies);
+        }
+        if self.members.level() >= EDGE_LEVEL {
+            hash.update(&self.keys.cost().to_le_bytes());
         }
         hash.update(&self.keys.deletes.digest().to_le_bytes());
         for number in 0..DATABASES {

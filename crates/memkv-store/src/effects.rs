@@ -26,6 +26,7 @@ const REJECTED: u64 = 8 << 56;
 const REMOVED: u64 = 10 << 56;
 const DEADLINE: u64 = 11 << 56;
 const FLUSHED: u64 = 12 << 56;
+const MEMORY: u64 = 13 << 56;
 
 /// The hash so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,12 @@ impl Effects {
         self.change(FLUSHED ^ u64::from(database) << 48);
     }
 
+    /// The operator set the cap, or the policy at the cap.
+    pub(crate) fn memory(&mut self, operator: Option<u64>, policy: u8) {
+        self.change(MEMORY ^ u64::from(policy) << 48);
+        self.change(operator.unwrap_or(0));
+    }
+
     #[inline]
     fn change(&mut self, change: u64) {
         self.changes = self.changes.rotate_left(5).wrapping_add(change);
@@ -118,6 +125,11 @@ impl Effects {
         self.mix(stamp_ms ^ expired.rotate_left(43));
         self.mix(at ^ (keys as u64).rotate_left(32));
         self.changes = 0;
+    }
+
+    /// The cost of the keys after an entry, and how many keys have been evicted.
+    pub(crate) fn cost(&mut self, cost: u64, evicted: u64) {
+        self.mix(cost ^ evicted.rotate_left(40));
     }
 
     #[inline]

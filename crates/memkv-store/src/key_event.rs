@@ -20,7 +20,7 @@ const LETTERS: [(u8, u16); 14] = [
     (b'h', 1 << 6),
     (b'z', 1 << 7),
     (b'x', KeyEventClasses::EXPIRED),
-    (b'e', 1 << 9),
+    (b'e', KeyEventClasses::EVICTED),
     (b't', 1 << 10),
     (b'd', 1 << 11),
     (b'n', KeyEventClasses::NEW),
@@ -40,6 +40,8 @@ impl KeyEventClasses {
     pub(crate) const STRING: u16 = 1 << 3;
     /// `x`: a key's deadline has removed it.
     pub(crate) const EXPIRED: u16 = 1 << 8;
+    /// `e`: a key was removed to make room.
+    pub(crate) const EVICTED: u16 = 1 << 9;
     /// `n`: a new key exists.
     pub(crate) const NEW: u16 = 1 << 12;
     /// `A`: all but `K`, `E`, `n` and `m`.

@@ -52,6 +52,7 @@ impl Command {
             | Command::DelRevision { .. }
             | Command::Announce { .. }
             | Command::Tick => FIRST_LEVEL,
+            Command::SetMemory { .. } => EDGE_LEVEL,
             Command::Transaction {
                 guards,
                 operations,
@@ -140,6 +141,7 @@ impl SystemOp {
             | SystemOp::SetAddress { .. }
             | SystemOp::GiveUpSeat { .. }
             | SystemOp::RaiseLevel { .. } => FIRST_LEVEL,
+            SystemOp::AnnounceMemory { .. } | SystemOp::SetCap { .. } => EDGE_LEVEL,
         }
     }
 }

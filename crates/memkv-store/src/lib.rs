@@ -21,7 +21,8 @@
 //!    [`Loader`] puts it together again elsewhere.
 //!
 //! Modules: write commands are in `command/`, a file for each family, with transactions among them; reads in
-//! `query/`. A [`SystemOp`] is a change by an administrator or the consensus layer. `batch` is the log
+//! `query/`. A `memory` is the memory cap and what keys
+//! cost. A [`SystemOp`] is a change by an administrator or the consensus layer. `batch` is the log
 //! format; `key_event` the events that are announced of keys; `keyspace/` the data; `float` the arithmetic
 //! of INCRBYFLOAT; `session` the exactly-once table; `member_table` the members, their addresses and the
 //! feature level, which `level` explains; `snapshot/` the walk, the block format and the loader.
@@ -41,6 +42,7 @@ mod key_event;
 mod keyspace;
 mod level;
 mod member_table;
+mod memory;
 mod query;
 mod reply;
 mod session;
@@ -50,7 +52,9 @@ mod store;
 mod system;
 
 pub use applying::{Applying, Checked, Progress};
-pub use batch::{BatchBuilder, GroupInfo, check_command, check_group, encode_group, only_removes};
+pub use batch::{
+    BatchBuilder, GroupInfo, check_command, check_group, encode_group, may_grow, only_removes,
+};
 #[doc(hidden)]
 pub use batch::{Logged, read_batch, read_system};
 pub use command::{

@@ -22,6 +22,17 @@ pub(crate) struct MemberRecord {
     pub(crate) nonce: Option<u64>,
     /// None until its first session is open.
     pub(crate) advertised: Option<Advertised>,
+    /// None until it has announced it.
+    pub(crate) memory: Option<AnnouncedMemory>,
+}
+
+/// How much memory for keys a node has, as it has announced it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnnouncedMemory {
+    /// The boot that announced it.
+    pub boot: u64,
+    /// Bytes, as [`Memory::cost`](crate::Memory::cost) counts them.
+    pub bytes: u64,
 }
 
 /// The level that a node has announced, with its latest boot.
@@ -74,6 +85,11 @@ impl MemberTable {
     /// The level that this node has announced with its latest boot, once its session is open.
     pub fn advertised(&self, id: u64) -> Option<Advertised> {
         self.seats.get(&id)?.advertised
+    }
+
+    /// How much memory for keys this node has announced.
+    pub fn announced_memory(&self, id: u64) -> Option<AnnouncedMemory> {
+        self.seats.get(&id)?.memory
     }
 
     /// The nodes that have not announced a level, by ascending id.
@@ -136,6 +152,7 @@ impl MemberTable {
             member,
             nonce: None,
             advertised: None,
+            memory: None,
         });
         *self = MemberTable::with_seats(cluster, durability_sync, level, seats)
             .map_err(|why| Refusal::InvalidMembers { why })?;
@@ -217,6 +234,7 @@ impl MemberTable {
                 member,
                 nonce: Some(nonce),
                 advertised: None,
+                memory: None,
             },
         );
         self.highest_id = index;
@@ -294,6 +312,17 @@ impl MemberTable {
         if let Some(seat) = self.seats.get_mut(&node) {
             seat.advertised = Some(advertised);
         }
+    }
+
+    /// A later announcement replaces the one before.
+    pub(crate) fn announce_memory(
+        &mut self,
+        node: u64,
+        announced: AnnouncedMemory,
+    ) -> Result<(), Refusal> {
+        let seat = self.seats.get_mut(&node);
+        seat.ok_or(Refusal::UnknownNode { node })?.memory = Some(announced);
+        Ok(())
     }
 
     /// Raises the level, if these are all nodes of the table and each has announced it.

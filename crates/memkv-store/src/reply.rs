@@ -97,6 +97,10 @@ pub enum ReplyError {
     /// proposing only.
     #[error("a command takes at most {MAX_COMMAND_KEYS} keys; send several")]
     TooManyKeys,
+    /// The keys cost as much as they may: a command that may grow was refused whole. Within a transaction
+    /// also an APPEND, SETRANGE or COPY that would go too far beyond the cap. Needs feature level 2.
+    #[error("the keys take as much memory as they may; delete some, or raise max_memory")]
+    OutOfMemory,
 }
 
 const OK: u8 = 0;
@@ -115,7 +119,7 @@ const MAX_DEPTH: usize = 4;
 pub(crate) const ELEMENT_OVERHEAD_BYTES: usize = 40;
 
 /// Every error, at the place of its code in the log less one.
-const ERRORS: [ReplyError; 13] = [
+const ERRORS: [ReplyError; 14] = [
     ReplyError::KeyTooLong,
     ReplyError::ValueTooLong,
     ReplyError::StringTooLong,
@@ -129,6 +133,7 @@ const ERRORS: [ReplyError; 13] = [
     ReplyError::TransactionTooLong,
     ReplyError::TooMuchCopied,
     ReplyError::TooManyKeys,
+    ReplyError::OutOfMemory,
 ];
 
 impl ReplyError {
@@ -330,6 +335,7 @@ mod tests {
         assert_eq!(code(ReplyError::ValueTooLong), [ERROR, 2]);
         assert_eq!(code(ReplyError::TransactionTooLong), [ERROR, 11]);
         assert_eq!(code(ReplyError::TooManyKeys), [ERROR, 13]);
+        assert_eq!(code(ReplyError::OutOfMemory), [ERROR, 14]);
     }
 
     #[test]

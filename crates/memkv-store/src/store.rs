@@ -6,12 +6,12 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::keyspace::{Keyspace, Value};
-use crate::member_table::{Advertised, MemberTable};
+use crate::member_table::{Advertised, AnnouncedMemory, MemberTable};
 use crate::session::{Session, Sessions};
 use crate::snapshot::{ShardImage, SnapshotBusy, SnapshotHead};
 use crate::{
-    Garbage, KeyEvent, KeyEventClasses, Query, Refusal, ReplyValue, Revision, Seen, SessionId,
-    SystemOp, SystemOutcome, ViewId,
+    EDGE_LEVEL, Garbage, KeyEvent, KeyEventClasses, Memory, Query, Refusal, ReplyValue, Revision,
+    Seen, SessionId, SystemOp, SystemOutcome, ViewId,
 };
 
 /// The replicated state machine. See the crate's documentation for how it is used.
@@ -146,6 +146,11 @@ impl Store {
         self.keys.memory_bytes() + self.sessions.memory_bytes()
     }
 
+    /// What the keys cost, how much they may cost, and what happens at the cap.
+    pub fn memory(&self) -> Memory {
+        self.keys.memory.report(self.keys.cost())
+    }
+
     /// The revision of the last executed write; 0 before the first.
     pub fn revision(&self) -> Revision {
         self.revision
@@ -187,6 +192,10 @@ impl Store {
         let expired = self.keys.expired_total;
         let effects = &mut self.keys.effects;
         effects.entry(stamp_ms, self.revision, keys, expired);
+        if self.members.level() >= EDGE_LEVEL {
+            let (cost, evicted) = (self.keys.cost(), self.keys.memory.evicted_total);
+            self.keys.effects.cost(cost, evicted);
+        }
     }
 
     /// Adds everything but the keys, which a system operation may have changed, to the hash of effects.
@@ -282,6 +291,14 @@ impl Store {
                 .map(|()| self.sessions.close_node(node)),
             SystemOp::SetAddress { node, addr } => self.members.set_address(node, addr),
             SystemOp::RaiseLevel { to, ids } => self.members.raise(to, &ids),
+            SystemOp::AnnounceMemory { node, boot, bytes } => {
+                self.announce_memory(node, AnnouncedMemory { boot, bytes })
+            }
+            SystemOp::SetCap { bytes } => {
+                let cost = self.keys.cost();
+                self.keys.memory.derive(bytes.max(cost));
+                Ok(())
+            }
         };
         outcome(result.map(|()| SystemOutcome::Done))
     }
@@ -318,6 +335,17 @@ impl Store {
             self.members.advertise(node, announced);
             SystemOutcome::SessionOpened { id: index }
         }))
+    }
+
+    /// A node announces for the boot that has its session open: an old announcement that arrives late
+    /// changes nothing.
+    fn announce_memory(&mut self, node: u64, announced: AnnouncedMemory) -> Result<(), Refusal> {
+        let session = self.sessions.of_node(node).unwrap_or(0);
+        let boot = self.sessions.get(session).map(|session| session.boot());
+        if boot != Some(announced.boot) {
+            return Err(Refusal::UnknownSession { session });
+        }
+        self.members.announce_memory(node, announced)
     }
 
     fn admit(

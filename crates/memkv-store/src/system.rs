@@ -102,6 +102,20 @@ pub enum SystemOp {
         /// All nodes of the table, pending ones included, by ascending id.
         ids: Vec<u64>,
     },
+    /// Records how much memory for keys a node has. Refused unless this boot has the node's session.
+    AnnounceMemory {
+        /// The node.
+        node: u64,
+        /// Its boot counter.
+        boot: u64,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Sets the cap that follows from the nodes' announcements; never below the present cost of the keys.
+    SetCap {
+        /// Bytes.
+        bytes: u64,
+    },
 }
 
 /// The outcome of a system operation.
@@ -228,6 +242,8 @@ const REMOVE_NODE: u8 = 6;
 const SET_ADDRESS: u8 = 7;
 const GIVE_UP_SEAT: u8 = 8;
 const RAISE_LEVEL: u8 = 9;
+const ANNOUNCE_MEMORY: u8 = 10;
+const SET_CAP: u8 = 11;
 
 impl SystemOp {
     /// The operation's bytes, as a node sends them to the one that proposes.
@@ -294,6 +310,10 @@ impl SystemOp {
                 put_length(out, ids.len());
                 ids.iter().for_each(|id| put_varint(out, *id));
             }
+            SystemOp::AnnounceMemory { node, boot, bytes } => {
+                put_numbers(out, ANNOUNCE_MEMORY, &[*node, *boot, *bytes]);
+            }
+            SystemOp::SetCap { bytes } => put_numbers(out, SET_CAP, &[*bytes]),
         }
     }
 
@@ -341,6 +361,14 @@ impl SystemOp {
             RAISE_LEVEL => SystemOp::RaiseLevel {
                 to: reader.level()?,
                 ids: read_ids(reader)?,
+            },
+            ANNOUNCE_MEMORY => SystemOp::AnnounceMemory {
+                node: reader.varint("node id")?,
+                boot: reader.varint("boot counter")?,
+                bytes: reader.varint("bytes of memory")?,
+            },
+            SET_CAP => SystemOp::SetCap {
+                bytes: reader.varint("memory cap")?,
             },
             tag => {
                 return Err(DecodeError::UnknownTag {
@@ -457,6 +485,12 @@ mod tests {
                 to: 2,
                 ids: vec![1, 300],
             },
+            SystemOp::AnnounceMemory {
+                node: 3,
+                boot: 300,
+                bytes: u64::MAX,
+            },
+            SystemOp::SetCap { bytes: 0 },
         ]
     }
 

@@ -10,7 +10,7 @@ use super::{Command, ExpireIf, Expiry, Guard, SetIf, Step, check_count};
 use crate::encoding::{
     DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag,
 };
-use crate::{DATABASES, KeyEventClasses};
+use crate::{DATABASES, EvictionPolicy, KeyEventClasses};
 
 const SET_WITH: u8 = 3;
 const DEL_IF: u8 = 5;
@@ -33,6 +33,7 @@ const TRANSACTION: u8 = 21;
 pub(super) const IN_DATABASE: u8 = 22;
 const PROLONG: u8 = 23;
 const ANNOUNCE: u8 = 24;
+const SET_MEMORY: u8 = 25;
 #[cfg(memkv_bugs)]
 const OF_NEXT_LEVEL: u8 = 0xe0;
 
@@ -155,6 +156,13 @@ pub(super) fn encode(command: &Command, out: &mut BytesMut) {
             out.put_u8(ANNOUNCE);
             out.put_u16_le(classes.bits());
         }
+        Command::SetMemory { cap, policy } => {
+            out.put_u8(SET_MEMORY);
+            out.put_u8(u8::from(cap.is_some()));
+            cap.iter().for_each(|cap| put_varint(out, *cap));
+            out.put_u8(u8::from(policy.is_some()));
+            policy.iter().for_each(|policy| out.put_u8(*policy as u8));
+        }
         Command::Tick => out.put_u8(TICK),
         #[cfg(memkv_bugs)]
         Command::OfNextLevel => out.put_u8(OF_NEXT_LEVEL),
@@ -265,6 +273,13 @@ pub(super) fn read(
             let classes = KeyEventClasses::from_bits(bits);
             let classes = classes.ok_or(DecodeError::Invalid { what: "events" })?;
             Command::Announce { classes }
+        }
+        SET_MEMORY => {
+            let cap = body.bool("whether a memory cap follows")?;
+            let cap = cap.then(|| body.varint("memory cap")).transpose()?;
+            let policy = body.bool("whether a policy follows")?;
+            let policy = policy.then(|| EvictionPolicy::read(body)).transpose()?;
+            Command::SetMemory { cap, policy }
         }
         TICK => Command::Tick,
         #[cfg(memkv_bugs)]

@@ -8,7 +8,10 @@ use bytes::Bytes;
 
 use super::{Command, Operation, counter, del, expire, set, string, transaction};
 use crate::keyspace::{Keyspace, Record, Value};
-use crate::{DATABASES, KeyEventClasses, MAX_WRITE_REPLY_BYTES, ReplyError, ReplyValue, Revision};
+use crate::{
+    DATABASES, EvictionPolicy, KeyEventClasses, MAX_WRITE_REPLY_BYTES, ReplyError, ReplyValue,
+    Revision,
+};
 
 /// The part of the store that a command may change while it executes.
 pub(crate) struct Context<'a> {
@@ -154,6 +157,26 @@ impl Context<'_> {
         ReplyValue::Ok
     }
 
+    fn set_memory(&mut self, cap: Option<u64>, policy: Option<EvictionPolicy>) -> ReplyValue {
+        let keys = &mut *self.keys;
+        keys.memory.set(cap, policy);
+        let (operator, policy) = (keys.memory.operator(), keys.memory.policy);
+        keys.effects.memory(operator, policy as u8);
+        ReplyValue::Ok
+    }
+
+    /// Whether a value may become so many bytes longer.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if that would go too far beyond the memory cap.
+    pub(super) fn check_room(&self, bytes: usize) -> Result<(), ReplyError> {
+        match self.keys.has_room_for(bytes) {
+            true => Ok(()),
+            false => Err(ReplyError::OutOfMemory),
+        }
+    }
+
     #[inline]
     fn flush(&mut self, database: u8) -> ReplyValue {
         self.changed |= self.keys.flush(database, self.revision);
@@ -193,6 +216,11 @@ fn run(
 impl Command {
     /// Executes any command; `last` is the store's revision.
     pub(super) fn execute(&self, keys: &mut Keyspace, last: &mut Revision) -> ReplyValue {
+        // A transaction decides for the branch that it takes.
+        let is_transaction = matches!(self, Command::Transaction { .. });
+        if keys.is_at_cap() && !is_transaction && self.may_grow() {
+            return ReplyValue::Error(ReplyError::OutOfMemory);
+        }
         self.execute_within(keys, last, MAX_WRITE_REPLY_BYTES)
     }
 
@@ -264,8 +292,9 @@ impl Command {
                 to,
                 to_database,
                 replace,
-            } => string::copy(context, from, to, *to_database, *replace),
+            } => return string::copy(context, from, to, *to_database, *replace),
             Command::Announce { classes } => context.announce(*classes),
+            Command::SetMemory { cap, policy } => context.set_memory(*cap, *policy),
             Command::FlushAll => context.flush_all(),
             Command::FlushDatabase => context.flush(context.database),
             Command::CompareAndSet {
@@ -286,10 +315,22 @@ impl Command {
 }
 
 impl Operation<'_> {
+    /// Whether it may raise the cost of the keys.
+    pub(crate) fn may_grow(&self) -> bool {
+        match self {
+            Operation::Noop | Operation::Del(_) => false,
+            Operation::Set(_) | Operation::SetMany(_) => true,
+            Operation::Other(command) => command.may_grow(),
+        }
+    }
+
     /// Executes it; `last` is the store's revision, which rises with every change.
     pub(crate) fn execute(&self, keys: &mut Keyspace, last: &mut Revision) -> ReplyValue {
         match self {
             Operation::Noop => ReplyValue::Ok,
+            Operation::Set(_) | Operation::SetMany(_) if keys.is_at_cap() => {
+                ReplyValue::Error(ReplyError::OutOfMemory)
+            }
             Operation::Set(set) => run(keys, last, 0, |context| set.execute(context)),
             Operation::SetMany(set) => run(keys, last, 0, |context| set.execute(context)),
             Operation::Del(del) => run(keys, last, 0, |context| del.execute(context)),

@@ -107,6 +107,7 @@ impl Command {
             | Command::FlushAll
             | Command::FlushDatabase
             | Command::Announce { .. }
+            | Command::SetMemory { .. }
             | Command::Tick => {}
             #[cfg(memkv_bugs)]
             Command::OfNextLevel => {}

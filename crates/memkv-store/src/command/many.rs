@@ -11,7 +11,7 @@ use super::work::{KEY, copied};
 use super::{Context, check_key, check_value, del, key_count, set};
 use crate::encoding::Reader;
 use crate::keyspace::Keyspace;
-use crate::{ReplyValue, Revision};
+use crate::{ReplyError, ReplyValue, Revision};
 
 /// Keys between two checks of the remaining room: some microseconds.
 const AT_ONCE: usize = if cfg!(memkv_bugs) { 2 } else { 64 };
@@ -27,6 +27,8 @@ pub(crate) struct Many {
     revision: Revision,
     changed: bool,
     removed: i64,
+    /// It began at the memory cap, and sets keys.
+    is_refused: bool,
 }
 
 #[derive(Debug)]
@@ -89,13 +91,20 @@ impl Many {
             revision: 0,
             changed,
             removed: 0,
+            is_refused: false,
         })
     }
 
     /// Begins it in a store of revision `last`, whose readers see the state before it from now on.
     pub(crate) fn begin(&mut self, keys: &mut Keyspace, last: Revision) {
         self.revision = last + 1;
+        self.is_refused = keys.is_at_cap() && self.may_grow();
         keys.begin_pieces(last, self.count);
+    }
+
+    /// Whether it may raise the cost of the keys.
+    pub(crate) fn may_grow(&self) -> bool {
+        !matches!(self.what, What::Del)
     }
 
     /// The revision of the store, now that it is done.
@@ -109,6 +118,9 @@ impl Many {
     /// Executes some of it, at least a few keys, and subtracts their work from `room`, in units of `work`.
     /// Returns its answer once it is complete.
     pub(crate) fn go_on(&mut self, keys: &mut Keyspace, room: &mut u64) -> Option<ReplyValue> {
+        if self.is_refused {
+            return Some(ReplyValue::Error(ReplyError::OutOfMemory));
+        }
         loop {
             let mut work = 0;
             let mut rest = Reader::new(&self.rest);

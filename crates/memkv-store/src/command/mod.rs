@@ -12,6 +12,7 @@ mod del;
 mod estimate;
 mod execute;
 mod expire;
+mod grows;
 mod limits;
 mod many;
 mod removes;
@@ -36,7 +37,7 @@ pub use self::terms::{ExpireIf, Expiry, SetIf};
 pub use self::transaction::{Compare, Condition, Guard, MAX_TRANSACTION_STEPS, Seen, Step};
 pub(crate) use self::work::KEY as KEY_WORK;
 use crate::encoding::{DecodeError, Reader};
-use crate::{KeyEventClasses, Revision};
+use crate::{EvictionPolicy, KeyEventClasses, Revision};
 
 /// A write, as it is put into the log. One that changes nothing takes no revision, except for
 /// [`Set`](Command::Set) and [`Del`](Command::Del), which take one whenever they succeed.
@@ -202,6 +203,14 @@ pub enum Command {
         /// The events.
         classes: KeyEventClasses,
     },
+    /// `CONFIG SET maxmemory` and `maxmemory-policy`; `Ok`. Takes no revision.
+    SetMemory {
+        /// The most that the keys may cost, in bytes; 0 takes back what was set before. `None` leaves
+        /// it as it is.
+        cap: Option<u64>,
+        /// What makes room at the cap; `None` leaves it as it is.
+        policy: Option<EvictionPolicy>,
+    },
     /// Changes nothing; answers `Ok`. Its entry's stamp removes keys that are due, as any entry's stamp
     /// does, also that of a batch without parts.
     Tick,
@@ -313,7 +322,7 @@ impl Command {
             Command::FlushDatabase => "flushdb",
             Command::CompareAndSet { .. } => "cas",
             Command::DelRevision { .. } => "delrev",
-            Command::Announce { .. } => "config",
+            Command::Announce { .. } | Command::SetMemory { .. } => "config",
             Command::Tick => "tick",
             #[cfg(memkv_bugs)]
             Command::OfNextLevel => "next",

@@ -15,7 +15,8 @@ impl Command {
             | Command::DelRevision { .. }
             | Command::GetDel { .. }
             | Command::FlushAll
-            | Command::FlushDatabase => true,
+            | Command::FlushDatabase
+            | Command::SetMemory { .. } => true,
             #[cfg(memkv_bugs)]
             Command::OfNextLevel => true,
             Command::Expire { expiry, .. } => expiry.has_passed(now_ms),

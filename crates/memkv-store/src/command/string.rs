@@ -14,12 +14,14 @@ pub(super) fn append(
     suffix: &[u8],
 ) -> Result<ReplyValue, ReplyError> {
     let Some(old) = context.get(key) else {
+        context.check_room(suffix.len())?;
         context.put(&[key, suffix], None);
         context.note_string("append", key);
         return Ok(length(suffix.len()));
     };
     let len = old.value.len() + suffix.len();
     check_length(len as u64)?;
+    context.check_room(suffix.len())?;
     let (deadline_ms, old) = (old.deadline_ms, old.to_bytes());
     context.put(&[key, &old, suffix], deadline_ms);
     context.note_string("append", key);
@@ -39,7 +41,9 @@ pub(super) fn set_range(
     if patch.is_empty() {
         return Ok(length(value.len()));
     }
-    check_length(offset.saturating_add(patch.len() as u64))?;
+    let end = offset.saturating_add(patch.len() as u64);
+    check_length(end)?;
+    context.check_room((end as usize).saturating_sub(value.len()))?;
     // The end was checked, so all of these are lengths of values.
     let offset = offset as usize;
     let head = &value[..offset.min(value.len())];
@@ -83,23 +87,25 @@ pub(super) fn copy(
     to: &[u8],
     to_database: u8,
     replace: bool,
-) -> ReplyValue {
+) -> Result<ReplyValue, ReplyError> {
     let Some(old) = context.get(from) else {
-        return ReplyValue::Integer(0);
+        return Ok(ReplyValue::Integer(0));
     };
+    let len = old.value.len();
     let old = Taken::of(&old);
     let is_itself = from == to && context.database == to_database;
     context.database = to_database;
     let is_taken = context.get(to).is_some();
     let copied = !is_itself && (replace || !is_taken);
     if copied {
+        context.check_room(len)?;
         context.put_taken(to, &old);
         if is_taken {
             context.note_new(to);
         }
         context.note_generic("copy_to", to);
     }
-    ReplyValue::Integer(copied.into())
+    Ok(ReplyValue::Integer(copied.into()))
 }
 
 fn check_length(len: u64) -> Result<(), ReplyError> {

@@ -2,12 +2,13 @@
 //!
 //! A step that fails answers its error and the others are executed, as in Redis: nothing is rolled back.
 //! The bytes that all of them would answer or copy are estimated before the first one (`estimate`): a
-//! transaction above the limits is refused as a whole.
+//! transaction above the limits is refused as a whole. So is one whose branch may grow at the memory cap.
 //! Invariant: no transaction is nested in another.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::codec::{Within, read_database};
+use super::grows::steps_may_grow;
 use super::{Command, Part, estimate, visit_inner};
 use crate::encoding::{DecodeError, Reader, put_prefixed, put_varint};
 use crate::keyspace::Keyspace;
@@ -269,12 +270,21 @@ pub(super) fn execute(
     } else {
         (otherwise, Some(ReplyValue::Aborted))
     };
+    if keys.is_at_cap() && steps_may_grow(steps) && !tears_transactions() {
+        return ReplyValue::Error(ReplyError::OutOfMemory);
+    }
     if let Err(error) = estimate::check(keys, steps) {
         return ReplyValue::Error(error);
     }
     let mut room = MAX_WRITE_REPLY_BYTES;
     let answers = steps.iter().map(|step| {
         let answer = match step {
+            #[cfg(memkv_bugs)]
+            Step::Write(command)
+                if tears_transactions() && keys.is_at_cap() && command.may_grow() =>
+            {
+                ReplyValue::Error(ReplyError::OutOfMemory)
+            }
             Step::Write(command) => command.execute_within(keys, last, room),
             Step::Read(query) => read(keys, query, room),
         };
@@ -282,6 +292,16 @@ pub(super) fn execute(
         answer
     });
     ReplyValue::Array(mark.into_iter().chain(answers).collect())
+}
+
+#[cfg(memkv_bugs)]
+fn tears_transactions() -> bool {
+    crate::bugs::active(crate::bugs::Bug::TearAtCap)
+}
+
+#[cfg(not(memkv_bugs))]
+const fn tears_transactions() -> bool {
+    false
 }
 
 /// Measures before it copies: values that earlier steps have changed may be longer than estimated.

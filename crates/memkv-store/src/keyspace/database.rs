@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::build::{Runner, build};
 use super::deletes::DELETE_SLOTS;
-use super::entry::{Entry, Numbers, Record, Value, cost, write_numbers};
+use super::entry::{Entry, Numbers, Record, Value, write_numbers};
 use super::large::Large;
 use super::leaf::Keys;
 use super::order::Order;
@@ -95,7 +95,7 @@ pub(super) type Due = (u64, u16, u32);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Old {
     number: Number,
-    cost: u64,
+    pub(super) cost: u64,
     deadline_ms: Option<u64>,
 }
 
@@ -147,15 +147,14 @@ impl Table {
         found.with_tag(shard_tag(tag)).find(|number| is_it(*number))
     }
 
-    /// Inserts an absent key; returns the length of the entry.
-    fn insert(&mut self, location: Location, record: &Record<'_>, numbers: &Numbers) -> usize {
+    /// Inserts an absent key.
+    fn insert(&mut self, location: Location, record: &Record<'_>, numbers: &Numbers) {
         if self.shards.is_empty() {
             self.shards.resize_with(SHARDS, Shard::default);
         }
         let len = record.len(numbers);
         let number = self.keep(len, record, numbers);
         self.shards[location.shard].insert(location.shard_tag(), number);
-        len
     }
 
     fn keep(&mut self, len: usize, record: &Record<'_>, numbers: &Numbers) -> Number {
@@ -189,25 +188,24 @@ impl Table {
         slots.fold(0, |sum, slot| sum ^ slot[0])
     }
 
-    /// Gives the key of an entry another record; returns the entry's new length.
+    /// Gives the key of an entry another record.
     fn overwrite(
         &mut self,
         location: Location,
         old: Number,
         record: &Record<'_>,
         numbers: &Numbers,
-    ) -> usize {
+    ) {
         let len = record.len(numbers);
         if record.shared.is_none()
             && let Some(bytes) = self.records.rewrite(old, len)
         {
             record.write(numbers, bytes);
-            return len;
+            return;
         }
         let new = self.keep(len, record, numbers);
         self.shards[location.shard].renumber(location.shard_tag(), old, new);
         self.release(old);
-        len
     }
 
     fn remove(&mut self, location: Location, number: Number) {
@@ -357,8 +355,8 @@ impl Database {
         record: &Record<'_>,
         numbers: &Numbers,
     ) {
-        let len = self.table.insert(location, record, numbers);
-        self.bytes += cost(len, numbers.deadline_ms);
+        self.table.insert(location, record, numbers);
+        self.bytes += record.cost();
         self.len += 1;
         self.deadline_changed(location, None, numbers.deadline_ms);
     }
@@ -371,8 +369,8 @@ impl Database {
         record: &Record<'_>,
         numbers: &Numbers,
     ) {
-        let len = self.table.overwrite(location, old.number, record, numbers);
-        self.bytes = self.bytes - old.cost + cost(len, numbers.deadline_ms);
+        self.table.overwrite(location, old.number, record, numbers);
+        self.bytes = self.bytes - old.cost + record.cost();
         self.deadline_changed(location, old.deadline_ms, numbers.deadline_ms);
     }
 
@@ -395,7 +393,6 @@ impl Database {
             let (at, len) = (entry.numbers_at(), entry.len_with(&numbers));
             if let Some(bytes) = self.table.records.rewrite(number, len) {
                 write_numbers(bytes, at, &numbers);
-                self.bytes = self.bytes - old.cost + cost(len, deadline_ms);
                 self.deadline_changed(location, old.deadline_ms, deadline_ms);
                 return;
             }

@@ -13,14 +13,7 @@ use super::large::Large;
 use crate::Revision;
 use crate::effects::ends;
 use crate::encoding::varint_len;
-
-/// The assumed cost of an entry besides its slot, in bytes: 8 in its shard, 11 in the ordered
-/// index, and the allocators' rounding.
-const ENTRY_OVERHEAD_BYTES: u64 = 24;
-
-/// The assumed cost of a deadline besides its bytes in the entry: 16 bytes in an index whose nodes are two
-/// thirds full.
-const DEADLINE_OVERHEAD_BYTES: u64 = 24;
+use crate::memory;
 
 /// Size of a deadline in an entry.
 const DEADLINE_BYTES: usize = size_of::<u64>();
@@ -68,6 +61,12 @@ impl<'a> Record<'a> {
 
     fn value_len(&self) -> usize {
         self.parts.iter().map(|part| part.len()).sum::<usize>() - self.key_len
+    }
+
+    /// See [`memory::cost`].
+    #[inline]
+    pub(super) fn cost(&self) -> u64 {
+        memory::cost(self.parts.iter().map(|part| part.len()).sum())
     }
 
     /// Value and deadline as one number: the value's [`ends`] and its length.
@@ -150,12 +149,6 @@ impl<'a> Record<'a> {
         }
         numbers.write(out);
     }
-}
-
-/// The assumed cost of an entry of `len` bytes in memory, independent of how it is kept.
-pub(super) fn cost(len: usize, deadline_ms: Option<u64>) -> u64 {
-    let deadline = deadline_ms.map_or(0, |_| DEADLINE_OVERHEAD_BYTES);
-    super::records::slot_bytes(len) as u64 + ENTRY_OVERHEAD_BYTES + deadline
 }
 
 fn first_field(key_len: usize, deadline_ms: Option<u64>) -> u64 {
@@ -298,9 +291,10 @@ impl<'a> Entry<'a> {
         self.deadline_ms.is_none_or(|deadline| deadline > now_ms)
     }
 
-    /// See [`cost`].
+    /// See [`memory::cost`].
+    #[inline]
     pub(crate) fn cost(&self) -> u64 {
-        cost(self.len, self.deadline_ms)
+        memory::cost(self.key.len() + self.value.len())
     }
 
     /// The length of the same entry with other numbers, of which a deadline is one if it was.

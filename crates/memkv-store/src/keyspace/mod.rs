@@ -11,6 +11,7 @@ mod build;
 mod database;
 mod deletes;
 mod entry;
+mod evict;
 mod large;
 mod leaf;
 mod order;
@@ -39,6 +40,7 @@ use self::view::View;
 pub use self::view::{MAX_VIEWS, ViewId};
 use crate::effects::Effects;
 use crate::key_event::{KeyEventClasses, KeyEvents};
+use crate::memory::MemoryCap;
 use crate::snapshot::{EntryView, Walk};
 use crate::{DATABASES, Revision};
 
@@ -87,6 +89,11 @@ pub(crate) struct Keyspace {
     ended: Option<Before>,
     pub(crate) key_events: KeyEvents,
     pub(crate) effects: Effects,
+    /// The cost of all entries, past their deadlines or not.
+    cost: u64,
+    pub(crate) memory: MemoryCap,
+    /// How many keys the present entry may still evict.
+    evictable: usize,
 }
 
 /// Reading.
@@ -104,6 +111,9 @@ impl Keyspace {
             ended: None,
             key_events: KeyEvents::default(),
             effects: Effects::default(),
+            cost: 0,
+            memory: MemoryCap::default(),
+            evictable: 0,
         }
     }
 
@@ -128,8 +138,12 @@ impl Keyspace {
 
     /// Estimated memory of the entries, and of those saved for a snapshot in progress and for views.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let entries: u64 = self.databases.iter().map(|database| database.bytes).sum();
-        entries + self.past.memory_bytes()
+        self.cost + self.past.memory_bytes()
+    }
+
+    /// The cost of all entries: a function of the keys and values alone.
+    pub(crate) fn cost(&self) -> u64 {
+        self.cost
     }
 
     pub(crate) fn get(&self, database: u8, key: &[u8]) -> Option<Value<'_>> {
@@ -201,6 +215,7 @@ impl Keyspace {
         let target = &mut self.databases[usize::from(database)];
         let Some(number) = target.find(location, key) else {
             target.insert(location, record, revision);
+            self.cost += record.cost();
             self.key_events
                 .note(KeyEventClasses::NEW, "new", database, key);
             return;
@@ -219,6 +234,7 @@ impl Keyspace {
         }
         let old = Old::of(number, &entry);
         target.overwrite(location, &old, record, &record.numbers(created, revision));
+        self.cost = self.cost - old.cost + record.cost();
     }
 
     /// Gives a key another deadline; returns whether the key exists.
@@ -240,6 +256,10 @@ impl Keyspace {
         }
         self.past.save(database, location, &entry);
         target.set_deadline(location, number, deadline_ms, revision);
+        #[cfg(memkv_bugs)]
+        if crate::bugs::active(crate::bugs::Bug::CostByHistory) {
+            self.cost += 8;
+        }
         self.effects.deadline(database, location.tag, deadline_ms);
         true
     }
@@ -283,7 +303,9 @@ impl Keyspace {
     /// The one way out for a single key.
     fn take_out(&mut self, database: u8, location: Location, number: Number, revision: Revision) {
         let target = &mut self.databases[usize::from(database)];
-        self.past.save(database, location, &target.entry(number));
+        let entry = target.entry(number);
+        self.cost -= entry.cost();
+        self.past.save(database, location, &entry);
         target.remove(location, number);
         self.deletes.note(delete_slot(database, location), revision);
         self.effects.removed(database, location.tag);
@@ -297,6 +319,7 @@ impl Keyspace {
             return false;
         }
         let old = Arc::new(std::mem::replace(target, Database::new(self.seed)));
+        self.cost -= old.bytes;
         self.past.save_database(database, &old, old.bytes);
         self.garbage.push(old);
         self.effects.flushed(database);
@@ -395,6 +418,7 @@ impl Keyspace {
         }
         let numbers = record.numbers(view.create_revision, view.mod_revision);
         target.insert_unordered(location, &record, &numbers);
+        self.cost += record.cost();
         true
     }
 

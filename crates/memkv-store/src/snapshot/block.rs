@@ -13,8 +13,9 @@ use super::{Image, SessionHead, ShardImage, SnapshotHead};
 use crate::encoding::{DecodeError, Reader, put_length, put_varint, varint_len};
 use crate::keyspace::{DELETE_SLOTS, Entry, first_bytes, noted};
 use crate::member_table::{Advertised, MAX_MEMBERS, MemberRecord, MemberTable};
+use crate::memory::MemoryCap;
 use crate::store::seed_of;
-use crate::{FIRST_LEVEL, KeyEventClasses, Member, Reply, Revision};
+use crate::{EDGE_LEVEL, FIRST_LEVEL, KeyEventClasses, Member, Reply, Revision};
 
 /// Version of the snapshot format: raised when a field or a new kind of block comes. Version 1 had
 /// one database, no deadlines and no table of deletes; it is still read.
@@ -309,6 +310,9 @@ impl SnapshotHead {
                 put_varint(&mut out, number);
             }
         }
+        if self.members.level >= EDGE_LEVEL {
+            self.memory.write(&self.members, &mut out);
+        }
         out
     }
 
@@ -364,6 +368,7 @@ impl SnapshotHead {
             announced: None,
             members: MemberTable::default(),
             sessions: Vec::new(),
+            memory: MemoryCap::default(),
         };
         if found > 1 {
             head.databases = u16::from_le_bytes(reader.array("databases")?);
@@ -387,6 +392,9 @@ impl SnapshotHead {
             head.seed = seed_of(&cluster);
         }
         head.sessions = read_sessions(&mut reader)?;
+        if level >= EDGE_LEVEL {
+            head.memory = MemoryCap::read(&mut reader, &mut head.members)?;
+        }
         reader.finish("snapshot head")?;
         Ok((found, head))
     }
@@ -482,6 +490,7 @@ fn read_member_table(
             member,
             nonce,
             advertised,
+            memory: None,
         });
     }
     let mut table = MemberTable::with_seats(cluster, durability_sync, level, seats.into_iter())

@@ -254,6 +254,7 @@ impl Loader {
         self.store.keys.effects = Effects::resume(head.effects);
         self.store.keys.key_events.set(head.announced);
         self.store.keys.deletes.flushed = head.flushed;
+        self.store.keys.memory = head.memory;
         self.announced_keys = head.keys;
         self.announced_deletes = head.deletes;
         self.waiting_for_deletes = head.deletes > 0;

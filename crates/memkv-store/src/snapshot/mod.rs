@@ -19,6 +19,7 @@ pub(crate) use self::block::EntryView;
 pub use self::load::{BlockLocation, LoadError, Loader};
 use crate::keyspace::{Database, Entries, Entry, Keyspace, SHARDS, noted};
 use crate::member_table::MemberTable;
+use crate::memory::MemoryCap;
 use crate::session::Sessions;
 use crate::{DATABASES, KeyEventClasses, Reply, Revision, SessionId, Store};
 
@@ -53,6 +54,8 @@ pub struct SnapshotHead {
     pub(crate) announced: Option<KeyEventClasses>,
     pub(crate) members: MemberTable,
     pub(crate) sessions: Vec<SessionHead>,
+    /// The memory cap; only from the level on that has one.
+    pub(crate) memory: MemoryCap,
 }
 
 /// A session without its cached replies, which follow in pieces of their own.
@@ -114,6 +117,7 @@ impl SnapshotHead {
             announced: store.announced(),
             members: store.members.clone(),
             sessions: sessions.collect(),
+            memory: store.keys.memory,
         }
     }
 

@@ -7,6 +7,7 @@ mod effects;
 mod expiry;
 mod key_events;
 mod many;
+mod memory;
 mod model;
 mod pieces;
 mod random;

@@ -8,8 +8,9 @@ use memkv_store::{
 };
 use proptest::prelude::*;
 
+use crate::memory::formed;
 use crate::reference::Reference;
-use crate::support::{Event, Recorder, encode, load, open};
+use crate::support::{Event, Recorder, encode, load};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -141,8 +142,9 @@ fn plain() -> impl Strategy<Value = Command> {
         2 => Just(Command::Tick),
         2 => Just(Command::FlushDatabase),
         1 => Just(Command::FlushAll),
+        4 => prop::option::of(0u64..3_000).prop_map(|cap| Command::SetMemory { cap, policy: None }),
     ];
-    prop_oneof![24 => sets, 8 => deletes, 12 => changes, 12 => times, 1 => others]
+    prop_oneof![24 => sets, 8 => deletes, 12 => changes, 12 => times, 2 => others]
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -270,9 +272,7 @@ struct Run {
 
 impl Run {
     fn new() -> Run {
-        let (mut store, mut twin) = (Store::new(), Store::new());
-        let session = open(&mut store, 1, 1);
-        assert_eq!(open(&mut twin, 1, 1), session);
+        let ((store, session), (twin, _)) = (formed(), formed());
         Run {
             store,
             twin,
@@ -294,7 +294,13 @@ impl Run {
         self.reference.advance(stamp);
         let expected: Vec<_> = (first..)
             .zip(commands)
-            .map(|(seq, command)| Event::Reply(self.session, seq, self.reference.execute(command)))
+            .map(|(seq, command)| {
+                let before = self.reference.cost();
+                let reply = self.reference.execute(command);
+                let has_grown = self.reference.cost() > before;
+                assert!(command.may_grow() || !has_grown, "{command:?}");
+                Event::Reply(self.session, seq, reply)
+            })
             .collect();
         for store in [&mut self.store, &mut self.twin] {
             let mut recorder = Recorder::default();

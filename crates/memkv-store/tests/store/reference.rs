@@ -31,6 +31,8 @@ pub(crate) struct Reference {
     pub(crate) stamp: u64,
     expired: u64,
     changed: bool,
+    /// 0 for none.
+    cap: u64,
 }
 
 use ReplyValue::{Integer, Nil, Ok as Done};
@@ -54,8 +56,24 @@ impl Reference {
         }
     }
 
+    /// What the keys cost: their lengths and 96 bytes each.
+    pub(crate) fn cost(&self) -> u64 {
+        let costs = self.keys.iter();
+        costs
+            .map(|((_, key), found)| (key.len() + found.value.len() + 96) as u64)
+            .sum()
+    }
+
+    fn is_at_cap(&self) -> bool {
+        self.cap > 0 && self.cost() >= self.cap
+    }
+
     pub(crate) fn execute(&mut self, command: &Command) -> Reply {
-        let value = self.run(command);
+        let is_transaction = matches!(command, Command::Transaction { .. });
+        let value = match self.is_at_cap() && command.may_grow() && !is_transaction {
+            true => ReplyValue::Error(ReplyError::OutOfMemory),
+            false => self.run(command),
+        };
         Reply {
             revision: self.revision,
             value,
@@ -74,6 +92,10 @@ impl Reference {
                 false if otherwise.is_empty() => return ReplyValue::Aborted,
                 false => (Some(ReplyValue::Aborted), otherwise),
             };
+            let may_grow = |step: &Step| matches!(step, Step::Write(write) if write.may_grow());
+            if self.is_at_cap() && steps.iter().any(may_grow) {
+                return ReplyValue::Error(ReplyError::OutOfMemory);
+            }
             let answers = steps.iter().map(|step| match step {
                 Step::Write(command) => self.run(command),
                 Step::Read(query) => self.answer(query, self.stamp),
@@ -166,6 +188,10 @@ impl Reference {
         };
         Ok(match command {
             Command::Noop | Command::Tick | Command::Announce { .. } => Done,
+            Command::SetMemory { cap, .. } => {
+                self.cap = cap.unwrap_or(self.cap);
+                Done
+            }
             Command::Set { key, value } => {
                 self.put(db, key, &value[..], None);
                 Done
@@ -506,6 +532,7 @@ impl Reference {
 
     /// The store holds exactly these keys, by every way in.
     pub(crate) fn check(&self, store: &Store) {
+        assert_eq!(store.memory().cost, self.cost());
         assert_eq!(store.revision(), self.revision);
         assert_eq!(store.stamp_ms(), self.stamp);
         assert_eq!(store.len(), self.keys.len());

@@ -76,7 +76,7 @@ pub(crate) fn open(store: &mut Store, node: u64, boot: u64) -> SessionId {
         &system(&[SystemOp::OpenSession {
             node,
             boot,
-            highest: 1,
+            highest: memkv_store::HIGHEST_LEVEL,
         }]),
     );
     let [Event::System(0, SystemOutcome::SessionOpened { id })] = events[..] else {
