@@ -147,6 +147,9 @@ error_table! {
     Unreachable "MK-106" 503 "CLUSTERDOWN" UNAVAILABLE retry No "no node available";
     /// The command belongs to a feature level that the cluster does not use yet.
     NeedsLevel "MK-107" 501 "ERR" UNAVAILABLE final No "needs a higher feature level";
+    /// The keys cost as much as they may, or memory is short: what may grow them is refused, reads and
+    /// what removes keys go on.
+    OutOfMemory "MK-108" 507 "OOM" UNAVAILABLE final No "out of memory";
     /// The command may or may not have been executed.
     Unknown "MK-110" 504 "UNKNOWN" UNKNOWN final Maybe "outcome unknown";
 }

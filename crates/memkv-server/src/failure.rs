@@ -68,6 +68,7 @@ pub(crate) fn reply_code(error: ReplyError) -> ErrorCode {
     match error {
         ReplyError::KeyTooLong => ErrorCode::KeyTooLarge,
         ReplyError::ValueTooLong => ErrorCode::ValueTooLarge,
+        ReplyError::OutOfMemory => ErrorCode::OutOfMemory,
         _ => ErrorCode::BadRequest,
     }
 }

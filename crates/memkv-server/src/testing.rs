@@ -16,8 +16,8 @@ use memkv_node::{
     RequestError, Role, Subscribers,
 };
 use memkv_store::{
-    BatchBuilder, Command, KeyEventClasses, Query, Reading, Readings, Rejected, Reply, SessionId,
-    Sink, Store, SystemOp, SystemOutcome,
+    BatchBuilder, Command, EDGE_LEVEL, KeyEventClasses, Member, Query, Reading, Readings, Rejected,
+    Reply, SessionId, Sink, Store, SystemOp, SystemOutcome,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -74,6 +74,32 @@ impl Fake {
             others: watch::Sender::new(Vec::new()),
             gate: Arc::default(),
         }
+    }
+
+    /// The same at the level that has a memory cap.
+    pub(crate) fn at_edge_level() -> Self {
+        let fake = Self::working();
+        let mut store = Store::new();
+        let mut open = BatchBuilder::new(1);
+        open.system(&SystemOp::Form {
+            cluster: [7; 16],
+            durability_sync: true,
+            level: EDGE_LEVEL,
+            members: vec![Member {
+                id: 1,
+                name: "n1".to_owned(),
+                addr: "h:1".to_owned(),
+                pending: false,
+            }],
+        });
+        open.system(&SystemOp::OpenSession {
+            node: 1,
+            boot: 1,
+            highest: EDGE_LEVEL,
+        });
+        store.apply(SESSION, &open.finish(), &mut ());
+        *fake.store.lock() = (store, 0);
+        fake
     }
 
     /// The next write waits, on its thread, until the returned task has run after it began.

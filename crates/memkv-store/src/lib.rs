@@ -21,8 +21,7 @@
 //!    [`Loader`] puts it together again elsewhere.
 //!
 //! Modules: write commands are in `command/`, a file for each family, with transactions among them; reads in
-//! `query/`. A `memory` is the memory cap and what keys
-//! cost. A [`SystemOp`] is a change by an administrator or the consensus layer. `batch` is the log
+//! `query/`. `memory` is the memory cap and the cost of keys. A [`SystemOp`] is a change by an administrator or the consensus layer. `batch` is the log
 //! format; `key_event` the events that are announced of keys; `keyspace/` the data; `float` the arithmetic
 //! of INCRBYFLOAT; `session` the exactly-once table; `member_table` the members, their addresses and the
 //! feature level, which `level` explains; `snapshot/` the walk, the block format and the loader.
@@ -65,7 +64,8 @@ pub use encoding::DecodeError;
 pub use key_event::{KeyEvent, KeyEventClasses};
 pub use keyspace::{Garbage, MAX_VIEWS, Value, ViewId, Work};
 pub use level::{EDGE_LEVEL, FIRST_LEVEL, HIGHEST_LEVEL};
-pub use member_table::{Advertised, MAX_MEMBERS, MemberTable};
+pub use member_table::{Advertised, AnnouncedMemory, MAX_MEMBERS, MemberTable};
+pub use memory::{CAP_OVERRUN_BYTES, EVICTED_PER_ENTRY, EvictionPolicy, Memory};
 pub use query::{Query, Reading, Readings};
 pub use reply::{Reply, ReplyError, ReplyValue};
 pub use session::{REPLY_CACHE_BYTES, Session};

@@ -9,6 +9,7 @@
 
 use bytes::BufMut;
 
+use crate::EDGE_LEVEL;
 use crate::encoding::{DecodeError, Reader, put_length, put_varint};
 use crate::member_table::{AnnouncedMemory, MAX_MEMBERS, MemberTable};
 
@@ -88,6 +89,18 @@ impl Memory {
     /// Whether commands that may grow are refused, unless keys are evicted for them.
     pub fn is_at_cap(&self) -> bool {
         self.cap.is_some_and(|cap| self.cost >= cap)
+    }
+
+    /// Whether they are refused, since nothing is ever evicted for them.
+    pub fn refuses_growth(&self) -> bool {
+        self.is_at_cap() && self.policy == EvictionPolicy::NoEviction
+    }
+
+    /// The cost as a share of the cap, in percent; 0 without a cap.
+    pub fn share_percent(&self) -> u64 {
+        let share = |cap: u64| (u128::from(self.cost) * 100).checked_div(u128::from(cap));
+        let share = self.cap.map(|cap| share(cap).unwrap_or(u128::MAX));
+        share.map_or(0, |share| u64::try_from(share).unwrap_or(u64::MAX))
     }
 }
 
@@ -178,11 +191,14 @@ impl MemoryCap {
         }
     }
 
-    /// Reads that section; announcements go to the nodes of `table`.
+    /// Reads that section, if the level of `table` has it; announcements go to the nodes of `table`.
     pub(crate) fn read(
         reader: &mut Reader<'_>,
         table: &mut MemberTable,
     ) -> Result<MemoryCap, DecodeError> {
+        if table.level < EDGE_LEVEL {
+            return Ok(MemoryCap::default());
+        }
         let cap = |reader: &mut Reader<'_>| {
             let is_set = reader.bool("whether a memory cap follows")?;
             is_set.then(|| reader.varint("memory cap")).transpose()
@@ -229,6 +245,8 @@ mod tests {
         memory.set(None, Some(EvictionPolicy::VolatileTtl));
         assert_eq!((memory.limit(), memory.policy.name()), (10, "volatile-ttl"));
         assert!(memory.report(10).is_at_cap() && !memory.report(9).is_at_cap());
+        assert!(!memory.report(10).refuses_growth(), "keys are evicted");
+        assert_eq!(memory.report(9).share_percent(), 90);
         memory.set(Some(0), None);
         assert_eq!(memory.limit(), 200);
     }

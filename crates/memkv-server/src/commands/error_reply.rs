@@ -26,6 +26,8 @@ impl ErrorReply {
     pub(crate) const DB_INDEX: Self = Self::new("ERR DB index is out of range");
     pub(crate) const EXEC_ABORT: Self =
         Self::new("EXECABORT Transaction discarded because of previous errors.");
+    pub(crate) const OUT_OF_MEMORY: Self =
+        Self::new("OOM command not allowed when used memory > 'maxmemory'.");
     pub(crate) const NO_AUTH: Self = Self::new("NOAUTH Authentication required.");
     pub(crate) const WRONG_PASS: Self =
         Self::new("WRONGPASS invalid username-password pair or user is disabled.");

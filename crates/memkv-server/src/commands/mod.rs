@@ -13,6 +13,8 @@ mod counters;
 mod docs;
 mod error_reply;
 mod expiry;
+#[cfg(test)]
+mod growth;
 mod hints;
 mod info;
 mod keys;

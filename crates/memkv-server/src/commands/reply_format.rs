@@ -257,6 +257,7 @@ impl ErrorReply {
             ReplyError::NanOrInfinity => Self::new("ERR increment would produce NaN or Infinity"),
             ReplyError::InvalidExpireTime => Self::invalid_expire(name),
             ReplyError::NoSuchKey => Self::new("ERR no such key"),
+            ReplyError::OutOfMemory => Self::OUT_OF_MEMORY,
             ReplyError::StringTooLong => {
                 Self::new("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
             }

@@ -9,7 +9,7 @@ use memkv_node::RequestError;
 use memkv_proto::compat::{self, CompatOp, CompatStatus};
 use memkv_proto::limits::MAX_KEY_BYTES;
 use memkv_proto::{ErrorCode, Executed, HEADER_EXECUTED, HEADER_REVISION};
-use memkv_store::{Command, Query, ReplyValue};
+use memkv_store::{Command, Query, ReplyError, ReplyValue};
 
 use super::app::Api;
 use super::head::Head;
@@ -106,6 +106,9 @@ async fn write<B: Backend>(api: &Api<B>, op: CompatOp, command: Command) -> Resp
     let (_, bytes) = command.longest();
     match api.service().write(command, bytes).await {
         Ok(reply) => match reply.value {
+            ReplyValue::Error(ReplyError::OutOfMemory) => {
+                no_answer(op, CompatStatus::Error, Executed::No)
+            }
             ReplyValue::Error(error) => refused(failure::reply_code(error), &error.to_string()),
             _ => with_revision(CompatStatus::Ok.body(), reply.revision),
         },

@@ -11,7 +11,7 @@ use std::vec;
 use memkv_node::RequestError;
 use memkv_proto::ErrorCode;
 use memkv_resp::{Output, ReplyWriter};
-use memkv_store::{Query, Reply, ReplyValue, Step};
+use memkv_store::{Query, Reply, ReplyError, ReplyValue, Step};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
 use tokio::time::Instant;
@@ -272,6 +272,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                         self.flush().await?;
                     }
                 }
+            }
+            Ok(ReplyValue::Error(error @ ReplyError::OutOfMemory)) => {
+                let refused = ErrorReply::executed(error, "exec").of_exec();
+                self.write_value("exec", &ReplyFormat::Plain, Err(refused));
             }
             other => self.write_value("exec", &ReplyFormat::Plain, other),
         }

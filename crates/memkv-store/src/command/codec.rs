@@ -152,17 +152,7 @@ pub(super) fn encode(command: &Command, out: &mut BytesMut) {
             put_key(out, DEL_REVISION, key);
             put_varint(out, *revision);
         }
-        Command::Announce { classes } => {
-            out.put_u8(ANNOUNCE);
-            out.put_u16_le(classes.bits());
-        }
-        Command::SetMemory { cap, policy } => {
-            out.put_u8(SET_MEMORY);
-            out.put_u8(u8::from(cap.is_some()));
-            cap.iter().for_each(|cap| put_varint(out, *cap));
-            out.put_u8(u8::from(policy.is_some()));
-            policy.iter().for_each(|policy| out.put_u8(*policy as u8));
-        }
+        Command::Announce { .. } | Command::SetMemory { .. } => put_setting(command, out),
         Command::Tick => out.put_u8(TICK),
         #[cfg(memkv_bugs)]
         Command::OfNextLevel => out.put_u8(OF_NEXT_LEVEL),
@@ -268,19 +258,7 @@ pub(super) fn read(
             key: own(body.prefixed("key")?),
             revision: body.varint("revision")?,
         },
-        ANNOUNCE => {
-            let bits = u16::from_le_bytes(body.array("events")?);
-            let classes = KeyEventClasses::from_bits(bits);
-            let classes = classes.ok_or(DecodeError::Invalid { what: "events" })?;
-            Command::Announce { classes }
-        }
-        SET_MEMORY => {
-            let cap = body.bool("whether a memory cap follows")?;
-            let cap = cap.then(|| body.varint("memory cap")).transpose()?;
-            let policy = body.bool("whether a policy follows")?;
-            let policy = policy.then(|| EvictionPolicy::read(body)).transpose()?;
-            Command::SetMemory { cap, policy }
-        }
+        ANNOUNCE | SET_MEMORY => read_setting(opcode, body)?,
         TICK => Command::Tick,
         #[cfg(memkv_bugs)]
         OF_NEXT_LEVEL => Command::OfNextLevel,
@@ -312,6 +290,39 @@ pub(super) fn read(
     };
     reader.finish("command")?;
     Ok(command)
+}
+
+/// Appends a command that sets something for the whole cluster.
+fn put_setting(command: &Command, out: &mut BytesMut) {
+    match command {
+        Command::Announce { classes } => {
+            out.put_u8(ANNOUNCE);
+            out.put_u16_le(classes.bits());
+        }
+        Command::SetMemory { cap, policy } => {
+            out.put_u8(SET_MEMORY);
+            out.put_u8(u8::from(cap.is_some()));
+            cap.iter().for_each(|cap| put_varint(out, *cap));
+            out.put_u8(u8::from(policy.is_some()));
+            policy.iter().for_each(|policy| out.put_u8(*policy as u8));
+        }
+        _ => {}
+    }
+}
+
+/// Reads the fields of such a command.
+fn read_setting(opcode: u8, body: &mut Reader<'_>) -> Result<Command, DecodeError> {
+    if opcode == ANNOUNCE {
+        let bits = u16::from_le_bytes(body.array("events")?);
+        let classes = KeyEventClasses::from_bits(bits);
+        let classes = classes.ok_or(DecodeError::Invalid { what: "events" })?;
+        return Ok(Command::Announce { classes });
+    }
+    let cap = body.bool("whether a memory cap follows")?;
+    let cap = cap.then(|| body.varint("memory cap")).transpose()?;
+    let policy = body.bool("whether a policy follows")?;
+    let policy = policy.then(|| EvictionPolicy::read(body)).transpose()?;
+    Ok(Command::SetMemory { cap, policy })
 }
 
 /// How many keys, or pairs, of at least one byte each follow: no more than a command may name.

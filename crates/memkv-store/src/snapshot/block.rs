@@ -392,9 +392,7 @@ impl SnapshotHead {
             head.seed = seed_of(&cluster);
         }
         head.sessions = read_sessions(&mut reader)?;
-        if level >= EDGE_LEVEL {
-            head.memory = MemoryCap::read(&mut reader, &mut head.members)?;
-        }
+        head.memory = MemoryCap::read(&mut reader, &mut head.members)?;
         reader.finish("snapshot head")?;
         Ok((found, head))
     }

@@ -58,10 +58,8 @@ impl Reference {
 
     /// What the keys cost: their lengths and 96 bytes each.
     pub(crate) fn cost(&self) -> u64 {
-        let costs = self.keys.iter();
-        costs
-            .map(|((_, key), found)| (key.len() + found.value.len() + 96) as u64)
-            .sum()
+        let of = |((_, key), found): (&Location, &Key)| key.len() + found.value.len() + 96;
+        self.keys.iter().map(of).sum::<usize>() as u64
     }
 
     fn is_at_cap(&self) -> bool {

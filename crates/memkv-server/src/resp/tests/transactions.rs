@@ -159,3 +159,40 @@ async fn a_pipeline_of_transactions_is_answered_in_order() {
         }
     }
 }
+
+#[tokio::test]
+async fn at_the_memory_cap_a_transaction_is_refused_whole() {
+    const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+    let fake = Fake::at_edge_level();
+    let mut client = start_with(Some(fake.clone()), resp_settings())
+        .await
+        .client()
+        .await;
+    client.dialogue(&[("SET k v", "+OK")]).await;
+    // Queued before the cap was reached, so that EXEC finds it.
+    client
+        .dialogue(&[
+            ("MULTI", "+OK"),
+            ("DEL k", "+QUEUED"),
+            ("SET l v", "+QUEUED"),
+        ])
+        .await;
+    let cap = memkv_store::Command::SetMemory {
+        cap: Some(1),
+        policy: None,
+    };
+    crate::backend::Backend::write(&fake, cap).await.unwrap();
+    let aborted = format!("-EXECABORT Transaction discarded because of: {OOM}");
+    let oom = format!("-{OOM}");
+    client
+        .dialogue(&[
+            ("EXEC", &*aborted),
+            ("GET k", "$v"),
+            ("SET l v", &oom),
+            ("MULTI", "+OK"),
+            ("DEL k", "+QUEUED"),
+            ("EXEC", "[:1]"),
+            ("SET l v", "+OK"),
+        ])
+        .await;
+}
