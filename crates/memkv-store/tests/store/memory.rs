@@ -48,7 +48,11 @@ impl Log {
     }
 
     fn batch(&self, commands: &[Command]) -> Bytes {
-        let last = self.store.session(self.session).unwrap().last_seq();
+        let last = self
+            .store
+            .session(self.session)
+            .expect("the session is open")
+            .last_seq();
         let encoded: Vec<Bytes> = commands.iter().map(Command::encode).collect();
         let mut batch = BatchBuilder::new(self.stamp);
         batch.group(self.session, last + 1, last, encoded.iter());
