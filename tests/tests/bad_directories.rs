@@ -3,8 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -334,6 +335,32 @@ fn a_directory_that_is_put_back_to_an_old_copy_is_set_aside_and_the_node_replace
     let metadata = cluster.nodes[0].dir.join("metadata/quarantine-1");
     assert!(metadata.join("condemned").is_file(), "the old copy is kept");
     holds(&cluster.nodes[0], "later", "kept");
+}
+
+#[test]
+fn a_directory_that_another_user_could_write_is_refused_with_the_remedy() {
+    let mut cluster = Cluster::configured(1);
+    let node = &mut cluster.nodes[0];
+    node.start();
+    node.wait_serving();
+    set(&mut node.compat(), "k", "v");
+    node.terminate();
+    let log = node.dir.join("log");
+    let mode = |mode| fs::set_permissions(&log, Permissions::from_mode(mode)).unwrap();
+    mode(0o707);
+    let log_name = log.file_name().unwrap().to_str().unwrap().to_owned();
+    refuses_to_start(node, &[&log_name, "every user", "707", "chmod 700"]);
+    // Only root can give a directory away.
+    if fs::metadata(&log).unwrap().uid() == 0 {
+        mode(0o700);
+        std::os::unix::fs::chown(&log, Some(1), None).unwrap();
+        refuses_to_start(node, &[&log_name, "user 1,", "user 0", "chown"]);
+        std::os::unix::fs::chown(&log, Some(0), None).unwrap();
+    }
+    mode(0o770);
+    node.start();
+    node.wait_serving();
+    holds(node, "k", "v");
 }
 
 #[test]

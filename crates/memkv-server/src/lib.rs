@@ -21,6 +21,7 @@ pub fn metrics_page() -> String {
 
 pub mod args;
 mod aside;
+pub mod audit;
 pub mod backend;
 mod budget;
 mod commands;

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::http::{self, Admission, Api, App, End, Head, Limits, PeerUpgrade, Refusal, Response};
 use crate::peer::{self, HandshakeError, PeerHandler};
@@ -196,7 +197,8 @@ impl<B: Backend> Listener<B> {
         match http::serve(stream, input, app, limits.clone()).await {
             End::Closed => {}
             End::Upgraded(stream, leftover, upgrade) => {
-                self.serve_peer(stream, leftover, upgrade, permit).await;
+                self.serve_peer(stream, leftover, upgrade, addrs.client, permit)
+                    .await;
             }
         }
     }
@@ -208,6 +210,7 @@ impl<B: Backend> Listener<B> {
         mut stream: TcpStream,
         mut leftover: BytesMut,
         upgrade: PeerUpgrade,
+        client: SocketAddr,
         permit: OwnedSemaphorePermit,
     ) {
         let PeerUpgrade {
@@ -218,7 +221,7 @@ impl<B: Backend> Listener<B> {
         if let Some(challenge) = challenge {
             let settled = timeout(PROOF_MAX, challenge.settle(&mut stream, &mut leftover)).await;
             if let Err(why) = settled.unwrap_or(Err(HandshakeError::Unproven)) {
-                return self.refused(&peer, &why);
+                return self.refused(&peer, client, &why);
             }
         }
         drop(permit);
@@ -245,7 +248,14 @@ impl<B: Backend> Listener<B> {
     }
 
     /// Logs that a peer was rejected, at a bounded rate: anyone who reaches the node can cause it.
-    fn refused(&self, peer: &str, why: &HandshakeError) {
+    fn refused(&self, peer: &str, client: SocketAddr, why: &HandshakeError) {
+        audit::record(&Event {
+            kind: audit::Kind::Peer,
+            allowed: false,
+            user: peer,
+            origin: Some(client),
+            detail: &why.to_string(),
+        });
         let Some(left_out) = self.strangers.say() else {
             return;
         };

@@ -44,6 +44,7 @@ fn start(args: Args) -> u8 {
             0
         }
         Mode::Node { config, bind } => {
+            process::keep_private();
             let settings = Settings::load(
                 config.as_deref(),
                 bind.as_deref(),

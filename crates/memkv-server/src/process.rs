@@ -1,9 +1,25 @@
 //! The process: file descriptors, memory, and the tie of a demo's node to the demo.
 //! Never touches another process.
 
+use rustix::fs::Mode;
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+    DumpableBehavior, Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit, umask,
 };
+
+/// Keeps what this process holds from other users: its files are for this user alone, and its memory,
+/// which holds secrets and data, is written to no core dump and shown to no debugger of the same user.
+/// A system that lacks one of these goes on without it.
+pub fn keep_private() {
+    umask(Mode::RWXG | Mode::RWXO);
+    // A core pattern that starts a program does not look at this limit.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = setrlimit(Resource::Core, none);
+}
 
 /// File descriptors besides clients' connections: peers, reserved connections, log segments,
 /// snapshots.

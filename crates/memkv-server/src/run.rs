@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::audit::{self, AuditError};
 use crate::consensus::Consensus;
 use crate::exposure::{self, Exposed};
 use crate::http::{Api, ApiSettings, Limits};
@@ -59,6 +61,8 @@ const WRITE_STALL: Duration = Duration::from_secs(60);
 enum RunError {
     #[error(transparent)]
     Exposed(#[from] Exposed),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("cannot listen on {bind}: {source}; {next}")]
     Listen {
         bind: String,
@@ -75,7 +79,7 @@ enum RunError {
 impl RunError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Exposed(_) => exit::CONFIG,
+            Self::Exposed(_) | Self::Audit(_) => exit::CONFIG,
             Self::Listen { .. } | Self::System { .. } => exit::FAILED,
         }
     }
@@ -106,6 +110,7 @@ pub fn node(settings: Settings) -> u8 {
         runtime.shutdown_background();
         result
     });
+    audit::finish();
     result.unwrap_or_else(|error| {
         console::error(&error);
         error.exit_code()
@@ -114,6 +119,9 @@ pub fn node(settings: Settings) -> u8 {
 
 async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let started = Instant::now();
+    if !settings.config.audit_file.is_empty() {
+        audit::start(Path::new(&settings.config.audit_file))?;
+    }
     let system = |what| move |source| RunError::System { what, source };
     let mut signals = StopSignals::listen().map_err(system("signal handlers"))?;
     let socket = listen(settings, &settings.bind, true).await?;

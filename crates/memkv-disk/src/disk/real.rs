@@ -6,7 +6,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, IoSlice, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -89,6 +89,7 @@ impl Disk for RealDisk {
 
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn DirLock>> {
         guard::check();
+        check_owner(dir)?;
         // A file rather than the directory itself: it can name its holder, and flock on a
         // directory fails on NFS.
         let mut file = options()
@@ -128,6 +129,27 @@ impl Disk for RealDisk {
         std::collections::hash_map::RandomState::new()
             .build_hasher()
             .finish()
+    }
+}
+
+/// Refuses a directory in which another user could put files in the place of the node's: one that every
+/// user can write, and one of another user than the node's own or root. Members of the directory's group
+/// may be able to write, which is how container platforms hand out volumes; the files are for the owner
+/// alone.
+fn check_owner(dir: &Path) -> io::Result<()> {
+    let metadata = std::fs::metadata(dir)?;
+    let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if owner != own && owner != 0 {
+        return refused(format!(
+            "it belongs to user {owner}, and memkv runs as user {own}: run memkv as its owner, or chown it"
+        ));
+    }
+    match metadata.mode() & 0o7777 {
+        mode if mode & 0o002 != 0 => refused(format!(
+            "every user of this machine can write it (mode {mode:o}): chmod 700 it"
+        )),
+        _ => Ok(()),
     }
 }
 

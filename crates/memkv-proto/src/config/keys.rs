@@ -242,6 +242,14 @@ pub const KEYS: &[Key] = &[
          where there are peers and a password, or an address that other machines reach.",
     ),
     key(
+        "audit_file",
+        Kind::File,
+        "",
+        "",
+        "File to which the audit log is appended, a line of JSON for each event; it is made if it is \
+         missing, and no other user may be able to read it.",
+    ),
+    key(
         "allowed_hosts",
         Kind::Hosts,
         "",

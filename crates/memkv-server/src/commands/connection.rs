@@ -5,6 +5,7 @@ use memkv_store::DATABASES;
 
 use super::client::check_name;
 use super::{Call, ErrorReply};
+use crate::audit::{self, Event};
 use crate::password::USER;
 
 /// The version of Redis whose behaviour clients may expect.
@@ -106,7 +107,15 @@ fn authenticate(call: &mut Call<'_>, user: &[u8], password: usize) -> Result<(),
         Some(right) => right.is(call.args.get(password)),
         None => true,
     };
-    if !right || user != USER.as_bytes() {
+    let right = right && user == USER.as_bytes();
+    audit::record(&Event {
+        kind: audit::Kind::Authentication,
+        allowed: right,
+        user: &String::from_utf8_lossy(user),
+        origin: Some(call.session.client.addr),
+        detail: "password",
+    });
+    if !right {
         return Err(ErrorReply::WRONG_PASS);
     }
     call.session.is_authenticated = true;

@@ -1,8 +1,8 @@
-//! The `Date` header field (RFC 9110, section 6.6.1), formatted once a second per thread.
-//! Never used for anything but that field: it is the wall clock.
+//! The wall clock as text: the `Date` header field (RFC 9110, section 6.6.1), formatted once a second per
+//! thread, and RFC 3339 for logs. Never used for anything that the cluster decides.
 
 use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 const MONTHS: [&str; 12] = [
@@ -39,6 +39,19 @@ fn format(seconds: u64) -> String {
     )
 }
 
+/// A time since 1970 as RFC 3339 has it, in UTC and to the millisecond.
+pub(crate) fn rfc3339(since_1970: Duration) -> String {
+    let (days, second_of_day) = (since_1970.as_secs() / 86_400, since_1970.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
+        second_of_day / 3600,
+        second_of_day / 60 % 60,
+        second_of_day % 60,
+        since_1970.subsec_millis(),
+    )
+}
+
 /// Year, month (1..=12) and day of a day number since 1970 in the Gregorian calendar, counted from
 /// March so that a leap day is the last of its year.
 fn civil(days: u64) -> (u64, usize, u64) {
@@ -72,5 +85,7 @@ mod tests {
         assert_eq!(format(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
         assert_eq!(format(1_798_761_599), "Thu, 31 Dec 2026 23:59:59 GMT");
         assert_eq!(format(4_107_542_400), "Mon, 01 Mar 2100 00:00:00 GMT");
+        let leap_day = Duration::from_millis(951_782_400_007);
+        assert_eq!(rfc3339(leap_day), "2000-02-29T00:00:00.007Z");
     }
 }

@@ -28,6 +28,7 @@ mod tests;
 
 pub use app::{Api, ApiSettings, PeerUpgrade};
 pub use conn::{Admission, App, End, serve};
+pub(crate) use date::rfc3339;
 pub(crate) use head::trimmed;
 pub use head::{Head, Refusal};
 pub use limits::Limits;

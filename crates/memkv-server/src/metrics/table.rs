@@ -7,7 +7,7 @@ use memkv_metrics::Counted;
 use memkv_node::{Phase, Role};
 
 use super::Seen;
-use crate::panics;
+use crate::{audit, panics};
 
 /// A metric's type, in Prometheus's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,10 @@ metrics! {
         => |seen| Samples::One(seen.server.started.elapsed().as_secs_f64());
     Counter "memkv_panics_total" "Connections of clients that a defect of memkv has closed; the log says where, and it is worth a report. Any other panic ends the process."
         => |_| whole(panics::contained());
+    Counter "memkv_audit_refused_total" "Refused events for the audit log: wrong credentials, missing rights, unproven peers."
+        => |_| whole(audit::refused());
+    Counter "memkv_audit_lines_lost_total" "Lines of the audit log that were lost, because the file could not be written or not fast enough."
+        => |_| whole(audit::lost());
     Gauge "memkv_node_serving" "1 if the node is a member of a cluster and serves, 0 while it waits or after it has stopped."
         => |seen| flag(seen.node.status.phase == Phase::Serving);
     Gauge "memkv_durability" "Always 1; the label says what an acknowledged write has survived: sync or os."

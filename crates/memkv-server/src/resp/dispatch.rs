@@ -19,11 +19,13 @@ use super::server::Stats;
 use super::session::{MAX_QUEUED, MAX_QUEUED_BYTES, Queue, Watched};
 use super::transaction::{Plan, guards, writes};
 use crate::aside::{is_long, steps_of};
+use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::commands::{
     Args, Call, Data, ErrorReply, Handler, Op, ReplyFormat, Spec, TransactionControl, flag,
     in_database, resolve,
 };
+use crate::password::USER;
 
 /// Commands that a RESP2 connection with subscriptions may still send.
 const SUBSCRIBERS_COMMANDS: [&str; 9] = [
@@ -57,6 +59,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             }
             Ok(spec) => {
                 self.session.command = spec.name;
+                if spec.has(flag::ADMIN) {
+                    self.note_admin(spec);
+                }
                 let is_control = matches!(spec.handler, Handler::TransactionControl(_))
                     || matches!(spec.name, "quit" | "reset");
                 match (&self.session.queue, is_control) {
@@ -70,6 +75,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         self.session.command_done();
         Ok(())
+    }
+
+    /// Tells the audit log of a command that acts on more than keys.
+    fn note_admin(&self, spec: &Spec) {
+        let kind = match spec.name {
+            "config|set" | "config|resetstat" => audit::Kind::Settings,
+            "client|kill" => audit::Kind::Connections,
+            "shutdown" => audit::Kind::Shutdown,
+            _ => return,
+        };
+        audit::record(&Event {
+            kind,
+            allowed: true,
+            user: USER,
+            origin: Some(self.session.client.addr),
+            detail: spec.name,
+        });
     }
 
     /// The command's line in the table, if it may be executed now.
