@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use memkv_disk::Layout;
-use memkv_store::{HIGHEST_LEVEL, KeyEventClasses};
+use memkv_store::{HIGHEST_LEVEL, KeyEventClasses, UserSpec, UserTable};
+
+use crate::StartError;
 
 /// A node as the configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +60,9 @@ pub struct NodeConfig {
     /// For how long all members must have announced a higher feature level before the leader raises
     /// the cluster to it: there is no way back, so this is the time to think again.
     pub raise_level_after: Duration,
+    /// The users that a cluster begins with which this node is the first to lead, `default` among them.
+    /// None: a cluster without a table of users, as every one of the first feature level is.
+    pub first_users: Vec<(Bytes, UserSpec)>,
 }
 
 impl NodeConfig {
@@ -80,6 +86,24 @@ impl NodeConfig {
             highest_level: HIGHEST_LEVEL,
             max_feature_level: None,
             raise_level_after: Duration::from_secs(3600),
+            first_users: Vec::new(),
+        }
+    }
+
+    /// Whether a table of users can begin with the first users.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Config`] if not: the cluster's first entry could not be read.
+    pub(crate) fn check_first_users(&self) -> Result<(), StartError> {
+        let fits = self.first_users.is_empty() || UserTable::first(&self.first_users).is_some();
+        match fits {
+            true => Ok(()),
+            false => Err(StartError::Config(
+                "the first users must be within the limits of a table of users, each named once, with \
+                 `default` among them"
+                    .to_owned(),
+            )),
         }
     }
 

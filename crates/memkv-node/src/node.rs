@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_disk::disk::Disk;
 use memkv_disk::{HardState, LogId};
-use memkv_store::{Command, Query, Reply, Store};
-use tokio::sync::mpsc;
+use memkv_store::{Command, Query, Reply, Store, UserTable};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::disk::memory;
@@ -254,6 +254,17 @@ impl Node {
     /// The same for status, metrics and tests: the store as it is, even if it is known to be wrong.
     pub fn read_stale<T>(&self, read: impl FnOnce(&Store) -> T) -> T {
         read(&self.group.replica.machine.read().store)
+    }
+
+    /// The users of the cluster, as applied here last; none until they are initialised. A change is here
+    /// before its answer is given out on this node.
+    pub fn users(&self) -> Option<Arc<UserTable>> {
+        self.group.replica.users()
+    }
+
+    /// The same, to wait for the next change.
+    pub fn watch_users(&self) -> watch::Receiver<Option<Arc<UserTable>>> {
+        self.group.replica.watch_users()
     }
 
     /// Log time now, in milliseconds since the Unix epoch, as far as this node knows it: what the

@@ -91,6 +91,7 @@ impl Fake {
                 addr: "h:1".to_owned(),
                 pending: false,
             }],
+            users: Vec::new(),
         });
         open.system(&SystemOp::OpenSession {
             node: 1,

@@ -235,7 +235,7 @@ impl Sink for Effects {
     fn rejected(&mut self, _: SessionId, _: u64, count: u64, why: Rejected) {
         match why {
             Rejected::Gap { .. } => self.gaps += 1,
-            Rejected::UnknownSession => self.rejected += count,
+            Rejected::UnknownSession | Rejected::Rights { .. } => self.rejected += count,
         }
     }
 

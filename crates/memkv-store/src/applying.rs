@@ -295,6 +295,10 @@ impl Store {
         }
         session.acknowledge(group.acked_through);
         effects.group(expected, Some(session.replies().len()));
+        if !group.principals.stand(self.keys.users.as_deref()) && refuses(group, expected) {
+            self.refuse(group, expected, sink);
+            return None;
+        }
         Some(Open {
             session: id,
             seq: first_seq,
@@ -302,6 +306,25 @@ impl Store {
             end,
             many: None,
         })
+    }
+
+    /// Answers the numbers of a group that were executed before, and refuses the rest.
+    #[cold]
+    fn refuse(&mut self, group: &Group<'_>, expected: u64, sink: &mut dyn Sink) {
+        let end = group.first_seq.saturating_add(group.count as u64);
+        let expected = match refuses_before_answering() {
+            true => group.first_seq,
+            false => expected,
+        };
+        if let Some(session) = self.sessions.get(group.session) {
+            for seq in group.first_seq..expected {
+                sink.duplicate(group.session, seq, session.reply(seq));
+            }
+        }
+        let revision = self.users_revision();
+        self.keys.effects.refused(expected, revision);
+        let why = Rejected::Rights { revision };
+        sink.rejected(group.session, expected, end - expected, why);
     }
 
     /// Executes the commands that the session has not executed yet, and answers the others. Returns the
@@ -483,6 +506,21 @@ fn execute(keys: &mut Keyspace, revision: &mut Revision, operation: &Operation<'
         revision: *revision,
         value,
     }
+}
+
+/// Whether any command of the group has not been executed yet.
+fn refuses(group: &Group<'_>, expected: u64) -> bool {
+    group.first_seq.saturating_add(group.count as u64) > expected || refuses_before_answering()
+}
+
+#[cfg(memkv_bugs)]
+fn refuses_before_answering() -> bool {
+    crate::bugs::active(crate::bugs::Bug::RefuseBeforeDedup)
+}
+
+#[cfg(not(memkv_bugs))]
+const fn refuses_before_answering() -> bool {
+    false
 }
 
 #[cfg(memkv_bugs)]

@@ -37,6 +37,10 @@ pub enum Bug {
     CostByHistory = 12,
     /// While a node builds a snapshot, it evicts the keys with the most distant deadlines.
     EvictByLocalOrder = 13,
+    /// A group is refused for its principals before its numbers are looked up among those executed.
+    RefuseBeforeDedup = 20,
+    /// A command is executed although the credential that it was judged by is gone.
+    IgnoreCredential = 21,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

@@ -1,7 +1,7 @@
 //! The digest: one number for the whole logical state, to compare nodes with.
 //!
 //! It covers the state that `apply` made: keys, the hash seed, values, revisions, deadlines, the table of deletes, log
-//! time, sessions with their cached replies, the member table, and the memory cap with the cost of the keys. It leaves out differences
+//! time, sessions with their cached replies, the member table, the memory cap with the cost of the keys, and the users. It leaves out differences
 //! between equal nodes: the applied index (an entry without a batch changes nothing), table layouts, and a
 //! snapshot in progress; and the hash of effects, which depends on the history of the state.
 

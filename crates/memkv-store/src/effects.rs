@@ -27,6 +27,8 @@ const REMOVED: u64 = 10 << 56;
 const DEADLINE: u64 = 11 << 56;
 const FLUSHED: u64 = 12 << 56;
 const MEMORY: u64 = 13 << 56;
+const USERS: u64 = 14 << 56;
+const NO_RIGHT: u64 = 15 << 56;
 
 /// The hash so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +92,18 @@ impl Effects {
     pub(crate) fn memory(&mut self, operator: Option<u64>, policy: u8) {
         self.change(MEMORY ^ u64::from(policy) << 48);
         self.change(operator.unwrap_or(0));
+    }
+
+    /// The table of users has changed by this record.
+    pub(crate) fn users(&mut self, record: &[u8]) {
+        self.change(USERS);
+        self.change(xxh3_64(record));
+    }
+
+    /// The rest of a group was refused for its principals.
+    pub(crate) fn refused(&mut self, next: u64, table: u64) {
+        self.mix(NO_RIGHT ^ next);
+        self.mix(table);
     }
 
     #[inline]
@@ -267,9 +281,13 @@ mod tests {
         }
         hashes.insert(after(|effects| effects.flushed(0)));
         hashes.insert(after(|effects| effects.flushed(1)));
+        hashes.insert(after(|effects| effects.users(b"a")));
+        hashes.insert(after(|effects| effects.users(b"b")));
+        hashes.insert(after(|effects| effects.refused(9, 1)));
+        hashes.insert(after(|effects| effects.refused(9, 2)));
         hashes.insert(after(|effects| effects.group(9, None)));
         hashes.insert(after(|effects| effects.group(9, Some(1))));
-        assert_eq!(hashes.len(), 3 * 8 + 3 * 4 + 4);
+        assert_eq!(hashes.len(), 3 * 8 + 3 * 4 + 8);
     }
 
     #[test]

@@ -66,6 +66,9 @@ impl Command {
                 database: _,
                 command,
             } => command.level(),
+            Command::SetUser { .. } | Command::DelUsers { .. } | Command::InitUsers { .. } => {
+                EDGE_LEVEL
+            }
             #[cfg(memkv_bugs)]
             Command::OfNextLevel => HIGHEST_LEVEL,
         }

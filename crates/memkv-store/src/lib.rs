@@ -23,10 +23,13 @@
 //! Modules: write commands are in `command/`, a file for each family, with transactions among them; reads in
 //! `query/`. `memory` is the memory cap and the cost of keys. A [`SystemOp`] is a change by an administrator or the consensus layer. `batch` is the log
 //! format; `key_event` the events that are announced of keys; `keyspace/` the data; `float` the arithmetic
-//! of INCRBYFLOAT; `session` the exactly-once table; `member_table` the members, their addresses and the
+//! of INCRBYFLOAT; `session` the exactly-once table; `rights/` the users, and what a command touches; `member_table` the members, their addresses and the
 //! feature level, which `level` explains; `snapshot/` the walk, the block format and the loader.
 
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate self as memkv_store;
 
 mod applying;
 mod batch;
@@ -44,6 +47,7 @@ mod member_table;
 mod memory;
 mod query;
 mod reply;
+mod rights;
 mod session;
 mod sink;
 mod snapshot;
@@ -52,7 +56,8 @@ mod system;
 
 pub use applying::{Applying, Checked, Progress};
 pub use batch::{
-    BatchBuilder, GroupInfo, check_command, check_group, encode_group, may_grow, only_removes,
+    BatchBuilder, GroupInfo, check_command, check_group, encode_group, encode_group_of, may_grow,
+    only_removes,
 };
 #[doc(hidden)]
 pub use batch::{Logged, read_batch, read_system};
@@ -68,6 +73,12 @@ pub use member_table::{Advertised, AnnouncedMemory, MAX_MEMBERS, MemberTable};
 pub use memory::{CAP_OVERRUN_BYTES, EVICTED_PER_ENTRY, EvictionPolicy, Memory};
 pub use query::{Query, Reading, Readings};
 pub use reply::{Reply, ReplyError, ReplyValue};
+pub use rights::{
+    Access, BY_CERTIFICATE, DEFAULT_USER, GroupRights, MAX_GROUP_PRINCIPALS, MAX_PASSWORD_BYTES,
+    MAX_RULES_BYTES, MAX_SECRETS, MAX_USER_NAME_BYTES, MAX_USER_TABLE_BYTES, MAX_USERS,
+    NO_CREDENTIAL, Principal, Secret, SecretKind, Standing, Touch, Touched, User, UserSpec,
+    UserTable,
+};
 pub use session::{REPLY_CACHE_BYTES, Session};
 pub use sink::{Rejected, Sink};
 pub use snapshot::{BlockLocation, LoadError, Loader, ShardImage, SnapshotBusy, SnapshotHead};

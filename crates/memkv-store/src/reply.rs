@@ -10,7 +10,8 @@ use crate::encoding::{
     DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag,
 };
 use crate::{
-    MAX_COMMAND_KEYS, MAX_COPIED_BYTES, MAX_KEY_BYTES, MAX_TRANSACTION_STEPS,
+    MAX_COMMAND_KEYS, MAX_COPIED_BYTES, MAX_KEY_BYTES, MAX_RULES_BYTES, MAX_SECRETS,
+    MAX_TRANSACTION_STEPS, MAX_USER_NAME_BYTES, MAX_USER_TABLE_BYTES, MAX_USERS,
     MAX_VALUE_BYTES_CEILING, MAX_WRITE_REPLY_BYTES, Revision,
 };
 
@@ -101,6 +102,22 @@ pub enum ReplyError {
     /// also an APPEND, SETRANGE or COPY that would go too far beyond the cap. Needs feature level 2.
     #[error("the keys take as much memory as they may; delete some, or raise max_memory")]
     OutOfMemory,
+    /// The cluster has no table of users yet.
+    #[error("the cluster has no users yet; initialise them first")]
+    NoUsers,
+    /// The table of users would exceed [`MAX_USERS`](crate::MAX_USERS) or
+    /// [`MAX_USER_TABLE_BYTES`](crate::MAX_USER_TABLE_BYTES).
+    #[error(
+        "the users would be more than {MAX_USERS}, or more than {MAX_USER_TABLE_BYTES} bytes with \
+         their rules; remove some first"
+    )]
+    TooManyUsers,
+    /// A name, the rules or the secrets of a user are beyond their limits.
+    #[error(
+        "a user has a name of 1 to {MAX_USER_NAME_BYTES} bytes, at most {MAX_SECRETS} secrets and at \
+         most {MAX_RULES_BYTES} bytes of rules; use less"
+    )]
+    UserTooLarge,
 }
 
 const OK: u8 = 0;
@@ -119,7 +136,7 @@ const MAX_DEPTH: usize = 4;
 pub(crate) const ELEMENT_OVERHEAD_BYTES: usize = 40;
 
 /// Every error, at the place of its code in the log less one.
-const ERRORS: [ReplyError; 14] = [
+const ERRORS: [ReplyError; 17] = [
     ReplyError::KeyTooLong,
     ReplyError::ValueTooLong,
     ReplyError::StringTooLong,
@@ -134,6 +151,9 @@ const ERRORS: [ReplyError; 14] = [
     ReplyError::TooMuchCopied,
     ReplyError::TooManyKeys,
     ReplyError::OutOfMemory,
+    ReplyError::NoUsers,
+    ReplyError::TooManyUsers,
+    ReplyError::UserTooLarge,
 ];
 
 impl ReplyError {
@@ -336,6 +356,7 @@ mod tests {
         assert_eq!(code(ReplyError::TransactionTooLong), [ERROR, 11]);
         assert_eq!(code(ReplyError::TooManyKeys), [ERROR, 13]);
         assert_eq!(code(ReplyError::OutOfMemory), [ERROR, 14]);
+        assert_eq!(code(ReplyError::UserTooLarge), [ERROR, 17]);
     }
 
     #[test]

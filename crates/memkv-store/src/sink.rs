@@ -14,7 +14,7 @@ pub trait Sink {
     /// acknowledged that answer or the cache had no room to keep it.
     fn duplicate(&mut self, session: SessionId, seq: u64, reply: Option<&Reply>);
 
-    /// None of the group's `count` commands was executed.
+    /// None of these `count` commands of a group was executed: all of it, or for [`Rejected::Rights`] its rest.
     fn rejected(&mut self, session: SessionId, first_seq: u64, count: u64, why: Rejected);
 
     /// The batch's system operation number `ordinal`, counted from 0, had this outcome.
@@ -34,7 +34,7 @@ impl Sink for () {
     fn malformed(&mut self, _: &DecodeError) {}
 }
 
-/// Why a group of commands was not executed, now or ever under these sequence numbers.
+/// Why commands of a group were not executed by this entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// The session was never opened, was closed, or was replaced by a later boot of its node.
@@ -45,5 +45,12 @@ pub enum Rejected {
     Gap {
         /// The sequence number that the session executes next.
         expected: u64,
+    },
+    /// A principal of the group no longer stands. The numbers before the rejected ones, if the group had
+    /// any, were executed before and are answered; the rejected ones are not used up.
+    #[error("a right was taken away since the commands were judged; judge them again")]
+    Rights {
+        /// The revision of the table of users that refused them.
+        revision: u64,
     },
 }

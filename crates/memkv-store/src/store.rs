@@ -3,6 +3,9 @@
 //! `apply` never panics on any bytes, and its effects depend on the state, the index and the bytes alone. Invariants: the stamp and the revision never go back; a malformed batch
 //! changes nothing and is never counted as applied.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::keyspace::{Keyspace, Value};
@@ -11,7 +14,7 @@ use crate::session::{Session, Sessions};
 use crate::snapshot::{ShardImage, SnapshotBusy, SnapshotHead};
 use crate::{
     EDGE_LEVEL, Garbage, KeyEvent, KeyEventClasses, Memory, Query, Refusal, ReplyValue, Revision,
-    Seen, SessionId, SystemOp, SystemOutcome, ViewId,
+    Seen, SessionId, SystemOp, SystemOutcome, UserSpec, UserTable, ViewId,
 };
 
 /// The replicated state machine. See the crate's documentation for how it is used.
@@ -226,6 +229,17 @@ impl Store {
         self.sessions.of_node(node)
     }
 
+    /// The users; none until they are initialised. Cheap to keep: a change makes another table.
+    pub fn users(&self) -> Option<&Arc<UserTable>> {
+        self.keys.users.as_ref()
+    }
+
+    /// The revision of the table of users: 0 without one.
+    #[inline]
+    pub fn users_revision(&self) -> u64 {
+        self.users().map_or(0, |users| users.revision())
+    }
+
     /// The member table.
     pub fn member_table(&self) -> &MemberTable {
         &self.members
@@ -264,7 +278,8 @@ impl Store {
                 durability_sync,
                 level,
                 members,
-            } => self.form(cluster, durability_sync, level, members),
+                users,
+            } => self.form(cluster, durability_sync, level, members, &users),
             SystemOp::OpenSession {
                 node,
                 boot,
@@ -311,6 +326,7 @@ impl Store {
         durability_sync: bool,
         level: u32,
         members: Vec<crate::Member>,
+        users: &[(Bytes, UserSpec)],
     ) -> Result<(), Refusal> {
         if !self.is_empty() || !self.sessions.is_empty() {
             return Err(Refusal::AlreadyFormed);
@@ -318,6 +334,7 @@ impl Store {
         self.members
             .form(cluster, durability_sync, level, members)?;
         self.keys.reseed(seed_of(&cluster));
+        self.keys.users = UserTable::first(users).map(Arc::new);
         Ok(())
     }
 

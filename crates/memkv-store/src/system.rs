@@ -6,9 +6,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::SessionId;
 use crate::encoding::{DecodeError, Reader, put_length, put_prefixed, put_varint};
 use crate::member_table::MAX_MEMBERS;
+use crate::{EDGE_LEVEL, SessionId, UserSpec, rights};
 
 /// The longest node name, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -42,6 +42,9 @@ pub enum SystemOp {
         level: u32,
         /// The members at formation; none of them is pending.
         members: Vec<Member>,
+        /// The first users, `default` among them; none for a cluster without a table of users, which is every one below
+        /// [`EDGE_LEVEL`](crate::EDGE_LEVEL).
+        users: Vec<(Bytes, UserSpec)>,
     },
     /// Opens a session whose id is the entry's index, in place of the one that an earlier boot of
     /// the same node has. One entry opens at most one.
@@ -274,6 +277,7 @@ impl SystemOp {
                 durability_sync,
                 level,
                 members,
+                users,
             } => {
                 out.put_u8(FORM);
                 out.put_slice(cluster);
@@ -281,6 +285,9 @@ impl SystemOp {
                 put_varint(out, u64::from(*level));
                 put_length(out, members.len());
                 members.iter().for_each(|member| member.write(out));
+                if *level >= EDGE_LEVEL {
+                    rights::put_users(out, users);
+                }
             }
             SystemOp::OpenSession {
                 node,
@@ -320,12 +327,21 @@ impl SystemOp {
     /// Reads one operation.
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<SystemOp, DecodeError> {
         Ok(match reader.u8("system operation")? {
-            FORM => SystemOp::Form {
-                cluster: reader.array("cluster id")?,
-                durability_sync: reader.bool("durability")?,
-                level: reader.level()?,
-                members: read_members(reader)?,
-            },
+            FORM => {
+                let cluster = reader.array("cluster id")?;
+                let durability_sync = reader.bool("durability")?;
+                let level = reader.level()?;
+                SystemOp::Form {
+                    cluster,
+                    durability_sync,
+                    level,
+                    members: read_members(reader)?,
+                    users: match level >= EDGE_LEVEL {
+                        true => rights::read_users(reader)?,
+                        false => Vec::new(),
+                    },
+                }
+            }
             OPEN_SESSION => SystemOp::OpenSession {
                 node: reader.varint("node id")?,
                 boot: reader.varint("boot counter")?,
@@ -452,12 +468,21 @@ mod tests {
                 durability_sync: true,
                 level: u32::MAX,
                 members: vec![member(1, "a", false), member(u64::MAX, "ä", true)],
+                users: vec![(Bytes::from_static(b"default"), UserSpec::default())],
             },
             SystemOp::Form {
                 cluster: [0; 16],
                 durability_sync: false,
                 level: 1,
                 members: vec![],
+                users: vec![],
+            },
+            SystemOp::Form {
+                cluster: [0; 16],
+                durability_sync: false,
+                level: EDGE_LEVEL,
+                members: vec![],
+                users: vec![],
             },
             SystemOp::OpenSession {
                 node: 1,
@@ -534,6 +559,7 @@ mod tests {
             durability_sync: true,
             level: 1,
             members,
+            users: vec![],
         };
         let raise = SystemOp::RaiseLevel {
             to: 2,

@@ -36,6 +36,7 @@ pub(crate) async fn open(
     env: &Env,
     new: life::Directory,
 ) -> Result<Directory, StartError> {
+    config.check_first_users()?;
     let config = config.clone();
     let open = move || {
         let opened = open_or_set_aside(&config, disk.clone())?;

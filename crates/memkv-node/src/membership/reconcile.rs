@@ -172,6 +172,7 @@ impl Reconciler {
             durability_sync: identity.sync,
             level: identity.level,
             members,
+            users: self.config.first_users.clone(),
         };
         match self.batcher.propose_system(op).await {
             Ok(Ok(outcome)) => tracing::debug!(?outcome, "wrote the cluster's first entry"),

@@ -125,6 +125,7 @@ pub(crate) fn form(nodes: u64) -> SystemOp {
         durability_sync: true,
         level: 1,
         members: (1..=nodes).map(member).collect(),
+        users: Vec::new(),
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::sync::lock::Mutex;
 use memkv_disk::LogId;
-use memkv_store::{MAX_VIEWS, MemberTable, Store};
+use memkv_store::{MAX_VIEWS, MemberTable, Store, UserTable};
 use tokio::sync::{Semaphore, watch};
 
 use crate::membership::members::Members;
@@ -71,6 +71,8 @@ pub(crate) struct AppliedState {
     pub(crate) revision: u64,
     pub(crate) keys: usize,
     pub(crate) installs: u64,
+    /// The revision of the users that are published beside it.
+    users_revision: u64,
 }
 
 /// Shared by apply, snapshots, reads and the session.
@@ -83,6 +85,8 @@ pub(crate) struct Replica {
     pub(crate) views: Semaphore,
     /// Held to copy it or to replace it, never while anything else is done.
     applied_state: Mutex<AppliedState>,
+    /// The users, after each change of the table.
+    users: watch::Sender<Option<Arc<UserTable>>>,
     /// Number of log entries applied: one more than the last applied index, 0 for none.
     applied: watch::Sender<u64>,
     /// Why nothing is applied or read here any more: a committed entry that cannot be read, a level that
@@ -99,6 +103,7 @@ impl Replica {
             entries: tokio::sync::Mutex::new(()),
             views: Semaphore::new(MAX_VIEWS),
             applied_state: Mutex::new(AppliedState::default()),
+            users: watch::Sender::new(None),
             applied: watch::Sender::new(0),
             halted: OnceLock::new(),
             checkpoints: Checkpoints::default(),
@@ -140,6 +145,21 @@ impl Replica {
         if !Arc::ptr_eq(&now.table, &machine.table) {
             now.table = machine.table.clone();
         }
+        let users_revision = machine.store.users_revision();
+        if now.users_revision != users_revision {
+            now.users_revision = users_revision;
+            self.users.send_replace(machine.store.users().cloned());
+        }
+    }
+
+    /// The users, as published last.
+    pub(crate) fn users(&self) -> Option<Arc<UserTable>> {
+        self.users.borrow().clone()
+    }
+
+    /// Tells of every change of the users.
+    pub(crate) fn watch_users(&self) -> watch::Receiver<Option<Arc<UserTable>>> {
+        self.users.subscribe()
     }
 
     /// The state that was published last.
@@ -188,7 +208,7 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use memkv_store::BatchBuilder;
+    use memkv_store::{BatchBuilder, DEFAULT_USER, EDGE_LEVEL, SystemOp, UserSpec};
 
     use super::*;
     use crate::peer::fake::form;
@@ -197,6 +217,40 @@ mod tests {
         let mut batch = BatchBuilder::new(5);
         batch.system(&form(1));
         batch.finish()
+    }
+
+    #[test]
+    fn users_are_published_when_they_change_and_taken_back_with_their_store() {
+        let replica = Replica::new(Arc::new(Session::new(1)));
+        let mut watch = replica.watch_users();
+        let mut machine = replica.machine.write();
+        let mut batch = BatchBuilder::new(5);
+        let SystemOp::Form {
+            cluster,
+            durability_sync,
+            members,
+            ..
+        } = form(1)
+        else {
+            panic!("it forms");
+        };
+        batch.system(&SystemOp::Form {
+            cluster,
+            durability_sync,
+            level: EDGE_LEVEL,
+            members,
+            users: vec![(Bytes::from_static(DEFAULT_USER), UserSpec::default())],
+        });
+        machine.store.apply(3, &batch.finish(), &mut ());
+        replica.publish(&machine);
+        let users = replica.users().expect("a table");
+        assert!(users.revision() == 1 && watch.has_changed().unwrap());
+        assert!(watch.borrow_and_update().is_some());
+        replica.publish(&machine);
+        assert!(!watch.has_changed().unwrap(), "nothing has changed");
+        drop(machine.replace(Store::new(), None, Members::default()));
+        replica.publish(&machine);
+        assert!(watch.borrow_and_update().is_none() && replica.users().is_none());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{Command, ExpireIf, Expiry, Guard, SetIf, Step, check_count};
 use crate::encoding::{
     DecodeError, Reader, put_length, put_prefixed, put_varint, unzigzag, zigzag,
 };
-use crate::{DATABASES, EvictionPolicy, KeyEventClasses};
+use crate::{DATABASES, EvictionPolicy, KeyEventClasses, rights};
 
 const SET_WITH: u8 = 3;
 const DEL_IF: u8 = 5;
@@ -34,6 +34,9 @@ pub(super) const IN_DATABASE: u8 = 22;
 const PROLONG: u8 = 23;
 const ANNOUNCE: u8 = 24;
 const SET_MEMORY: u8 = 25;
+const SET_USER: u8 = 32;
+const DEL_USERS: u8 = 33;
+const INIT_USERS: u8 = 34;
 #[cfg(memkv_bugs)]
 const OF_NEXT_LEVEL: u8 = 0xe0;
 
@@ -153,6 +156,9 @@ pub(super) fn encode(command: &Command, out: &mut BytesMut) {
             put_varint(out, *revision);
         }
         Command::Announce { .. } | Command::SetMemory { .. } => put_setting(command, out),
+        Command::SetUser { .. } | Command::DelUsers { .. } | Command::InitUsers { .. } => {
+            put_users(command, out);
+        }
         Command::Tick => out.put_u8(TICK),
         #[cfg(memkv_bugs)]
         Command::OfNextLevel => out.put_u8(OF_NEXT_LEVEL),
@@ -160,15 +166,7 @@ pub(super) fn encode(command: &Command, out: &mut BytesMut) {
             guards,
             operations,
             otherwise,
-        } => {
-            out.put_u8(TRANSACTION);
-            put_length(out, guards.len());
-            guards.iter().for_each(|guard| guard.write(out));
-            for steps in [operations, otherwise] {
-                put_length(out, steps.len());
-                steps.iter().for_each(|step| step.write(out));
-            }
-        }
+        } => put_transaction(guards, [operations, otherwise], out),
         Command::InDatabase { database, command } => {
             out.put_u8(IN_DATABASE);
             out.put_u8(*database);
@@ -262,17 +260,10 @@ pub(super) fn read(
         TICK => Command::Tick,
         #[cfg(memkv_bugs)]
         OF_NEXT_LEVEL => Command::OfNextLevel,
-        TRANSACTION if within == Within::Nothing => {
-            let transaction = Command::Transaction {
-                guards: Guard::read_all(body, own)?,
-                operations: Step::read_all(body, own)?,
-                otherwise: Step::read_all(body, own)?,
-            };
-            let what = "number of a transaction's keys";
-            let checked = transaction.check_key_count();
-            checked.map_err(|_| DecodeError::Invalid { what })?;
-            transaction
+        SET_USER | DEL_USERS | INIT_USERS if within == Within::Nothing => {
+            read_users(opcode, body, own)?
         }
+        TRANSACTION if within == Within::Nothing => read_transaction(body, own)?,
         IN_DATABASE if within != Within::Database => {
             let database = read_database(body)?;
             let inner = body.take(body.rest().len(), "command")?;
@@ -323,6 +314,79 @@ fn read_setting(opcode: u8, body: &mut Reader<'_>) -> Result<Command, DecodeErro
     let policy = body.bool("whether a policy follows")?;
     let policy = policy.then(|| EvictionPolicy::read(body)).transpose()?;
     Ok(Command::SetMemory { cap, policy })
+}
+
+fn put_users(command: &Command, out: &mut BytesMut) {
+    match command {
+        Command::SetUser {
+            name,
+            expected,
+            user,
+            narrows,
+        } => {
+            out.put_u8(SET_USER);
+            rights::put_set_user(out, name, *expected, user, *narrows);
+        }
+        Command::DelUsers { names } => {
+            out.put_u8(DEL_USERS);
+            rights::put_names(out, names);
+        }
+        Command::InitUsers { users } => {
+            out.put_u8(INIT_USERS);
+            rights::put_users(out, users);
+        }
+        // No other command comes here.
+        _ => {}
+    }
+}
+
+fn read_users(
+    opcode: u8,
+    body: &mut Reader<'_>,
+    own: &dyn Fn(&[u8]) -> Bytes,
+) -> Result<Command, DecodeError> {
+    Ok(match opcode {
+        SET_USER => {
+            let (name, expected, user, narrows) = rights::read_set_user(body, own)?;
+            Command::SetUser {
+                name,
+                expected,
+                user,
+                narrows,
+            }
+        }
+        DEL_USERS => Command::DelUsers {
+            names: rights::read_names(body, own)?,
+        },
+        _ => Command::InitUsers {
+            users: rights::read_users(body)?,
+        },
+    })
+}
+
+fn put_transaction(guards: &[Guard], branches: [&Vec<Step>; 2], out: &mut BytesMut) {
+    out.put_u8(TRANSACTION);
+    put_length(out, guards.len());
+    guards.iter().for_each(|guard| guard.write(out));
+    for steps in branches {
+        put_length(out, steps.len());
+        steps.iter().for_each(|step| step.write(out));
+    }
+}
+
+fn read_transaction(
+    body: &mut Reader<'_>,
+    own: &dyn Fn(&[u8]) -> Bytes,
+) -> Result<Command, DecodeError> {
+    let transaction = Command::Transaction {
+        guards: Guard::read_all(body, own)?,
+        operations: Step::read_all(body, own)?,
+        otherwise: Step::read_all(body, own)?,
+    };
+    let what = "number of a transaction's keys";
+    let checked = transaction.check_key_count();
+    checked.map_err(|_| DecodeError::Invalid { what })?;
+    Ok(transaction)
 }
 
 /// How many keys, or pairs, of at least one byte each follow: no more than a command may name.

@@ -10,7 +10,7 @@ use super::{Command, Operation, counter, del, expire, set, string, transaction};
 use crate::keyspace::{Keyspace, Record, Value};
 use crate::{
     DATABASES, EvictionPolicy, KeyEventClasses, MAX_WRITE_REPLY_BYTES, ReplyError, ReplyValue,
-    Revision,
+    Revision, rights,
 };
 
 /// The part of the store that a command may change while it executes.
@@ -177,6 +177,22 @@ impl Context<'_> {
         }
     }
 
+    fn change_users(&mut self, command: &Command) -> Result<ReplyValue, ReplyError> {
+        let Keyspace { users, effects, .. } = &mut *self.keys;
+        match command {
+            Command::SetUser {
+                name,
+                expected,
+                user,
+                narrows,
+            } => rights::set(users, effects, name, *expected, user, *narrows),
+            Command::DelUsers { names } => rights::delete(users, effects, names),
+            Command::InitUsers { users: first } => rights::init(users, effects, first),
+            // No other command comes here.
+            _ => Ok(ReplyValue::Ok),
+        }
+    }
+
     #[inline]
     fn flush(&mut self, database: u8) -> ReplyValue {
         self.changed |= self.keys.flush(database, self.revision);
@@ -295,6 +311,9 @@ impl Command {
             } => return string::copy(context, from, to, *to_database, *replace),
             Command::Announce { classes } => context.announce(*classes),
             Command::SetMemory { cap, policy } => context.set_memory(*cap, *policy),
+            Command::SetUser { .. } | Command::DelUsers { .. } | Command::InitUsers { .. } => {
+                return context.change_users(self);
+            }
             Command::FlushAll => context.flush_all(),
             Command::FlushDatabase => context.flush(context.database),
             Command::CompareAndSet {

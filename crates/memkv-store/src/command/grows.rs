@@ -44,7 +44,11 @@ impl Command {
             | Command::FlushAll
             | Command::FlushDatabase
             | Command::Announce { .. }
-            | Command::SetMemory { .. } => false,
+            | Command::SetMemory { .. }
+            // The table of users has limits of its own.
+            | Command::SetUser { .. }
+            | Command::DelUsers { .. }
+            | Command::InitUsers { .. } => false,
             #[cfg(memkv_bugs)]
             Command::OfNextLevel => false,
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::codec::Within;
 use super::transaction;
 use super::{Command, MAX_TRANSACTION_STEPS, Step};
-use crate::{MAX_COMMAND_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, ReplyError};
+use crate::{MAX_COMMAND_KEYS, MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING, ReplyError, rights};
 
 /// A piece of a command that has a size limit.
 pub(super) enum Part<'a> {
@@ -25,6 +25,7 @@ impl Command {
     pub fn check_limits(&self) -> Result<(), ReplyError> {
         self.check_key_count()?;
         self.check_shape(Within::Nothing)?;
+        self.check_users()?;
         self.check_sizes()
     }
 
@@ -71,6 +72,22 @@ impl Command {
         (longest_key, longest_value)
     }
 
+    /// Whether the users that it carries are within their limits.
+    fn check_users(&self) -> Result<(), ReplyError> {
+        let fits = match self {
+            Command::SetUser { name, user, .. } => {
+                rights::check_name(name) && user.is_within_limits()
+            }
+            Command::DelUsers { names } => rights::check_names(names),
+            Command::InitUsers { users } => rights::check_users(users),
+            _ => true,
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(ReplyError::UserTooLarge),
+        }
+    }
+
     /// Whether it is nested where [`Command::read`] would accept it.
     fn check_shape(&self, within: Within) -> Result<(), ReplyError> {
         let fits = match self {
@@ -91,6 +108,9 @@ impl Command {
                 command.check_shape(Within::Database)?;
                 within != Within::Database
             }
+            Command::SetUser { .. } | Command::DelUsers { .. } | Command::InitUsers { .. } => {
+                within == Within::Nothing
+            }
             _ => true,
         };
         if fits {
@@ -108,6 +128,9 @@ impl Command {
             | Command::FlushDatabase
             | Command::Announce { .. }
             | Command::SetMemory { .. }
+            | Command::SetUser { .. }
+            | Command::DelUsers { .. }
+            | Command::InitUsers { .. }
             | Command::Tick => {}
             #[cfg(memkv_bugs)]
             Command::OfNextLevel => {}

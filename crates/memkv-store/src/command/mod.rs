@@ -15,6 +15,7 @@ mod expire;
 mod grows;
 mod limits;
 mod many;
+mod name;
 mod removes;
 mod set;
 mod string;
@@ -37,7 +38,7 @@ pub use self::terms::{ExpireIf, Expiry, SetIf};
 pub use self::transaction::{Compare, Condition, Guard, MAX_TRANSACTION_STEPS, Seen, Step};
 pub(crate) use self::work::KEY as KEY_WORK;
 use crate::encoding::{DecodeError, Reader};
-use crate::{EvictionPolicy, KeyEventClasses, Revision};
+use crate::{EvictionPolicy, KeyEventClasses, Revision, UserSpec};
 
 /// A write, as it is put into the log. One that changes nothing takes no revision, except for
 /// [`Set`](Command::Set) and [`Del`](Command::Del), which take one whenever they succeed.
@@ -211,6 +212,32 @@ pub enum Command {
         /// What makes room at the cap; `None` leaves it as it is.
         policy: Option<EvictionPolicy>,
     },
+    /// `ACL SETUSER`: makes a user, or replaces the one that was last changed at `expected`. `Integer`, the
+    /// new revision of the table; `Nil` if another record is there than the one expected. The errors
+    /// `NoUsers` without a table, `TooManyUsers` if the table has no room, `UserTooLarge`. Takes no revision.
+    SetUser {
+        /// The name, 1 to [`MAX_USER_NAME_BYTES`](crate::MAX_USER_NAME_BYTES) bytes.
+        name: Bytes,
+        /// `changed_at` of the record that it replaces; 0 for none.
+        expected: u64,
+        /// The user from now on.
+        user: UserSpec,
+        /// Whether it takes any right from the user, other than by a secret that disappears: commands
+        /// that were judged before are then judged anew.
+        narrows: bool,
+    },
+    /// `ACL DELUSER`: `Integer`, the number of removed users; `default` stays. The error `NoUsers` without
+    /// a table. Takes no revision.
+    DelUsers {
+        /// The names, at most [`MAX_USERS`](crate::MAX_USERS).
+        names: Vec<Bytes>,
+    },
+    /// Makes the first table of users of a cluster that has none: `Integer` 1, or 0 if it has one. Takes no
+    /// revision.
+    InitUsers {
+        /// The users, `default` among them.
+        users: Vec<(Bytes, UserSpec)>,
+    },
     /// Changes nothing; answers `Ok`. Its entry's stamp removes keys that are due, as any entry's stamp
     /// does, also that of a batch without parts.
     Tick,
@@ -298,37 +325,6 @@ impl Command {
             },
             Operation::Other(command) => command,
         })
-    }
-
-    /// The command's name in lower case, for logs and metrics: Redis's, where one fits.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Command::Noop => "noop",
-            Command::Set { .. } | Command::SetWith { .. } => "set",
-            Command::Del { .. } => "del",
-            Command::SetMany { .. } => "mset",
-            Command::DelIf { .. } => "delex",
-            Command::GetDel { .. } => "getdel",
-            Command::GetEx { .. } => "getex",
-            Command::IncrBy { .. } => "incrby",
-            Command::IncrByFloat { .. } => "incrbyfloat",
-            Command::Append { .. } => "append",
-            Command::SetRange { .. } => "setrange",
-            Command::Expire { .. } | Command::Prolong { .. } => "expire",
-            Command::Persist { .. } => "persist",
-            Command::Rename { .. } => "rename",
-            Command::Copy { .. } => "copy",
-            Command::FlushAll => "flushall",
-            Command::FlushDatabase => "flushdb",
-            Command::CompareAndSet { .. } => "cas",
-            Command::DelRevision { .. } => "delrev",
-            Command::Announce { .. } | Command::SetMemory { .. } => "config",
-            Command::Tick => "tick",
-            #[cfg(memkv_bugs)]
-            Command::OfNextLevel => "next",
-            Command::Transaction { .. } => "exec",
-            Command::InDatabase { command, .. } => command.name(),
-        }
     }
 }
 

@@ -16,7 +16,10 @@ impl Command {
             | Command::GetDel { .. }
             | Command::FlushAll
             | Command::FlushDatabase
-            | Command::SetMemory { .. } => true,
+            | Command::SetMemory { .. }
+            | Command::DelUsers { .. } => true,
+            // Taking rights away must go on.
+            Command::SetUser { narrows, .. } => *narrows,
             #[cfg(memkv_bugs)]
             Command::OfNextLevel => true,
             Command::Expire { expiry, .. } => expiry.has_passed(now_ms),
@@ -45,7 +48,8 @@ impl Command {
             | Command::Rename { .. }
             | Command::Copy { .. }
             | Command::CompareAndSet { .. }
-            | Command::Announce { .. } => false,
+            | Command::Announce { .. }
+            | Command::InitUsers { .. } => false,
         }
     }
 }

@@ -14,6 +14,8 @@ pub(crate) const KEY: u64 = 16;
 const READ: u64 = 24;
 /// A key among others that are walked over in order.
 const WALKED: u64 = 4;
+/// A change of the table of users, which copies references to all of them.
+const USERS: u64 = 2_000;
 /// Bytes that are copied for one unit.
 const COPIED_BYTES: u64 = 64;
 
@@ -28,6 +30,8 @@ fn keys(count: usize) -> u64 {
 impl Operation<'_> {
     #[inline]
     pub(crate) fn work(&self, store: &Keyspace) -> u64 {
+        #[cfg(test)]
+        let _pause = crate::rights::recording::Pause::begin();
         match self {
             Operation::Noop => 1,
             Operation::Set(set) => KEY + copied(set.value().len()),
@@ -56,6 +60,7 @@ impl Command {
         };
         match self {
             Command::InDatabase { database, command } => command.work(store, *database),
+            Command::SetUser { .. } | Command::DelUsers { .. } | Command::InitUsers { .. } => USERS,
             // The most frequent ones, which carry a number and a key.
             Command::IncrBy { .. } | Command::GetDel { .. } => 2 * KEY,
             Command::Append { key, suffix } => KEY + copied(old(key).saturating_add(suffix.len())),

@@ -41,8 +41,10 @@ pub use self::view::{MAX_VIEWS, ViewId};
 use crate::effects::Effects;
 use crate::key_event::{KeyEventClasses, KeyEvents};
 use crate::memory::MemoryCap;
+#[cfg(test)]
+use crate::rights::recording;
 use crate::snapshot::{EntryView, Walk};
-use crate::{DATABASES, Revision};
+use crate::{DATABASES, Revision, UserTable};
 
 /// Detached data: flushed databases, removed large values, and entries saved for views or for readers
 /// during a command. Dropping it takes time in proportion to its keys and bytes.
@@ -94,6 +96,8 @@ pub(crate) struct Keyspace {
     pub(crate) memory: MemoryCap,
     /// How many keys the present entry may still evict.
     evictable: usize,
+    /// The users of the cluster, which commands change as they change keys. None until they are initialised.
+    pub(crate) users: Option<Arc<UserTable>>,
 }
 
 /// Reading.
@@ -114,6 +118,7 @@ impl Keyspace {
             cost: 0,
             memory: MemoryCap::default(),
             evictable: 0,
+            users: None,
         }
     }
 
@@ -147,6 +152,8 @@ impl Keyspace {
     }
 
     pub(crate) fn get(&self, database: u8, key: &[u8]) -> Option<Value<'_>> {
+        #[cfg(test)]
+        recording::looked(database, key);
         let database = self.database(database)?;
         let entry = database.entry(database.find(self.location(key), key)?);
         entry.is_alive(self.now_ms).then(|| Value::of(&entry))
@@ -155,6 +162,8 @@ impl Keyspace {
     /// Whether nothing has happened to a key that was absent at revision `at`: it is absent, and
     /// was all the time.
     pub(crate) fn absent_since(&self, database: u8, key: &[u8], at: Revision) -> bool {
+        #[cfg(test)]
+        recording::looked(database, key);
         let location = self.location(key);
         let found = self
             .database(database)
@@ -209,6 +218,8 @@ impl Keyspace {
     /// Sets a key, with exactly the deadline that the record has.
     pub(crate) fn put(&mut self, database: u8, record: &Record<'_>, revision: Revision) {
         let key = record.key();
+        #[cfg(test)]
+        recording::wrote(database, key);
         let short = record.in_short();
         let location = self.location(key);
         self.effects.put(database, location.tag, short);
@@ -245,6 +256,8 @@ impl Keyspace {
         deadline_ms: Option<u64>,
         revision: Revision,
     ) -> bool {
+        #[cfg(test)]
+        recording::wrote(database, key);
         let location = self.location(key);
         let target = &mut self.databases[usize::from(database)];
         let Some(number) = target.find(location, key) else {
@@ -266,6 +279,8 @@ impl Keyspace {
 
     /// Removes a key; returns whether it existed. A key past its deadline is left to `expire`.
     pub(crate) fn remove(&mut self, database: u8, key: &[u8], revision: Revision) -> bool {
+        #[cfg(test)]
+        recording::wrote(database, key);
         let location = self.location(key);
         let target = &self.databases[usize::from(database)];
         let found = target.find(location, key);
@@ -314,6 +329,8 @@ impl Keyspace {
     /// Removes all keys of a database at once, in a time that does not depend on their number; returns
     /// whether there were any.
     pub(crate) fn flush(&mut self, database: u8, revision: Revision) -> bool {
+        #[cfg(test)]
+        recording::flushed(database);
         let target = &mut self.databases[usize::from(database)];
         if target.len == 0 {
             return false;

@@ -14,6 +14,8 @@ use super::database::{Database, Location};
 use super::entry::{Entry, Kept, Value};
 use super::large::Large;
 use super::{Garbage, Keyspace};
+#[cfg(test)]
+use crate::rights::recording;
 use crate::{DATABASES, Revision};
 
 /// The most views at the same time: each may make a write save an entry.
@@ -318,6 +320,8 @@ impl<'a> Lens<'a> {
         database: u8,
         shard: usize,
     ) -> impl Iterator<Item = Entry<'a>> + use<'a> {
+        #[cfg(test)]
+        recording::walked(database);
         let source = self.database(database).into_iter();
         let here = source.flat_map(move |source| source.shard(shard));
         let here = here.filter(move |entry| self.shows(entry));
@@ -338,6 +342,8 @@ impl<'a> Lens<'a> {
         start: &[u8],
         end: Bound<&'a [u8]>,
     ) -> impl Iterator<Item = Entry<'a>> + use<'a> {
+        #[cfg(test)]
+        recording::ranged(database, start, end);
         let here = self.database(database).map(|d| d.between(start, end));
         let here = here.into_iter().flatten();
         let view = self.shown.view();

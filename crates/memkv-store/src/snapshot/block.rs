@@ -7,6 +7,8 @@
 //! checksums: the files and streams that carry blocks do. Entries are sorted by key, so that nodes
 //! with the same state write the same bytes.
 
+use std::sync::Arc;
+
 use bytes::BufMut;
 
 use super::{Image, SessionHead, ShardImage, SnapshotHead};
@@ -14,8 +16,9 @@ use crate::encoding::{DecodeError, Reader, put_length, put_varint, varint_len};
 use crate::keyspace::{DELETE_SLOTS, Entry, first_bytes, noted};
 use crate::member_table::{Advertised, MAX_MEMBERS, MemberRecord, MemberTable};
 use crate::memory::MemoryCap;
+use crate::rights::{put_table, read_table};
 use crate::store::seed_of;
-use crate::{EDGE_LEVEL, FIRST_LEVEL, KeyEventClasses, Member, Reply, Revision};
+use crate::{EDGE_LEVEL, FIRST_LEVEL, KeyEventClasses, Member, Reply, Revision, UserTable};
 
 /// Version of the snapshot format: raised when a field or a new kind of block comes. Version 1 had
 /// one database, no deadlines and no table of deletes; it is still read.
@@ -312,6 +315,7 @@ impl SnapshotHead {
         }
         if self.members.level >= EDGE_LEVEL {
             self.memory.write(&self.members, &mut out);
+            put_table(&mut out, self.users.as_deref());
         }
         out
     }
@@ -345,10 +349,7 @@ impl SnapshotHead {
                 supported: VERSION,
             });
         }
-        let level = match found >= LEVELS {
-            true => reader.level()?,
-            false => FIRST_LEVEL,
-        };
+        let level = read_level(&mut reader, found)?;
         let seed = match found >= SEEDED {
             true => Some(u64::from_le_bytes(reader.array("hash seed")?)),
             false => None,
@@ -369,6 +370,7 @@ impl SnapshotHead {
             members: MemberTable::default(),
             sessions: Vec::new(),
             memory: MemoryCap::default(),
+            users: None,
         };
         if found > 1 {
             head.databases = u16::from_le_bytes(reader.array("databases")?);
@@ -393,8 +395,23 @@ impl SnapshotHead {
         }
         head.sessions = read_sessions(&mut reader)?;
         head.memory = MemoryCap::read(&mut reader, &mut head.members)?;
+        head.users = read_users(&mut reader, level)?;
         reader.finish("snapshot head")?;
         Ok((found, head))
+    }
+}
+
+fn read_level(reader: &mut Reader<'_>, version: u8) -> Result<u32, DecodeError> {
+    match version >= LEVELS {
+        true => reader.level(),
+        false => Ok(FIRST_LEVEL),
+    }
+}
+
+fn read_users(reader: &mut Reader<'_>, level: u32) -> Result<Option<Arc<UserTable>>, DecodeError> {
+    match level >= EDGE_LEVEL {
+        true => read_table(reader),
+        false => Ok(None),
     }
 }
 

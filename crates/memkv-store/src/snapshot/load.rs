@@ -253,6 +253,7 @@ impl Loader {
         self.store.keys.expired_total = head.expired_total;
         self.store.keys.effects = Effects::resume(head.effects);
         self.store.keys.key_events.set(head.announced);
+        self.store.keys.users = head.users;
         self.store.keys.deletes.flushed = head.flushed;
         self.store.keys.memory = head.memory;
         self.announced_keys = head.keys;

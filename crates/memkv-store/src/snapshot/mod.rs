@@ -21,7 +21,7 @@ use crate::keyspace::{Database, Entries, Entry, Keyspace, SHARDS, noted};
 use crate::member_table::MemberTable;
 use crate::memory::MemoryCap;
 use crate::session::Sessions;
-use crate::{DATABASES, KeyEventClasses, Reply, Revision, SessionId, Store};
+use crate::{DATABASES, KeyEventClasses, Reply, Revision, SessionId, Store, UserTable};
 
 /// A snapshot is being taken already, or an entry is applied in part only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +56,8 @@ pub struct SnapshotHead {
     pub(crate) sessions: Vec<SessionHead>,
     /// The memory cap; only from the level on that has one.
     pub(crate) memory: MemoryCap,
+    /// Only where the level has users.
+    pub(crate) users: Option<Arc<UserTable>>,
 }
 
 /// A session without its cached replies, which follow in pieces of their own.
@@ -118,6 +120,7 @@ impl SnapshotHead {
             members: store.members.clone(),
             sessions: sessions.collect(),
             memory: store.keys.memory,
+            users: store.users().cloned(),
         }
     }
 

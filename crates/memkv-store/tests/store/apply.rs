@@ -22,6 +22,7 @@ fn form(ids: &[u64]) -> SystemOp {
         durability_sync: true,
         level: 1,
         members,
+        users: vec![],
     }
 }
 

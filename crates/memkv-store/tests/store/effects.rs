@@ -185,6 +185,7 @@ fn system_operations_change_the_hash() {
             addr: "a:0".to_owned(),
             pending: false,
         }],
+        users: vec![],
     };
     let hash = |last: SystemOp| {
         let mut store = Store::new();

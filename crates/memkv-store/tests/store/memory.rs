@@ -23,6 +23,7 @@ pub(crate) fn formed() -> (Store, u64) {
         durability_sync: true,
         level: EDGE_LEVEL,
         members: vec![member(1), member(2)],
+        users: vec![],
     };
     let mut store = Store::new();
     apply(&mut store, &system(&[form]));

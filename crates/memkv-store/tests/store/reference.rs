@@ -42,12 +42,8 @@ impl Reference {
     pub(crate) fn advance(&mut self, stamp: u64) {
         self.stamp = self.stamp.max(stamp);
         let due = |key: &Key| key.deadline.is_some_and(|at| at <= self.stamp);
-        let due: Vec<Location> = self
-            .keys
-            .iter()
-            .filter(|(_, key)| due(key))
-            .map(|(location, _)| location.clone())
-            .collect();
+        let due = self.keys.iter().filter(|(_, key)| due(key));
+        let due: Vec<Location> = due.map(|(location, _)| location.clone()).collect();
         self.expired += due.len() as u64;
         self.revision += u64::from(!due.is_empty());
         for location in due {
@@ -189,6 +185,9 @@ impl Reference {
             Command::SetMemory { cap, .. } => {
                 self.cap = cap.unwrap_or(self.cap);
                 Done
+            }
+            Command::SetUser { .. } | Command::DelUsers { .. } | Command::InitUsers { .. } => {
+                unreachable!("no test of keys changes users")
             }
             Command::Set { key, value } => {
                 self.put(db, key, &value[..], None);

@@ -365,6 +365,7 @@ impl<'a> Words<'a> {
                     durability_sync: true,
                     level,
                     members,
+                    users: vec![],
                 }
             }
             "open" => {

@@ -248,6 +248,7 @@ fn formed(cluster: [u8; 16]) -> Store {
         durability_sync: false,
         level: 1,
         members: vec![member],
+        users: vec![],
     };
     apply(&mut store, &system(&[form]));
     let s = open(&mut store, 1, 1);
@@ -319,6 +320,7 @@ fn a_formed_cluster_comes_back_with_its_seed_and_its_used_ids() {
         durability_sync: false,
         level: 1,
         members,
+        users: vec![],
     };
     let admit = |name: &str| SystemOp::AdmitNode {
         name: name.to_owned(),
@@ -521,6 +523,7 @@ fn the_feature_level_and_the_announced_levels_come_back() {
         durability_sync: true,
         level: 2,
         members: vec![member(1), member(2), member(3)],
+        users: vec![],
     };
     apply(&mut store, &system(&[form]));
     let too_old = crate::support::Event::System(

@@ -457,6 +457,8 @@ impl Session {
                 Event::Executed { seq, reply } => window.executed(seq, Ok(reply)),
                 Event::Rejected(Rejected::Gap { expected }) => window.rewind_to(expected),
                 Event::Rejected(Rejected::UnknownSession) => window.fenced(Closed::InLog),
+                // No group of a session names principals.
+                Event::Rejected(Rejected::Rights { .. }) => {}
                 Event::Opened(id) => window.opened(id),
             }
         }

@@ -3,14 +3,20 @@
 //! A batch is `version u8, stamp u64`, then parts up to the end. A part is a group of one
 //! session's commands, `1, session u64, first_seq u64, acked_through u64, count u64, bytes u64`,
 //! and in that many bytes each command with its length in front; or a system operation, `2` and
-//! its encoding. Fixed-width integers are little-endian. Nothing here executes anything.
+//! its encoding; or a group whose commands have principals, `3`, the same numbers, `revision u64,
+//! principals u16`, as many of `user u64, credential u64`, and the commands. Fixed-width integers are little-endian. Nothing here executes anything.
 //! Invariant: the iterators read every batch that [`Batch::check`] accepts to the end.
+
+mod logged;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+#[doc(hidden)]
+pub use self::logged::{Logged, read_batch, read_system};
 use crate::command::Operation;
 use crate::encoding::{DecodeError, Reader, put_prefixed};
-use crate::{FIRST_LEVEL, SessionId, SystemOp};
+use crate::rights::{GroupRights, Principals};
+use crate::{EDGE_LEVEL, FIRST_LEVEL, SessionId, SystemOp};
 
 /// Version of the batch format: raised when an operation of the first feature level changed.
 const VERSION: u8 = 2;
@@ -23,6 +29,7 @@ const LONGEST_PREFIX_BYTES: usize = 5;
 
 const GROUP: u8 = 1;
 const SYSTEM: u8 = 2;
+const GROUP_OF_USERS: u8 = 3;
 
 /// Builds the bytes of one log entry.
 #[derive(Debug)]
@@ -56,7 +63,15 @@ impl BatchBuilder {
     ) {
         self.commands += commands.len();
         self.parts += 1;
-        put_group(&mut self.out, session, first_seq, acked_through, commands);
+        let rights = GroupRights::default();
+        put_group(
+            &mut self.out,
+            session,
+            first_seq,
+            acked_through,
+            &rights,
+            commands,
+        );
     }
 
     /// Adds a group that another node has encoded with [`encode_group`]. The caller must have checked it
@@ -103,8 +118,27 @@ pub fn encode_group<'a>(
     acked_through: u64,
     commands: impl ExactSizeIterator<Item = &'a Bytes> + Clone,
 ) -> Bytes {
+    let rights = GroupRights::default();
+    encode_group_of(session, first_seq, acked_through, &rights, commands)
+}
+
+/// The same with the principals of the commands.
+pub fn encode_group_of<'a>(
+    session: SessionId,
+    first_seq: u64,
+    acked_through: u64,
+    rights: &GroupRights,
+    commands: impl ExactSizeIterator<Item = &'a Bytes> + Clone,
+) -> Bytes {
     let mut out = BytesMut::new();
-    put_group(&mut out, session, first_seq, acked_through, commands);
+    put_group(
+        &mut out,
+        session,
+        first_seq,
+        acked_through,
+        rights,
+        commands,
+    );
     out.freeze()
 }
 
@@ -200,80 +234,36 @@ pub fn may_grow(group: &[u8]) -> bool {
     })
 }
 
-/// A command as it lies in a log.
-#[doc(hidden)]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Logged {
-    /// Its session.
-    pub session: SessionId,
-    /// Its number there.
-    pub seq: u64,
-    /// Its encoding.
-    pub command: Bytes,
-}
-
-/// The stamp of a batch and its commands, for the simulator, which reads logs. It does not tell which of
-/// them are executed.
-///
-/// # Errors
-///
-/// [`DecodeError`] if the bytes are no batch.
-#[doc(hidden)]
-pub fn read_batch(batch: &Bytes) -> Result<(u64, Vec<Logged>), DecodeError> {
-    let checked = Batch::check(batch)?;
-    let mut logged = Vec::new();
-    for part in checked.parts() {
-        let Part::Group(mut group) = part else {
-            continue;
-        };
-        for seq in (group.first_seq..).take(group.count) {
-            logged.push(Logged {
-                session: group.session,
-                seq,
-                command: batch.slice_ref(group.commands.prefixed("group command")?),
-            });
-        }
-    }
-    Ok((checked.stamp_ms, logged))
-}
-
-/// The system operations of a batch, for the simulator.
-///
-/// # Errors
-///
-/// [`DecodeError`] if the bytes are no batch.
-#[doc(hidden)]
-pub fn read_system(batch: &[u8]) -> Result<Vec<SystemOp>, DecodeError> {
-    let parts = Batch::check(batch)?.parts();
-    let system = |part| match part {
-        Part::System(op) => Some(op),
-        Part::Group(_) => None,
-    };
-    Ok(parts.filter_map(system).collect())
-}
-
 fn put_group<'a>(
     out: &mut BytesMut,
     session: SessionId,
     first_seq: u64,
     acked_through: u64,
+    rights: &GroupRights,
     commands: impl ExactSizeIterator<Item = &'a Bytes> + Clone,
 ) {
     let lengths = commands.clone().map(|command| command.len());
     let prefixes = commands.len() * LONGEST_PREFIX_BYTES;
-    out.reserve(GROUP_HEADER_BYTES + prefixes + lengths.sum::<usize>());
-    out.put_u8(GROUP);
+    let header = GROUP_HEADER_BYTES + rights.encoded_len();
+    out.reserve(header + prefixes + lengths.sum::<usize>());
+    out.put_u8(match rights.is_empty() {
+        true => GROUP,
+        false => GROUP_OF_USERS,
+    });
     for number in [session, first_seq, acked_through, commands.len() as u64] {
         out.put_u64_le(number);
     }
     let length_at = out.len();
     out.put_u64_le(0);
+    if !rights.is_empty() {
+        rights.write(out);
+    }
     let start = out.len();
     for command in commands {
         put_prefixed(out, command);
     }
     let bytes = (out.len() - start) as u64;
-    out[length_at..start].copy_from_slice(&bytes.to_le_bytes());
+    out[length_at..length_at + size_of::<u64>()].copy_from_slice(&bytes.to_le_bytes());
 }
 
 /// A batch that was checked as a whole.
@@ -349,21 +339,23 @@ pub(crate) struct Group<'a> {
     pub(crate) first_seq: u64,
     pub(crate) acked_through: u64,
     pub(crate) count: usize,
+    pub(crate) principals: Principals<'a>,
     commands: Reader<'a>,
 }
 
 impl<'a> Group<'a> {
     /// Reads a group's header and steps over its commands.
     fn read(reader: &mut Reader<'a>) -> Result<Group<'a>, DecodeError> {
-        match reader.u8("part")? {
-            GROUP => {}
+        let of_users = match reader.u8("part")? {
+            GROUP => false,
+            GROUP_OF_USERS => true,
             tag => {
                 return Err(DecodeError::UnknownTag {
                     what: "part of a batch",
                     tag,
                 });
             }
-        }
+        };
         let session = reader.u64("group session")?;
         let first_seq = reader.u64("group sequence")?;
         let acked_through = reader.u64("group acknowledgement")?;
@@ -375,6 +367,10 @@ impl<'a> Group<'a> {
                 what: "group sequence",
             });
         }
+        let principals = match of_users {
+            true => Principals::read(reader)?,
+            false => Principals::NONE,
+        };
         let truncated = |_| DecodeError::Truncated { what: "group" };
         let count = usize::try_from(count).map_err(truncated)?;
         let commands = reader.take(usize::try_from(bytes).map_err(truncated)?, "group")?;
@@ -383,6 +379,7 @@ impl<'a> Group<'a> {
             first_seq,
             acked_through,
             count,
+            principals,
             commands: Reader::new(commands),
         })
     }
@@ -391,7 +388,10 @@ impl<'a> Group<'a> {
     /// feature level that any of them belongs to.
     fn check(&self) -> Result<u32, DecodeError> {
         let mut commands = self.commands.clone();
-        let mut level = FIRST_LEVEL;
+        let mut level = match self.principals == Principals::NONE {
+            true => FIRST_LEVEL,
+            false => EDGE_LEVEL,
+        };
         for _ in 0..self.count {
             // Only its kind counts: nothing of it is kept.
             let command =
