@@ -13,8 +13,8 @@ pub const MAX_BULK_BYTES: usize = 512 * 1024 * 1024;
 /// KiB, and an operator's pasted `SET` with a long value should not be refused for it.
 const MAX_INLINE_BYTES: usize = 1024 * 1024;
 
-/// The same before authentication (64 KiB), which in Redis is the limit of every connection.
-const UNAUTHENTICATED_INLINE_BYTES: usize = 64 * 1024;
+/// The same before authentication (16 KiB): no more than an argument may have.
+const UNAUTHENTICATED_INLINE_BYTES: usize = UNAUTHENTICATED_BULK_BYTES;
 
 /// Most arguments before authentication, as in Redis: `HELLO 3 AUTH u p SETNAME n` has 7.
 const UNAUTHENTICATED_ARGS: usize = 10;
@@ -63,15 +63,15 @@ impl Limits {
         }
     }
 
-    /// The limits of a connection that must authenticate first: 10 arguments of 16 KiB.
+    /// The limits of a connection that must authenticate first: 10 arguments, together of 16 KiB.
     #[must_use]
     pub const fn unauthenticated() -> Self {
         Self {
             max_inline: UNAUTHENTICATED_INLINE_BYTES,
             max_bulk: UNAUTHENTICATED_BULK_BYTES,
             max_args: UNAUTHENTICATED_ARGS,
-            max_request: (UNAUTHENTICATED_ARGS + 1)
-                * (UNAUTHENTICATED_BULK_BYTES + ARG_OVERHEAD_BYTES),
+            max_request: UNAUTHENTICATED_BULK_BYTES
+                + (UNAUTHENTICATED_ARGS + 1) * ARG_OVERHEAD_BYTES,
             authenticated: false,
         }
     }

@@ -68,6 +68,22 @@ impl Request {
         self.bytes.len()
     }
 
+    /// The same request in memory of its own, of which it takes no more than it needs: it no longer keeps
+    /// the buffer that it was read into.
+    #[must_use]
+    pub fn detached(self) -> Self {
+        Self {
+            bytes: Bytes::copy_from_slice(&self.bytes),
+            spans: self.spans.into_boxed_slice().into_vec(),
+        }
+    }
+
+    /// Bytes of memory that a detached request takes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.bytes.len() + self.spans.len() * size_of::<Range<usize>>() + size_of::<Self>()
+    }
+
     /// Whether the first word is one that a browser sends when a web page makes it send HTTP to Redis.
     fn is_http(&self) -> bool {
         self.arg(0).is_some_and(|name| {
@@ -364,6 +380,22 @@ mod tests {
         buf.extend_from_slice(b"\n");
         assert!(parser.parse(&mut buf).unwrap().is_some());
         assert_eq!(parser.searched, 0);
+    }
+
+    #[test]
+    fn a_detached_request_lets_go_of_its_buffer() {
+        let mut parser = RequestParser::new(Limits::new(1000));
+        let mut buf = BytesMut::with_capacity(100_000);
+        buf.extend_from_slice(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+        let whole = buf.as_ptr_range();
+        let request = parser.parse(&mut buf).unwrap().unwrap();
+        let shared = request.arg_bytes(1).unwrap();
+        assert!(whole.contains(&shared.as_ptr()));
+        let detached = request.clone().detached();
+        assert_eq!(detached, request);
+        assert!(!whole.contains(&detached.arg(1).unwrap().as_ptr()));
+        assert_eq!(detached.spans.capacity(), 2);
+        assert!(detached.memory() >= detached.byte_count() + 2 * 16);
     }
 
     #[test]

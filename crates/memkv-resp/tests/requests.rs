@@ -147,9 +147,14 @@ fn a_connection_that_must_authenticate_may_send_little() {
     }
     // The largest request that the two limits allow is not refused as a whole.
     let mut largest = Vec::new();
-    encode_command(&mut largest, &[[b'a'; 16 * 1024]; 10]);
-    let (requests, error) = check_requests(limits, &largest, 1000);
-    assert_eq!((requests.len(), error), (1, None));
+    encode_command(&mut largest, &[[b'a'; 1600]; 10]);
+    let (requests, none) = check_requests(limits, &largest, 1000);
+    assert_eq!((requests.len(), none), (1, None));
+    // All arguments together may be as long as one.
+    let mut larger = Vec::new();
+    encode_command(&mut larger, &[[b'a'; 1700]; 10]);
+    let refused = error(limits, &larger);
+    assert_eq!(refused, Some(ProtocolError::TooBigRequest));
 }
 
 #[test]

@@ -16,10 +16,6 @@ use memkv_store::{Command, DATABASES, KeyEventClasses, Query, Reply, ReplyValue,
 
 use crate::read_batch::ReadBatch;
 
-/// Largest answer of one MGET, or of a transaction that only reads (256 MiB): what one client may make
-/// the node hold at once.
-pub(crate) const MAX_MANY_BYTES: usize = 256 * 1024 * 1024;
-
 /// Bytes of the values of an answer.
 pub(crate) fn bytes_of(value: &ReplyValue) -> usize {
     match value {

@@ -52,6 +52,10 @@ pub(crate) fn too_large_value(bytes: usize, limit: usize) -> String {
 pub(crate) fn problem(error: &ServiceError) -> Problem {
     let error = match error {
         ServiceError::Loading => return loading(),
+        ServiceError::Memory => {
+            let problem = Problem::new(ErrorCode::Overloaded, error.to_string());
+            return problem.with_retry_after_ms(RETRY_AFTER_MS);
+        }
         ServiceError::Request(error) => error,
     };
     let code = code(error);

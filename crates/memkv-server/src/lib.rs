@@ -19,11 +19,12 @@ pub fn metrics_page() -> String {
     metrics::page()
 }
 
+pub mod admission;
 pub mod args;
 mod aside;
 pub mod audit;
 pub mod backend;
-mod budget;
+mod client_socket;
 mod commands;
 pub mod consensus;
 pub mod console;
@@ -31,10 +32,13 @@ pub mod demo;
 mod exposure;
 mod failure;
 pub mod http;
+pub mod ledger;
 pub mod listener;
 pub mod logging;
 mod memory;
+pub mod memory_limit;
 mod metrics;
+mod pace;
 mod panics;
 pub mod password;
 pub mod peer;

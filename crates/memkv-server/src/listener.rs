@@ -2,10 +2,11 @@
 //! shared address by the first byte. Peers' connections move to the consensus runtime, except those
 //! of reads. `redis_addr` serves RESP alone, inline commands included.
 //!
-//! Clients can never take the permits of peers: beyond `max_connections` a few connections are still
-//! read far enough to see whether they are peers.
+//! Each connection has a door (`admission`): clients can never take the places of peers, and what has
+//! not proved itself can take few places of any kind.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,18 +18,15 @@ use memkv_proto::ErrorCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::admission::{self, Door, Full};
 use crate::audit::{self, Event};
 use crate::backend::Backend;
+use crate::client_socket;
 use crate::http::{self, Admission, Api, App, End, Head, Limits, PeerUpgrade, Refusal, Response};
 use crate::peer::{self, HandshakeError, PeerHandler};
 use crate::resp::Resp;
-
-/// Connections beyond `max_connections` that are read to see whether they are peers: six lanes of
-/// dozens of peers, all at once.
-const RESERVED: usize = 256;
 
 /// After a failed accept, such as for lack of file descriptors, some connections may end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -48,10 +46,9 @@ pub struct Listener<B> {
     api: Arc<Api<B>>,
     resp: Arc<Resp<B>>,
     limits: Arc<Limits>,
-    /// Limits of a connection that may only turn out to be a peer.
+    /// Limits of a connection that has no client's place.
     crowded_limits: Arc<Limits>,
-    clients: Arc<Semaphore>,
-    reserved: Arc<Semaphore>,
+    admission: Arc<admission::Admission>,
     strangers: Seldom,
     /// The consensus runtime, where peers are served.
     consensus: Handle,
@@ -77,15 +74,15 @@ impl Protocol {
 }
 
 impl<B: Backend> Listener<B> {
-    /// A listener for at most `max_connections` clients; peers are served on `consensus`.
+    /// A listener that lets in what `admission` does; peers are served on `consensus`.
     pub fn new(
         api: Arc<Api<B>>,
         resp: Arc<Resp<B>>,
         limits: Limits,
-        max_connections: usize,
+        admission: Arc<admission::Admission>,
         consensus: Handle,
     ) -> Self {
-        // Idle time is for clients; a connection that can only be a peer's must show it at once.
+        // Idle time is for clients; a connection that is none's must show at once what it is.
         let mut crowded_limits = limits.clone();
         crowded_limits.idle_time = limits.header_time;
         Self {
@@ -93,8 +90,7 @@ impl<B: Backend> Listener<B> {
             resp,
             limits: Arc::new(limits),
             crowded_limits: Arc::new(crowded_limits),
-            clients: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
-            reserved: Arc::new(Semaphore::new(RESERVED)),
+            admission,
             strangers: Seldom::new(),
             consensus,
         }
@@ -121,97 +117,98 @@ impl<B: Backend> Listener<B> {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, addrs: Addrs) {
-        match self.clients.clone().try_acquire_owned() {
-            Ok(permit) => {
-                self.serve(
-                    stream,
-                    addrs,
-                    Some(&*self.resp),
-                    &*self.api,
-                    &self.limits,
-                    permit,
-                )
-                .await;
-            }
-            Err(_full) => match self.reserved.clone().try_acquire_owned() {
-                Ok(permit) => {
-                    let app = PeersOnly(&self.api);
-                    self.serve(stream, addrs, None, &app, &self.crowded_limits, permit)
-                        .await;
-                }
-                Err(_full) => tracing::debug!("closed a connection: too many are open"),
-            },
-        }
+        let Some(door) = self.admission.enter(addrs.client.ip()) else {
+            return tracing::debug!("closed a connection: too many are open");
+        };
+        let serve = pin!(self.serve(stream, addrs, &door));
+        door.watch(serve).await;
     }
 
     async fn resp_connection(self: Arc<Self>, stream: TcpStream, addrs: Addrs) {
-        let Ok(_permit) = self.clients.clone().try_acquire_owned() else {
-            return self.refuse_resp(stream).await;
+        let Some(door) = self.admission.enter(addrs.client.ip()) else {
+            return tracing::debug!("closed a connection: too many are open");
         };
-        let mut stream = stream;
+        let serve = pin!(self.serve_redis(stream, addrs, &door));
+        door.watch(serve).await;
+    }
+
+    async fn serve_redis(&self, mut stream: TcpStream, addrs: Addrs, door: &Door) {
         let mut input = BytesMut::with_capacity(FIRST_READ_BYTES);
+        // A connection that is not admitted is told so before it has said anything, as Redis does.
+        if self.resp.is_open()
+            && let Err(full) = door.admit_client()
+        {
+            return Box::pin(self.refuse_resp(stream, full)).await;
+        }
         match stream.read_buf(&mut input).await {
             // The connection itself detects HTTP by its first line.
             Ok(1..) if Protocol::of(input[0]) != Protocol::Tls => {}
             _ => return,
         }
-        self.resp
-            .serve(stream, input, addrs.client, addrs.local)
-            .await;
+        let addrs = (addrs.client, addrs.local);
+        self.resp.serve_through(door, stream, input, addrs).await;
     }
 
     /// Tells the client about the limit, if that costs nothing.
-    async fn refuse_resp(&self, mut stream: TcpStream) {
+    async fn refuse_resp(&self, mut stream: TcpStream, full: Full) {
         // A new connection's buffer takes this at once; a client that has gone needs no answer.
-        let _ = timeout(ACCEPT_PAUSE, stream.write_all(&self.resp.refusal())).await;
+        let refusal = self.resp.refusal(full);
+        let _ = timeout(ACCEPT_PAUSE, stream.write_all(&refusal)).await;
     }
 
-    /// Serves the protocol that the first byte shows; `resp` is none for a connection that may only
-    /// be a peer's.
-    async fn serve<A: App<Upgrade = PeerUpgrade>>(
-        &self,
-        mut stream: TcpStream,
-        addrs: Addrs,
-        resp: Option<&Resp<B>>,
-        app: &A,
-        limits: &Arc<Limits>,
-        permit: OwnedSemaphorePermit,
-    ) {
+    /// Serves the protocol that the first byte shows.
+    async fn serve(&self, mut stream: TcpStream, addrs: Addrs, door: &Door) {
+        let limits = match door.is_proven() {
+            true => &self.limits,
+            false => &self.crowded_limits,
+        };
         let mut input = BytesMut::with_capacity(FIRST_READ_BYTES);
         // Silence shows no protocol, so no protocol's time limit applies yet.
         let read = timeout(limits.idle_time, stream.read_buf(&mut input)).await;
         if !matches!(read, Ok(Ok(1..))) {
             return;
         }
-        match (Protocol::of(input[0]), resp) {
-            (Protocol::Http, _) => {}
-            (Protocol::Resp, Some(resp)) => {
-                return resp.serve(stream, input, addrs.client, addrs.local).await;
+        match Protocol::of(input[0]) {
+            Protocol::Http => {}
+            Protocol::Resp => {
+                if self.resp.is_open()
+                    && let Err(full) = door.admit_client()
+                {
+                    return Box::pin(self.refuse_resp(stream, full)).await;
+                }
+                let addrs = (addrs.client, addrs.local);
+                return self.resp.serve_through(door, stream, input, addrs).await;
             }
-            (Protocol::Resp, None) => return self.refuse_resp(stream).await,
-            (Protocol::Tls, _) => {
+            Protocol::Tls => {
                 tracing::debug!("closed a connection: TLS is not spoken here");
                 return;
             }
         }
-        match http::serve(stream, input, app, limits.clone()).await {
+        let app = Guarded {
+            api: &self.api,
+            door,
+        };
+        let served = http::serve_through(door, stream, input, &app, self.limits.clone());
+        // Of its own size, as RESP's.
+        match Box::pin(served).await {
             End::Closed => {}
             End::Upgraded(stream, leftover, upgrade) => {
-                self.serve_peer(stream, leftover, upgrade, addrs.client, permit)
-                    .await;
+                // Most connections are none of a peer.
+                let client = addrs.client;
+                Box::pin(self.serve_peer(stream, leftover, upgrade, client, door)).await;
             }
         }
     }
 
-    /// Admits a peer once it has proved itself, where it must; until then it holds its permit. Its
-    /// connection moves to the consensus runtime, unless it is for reads.
+    /// Admits a peer once it has proved itself, where it must; until then it holds the place that it came
+    /// in by. Its connection moves to the consensus runtime, unless it is for reads.
     async fn serve_peer(
         &self,
         mut stream: TcpStream,
         mut leftover: BytesMut,
         upgrade: PeerUpgrade,
         client: SocketAddr,
-        permit: OwnedSemaphorePermit,
+        door: &Door,
     ) {
         let PeerUpgrade {
             lane,
@@ -224,7 +221,7 @@ impl<B: Backend> Listener<B> {
                 return self.refused(&peer, client, &why);
             }
         }
-        drop(permit);
+        let place = door.admit_peer(&peer);
         // Upgrades are admitted only while there is a node.
         let Some(backend) = self.api.backend().cloned() else {
             return;
@@ -237,7 +234,10 @@ impl<B: Backend> Listener<B> {
         let moved = stream.into_std();
         runtime.spawn(async move {
             match moved.and_then(TcpStream::from_std) {
-                Ok(stream) => peer::serve(stream, leftover, lane, peer, handler).await,
+                Ok(stream) => tokio::select! {
+                    () = peer::serve(stream, leftover, lane, peer, handler) => {}
+                    () = place.ended() => tracing::debug!("closed a peer's connection: it has too many"),
+                },
                 Err(error) => {
                     if let Some(left_out) = NOT_TAKEN.say() {
                         tracing::warn!(%error, left_out, "cannot take over a peer's connection");
@@ -280,7 +280,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, Addrs) {
     loop {
         let accepted = listener.accept().await;
         match accepted.and_then(|(stream, client)| {
-            stream.set_nodelay(true)?;
+            client_socket::tune(&stream)?;
             let local = stream.local_addr()?;
             Ok((stream, Addrs { client, local }))
         }) {
@@ -296,34 +296,52 @@ async fn accept(listener: &TcpListener) -> (TcpStream, Addrs) {
     }
 }
 
-/// The API for connections beyond the limit: peers only.
-struct PeersOnly<'a, B>(&'a Api<B>);
+/// The API for one connection, which gets a client's place by its first request that is answered as a
+/// client's.
+struct Guarded<'a, B> {
+    api: &'a Api<B>,
+    door: &'a Door,
+}
 
-impl<B: Backend> App for PeersOnly<'_, B> {
+impl<B: Backend> App for Guarded<'_, B> {
     type Upgrade = PeerUpgrade;
 
     fn admit(&self, head: &Head) -> Admission<PeerUpgrade> {
-        match self.0.admit(head) {
-            upgrade @ Admission::Upgrade(..) => upgrade,
-            _ => {
-                let detail = "max_connections are open; close idle ones, try again later, ask \
-                              another node, or raise max_connections";
-                let refusal = Refusal::new(ErrorCode::TooManyConnections, detail);
-                Admission::Close(self.0.refuse(Some(head), refusal))
-            }
+        let admitted = self.api.admit(head);
+        let is_client = match &admitted {
+            Admission::Upgrade(..) => false,
+            Admission::Body(_) => self.api.shows_password(head),
+            Admission::Refuse(_) | Admission::Close(_) => !self.door.clients_prove(),
+        };
+        if self.door.is_proven() || !is_client {
+            return admitted;
         }
+        let Err(full) = self.door.admit_client() else {
+            return admitted;
+        };
+        let detail = match full {
+            Full::Clients => "max_connections are open; close idle ones, try again later, ask \
+                              another node, or raise max_connections"
+                .to_owned(),
+            Full::Address(most) => format!(
+                "{most} connections from this address are open; close idle ones, or raise \
+                 max_connections_per_address"
+            ),
+        };
+        let refusal = Refusal::new(ErrorCode::TooManyConnections, detail);
+        Admission::Close(self.api.refuse(Some(head), refusal))
     }
 
     async fn call(&self, head: Head, body: Bytes) -> Response {
-        self.0.call(head, body).await
+        self.api.call(head, body).await
     }
 
     fn refuse(&self, head: Option<&Head>, refusal: Refusal) -> Response {
-        self.0.refuse(head, refusal)
+        self.api.refuse(head, refusal)
     }
 
     fn too_large(&self, head: &Head, limit: usize) -> Refusal {
-        self.0.too_large(head, limit)
+        self.api.too_large(head, limit)
     }
 }
 
@@ -332,6 +350,7 @@ mod tests {
     use memkv_node::{Frame, Lane, Node, Transport};
 
     use super::*;
+    use crate::admission::AdmissionSettings;
     use crate::http::ApiSettings;
     use crate::peer::{ClusterSecret, Links, Trust};
     use crate::service::Service;
@@ -344,6 +363,7 @@ mod tests {
     async fn start_with(max_connections: usize, trust: Trust) -> String {
         let service = Arc::new(Service::new(Duration::from_secs(5)));
         service.attach(Fake::working());
+        let peers_prove = trust != Trust::Everybody;
         let settings = ApiSettings {
             name: "n1".to_owned(),
             names: vec!["n1".to_owned()],
@@ -357,7 +377,13 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = socket.local_addr().unwrap().to_string();
         let limits = Limits::default();
-        let listener = Listener::new(api, resp, limits, max_connections, Handle::current());
+        let settings = AdmissionSettings {
+            peers_prove,
+            ..AdmissionSettings::open(max_connections)
+        };
+        let ledger = limits.ledger.clone();
+        let admission = admission::Admission::new(settings, ledger, resp.counts().clone());
+        let listener = Listener::new(api, resp, limits, admission, Handle::current());
         tokio::spawn(Arc::new(listener).accept(socket));
         addr
     }
@@ -386,13 +412,22 @@ mod tests {
     #[test]
     fn the_task_of_a_connection_is_small() {
         /// With the first buffer and what the allocator rounds up, an idle connection takes less than
-        /// the 16 KiB that the documentation promises. Large futures that are seldom needed are boxed.
-        const TASK_BYTES: usize = 6 * 1024;
-        let sizes = [
-            task_bytes(Listener::connection),
-            task_bytes(Listener::resp_connection),
+        /// the 16 KiB that the documentation promises. Large futures that are seldom needed are boxed, and
+        /// a protocol's is boxed for itself.
+        const TASK_BYTES: usize = 7 * 1024;
+        let protocols = [
+            http::task_bytes::<TcpStream, Guarded<'_, Node>>(),
+            crate::resp::task_bytes::<TcpStream, Node>(),
         ];
-        assert!(sizes.iter().all(|size| *size < TASK_BYTES), "{sizes:?}");
+        let largest = protocols.into_iter().max().unwrap();
+        let sizes = [
+            task_bytes(Listener::connection) + largest,
+            task_bytes(Listener::resp_connection) + protocols[1],
+        ];
+        assert!(
+            sizes.iter().all(|size| *size < TASK_BYTES),
+            "{sizes:?} of {protocols:?}"
+        );
     }
 
     const ALIVE: &str = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -536,18 +571,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unproven_peer_keeps_a_clients_permit_until_it_is_closed() {
+    async fn an_unproven_peer_takes_no_clients_place() {
         let guarded = start_with(1, proof_of(SECRET)).await;
-        let mut stranger = TcpStream::connect(&guarded).await.unwrap();
         let request = format!(
             "GET /memkvn1/raft/control HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
              Upgrade: {}\r\nX-Memkv-Nonce: {}\r\n\r\n",
             peer::PROTOCOL,
             "0".repeat(64)
         );
-        assert!(ask(&mut stranger, &request).await.contains("101"));
+        let mut strangers = Vec::new();
+        for _ in 0..10 {
+            let mut stranger = TcpStream::connect(&guarded).await.unwrap();
+            assert!(ask(&mut stranger, &request).await.contains("101"));
+            strangers.push(stranger);
+        }
+        let mut client = TcpStream::connect(&guarded).await.unwrap();
+        assert!(ask(&mut client, ALIVE).await.starts_with("HTTP/1.1 200"));
         let mut second = TcpStream::connect(&guarded).await.unwrap();
         let refusal = ask(&mut second, ALIVE).await;
         assert!(refusal.contains("max_connections"), "{refusal}");
+        // A proof still gets a peer in.
+        let answered = calls("n1", &guarded, proof_of(SECRET)).await;
+        assert_eq!(answered.unwrap(), "vote");
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_only_so_many_connections_and_a_new_one_gets_in() {
+        let open = start(10).await;
+        let request = format!(
+            "GET /memkvn1/raft/control HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
+             Upgrade: {}\r\nX-Memkv-From: n2\r\n\r\n",
+            peer::PROTOCOL
+        );
+        let mut upgraded = Vec::new();
+        for _ in 0..40 {
+            let mut stream = TcpStream::connect(&open).await.unwrap();
+            assert!(ask(&mut stream, &request).await.contains("101"));
+            upgraded.push(stream);
+        }
+        assert_eq!(calls("n1", &open, Trust::Everybody).await.unwrap(), "vote");
+        // The oldest have ended.
+        for stream in &mut upgraded[..16] {
+            let end = timeout(Duration::from_secs(60), stream.read(&mut [0])).await;
+            assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
+        }
     }
 }

@@ -21,39 +21,86 @@ pub fn keep_private() {
     let _ = setrlimit(Resource::Core, none);
 }
 
-/// File descriptors besides clients' connections: peers, reserved connections, log segments,
-/// snapshots.
-const OTHER_FILES: u64 = 1024;
+/// Descriptors that are kept for the log, snapshots, directories, listeners and the runtime: the log
+/// needs a few dozen, and a snapshot comes and goes.
+const RESERVE: usize = 96;
+
+/// Connections of unproven clients and peers: 256 of strangers, 64 of peers' addresses, 1,024 of loopback.
+const PLACES: usize = 1344;
+
+/// Connections that peers have opened, and as many that this node has opened to them: dozens of peers with
+/// six lanes each.
+const PEERS: usize = 304;
+
+/// Everything but clients.
+const OTHERS: usize = RESERVE + PLACES + 2 * PEERS;
+
+/// How many connections of each kind may be open, so that the rest of the descriptors is the node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Of clients that have proved themselves, or need not.
+    pub clients: usize,
+    /// Of those that are unproven.
+    pub places: usize,
+    /// Of peers, which they have opened.
+    pub peers: usize,
+}
+
+impl Default for Descriptors {
+    fn default() -> Self {
+        Self {
+            clients: usize::MAX,
+            places: PLACES,
+            peers: PEERS,
+        }
+    }
+}
+
+impl Descriptors {
+    /// What fits into so many open files. With few of them half of what the node does not need is for
+    /// clients.
+    fn fitting(max_connections: u64, open_files: u64) -> Self {
+        let wanted = usize::try_from(max_connections).unwrap_or(usize::MAX);
+        let files = usize::try_from(open_files).unwrap_or(usize::MAX);
+        if files >= 2 * OTHERS || files.saturating_sub(OTHERS) >= wanted {
+            return Self {
+                clients: wanted.min(files.saturating_sub(OTHERS)),
+                ..Self::default()
+            };
+        }
+        let rest = files - RESERVE.min(files / 2);
+        Self {
+            clients: wanted.min(rest / 2),
+            places: (rest / 4).min(PLACES),
+            peers: (rest / 8).min(PEERS),
+        }
+    }
+}
 
 /// Raises the limit of open files so that `max_connections` fit; returns how many do.
-pub fn fit_connections(max_connections: u64) -> u64 {
-    let wanted = max_connections.saturating_add(OTHER_FILES);
+pub fn fit_connections(max_connections: u64) -> Descriptors {
+    let wanted = max_connections.saturating_add(OTHERS as u64);
     let limit = getrlimit(Resource::Nofile);
     // No limit at all is none.
-    let (current, maximum) = (
+    let (mut current, maximum) = (
         limit.current.unwrap_or(u64::MAX),
         limit.maximum.unwrap_or(u64::MAX),
     );
-    if current >= wanted {
-        return max_connections;
-    }
-    let raised = wanted.min(maximum);
-    let current = match setrlimit(
-        Resource::Nofile,
-        Rlimit {
+    if current < wanted {
+        let raised = wanted.min(maximum);
+        let limit = Rlimit {
             current: Some(raised),
             maximum: limit.maximum,
-        },
-    ) {
-        Ok(()) => raised,
-        Err(_) => current,
-    };
-    // With very few files half of them are for clients.
-    let fitting = max_connections.min(current.saturating_sub(OTHER_FILES).max(current / 2));
-    if fitting < max_connections {
+        };
+        if setrlimit(Resource::Nofile, limit).is_ok() {
+            current = raised;
+        }
+    }
+    let fitting = Descriptors::fitting(max_connections, current);
+    if (fitting.clients as u64) < max_connections {
         tracing::warn!(
             max_connections,
-            fitting,
+            fitting = fitting.clients,
             open_files = current,
             "fewer connections than configured: raise the limit of open files (ulimit -n)"
         );
@@ -80,4 +127,49 @@ pub fn end_with(parent: u32) -> bool {
         .map(Pid::as_raw_nonzero)
         .is_some_and(|pid| u32::try_from(pid.get()).is_ok_and(|pid| pid == parent));
     armed && alive
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_kinds_of_connections_leave_the_node_its_files() {
+        for files in [
+            16,
+            64,
+            100,
+            256,
+            1000,
+            1024,
+            2000,
+            4096,
+            11_024,
+            1_000_000,
+            u64::MAX,
+        ] {
+            for wanted in [1, 100, 10_000, 1_000_000] {
+                let fitting = Descriptors::fitting(wanted, files);
+                let Descriptors {
+                    clients,
+                    places,
+                    peers,
+                } = fitting;
+                let used = clients + places + 2 * peers;
+                let files = usize::try_from(files).unwrap();
+                assert!(
+                    used + RESERVE.min(files / 2) <= files,
+                    "{files}: {fitting:?}"
+                );
+                assert!(
+                    clients > 0 && places > 0 && peers > 0,
+                    "{files}: {fitting:?}"
+                );
+                assert!(clients as u64 <= wanted);
+            }
+        }
+        let usual = Descriptors::fitting(10_000, 10_000 + OTHERS as u64);
+        assert_eq!(usual.clients, 10_000);
+        assert_eq!(usual.places, PLACES);
+    }
 }

@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 
 use memkv_store::{Query, ReplyError, ReplyValue, Revision, Store};
 
-use crate::backend::{MAX_MANY_BYTES, bytes_of};
+use crate::backend::bytes_of;
+use crate::ledger::Held;
+use crate::service::{LEAST_REPLY_BYTES, memory_of};
 
 /// Bytes of values after which the lock is released (1 MiB): it holds up writes, and the values wait
 /// for the client.
@@ -27,6 +29,8 @@ pub struct ReadBatch {
     pub values: VecDeque<ReplyValue>,
     /// The store's revision when it was asked last.
     pub revision: Revision,
+    /// What the answers hold until the batch is over, sent or not.
+    pub(crate) memory: Held,
 }
 
 impl From<Query> for ReadBatch {
@@ -39,6 +43,12 @@ impl From<Query> for ReadBatch {
 }
 
 impl ReadBatch {
+    /// The same batch, whose answers are counted by this guard.
+    pub(crate) fn counted(mut self, memory: Held) -> Self {
+        self.memory = memory;
+        self
+    }
+
     /// Answers queries in order until there is enough to send: at least one, unless it is of so many
     /// keys that it is answered in pieces. `now_ms` is called at most once, and only for a query
     /// whose answer depends on the time.
@@ -46,13 +56,18 @@ impl ReadBatch {
         self.revision = store.revision();
         let mut now = None;
         let (mut bytes, mut keys) = (0, 0);
-        while bytes < READ_BATCH_BYTES
+        // Where the clients' replies take all they may, each gets as little at once as is sent at once.
+        let most = match self.memory.is_full() {
+            true => LEAST_REPLY_BYTES,
+            false => READ_BATCH_BYTES,
+        };
+        while bytes < most
             && keys < READ_BATCH_KEYS
             && !self.starts_long()
             && let Some(query) = self.queries.pop_front()
         {
             keys += query.looks_at();
-            let value = if is_too_large(store, 0, &query) {
+            let value = if is_too_large(store, 0, &query, &mut self.memory) {
                 ReplyValue::Error(ReplyError::ReplyTooLong)
             } else {
                 let now = query.asks_time().then(|| *now.get_or_insert_with(&now_ms));
@@ -60,6 +75,9 @@ impl ReadBatch {
             };
             bytes += bytes_of(&value);
             self.values.push_back(value);
+        }
+        if bytes >= LEAST_REPLY_BYTES {
+            self.memory.set(self.values.iter().map(memory_of).sum());
         }
     }
 
@@ -73,19 +91,22 @@ impl ReadBatch {
     pub(crate) fn clear(&mut self) {
         self.queries.clear();
         self.values.clear();
+        self.memory.set(0);
     }
 }
 
-fn is_too_large(store: &Store, database: u8, query: &Query) -> bool {
+/// Whether the answer would be longer than one may be, or than there is room for.
+fn is_too_large(store: &Store, database: u8, query: &Query, memory: &mut Held) -> bool {
     match query {
-        Query::InDatabase { database, query } => is_too_large(store, *database, query),
+        Query::InDatabase { database, query } => is_too_large(store, *database, query, memory),
         Query::GetMany { keys } => {
             let length = |key: &bytes::Bytes| {
                 store
                     .get_in(database, key)
                     .map_or(0, |found| found.value.len())
             };
-            keys.iter().map(length).sum::<usize>() > MAX_MANY_BYTES
+            let bytes = keys.iter().map(length).sum::<usize>();
+            bytes > LEAST_REPLY_BYTES && bytes > memory.most()
         }
         _ => false,
     }

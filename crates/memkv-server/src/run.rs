@@ -15,11 +15,14 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::admission::{Admission, AdmissionSettings, Counts, know_peers};
 use crate::audit::{self, AuditError};
 use crate::consensus::Consensus;
 use crate::exposure::{self, Exposed};
 use crate::http::{Api, ApiSettings, Limits};
+use crate::ledger::Ledger;
 use crate::listener::Listener;
+use crate::memory_limit::memory_limit;
 use crate::peer::Trust;
 use crate::resp::{Resp, RespSettings};
 use crate::service::Service;
@@ -52,9 +55,8 @@ pub(crate) const REDIS_PORT: u16 = 6379;
 /// Ports from Redis's own on that are tried where none was chosen.
 const REDIS_PORTS: u16 = 100;
 
-/// A Redis client that reads nothing of its replies for this long is taken to have gone. It may be
-/// stopped in a debugger, or read a long reply line by line, so this is long.
-const WRITE_STALL: Duration = Duration::from_secs(60);
+/// A Redis client that takes less than 1 KiB/s of its replies for this long is taken to have gone.
+const WRITE_STALL: Duration = Duration::from_secs(10);
 
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -128,21 +130,27 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let redis = listen_redis(settings).await?;
     let bound = socket.local_addr().map_err(system("the address"))?;
     let trust = exposure::trust(settings, &[bound]);
+    let proof = trust.clone();
     let consensus = Consensus::start(settings.node_config(), trust.clone(), Handle::current())
         .map_err(system("the consensus thread"))?;
     let timeout = Duration::from_millis(settings.config.request_timeout_ms);
-    let service = Arc::new(Service::new(timeout));
+    let ledger = ledger(settings);
+    let service = Arc::new(Service::new(timeout).with_ledger(ledger.clone()));
     let api = Arc::new(Api::new(service.clone(), api_settings(settings, trust)));
     let resp = resp_settings(settings, redis.as_ref());
     let resp = Arc::new(Resp::new(service.clone(), resp));
     let counted = resp.clone();
     api.show_metrics_with(Box::new(move || counted.metrics()));
-    let permits = process::fit_connections(settings.config.max_connections);
+    let limits = Limits {
+        ledger: ledger.clone(),
+        ..Limits::default()
+    };
+    let admission = admission(settings, &proof, ledger, resp.counts().clone());
     let listener = Listener::new(
         api,
         resp.clone(),
-        Limits::default(),
-        usize::try_from(permits).unwrap_or(usize::MAX),
+        limits,
+        admission.clone(),
         consensus.handle.clone(),
     );
     let listener = Arc::new(listener);
@@ -160,6 +168,14 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     service.attach(node.clone());
     tokio::spawn(announce(node.clone(), started));
     tokio::spawn(memory::give_back());
+    let (of_members, configured) = (node.clone(), peer_addrs(settings));
+    tokio::spawn(know_peers(admission, move || {
+        let members = of_members.status().members.into_iter();
+        members
+            .map(|member| member.addr)
+            .chain(configured.iter().cloned())
+            .collect()
+    }));
     if settings.config.report_writes {
         tokio::spawn(report_writes(node.clone()));
     }
@@ -262,6 +278,39 @@ async fn listen_redis(settings: &Settings) -> Result<Option<TcpListener>, RunErr
     }
 }
 
+/// How connections are let in.
+fn admission(
+    settings: &Settings,
+    trust: &Trust,
+    ledger: Ledger,
+    counts: Arc<Counts>,
+) -> Arc<Admission> {
+    let config = &settings.config;
+    let per_address = usize::try_from(config.max_connections_per_address).unwrap_or(usize::MAX);
+    let settings = AdmissionSettings {
+        descriptors: process::fit_connections(config.max_connections),
+        per_address: (per_address > 0).then_some(per_address),
+        clients_prove: settings.password.is_some(),
+        peers_prove: *trust != Trust::Everybody,
+    };
+    Admission::new(settings, ledger, counts)
+}
+
+fn peer_addrs(settings: &Settings) -> Vec<String> {
+    let peers = settings.config.peer_addrs.iter();
+    peers.map(|peer| peer.addr.clone()).collect()
+}
+
+/// The account of the memory that clients take.
+fn ledger(settings: &Settings) -> Ledger {
+    let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let largest = whole(settings.config.max_value_bytes);
+    match settings.config.max_client_memory {
+        0 => Ledger::for_memory(memory_limit(), largest),
+        bytes => Ledger::new(whole(bytes), largest),
+    }
+}
+
 fn resp_settings(settings: &Settings, redis: Option<&TcpListener>) -> RespSettings {
     let config = &settings.config;
     RespSettings {
@@ -269,6 +318,7 @@ fn resp_settings(settings: &Settings, redis: Option<&TcpListener>) -> RespSettin
         max_value_bytes: usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX),
         max_connections: config.max_connections,
         write_stall: WRITE_STALL,
+        idle_time: (config.timeout > 0).then(|| Duration::from_secs(config.timeout)),
         announce: settings.announce(),
         sync: config.durability == Durability::Sync,
         password: settings.password.clone(),

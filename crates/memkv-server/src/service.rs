@@ -10,10 +10,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use memkv_node::{Answers, RequestError};
-use memkv_store::{Command, Query, Reply, ReplyValue, Revision};
+use memkv_store::{Command, Query, Reply, ReplyError, ReplyValue, Revision};
 
 use crate::aside::{Aside, is_long, steps_of};
-use crate::backend::{Backend, MAX_MANY_BYTES};
+use crate::backend::{Backend, bytes_of};
+use crate::ledger::{Class, Held, Ledger};
 use crate::metrics::Latency;
 use crate::read_batch::ReadBatch;
 
@@ -23,9 +24,35 @@ pub(crate) enum ServiceError {
     /// There is no node yet: nothing was executed.
     #[error("this node is loading its data; nothing was executed; try again")]
     Loading,
+    /// The replies of all clients take too much memory for this one.
+    #[error(
+        "replies that wait for their clients take too much memory; nothing was executed; try again later, \
+         or ask another node"
+    )]
+    Memory,
     /// The node has not answered it.
     #[error(transparent)]
     Request(#[from] RequestError),
+}
+
+/// A reply of so many bytes is read however much the others hold (64 KiB): no more than a connection
+/// collects before it sends.
+pub(crate) const LEAST_REPLY_BYTES: usize = 64 * 1024;
+
+/// Memory of a value beside its bytes, about: its place in a list, and the header of its bytes.
+const VALUE_BYTES: usize = 64;
+
+/// Memory of a reply from the store.
+pub(crate) fn memory_of(value: &ReplyValue) -> usize {
+    VALUE_BYTES
+        + match value {
+            ReplyValue::Array(values) => values.iter().map(memory_of).sum(),
+            value => bytes_of(value),
+        }
+}
+
+fn is_too_long(value: &ReplyValue) -> bool {
+    *value == ReplyValue::Error(ReplyError::ReplyTooLong)
 }
 
 /// A node as its clients use it.
@@ -40,6 +67,8 @@ pub struct Service<B> {
     latency: Latency,
     /// Where work is done that takes long for one client.
     aside: Arc<Aside>,
+    /// The memory that clients take.
+    ledger: Ledger,
 }
 
 impl<B: Backend> Service<B> {
@@ -53,7 +82,15 @@ impl<B: Backend> Service<B> {
             active: AtomicUsize::new(0),
             latency: Latency::default(),
             aside: Arc::default(),
+            ledger: Ledger::default(),
         }
+    }
+
+    /// The same service with another account of its clients' memory.
+    #[must_use]
+    pub fn with_ledger(mut self, ledger: Ledger) -> Self {
+        self.ledger = ledger;
+        self
     }
 
     /// From now on requests are served. A second call has no effect.
@@ -118,7 +155,7 @@ impl<B: Backend> Service<B> {
     ) -> Result<ReadBatch, ServiceError> {
         if batch.starts_long() {
             let first = batch.queries.drain(..1).collect();
-            let answers = self.read_all(stale, first).await?;
+            let answers = self.read_all(stale, first, &mut batch.memory).await?;
             batch.values.extend(answers.values);
             batch.revision = answers.revision;
             return Ok(batch);
@@ -132,23 +169,30 @@ impl<B: Backend> Service<B> {
         &self,
         query: Query,
     ) -> Result<(ReplyValue, Revision), ServiceError> {
-        let mut read = self.read(false, ReadBatch::from(query)).await?;
+        let batch = ReadBatch::from(query).counted(self.ledger.hold(Class::Output));
+        let mut read = self.read(false, batch).await?;
         let value = read.values.pop_front().unwrap_or(ReplyValue::Nil);
         Ok((value, read.revision))
     }
 
-    /// Answers queries at one state, however many keys they name; see [`Backend::read_all`].
+    /// Answers queries at one state, however many keys they name; see [`Backend::read_all`]. The
+    /// answers take their room of `memory` before they are read, and hold it.
     pub(crate) async fn read_all(
         &self,
         stale: bool,
         queries: Vec<Query>,
+        memory: &mut Held,
     ) -> Result<Answers, ServiceError> {
         let backend = self.loaded()?;
-        unchanged(
-            backend
-                .read_all(self.answer_within(), stale, queries, MAX_MANY_BYTES)
-                .await,
-        )
+        let most = self.ledger.most_of_one(Class::Output);
+        let room = memory.take_up_to(most, LEAST_REPLY_BYTES);
+        let read = backend.read_all(self.answer_within(), stale, queries, room);
+        let answers = unchanged(read.await)?;
+        memory.set(answers.values.iter().map(memory_of).sum());
+        if room < most && answers.values.iter().any(is_too_long) {
+            return Err(ServiceError::Memory);
+        }
+        Ok(answers)
     }
 
     /// Whether reads are served: a majority confirms one, of nothing, within that time.
@@ -165,6 +209,11 @@ impl<B: Backend> Service<B> {
     /// How long clients' commands take.
     pub(crate) fn latency(&self) -> &Latency {
         &self.latency
+    }
+
+    /// The memory that clients take.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Where work is done that takes long for one client.
@@ -261,7 +310,9 @@ mod tests {
         let detail = "it left".to_owned();
         let failing = service(Fake::failing(RequestError::Unknown { detail }));
         for stale in [false, true] {
-            let read = failing.read_all(stale, vec![get()]).await;
+            let read = failing
+                .read_all(stale, vec![get()], &mut Held::default())
+                .await;
             let is_told = matches!(
                 read,
                 Err(ServiceError::Request(RequestError::NoLeader { .. }))

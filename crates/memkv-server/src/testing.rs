@@ -329,6 +329,7 @@ pub(crate) fn resp_settings() -> RespSettings {
         max_value_bytes: 1024 * 1024,
         max_connections: 100,
         write_stall: Duration::from_secs(10),
+        idle_time: None,
         announce: KeyEventClasses::default(),
         sync: true,
         password: None,

@@ -144,6 +144,40 @@ pub const KEYS: &[Key] = &[
         "Client connections that may be open at once; peers have connections of their own.",
     ),
     key(
+        "max_connections_per_address",
+        Kind::Integer {
+            min: 0,
+            max: 1_000_000,
+        },
+        "256",
+        "connections",
+        "Of these, connections from one address (in IPv6 from one /64 network), unless it is loopback; 0 for \
+         any number, such as behind a proxy.",
+    ),
+    key(
+        "max_client_memory",
+        Kind::Integer {
+            min: 0,
+            max: 1 << 50,
+        },
+        "0",
+        "bytes",
+        "The most memory that requests, replies and subscriptions of all clients may take together; 0 for \
+         a tenth of the memory that the node may use. At least 64 MiB, and four times max_value_bytes.",
+    ),
+    key(
+        "timeout",
+        // As in Redis, whose largest is that of a C int.
+        Kind::Integer {
+            min: 0,
+            max: 2_147_483_647,
+        },
+        "0",
+        "s",
+        "A Redis client that has sent nothing for this long is disconnected, unless it is subscribed to \
+         something; 0 for never.",
+    ),
+    key(
         "election_timeout_ms",
         // Below 50 ms ordinary scheduling delays look like a dead leader.
         Kind::Integer {

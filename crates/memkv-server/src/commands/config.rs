@@ -6,7 +6,7 @@ use memkv_resp::Pattern;
 use memkv_store::{Command, DATABASES, KeyEventClasses};
 
 use super::{Args, Call, ErrorReply, Op, ReplyFormat};
-use crate::resp::Server;
+use crate::resp::{Server, most_waiting};
 
 /// Most patterns of one CONFIG GET: more than there are settings, and all of them the slowest that
 /// there are take some hundredths of a second.
@@ -19,14 +19,10 @@ const ANNOUNCE: &str = "notify-keyspace-events";
 const APPEND_FSYNC: &str = "appendfsync";
 
 /// Settings that are the same on every node.
-const FIXED: [(&str, &str); 24] = [
+const FIXED: [(&str, &str); 22] = [
     ("activedefrag", "no"),
     ("appendonly", "yes"),
     ("bind", ""),
-    (
-        "client-output-buffer-limit",
-        "normal 0 0 0 slave 0 0 0 pubsub 33554432 0 0",
-    ),
     ("cluster-enabled", "no"),
     ("daemonize", "no"),
     ("dir", ""),
@@ -44,19 +40,21 @@ const FIXED: [(&str, &str); 24] = [
     ("slave-read-only", "no"),
     ("slowlog-log-slower-than", "-1"),
     ("slowlog-max-len", "0"),
-    ("tcp-keepalive", "0"),
-    ("timeout", "0"),
+    ("tcp-keepalive", "60"),
     ("zset-max-listpack-entries", "128"),
 ];
 
 /// Settings that the node must be asked for.
-const ASKED: [&str; 6] = [
+const ASKED: [&str; 9] = [
     APPEND_FSYNC,
+    "client-output-buffer-limit",
     "databases",
     "maxclients",
+    "maxmemory-clients",
     ANNOUNCE,
     "port",
     "proto-max-bulk-len",
+    "timeout",
 ];
 
 /// Names and values, in the order of the names.
@@ -72,6 +70,13 @@ fn values(server: &Server) -> Vec<(&'static str, String)> {
     // Without fsync the operating system decides, which Redis calls `no`.
     let fsync = if settings.sync { "always" } else { "no" };
     values.push((APPEND_FSYNC, fsync.to_owned()));
+    let outbox = most_waiting(&server.ledger, 1);
+    let limits = format!("normal 0 0 0 slave 0 0 0 pubsub {outbox} 0 0");
+    values.push(("client-output-buffer-limit", limits));
+    let clients = server.ledger.total().to_string();
+    values.push(("maxmemory-clients", clients));
+    let timeout = settings.idle_time.map_or(0, |time| time.as_secs());
+    values.push(("timeout", timeout.to_string()));
     values.push(("databases", DATABASES.to_string()));
     values.push(("maxclients", settings.max_connections.to_string()));
     values.push(("port", settings.port.to_string()));

@@ -128,6 +128,7 @@ impl From<&ServiceError> for ErrorReply {
     fn from(error: &ServiceError) -> Self {
         match error {
             ServiceError::Loading => Self::loading(),
+            ServiceError::Memory => Self::of(ErrorCode::Overloaded, &error.to_string()),
             ServiceError::Request(error) => Self::from(error),
         }
     }

@@ -95,7 +95,7 @@ fn about_clients(text: &mut String, server: &Server, _: Option<&Introspection>) 
     );
 }
 
-fn about_memory(text: &mut String, _: &Server, node: Option<&Introspection>) {
+fn about_memory(text: &mut String, server: &Server, node: Option<&Introspection>) {
     let used = node.map_or(0, |node| node.memory_bytes);
     lines(
         text,
@@ -104,6 +104,7 @@ fn about_memory(text: &mut String, _: &Server, node: Option<&Introspection>) {
             ("used_memory_human", &human(used)),
             ("used_memory_rss", &resident_bytes().unwrap_or(0)),
             ("used_memory_dataset", &used),
+            ("mem_clients_normal", &server.ledger.used_in_all()),
             ("maxmemory", &0),
             ("maxmemory_human", &"0B"),
             ("maxmemory_policy", &"noeviction"),

@@ -6,7 +6,8 @@ use memkv_resp::{Protocol, ReplyWriter};
 
 use super::{Args, Call, ErrorReply};
 use crate::aside::step_aside;
-use crate::resp::{Kind, Message, Out, STEPS_TO_LEAVE};
+use crate::ledger::Class;
+use crate::resp::{Kind, Message, Out, STEPS_TO_LEAVE, memory_of};
 
 /// Writes a message that the connection did not ask for.
 pub(crate) fn push_message(out: &mut Out, protocol: Protocol, message: &Message) {
@@ -48,11 +49,23 @@ fn listen(call: &mut Call<'_>, kind: Kind, verb: &str) -> Result<(), ErrorReply>
     let names: Vec<_> = (1..call.args.len()).map(|at| call.owned(at)).collect();
     let new = call.session.listens[kind as usize].new_of(kind, &names);
     let new = new.map_err(|why| failed(&why))?;
+    let before = call.session.subscribed.charged();
+    let more: usize = new.iter().map(|name| memory_of(kind, name)).sum();
+    let most = call.server.ledger.most_of_one(Class::Subscriptions);
+    if before + more > most || !call.session.subscribed.try_set(before + more) {
+        return Err(failed(&format_args!(
+            "subscriptions take too much memory: a connection's at most {most} bytes, and those of all \
+             clients too; end some, or ask another node"
+        )));
+    }
     let listened = call
         .server
         .subscriptions
         .listen(kind, &new, &call.session.client);
-    listened.map_err(|why| failed(&why))?;
+    if let Err(why) = listened {
+        call.session.subscribed.set(before);
+        return Err(failed(&why));
+    }
     for name in names {
         call.session.listens[kind as usize].insert(name.clone());
         confirm(call, kind, verb, Some(&name));

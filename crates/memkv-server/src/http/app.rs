@@ -159,6 +159,12 @@ impl<B: Backend> Api<B> {
         self.settings.names.iter().any(|name| name == id) || self.backend().is_some_and(is_member)
     }
 
+    /// Whether a request that was admitted comes from a client, and not from one that asks for health only.
+    pub(crate) fn shows_password(&self, head: &Head) -> bool {
+        let is_health = || matches!(self.route(&head.path), Ok(Route::Live | Route::Ready));
+        self.settings.password.is_none() || !is_health()
+    }
+
     /// Health needs no password: balancers that ask for it seldom have one, and learn nothing else.
     fn authorize(&self, head: &Head, route: Option<&Route<'_>>) -> Result<(), Response> {
         let Some(password) = &self.settings.password else {

@@ -1,8 +1,6 @@
 //! Request bodies, by length or in chunks (RFC 9112, sections 6 and 7).
 //! Never grows a buffer for bytes that have not arrived, and never past the route's limit.
 
-use std::time::Duration;
-
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
 use memkv_proto::ErrorCode;
@@ -13,7 +11,8 @@ use super::conn::{App, Conn, Stop};
 use super::head::{BodyLength, Head, Refusal};
 use super::limits::Limits;
 use crate::aside::{step_aside, steps_of};
-use crate::budget::Held;
+use crate::ledger::{Class, Held};
+use crate::pace::Arrival;
 
 /// Longest size line of a chunk: sixteen digits and a short extension.
 const CHUNK_LINE_BYTES: usize = 256;
@@ -27,8 +26,8 @@ const LINE_END: &[u8] = b"\r\n";
 
 /// Until when the next bytes of a body must arrive, and the memory that they take.
 struct Pace {
-    start: Instant,
-    received: u64,
+    arrival: Arrival,
+    received: usize,
     held: Held,
 }
 
@@ -41,15 +40,15 @@ pub(super) struct Body {
 impl Pace {
     fn new(limits: &Limits) -> Self {
         Self {
-            start: Instant::now(),
+            arrival: Arrival::begin(),
             received: 0,
-            held: limits.bodies.hold(),
+            held: limits.ledger.hold(Class::Input),
         }
     }
 
     fn deadline(&self, limits: &Limits) -> Instant {
-        let earned = Duration::from_secs(self.received / limits.body_bytes_per_second);
-        self.start + limits.body_grace + earned
+        self.arrival
+            .deadline(limits.body_grace, limits.body_bytes_per_second)
     }
 }
 
@@ -187,19 +186,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
     async fn fill_body(&mut self, pace: &mut Pace) -> Result<(), Stop> {
         let before = self.input.len();
         self.fill(pace.deadline(&self.limits)).await?;
-        pace.received += (self.input.len() - before) as u64;
-        if !pace
-            .held
-            .grow_to(usize::try_from(pace.received).unwrap_or(usize::MAX))
-        {
-            let detail = format!(
-                "bodies of all connections together are more than {} bytes, the limit; nothing was \
-                 executed; try again later, or ask another node",
-                self.limits.bodies.max()
-            );
-            return Err(Refusal::new(ErrorCode::Overloaded, detail).into());
+        let more = self.input.len() - before;
+        pace.arrival.received(more);
+        pace.received += more;
+        match pace.held.try_set(pace.received) {
+            true => Ok(()),
+            false => Err(self.no_room().into()),
         }
-        Ok(())
     }
 }
 

@@ -123,6 +123,7 @@ fn with_revision(body: impl Into<Bytes>, revision: u64) -> Response {
 fn failed(op: CompatOp, error: &ServiceError) -> Response {
     let error = match error {
         ServiceError::Loading => return no_answer(op, CompatStatus::NoLeader, Executed::No),
+        ServiceError::Memory => return no_answer(op, CompatStatus::Error, Executed::No),
         ServiceError::Request(error) => error,
     };
     match error {

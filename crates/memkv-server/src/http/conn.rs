@@ -7,7 +7,6 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use memkv_node::yield_to_ready_tasks;
@@ -20,6 +19,9 @@ use super::end::HeadEnd;
 use super::head::{self, BodyLength, Head, Method, Refusal};
 use super::limits::{Limits, MAX_IGNORED_BODY_BYTES};
 use super::response::{Connection, Framing, Response};
+use crate::admission::Door;
+use crate::ledger::{Class, Held};
+use crate::pace::Departure;
 
 /// First buffer of a connection: most requests fit, and ten thousand idle ones are 40 MB.
 const FIRST_READ_BYTES: usize = 4 * 1024;
@@ -98,6 +100,10 @@ pub(super) struct Conn<S> {
     stream: S,
     pub(super) input: BytesMut,
     output: BytesMut,
+    /// The request's head, and what is read ahead of it.
+    held: Held,
+    /// The response's body.
+    held_output: Held,
     /// Bytes read since others had their turn.
     moved: usize,
     pub(super) limits: Arc<Limits>,
@@ -114,14 +120,36 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     A: App,
 {
+    serve_through(&Door::open(), stream, input, app, limits).await
+}
+
+/// The same for a connection that has come in by this door.
+pub(crate) async fn serve_through<S, A>(
+    door: &Door,
+    stream: S,
+    input: BytesMut,
+    app: &A,
+    limits: Arc<Limits>,
+) -> End<S, A::Upgrade>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    A: App,
+{
+    let mut is_proven = door.is_proven();
     let mut conn = Conn {
         stream,
         input,
         output: BytesMut::new(),
+        held: limits.ledger.hold(door.class()),
+        held_output: limits.ledger.hold(Class::Output),
         moved: 0,
         limits,
     };
     loop {
+        if door.is_proven() && !is_proven {
+            is_proven = true;
+            conn.held = conn.limits.ledger.hold(Class::Input);
+        }
         match conn.one_request(app).await {
             Ok(Next::Request) => {}
             Ok(Next::Close) | Err(_) => {
@@ -136,6 +164,18 @@ where
             Ok(Next::Upgrade(upgrade)) => return End::Upgraded(conn.stream, conn.input, upgrade),
         }
     }
+}
+
+/// Size of a connection's future.
+#[cfg(test)]
+pub(crate) fn task_bytes<S: AsyncRead + AsyncWrite + Unpin + Send + 'static, A: App>() -> usize {
+    fn returned<'a, S, A, R>(_: impl Fn(&'a Door, S, BytesMut, &'a A, Arc<Limits>) -> R) -> usize
+    where
+        A: 'a,
+    {
+        size_of::<R>()
+    }
+    returned(serve_through::<S, A>)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
@@ -206,6 +246,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
                 self.input.advance(length);
                 return Ok(head?);
             }
+            if !self.held.try_set(self.input.len()) {
+                return Err(self.no_room().into());
+            }
             match self.fill(deadline).await {
                 Err(Stop::Slow) => {
                     let detail = format!(
@@ -217,6 +260,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
                 other => other?,
             }
         }
+    }
+
+    /// There is no room for the request.
+    pub(super) fn no_room(&self) -> Refusal {
+        let detail = format!(
+            "requests of all clients that are arriving take too much memory, of {} bytes for all that \
+             clients cause; nothing was executed; try again later, or ask another node",
+            self.limits.ledger.total()
+        );
+        Refusal::new(ErrorCode::Overloaded, detail)
     }
 
     /// Whether a head has begun. Some clients send an empty line behind a body, which begins none
@@ -251,10 +304,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
     }
 
     async fn respond<U>(&mut self, response: Response, framing: Framing) -> io::Result<Next<U>> {
+        self.held.set(self.input.len());
         let separate_body = response.encode(framing, &mut self.output);
         let closes = framing.connection == Connection::Close;
         if let Some(body) = separate_body {
+            self.held_output.set(body.len());
             self.flush_with(body).await?;
+            self.held_output.set(0);
         } else if closes || self.output.len() >= OUTPUT_BYTES {
             self.flush().await?;
         }
@@ -322,14 +378,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
     }
 
     async fn flush_with(&mut self, mut body: Bytes) -> io::Result<()> {
+        let mut departure = Departure::begin(self.limits.write_stall);
         while self.output.has_remaining() || body.has_remaining() {
             let piece = body.get(..PIECE_BYTES).unwrap_or(&body);
             let slices = [IoSlice::new(&self.output), IoSlice::new(piece)];
             let write = self.stream.write_vectored(&slices);
-            let mut written = within(self.limits.write_stall, write).await?;
+            let mut written = until(departure.deadline(), write).await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
+            departure.took(written);
             let of_output = written.min(self.output.len());
             self.output.advance(of_output);
             written -= of_output;
@@ -339,12 +397,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
                 yield_now().await;
             }
         }
-        within(self.limits.write_stall, self.stream.flush()).await
+        until(departure.deadline(), self.stream.flush()).await
     }
 }
 
-async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(limit, work)
+async fn until<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout_at(deadline, work)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

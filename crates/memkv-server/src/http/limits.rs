@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
-use crate::budget::Budget;
-
 use memkv_proto::limits::{MAX_HTTP_HEADER_BYTES, MAX_KEY_BYTES};
+
+use crate::ledger::Ledger;
+use crate::pace::{BYTES_PER_SECOND, GRACE};
 
 /// Longest request line in bytes: the longest key with every byte percent-encoded, and 4 KiB for
 /// method, prefix and query.
@@ -17,10 +18,6 @@ pub(super) const MAX_HEADER_FIELDS: usize = 64;
 
 /// Body of a request that needs none, such as a GET with a JSON body for the wrong path.
 pub(super) const MAX_IGNORED_BODY_BYTES: usize = 64 * 1024;
-
-/// Bodies of all connections together: two of the largest that JSON can make of a 64 MiB value, or
-/// a hundred ordinary large ones.
-const BODIES_BYTES: usize = 1024 * 1024 * 1024;
 
 /// Times and sizes that tests shorten.
 #[derive(Debug, Clone)]
@@ -36,10 +33,10 @@ pub struct Limits {
     pub body_grace: Duration,
     /// Slowest body, after the grace.
     pub body_bytes_per_second: u64,
-    /// A client that reads nothing of its response for this long is taken to have gone.
+    /// A client that takes less than 1 KiB/s of its response for this long is taken to have gone.
     pub write_stall: Duration,
-    /// Bodies of all connections that use these limits, together.
-    pub(super) bodies: Budget,
+    /// The memory that clients take.
+    pub(crate) ledger: Ledger,
     /// After a rejection, further input is discarded for at most this long, so that the client
     /// reads the refusal and not a connection reset.
     pub linger: Duration,
@@ -53,10 +50,10 @@ impl Default for Limits {
             // Longer than common clients' pools keep a connection, so that a client, not the
             // server, is the one to close.
             idle_time: Duration::from_secs(300),
-            body_grace: Duration::from_secs(10),
-            body_bytes_per_second: 1024,
+            body_grace: GRACE,
+            body_bytes_per_second: BYTES_PER_SECOND,
             write_stall: Duration::from_secs(10),
-            bodies: Budget::new(BODIES_BYTES),
+            ledger: Ledger::default(),
             linger: Duration::from_secs(2),
         }
     }

@@ -16,6 +16,7 @@ use super::query::QueryString;
 use super::response::Response;
 use crate::backend::{Backend, bytes_of};
 use crate::failure;
+use crate::ledger::Class;
 
 /// Keys of a page without a `limit`, and the most with one.
 const DEFAULT_LIMIT: u64 = 100;
@@ -27,7 +28,9 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, head: &Head) -> Response {
         Ok(parsed) => parsed,
         Err(refusal) => return Response::error(refusal.code, refusal.detail),
     };
-    let answers = match api.service().read_all(false, vec![query]).await {
+    let mut memory = api.service().ledger().hold(Class::Output);
+    let read = api.service().read_all(false, vec![query], &mut memory);
+    let answers = match read.await {
         Ok(answers) => answers,
         Err(error) => return Response::problem(&failure::problem(&error)),
     };

@@ -1,7 +1,7 @@
 //! HTTP/1.1 on the node's one address: the original's API, the REST API, health, and the way in for
 //! peers. `conn`, `end`, `head`, `body` and `response` are the protocol; `app` routes
 //! requests, `site` rejects those that a browser was made to send; `compat`, `kv`, `listing`, `txn`
-//! (with `json`) and `status` answer them.
+//! (with `txn_body`) and `status` answer them; `json` is what JSON costs.
 //!
 //! Never executes any part of a request that it refuses.
 
@@ -22,11 +22,15 @@ mod response;
 mod site;
 mod status;
 mod txn;
+mod txn_body;
 
 #[cfg(test)]
 mod tests;
 
 pub use app::{Api, ApiSettings, PeerUpgrade};
+pub(crate) use conn::serve_through;
+#[cfg(test)]
+pub(crate) use conn::task_bytes;
 pub use conn::{Admission, App, End, serve};
 pub(crate) use date::rfc3339;
 pub(crate) use head::trimmed;

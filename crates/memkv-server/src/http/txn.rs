@@ -13,16 +13,14 @@
 //! Never executes anything of a request that it does not understand completely.
 
 use bytes::Bytes;
-use memkv_proto::{ErrorCode, HEADER_REVISION, json_bytes, ttl_ms};
-use memkv_store::{
-    Command, Compare, Condition, Expiry, Guard, MAX_TRANSACTION_STEPS, Query, ReplyValue, SetIf,
-    Step,
-};
+use memkv_proto::{ErrorCode, HEADER_REVISION, json_bytes};
+use memkv_store::{Command, ReplyValue};
 use serde_json::{Map, Value, json};
 
 use super::app::Api;
 use super::json;
 use super::response::Response;
+use super::txn_body::parse;
 use crate::backend::{Backend, bytes_of};
 use crate::failure;
 
@@ -69,158 +67,6 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
     Response::json(200, body).with(HEADER_REVISION, reply.revision.to_string())
 }
 
-/// A transaction as its body describes it.
-#[derive(Debug, PartialEq, Eq)]
-struct Request {
-    guards: Vec<Guard>,
-    operations: Vec<Step>,
-    otherwise: Vec<Step>,
-}
-
-type Object = Map<String, Value>;
-
-fn parse(body: &[u8]) -> Result<Request, String> {
-    let body = json::parse(body).map_err(|error| error.to_string())?;
-    let mut body = object("the body", body)?;
-    let request = Request {
-        guards: list(&mut body, "if", guard)?,
-        operations: list(&mut body, "then", step)?,
-        otherwise: list(&mut body, "else", step)?,
-    };
-    nothing_left("the body", &body)?;
-    Ok(request)
-}
-
-fn list<T>(
-    body: &mut Object,
-    name: &str,
-    parse: impl Fn(&str, Object) -> Result<T, String>,
-) -> Result<Vec<T>, String> {
-    let items = match body.remove(name) {
-        None => return Ok(Vec::new()),
-        Some(Value::Array(items)) => items,
-        Some(_) => return Err(format!("{name} must be a list")),
-    };
-    if items.len() > MAX_TRANSACTION_STEPS {
-        return Err(format!(
-            "{name} has {} items, the limit is {MAX_TRANSACTION_STEPS}",
-            items.len()
-        ));
-    }
-    let locations = items.into_iter().enumerate();
-    locations
-        .map(|(at, item)| {
-            let location = format!("{name}[{at}]");
-            parse(&location, object(&location, item)?)
-        })
-        .collect()
-}
-
-fn guard(location: &str, mut fields: Object) -> Result<Guard, String> {
-    let key = key(location, &mut fields)?;
-    let value = take_bytes(location, &mut fields, "value")?;
-    let mut holds: Vec<Condition> = Vec::new();
-    holds.extend(value.map(|value| Condition::Value(Compare::Equal, value)));
-    if let Some(exists) = fields.remove("exists") {
-        let exists = exists.as_bool();
-        let exists = exists.ok_or(format!("{location}: exists must be true or false"))?;
-        holds.push(Condition::Exists(exists));
-    }
-    for (name, condition) in [
-        (
-            "revision",
-            Condition::ModRevision as fn(Compare, u64) -> Condition,
-        ),
-        ("create_revision", Condition::CreateRevision),
-    ] {
-        if let Some(revision) = fields.remove(name) {
-            let revision = revision.as_u64();
-            let revision = revision.ok_or(format!("{location}: {name} must be a whole number"))?;
-            holds.push(condition(Compare::Equal, revision));
-        }
-    }
-    nothing_left(location, &fields)?;
-    match <[Condition; 1]>::try_from(holds) {
-        Ok([holds]) => Ok(Guard {
-            database: 0,
-            key,
-            holds,
-        }),
-        Err(_) => Err(format!(
-            "{location} must have exactly one of exists, value, revision, create_revision"
-        )),
-    }
-}
-
-fn step(location: &str, fields: Object) -> Result<Step, String> {
-    let mut fields = fields.into_iter();
-    let (Some((name, arguments)), None) = (fields.next(), fields.next()) else {
-        return Err(format!("{location} must have exactly one of {STEPS}"));
-    };
-    let location = format!("{location}.{name}");
-    let mut arguments = object(&location, arguments)?;
-    let key = key(&location, &mut arguments)?;
-    let step = match name.as_str() {
-        "set" => {
-            let value = take_bytes(&location, &mut arguments, "value")?;
-            Step::Write(Command::SetWith {
-                key,
-                value: value.ok_or(format!("{location} has no value"))?,
-                condition: SetIf::Always,
-                expiry: expiry(&location, &mut arguments)?,
-                get: false,
-            })
-        }
-        "get" => Step::Read(Query::Meta { key, value: true }),
-        "delete" => Step::Write(Command::Del { keys: vec![key] }),
-        "incr" => {
-            let by = arguments.remove("by").map_or(Some(1), |by| by.as_i64());
-            let by = by.ok_or(format!("{location}: by must be a whole number"))?;
-            Step::Write(Command::IncrBy { key, by })
-        }
-        _ => return Err(format!("{location}: no such step; there are {STEPS}")),
-    };
-    nothing_left(&location, &arguments)?;
-    Ok(step)
-}
-
-/// The steps, for messages.
-const STEPS: &str = "set, get, delete, incr";
-
-fn expiry(location: &str, arguments: &mut Object) -> Result<Expiry, String> {
-    match arguments.remove("ttl") {
-        None => Ok(Expiry::None),
-        Some(ttl) => {
-            let ms = ttl.as_str().and_then(ttl_ms);
-            let ms = ms.ok_or(format!("{location}: ttl must be a string such as \"30s\""))?;
-            Ok(Expiry::In { ms })
-        }
-    }
-}
-
-fn key(location: &str, fields: &mut Object) -> Result<Bytes, String> {
-    take_bytes(location, fields, "key")?.ok_or(format!("{location} has no key"))
-}
-
-fn take_bytes(location: &str, fields: &mut Object, name: &str) -> Result<Option<Bytes>, String> {
-    let taken = json_bytes::take(fields, name).map_err(|error| format!("{location}: {error}"))?;
-    Ok(taken.map(Bytes::from))
-}
-
-fn object(location: &str, value: Value) -> Result<Object, String> {
-    match value {
-        Value::Object(fields) => Ok(fields),
-        _ => Err(format!("{location} must be an object")),
-    }
-}
-
-fn nothing_left(location: &str, fields: &Object) -> Result<(), String> {
-    match fields.keys().next() {
-        None => Ok(()),
-        Some(name) => Err(format!("{location} has an unknown field {name:?}")),
-    }
-}
-
 /// A step's reply as JSON.
 fn result(reply: ReplyValue) -> Value {
     match reply {
@@ -248,92 +94,6 @@ fn result(reply: ReplyValue) -> Value {
             found.insert("ok".to_owned(), true.into());
             json_bytes::put(&mut found, "value", &value);
             Value::Object(found)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_becomes_guards_and_steps() {
-        let body =
-            br#"{"if": [{"key": "a", "revision": 7}, {"key_base64": "/w==", "exists": false}],
-            "then": [{"set": {"key": "a", "value": "1", "ttl": "2s"}}, {"incr": {"key": "n"}}],
-            "else": [{"get": {"key": "a"}}, {"delete": {"key": "b"}}]}"#;
-        let request = parse(body).unwrap();
-        assert_eq!(request.guards.len(), 2);
-        assert_eq!(
-            request.guards[0].holds,
-            Condition::ModRevision(Compare::Equal, 7)
-        );
-        assert_eq!(&request.guards[1].key[..], b"\xff");
-        let Step::Write(Command::SetWith { expiry, .. }) = &request.operations[0] else {
-            panic!("{request:?}");
-        };
-        assert_eq!(*expiry, Expiry::In { ms: 2000 });
-        let by = Step::Write(Command::IncrBy {
-            key: Bytes::from_static(b"n"),
-            by: 1,
-        });
-        assert_eq!(request.operations[1], by);
-        assert_eq!(request.otherwise.len(), 2);
-    }
-
-    #[test]
-    fn lists_are_bounded_before_they_are_steps() {
-        for (name, item) in [
-            ("if", r#"{"key": "a", "exists": true}"#),
-            ("else", r#"{"get": {"key": "a"}}"#),
-        ] {
-            let body = |count: usize| format!("{{\"{name}\": [{}]}}", vec![item; count].join(","));
-            assert!(parse(body(MAX_TRANSACTION_STEPS).as_bytes()).is_ok());
-            let error = parse(body(MAX_TRANSACTION_STEPS + 1).as_bytes()).unwrap_err();
-            assert_eq!(error, format!("{name} has 1025 items, the limit is 1024"));
-        }
-    }
-
-    #[test]
-    fn what_is_not_understood_completely_is_refused_with_its_location() {
-        for (body, words) in [
-            ("[]", "the body must be an object"),
-            (
-                r#"{"then": [], "then": []}"#,
-                "the field \"then\" occurs twice",
-            ),
-            (
-                r#"{"then": [{"delete": {"key": "a"}, "delete": {"key": "b"}}]}"#,
-                "the field \"delete\" occurs twice",
-            ),
-            (r#"{"than": []}"#, "unknown field \"than\""),
-            (r#"{"then": {}}"#, "then must be a list"),
-            (
-                r#"{"then": [{"set": {"key": "a"}}]}"#,
-                "then[0].set has no value",
-            ),
-            (
-                r#"{"then": [{"put": {"key": "a"}}]}"#,
-                "then[0].put: no such step",
-            ),
-            (
-                r#"{"then": [{"get": {"key": "a", "x": 1}}]}"#,
-                "unknown field \"x\"",
-            ),
-            (r#"{"then": [{"get": {}}]}"#, "then[0].get has no key"),
-            (r#"{"if": [{"key": "a"}]}"#, "exactly one of"),
-            (
-                r#"{"if": [{"key": "a", "exists": true, "revision": 1}]}"#,
-                "exactly one of",
-            ),
-            (r#"{"if": [{"key": "a", "exists": 1}]}"#, "true or false"),
-            (
-                r#"{"else": [{}, {"set": {"key": "a", "value": "b", "ttl": "soon"}}]}"#,
-                "else[0] must have exactly one of",
-            ),
-        ] {
-            let error = parse(body.as_bytes()).unwrap_err();
-            assert!(error.contains(words), "{body}: {error}");
         }
     }
 }

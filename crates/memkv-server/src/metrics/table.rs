@@ -7,6 +7,7 @@ use memkv_metrics::Counted;
 use memkv_node::{Phase, Role};
 
 use super::Seen;
+use crate::ledger::Class;
 use crate::{audit, panics};
 
 /// A metric's type, in Prometheus's terms.
@@ -138,6 +139,22 @@ metrics! {
         => |seen| whole(seen.server.clients.total());
     Counter "memkv_connections_rejected_total" "Connections of Redis clients that were rejected, because max_connections were open."
         => |seen| count(&seen.server.stats.rejected);
+    Gauge "memkv_connections_unproven" "Open connections of clients and peers that have not authenticated."
+        => |seen| whole(seen.server.admission.unproven.load(Ordering::Relaxed) as u64);
+    Counter "memkv_connections_expelled_total" "Connections that were closed because they did not authenticate within 5 s, or because others needed their places."
+        => |seen| count(&seen.server.admission.expelled);
+    Gauge "memkv_peer_connections" "Open connections that peers have opened."
+        => |seen| whole(seen.server.admission.peers.load(Ordering::Relaxed) as u64);
+    Counter "memkv_connections_slow_total" "Connections of Redis clients that were closed because they sent a request or read their replies at less than 1 KiB/s."
+        => |seen| count(&seen.server.stats.slow);
+    Gauge "memkv_client_memory_bytes" "Memory that clients cause on this node, by what it is for."
+        => |seen| each_class(|class| Some(seen.server.ledger.used(class) as f64));
+    Gauge "memkv_client_memory_cap_bytes" "The most that clients' memory may be, by what it is for; connections are bounded by max_connections."
+        => |seen| each_class(|class| seen.server.ledger.cap(class).map(|bytes| bytes as f64));
+    Gauge "memkv_client_memory_limit_bytes" "The most that clients' memory may be in all, without that of connections."
+        => |seen| whole(seen.server.ledger.total() as u64);
+    Counter "memkv_client_memory_refused_total" "Requests and subscriptions that were refused because clients' memory was used up, by what it is for."
+        => |seen| each_class(|class| Some(seen.server.ledger.refused(class) as f64));
     Counter "memkv_network_input_bytes_total" "Bytes read from Redis clients."
         => |seen| count(&seen.server.stats.input_bytes);
     Counter "memkv_network_output_bytes_total" "Bytes written to Redis clients."
@@ -184,6 +201,12 @@ metrics! {
         => |seen| flag(seen.stats.divergence_alarm);
     Gauge "memkv_clock_skew_seconds" "Log time minus this machine's wall clock."
         => |seen| Samples::One((seen.node.now_ms as f64 - seen.wall_ms as f64) / 1000.0);
+}
+
+fn each_class(read: impl Fn(Class) -> Option<f64>) -> Samples {
+    let classes = Class::ALL.into_iter();
+    let each = classes.filter_map(|class| Some((class.name().to_owned(), read(class)?)));
+    Samples::Each("class", each.collect())
 }
 
 fn whole(number: u64) -> Samples {

@@ -12,16 +12,25 @@ use memkv_node::lock::Mutex;
 use tokio::time::Instant;
 
 use super::wake_flag::WakeFlag;
+use crate::ledger::{Class, Held, Ledger};
 
 /// Most bytes of messages that wait for one slow subscriber (32 MiB), as in Redis's
-/// `client-output-buffer-limit pubsub`; beyond it the connection is closed.
+/// `client-output-buffer-limit pubsub`; beyond it the connection is closed. Less where clients may take
+/// little memory.
 const OUTBOX_BYTES: usize = 32 * 1024 * 1024;
+
+/// While all clients together have too much output, a subscriber's messages may have its share of it, but
+/// always so many bytes.
+const LEAST_OUTBOX_BYTES: usize = 4 * 1024;
 
 /// The cost of a message beside its bytes, about: so that empty ones are bounded as well.
 const MESSAGE_OVERHEAD_BYTES: usize = 128;
 
+/// The memory of a message that its receivers share, charged once; it is given back with the last of them.
+pub(crate) type Shared = Option<Arc<Held>>;
+
 /// A message to subscribers. Its bytes are shared by all receivers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Message {
     /// `message`, `pmessage` or `smessage`.
     pub(crate) kind: &'static str,
@@ -31,9 +40,19 @@ pub(crate) struct Message {
     pub(crate) channel: Bytes,
     /// What was published.
     pub(crate) payload: Bytes,
+    /// The guard that pays for the bytes, if not each receiver.
+    pub(crate) shared: Shared,
 }
 
 impl Message {
+    /// What this receiver pays for.
+    fn own(&self) -> usize {
+        match self.shared {
+            Some(_) => MESSAGE_OVERHEAD_BYTES,
+            None => self.cost(),
+        }
+    }
+
     fn cost(&self) -> usize {
         let pattern = self.pattern.as_ref().map_or(0, Bytes::len);
         pattern + self.channel.len() + self.payload.len() + MESSAGE_OVERHEAD_BYTES
@@ -62,7 +81,27 @@ pub(crate) struct Shown {
 #[derive(Debug, Default)]
 struct Outbox {
     messages: VecDeque<Message>,
+    /// In full, whether shared or not: what the limit is about.
     bytes: usize,
+    /// What this receiver alone pays for.
+    own: usize,
+    held: Held,
+}
+
+impl Outbox {
+    fn counted(held: Held) -> Self {
+        Self {
+            held,
+            ..Self::default()
+        }
+    }
+}
+
+/// Messages in order, and the memory that they hold until they are written.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) messages: VecDeque<Message>,
+    _held: Held,
 }
 
 /// One connection.
@@ -80,29 +119,53 @@ pub(crate) struct Client {
     killed: AtomicBool,
 }
 
+/// The most bytes of messages that may wait for one subscriber, of so many.
+pub(crate) fn most_waiting(ledger: &Ledger, subscribers: usize) -> usize {
+    if ledger.is_full(Class::Output) {
+        let all = ledger.cap(Class::Output).unwrap_or(usize::MAX);
+        return (all / subscribers.max(1)).max(LEAST_OUTBOX_BYTES);
+    }
+    OUTBOX_BYTES.min(ledger.most_of_one(Class::Output))
+}
+
 impl Client {
-    /// Queues a message; a connection that lets too many wait is ended.
-    pub(crate) fn send(&self, message: Message) {
+    /// Queues a message; a connection that lets more than `most` bytes wait is ended.
+    pub(crate) fn send(&self, message: Message, most: usize) {
         let mut outbox = self.outbox.lock();
         outbox.bytes += message.cost();
-        if outbox.bytes > OUTBOX_BYTES {
+        outbox.own += message.own();
+        if outbox.bytes > most {
             drop(outbox);
             return self.kill();
         }
+        let own = outbox.own;
+        outbox.held.set(own);
         outbox.messages.push_back(message);
         drop(outbox);
         self.wake_flag.wake();
     }
 
     /// What has waited, in order.
-    pub(crate) fn take_messages(&self) -> VecDeque<Message> {
-        mem::take(&mut *self.outbox.lock()).messages
+    pub(crate) fn take_messages(&self) -> Taken {
+        let mut outbox = self.outbox.lock();
+        if outbox.messages.is_empty() {
+            return Taken::default();
+        }
+        let another = outbox.held.another();
+        let outbox = mem::replace(&mut *outbox, Outbox::counted(another));
+        Taken {
+            messages: outbox.messages,
+            _held: outbox.held,
+        }
     }
 
     /// Ends the connection as soon as it notices.
     pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::Relaxed);
-        *self.outbox.lock() = Outbox::default();
+        let mut outbox = self.outbox.lock();
+        let another = outbox.held.another();
+        *outbox = Outbox::counted(another);
+        drop(outbox);
         self.wake_flag.wake();
     }
 
@@ -159,11 +222,20 @@ impl Client {
 /// All connections of this node that speak RESP.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
+    ledger: Ledger,
     last_id: AtomicU64,
     open: Mutex<BTreeMap<u64, Arc<Client>>>,
 }
 
 impl Clients {
+    /// No connection; what waits for those to come is counted.
+    pub(crate) fn counted(ledger: Ledger) -> Self {
+        Self {
+            ledger,
+            ..Self::default()
+        }
+    }
+
     /// A new connection; [`Clients::remove`] it when it has ended.
     pub(crate) fn add(&self, addr: SocketAddr, local: SocketAddr) -> Arc<Client> {
         let client = Arc::new(Client {
@@ -172,7 +244,7 @@ impl Clients {
             local,
             since: Instant::now(),
             shown: Mutex::default(),
-            outbox: Mutex::default(),
+            outbox: Mutex::new(Outbox::counted(self.ledger.hold(Class::Output))),
             wake_flag: WakeFlag::default(),
             killed: AtomicBool::new(false),
         });
@@ -216,13 +288,14 @@ mod tests {
             pattern: None,
             channel: Bytes::from_static(b"c"),
             payload: Bytes::from(vec![0; OUTBOX_BYTES / 4]),
+            shared: None,
         };
-        (0..3).for_each(|_| client.send(message.clone()));
+        (0..3).for_each(|_| client.send(message.clone(), OUTBOX_BYTES));
         assert!(!client.is_killed());
-        client.send(message);
+        client.send(message, OUTBOX_BYTES);
         assert!(client.is_killed());
         client.woken().await;
-        assert_eq!(client.take_messages().len(), 0);
+        assert_eq!(client.take_messages().messages.len(), 0);
     }
 
     #[test]
@@ -233,11 +306,35 @@ mod tests {
             pattern: None,
             channel: Bytes::new(),
             payload: Bytes::new(),
+            shared: None,
         };
         let most = OUTBOX_BYTES / MESSAGE_OVERHEAD_BYTES;
-        (0..most).for_each(|_| client.send(message.clone()));
+        (0..most).for_each(|_| client.send(message.clone(), OUTBOX_BYTES));
         assert!(!client.is_killed());
-        client.send(message);
+        client.send(message, OUTBOX_BYTES);
         assert!(client.is_killed());
+    }
+
+    #[test]
+    fn a_full_ledger_leaves_each_subscriber_its_share_and_what_was_taken_counts_until_it_is_written()
+     {
+        let ledger = Ledger::small(8 * 1024 * 1024);
+        assert_eq!(most_waiting(&ledger, 1000), 1024 * 1024);
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let client = Clients::counted(ledger.clone()).add(addr, addr);
+        let message = Message {
+            kind: "message",
+            pattern: None,
+            channel: Bytes::new(),
+            payload: Bytes::from(vec![0; 5 * 1024 * 1024]),
+            shared: None,
+        };
+        client.send(message, usize::MAX);
+        assert_eq!(most_waiting(&ledger, 8), 512 * 1024);
+        assert_eq!(most_waiting(&ledger, 1_000_000), LEAST_OUTBOX_BYTES);
+        let taken = client.take_messages();
+        assert!(ledger.is_full(Class::Output));
+        drop(taken);
+        assert_eq!(ledger.used(Class::Output), 0);
     }
 }

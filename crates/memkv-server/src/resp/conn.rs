@@ -1,8 +1,8 @@
 //! One RESP connection: reads requests, executes them in turns, writes the answers, again. `dispatch`
 //! knows what a request does; this file moves bytes and keeps the limits.
 //!
-//! A client that does not read is not read from: its answers stay within one turn's, and its messages
-//! within its outbox. After a time its connection is closed.
+//! A client that does not read is not read from: its answers leave whenever they are more than a piece,
+//! and its messages stay within its outbox. One that reads or sends too slowly is disconnected.
 
 use std::future::poll_fn;
 use std::mem;
@@ -13,10 +13,12 @@ use bytes::{BufMut, BytesMut};
 use futures_util::poll;
 use memkv_node::seldom::Seldom;
 use memkv_node::yield_to_ready_tasks;
+use memkv_proto::ErrorCode;
+use memkv_proto::limits::MAX_KEY_BYTES;
 use memkv_resp::{Limits, ReplyWriter, Request, RequestParser};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Resp;
 use super::deadline_timer::DeadlineTimer;
@@ -24,11 +26,12 @@ use super::out::Out;
 use super::pipeline_batch::PipelineBatch;
 use super::server::Stats;
 use super::session::Session;
+use crate::admission::Door;
 use crate::aside::{is_long, steps_of};
 use crate::backend::Backend;
-use crate::budget::Held;
-use crate::commands::push_message;
-use memkv_proto::limits::MAX_KEY_BYTES;
+use crate::commands::{ErrorReply, push_message};
+use crate::ledger::{Class, Held};
+use crate::pace::{Arrival, BYTES_PER_SECOND, Departure, GRACE};
 
 /// Requests executed before answers are written: a pipeline of a million is served in a thousand
 /// turns, and others get theirs in between.
@@ -63,6 +66,7 @@ const LINGER: Duration = Duration::from_secs(1);
 static HTTP: Seldom = Seldom::new();
 static MEMORY: Seldom = Seldom::new();
 static STALL: Seldom = Seldom::new();
+static SLOW: Seldom = Seldom::new();
 
 /// The connection has ended; nothing can be sent on it.
 pub(super) struct Disconnected;
@@ -82,11 +86,16 @@ enum Turn {
 /// A connection and its buffers.
 pub(super) struct Conn<'a, S, B> {
     pub(super) resp: &'a Resp<B>,
+    door: &'a Door,
     pub(super) stream: S,
     pub(super) input: BytesMut,
-    /// The input's share of the memory for all connections.
+    /// What has arrived and is not executed.
     held: Held,
     pub(super) out: Out,
+    /// What waits for a client that does not read.
+    waiting: Held,
+    /// The request that has arrived in part.
+    arrival: Option<Arrival>,
     /// Bytes moved since others had their turn.
     moved: usize,
     pub(super) parser: RequestParser,
@@ -96,17 +105,27 @@ pub(super) struct Conn<'a, S, B> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
-    pub(super) fn new(resp: &'a Resp<B>, stream: S, input: BytesMut, session: Session) -> Self {
+    pub(super) fn new(
+        resp: &'a Resp<B>,
+        door: &'a Door,
+        stream: S,
+        input: BytesMut,
+        session: Session,
+    ) -> Self {
+        let ledger = resp.service.ledger();
         Self {
             resp,
+            door,
             stream,
             input,
-            held: resp.input.hold(),
+            held: ledger.hold(Class::Input),
             out: Out::default(),
+            waiting: ledger.hold(Class::Output),
+            arrival: None,
             moved: 0,
             parser: RequestParser::new(limits(resp, &session)),
             session,
-            batch: PipelineBatch::default(),
+            batch: PipelineBatch::counted(ledger.hold(Class::Output)),
             deadline_timer: DeadlineTimer::default(),
         }
     }
@@ -114,13 +133,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
     /// Serves the connection until it ends.
     pub(super) async fn run(mut self) {
         loop {
-            match self.turn().await {
-                Ok(Turn::More) => {}
-                Ok(Turn::Idle) => {
-                    if self.wait().await.is_err() {
-                        return;
-                    }
-                }
+            let mut end = self.turn().await;
+            if matches!(end, Ok(Turn::Idle)) {
+                end = self.wait().await;
+            }
+            match end {
+                Ok(Turn::More | Turn::Idle) => {}
                 Ok(Turn::Close) => {
                     // All answers have been sent, so a failure to close changes nothing.
                     let _ = self.stream.shutdown().await;
@@ -159,8 +177,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                     bytes += request.byte_count();
                     let was_authenticated = self.session.is_authenticated;
                     self.dispatch(request).await?;
+                    // Answers that the node gives by itself may be long, and a turn has many.
+                    if self.out.len() >= OUTPUT_BYTES {
+                        Box::pin(self.flush()).await?;
+                    }
                     if self.session.is_authenticated != was_authenticated {
                         self.parser.set_limits(limits(self.resp, &self.session));
+                        if !self.is_admitted() {
+                            break Turn::Refuse;
+                        }
                     }
                 }
                 Ok(None) => break Turn::Idle,
@@ -177,8 +202,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         self.run_batch().await?;
         if requests > 0 {
             Stats::add(&self.resp.server.stats.commands, requests);
+            self.session.settle();
             self.session.show();
-            self.held = self.resp.input.hold();
+            self.held.set(self.input.len());
+            self.arrival = None;
         }
         if !self.out.is_empty() {
             // Those whose answers came with this one's first put them together: sent one after the
@@ -191,9 +218,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
     }
 
     /// Waits for requests, and passes messages on meanwhile.
-    async fn wait(&mut self) -> Result<(), Disconnected> {
+    async fn wait(&mut self) -> Result<Turn, Disconnected> {
         let room = NEXT_READ_BYTES.max(ROOM_FACTOR * self.input.len());
         let room = self.parser.needed().min(room).max(READ_BYTES);
+        let deadline = self.deadline();
         loop {
             self.push_messages().await?;
             self.flush().await?;
@@ -206,16 +234,70 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                 Box::pin(self.give_back()).await;
             }
             let mut piece = (&mut self.input).limit(PIECE_BYTES);
-            tokio::select! {
-                read = self.stream.read_buf(&mut piece) => {
-                    let Ok(count @ 1..) = read else { return Err(Disconnected) };
-                    Stats::add(&self.resp.server.stats.input_bytes, count);
-                    self.hold()?;
-                    return self.has_moved(count).await;
+            let (stream, client) = (&mut self.stream, &self.session.client);
+            let read = async {
+                tokio::select! {
+                    read = stream.read_buf(&mut piece) => Some(read),
+                    () = client.woken() => None,
                 }
-                () = self.session.client.woken() => {}
+            };
+            match self.deadline_timer.wait(deadline, read).await {
+                Some(Some(read)) => {
+                    let Ok(count @ 1..) = read else {
+                        return Err(Disconnected);
+                    };
+                    Stats::add(&self.resp.server.stats.input_bytes, count);
+                    if let Some(arrival) = &mut self.arrival {
+                        arrival.received(count);
+                    }
+                    if !self.hold() {
+                        return Box::pin(self.refuse_input()).await;
+                    }
+                    self.has_moved(count).await?;
+                    return Ok(Turn::More);
+                }
+                Some(None) => {}
+                None => return Err(self.is_slow()),
             }
         }
+    }
+
+    /// Until when something must arrive.
+    fn deadline(&mut self) -> Option<Instant> {
+        if !self.input.is_empty() {
+            let arrival = self.arrival.get_or_insert_with(Arrival::begin);
+            return Some(arrival.deadline(GRACE, BYTES_PER_SECOND));
+        }
+        let idle_time = self.resp.server.settings.idle_time?;
+        // One that listens need not say anything, as in Redis.
+        let listens = self.session.listens.iter().any(|names| !names.is_empty());
+        (!listens).then(|| Instant::now() + idle_time)
+    }
+
+    fn is_slow(&self) -> Disconnected {
+        if self.input.is_empty() {
+            tracing::debug!(client = %self.session.client.addr, "closed a connection: it was idle");
+        } else {
+            Stats::add(&self.resp.server.stats.slow, 1);
+            if let Some(left_out) = SLOW.say() {
+                tracing::warn!(
+                    client = %self.session.client.addr, left_out,
+                    "closed a connection: its request arrived at less than {BYTES_PER_SECOND} bytes per \
+                     second"
+                );
+            }
+        }
+        Disconnected
+    }
+
+    /// Whether there is a client's place for one that has authenticated; tells it if there is none.
+    fn is_admitted(&mut self) -> bool {
+        let Err(full) = self.door.admit_client() else {
+            return true;
+        };
+        let error = self.resp.server.refused(full);
+        ReplyWriter::new(&mut self.out, self.session.protocol).error(error.as_bytes());
+        false
     }
 
     /// Makes room for more input, aside if what is there is long: it may have to be copied.
@@ -236,24 +318,34 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         self.resp.server.aside.run(steps, || drop(buffer)).await;
     }
 
-    /// Counts what has arrived against what all connections may hold.
-    pub(super) fn hold(&mut self) -> Result<(), Disconnected> {
-        if self.held.grow_to(self.input.len()) {
-            return Ok(());
-        }
+    /// Counts what has arrived; whether there is room for it.
+    pub(super) fn hold(&mut self) -> bool {
+        self.held.try_set(self.input.len())
+    }
+
+    /// Tells the client that there is no room for its request.
+    async fn refuse_input(&mut self) -> Result<Turn, Disconnected> {
         if let Some(left_out) = MEMORY.say() {
             tracing::warn!(
                 left_out,
                 "closed a connection: the requests that are arriving take too much memory"
             );
         }
-        Err(Disconnected)
+        self.input = BytesMut::new();
+        self.held.set(0);
+        let text = "the requests that are arriving take too much memory; nothing of this one was executed; \
+                    try again later, or ask another node";
+        let error = ErrorReply::of(ErrorCode::Overloaded, text);
+        ReplyWriter::new(&mut self.out, self.session.protocol).error(error.as_bytes());
+        self.flush().await?;
+        Ok(Turn::Refuse)
     }
 
     /// Writes the messages that wait for the connection.
     pub(super) async fn push_messages(&mut self) -> Result<(), Disconnected> {
-        for message in self.session.client.take_messages() {
-            push_message(&mut self.out, self.session.protocol, &message);
+        let taken = self.session.client.take_messages();
+        for message in &taken.messages {
+            push_message(&mut self.out, self.session.protocol, message);
             if self.out.len() >= OUTPUT_BYTES {
                 Box::pin(self.flush()).await?;
             }
@@ -261,16 +353,21 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         Ok(())
     }
 
-    /// Writes all answers. Waits while the client does not read, but not for ever, and not once it
-    /// was killed.
+    /// Writes all answers. Waits while the client reads slowly, but not too slowly, and not once it was
+    /// killed.
     pub(super) async fn flush(&mut self) -> Result<(), Disconnected> {
         Stats::add(&self.resp.server.stats.output_bytes, self.out.len());
+        let mut departure = None;
         while !self.out.is_empty() {
             // Nearly always the socket takes it all at once, and needs neither timer nor wake flag.
+            let waiting = self.out.len();
             let (out, stream) = (&mut self.out, &mut self.stream);
             let mut write = poll_fn(|context| out.poll_write(stream, context));
             match poll!(&mut write) {
                 Poll::Ready(Ok(written @ 1..)) => {
+                    if let Some(departure) = &mut departure {
+                        Departure::took(departure, written);
+                    }
                     self.has_moved(written).await?;
                     continue;
                 }
@@ -278,14 +375,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                 Poll::Pending => {}
             }
             let stall = self.resp.server.settings.write_stall;
+            let departure = departure.get_or_insert_with(|| Departure::begin(stall));
+            self.waiting.set(waiting);
             tokio::select! {
-                written = timeout(stall, write) => match written {
-                    Ok(Ok(1..)) => {}
+                written = timeout_at(departure.deadline(), write) => match written {
+                    Ok(Ok(written @ 1..)) => departure.took(written),
                     Ok(_) => return Err(Disconnected),
                     Err(_late) => {
+                        Stats::add(&self.resp.server.stats.slow, 1);
                         if let Some(left_out) = STALL.say() { tracing::warn!(
                             client = %self.session.client.addr, left_out,
-                            "closed a connection: its client has read none of its replies for {} ms",
+                            "closed a connection: its client has read less than {BYTES_PER_SECOND} bytes \
+                             per second of its replies for {} ms",
                             stall.as_millis()
                         ); }
                         return Err(Disconnected);
@@ -298,6 +399,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                     }
                 }
             }
+        }
+        if departure.is_some() {
+            self.waiting.set(0);
         }
         self.out.shrink();
         self.stream.flush().await.map_err(|_| Disconnected)
@@ -331,6 +435,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         })
         .await;
     }
+}
+
+/// Size of a connection's future.
+#[cfg(test)]
+pub(crate) fn task_bytes<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend>() -> usize {
+    fn returned<A, R>(_: impl Fn(A) -> R) -> usize {
+        size_of::<R>()
+    }
+    returned(Conn::<'_, S, B>::run)
 }
 
 /// The limits of a request: low before the client has authenticated.

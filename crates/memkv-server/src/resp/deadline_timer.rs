@@ -17,17 +17,21 @@ pub(super) struct DeadlineTimer {
 }
 
 impl DeadlineTimer {
-    /// What becomes of `future`; none if nothing has by the deadline.
+    /// What becomes of `future`; none if nothing has by the deadline, if there is one.
     pub(super) async fn wait<F: Future>(
         &mut self,
-        deadline: Instant,
+        deadline: impl Into<Option<Instant>>,
         future: F,
     ) -> Option<F::Output> {
+        let deadline = deadline.into();
         let mut future = pin!(future);
         poll_fn(|context| {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Some(output));
             }
+            let Some(deadline) = deadline else {
+                return Poll::Pending;
+            };
             let set = || Box::pin(sleep_until(deadline));
             let timer = self.timer.get_or_insert_with(set);
             if timer.deadline() > deadline {

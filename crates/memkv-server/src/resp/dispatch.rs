@@ -16,16 +16,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::conn::{Conn, Disconnected};
 use super::pipeline_batch::Slot;
 use super::server::Stats;
-use super::session::{MAX_QUEUED, MAX_QUEUED_BYTES, Queue, Watched};
+use super::session::{MAX_QUEUED, MAX_QUEUED_BYTES, Queue, WATCHED_BYTES, Watched};
 use super::transaction::{Plan, guards, writes};
-use crate::aside::{is_long, steps_of};
+use crate::aside::{is_long, step_aside, steps_of};
 use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::commands::{
     Args, Call, Data, ErrorReply, Handler, Op, ReplyFormat, Spec, TransactionControl, flag,
     in_database, resolve,
 };
+use crate::ledger::{Class, Held};
 use crate::password::USER;
+
+/// Why a command is not queued, or a key not watched.
+const QUEUES_ARE_FULL: &str = "the transactions that all clients have begun take too much memory; \
+                               nothing was executed; try again later, or ask another node";
 
 /// Commands that a RESP2 connection with subscriptions may still send.
 const SUBSCRIBERS_COMMANDS: [&str; 9] = [
@@ -53,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             }
             Err(error) => {
                 if let Some(queue) = &mut self.session.queue {
-                    queue.is_broken = true;
+                    queue.give_up();
                 }
                 self.fail(&error);
             }
@@ -285,19 +290,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
     }
 
+    /// Queues a command in memory of its own: it must not keep the buffer that it was read into.
     fn enqueue(&mut self, spec: &'static Spec, request: Request) {
         let Some(queue) = &mut self.session.queue else {
             return;
         };
-        queue.bytes += request.byte_count();
-        if queue.requests.len() >= MAX_QUEUED || queue.bytes > MAX_QUEUED_BYTES {
-            queue.is_broken = true;
-            queue.requests.clear();
+        // It will not be executed, so nothing more is kept of it.
+        if queue.is_broken {
+            return self.answer(|reply| reply.simple(b"QUEUED"));
+        }
+        let bytes = request.byte_count();
+        let memory = queue.memory + request.memory();
+        let most = self.resp.service.ledger().most_of_one(Class::Queued);
+        if queue.requests.len() >= MAX_QUEUED || queue.bytes + bytes > MAX_QUEUED_BYTES.min(most) {
+            queue.give_up();
             return self.fail(&ErrorReply::with(format!(
-                "ERR a transaction takes at most {MAX_QUEUED} commands and {MAX_QUEUED_BYTES} bytes"
+                "ERR a transaction takes at most {MAX_QUEUED} commands and {} bytes",
+                MAX_QUEUED_BYTES.min(most)
             )));
         }
-        queue.requests.push((spec, request));
+        if !self
+            .session
+            .queued
+            .try_set(memory + self.session.watched_bytes)
+        {
+            queue.give_up();
+            return self.fail(&ErrorReply::of(ErrorCode::Overloaded, QUEUES_ARE_FULL));
+        }
+        let detached = step_aside(steps_of(0, bytes), || request.detached());
+        queue.bytes += bytes;
+        queue.memory = memory;
+        queue.requests.push((spec, detached));
         self.answer(|reply| reply.simple(b"QUEUED"));
     }
 
@@ -344,9 +367,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             )));
             return Ok(());
         };
+        let bytes = keys
+            .iter()
+            .map(|key| key.len() + WATCHED_BYTES)
+            .sum::<usize>();
+        let bytes = self.session.watched_bytes + bytes;
+        if !self.session.queued.try_set(bytes) {
+            self.fail(&ErrorReply::of(ErrorCode::Overloaded, QUEUES_ARE_FULL));
+            return Ok(());
+        }
+        self.session.watched_bytes = bytes;
         let query = |key: &Bytes| Watched::query(db, key.clone());
         let queries = keys.iter().map(query).collect();
-        match self.resp.service.read_all(false, queries).await {
+        let mut answers_memory = Held::default();
+        let read = self
+            .resp
+            .service
+            .read_all(false, queries, &mut answers_memory);
+        match read.await {
             Ok(answers) => {
                 let seen = keys.into_iter().zip(&answers.values);
                 let watched =
@@ -387,7 +425,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if watched.is_empty() && !writes(&operations) {
             self.run_batch().await?;
             let stale = self.session.stale_reads;
-            let values = self.resp.read_all(stale, operations).await;
+            let mut memory = self.resp.service.ledger().hold(Class::Output);
+            let values = self.resp.read_all(stale, operations, &mut memory).await;
             self.write_exec(&plan, values, silent).await?;
             return self.flush().await;
         }

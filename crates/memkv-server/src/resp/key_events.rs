@@ -85,7 +85,7 @@ async fn deliver_messages(server: Arc<Server>, mut arrived: Taker<Arrived>) {
     while let Some((publication, delivered)) = arrived.take().await {
         let count = server
             .subscriptions
-            .deliver(&server.aside, &publication)
+            .deliver(&server.aside, &server.ledger, &publication)
             .await;
         // Its publisher may have stopped waiting.
         let _ = delivered.send(count as u64);
@@ -95,7 +95,10 @@ async fn deliver_messages(server: Arc<Server>, mut arrived: Taker<Arrived>) {
 async fn deliver_key_events(server: Arc<Server>, mut taken: Taker<Vec<KeyEvent>>) {
     while let Some(events) = taken.take().await {
         for message in events.into_iter().flat_map(messages) {
-            server.subscriptions.deliver(&server.aside, &message).await;
+            server
+                .subscriptions
+                .deliver(&server.aside, &server.ledger, &message)
+                .await;
         }
     }
 }
@@ -128,7 +131,13 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
+    use crate::ledger::Ledger;
     use crate::resp::Kind;
+
+    fn server() -> Arc<Server> {
+        let settings = crate::testing::resp_settings();
+        Arc::new(Server::new(settings, Arc::default(), Ledger::default()))
+    }
 
     #[test]
     fn a_key_event_goes_to_the_channels_that_are_on() {
@@ -156,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn key_events_that_wait_for_delivery_are_bounded() {
-        let server = Arc::new(Server::new(crate::testing::resp_settings(), Arc::default()));
+        let server = server();
         // The task that delivers does not run before this one waits.
         let listeners = Listeners::start(server.clone());
         let event = KeyEvent {
@@ -180,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_of_other_nodes_wait_for_a_task_and_are_bounded() {
-        let server = Arc::new(Server::new(crate::testing::resp_settings(), Arc::default()));
+        let server = server();
         let listeners = Listeners::start(server.clone());
         let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let client = server.clients.add(addr, addr);
@@ -198,13 +207,13 @@ mod tests {
         let small = |at: u8| message(Bytes::from(vec![at]));
         let counts: Vec<_> = (0..100).map(|at| listeners.deliver(small(at))).collect();
         // Nothing is matched or handed over on the caller's thread.
-        assert_eq!(client.take_messages().len(), 0);
+        assert_eq!(client.take_messages().messages.len(), 0);
         let large = message(Bytes::from(vec![0; WAITING_MESSAGES]));
         assert_eq!(listeners.deliver(large).await, None);
         for count in counts {
             assert_eq!(count.await, Some(1));
         }
-        let got = client.take_messages();
+        let got = client.take_messages().messages;
         let got: Vec<u8> = got.iter().map(|message| message.payload[0]).collect();
         assert_eq!(got, (0..100).collect::<Vec<_>>());
     }

@@ -39,38 +39,35 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::admission::{Counts, Door, Full};
 use crate::backend::Backend;
-use crate::budget::Budget;
-use crate::commands::ErrorReply;
 use crate::metrics;
 use crate::service::Service;
 
-pub(crate) use clients::{Client, Message};
+pub(crate) use clients::{Client, Message, most_waiting};
 pub(crate) use out::Out;
 pub(crate) use server::Server;
 pub(crate) use session::{Replies, STEPS_TO_LEAVE, Session};
-pub(crate) use subscriptions::Kind;
+pub(crate) use subscriptions::{Kind, memory_of};
 
+#[cfg(test)]
+pub(crate) use conn::task_bytes;
 pub use server::RespSettings;
-
-/// Requests that have arrived in part, of all connections together. As much as for HTTP.
-const INPUT_BYTES: usize = 1024 * 1024 * 1024;
 
 /// The RESP side of a node.
 pub struct Resp<B> {
     service: Arc<Service<B>>,
     server: Arc<Server>,
-    input: Budget,
 }
 
 impl<B: Backend> Resp<B> {
     /// Answers "loading" until `service` has its node.
     pub fn new(service: Arc<Service<B>>, settings: RespSettings) -> Self {
         let aside = service.aside().clone();
+        let ledger = service.ledger().clone();
         Self {
             service,
-            server: Arc::new(Server::new(settings, aside)),
-            input: Budget::new(INPUT_BYTES),
+            server: Arc::new(Server::new(settings, aside, ledger)),
         }
     }
 
@@ -105,16 +102,40 @@ impl<B: Backend> Resp<B> {
         addr: SocketAddr,
         local: SocketAddr,
     ) {
-        let client = self.server.clients.add(addr, local);
-        let session = Session::new(self.server.clone(), client);
-        conn::Conn::new(self, stream, input, session).run().await;
+        self.serve_through(&Door::open(), stream, input, (addr, local))
+            .await;
     }
 
-    /// The answer to a connection above the limit.
-    pub fn refusal(&self) -> BytesMut {
-        server::Stats::add(&self.server.stats.rejected, 1);
+    /// The same for a connection that gets a client's place through its door. The addresses are the
+    /// client's and this node's.
+    pub(crate) async fn serve_through<S: AsyncRead + AsyncWrite + Unpin + Send>(
+        &self,
+        door: &Door,
+        stream: S,
+        input: BytesMut,
+        (addr, local): (SocketAddr, SocketAddr),
+    ) {
+        let client = self.server.clients.add(addr, local);
+        let session = Session::new(self.server.clone(), client);
+        let conn = conn::Conn::new(self, door, stream, input, session);
+        // Of its own size, and not of the largest that a connection might need.
+        Box::pin(conn.run()).await;
+    }
+
+    /// Whether a client need not authenticate.
+    pub(crate) fn is_open(&self) -> bool {
+        self.server.settings.password.is_none()
+    }
+
+    /// What admission counts.
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
+        &self.server.admission
+    }
+
+    /// The answer to a connection for which there is no place.
+    pub(crate) fn refusal(&self, why: Full) -> BytesMut {
         let mut out = BytesMut::new();
-        let error = ErrorReply::new("ERR max number of clients reached");
+        let error = self.server.refused(why);
         memkv_resp::ReplyWriter::new(&mut out, Default::default()).error(error.as_bytes());
         out
     }

@@ -2,12 +2,15 @@
 //! together, or consecutive reads, which share one hold of the store's lock. Never both: a read sees
 //! the writes before it and not those behind it.
 
+use std::mem;
+
 use bytes::BytesMut;
 use memkv_store::{Command, Query};
 
 use super::publish::Receivers;
 use super::transaction::Plan;
 use crate::commands::ReplyFormat;
+use crate::ledger::Held;
 use crate::read_batch::ReadBatch;
 
 /// Commands per batch that answer with a value: their answers are held all at once.
@@ -47,6 +50,14 @@ pub(super) struct PipelineBatch {
 }
 
 impl PipelineBatch {
+    /// An empty one, whose answers are counted by this guard.
+    pub(super) fn counted(memory: Held) -> Self {
+        Self {
+            reads: ReadBatch::default().counted(memory),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -54,7 +65,9 @@ impl PipelineBatch {
     /// Empties it, and keeps as much of its memory as the next batches of most connections need.
     pub(super) fn recycle(&mut self) {
         if self.slots.capacity() > KEPT_SLOTS {
-            return *self = Self::default();
+            self.reads.memory.set(0);
+            let memory = mem::take(&mut self.reads.memory);
+            return *self = Self::counted(memory);
         }
         self.slots.clear();
         self.commands.clear();

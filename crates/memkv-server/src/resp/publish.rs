@@ -108,10 +108,10 @@ async fn message<B: Backend>(
 async fn send_out<B: Backend>(resp: &Resp<B>, publication: &Publication) -> Receivers {
     let elsewhere = resp.service.backend();
     let elsewhere = elsewhere.map(|backend| backend.publish(publication));
-    let here = resp
-        .server
-        .subscriptions
-        .deliver(&resp.server.aside, publication);
+    let here =
+        resp.server
+            .subscriptions
+            .deliver(&resp.server.aside, &resp.server.ledger, publication);
     Receivers {
         here: here.await,
         elsewhere,

@@ -24,8 +24,9 @@ use super::server::Stats;
 use super::transaction::{Item, Plan};
 use crate::backend::Backend;
 use crate::commands::{Args, ErrorReply, Handler, ReplyFormat, range_head};
+use crate::ledger::{Class, Held};
 use crate::read_batch::ReadBatch;
-use crate::service::Service;
+use crate::service::{Service, memory_of};
 
 /// Values of an array that are written before others on the thread go on: some tenths of a millisecond.
 const PIECE_VALUES: usize = 4096;
@@ -145,6 +146,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 }
                 Slot::Exec { plan, silent } => {
                     let value = answers.next(&mut self.deadline_timer, "exec").await;
+                    let mut held = service.ledger().hold(Class::Output);
+                    held.set(value.as_ref().map_or(0, memory_of));
                     Box::pin(self.write_exec(&plan, value, silent)).await?;
                 }
             }
@@ -268,7 +271,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                             self.write_value("exec", &ReplyFormat::Plain, failed);
                         }
                     }
-                    if !silent && self.out.len() >= OUTPUT_BYTES {
+                    if silent {
+                        self.out.truncate(start);
+                    } else if self.out.len() >= OUTPUT_BYTES {
                         self.flush().await?;
                     }
                 }
@@ -292,6 +297,7 @@ impl<B: Backend> Resp<B> {
         &self,
         stale: bool,
         steps: Vec<Step>,
+        memory: &mut Held,
     ) -> Result<ReplyValue, ErrorReply> {
         let queries = steps.into_iter().filter_map(|step| match step {
             Step::Read(query) => Some(query),
@@ -301,7 +307,7 @@ impl<B: Backend> Resp<B> {
         if queries.is_empty() {
             return Ok(ReplyValue::Array(Vec::new()));
         }
-        let answers = self.service.read_all(stale, queries).await;
+        let answers = self.service.read_all(stale, queries, memory).await;
         let answers = answers.map_err(|error| ErrorReply::from(&error))?;
         Ok(ReplyValue::Array(answers.values))
     }

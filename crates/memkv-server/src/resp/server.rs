@@ -11,8 +11,11 @@ use tokio::time::Instant;
 
 use super::clients::Clients;
 use super::subscriptions::Subscriptions;
+use crate::admission::{Counts, Full};
 use crate::aside::Aside;
 use crate::backend::Introspection;
+use crate::commands::ErrorReply;
+use crate::ledger::Ledger;
 use crate::password::Password;
 
 /// The part of the configuration that RESP needs.
@@ -24,8 +27,10 @@ pub struct RespSettings {
     pub max_value_bytes: usize,
     /// Client connections that may be open at once.
     pub max_connections: u64,
-    /// A client that reads nothing of its replies for this long is taken to have gone.
+    /// A client that takes less than 1 KiB/s of its replies for this long is taken to have gone.
     pub write_stall: Duration,
+    /// A client that sends nothing for this long is disconnected; none is never.
+    pub idle_time: Option<Duration>,
     /// Which events of keys this node announces until the cluster is told.
     pub announce: KeyEventClasses,
     /// Whether an acknowledged write is on disks, and not only with the operating systems.
@@ -44,6 +49,8 @@ pub(crate) struct Stats {
     pub(crate) input_bytes: AtomicU64,
     pub(crate) output_bytes: AtomicU64,
     pub(crate) rejected: AtomicU64,
+    /// Connections that were closed because they sent or read too slowly.
+    pub(crate) slow: AtomicU64,
     /// Events of keys that were not delivered, because too many waited.
     pub(crate) dropped_key_events: AtomicU64,
 }
@@ -61,6 +68,7 @@ impl Stats {
             &self.input_bytes,
             &self.output_bytes,
             &self.rejected,
+            &self.slow,
             &self.dropped_key_events,
         ] {
             counter.store(0, Ordering::Relaxed);
@@ -75,6 +83,10 @@ pub(crate) struct Server {
     pub(crate) subscriptions: Subscriptions,
     /// Where work is done that takes long for one client.
     pub(crate) aside: Arc<Aside>,
+    /// The memory that clients take.
+    pub(crate) ledger: Ledger,
+    /// What admission counts.
+    pub(crate) admission: Arc<Counts>,
     pub(crate) stats: Stats,
     pub(crate) started: Instant,
     /// Differs with every start, 40 hex digits.
@@ -85,10 +97,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(settings: RespSettings, aside: Arc<Aside>) -> Self {
+    pub(crate) fn new(settings: RespSettings, aside: Arc<Aside>, ledger: Ledger) -> Self {
         Self {
             settings,
-            clients: Clients::default(),
+            clients: Clients::counted(ledger.clone()),
+            ledger,
+            admission: Arc::default(),
             subscriptions: Subscriptions::default(),
             aside,
             stats: Stats::default(),
@@ -99,6 +113,18 @@ impl Server {
                 .collect(),
             stop: Notify::new(),
             introspect: OnceLock::new(),
+        }
+    }
+
+    /// Counts a client for which there is no place; the error that says so.
+    pub(crate) fn refused(&self, why: Full) -> ErrorReply {
+        Stats::add(&self.stats.rejected, 1);
+        match why {
+            Full::Clients => ErrorReply::new("ERR max number of clients reached"),
+            Full::Address(most) => ErrorReply::with(format!(
+                "ERR max number of clients reached: {most} from one address; close some, or raise \
+                 max_connections_per_address"
+            )),
         }
     }
 

@@ -13,15 +13,19 @@ use memkv_store::{MAX_TRANSACTION_STEPS, Query, ReplyValue, Revision, Seen};
 use super::clients::Client;
 use super::names::Names;
 use super::server::Server;
-use super::subscriptions::Kind;
+use super::subscriptions::{Kind, memory_of};
 use crate::aside::{step_aside, steps_of};
 use crate::commands::Spec;
+use crate::ledger::{Class, Held};
 
 /// Most commands between MULTI and EXEC, and most keys of WATCH: what one log entry takes.
 pub(crate) const MAX_QUEUED: usize = MAX_TRANSACTION_STEPS;
 
 /// Most bytes of commands between MULTI and EXEC: one value of the largest size and as much again.
 pub(crate) const MAX_QUEUED_BYTES: usize = 128 * 1024 * 1024;
+
+/// Memory of a watched key beside its bytes, about.
+pub(crate) const WATCHED_BYTES: usize = 128;
 
 /// Steps to end one subscription.
 pub(crate) const STEPS_TO_LEAVE: usize = 256;
@@ -42,11 +46,21 @@ pub(crate) enum Replies {
 pub(crate) struct Queue {
     pub(crate) requests: Vec<(&'static Spec, Request)>,
     pub(crate) bytes: usize,
+    /// What they take, beside what is watched.
+    pub(crate) memory: usize,
     /// Something could not be queued: EXEC will refuse.
     pub(crate) is_broken: bool,
 }
 
 impl Queue {
+    /// EXEC will refuse, so nothing is kept.
+    pub(crate) fn give_up(&mut self) {
+        *self = Self {
+            is_broken: true,
+            ..Self::default()
+        };
+    }
+
     /// What it takes to understand and to encode them all.
     pub(crate) fn steps(&self) -> usize {
         let requests = self.requests.iter();
@@ -100,6 +114,12 @@ pub(crate) struct Session {
     pub(crate) replies: Replies,
     pub(crate) queue: Option<Queue>,
     pub(crate) watched: Vec<Watched>,
+    /// What the watched keys take, as far as is known.
+    pub(crate) watched_bytes: usize,
+    /// What the queue and the watched keys take, once more than was free.
+    pub(crate) queued: Held,
+    /// What the subscriptions take.
+    pub(crate) subscribed: Held,
     /// By [`Kind`].
     pub(crate) listens: [Names; 3],
     /// The connection ends once what was answered has been sent.
@@ -111,6 +131,8 @@ impl Session {
     pub(crate) fn new(server: Arc<Server>, client: Arc<Client>) -> Self {
         let is_authenticated = server.settings.password.is_none();
         Self {
+            queued: server.ledger.hold(Class::Queued),
+            subscribed: server.ledger.hold(Class::Subscriptions),
             server,
             client,
             protocol: Protocol::Resp2,
@@ -120,6 +142,7 @@ impl Session {
             replies: Replies::On,
             queue: None,
             watched: Vec::new(),
+            watched_bytes: 0,
             listens: Default::default(),
             is_closing: false,
             command: "NULL",
@@ -140,6 +163,9 @@ impl Session {
     pub(crate) fn leave(&mut self, kind: Kind, name: &Bytes) {
         if self.listens[kind as usize].remove(name) {
             self.server.subscriptions.leave(kind, name, self.client.id);
+            let left = self.subscribed.charged();
+            self.subscribed
+                .set(left.saturating_sub(memory_of(kind, name)));
         }
     }
 
@@ -154,6 +180,18 @@ impl Session {
             for name in self.listens[kind as usize].take() {
                 self.server.subscriptions.leave(kind, &name, self.client.id);
             }
+        }
+        self.subscribed.set(0);
+    }
+
+    /// Gives back what an ended transaction has held.
+    pub(crate) fn settle(&mut self) {
+        if self.watched.is_empty() {
+            self.watched_bytes = 0;
+        }
+        if self.queued.charged() > 0 {
+            let queue = self.queue.as_ref().map_or(0, |queue| queue.memory);
+            self.queued.set(queue + self.watched_bytes);
         }
     }
 

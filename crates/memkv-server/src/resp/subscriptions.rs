@@ -17,8 +17,9 @@ use memkv_node::Publication;
 use memkv_node::lock::Mutex;
 use memkv_resp::{Pattern, PatternTooLong};
 
-use super::clients::{Client, Message};
+use super::clients::{Client, Message, most_waiting};
 use crate::aside::Aside;
+use crate::ledger::{Class, Ledger};
 
 /// Most different patterns of all connections, each of which is compared with the channel of each
 /// message. Eight connections may use all they may have.
@@ -30,6 +31,26 @@ const MAX_PATTERN_BYTES: usize = 512 * 1024;
 /// Most subscriptions of all connections, and most bytes of their names (64 MiB).
 const MAX_SUBSCRIPTIONS: usize = 1024 * 1024;
 const MAX_NAME_BYTES: usize = 64 * 1024 * 1024;
+
+/// Memory of a subscription beside its name, about: the list of the channel's listeners, the entry in
+/// it, and the entries of the name in two tables.
+const SUBSCRIPTION_BYTES: usize = 512;
+
+/// Memory of a pattern for each of its bytes: the table that a slow one is matched by.
+const PATTERN_FACTOR: usize = 40;
+
+/// Messages from here on are charged once for all receivers (1 KiB); of smaller ones each receiver pays its
+/// own.
+const SHARED_BYTES: usize = 1024;
+
+/// Memory of a subscription.
+pub(crate) fn memory_of(kind: Kind, name: &Bytes) -> usize {
+    let of_name = match kind {
+        Kind::Channel | Kind::Shard => name.len(),
+        Kind::Pattern => PATTERN_FACTOR * name.len(),
+    };
+    SUBSCRIPTION_BYTES + of_name
+}
 
 /// A kind of subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,21 +138,30 @@ impl Tables {
     }
 
     /// Hands a message to the present subscribers of its channel or of a pattern that matches.
-    fn hand_over(&self, publication: &Publication, matching: &[Bytes]) -> usize {
+    fn hand_over(&self, ledger: &Ledger, publication: &Publication, matching: &[Bytes]) -> usize {
         let Publication {
             is_shard,
             channel,
             payload,
         } = publication;
         let mut sent = 0;
+        let bytes = channel.len() + payload.len();
+        let shared = (bytes >= SHARED_BYTES).then(|| {
+            let mut held = ledger.hold(Class::Output);
+            held.set(bytes);
+            Arc::new(held)
+        });
+        let most = most_waiting(ledger, self.subscriptions);
         let mut send = |listeners: &Listeners, kind, pattern: Option<&Bytes>| {
             for client in listeners.values() {
-                client.send(Message {
+                let message = Message {
                     kind,
                     pattern: pattern.cloned(),
                     channel: channel.clone(),
                     payload: payload.clone(),
-                });
+                    shared: shared.clone(),
+                };
+                client.send(message, most);
                 sent += 1;
             }
         };
@@ -230,11 +260,16 @@ impl Subscriptions {
     }
 
     /// Hands a message to this node's listeners; how many times it was handed over.
-    pub(crate) async fn deliver(&self, aside: &Aside, publication: &Publication) -> usize {
+    pub(crate) async fn deliver(
+        &self,
+        aside: &Aside,
+        ledger: &Ledger,
+        publication: &Publication,
+    ) -> usize {
         let patterns = {
             let mut tables = self.tables.lock();
             if publication.is_shard || tables.patterns.is_empty() {
-                return tables.hand_over(publication, &[]);
+                return tables.hand_over(ledger, publication, &[]);
             }
             tables.snapshot()
         };
@@ -246,7 +281,7 @@ impl Subscriptions {
         };
         let matching = aside.run(steps, matching).await;
         // Who has left meanwhile gets nothing any more.
-        self.tables.lock().hand_over(publication, &matching)
+        self.tables.lock().hand_over(ledger, publication, &matching)
     }
 
     /// Names with subscribers, in their order.

@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     copies = &mut copies => break copies,
                     read = self.stream.read_buf(&mut self.input), if has_room => {
                         match read {
-                            Ok(1..) => self.hold()?,
+                            Ok(1..) if self.hold() => {}
                             // It has said all that it will, and may still read the answer.
                             Ok(0) if within.is_some() => may_speak = false,
                             _ => return Err(Disconnected),

@@ -25,6 +25,9 @@ pub(super) fn scan(keys: Lens<'_>, database: u8, cursor: u64, count: u64) -> Rep
 #[derive(Debug)]
 pub(super) struct Scan {
     found: Vec<ReplyValue>,
+    /// Of the keys in `found`. More than [`RANGE_BYTES`] end it after a whole shard: no transaction answers
+    /// with so many, so the log never depends on this bound.
+    bytes: usize,
     next: usize,
     count: u64,
 }
@@ -33,13 +36,15 @@ impl Scan {
     pub(super) fn new(cursor: u64, count: u64) -> Scan {
         Scan {
             found: Vec::new(),
+            bytes: 0,
             next: usize::try_from(cursor).unwrap_or(usize::MAX),
             count: count.max(1),
         }
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.next >= SHARDS || self.found.len() as u64 >= self.count
+        let is_full = self.found.len() as u64 >= self.count || self.bytes >= RANGE_BYTES;
+        self.next >= SHARDS || is_full
     }
 
     /// Adds the next shard; returns its number of keys.
@@ -48,6 +53,7 @@ impl Scan {
         let mut shard: Vec<&[u8]> = shard.map(|entry| entry.key()).collect();
         shard.sort_unstable();
         let count = shard.len();
+        self.bytes += shard.iter().map(|key| key.len()).sum::<usize>();
         self.found.extend(shard.into_iter().map(key_bulk));
         self.next += 1;
         count

@@ -33,6 +33,9 @@ pub struct RaftConfig {
     pub durability: Durability,
     pub max_value_bytes: u64,
     pub max_connections: u64,
+    pub max_connections_per_address: u64,
+    pub max_client_memory: u64,
+    pub timeout: u64,
     pub election_timeout_ms: u64,
     pub heartbeat_interval_ms: u64,
     pub hold_timeout_ms: u64,
@@ -71,6 +74,9 @@ impl Default for RaftConfig {
             durability: Durability::Sync,
             max_value_bytes: 0,
             max_connections: 0,
+            max_connections_per_address: 0,
+            max_client_memory: 0,
+            timeout: 0,
             election_timeout_ms: 0,
             heartbeat_interval_ms: 0,
             hold_timeout_ms: 0,
@@ -309,6 +315,11 @@ impl RaftConfig {
             ("durability", Value::Text(v)) => set(&mut self.durability, Durability::from_word(&v)),
             ("max_value_bytes", Value::Number(v)) => self.max_value_bytes = v,
             ("max_connections", Value::Number(v)) => self.max_connections = v,
+            ("max_connections_per_address", Value::Number(v)) => {
+                self.max_connections_per_address = v;
+            }
+            ("max_client_memory", Value::Number(v)) => self.max_client_memory = v,
+            ("timeout", Value::Number(v)) => self.timeout = v,
             ("election_timeout_ms", Value::Number(v)) => self.election_timeout_ms = v,
             ("heartbeat_interval_ms", Value::Number(v)) => self.heartbeat_interval_ms = v,
             ("hold_timeout_ms", Value::Number(v)) => self.hold_timeout_ms = v,

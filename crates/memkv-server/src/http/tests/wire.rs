@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::http::conn::PIECE_BYTES;
 use crate::http::limits::MAX_IGNORED_BODY_BYTES;
+use crate::ledger::Ledger;
 use crate::testing::Eager;
 
 fn limits() -> Limits {
@@ -269,32 +270,55 @@ async fn a_refusal_skips_a_short_body_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn bodies_of_all_connections_together_are_bounded() {
+async fn bodies_and_heads_of_all_connections_together_are_bounded() {
+    // Half of it is for requests.
+    let ledger = Ledger::small(200_000);
     let limits = Arc::new(Limits {
-        bodies: crate::budget::Budget::new(100_000),
+        ledger: ledger.clone(),
         ..limits()
     });
     let api = api_with(Some(Fake::working()), 1_000_000);
     let head = "PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n";
     let mut waiting = connect_with(api.clone(), limits.clone());
     waiting.send(head).await;
-    waiting.send([0; 90_000]).await;
+    waiting.send([0; 80_000]).await;
     let mut refused = connect_with(api.clone(), limits.clone());
     refused.send(head).await;
     refused.send([0; 150_000]).await;
     let answer = refused.answer(true).await;
     assert_eq!(answer.status, 503, "{}", answer.text());
-    assert!(answer.text().contains("100000"), "{}", answer.text());
+    assert!(answer.text().contains("200000"), "{}", answer.text());
     drop(refused);
     // What was refused is given back: there is room for as much again.
     waiting.send([0; 15_000]).await;
-    assert_eq!(
-        connect_with(api, limits)
-            .ask("PUT", "/v1/kv/small", b"v")
-            .await
-            .status,
-        200
-    );
+    let mut small = connect_with(api.clone(), limits.clone());
+    assert_eq!(small.ask("PUT", "/v1/kv/small", b"v").await.status, 200);
+    // A head that does not end counts as well.
+    let mut long = connect_with(api, limits);
+    long.send(format!("GET /v1/kv/{}", "k".repeat(100_000)))
+        .await;
+    assert_eq!(long.answer(true).await.status, 503);
+    drop((waiting, long, small));
+    while ledger.used_in_all() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_a_byte_now_and_then_is_dropped() {
+    let api = api_with(Some(Fake::working()), 1_000_000);
+    let mut client = connect_to(api.clone());
+    let value = vec![b'v'; 1_000_000];
+    assert_eq!(client.ask("PUT", "/v1/kv/k", &value).await.status, 200);
+    client
+        .send("GET /v1/kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
+    let start = Instant::now();
+    while !client.server.is_finished() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.stream.read_exact(&mut [0; 100]).await.unwrap();
+        assert!(start.elapsed() < limits().write_stall * 3);
+    }
 }
 
 #[tokio::test]

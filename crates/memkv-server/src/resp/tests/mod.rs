@@ -5,6 +5,7 @@ mod commands;
 mod connection;
 mod dialogues;
 mod failures;
+mod ledger;
 mod limits;
 mod pubsub;
 mod scripts;
@@ -22,7 +23,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
 use super::{Resp, RespSettings};
+use crate::admission::{Admission, AdmissionSettings};
 use crate::http::{Api, ApiSettings, Limits};
+use crate::ledger::Ledger;
 use crate::listener::Listener;
 use crate::peer::Trust;
 use crate::service::Service;
@@ -36,7 +39,17 @@ struct TestServer {
 
 /// Serves with a backend; without one it is loading.
 async fn start_with(backend: Option<Fake>, settings: RespSettings) -> TestServer {
-    let service = Arc::new(Service::new(Duration::from_millis(500)));
+    start_counted(backend, settings, Ledger::default()).await
+}
+
+/// The same, with an account of its clients' memory.
+async fn start_counted(
+    backend: Option<Fake>,
+    settings: RespSettings,
+    ledger: Ledger,
+) -> TestServer {
+    let service = Service::new(Duration::from_millis(500)).with_ledger(ledger);
+    let service = Arc::new(service);
     let http = ApiSettings {
         name: "n1".to_owned(),
         names: vec!["n1".to_owned()],
@@ -53,7 +66,15 @@ async fn start_with(backend: Option<Fake>, settings: RespSettings) -> TestServer
     }
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = socket.local_addr().unwrap().to_string();
-    let listener = Listener::new(api, resp.clone(), Limits::default(), 100, Handle::current());
+    let open = AdmissionSettings::open(100);
+    let admission = Admission::new(open, service.ledger().clone(), resp.counts().clone());
+    let listener = Listener::new(
+        api,
+        resp.clone(),
+        Limits::default(),
+        admission,
+        Handle::current(),
+    );
     tokio::spawn(Arc::new(listener).accept_resp(socket));
     TestServer { addr, resp }
 }
