@@ -157,6 +157,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
             if &line[..] == LINE_END {
                 return Ok(());
             }
+            if !is_field(&line) {
+                return Err(bad_chunk("a trailer is no field"));
+            }
             left -= line.len();
         }
         let detail = format!("more than {most} bytes of trailers, the limit");
@@ -194,6 +197,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
             false => Err(self.no_room().into()),
         }
     }
+}
+
+/// Whether a line is a field of its own (RFC 9112, section 5): another reader must not take it for a part of
+/// the one before.
+fn is_field(line: &[u8]) -> bool {
+    let mut fields = [httparse::EMPTY_HEADER; 1];
+    let with_end = [line, LINE_END].concat();
+    let parsed = httparse::parse_headers(&with_end, &mut fields);
+    matches!(parsed, Ok(httparse::Status::Complete((end, [_]))) if end == with_end.len())
 }
 
 fn bad_chunk(why: &str) -> Stop {

@@ -125,7 +125,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
         facts.note(field.name, field.value)?;
     }
     let body = facts.body_length(minor)?;
-    let (authority, path, query) = target(request.path.unwrap_or_default());
+    let (authority, path, query) = target(request.path.unwrap_or_default())?;
     Ok(Head {
         method: method(request.method.unwrap_or_default()),
         path: path.to_owned(),
@@ -164,9 +164,9 @@ fn method(name: &str) -> Method {
     }
 }
 
-/// Authority, path and query of a request target in origin form or absolute form (RFC 9112, section
-/// 3.2).
-fn target(target: &str) -> (Option<&str>, &str, &str) {
+/// Authority, path and query of a request target in origin form, absolute form or asterisk form (RFC 9112,
+/// section 3.2). Any other target, and one with a fragment, is read in several ways and refused.
+fn target(target: &str) -> Result<(Option<&str>, &str, &str), Refusal> {
     let absolute = target.split_once("://").filter(|(scheme, _)| {
         scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
     });
@@ -179,7 +179,13 @@ fn target(target: &str) -> (Option<&str>, &str, &str) {
     };
     let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
     // An empty path is the root (RFC 9110, section 4.2.3).
-    (authority, if path.is_empty() { "/" } else { path }, query)
+    let path = if path.is_empty() { "/" } else { path };
+    if (!path.starts_with('/') && path != "*") || target.contains('#') {
+        let detail =
+            "the request target is neither a path nor a URL, or has a fragment; write # as %23";
+        return Err(Refusal::bad(detail));
+    }
+    Ok((authority, path, query))
 }
 
 /// The header fields that matter.
@@ -348,8 +354,18 @@ mod tests {
         assert_eq!(path_of("http://h:1/v1/kv/k"), "/v1/kv/k");
         assert_eq!(path_of("http://h"), "/");
         assert_eq!(path_of("HTTPS://h:1?x=/v1/kv/k"), "/");
-        assert_eq!(path_of("ftp://h/v1/kv/k"), "ftp://h/v1/kv/k");
-        assert_eq!(path_of("://h/v1/kv/k"), "://h/v1/kv/k");
+        assert_eq!(path_of("*"), "*");
+        for target in [
+            "ftp://h/v1/kv/k",
+            "://h/v1/kv/k",
+            "h:1",
+            "a",
+            "/a#b",
+            "http://h#b",
+        ] {
+            let refused = refused(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+            assert_eq!(refused, ErrorCode::BadRequest, "{target}");
+        }
         assert_eq!(path_of("//memkv1/store/get"), "//memkv1/store/get");
         assert_eq!(path_of("/v1/kv/http://x"), "/v1/kv/http://x");
     }

@@ -37,6 +37,10 @@ const MOST_REPLY: usize = 256 * MIB;
 /// The most that one connection's transaction may hold, however large the total is (128 MiB).
 const MOST_QUEUED: usize = 128 * MIB;
 
+/// The most that unproven connections may hold, however large the total is (40 MiB): the basic cost of as
+/// many as there may be, and as much again for their first requests.
+const MOST_UNPROVEN: usize = 40 * MIB;
+
 /// Memory of a connection beside what it has under way: its task, its first buffers and its place in
 /// the registry. A test of the real binary measures it.
 pub(crate) const CONNECTION_BYTES: usize = 16 * 1024;
@@ -85,7 +89,7 @@ impl Class {
     fn cap(self, total: usize) -> usize {
         match self {
             Self::Connections => usize::MAX,
-            Self::Unproven => total / 8,
+            Self::Unproven => (total / 8).min(MOST_UNPROVEN),
             Self::Input | Self::Output => total / 2,
             Self::Queued | Self::Subscriptions => total / 4,
         }

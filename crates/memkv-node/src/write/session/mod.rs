@@ -23,6 +23,11 @@ use crate::sync::lock_order::Leaf;
 /// Most bytes of commands that wait for a sequence number, unless one alone is larger. Beyond it
 /// commands are refused.
 const PENDING_BYTES: usize = 64 * 1024 * 1024;
+/// Of these bytes large commands may take so many: a quarter is kept for small ones, so that clients of large
+/// values never keep the others out.
+const PENDING_LARGE_BYTES: usize = PENDING_BYTES / 4 * 3;
+/// From here on a command is a large one.
+const LARGE_COMMAND: usize = 64 * 1024;
 /// Memory of a queued command besides its bytes, about: its slot in the queue, the header of its bytes,
 /// and both ends of the channel of its answer.
 const COMMAND_OVERHEAD: usize = 256;
@@ -208,7 +213,11 @@ impl Session {
         }
         // An empty queue takes any command: the largest value alone may be as large as the bound.
         let queued = window.pending_cost();
-        let full = queued + command.len() + COMMAND_OVERHEAD > PENDING_BYTES;
+        let most = match command.len() < LARGE_COMMAND {
+            true => PENDING_BYTES,
+            false => PENDING_LARGE_BYTES,
+        };
+        let full = queued + command.len() + COMMAND_OVERHEAD > most;
         if full && !window.pending.is_empty() {
             return Err(RequestError::Overloaded { queued });
         }

@@ -1,11 +1,12 @@
 //! The HTTP listener over an in-memory connection, byte by byte: `api` and `rest` hold the routes
-//! to their contract, `framing` the bounds of each request to RFC 9112, `sites` browsers to pages of
-//! this node, and `wire` the connection to its limits.
+//! to their contract, `framing` the bounds of each request to RFC 9112 and `smuggling` to those that hyper
+//! sees, `sites` browsers to pages of this node, and `wire` the connection to its limits.
 
 mod api;
 mod framing;
 mod rest;
 mod sites;
+mod smuggling;
 mod wire;
 
 use std::sync::Arc;
