@@ -31,6 +31,7 @@ pub mod console;
 pub mod demo;
 mod exposure;
 mod failure;
+mod guarded;
 pub mod http;
 pub mod ledger;
 pub mod listener;

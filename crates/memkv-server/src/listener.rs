@@ -2,19 +2,18 @@
 //! shared address by the first byte. Peers' connections move to the consensus runtime, except those
 //! of reads. `redis_addr` serves RESP alone, inline commands included.
 //!
-//! Each connection has a door (`admission`): clients can never take the places of peers, and what has
-//! not proved itself can take few places of any kind.
+//! Each connection has a door (`admission`): clients can never take the permits of peers, and what has
+//! not proved itself can take few permits of any kind.
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use memkv_node::Lane;
 use memkv_node::contain::contained;
 use memkv_node::seldom::Seldom;
-use memkv_proto::ErrorCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -24,7 +23,8 @@ use crate::admission::{self, Door, Full};
 use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::client_socket;
-use crate::http::{self, Admission, Api, App, End, Head, Limits, PeerUpgrade, Refusal, Response};
+use crate::guarded::Guarded;
+use crate::http::{self, Api, End, Limits, PeerUpgrade};
 use crate::peer::{self, HandshakeError, PeerHandler};
 use crate::resp::Resp;
 
@@ -46,7 +46,7 @@ pub struct Listener<B> {
     api: Arc<Api<B>>,
     resp: Arc<Resp<B>>,
     limits: Arc<Limits>,
-    /// Limits of a connection that has no client's place.
+    /// Limits of a connection that has no client's permit.
     crowded_limits: Arc<Limits>,
     admission: Arc<admission::Admission>,
     strangers: Seldom,
@@ -200,7 +200,7 @@ impl<B: Backend> Listener<B> {
         }
     }
 
-    /// Admits a peer once it has proved itself, where it must; until then it holds the place that it came
+    /// Admits a peer once it has proved itself, where it must; until then it holds the permit that it came
     /// in by. Its connection moves to the consensus runtime, unless it is for reads.
     async fn serve_peer(
         &self,
@@ -221,7 +221,7 @@ impl<B: Backend> Listener<B> {
                 return self.refused(&peer, client, &why);
             }
         }
-        let place = door.admit_peer(&peer);
+        let permit = door.admit_peer(&peer);
         // Upgrades are admitted only while there is a node.
         let Some(backend) = self.api.backend().cloned() else {
             return;
@@ -236,7 +236,7 @@ impl<B: Backend> Listener<B> {
             match moved.and_then(TcpStream::from_std) {
                 Ok(stream) => tokio::select! {
                     () = peer::serve(stream, leftover, lane, peer, handler) => {}
-                    () = place.ended() => tracing::debug!("closed a peer's connection: it has too many"),
+                    () = permit.ended() => tracing::debug!("closed a peer's connection: it has too many"),
                 },
                 Err(error) => {
                     if let Some(left_out) = NOT_TAKEN.say() {
@@ -296,57 +296,9 @@ async fn accept(listener: &TcpListener) -> (TcpStream, Addrs) {
     }
 }
 
-/// The API for one connection, which gets a client's place by its first request that is answered as a
-/// client's.
-struct Guarded<'a, B> {
-    api: &'a Api<B>,
-    door: &'a Door,
-}
-
-impl<B: Backend> App for Guarded<'_, B> {
-    type Upgrade = PeerUpgrade;
-
-    fn admit(&self, head: &Head) -> Admission<PeerUpgrade> {
-        let admitted = self.api.admit(head);
-        let is_client = match &admitted {
-            Admission::Upgrade(..) => false,
-            Admission::Body(_) => self.api.shows_password(head),
-            Admission::Refuse(_) | Admission::Close(_) => !self.door.clients_prove(),
-        };
-        if self.door.is_proven() || !is_client {
-            return admitted;
-        }
-        let Err(full) = self.door.admit_client() else {
-            return admitted;
-        };
-        let detail = match full {
-            Full::Clients => "max_connections are open; close idle ones, try again later, ask \
-                              another node, or raise max_connections"
-                .to_owned(),
-            Full::Address(most) => format!(
-                "{most} connections from this address are open; close idle ones, or raise \
-                 max_connections_per_address"
-            ),
-        };
-        let refusal = Refusal::new(ErrorCode::TooManyConnections, detail);
-        Admission::Close(self.api.refuse(Some(head), refusal))
-    }
-
-    async fn call(&self, head: Head, body: Bytes) -> Response {
-        self.api.call(head, body).await
-    }
-
-    fn refuse(&self, head: Option<&Head>, refusal: Refusal) -> Response {
-        self.api.refuse(head, refusal)
-    }
-
-    fn too_large(&self, head: &Head, limit: usize) -> Refusal {
-        self.api.too_large(head, limit)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use memkv_node::{Frame, Lane, Node, Transport};
 
     use super::*;

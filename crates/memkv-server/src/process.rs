@@ -26,14 +26,14 @@ pub fn keep_private() {
 const RESERVE: usize = 96;
 
 /// Connections of unproven clients and peers: 256 of strangers, 64 of peers' addresses, 1,024 of loopback.
-const PLACES: usize = 1344;
+const PERMITS: usize = 1344;
 
 /// Connections that peers have opened, and as many that this node has opened to them: dozens of peers with
 /// six lanes each.
 const PEERS: usize = 304;
 
 /// Everything but clients.
-const OTHERS: usize = RESERVE + PLACES + 2 * PEERS;
+const OTHERS: usize = RESERVE + PERMITS + 2 * PEERS;
 
 /// How many connections of each kind may be open, so that the rest of the descriptors is the node's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Descriptors {
     /// Of clients that have proved themselves, or need not.
     pub clients: usize,
     /// Of those that are unproven.
-    pub places: usize,
+    pub permits: usize,
     /// Of peers, which they have opened.
     pub peers: usize,
 }
@@ -50,7 +50,7 @@ impl Default for Descriptors {
     fn default() -> Self {
         Self {
             clients: usize::MAX,
-            places: PLACES,
+            permits: PERMITS,
             peers: PEERS,
         }
     }
@@ -71,7 +71,7 @@ impl Descriptors {
         let rest = files - RESERVE.min(files / 2);
         Self {
             clients: wanted.min(rest / 2),
-            places: (rest / 4).min(PLACES),
+            permits: (rest / 4).min(PERMITS),
             peers: (rest / 8).min(PEERS),
         }
     }
@@ -152,17 +152,17 @@ mod tests {
                 let fitting = Descriptors::fitting(wanted, files);
                 let Descriptors {
                     clients,
-                    places,
+                    permits,
                     peers,
                 } = fitting;
-                let used = clients + places + 2 * peers;
+                let used = clients + permits + 2 * peers;
                 let files = usize::try_from(files).unwrap();
                 assert!(
                     used + RESERVE.min(files / 2) <= files,
                     "{files}: {fitting:?}"
                 );
                 assert!(
-                    clients > 0 && places > 0 && peers > 0,
+                    clients > 0 && permits > 0 && peers > 0,
                     "{files}: {fitting:?}"
                 );
                 assert!(clients as u64 <= wanted);
@@ -170,6 +170,6 @@ mod tests {
         }
         let usual = Descriptors::fitting(10_000, 10_000 + OTHERS as u64);
         assert_eq!(usual.clients, 10_000);
-        assert_eq!(usual.places, PLACES);
+        assert_eq!(usual.permits, PERMITS);
     }
 }

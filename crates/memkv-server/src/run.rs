@@ -166,19 +166,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     };
     resp.attach(node.clone());
     service.attach(node.clone());
-    tokio::spawn(announce(node.clone(), started));
-    tokio::spawn(memory::give_back());
-    let (of_members, configured) = (node.clone(), peer_addrs(settings));
-    tokio::spawn(know_peers(admission, move || {
-        let members = of_members.status().members.into_iter();
-        members
-            .map(|member| member.addr)
-            .chain(configured.iter().cloned())
-            .collect()
-    }));
-    if settings.config.report_writes {
-        tokio::spawn(report_writes(node.clone()));
-    }
+    start_tasks(settings, &node, admission, started);
     tokio::select! {
         failure = node.failed() => {
             tracing::error!(%failure, "the node has failed");
@@ -196,6 +184,16 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let code = stop(&node, &service, &mut signals).await;
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(code)
+}
+
+/// Starts what runs beside the node.
+fn start_tasks(settings: &Settings, node: &Node, admission: Arc<Admission>, started: Instant) {
+    tokio::spawn(announce(node.clone(), started));
+    tokio::spawn(memory::give_back());
+    tokio::spawn(know_peers(admission, peer_addrs(settings, node.clone())));
+    if settings.config.report_writes {
+        tokio::spawn(report_writes(node.clone()));
+    }
 }
 
 /// Puts a new process in the place of this one, which finds its directory marked and sets it aside.
@@ -296,9 +294,17 @@ fn admission(
     Admission::new(settings, ledger, counts)
 }
 
-fn peer_addrs(settings: &Settings) -> Vec<String> {
+/// The addresses of peers: those of the configuration and of the present members.
+fn peer_addrs(settings: &Settings, node: Node) -> impl Fn() -> Vec<String> + use<> {
     let peers = settings.config.peer_addrs.iter();
-    peers.map(|peer| peer.addr.clone()).collect()
+    let configured: Vec<_> = peers.map(|peer| peer.addr.clone()).collect();
+    move || {
+        let members = node.status().members.into_iter();
+        members
+            .map(|member| member.addr)
+            .chain(configured.iter().cloned())
+            .collect()
+    }
 }
 
 /// The account of the memory that clients take.

@@ -1,5 +1,5 @@
 //! One connection's way in: first unproven, then a client's or a peer's. It ends a connection that stays
-//! unproven for too long, or whose place another one needs.
+//! unproven for too long, or whose permit another one needs.
 
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -12,14 +12,14 @@ use std::time::Duration;
 use memkv_node::lock::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::places::Place;
-use super::{Admission, ClientPlace, PeerPlace};
+use super::permits::Permit;
+use super::{Admission, ClientPermit, PeerPermit};
 use crate::ledger::{CONNECTION_BYTES, Class, Held};
 
 /// How long a connection may be unproven: many round trips, and no time to be spared.
 pub(crate) const UNPROVEN_TIME: Duration = Duration::from_secs(5);
 
-/// Why there is no place for a client.
+/// Why there is no permit for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
     /// As many clients as may be are connected.
@@ -39,7 +39,7 @@ pub struct Door {
 /// What a connection holds.
 enum State {
     Unproven {
-        place: Place,
+        permit: Permit,
         _held: Held,
     },
     /// It may only turn out to be a peer's.
@@ -48,7 +48,7 @@ enum State {
         _held: Held,
     },
     Client {
-        _place: ClientPlace,
+        _permit: ClientPermit,
         _held: Held,
     },
     Nothing,
@@ -65,10 +65,13 @@ impl Door {
         }
     }
 
-    pub(super) fn unproven(admission: Arc<Admission>, address: IpAddr, place: Place) -> Self {
+    pub(super) fn unproven(admission: Arc<Admission>, address: IpAddr, permit: Permit) -> Self {
         let mut held = admission.ledger.hold(Class::Unproven);
         held.set(CONNECTION_BYTES);
-        let state = State::Unproven { place, _held: held };
+        let state = State::Unproven {
+            permit,
+            _held: held,
+        };
         Self::of(admission, address, state)
     }
 
@@ -84,9 +87,9 @@ impl Door {
         Self::of(admission, address, state)
     }
 
-    pub(super) fn client(admission: Arc<Admission>, address: IpAddr, place: ClientPlace) -> Self {
+    pub(super) fn client(admission: Arc<Admission>, address: IpAddr, permit: ClientPermit) -> Self {
         let state = State::Client {
-            _place: place,
+            _permit: permit,
             _held: admission.ledger.connection(),
         };
         Self::of(admission, address, state)
@@ -119,7 +122,7 @@ impl Door {
         }
     }
 
-    /// A client has authenticated, or need not: takes a client's place, once.
+    /// A client has authenticated, or need not: takes a client's permit, once.
     pub(crate) fn admit_client(&self) -> Result<(), Full> {
         let Some((admission, address)) = &self.admission else {
             return Ok(());
@@ -127,7 +130,7 @@ impl Door {
         let mut state = self.state.lock();
         if let State::Unproven { .. } | State::Reserved { .. } = &*state {
             *state = State::Client {
-                _place: admission.take_client(*address)?,
+                _permit: admission.take_client(*address)?,
                 _held: admission.ledger.connection(),
             };
             self.is_proven.store(true, Ordering::Relaxed);
@@ -135,30 +138,30 @@ impl Door {
         Ok(())
     }
 
-    /// A peer has proved itself, or need not: takes a peer's place instead of the one that it has.
-    pub(crate) fn admit_peer(&self, name: &str) -> PeerPlace {
-        let place = match &self.admission {
+    /// A peer has proved itself, or need not: takes a peer's permit instead of the one that it has.
+    pub(crate) fn admit_peer(&self, name: &str) -> PeerPermit {
+        let permit = match &self.admission {
             Some((admission, _)) => admission.peers.enter(name),
-            None => PeerPlace::uncounted(),
+            None => PeerPermit::uncounted(),
         };
         *self.state.lock() = State::Nothing;
         self.is_proven.store(true, Ordering::Relaxed);
-        place
+        permit
     }
 
     /// Serves until the connection ends, or must because it is still unproven.
     pub(crate) async fn watch(&self, mut serve: Pin<&mut impl Future<Output = ()>>) {
-        let place = match &*self.state.lock() {
-            State::Unproven { place, .. } => Some(place.watched()),
+        let permit = match &*self.state.lock() {
+            State::Unproven { permit, .. } => Some(permit.watched()),
             _ => None,
         };
-        let Some(place) = place else {
+        let Some(permit) = permit else {
             return serve.await;
         };
         // Most of a connection's life is behind its proof.
         let mut limit = Some(Box::pin(async move {
             // Either ends it.
-            let _ = tokio::time::timeout(UNPROVEN_TIME, place.lost()).await;
+            let _ = tokio::time::timeout(UNPROVEN_TIME, permit.lost()).await;
         }));
         poll_fn(|context| {
             if serve.as_mut().poll(context).is_ready() {

@@ -1,14 +1,14 @@
 //! Which connections are let in. A connection is *unproven* until its client has authenticated or its
-//! peer has proved itself; unproven ones have few places (`places`), little time and little room. Then
+//! peer has proved itself; unproven ones have few permits (`permits`), little time and little room. Then
 //! it is a client's, of which there are `max_connections`, or a peer's (`peers`); neither can take
-//! the other's places. `door` is one connection's way through, `trusted` the addresses of peers.
+//! the other's permits. `door` is one connection's way through, `trusted` the addresses of peers.
 //!
-//! Where nothing needs a proof, on loopback without a password and without a secret, a client's place is
+//! Where nothing needs a proof, on loopback without a password and without a secret, a client's permit is
 //! taken at once. Never reads or writes a socket.
 
 mod door;
 mod peers;
-mod places;
+mod permits;
 mod trusted;
 
 use std::collections::HashMap;
@@ -24,11 +24,11 @@ use crate::process::Descriptors;
 
 pub use door::Door;
 pub(crate) use door::Full;
-pub(crate) use peers::PeerPlace;
+pub(crate) use peers::PeerPermit;
 pub use trusted::know_peers;
 
 use peers::Peers;
-use places::{Network, Places};
+use permits::{Network, Permits};
 
 /// How connections are let in.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ impl AdmissionSettings {
 /// What was counted since the start.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Unproven connections that lost their place to another one, or were too slow.
+    /// Unproven connections that lost their permit to another one, or were too slow.
     pub(crate) expelled: AtomicU64,
     /// Connections of peers that are open.
     pub(crate) peers: AtomicUsize,
@@ -78,9 +78,9 @@ pub struct Admission {
     clients: Arc<Semaphore>,
     /// Connections of clients, by their networks; loopback is not among them.
     addresses: Mutex<HashMap<Network, usize>>,
-    /// Connections beyond the clients' places that may only turn out to be peers'.
+    /// Connections beyond the clients' permits that may only turn out to be peers'.
     reserved: Arc<Semaphore>,
-    places: Places,
+    permits: Permits,
     peers: Peers,
     trusted: trusted::Trusted,
 }
@@ -92,13 +92,13 @@ impl Admission {
         ledger: Ledger,
         counts: Arc<Counts>,
     ) -> Arc<Self> {
-        let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        let semaphore = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         let descriptors = settings.descriptors;
         Arc::new(Self {
-            clients: permits(descriptors.clients),
-            reserved: permits(descriptors.places),
+            clients: semaphore(descriptors.clients),
+            reserved: semaphore(descriptors.permits),
             addresses: Mutex::default(),
-            places: Places::new(descriptors.places, counts.clone()),
+            permits: Permits::new(descriptors.permits, counts.clone()),
             peers: Peers::new(descriptors.peers, counts.clone()),
             trusted: trusted::Trusted::default(),
             settings,
@@ -112,17 +112,17 @@ impl Admission {
         let needs_no_proof = !self.settings.clients_prove && !self.settings.peers_prove;
         if !needs_no_proof || !address.is_loopback() {
             let is_trusted = self.trusted.has(address);
-            let place = self.places.enter(address, is_trusted);
-            return Some(Door::unproven(self.clone(), address, place));
+            let permit = self.permits.enter(address, is_trusted);
+            return Some(Door::unproven(self.clone(), address, permit));
         }
-        if let Ok(place) = self.take_client(address) {
-            return Some(Door::client(self.clone(), address, place));
+        if let Ok(permit) = self.take_client(address) {
+            return Some(Door::client(self.clone(), address, permit));
         }
         let reserved = self.reserved.clone().try_acquire_owned().ok()?;
         Some(Door::reserved(self.clone(), address, reserved))
     }
 
-    fn take_client(self: &Arc<Self>, address: IpAddr) -> Result<ClientPlace, Full> {
+    fn take_client(self: &Arc<Self>, address: IpAddr) -> Result<ClientPermit, Full> {
         let permit = self.clients.clone().try_acquire_owned();
         let permit = permit.map_err(|_full| Full::Clients)?;
         let network = match self.settings.per_address {
@@ -139,20 +139,20 @@ impl Admission {
             _ => None,
         };
         let counted = network.map(|network| (self.clone(), network));
-        Ok(ClientPlace {
+        Ok(ClientPermit {
             _permit: permit,
             counted,
         })
     }
 }
 
-/// A client's place, given back when it is dropped.
-struct ClientPlace {
+/// A client's permit, given back when it is dropped.
+struct ClientPermit {
     _permit: OwnedSemaphorePermit,
     counted: Option<(Arc<Admission>, Network)>,
 }
 
-impl Drop for ClientPlace {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
         let Some((admission, network)) = &self.counted else {
             return;

@@ -58,8 +58,8 @@ impl Peers {
         }
     }
 
-    /// Takes a place, which another connection loses if there is none.
-    pub(super) fn enter(&self, name: &str) -> PeerPlace {
+    /// Takes a permit, which another connection loses if there is none.
+    pub(super) fn enter(&self, name: &str) -> PeerPermit {
         let mut open = self.open.lock();
         let loser = if open.of.get(name).is_some_and(|count| *count >= MOST_OF_ONE) {
             Some(name.to_owned())
@@ -80,22 +80,22 @@ impl Peers {
         open.held.insert(number, (name.to_owned(), ended.clone()));
         *open.of.entry(name.to_owned()).or_default() += 1;
         self.counts.peers.fetch_add(1, Ordering::Relaxed);
-        PeerPlace {
+        PeerPermit {
             ended,
             counted: Some((self.open.clone(), self.counts.clone(), number)),
         }
     }
 }
 
-/// A place; given back when it is dropped.
+/// A permit; given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct PeerPlace {
+pub(crate) struct PeerPermit {
     ended: Arc<Notify>,
     counted: Option<(Arc<Mutex<Open>>, Arc<Counts>, u64)>,
 }
 
-impl PeerPlace {
-    /// A place that never ends.
+impl PeerPermit {
+    /// A permit that never ends.
     pub(super) fn uncounted() -> Self {
         Self {
             ended: Arc::default(),
@@ -103,13 +103,13 @@ impl PeerPlace {
         }
     }
 
-    /// Waits until another connection has got the place.
+    /// Waits until another connection has got the permit.
     pub(crate) async fn ended(&self) {
         self.ended.notified().await;
     }
 }
 
-impl Drop for PeerPlace {
+impl Drop for PeerPermit {
     fn drop(&mut self) {
         if let Some((open, counts, number)) = &self.counted {
             open.lock().remove(*number, counts);
@@ -123,8 +123,8 @@ mod tests {
 
     use super::*;
 
-    fn has_ended(place: &PeerPlace) -> bool {
-        place.ended().now_or_never().is_some()
+    fn has_ended(permit: &PeerPermit) -> bool {
+        permit.ended().now_or_never().is_some()
     }
 
     #[test]
@@ -132,10 +132,10 @@ mod tests {
         let counts = Arc::<Counts>::default();
         let peers = Peers::new(100, counts.clone());
         let other = peers.enter("n3");
-        let places: Vec<_> = (0..=MOST_OF_ONE).map(|_| peers.enter("n2")).collect();
-        assert!(has_ended(&places[0]) && !has_ended(&places[1]) && !has_ended(&other));
+        let permits: Vec<_> = (0..=MOST_OF_ONE).map(|_| peers.enter("n2")).collect();
+        assert!(has_ended(&permits[0]) && !has_ended(&permits[1]) && !has_ended(&other));
         assert_eq!(counts.peers.load(Ordering::Relaxed), MOST_OF_ONE + 1);
-        drop((places, other));
+        drop((permits, other));
         assert_eq!(counts.peers.load(Ordering::Relaxed), 0);
     }
 

@@ -1,5 +1,5 @@
 //! The addresses that peers have: those of the configuration and those of the cluster's members. A
-//! connection from one of them proves nothing by that; it only has places that strangers cannot take.
+//! connection from one of them proves nothing by that; it only has permits that strangers cannot take.
 //! Names are resolved now and then, since a peer may move. Never waits for an answer while a connection
 //! is let in.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use memkv_node::lock::Mutex;
 
 use super::Admission;
-use super::places::Network;
+use super::permits::Network;
 
 /// How often names are resolved again.
 const PERIOD: Duration = Duration::from_secs(10);

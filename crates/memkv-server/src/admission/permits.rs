@@ -1,11 +1,11 @@
-//! The places of unproven connections. Peers' addresses have places of their own, so that strangers cannot
+//! The permits of unproven connections. Peers' addresses have permits of their own, so that strangers cannot
 //! keep a peer out, and so has loopback.
 //!
-//! An address that holds its part loses its oldest place to its next connection once that is a second
+//! An address that holds its part loses its oldest permit to its next connection once that is a second
 //! old: a pool of clients that connects at once needs more for an instant, and proves itself in less.
 //!
 //! Invariants: there are never more than so many; when all are taken, the oldest of the address that
-//! holds most loses its place, never a new one, so that a client that proves itself at once gets in however
+//! holds most loses its permit, never a new one, so that a client that proves itself at once gets in however
 //! many do not.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,17 +20,17 @@ use tokio::time::Instant;
 
 use super::Counts;
 
-/// One address holds at most a sixteenth of the strangers' places: 16 of 256.
+/// One address holds at most a sixteenth of the strangers' permits: 16 of 256.
 const PART_OF_ONE: usize = 16;
 
-/// All places in parts of 64: 256 for strangers, 64 for the addresses of peers, 1,024 for loopback, where
+/// All permits in parts of 64: 256 for strangers, 64 for the addresses of peers, 1,024 for loopback, where
 /// the pools of local programs connect anew all at once.
 const PARTS: usize = 21;
 const PARTS_OF_STRANGERS: usize = 4;
 const PARTS_OF_TRUSTED: usize = 1;
 const PARTS_OF_LOOPBACK: usize = 16;
 
-/// A place is an address's own for so long, while there are others: many round trips.
+/// A permit is an address's own for so long, while there are others: many round trips.
 const YOUNG: Duration = Duration::from_secs(1);
 
 /// An address that counts as one: a whole network (/64) in IPv6, where one machine has as many
@@ -50,7 +50,7 @@ impl Network {
     }
 }
 
-/// The end of a place, as its connection sees it.
+/// The end of a permit, as its connection sees it.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     is_lost: AtomicBool,
@@ -63,7 +63,7 @@ impl Watched {
         self.notify.notify_one();
     }
 
-    /// Waits until another connection has got the place.
+    /// Waits until another connection has got the permit.
     pub(super) async fn lost(&self) {
         while !self.is_lost.load(Ordering::Acquire) {
             self.notify.notified().await;
@@ -71,7 +71,7 @@ impl Watched {
     }
 }
 
-/// A place that is taken.
+/// A permit that is taken.
 #[derive(Debug)]
 struct Taken {
     network: Network,
@@ -129,7 +129,7 @@ impl Pool {
     }
 }
 
-/// Which pool a place is of.
+/// Which pool a permit is of.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Strangers,
@@ -146,13 +146,13 @@ struct Pools {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Permits {
     pools: Arc<Mutex<Pools>>,
     counts: Arc<Counts>,
 }
 
-impl Places {
-    /// So many places in all.
+impl Permits {
+    /// So many permits in all.
     pub(super) fn new(most: usize, counts: Arc<Counts>) -> Self {
         let pool = |parts: usize, part_of_one: usize| {
             let most = (most * parts / PARTS).max(1);
@@ -176,8 +176,8 @@ impl Places {
         }
     }
 
-    /// Takes a place, which another connection loses if there is none.
-    pub(super) fn enter(&self, address: IpAddr, is_trusted: bool) -> Place {
+    /// Takes a permit, which another connection loses if there is none.
+    pub(super) fn enter(&self, address: IpAddr, is_trusted: bool) -> Permit {
         let kind = match is_trusted {
             _ if address.to_canonical().is_loopback() => Kind::Loopback,
             true => Kind::Trusted,
@@ -198,7 +198,7 @@ impl Places {
         pool.held.insert(number, taken);
         *pool.of.entry(network).or_default() += 1;
         self.counts.unproven.fetch_add(1, Ordering::Relaxed);
-        Place {
+        Permit {
             pools: self.pools.clone(),
             counts: self.counts.clone(),
             number,
@@ -208,9 +208,9 @@ impl Places {
     }
 }
 
-/// A place; given back when it is dropped.
+/// A permit; given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Permit {
     pools: Arc<Mutex<Pools>>,
     counts: Arc<Counts>,
     number: u64,
@@ -218,13 +218,13 @@ pub(super) struct Place {
     watched: Arc<Watched>,
 }
 
-impl Place {
+impl Permit {
     pub(super) fn watched(&self) -> Arc<Watched> {
         self.watched.clone()
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut pools = self.pools.lock();
         pools.pools[self.kind as usize].remove(self.number, &self.counts);
@@ -244,42 +244,42 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
-    fn is_lost(place: &Place) -> bool {
-        place.watched.lost().now_or_never().is_some()
+    fn is_lost(permit: &Permit) -> bool {
+        permit.watched.lost().now_or_never().is_some()
     }
 
-    fn lost(places: &[Place]) -> usize {
-        places.iter().filter(|place| is_lost(place)).count()
+    fn lost(permits: &[Permit]) -> usize {
+        permits.iter().filter(|permit| is_lost(permit)).count()
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_address_has_few_places_for_long_and_its_oldest_goes_first() {
-        let places = Places::new(ALL, Arc::default());
-        let other = places.enter(address(2), false);
-        let mut same: Vec<_> = (0..16).map(|_| places.enter(address(1), false)).collect();
+        let permits = Permits::new(ALL, Arc::default());
+        let other = permits.enter(address(2), false);
+        let mut same: Vec<_> = (0..16).map(|_| permits.enter(address(1), false)).collect();
         // A pool that connects at once is let in.
-        same.extend((0..100).map(|_| places.enter(address(1), false)));
+        same.extend((0..100).map(|_| permits.enter(address(1), false)));
         assert_eq!(lost(&same), 0);
         same.truncate(16);
         tokio::time::advance(YOUNG).await;
-        same.push(places.enter(address(1), false));
+        same.push(permits.enter(address(1), false));
         assert!(is_lost(&same[0]) && lost(&same) == 1);
-        // A place that was given back is free again.
+        // A permit that was given back is free again.
         drop(same.remove(5));
-        same.push(places.enter(address(1), false));
+        same.push(permits.enter(address(1), false));
         assert_eq!((lost(&same), is_lost(&other)), (1, false));
     }
 
     #[tokio::test]
     async fn when_all_places_are_taken_the_address_with_most_pays() {
         let counts = Arc::<Counts>::default();
-        let places = Places::new(ALL, counts.clone());
-        let many: Vec<_> = (0..15).map(|_| places.enter(address(0), false)).collect();
+        let permits = Permits::new(ALL, counts.clone());
+        let many: Vec<_> = (0..15).map(|_| permits.enter(address(0), false)).collect();
         let held: Vec<_> = (0..241)
-            .map(|at| places.enter(address(1 + (at % 200) as u8), false))
+            .map(|at| permits.enter(address(1 + (at % 200) as u8), false))
             .collect();
         assert_eq!(counts.unproven.load(Ordering::Relaxed), 256);
-        let new = places.enter(address(250), false);
+        let new = permits.enter(address(250), false);
         assert!(is_lost(&many[0]) && !is_lost(&new));
         assert_eq!((lost(&many), lost(&held)), (1, 0));
         assert_eq!(counts.unproven.load(Ordering::Relaxed), 256);
@@ -289,17 +289,17 @@ mod tests {
 
     #[tokio::test]
     async fn strangers_take_no_place_of_a_peers_address_or_of_loopback() {
-        let places = Places::new(ALL, Arc::default());
-        let peers: Vec<_> = (0..64).map(|_| places.enter(address(9), true)).collect();
+        let permits = Permits::new(ALL, Arc::default());
+        let peers: Vec<_> = (0..64).map(|_| permits.enter(address(9), true)).collect();
         let local = IpAddr::from([127, 0, 0, 1]);
-        let local: Vec<_> = (0..1024).map(|_| places.enter(local, false)).collect();
+        let local: Vec<_> = (0..1024).map(|_| permits.enter(local, false)).collect();
         let stranger = |at: usize| IpAddr::from([10, 1, (at / 250) as u8, (at % 250) as u8]);
         let strangers: Vec<_> = (0..1000)
-            .map(|at| places.enter(stranger(at), false))
+            .map(|at| permits.enter(stranger(at), false))
             .collect();
         assert_eq!((lost(&peers), lost(&local)), (0, 0));
         assert_eq!(lost(&strangers), 1000 - 256);
-        let one_more = places.enter(address(9), true);
+        let one_more = permits.enter(address(9), true);
         assert!(is_lost(&peers[0]) && !is_lost(&one_more));
     }
 
