@@ -80,6 +80,9 @@ pub enum RequestError {
         /// Which nodes are to be upgraded, as a sentence.
         waits_for: String,
     },
+    /// Certainly not executed, now or later: a right was taken from the user since the command was accepted.
+    #[error("the user has no permission for this any more; nothing was executed")]
+    NoPermission,
     /// Certainly not executed: the node is stopping.
     #[error("the node is stopping; nothing was executed")]
     Stopping,

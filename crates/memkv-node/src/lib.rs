@@ -57,3 +57,4 @@ pub use sync::{contain, lock};
 pub use time::log_clock::ClockInspection;
 pub use time::precise_timer::PreciseTimer;
 pub use write::copies::Copies;
+pub use write::session::judging::Judge;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_disk::disk::Disk;
 use memkv_disk::{HardState, LogId};
-use memkv_store::{Command, Query, Reply, Store, UserTable};
+use memkv_store::{Command, Principal, Query, Reply, Store, UserTable};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -39,6 +39,7 @@ use crate::time::log_clock::{self, LogClock};
 use crate::write::checked;
 use crate::write::copies::Copies;
 use crate::write::session::Session;
+use crate::write::session::judging::Judge;
 use crate::{Env, FatalError, Frame, Lane, NodeConfig, RequestError, StartError, Transport};
 
 /// Longest wait for clients' answers at a stop.
@@ -144,12 +145,29 @@ impl Node {
         &self,
         command: &Command,
     ) -> impl Future<Output = Result<Reply, RequestError>> + Send + use<> {
+        self.write_as(command, None)
+    }
+
+    /// The same for a user whom the caller has judged under the principal's revision of the table. Once a
+    /// right of that user was taken away since, the command is executed under the judgement of
+    /// [`Node::judge_by`], or answered [`RequestError::NoPermission`]. Nothing is judged without a principal:
+    /// that is for the node itself, and for clusters without users.
+    pub fn write_as(
+        &self,
+        command: &Command,
+        principal: Option<Principal>,
+    ) -> impl Future<Output = Result<Reply, RequestError>> + Send + use<> {
         let group = &*self.group;
         let (config, levels) = (&group.process.config, &group.process.peers.levels);
         let submitted = levels
             .check_command(command, || group.replica.member_table())
             .and_then(|()| checked::encode(command, config.max_value_bytes))
-            .and_then(|encoded| group.writes.session.submit(encoded, config.hold));
+            .and_then(|encoded| {
+                group
+                    .writes
+                    .session
+                    .submit_as(encoded, principal, config.hold)
+            });
         async move { submitted?.reply().await }
     }
 
@@ -265,6 +283,12 @@ impl Node {
     /// The same, to wait for the next change.
     pub fn watch_users(&self) -> watch::Receiver<Option<Arc<UserTable>>> {
         self.group.replica.watch_users()
+    }
+
+    /// Sets who judges commands again that had been judged before a right was taken away. It runs on
+    /// the thread of consensus, so it must not wait. A second call has no effect.
+    pub fn judge_by(&self, judge: Box<dyn Judge>) {
+        self.group.writes.session.judge_by(judge);
     }
 
     /// Log time now, in milliseconds since the Unix epoch, as far as this node knows it: what the

@@ -131,6 +131,8 @@ error_table! {
     ForeignSite "MK-041" 403 "ERR" USAGE final No "sent by another site's page";
     /// The host of the URL is not one of the node's, and no password proves that the client is trusted.
     UnknownHost "MK-042" 421 "ERR" USAGE final No "unknown host name";
+    /// The user may not run this command, or not with these keys or channels.
+    NoPermission "MK-043" 403 "NOPERM" USAGE final No "no permission";
     /// A defect of the node: the detail has a summary, the node's log has more.
     Internal "MK-100" 500 "ERR" UNKNOWN final Maybe "internal error";
     /// More is queued than the node may hold; refused before it was proposed.

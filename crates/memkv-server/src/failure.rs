@@ -20,6 +20,7 @@ pub(crate) fn code(error: &RequestError) -> ErrorCode {
         RequestError::TooLarge { .. } => ErrorCode::ValueTooLarge,
         RequestError::Unreadable { .. } => ErrorCode::BadRequest,
         RequestError::NeedsLevel { .. } => ErrorCode::NeedsLevel,
+        RequestError::NoPermission => ErrorCode::NoPermission,
         // Another node can serve it, or this one after its restart.
         RequestError::Stopping => ErrorCode::Loading,
         RequestError::DiskFull | RequestError::DiskExhausted => ErrorCode::DiskFull,

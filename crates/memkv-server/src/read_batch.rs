@@ -29,6 +29,9 @@ pub struct ReadBatch {
     pub values: VecDeque<ReplyValue>,
     /// The store's revision when it was asked last.
     pub revision: Revision,
+    /// The revision of the table of users then; 0 without one. Answers that were judged under another
+    /// one must not be given out before they are judged again.
+    pub users_revision: u64,
     /// What the answers hold until the batch is over, sent or not.
     pub(crate) memory: Held,
 }
@@ -54,6 +57,7 @@ impl ReadBatch {
     /// whose answer depends on the time.
     pub fn answer(&mut self, store: &Store, now_ms: impl Fn() -> u64) {
         self.revision = store.revision();
+        self.users_revision = store.users_revision();
         let mut now = None;
         let (mut bytes, mut keys) = (0, 0);
         // Where the clients' replies take all they may, each gets as little at once as is sent at once.

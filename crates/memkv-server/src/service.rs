@@ -158,6 +158,7 @@ impl<B: Backend> Service<B> {
             let answers = self.read_all(stale, first, &mut batch.memory).await?;
             batch.values.extend(answers.values);
             batch.revision = answers.revision;
+            batch.users_revision = answers.users_revision;
             return Ok(batch);
         }
         let read = self.loaded()?.read(self.answer_within(), stale, batch);

@@ -227,6 +227,7 @@ impl Backend for Fake {
         let mut reading = Reading::new(queries, most);
         while reading.resume(store, None, store.stamp_ms(), 100) != Readings::Done {}
         Ok(Answers {
+            users_revision: store.users_revision(),
             values: reading.into_answers(),
             revision: store.revision(),
         })

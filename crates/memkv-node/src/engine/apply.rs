@@ -153,9 +153,13 @@ impl Sink for Outcomes {
         // The first execution was applied here too and has answered already.
     }
 
-    fn rejected(&mut self, session: SessionId, _first_seq: u64, _count: u64, why: Rejected) {
+    fn rejected(&mut self, session: SessionId, first_seq: u64, count: u64, why: Rejected) {
         if self.session == Some(session) {
-            self.events.push(session::Event::Rejected(why));
+            self.events.push(session::Event::Rejected {
+                first_seq,
+                count,
+                why,
+            });
         }
     }
 

@@ -32,6 +32,9 @@ pub struct Answers {
     pub values: Vec<ReplyValue>,
     /// The store's revision.
     pub revision: Revision,
+    /// The revision of the table of users at that state; 0 without one. Answers that were judged under another
+    /// one must not be given out before they are judged again.
+    pub users_revision: u64,
 }
 
 /// Answers reads of many keys.
@@ -82,6 +85,7 @@ async fn answer(reader: &Arc<LongReader>, queries: Vec<Query>, most: usize) -> A
                     Readings::Done => {
                         return Answers {
                             revision: view.revision,
+                            users_revision: view.users_revision,
                             values: reading.into_answers(),
                         };
                     }
@@ -96,6 +100,7 @@ async fn answer(reader: &Arc<LongReader>, queries: Vec<Query>, most: usize) -> A
     while reading.resume(&machine.store, None, now_ms, usize::MAX) != Readings::Done {}
     Answers {
         revision: machine.store.revision(),
+        users_revision: machine.store.users_revision(),
         values: reading.into_answers(),
     }
 }
@@ -109,6 +114,7 @@ struct Viewing {
     reader: Arc<LongReader>,
     id: ViewId,
     revision: Revision,
+    users_revision: u64,
     now_ms: u64,
 }
 
@@ -121,6 +127,7 @@ impl Viewing {
             reader: reader.clone(),
             id: store.begin_view()?,
             revision: store.revision(),
+            users_revision: store.users_revision(),
             now_ms: now_ms(reader, store),
         })
     }

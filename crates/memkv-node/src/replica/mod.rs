@@ -98,12 +98,14 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn new(session: Arc<Session>) -> Self {
+        let users = watch::Sender::new(None);
+        session.follow_users(users.subscribe());
         Self {
             machine: Root::new(Machine::default()),
             entries: tokio::sync::Mutex::new(()),
             views: Semaphore::new(MAX_VIEWS),
             applied_state: Mutex::new(AppliedState::default()),
-            users: watch::Sender::new(None),
+            users,
             applied: watch::Sender::new(0),
             halted: OnceLock::new(),
             checkpoints: Checkpoints::default(),

@@ -136,6 +136,7 @@ fn failed(op: CompatOp, error: &ServiceError) -> Response {
         }
         RequestError::TooLarge { .. }
         | RequestError::Unreadable { .. }
+        | RequestError::NoPermission
         | RequestError::NeedsLevel { .. } => refused(failure::code(error), &failure::detail(error)),
     }
 }

@@ -257,6 +257,7 @@ impl Backend for Machine {
         let mut reading = Reading::new(queries, most);
         while reading.resume(store, None, store.stamp_ms(), 3) != Readings::Done {}
         Ok(Answers {
+            users_revision: 0,
             values: reading.into_answers(),
             revision: store.revision(),
         })

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use memkv_store::{Command, Rejected, Reply, SessionId, Store};
+use memkv_store::{Command, Principal, Rejected, Reply, SessionId, Store};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -54,8 +54,10 @@ const RESEND_AFTER: Duration = Duration::from_secs(1);
 const OUTCOME_GRACE: Duration = Duration::from_millis(500);
 
 mod group_commit;
+pub(crate) mod judging;
 mod window;
 
+use judging::Judging;
 use window::{Closed, Pending, Window};
 
 type Answer = oneshot::Sender<Result<Reply, RequestError>>;
@@ -69,8 +71,15 @@ pub(crate) enum Event {
         /// Its reply.
         reply: Reply,
     },
-    /// A group was fenced; nothing of it was executed.
-    Rejected(Rejected),
+    /// Commands were not executed.
+    Rejected {
+        /// The number of the first one.
+        first_seq: u64,
+        /// How many.
+        count: u64,
+        /// Why.
+        why: Rejected,
+    },
     /// The session was opened.
     Opened(SessionId),
 }
@@ -114,6 +123,7 @@ pub(crate) struct Session {
     boot: u64,
     node_id: std::sync::atomic::AtomicU64,
     window: Leaf<Window>,
+    judging: Judging,
     /// Commands that waited for an answer and got it out of a snapshot, or learned that it is lost.
     answered_by_snapshot: std::sync::atomic::AtomicU64,
     /// Wakes the task that sends.
@@ -165,6 +175,7 @@ impl Session {
             boot,
             node_id: std::sync::atomic::AtomicU64::new(0),
             window: Leaf::new(window),
+            judging: Judging::default(),
             answered_by_snapshot: std::sync::atomic::AtomicU64::new(0),
             wakeup: Notify::new(),
         }
@@ -199,9 +210,10 @@ impl Session {
 
     /// Queues a command. If it is to leave at once, [`Session::wake_sender`] must be called soon, which
     /// [`Submitted`] sees to; else the effect of what is on its way takes it along, or another one.
-    pub(crate) fn submit(
+    pub(crate) fn submit_as(
         self: &Arc<Self>,
         command: Bytes,
+        principal: Option<Principal>,
         hold: Duration,
     ) -> Result<Submitted, RequestError> {
         let (answer, receiver) = oneshot::channel();
@@ -227,6 +239,7 @@ impl Session {
         let now = Instant::now();
         window.pending.push_back(Pending {
             command,
+            principal,
             answer,
             deadline: now + hold,
         });
@@ -270,16 +283,7 @@ impl Session {
             return None;
         }
         let start = window.sent;
-        let mut bytes = 0;
-        let mut count = 0;
-        while count < unsent.min(GROUP_COMMANDS) {
-            let len = window.slots[start + count].command.len();
-            if count > 0 && bytes + len > GROUP_BYTES {
-                break;
-            }
-            bytes += len;
-            count += 1;
-        }
+        let (count, bytes, rights) = window.fitting(unsent.min(GROUP_COMMANDS));
         let first_seq = window.first_seq + start as u64;
         let acked_through = window.first_seq - 1;
         #[cfg(memkv_bugs)]
@@ -290,7 +294,8 @@ impl Session {
             .map(|slot| &slot.command)
             .collect();
         let encode = |commands: Vec<&Bytes>| {
-            memkv_store::encode_group(id, first_seq, acked_through, commands.into_iter())
+            let commands = commands.into_iter();
+            memkv_store::encode_group_of(id, first_seq, acked_through, &rights, commands)
         };
         // A long copy would keep clients waiting for the lock of the window.
         let (encoded, unencoded) = if bytes > COPIED_IN_WINDOW_BYTES {
@@ -464,10 +469,19 @@ impl Session {
         for event in events {
             match event {
                 Event::Executed { seq, reply } => window.executed(seq, Ok(reply)),
-                Event::Rejected(Rejected::Gap { expected }) => window.rewind_to(expected),
-                Event::Rejected(Rejected::UnknownSession) => window.fenced(Closed::InLog),
-                // No group of a session names principals.
-                Event::Rejected(Rejected::Rights { .. }) => {}
+                Event::Rejected {
+                    first_seq,
+                    count,
+                    why,
+                } => match why {
+                    Rejected::Gap { expected } => window.rewind_to(expected),
+                    Rejected::UnknownSession => window.fenced(Closed::InLog),
+                    Rejected::Rights { .. } => {
+                        drop(window);
+                        self.judge_again(first_seq, count);
+                        window = self.window.lock();
+                    }
+                },
                 Event::Opened(id) => window.opened(id),
             }
         }

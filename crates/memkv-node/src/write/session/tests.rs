@@ -34,7 +34,10 @@ fn submit(session: &Arc<Session>, key: &'static str) -> Waiting {
         key: Bytes::from(key),
         value: Bytes::from_static(b"v"),
     };
-    session.submit(command.encode(), HOLD).unwrap().receiver
+    session
+        .submit_as(command.encode(), None, HOLD)
+        .unwrap()
+        .receiver
 }
 
 fn executed(seq: u64) -> Event {
@@ -190,7 +193,11 @@ async fn a_gap_is_closed_from_where_it_begins() {
         submit(&session, "c"),
     ];
     session.next_group().unwrap();
-    let gap = Event::Rejected(Rejected::Gap { expected: 2 });
+    let gap = Event::Rejected {
+        first_seq: 3,
+        count: 1,
+        why: Rejected::Gap { expected: 2 },
+    };
     session.on_applied(vec![executed(1), gap]);
     let again = session.next_group().unwrap();
     assert_eq!((again.first_seq, again.count), (2, 2));
@@ -218,7 +225,7 @@ async fn a_little_waits_for_what_is_on_its_way_and_much_does_not() {
         key: Bytes::from_static(b"c"),
         value: Bytes::from(vec![0; super::EAGER_BYTES]),
     };
-    let _third = session.submit(large.encode(), HOLD).unwrap();
+    let _third = session.submit_as(large.encode(), None, HOLD).unwrap();
     assert!(is_woken(&session));
     assert_eq!(session.next_group().unwrap().first_seq, 3);
 }
@@ -238,7 +245,11 @@ async fn a_closed_session_executes_nothing_more_and_says_so() {
     let session = open();
     let mut waiting = submit(&session, "a");
     let group = session.next_group().unwrap();
-    session.on_applied(vec![Event::Rejected(Rejected::UnknownSession)]);
+    session.on_applied(vec![Event::Rejected {
+        first_seq: 1,
+        count: 1,
+        why: Rejected::UnknownSession,
+    }]);
     assert!(is_not_executed(answer(&mut waiting)));
     session.on_applied(vec![Event::Opened(ID + 1)]);
     let _next = submit(&session, "b");
@@ -335,7 +346,12 @@ async fn low_disks_let_pass_what_only_removes() {
     let del = Command::Del {
         keys: vec![Bytes::from_static(b"a")],
     };
-    let submit_del = || session.submit(del.encode(), HOLD).unwrap().receiver;
+    let submit_del = || {
+        session
+            .submit_as(del.encode(), None, HOLD)
+            .unwrap()
+            .receiver
+    };
     let (mut set, mut removed) = (submit(&session, "a"), submit_del());
     let group = session.next_group().unwrap();
     assert!(!memkv_store::only_removes(&group.encoded, 0));
@@ -360,7 +376,7 @@ async fn a_stop_answers_everybody() {
     session.close();
     assert!(is_unknown(answer(&mut sent)));
     assert_eq!(answer(&mut unsent), Some(Err(RequestError::Stopping)));
-    let late = session.submit(Command::Noop.encode(), HOLD);
+    let late = session.submit_as(Command::Noop.encode(), None, HOLD);
     assert!(matches!(late, Err(RequestError::Stopping)));
 }
 
@@ -375,7 +391,7 @@ async fn too_much_waiting_is_refused_before_it_is_taken() {
     .encode();
     let mut waiting = Vec::new();
     let refused = loop {
-        match session.submit(command.clone(), HOLD) {
+        match session.submit_as(command.clone(), None, HOLD) {
             Ok(receiver) => waiting.push(receiver),
             Err(error) => break error,
         }
@@ -389,7 +405,7 @@ async fn too_much_waiting_is_refused_before_it_is_taken() {
     // The rest is for small ones.
     let small = Bytes::from(vec![0; LARGE_COMMAND - 1]);
     let mut kept = 0;
-    while session.submit(small.clone(), HOLD).is_ok() {
+    while session.submit_as(small.clone(), None, HOLD).is_ok() {
         kept += small.len();
     }
     assert!(kept >= PENDING_BYTES / 4, "{kept}");
@@ -400,7 +416,7 @@ async fn the_smallest_commands_are_counted_by_what_they_take() {
     let session = Arc::new(Session::new(1));
     let mut waiting = Vec::new();
     let refused = loop {
-        match session.submit(Command::Noop.encode(), HOLD) {
+        match session.submit_as(Command::Noop.encode(), None, HOLD) {
             Ok(receiver) => waiting.push(receiver),
             Err(error) => break error,
         }
@@ -427,7 +443,7 @@ async fn the_largest_value_alone_is_taken() {
     let value = Bytes::from(vec![0; memkv_store::MAX_VALUE_BYTES_CEILING]);
     let key = Bytes::from(vec![0; memkv_store::MAX_KEY_BYTES]);
     let command = Command::Set { key, value }.encode();
-    assert!(session.submit(command, HOLD).is_ok());
+    assert!(session.submit_as(command, None, HOLD).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -453,7 +469,9 @@ async fn a_group_waits_for_most_clients_of_the_last_one() {
     session.on_applied(vec![executed(1), executed(2)]);
     // Two fifths are missing, so the alarm must be set although nothing waits.
     assert!(session.waits_for_more_until().is_some());
-    let alone = session.submit(Command::Noop.encode(), HOLD).unwrap();
+    let alone = session
+        .submit_as(Command::Noop.encode(), None, HOLD)
+        .unwrap();
     assert!(alone.wake.is_none(), "it wakes no task");
     assert!(session.next_group().is_none());
     tokio::time::advance(took).await;
@@ -468,8 +486,12 @@ async fn the_command_that_makes_a_group_enough_takes_it_along() {
     assert!(session.next_group().is_some());
     tokio::time::advance(Duration::from_micros(300)).await;
     session.on_applied(vec![executed(1), executed(2)]);
-    let third = session.submit(Command::Noop.encode(), HOLD).unwrap();
-    let fourth = session.submit(Command::Noop.encode(), HOLD).unwrap();
+    let third = session
+        .submit_as(Command::Noop.encode(), None, HOLD)
+        .unwrap();
+    let fourth = session
+        .submit_as(Command::Noop.encode(), None, HOLD)
+        .unwrap();
     assert!(third.wake.is_none() && fourth.wake.is_some());
     assert_eq!(session.next_group().map(|group| group.count), Some(2));
 }
@@ -486,7 +508,7 @@ async fn a_group_is_the_same_whether_it_was_copied_in_the_window_or_not() {
             command.encode()
         });
         for command in &commands {
-            session.submit(command.clone(), HOLD).unwrap();
+            session.submit_as(command.clone(), None, HOLD).unwrap();
         }
         let group = session.next_group().unwrap();
         let alike = memkv_store::encode_group(ID, 1, 0, commands.iter());

@@ -6,12 +6,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 #[cfg(memkv_bugs)]
 use memkv_store::ReplyValue;
-use memkv_store::{Command, Reply, SessionId};
+use memkv_store::{Command, GroupRights, Principal, Reply, SessionId};
 use tokio::time::Instant;
 
 use super::group_commit::GroupCommit;
 use super::{
-    Answer, COMMAND_OVERHEAD, EAGER_BYTES, OUTCOME_GRACE, RESEND_AFTER, WINDOW_BYTES,
+    Answer, COMMAND_OVERHEAD, EAGER_BYTES, GROUP_BYTES, OUTCOME_GRACE, RESEND_AFTER, WINDOW_BYTES,
     WINDOW_COMMANDS,
 };
 use crate::RequestError;
@@ -19,6 +19,8 @@ use crate::RequestError;
 /// A command that has not been sent to any leader.
 pub(super) struct Pending {
     pub(super) command: Bytes,
+    /// None of a command of the node itself, and where there are no users.
+    pub(super) principal: Option<Principal>,
     pub(super) answer: Answer,
     pub(super) deadline: Instant,
 }
@@ -26,6 +28,8 @@ pub(super) struct Pending {
 /// A command that has a sequence number.
 pub(super) struct Slot {
     pub(super) command: Bytes,
+    /// For whom it is executed, and under which revision that was judged.
+    pub(super) principal: Option<Principal>,
     /// `None` once the client has its answer.
     pub(super) answer: Option<Answer>,
     pub(super) deadline: Instant,
@@ -73,6 +77,7 @@ impl Slot {
         let noop = Command::Noop.encode();
         let saved = self.command.len().saturating_sub(noop.len());
         self.command = noop;
+        self.principal = None;
         saved
     }
 }
@@ -118,12 +123,33 @@ impl Window {
             self.slot_bytes += pending.command.len();
             self.slots.push_back(Slot {
                 command: pending.command,
+                principal: pending.principal,
                 answer: Some(pending.answer),
                 deadline: pending.deadline,
                 in_flight: 0,
                 exposed: false,
             });
         }
+    }
+
+    /// How many unsent commands, at most so many, fit into one group, their bytes and their principals.
+    pub(super) fn fitting(&self, most: usize) -> (usize, usize, GroupRights) {
+        let mut rights = GroupRights::default();
+        let (mut count, mut bytes) = (0, 0);
+        for slot in self.slots.range(self.sent..).take(most) {
+            let len = slot.command.len();
+            if count > 0 && bytes + len > GROUP_BYTES {
+                break;
+            }
+            if let Some(principal) = slot.principal
+                && !rights.add(principal)
+            {
+                break;
+            }
+            bytes += len;
+            count += 1;
+        }
+        (count, bytes, rights)
     }
 
     /// Memory of the commands that wait for a number, in bytes.

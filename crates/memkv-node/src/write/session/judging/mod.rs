@@ -1,0 +1,120 @@
+//! Judging commands again, in place, once a right was taken away: a command of the window that apply has
+//! refused for its principal is executed under a newer judgement, or never.
+//!
+//! What is allowed keeps its number; the rest becomes a `Noop`, which fills its number, and is answered
+//! "no permission". Nothing is queued anew, so commands of one client stay in order. The judge runs
+//! without the window's lock. Invariant: a command is answered "no permission" only if its principal does
+//! not stand any more, so that no copy of it, which some leader may still append, is ever executed
+//! (`UserTable::standing` in memkv-store).
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use memkv_store::{Principal, Standing, UserTable};
+use tokio::sync::watch;
+
+use super::Session;
+use crate::RequestError;
+
+/// Decides what a user may do: the edge, which knows the meaning of the rules.
+pub trait Judge: Send + Sync + 'static {
+    /// Whether the principal may have an encoded command executed, under exactly this table. Its user exists
+    /// there, is enabled and has the credential.
+    fn judge(&self, users: &Arc<UserTable>, principal: &Principal, command: &Bytes) -> bool;
+}
+
+/// What commands are judged by.
+#[derive(Default)]
+pub(super) struct Judging {
+    users: OnceLock<watch::Receiver<Option<Arc<UserTable>>>>,
+    judge: OnceLock<Box<dyn Judge>>,
+}
+
+impl Judging {
+    fn allows(
+        &self,
+        users: Option<&Arc<UserTable>>,
+        principal: Principal,
+        command: &Bytes,
+    ) -> bool {
+        let Some(users) = users else {
+            return false;
+        };
+        match users.standing(principal) {
+            Standing::Stands => true,
+            Standing::Gone => false,
+            Standing::Narrowed => {
+                let judge = self.judge.get();
+                judge.is_some_and(|judge| judge.judge(users, &principal, command))
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Sets where the users are published. Happens once, before anything is applied.
+    pub(crate) fn follow_users(&self, users: watch::Receiver<Option<Arc<UserTable>>>) {
+        let _ = self.judging.users.set(users);
+    }
+
+    /// Sets who judges. Without a judge nothing is allowed to a user who lost a right. A second call has no
+    /// effect.
+    pub(crate) fn judge_by(&self, judge: Box<dyn Judge>) {
+        let _ = self.judging.judge.set(judge);
+    }
+
+    /// Judges the commands of these numbers again, which apply has refused, and sends from there on. The table is
+    /// the published one: it is not older than the one that refused them.
+    pub(super) fn judge_again(&self, first_seq: u64, count: u64) {
+        let users = self.judging.users.get();
+        let users = users.and_then(|users| users.borrow().clone());
+        let seqs = first_seq..first_seq.saturating_add(count);
+        let asked: Vec<(u64, Principal, Bytes)> = {
+            let window = self.window.lock();
+            let slot = |seq| window.slots.get(window.position(seq)?);
+            let asked = seqs.filter_map(|seq| {
+                let slot = slot(seq)?;
+                Some((seq, slot.principal?, slot.command.clone()))
+            });
+            asked.collect()
+        };
+        let judged = asked.into_iter().map(|(seq, principal, command)| {
+            let allowed = self.judging.allows(users.as_ref(), principal, &command);
+            (seq, principal, allowed)
+        });
+        let judged: Vec<_> = judged.collect();
+        let revision = users.map_or(0, |users| users.revision());
+        let mut window = self.window.lock();
+        for (seq, principal, allowed) in judged {
+            window.judged(seq, principal, allowed.then_some(revision));
+        }
+        window.rewind_to(first_seq);
+    }
+}
+
+impl super::Window {
+    /// Takes a verdict: the revision under which a command is allowed, or none. Of a slot that has
+    /// meanwhile become another, nothing changes.
+    fn judged(&mut self, seq: u64, principal: Principal, allowed: Option<u64>) {
+        let position = self.position(seq);
+        let slot = position.and_then(|position| self.slots.get_mut(position));
+        let Some(slot) = slot.filter(|slot| slot.principal == Some(principal)) else {
+            return;
+        };
+        if let Some(revision) = allowed {
+            slot.principal = Some(Principal {
+                revision,
+                ..principal
+            });
+            return;
+        }
+        if let Some(answer) = slot.answer.take() {
+            // A client that has gone needs no answer.
+            let _ = answer.send(Err(RequestError::NoPermission));
+        }
+        self.slot_bytes -= slot.become_noop();
+    }
+}
+
+#[cfg(test)]
+mod tests;
