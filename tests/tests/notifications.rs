@@ -192,7 +192,15 @@ fn the_setting_is_the_clusters_and_until_then_the_configurations() {
             "CONFIG SET notify-keyspace-events KEq",
             "Invalid event class character",
         ),
-        ("CONFIG SET maxmemory 1", "can't set immutable config"),
+        ("CONFIG SET save 1", "can't set immutable config"),
+        (
+            "CONFIG SET maxmemory lots",
+            "argument must be a memory value",
+        ),
+        (
+            "CONFIG SET maxmemory-policy allkeys-lru",
+            "must be one of the following: noeviction, volatile-ttl",
+        ),
         ("CONFIG SET nosuch 1", "Unknown option"),
     ] {
         let reply = call(&mut client, line);

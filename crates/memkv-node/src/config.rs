@@ -50,6 +50,8 @@ pub struct NodeConfig {
     pub max_value_bytes: usize,
     /// Which events of keys this node announces until the cluster is told by a command.
     pub announce: KeyEventClasses,
+    /// The most memory that the process may take, in bytes, if it is known.
+    pub memory_limit: Option<u64>,
     /// How long a member must have been silent before a wiped node of its name may replace it.
     pub replace_after: Duration,
     /// Highest feature level that this build knows: [`HIGHEST_LEVEL`], or less where an older build
@@ -82,6 +84,7 @@ impl NodeConfig {
             snapshot_growth_percent: 50,
             max_value_bytes: 8 * 1024 * 1024,
             announce: KeyEventClasses::default(),
+            memory_limit: None,
             replace_after: Duration::from_secs(10),
             highest_level: HIGHEST_LEVEL,
             max_feature_level: None,
@@ -105,6 +108,14 @@ impl NodeConfig {
                     .to_owned(),
             )),
         }
+    }
+
+    /// Bytes of commands that may wait for the log, in each of its queues: 64 MiB, or a twentieth of the
+    /// memory if that is less.
+    pub(crate) fn queue_bytes(&self) -> usize {
+        const MOST: u64 = 64 * 1024 * 1024;
+        let of_memory = self.memory_limit.map_or(MOST, |limit| limit / 20);
+        usize::try_from(of_memory.min(MOST)).unwrap_or(usize::MAX)
     }
 
     /// The engine's shortest and longest election timeout. It waits for the longest (its lease of

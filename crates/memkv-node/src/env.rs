@@ -23,6 +23,8 @@ pub struct Env {
     /// The machine's boot id and the milliseconds since that boot, suspension included; `None`
     /// where the operating system does not tell. It carries log time over a restart.
     pub boot_clock: Arc<dyn Fn() -> Option<(u128, u64)> + Send + Sync>,
+    /// Memory of this process in RAM, in bytes; `None` where the operating system does not tell.
+    pub resident: Arc<dyn Fn() -> Option<u64> + Send + Sync>,
     /// 128 random bits, for cluster and request identities.
     pub random: Arc<dyn Fn() -> u128 + Send + Sync>,
     /// Runs work that may wait for a disk, away from the consensus thread, and resolves when it is
@@ -57,6 +59,8 @@ impl Env {
                     })
             }),
             boot_clock: Arc::new(memkv_disk::boot_clock),
+            // A file of the system tells, which this crate does not open.
+            resident: Arc::new(|| None),
             random: Arc::new(rand::random),
             busy: blocking.clone(),
             blocking,

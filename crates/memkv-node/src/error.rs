@@ -51,6 +51,12 @@ pub enum RequestError {
         "the disks of a majority of the nodes are full: every write is refused until there is space; nothing was executed"
     )]
     DiskExhausted,
+    /// Certainly not executed: nodes are near the limit of their memory.
+    #[error(
+        "memory is nearly used up on a node: what may grow the keys is refused for 30 s, or while a \
+         majority is short; nothing was executed"
+    )]
+    OutOfMemory,
     /// Certainly not executed: too large for this cluster's limits.
     #[error("{what} is {bytes} bytes, the limit is {limit}")]
     TooLarge {

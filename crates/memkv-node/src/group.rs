@@ -25,7 +25,7 @@ use crate::read::rounds::Rounds;
 use crate::replica::Replica;
 use crate::replica::divergence::Divergence;
 use crate::time::log_clock::LogClock;
-use crate::write::batcher::Batcher;
+use crate::write::batcher::{Batcher, Shortages};
 use crate::write::copies::CopyCounter;
 use crate::write::session::Session;
 
@@ -82,9 +82,13 @@ impl Group {
         let leadership = Arc::new(Leadership::new(config));
         let batcher = Arc::new(Batcher::new(
             found.clock.clone(),
-            process.space.clone(),
+            Shortages {
+                space: process.space.clone(),
+                capacity: process.capacity.clone(),
+            },
             process.env.clone(),
             peers.levels.clone(),
+            config.queue_bytes(),
         ));
         let admission = Admission {
             replace_after: config.replace_after,

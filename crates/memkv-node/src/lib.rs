@@ -15,6 +15,7 @@
 
 #[cfg(memkv_bugs)]
 pub mod bugs;
+mod capacity;
 mod config;
 mod disk;
 mod engine;

@@ -128,7 +128,7 @@ mod tests {
 
     fn lifecycle() -> (Arc<Life>, Lifecycle) {
         let life = Arc::new(Life::resume(Bytes::new(), [1; 16]).unwrap());
-        let session = Arc::new(Session::new(1));
+        let session = Arc::new(Session::new(1, 64 << 20));
         (life.clone(), Lifecycle::new("n1".to_owned(), life, session))
     }
 

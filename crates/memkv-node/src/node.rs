@@ -72,7 +72,7 @@ impl Node {
         let opened = directory.opened;
         let boot = opened.metadata.boot + 1;
         let vote = opened.metadata.hard_state;
-        let session = Arc::new(Session::new(boot));
+        let session = Arc::new(Session::new(boot, config.queue_bytes()));
         let replica = Arc::new(Replica::new(session.clone()));
         startup::load_snapshot(&replica, &opened.snapshots, &env, config.highest_level).await?;
         startup::check_gap(&replica, &opened.log)?;
@@ -289,6 +289,12 @@ impl Node {
     /// the thread of consensus, so it must not wait. A second call has no effect.
     pub fn judge_by(&self, judge: Box<dyn Judge>) {
         self.group.writes.session.judge_by(judge);
+    }
+
+    /// Whether commands that may grow the keys are refused at the memory cap, as far as this node has
+    /// applied. Takes no lock.
+    pub fn refuses_growth(&self) -> bool {
+        self.group.replica.refuses_growth()
     }
 
     /// Log time now, in milliseconds since the Unix epoch, as far as this node knows it: what the

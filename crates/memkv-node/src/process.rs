@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use memkv_disk::disk::Disk;
 
+use crate::capacity::watch::CapacityWatch;
 use crate::disk::space::SpaceWatch;
 use crate::disk::storage::DataDirectory;
 use crate::lifecycle::Lifecycle;
@@ -25,6 +26,7 @@ pub(crate) struct Process {
     pub(crate) directory: DataDirectory,
     pub(crate) peers: Arc<Peers>,
     pub(crate) space: Arc<SpaceWatch>,
+    pub(crate) capacity: Arc<CapacityWatch>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) counters: Arc<Counters>,
@@ -54,6 +56,7 @@ impl Process {
             directory,
             peers,
             space: Arc::default(),
+            capacity: Arc::default(),
             lifecycle: Arc::new(Lifecycle::new(name, life, session)),
             publisher: Arc::default(),
             counters: Arc::default(),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::capacity::cap::{self, CapKeeper};
+use crate::capacity::meter::{self, CapacityMeter};
 use crate::disk::compaction;
 use crate::disk::memory;
 use crate::disk::space_meter::{self, SpaceMeter};
@@ -146,6 +148,7 @@ fn parts(group: &Group, log_store: LogStore, transfers: Arc<Transfers>, old_thro
         transfers,
         clock: group.clock.clone(),
         space: process.space.clone(),
+        capacity: process.capacity.clone(),
         commit_interest: group.reads.commit_interest.clone(),
         published: group.reads.barrier.published.clone(),
         memory: group.memory.clone(),
@@ -178,6 +181,7 @@ fn inbound(group: &Group, engine: Engine) -> Inbound {
         name: process.peers.me.name.clone(),
         memory: group.memory.clone(),
         space: process.space.clone(),
+        capacity: process.capacity.clone(),
         record: group.introducer.record.clone(),
         leadership: group.leadership.clone(),
         clock: group.clock.clone(),
@@ -286,9 +290,33 @@ fn spawn_upkeep(group: &Group, engine: &Engine, transfers: Arc<Transfers>, meter
         engine.clone(),
         lines,
     ));
+    spawn_capacity(group, engine);
     lifecycle.spawn(divergence::run(comparison));
     lifecycle.spawn(diagnosis::run(diagnosis, engine.clone()));
     lifecycle.spawn(expiry::run(replica, clock, batcher, engine.clone()));
     lifecycle.spawn(raise::run(raiser, engine.clone()));
     lifecycle.spawn(publish::probe(process.publisher.clone(), peers.clone()));
+}
+
+/// Starts the tasks that care for memory.
+fn spawn_capacity(group: &Group, engine: &Engine) {
+    let process = &group.process;
+    let limit = process.config.memory_limit;
+    let meter = CapacityMeter {
+        env: process.env.clone(),
+        limit,
+        capacity: process.capacity.clone(),
+        replica: group.replica.clone(),
+        peers: process.peers.clone(),
+    };
+    let keeper = CapKeeper {
+        bytes: limit.map(cap::for_keys),
+        session: group.writes.session.clone(),
+        leadership: group.leadership.clone(),
+        peers: process.peers.clone(),
+        replica: group.replica.clone(),
+        batcher: group.writes.batcher.clone(),
+    };
+    process.lifecycle.spawn(meter::run(meter));
+    process.lifecycle.spawn(cap::run(keeper, engine.clone()));
 }

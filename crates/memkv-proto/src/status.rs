@@ -131,6 +131,18 @@ pub struct Status {
     /// Keys in the asked node's store.
     #[serde(default)]
     pub keys: u64,
+    /// What the keys cost, in bytes, as the memory cap counts.
+    #[serde(default)]
+    pub keys_cost: u64,
+    /// The memory cap in force: at it, commands that may grow the keys are refused.
+    #[serde(default)]
+    pub maxmemory: Option<u64>,
+    /// What makes room at the cap: `noeviction` or `volatile-ttl`.
+    #[serde(default)]
+    pub maxmemory_policy: String,
+    /// Whether the process is near the limit of its memory.
+    #[serde(default)]
+    pub memory_low: bool,
     /// How far the asked node is.
     #[serde(default)]
     pub phase: Phase,
@@ -195,6 +207,10 @@ mod tests {
             node_id: 1,
             revision: 2,
             keys: 1,
+            keys_cost: 98,
+            maxmemory: Some(1 << 30),
+            maxmemory_policy: "noeviction".into(),
+            memory_low: true,
             phase: Phase::Quarantined,
             message: "waits".into(),
             snapshot_index: 0,

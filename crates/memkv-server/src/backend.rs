@@ -12,7 +12,7 @@ use memkv_node::{
     Answers, Copies, Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError,
     Subscribers,
 };
-use memkv_store::{Command, DATABASES, KeyEventClasses, Query, Reply, ReplyValue, Store};
+use memkv_store::{Command, DATABASES, KeyEventClasses, Memory, Query, Reply, ReplyValue, Store};
 
 use crate::read_batch::ReadBatch;
 
@@ -33,6 +33,8 @@ pub struct Introspection {
     /// Databases that have keys.
     pub(crate) databases: Vec<Database>,
     pub(crate) memory_bytes: u64,
+    /// What the keys cost and may cost.
+    pub(crate) memory: Memory,
     /// Keys that have expired since this node's store began.
     pub(crate) expired: u64,
     /// The events of keys that the cluster was told to announce.
@@ -66,6 +68,7 @@ impl Introspection {
             status,
             databases: databases.collect(),
             memory_bytes: store.memory_bytes(),
+            memory: store.memory(),
             expired: store.expired_total(),
             announced: store.announced(),
             now_ms,
@@ -99,6 +102,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// The node's view of itself.
     fn status(&self) -> NodeStatus;
+
+    /// Whether commands that may grow the keys are refused at the memory cap, as far as this node has
+    /// applied.
+    fn refuses_growth(&self) -> bool;
 
     /// What this node tells of itself and of its store, without asking another one.
     fn introspect(&self) -> Introspection;
@@ -162,6 +169,10 @@ impl Backend for Node {
 
     fn status(&self) -> NodeStatus {
         Self::status(self)
+    }
+
+    fn refuses_growth(&self) -> bool {
+        Self::refuses_growth(self)
     }
 
     fn introspect(&self) -> Introspection {

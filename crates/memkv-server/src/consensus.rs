@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 use crate::peer::{Links, Trust};
+use crate::process;
 
 /// The thread and its runtime; both end with the process.
 pub struct Consensus {
@@ -43,6 +44,7 @@ impl Consensus {
                         .with_trust(trust);
                     let env = Env {
                         reads,
+                        resident: Arc::new(process::resident_bytes),
                         ..Env::real()
                     };
                     let disk = Arc::new(RealDisk);

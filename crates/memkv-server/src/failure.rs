@@ -24,6 +24,7 @@ pub(crate) fn code(error: &RequestError) -> ErrorCode {
         // Another node can serve it, or this one after its restart.
         RequestError::Stopping => ErrorCode::Loading,
         RequestError::DiskFull | RequestError::DiskExhausted => ErrorCode::DiskFull,
+        RequestError::OutOfMemory => ErrorCode::OutOfMemory,
     }
 }
 

@@ -22,11 +22,10 @@ use crate::exposure::{self, Exposed};
 use crate::http::{Api, ApiSettings, Limits};
 use crate::ledger::Ledger;
 use crate::listener::Listener;
-use crate::memory_limit::memory_limit;
 use crate::peer::Trust;
 use crate::resp::{Resp, RespSettings};
 use crate::service::Service;
-use crate::settings::{RedisListener, Settings};
+use crate::settings::{RedisListener, Settings, process_memory};
 use crate::signals::StopSignals;
 use crate::{console, logging, memory, panics, process};
 
@@ -312,7 +311,7 @@ fn ledger(settings: &Settings) -> Ledger {
     let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let largest = whole(settings.config.max_value_bytes);
     match settings.config.max_client_memory {
-        0 => Ledger::for_memory(memory_limit(), largest),
+        0 => Ledger::for_memory(process_memory(settings.config.max_memory), largest),
         bytes => Ledger::new(whole(bytes), largest),
     }
 }

@@ -13,12 +13,16 @@ use memkv_proto::limits::MAX_CONFIG_BYTES;
 use memkv_proto::{ConfigError, Durability, RaftConfig};
 use memkv_store::KeyEventClasses;
 
+use crate::memory_limit::memory_limit;
 use crate::password::Password;
 use crate::peer::ClusterSecret;
 use crate::secrets::{self, BadSecret, PASSWORD_VARIABLE};
 
 /// The original's configuration file, in the working directory.
 const CONFIG_FILE: &str = "raft_config.json";
+
+/// The part of the memory, as its divisor, that recent records of the log may take.
+const LOG_SHARE: u64 = 20;
 
 /// The directory of a node without a configuration.
 const EMBEDDED_DIR: &str = "memkv-data";
@@ -140,7 +144,12 @@ impl Settings {
             snapshot: PathBuf::from(&config.snapshot_path),
         };
         let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let memory_limit = process_memory(config.max_memory);
+        let defaults = NodeConfig::new(peer(&config.node_addr), layout);
+        let log_share = memory_limit.map_or(u64::MAX, |limit| limit / LOG_SHARE);
         NodeConfig {
+            memory_limit,
+            log_cache_bytes: defaults.log_cache_bytes.min(log_share),
             peers: config.peer_addrs.iter().map(peer).collect(),
             max_log_size: config.max_log_size,
             max_log_count: whole(config.max_log_count),
@@ -156,9 +165,16 @@ impl Settings {
                 .ok()
                 .filter(|level| *level > 0),
             raise_level_after: Duration::from_secs(config.raise_feature_level_after_s),
-            ..NodeConfig::new(peer(&config.node_addr), layout)
+            ..defaults
         }
     }
+}
+
+/// The most memory that a process may take, where `configured` is one limit besides those of the system;
+/// 0 for none. Nothing if no limit is known.
+pub(crate) fn process_memory(configured: u64) -> Option<u64> {
+    let configured = Some(configured).filter(|limit| *limit > 0);
+    memory_limit().into_iter().chain(configured).min()
 }
 
 /// The file's settings, or those of a node without a file; a text that names the source, and whether
@@ -277,6 +293,18 @@ mod tests {
         );
         assert_eq!(node.layout.log, Path::new("log/"));
         assert_eq!(load(Some(&file), None).unwrap().bind, "127.0.0.1:11081");
+    }
+
+    #[test]
+    fn the_configuration_lowers_the_limit_of_memory_and_never_raises_it() {
+        assert_eq!(process_memory(4096), Some(4096));
+        let raised = process_memory(u64::MAX);
+        assert_eq!(raised, memory_limit().or(Some(u64::MAX)));
+        let flag = ("max_memory", "67108864".to_owned(), "flag".to_owned());
+        let settings = Settings::load(None, None, &[flag], |_| None).unwrap();
+        let node = settings.node_config();
+        assert_eq!(node.memory_limit, Some(64 << 20));
+        assert!(node.log_cache_bytes <= (64 << 20) / LOG_SHARE);
     }
 
     #[test]

@@ -233,6 +233,10 @@ impl Backend for Fake {
         })
     }
 
+    fn refuses_growth(&self) -> bool {
+        self.store.lock().0.memory().refuses_growth()
+    }
+
     fn introspect(&self) -> Introspection {
         let status = self.status();
         let store = &self.store.lock().0;
@@ -260,6 +264,8 @@ impl Backend for Fake {
             keys: store.len(),
             building_snapshot: says.building_snapshot,
             disk_low: says.disk_low,
+            memory: store.memory(),
+            memory_low: false,
             level: 1,
             sync: true,
             members: vec![MemberStatus {
@@ -308,6 +314,8 @@ impl Backend for Fake {
             snapshots_installed: 0,
             disk_free: None,
             disk_low: false,
+            memory_limit: None,
+            growth_refused: 0,
             divergence_checks: 0,
             divergence_alarm: false,
             publications_unconfirmed: 0,

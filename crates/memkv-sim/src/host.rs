@@ -196,6 +196,7 @@ impl Cluster {
                 let boot_id = machine.hosts[slot].lock().boot_id;
                 Some((boot_id, machine.trace.micros() / 1000))
             }),
+            resident: Arc::new(|| None),
             random: Arc::new(move || u128::from(random.next()) << 64 | u128::from(random.next())),
             blocking: Arc::new(move |work| {
                 let (pacer, disk, dead) = (pacer.clone(), disk.clone(), blocked.clone());

@@ -12,12 +12,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memkv_store::{
-    Applying, Checked, DecodeError, Garbage, KeyEvent, Progress, Rejected, Reply, SessionId, Sink,
-    SystemOutcome,
+    Applying, Checked, DecodeError, Garbage, KeyEvent, Progress, Rejected, Reply, ReplyError,
+    ReplyValue, SessionId, Sink, SystemOutcome,
 };
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
@@ -136,12 +137,16 @@ struct Outcomes {
     session: Option<SessionId>,
     events: Vec<session::Event>,
     system: Vec<SystemOutcome>,
+    /// Commands of this session that were refused at the memory cap.
+    growth_refused: u64,
     malformed: Option<DecodeError>,
 }
 
 impl Sink for Outcomes {
     fn reply(&mut self, session: SessionId, seq: u64, reply: &Reply) {
         if self.session == Some(session) {
+            let is_refused = reply.value == ReplyValue::Error(ReplyError::OutOfMemory);
+            self.growth_refused += u64::from(is_refused);
             self.events.push(session::Event::Executed {
                 seq,
                 reply: reply.clone(),
@@ -365,6 +370,11 @@ impl Applier {
         }
         if let Some(index) = entries.last.take() {
             self.replica.publish_applied(index);
+        }
+        let refused = std::mem::take(&mut entries.outcomes.growth_refused);
+        if refused > 0 {
+            let counter = &self.counters.growth_refused;
+            counter.fetch_add(refused, Ordering::Relaxed);
         }
         let events = std::mem::take(&mut entries.outcomes.events);
         self.replica.session.on_applied(events);

@@ -38,7 +38,7 @@ fn batch(first_seq: u64, commands: &[Bytes]) -> Bytes {
 }
 
 async fn replica() -> (Arc<Replica>, super::state_machine::StateMachine) {
-    let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
+    let replica = Arc::new(Replica::new(Arc::new(Session::new(1, 64 << 20))));
     let mut machine = machine(&replica);
     let opened = futures_util::stream::iter([entry(1, open(1))]);
     machine.apply(opened).await.unwrap();

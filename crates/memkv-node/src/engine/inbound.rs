@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use memkv_disk::SnapshotStore;
+use memkv_store::EDGE_LEVEL;
 use openraft::raft::{AppendEntriesResponse, SnapshotResponse};
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ use super::handle::Engine;
 use super::state_machine::SnapshotData;
 use super::{Snapshot, SnapshotMeta, codec};
 use crate::Env;
+use crate::capacity::watch::{CapacityWatch, NEAR_BIT};
 use crate::disk::memory::Memory;
 use crate::disk::space::{Shortage, SpaceWatch};
 use crate::env::blocking;
@@ -57,6 +59,7 @@ pub(crate) struct Inbound {
     pub(crate) name: String,
     pub(crate) memory: Arc<Memory>,
     pub(crate) space: Arc<SpaceWatch>,
+    pub(crate) capacity: Arc<CapacityWatch>,
     pub(crate) record: Arc<Record>,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) clock: Arc<LogClock>,
@@ -98,7 +101,10 @@ impl Inbound {
                     }
                     message::ok(|out| {
                         codec::put_append_response(out, &response);
-                        out.put_u8(self.space.own() as u8);
+                        // A leader of a lower level does not know the bit.
+                        let is_near = level >= EDGE_LEVEL && self.capacity.is_near();
+                        let near = if is_near { NEAR_BIT } else { 0 };
+                        out.put_u8(self.space.own() as u8 | near);
                     })
                 }
                 Err(error) => message::refused(&error.to_string()),

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use super::state_machine::SnapshotData;
 use super::streaming::{Answer, Holding, Request, Streaming};
 use super::{Snapshot, SnapshotMeta, TypeConfig, Vote, codec};
+use crate::capacity::watch::{CapacityWatch, NEAR_BIT};
 use crate::disk::memory::Memory;
 use crate::disk::space::{Shortage, SpaceWatch};
 use crate::env::blocking;
@@ -113,6 +114,7 @@ pub(crate) struct Network {
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) clock: Arc<LogClock>,
     pub(crate) space: Arc<SpaceWatch>,
+    pub(crate) capacity: Arc<CapacityWatch>,
     pub(crate) commit_interest: Arc<CommitInterest>,
     pub(crate) published: Arc<Published>,
     pub(crate) memory: Arc<Memory>,
@@ -129,6 +131,7 @@ pub(crate) struct Link {
     transfers: Arc<Transfers>,
     clock: Arc<LogClock>,
     space: Arc<SpaceWatch>,
+    capacity: Arc<CapacityWatch>,
     commit_interest: Arc<CommitInterest>,
     published: Arc<Published>,
     memory: Arc<Memory>,
@@ -145,6 +148,7 @@ impl Network {
             transfers: self.transfers.clone(),
             clock: self.clock.clone(),
             space: self.space.clone(),
+            capacity: self.capacity.clone(),
             commit_interest: self.commit_interest.clone(),
             published: self.published.clone(),
             memory: self.memory.clone(),
@@ -205,6 +209,7 @@ impl Link {
         let frame = codec::encode_append(request, durable, header);
         let call = self.peers.call(self.to, self.append_lane, frame, timeout);
         let (space, memory, to) = (self.space.clone(), self.memory.clone(), self.to);
+        let capacity = self.capacity.clone();
         let last = request.entries.last().map(|entry| entry.log_id);
         let last = last.or(request.prev_log_id);
         #[cfg(memkv_bugs)]
@@ -217,14 +222,17 @@ impl Link {
             let read = |body: &mut Reader| {
                 let response = codec::read_append_response(body)?;
                 let shortage = body.u8("space")?;
+                let (is_near, shortage) = (shortage & NEAR_BIT != 0, shortage & !NEAR_BIT);
                 let shortage = Shortage::from_u8(shortage).ok_or(DecodeError::Bad {
                     what: "space",
                     value: u64::from(shortage),
                 })?;
-                Ok((response, shortage))
+                Ok((response, shortage, is_near))
             };
-            let (response, shortage) = read(&mut body).map_err(|error| bad_answer(&error))?;
+            let (response, shortage, is_near) =
+                read(&mut body).map_err(|error| bad_answer(&error))?;
             space.note(to, shortage);
+            capacity.note(to, is_near);
             let acknowledged = match &response {
                 AppendEntriesResponse::Success => last,
                 AppendEntriesResponse::PartialSuccess(through) => *through,

@@ -129,7 +129,7 @@ async fn a_commit_index_is_published_before_a_peer_is_told() {
         me,
         1,
         transport.clone(),
-        Arc::new(Replica::new(Arc::new(Session::new(1)))),
+        Arc::new(Replica::new(Arc::new(Session::new(1, 64 << 20)))),
         clock.clone(),
         Arc::default(),
     ));
@@ -161,6 +161,7 @@ async fn a_commit_index_is_published_before_a_peer_is_told() {
         transfers: Arc::default(),
         clock,
         space: Arc::default(),
+        capacity: Arc::default(),
         commit_interest: Arc::default(),
         published,
     };

@@ -59,7 +59,7 @@ impl<F: Fn() -> Directory + Send + Sync> StoreBuilder<TypeConfig, LogStore, Stat
             Arc::default(),
             env.clone(),
         );
-        let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
+        let replica = Arc::new(Replica::new(Arc::new(Session::new(1, 64 << 20))));
         let clock = Arc::new(LogClock::resume(env.clone(), None, None));
         let machine = StateMachine::new(
             replica,

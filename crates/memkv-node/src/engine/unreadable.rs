@@ -73,7 +73,7 @@ fn unknown_opcode() -> Bytes {
 
 #[tokio::test]
 async fn nothing_is_applied_from_an_entry_on_that_cannot_be_read() {
-    let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
+    let replica = Arc::new(Replica::new(Arc::new(Session::new(1, 64 << 20))));
     let mut machine = machine(&replica);
     let entries = [
         entry(5, open(1)),
@@ -119,7 +119,7 @@ fn long(first_seq: u64) -> Bytes {
 
 #[tokio::test]
 async fn an_entry_that_comes_in_pieces_is_applied_whole_before_the_next_that_cannot_be_read() {
-    let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
+    let replica = Arc::new(Replica::new(Arc::new(Session::new(1, 64 << 20))));
     let mut machine = machine(&replica);
     let entries = [
         entry(5, open(1)),
@@ -169,7 +169,7 @@ fn raise(ids: Vec<u64>) -> Bytes {
 
 #[tokio::test]
 async fn nothing_is_applied_after_a_raise_above_what_the_build_knows() {
-    let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
+    let replica = Arc::new(Replica::new(Arc::new(Session::new(1, 64 << 20))));
     let mut machine = machine(&replica);
     let entries = [
         entry(5, formed()),
@@ -191,7 +191,7 @@ async fn nothing_is_applied_after_a_raise_above_what_the_build_knows() {
 
 #[tokio::test]
 async fn a_store_that_is_known_to_be_wrong_applies_and_reads_nothing_more() {
-    let replica = Arc::new(Replica::new(Arc::new(Session::new(1))));
+    let replica = Arc::new(Replica::new(Arc::new(Session::new(1, 64 << 20))));
     let mut machine = machine(&replica);
     let before = machine
         .apply(futures_util::stream::iter([entry(5, open(1))]))

@@ -203,6 +203,7 @@ mod tests {
     use crate::Env;
     use crate::peer::fake::{Fakes, Script, config, form, identity};
     use crate::time::log_clock::LogClock;
+    use crate::write::batcher::Shortages;
 
     fn admission() -> Admission {
         let fakes = Fakes::new(Script::Silence);
@@ -217,7 +218,7 @@ mod tests {
         let (env, config) = (Env::real(), config());
         let clock = LogClock::resume(env.clone(), None, None);
         let levels = fakes.peers.levels.clone();
-        let batcher = Batcher::new(Arc::new(clock), Arc::default(), env, levels);
+        let batcher = Batcher::new(Arc::new(clock), Shortages::default(), env, levels, 1 << 20);
         Admission {
             // No member counts as silent here, and none needs to be.
             replace_after: Duration::ZERO,

@@ -90,7 +90,7 @@ impl Fakes {
             script,
             called: Mutex::default(),
         });
-        let session = Arc::new(Session::new(1));
+        let session = Arc::new(Session::new(1, 64 << 20));
         let replica = Arc::new(Replica::new(session.clone()));
         let clock = Arc::new(LogClock::resume(Env::real(), None, None));
         let (levels, boot) = (Arc::default(), 1);
@@ -114,6 +114,11 @@ impl Fakes {
 
 /// The first entry of the cluster's log, with so many of its nodes.
 pub(crate) fn form(nodes: u64) -> SystemOp {
+    form_at(nodes, 1)
+}
+
+/// The same at a feature level.
+pub(crate) fn form_at(nodes: u64, level: u32) -> SystemOp {
     let member = |id: u64| Member {
         id,
         name: format!("n{id}"),
@@ -123,7 +128,7 @@ pub(crate) fn form(nodes: u64) -> SystemOp {
     SystemOp::Form {
         cluster: [7; 16],
         durability_sync: true,
-        level: 1,
+        level,
         members: (1..=nodes).map(member).collect(),
         users: Vec::new(),
     }

@@ -58,11 +58,13 @@ pub(crate) enum Kind {
     Matched = 17,
     /// Asks for the checkpoints of the store.
     Checkpoints = 24,
+    /// How much memory for keys the sender has, for the leader's log.
+    AnnounceMemory = 25,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Result<Self, DecodeError> {
-        const ALL: [Kind; 18] = [
+        const ALL: [Kind; 19] = [
             Kind::Append,
             Kind::Vote,
             Kind::PreVote,
@@ -81,6 +83,7 @@ impl Kind {
             Kind::Recall,
             Kind::Matched,
             Kind::Checkpoints,
+            Kind::AnnounceMemory,
         ];
         ALL.into_iter()
             .find(|kind| *kind as u8 == value)

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use memkv_store::SystemOp;
 
 use crate::Frame;
+use crate::capacity::cap;
 use crate::engine::inbound;
 use crate::group::Group;
 use crate::leadership::failure_detector;
@@ -61,6 +62,7 @@ pub(crate) fn handle(group: &Group, request: Bytes) -> Answer {
         Kind::SnapshotInstall => inbound.snapshot_install(&envelope, body),
         Kind::Propose => propose(&group.writes.batcher, body.0),
         Kind::OpenSession => open_session(&group.writes.batcher, &envelope, body),
+        Kind::AnnounceMemory => cap::receive(&group.writes.batcher, &envelope, body),
         Kind::ReadIndex => read_index(group.reads.barrier.clone()),
         Kind::Confirm => or_bad(leadership_check::answer(
             &group.reads.barrier.published,

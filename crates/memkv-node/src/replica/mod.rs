@@ -9,11 +9,12 @@
 pub(crate) mod checkpoints;
 pub(crate) mod divergence;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::sync::lock::Mutex;
 use memkv_disk::LogId;
-use memkv_store::{MAX_VIEWS, MemberTable, Store, UserTable};
+use memkv_store::{MAX_VIEWS, MemberTable, Memory, Store, UserTable};
 use tokio::sync::{Semaphore, watch};
 
 use crate::membership::members::Members;
@@ -70,6 +71,7 @@ pub(crate) struct AppliedState {
     pub(crate) next_deadline: Option<u64>,
     pub(crate) revision: u64,
     pub(crate) keys: usize,
+    pub(crate) memory: Memory,
     pub(crate) installs: u64,
     /// The revision of the users that are published beside it.
     users_revision: u64,
@@ -87,6 +89,8 @@ pub(crate) struct Replica {
     applied_state: Mutex<AppliedState>,
     /// The users, after each change of the table.
     users: watch::Sender<Option<Arc<UserTable>>>,
+    /// Whether the store refuses what may grow the keys, for a look that takes no lock.
+    refuses_growth: AtomicBool,
     /// Number of log entries applied: one more than the last applied index, 0 for none.
     applied: watch::Sender<u64>,
     /// Why nothing is applied or read here any more: a committed entry that cannot be read, a level that
@@ -106,6 +110,7 @@ impl Replica {
             views: Semaphore::new(MAX_VIEWS),
             applied_state: Mutex::new(AppliedState::default()),
             users,
+            refuses_growth: AtomicBool::new(false),
             applied: watch::Sender::new(0),
             halted: OnceLock::new(),
             checkpoints: Checkpoints::default(),
@@ -140,6 +145,9 @@ impl Replica {
         now.next_deadline = machine.store.next_deadline();
         now.revision = machine.store.revision();
         now.keys = machine.store.len();
+        now.memory = machine.store.memory();
+        let refuses_growth = now.memory.refuses_growth();
+        self.refuses_growth.store(refuses_growth, Ordering::Relaxed);
         now.installs = machine.installs;
         if !Arc::ptr_eq(&now.membership, &machine.membership) {
             now.membership = machine.membership.clone();
@@ -177,6 +185,16 @@ impl Replica {
     /// The member table, as published last.
     pub(crate) fn member_table(&self) -> Arc<MemberTable> {
         self.applied_state.lock().table.clone()
+    }
+
+    /// What the keys cost and may cost, as published last.
+    pub(crate) fn memory(&self) -> Memory {
+        self.applied_state.lock().memory
+    }
+
+    /// Whether the store refuses what may grow the keys, as published last.
+    pub(crate) fn refuses_growth(&self) -> bool {
+        self.refuses_growth.load(Ordering::Relaxed)
     }
 
     /// Publishes that everything up to `index` has been applied.
@@ -223,7 +241,7 @@ mod tests {
 
     #[test]
     fn users_are_published_when_they_change_and_taken_back_with_their_store() {
-        let replica = Replica::new(Arc::new(Session::new(1)));
+        let replica = Replica::new(Arc::new(Session::new(1, 64 << 20)));
         let mut watch = replica.watch_users();
         let mut machine = replica.machine.write();
         let mut batch = BatchBuilder::new(5);
@@ -257,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_consensus_needs_is_there_while_the_machine_is_held() {
-        let replica = Replica::new(Arc::new(Session::new(1)));
+        let replica = Replica::new(Arc::new(Session::new(1, 64 << 20)));
         let mut machine = replica.machine.write();
         machine.store.apply(3, &formed(), &mut ());
         machine.note_member_table();

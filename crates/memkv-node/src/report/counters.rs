@@ -19,6 +19,8 @@ pub(crate) struct Counters {
     pub(crate) building: AtomicBool,
     /// Free bytes of the disk when it was last looked at; `u64::MAX` before.
     pub(crate) disk_free: AtomicU64,
+    /// Commands of this node's session that were refused at the memory cap.
+    pub(crate) growth_refused: AtomicU64,
     /// How long applying took, a run of entries at a time.
     pub(crate) apply: Histogram,
     /// Reads that shared a confirmation.
@@ -34,6 +36,7 @@ impl Default for Counters {
             snapshots_built: AtomicU64::new(0),
             building: AtomicBool::new(false),
             disk_free: AtomicU64::new(u64::MAX),
+            growth_refused: AtomicU64::new(0),
             apply: Histogram::of_durations(),
             read_batch: Histogram::of_sizes(),
         }

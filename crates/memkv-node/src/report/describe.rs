@@ -44,6 +44,8 @@ impl Group {
             keys: applied.keys,
             building_snapshot: process.counters.building.load(Ordering::Relaxed),
             disk_low: process.space.is_low(),
+            memory: applied.memory,
+            memory_low: process.capacity.is_near(),
             sync: process.config.sync,
             level: peers.levels.in_use(),
             members,
@@ -59,6 +61,9 @@ impl Group {
         }
         if message.is_empty() {
             message = process.space.detail();
+        }
+        if message.is_empty() {
+            message = process.capacity.detail();
         }
         let diagnosed = !process.lifecycle.diagnosis().is_empty();
         let says_why = message.is_empty() || (diagnosed && phase != Phase::Stopped);
@@ -143,6 +148,8 @@ impl Group {
             snapshots_installed: self.replica.applied_state().installs,
             disk_free: (disk_free != u64::MAX).then_some(disk_free),
             disk_low: process.space.is_low(),
+            memory_limit: process.config.memory_limit,
+            growth_refused: count(&counters.growth_refused),
             divergence_checks: self.divergence.rounds(),
             divergence_alarm: !self.divergence.alarm().is_empty(),
             publications_unconfirmed: count(&process.publisher.unconfirmed),

@@ -24,6 +24,10 @@ pub struct NodeStats {
     pub disk_free: Option<u64>,
     /// Whether that is too little to accept more.
     pub disk_low: bool,
+    /// The most memory that the process may take, if it is known.
+    pub memory_limit: Option<u64>,
+    /// Commands of this node that were refused at the memory cap.
+    pub growth_refused: u64,
     /// Rounds in which this node's store was compared with another node's.
     pub divergence_checks: u64,
     /// Whether stores differ, and it is not known which node is right.

@@ -78,6 +78,10 @@ pub struct NodeStatus {
     pub building_snapshot: bool,
     /// This node's disk is low, so that it takes on nothing that grows.
     pub disk_low: bool,
+    /// What the keys cost and may cost, as far as this node has applied.
+    pub memory: memkv_store::Memory,
+    /// This process is near the limit of its memory, so that growth stops for a while.
+    pub memory_low: bool,
     /// `true`: fsync before every acknowledgement.
     pub sync: bool,
     /// The cluster's feature level, as far as it is in use here.

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use crate::sync::lock::Mutex;
 use bytes::Bytes;
-use memkv_store::{BatchBuilder, DecodeError, SystemOp, SystemOutcome};
+use memkv_store::{BatchBuilder, DecodeError, EDGE_LEVEL, SystemOp, SystemOutcome};
 use tokio::sync::{Notify, oneshot};
 
 use crate::Env;
+use crate::capacity::watch::CapacityWatch;
 use crate::disk::space::{Shortage, SpaceWatch};
 use crate::engine::handle::{Engine, Proposed};
 use crate::env::blocking;
@@ -27,8 +28,6 @@ use crate::write::session::{EAGER_BYTES, GroupOutcome};
 const ENTRIES_IN_FLIGHT: usize = 4;
 /// Bytes after which an entry takes no further group; a single larger group still goes whole.
 const ENTRY_BYTES: usize = 1024 * 1024;
-/// Most bytes of groups that wait for a slot, from all nodes together.
-const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of groups from which they are put together on a blocking thread: to copy that many takes as
 /// long as hundreds of commands.
 const LARGE_BYTES: usize = 2 << 20;
@@ -71,6 +70,14 @@ impl Work {
         }
     }
 
+    /// Whether it may raise what the keys cost.
+    fn may_grow(&self) -> bool {
+        match self {
+            Work::Group { encoded, .. } => memkv_store::may_grow(encoded),
+            Work::System { .. } | Work::Tick => false,
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Work::Group { encoded, .. } => encoded.len(),
@@ -87,9 +94,10 @@ impl Work {
                     GroupOutcome::DiskLow | GroupOutcome::DiskExhausted => {
                         "a majority of the nodes has no disk space left"
                     }
-                    GroupOutcome::NotAppended | GroupOutcome::Applied | GroupOutcome::Unknown => {
-                        "this node does not lead"
-                    }
+                    GroupOutcome::NotAppended
+                    | GroupOutcome::Applied
+                    | GroupOutcome::Unknown
+                    | GroupOutcome::MemoryLow => "this node does not lead",
                 };
                 drop(answer.send(Err(ProposeError::NotAppended(why.to_owned()))));
             }
@@ -107,15 +115,22 @@ struct Queue {
 }
 
 impl Queue {
-    /// Takes out the groups that may add to the data set at this log time.
-    fn take_additions(&mut self, stamp: u64) -> VecDeque<Work> {
-        let (kept, additions) = std::mem::take(&mut self.work)
+    /// Refuses the groups that a shortage does not let pass.
+    fn refuse(&mut self, outcome: GroupOutcome, may_pass: impl Fn(&Work) -> bool) {
+        let (kept, refused): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.work)
             .into_iter()
-            .partition(|work| work.is_for_low_space(stamp));
+            .partition(|work| may_pass(work));
         self.work = kept;
         self.bytes = self.work.iter().map(Work::len).sum();
-        additions
+        refused.into_iter().for_each(|work| work.refuse(outcome));
     }
+}
+
+/// Which nodes are short of what, as far as this node knows.
+#[derive(Clone, Default)]
+pub(crate) struct Shortages {
+    pub(crate) space: Arc<SpaceWatch>,
+    pub(crate) capacity: Arc<CapacityWatch>,
 }
 
 /// Collects the leader's proposals.
@@ -124,24 +139,30 @@ pub(crate) struct Batcher {
     wakeup: Notify,
     clock: Arc<LogClock>,
     space: Arc<SpaceWatch>,
+    capacity: Arc<CapacityWatch>,
     env: Env,
     levels: Arc<Levels>,
+    /// Most bytes of groups that wait for a slot, from all nodes together.
+    most_queued: usize,
 }
 
 impl Batcher {
     pub(crate) fn new(
         clock: Arc<LogClock>,
-        space: Arc<SpaceWatch>,
+        shortages: Shortages,
         env: Env,
         levels: Arc<Levels>,
+        most_queued: usize,
     ) -> Self {
         Self {
             queue: Mutex::default(),
             wakeup: Notify::new(),
             clock,
-            space,
+            space: shortages.space,
+            capacity: shortages.capacity,
             env,
             levels,
+            most_queued,
         }
     }
 
@@ -178,7 +199,7 @@ impl Batcher {
         let (answer, receiver) = oneshot::channel();
         let mut queue = self.queue.lock();
         let taken = queue.bytes + queue.work.len() * WORK_OVERHEAD;
-        let is_full = taken + encoded.len() > QUEUE_BYTES && !queue.work.is_empty();
+        let is_full = taken + encoded.len() > self.most_queued && !queue.work.is_empty();
         if is_full || info.level > self.levels.in_use() {
             drop(queue);
             let _ = answer.send(GroupOutcome::NotAppended);
@@ -288,9 +309,10 @@ impl Batcher {
         let stamp = self.clock.stamp();
         let mut queue = self.queue.lock();
         if shortage == Shortage::Low {
-            for work in queue.take_additions(stamp) {
-                work.refuse(GroupOutcome::DiskLow);
-            }
+            queue.refuse(GroupOutcome::DiskLow, |work| work.is_for_low_space(stamp));
+        }
+        if self.levels.in_use() >= EDGE_LEVEL && self.capacity.refuses_growth(&engine.voters()) {
+            queue.refuse(GroupOutcome::MemoryLow, |work| !work.may_grow());
         }
         let mut taken = Vec::new();
         let mut bytes = 0;
@@ -378,7 +400,8 @@ fn settle(work: Vec<Work>, proposed: Proposed) {
                     GroupOutcome::Applied => outcomes.next().ok_or(ProposeError::Unknown),
                     GroupOutcome::NotAppended
                     | GroupOutcome::DiskLow
-                    | GroupOutcome::DiskExhausted => Err(ProposeError::NotAppended(
+                    | GroupOutcome::DiskExhausted
+                    | GroupOutcome::MemoryLow => Err(ProposeError::NotAppended(
                         "this node does not lead".to_owned(),
                     )),
                     GroupOutcome::Unknown => Err(ProposeError::Unknown),
@@ -399,7 +422,8 @@ mod tests {
     async fn what_this_build_cannot_read_is_never_queued() {
         let env = Env::real();
         let clock = LogClock::resume(env.clone(), None, None);
-        let batcher = Batcher::new(Arc::new(clock), Arc::default(), env, Arc::default());
+        let shortages = Shortages::default();
+        let batcher = Batcher::new(Arc::new(clock), shortages, env, Arc::default(), 1 << 20);
         let unknown = Bytes::from_static(b"\xee");
         let group = memkv_store::encode_group(1, 1, 0, [unknown].iter());
         assert!(batcher.propose(group).is_err());
@@ -444,14 +468,41 @@ mod tests {
         };
         queue.work.push_back(Work::System { op, answer });
         queue.work.push_back(Work::Tick);
-        for work in queue.take_additions(100) {
-            work.refuse(GroupOutcome::DiskLow);
-        }
+        queue.refuse(GroupOutcome::DiskLow, |work| work.is_for_low_space(100));
         assert!(answers[0].try_recv().is_err(), "it waits on");
         assert_eq!(answers[1].try_recv(), Ok(GroupOutcome::DiskLow));
         assert_eq!(queue.work.len(), 3);
         assert_eq!(queue.bytes, queue.work[0].len());
-        assert_eq!(queue.take_additions(99).len(), 1, "its deadline is to come");
+        queue.refuse(GroupOutcome::DiskLow, |work| work.is_for_low_space(99));
+        let refused = answers[0].try_recv();
+        assert_eq!(
+            refused,
+            Ok(GroupOutcome::DiskLow),
+            "its deadline is to come"
+        );
         assert_eq!(queue.bytes, 0);
+    }
+
+    #[test]
+    fn short_memory_refuses_what_may_grow_the_keys_and_nothing_else() {
+        let key = Bytes::from_static(b"k");
+        let set = Command::Set {
+            key: key.clone(),
+            value: Bytes::new(),
+        };
+        let del = Command::Del { keys: vec![key] };
+        let mut queue = Queue::default();
+        let mut answers = [vec![&del], vec![&del, &set]].map(|commands| {
+            let (answer, receiver) = oneshot::channel();
+            let commands: Vec<Bytes> = commands.into_iter().map(Command::encode).collect();
+            let encoded = memkv_store::encode_group(1, 1, 0, commands.iter());
+            queue.work.push_back(Work::Group { encoded, answer });
+            receiver
+        });
+        queue.work.push_back(Work::Tick);
+        queue.refuse(GroupOutcome::MemoryLow, |work| !work.may_grow());
+        assert!(answers[0].try_recv().is_err(), "it waits on");
+        assert_eq!(answers[1].try_recv(), Ok(GroupOutcome::MemoryLow));
+        assert_eq!(queue.work.len(), 2);
     }
 }

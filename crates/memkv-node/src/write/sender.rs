@@ -218,6 +218,7 @@ pub(crate) fn outcome_byte(outcome: GroupOutcome) -> u8 {
         GroupOutcome::Unknown => 2,
         GroupOutcome::DiskLow => 3,
         GroupOutcome::DiskExhausted => 4,
+        GroupOutcome::MemoryLow => 5,
     }
 }
 
@@ -229,6 +230,7 @@ fn read_outcome(answer: Result<Reader, PeerError>) -> GroupOutcome {
             Ok(1) => GroupOutcome::NotAppended,
             Ok(3) => GroupOutcome::DiskLow,
             Ok(4) => GroupOutcome::DiskExhausted,
+            Ok(5) => GroupOutcome::MemoryLow,
             _ => GroupOutcome::Unknown,
         },
         Err(PeerError::Unreachable(_) | PeerError::NoListener(_) | PeerError::Refused(_)) => {
@@ -255,8 +257,15 @@ mod tests {
 
     #[test]
     fn every_outcome_survives_its_byte() {
-        use GroupOutcome::{Applied, DiskExhausted, DiskLow, NotAppended, Unknown};
-        for outcome in [Applied, NotAppended, Unknown, DiskLow, DiskExhausted] {
+        use GroupOutcome::{Applied, DiskExhausted, DiskLow, MemoryLow, NotAppended, Unknown};
+        for outcome in [
+            Applied,
+            NotAppended,
+            Unknown,
+            DiskLow,
+            DiskExhausted,
+            MemoryLow,
+        ] {
             let body = Reader(Bytes::from(vec![outcome_byte(outcome)]));
             assert_eq!(read_outcome(Ok(body)), outcome);
         }

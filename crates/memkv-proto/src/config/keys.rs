@@ -134,6 +134,18 @@ pub const KEYS: &[Key] = &[
         "The largest value that is accepted.",
     ),
     key(
+        "max_memory",
+        Kind::Integer {
+            min: 0,
+            max: 1 << 50,
+        },
+        "0",
+        "bytes",
+        "The most memory that the process may take, at least 32 MiB; 0 for the smallest limit of its \
+         control groups and of the machine. Keys get 60 % of it: the smallest such share of the nodes \
+         that vote is the cluster's memory cap, unless CONFIG SET maxmemory sets another.",
+    ),
+    key(
         "max_connections",
         Kind::Integer {
             min: 1,

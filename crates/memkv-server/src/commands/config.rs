@@ -1,9 +1,10 @@
 //! `CONFIG`: settings under the names that Redis has for them, for clients and tools that look
-//! before they work. One can be set here, for the whole cluster: which events of keys are announced.
+//! before they work. Three can be set here, for the whole cluster: which events of keys are announced, the
+//! memory cap, and what makes room at it.
 //! All others are in the configuration file.
 
 use memkv_resp::Pattern;
-use memkv_store::{Command, DATABASES, KeyEventClasses};
+use memkv_store::{Command, DATABASES, EvictionPolicy, KeyEventClasses};
 
 use super::{Args, Call, ErrorReply, Op, ReplyFormat};
 use crate::resp::{Server, most_waiting};
@@ -12,14 +13,16 @@ use crate::resp::{Server, most_waiting};
 /// there are take some hundredths of a second.
 const MAX_PATTERNS: usize = 64;
 
-/// The setting that can be set.
+/// The settings that can be set.
+const MAXMEMORY: &str = "maxmemory";
+const POLICY: &str = "maxmemory-policy";
 const ANNOUNCE: &str = "notify-keyspace-events";
 
 /// What an acknowledgement means.
 const APPEND_FSYNC: &str = "appendfsync";
 
 /// Settings that are the same on every node.
-const FIXED: [(&str, &str); 22] = [
+const FIXED: [(&str, &str); 20] = [
     ("activedefrag", "no"),
     ("appendonly", "yes"),
     ("bind", ""),
@@ -29,8 +32,6 @@ const FIXED: [(&str, &str); 22] = [
     ("hash-max-listpack-entries", "512"),
     ("lazyfree-lazy-user-flush", "yes"),
     ("list-max-listpack-size", "-2"),
-    ("maxmemory", "0"),
-    ("maxmemory-policy", "noeviction"),
     ("protected-mode", "no"),
     ("replica-read-only", "no"),
     ("replica-serve-stale-data", "yes"),
@@ -45,12 +46,14 @@ const FIXED: [(&str, &str); 22] = [
 ];
 
 /// Settings that the node must be asked for.
-const ASKED: [&str; 9] = [
+const ASKED: [&str; 11] = [
     APPEND_FSYNC,
     "client-output-buffer-limit",
     "databases",
     "maxclients",
     "maxmemory-clients",
+    MAXMEMORY,
+    POLICY,
     ANNOUNCE,
     "port",
     "proto-max-bulk-len",
@@ -64,7 +67,11 @@ fn values(server: &Server) -> Vec<(&'static str, String)> {
         .into_iter()
         .map(|(name, value)| (name, value.to_owned()))
         .collect();
-    let announced = server.introspect().and_then(|node| node.announced);
+    let node = server.introspect();
+    let memory = node.as_ref().map(|node| node.memory).unwrap_or_default();
+    values.push((MAXMEMORY, memory.cap.unwrap_or(0).to_string()));
+    values.push((POLICY, memory.policy.name().to_owned()));
+    let announced = node.and_then(|node| node.announced);
     let announced = announced.unwrap_or(settings.announce);
     values.push((ANNOUNCE, announced.letters()));
     // Without fsync the operating system decides, which Redis calls `no`.
@@ -128,14 +135,65 @@ pub(super) fn set(args: &Args<'_>) -> Result<Op, ErrorReply> {
     if let Some((_, name)) = names.iter().enumerate().find(|at| is_twice(*at)) {
         return Err(refused(name, "duplicate parameter"));
     }
-    if let Some(name) = names.iter().find(|name| name[..] != *ANNOUNCE.as_bytes()) {
+    let is_settable = |name: &&Vec<u8>| {
+        [MAXMEMORY, POLICY, ANNOUNCE]
+            .map(str::as_bytes)
+            .contains(&&name[..])
+    };
+    if let Some(name) = names.iter().find(|name| !is_settable(name)) {
         return Err(refused(name, "can't set immutable config"));
+    }
+    let is_announce = |name: &Vec<u8>| name[..] == *ANNOUNCE.as_bytes();
+    if !names.iter().any(is_announce) {
+        return set_memory(args, &names);
+    }
+    if names.len() > 1 {
+        let why = "set it in a command of its own";
+        return Err(refused(ANNOUNCE.as_bytes(), why));
     }
     let classes = KeyEventClasses::parse(args.get(3)).ok_or_else(|| {
         let why = "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.";
         refused(ANNOUNCE.as_bytes(), why)
     })?;
     Ok(Op::Write(Command::Announce { classes }, ReplyFormat::Plain))
+}
+
+/// Sets the memory cap, what makes room at it, or both.
+fn set_memory(args: &Args<'_>, names: &[Vec<u8>]) -> Result<Op, ErrorReply> {
+    let (mut cap, mut policy) = (None, None);
+    for (at, name) in names.iter().enumerate() {
+        let value = args.get(3 + 2 * at);
+        if name[..] == *MAXMEMORY.as_bytes() {
+            let bytes = memory_bytes(value);
+            cap = Some(bytes.ok_or_else(|| refused(name, "argument must be a memory value"))?);
+        } else {
+            let parsed = EvictionPolicy::parse(value);
+            let why = "argument(s) must be one of the following: noeviction, volatile-ttl";
+            policy = Some(parsed.ok_or_else(|| refused(name, why))?);
+        }
+    }
+    Ok(Op::Write(
+        Command::SetMemory { cap, policy },
+        ReplyFormat::Plain,
+    ))
+}
+
+/// A number of bytes with a unit, as Redis reads it: `1k` is 1000, `1kb` is 1024.
+fn memory_bytes(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?.to_ascii_lowercase();
+    let units = text.find(|digit: char| !digit.is_ascii_digit());
+    let (digits, unit) = text.split_at(units.unwrap_or(text.len()));
+    let unit = match unit {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 fn refused(name: &[u8], why: &str) -> ErrorReply {
@@ -153,4 +211,34 @@ pub(super) fn rewrite(_: &mut Call<'_>) -> Result<(), ErrorReply> {
     let text = "ERR memkv never writes its configuration file, and need not: what CONFIG SET sets is \
                 kept by the cluster; change other settings in the file and restart the node";
     Err(ErrorReply::new(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::memory_bytes;
+
+    #[test]
+    fn sizes_are_read_as_redis_reads_them() {
+        for (text, bytes) in [
+            ("0", Some(0)),
+            ("100", Some(100)),
+            ("2b", Some(2)),
+            ("1k", Some(1_000)),
+            ("1KB", Some(1_024)),
+            ("3m", Some(3_000_000)),
+            ("3mb", Some(3 << 20)),
+            ("1Gb", Some(1 << 30)),
+            ("", None),
+            ("mb", None),
+            ("-1", None),
+            ("1.5gb", None),
+            ("1 mb", None),
+            ("1tb", None),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("99999999999gb", None),
+        ] {
+            assert_eq!(memory_bytes(text.as_bytes()), bytes, "{text}");
+        }
+    }
 }

@@ -97,17 +97,25 @@ fn about_clients(text: &mut String, server: &Server, _: Option<&Introspection>) 
 
 fn about_memory(text: &mut String, server: &Server, node: Option<&Introspection>) {
     let used = node.map_or(0, |node| node.memory_bytes);
+    let resident = resident_bytes().unwrap_or(0);
+    let memory = node.map(|node| node.memory).unwrap_or_default();
+    let cap = memory.cap.unwrap_or(0);
+    let ratio = match used {
+        0 => 0.0,
+        used => resident as f64 / used as f64,
+    };
     lines(
         text,
         [
             ("used_memory", &used),
             ("used_memory_human", &human(used)),
-            ("used_memory_rss", &resident_bytes().unwrap_or(0)),
-            ("used_memory_dataset", &used),
+            ("used_memory_rss", &resident),
+            ("used_memory_dataset", &memory.cost),
             ("mem_clients_normal", &server.ledger.used_in_all()),
-            ("maxmemory", &0),
-            ("maxmemory_human", &"0B"),
-            ("maxmemory_policy", &"noeviction"),
+            ("maxmemory", &cap),
+            ("maxmemory_human", &human(cap)),
+            ("maxmemory_policy", &memory.policy.name()),
+            ("mem_fragmentation_ratio", &format!("{ratio:.2}")),
         ],
     );
 }
@@ -153,7 +161,7 @@ fn about_stats(text: &mut String, server: &Server, node: Option<&Introspection>)
             ("total_net_output_bytes", &count(&stats.output_bytes)),
             ("rejected_connections", &count(&stats.rejected)),
             ("expired_keys", &node.map_or(0, |node| node.expired)),
-            ("evicted_keys", &0),
+            ("evicted_keys", &node.map_or(0, |node| node.memory.evicted)),
             ("total_error_replies", &count(&stats.errors)),
             ("pubsub_channels", &server.subscriptions.len(Kind::Channel)),
             ("pubsub_patterns", &server.subscriptions.len(Kind::Pattern)),

@@ -307,7 +307,7 @@ Server {
     "config|get" -3 (OPS) NONE "2.0.0" "O(N) with N settings" Local(config::get),
         "Returns settings by pattern, under the names that Redis has for them.";
     "config|set" -4 (OPS) NONE "2.0.0" "O(N) with N settings" Data(config::set),
-        "Sets notify-keyspace-events for the whole cluster; other settings are in the configuration file.";
+        "Sets maxmemory, maxmemory-policy or notify-keyspace-events for the whole cluster; other settings are in the configuration file.";
     "config|resetstat" 2 (OPS) NONE "2.0.0" "O(1)" Local(config::resetstat),
         "Sets the counters of INFO to zero.";
     "config|rewrite" 2 (OPS) NONE "2.8.0" "O(1)" Local(config::rewrite),

@@ -13,6 +13,7 @@ use super::DemoError;
 use super::child::Node;
 use crate::args::DemoArgs;
 use crate::run::REDIS_PORT;
+use crate::settings::process_memory;
 
 /// The original's name for a node's configuration.
 const CONFIG_FILE: &str = "raft_config.json";
@@ -119,6 +120,8 @@ impl DemoDirectory {
             for (key, value, flag) in overrides {
                 config.apply_override(key, value, flag)?;
             }
+            let limit = process_memory(config.max_memory);
+            config.max_memory = limit.map_or(0, |limit| limit / args.nodes.max(1) as u64);
             config.node_addr = me.clone();
             config.redis_addr = format!("127.0.0.1:{redis_port}");
             config.peer_addrs = all.iter().filter(|node| *node != me).cloned().collect();

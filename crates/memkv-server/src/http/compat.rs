@@ -131,9 +131,10 @@ fn failed(op: CompatOp, error: &ServiceError) -> Response {
             no_answer(op, CompatStatus::NoLeader, Executed::No)
         }
         RequestError::Unknown { .. } => no_answer(op, CompatStatus::Error, Executed::Maybe),
-        RequestError::Overloaded { .. } | RequestError::DiskFull | RequestError::DiskExhausted => {
-            no_answer(op, CompatStatus::Error, Executed::No)
-        }
+        RequestError::Overloaded { .. }
+        | RequestError::DiskFull
+        | RequestError::DiskExhausted
+        | RequestError::OutOfMemory => no_answer(op, CompatStatus::Error, Executed::No),
         RequestError::TooLarge { .. }
         | RequestError::Unreadable { .. }
         | RequestError::NoPermission

@@ -96,7 +96,8 @@ pub(crate) fn page() -> String {
     }
     page.push_str(
         "\nWorth an alert: `memkv_raft_has_leader` is 0 for a minute; `memkv_raft_leader_changes_total` \
-         rises by more than three in\na quarter of an hour; `memkv_disk_low` or `memkv_divergence_alarm` is 1; \
+         rises by more than three in\na quarter of an hour; `memkv_disk_low`, `memkv_memory_low` or `memkv_divergence_alarm` is 1; \
+         `memkv_maxmemory_alarm` is above 0; \
          `memkv_peer_lag_entries` grows; the 99th percentile of\n`memkv_wal_fsync_duration_seconds` \
          is above 10 ms; `memkv_node_serving` is 0.\n\n\
          This page is printed by `cargo run -p memkv-server --example metrics`, and a test compares \

@@ -183,6 +183,20 @@ metrics! {
         => |seen| Samples::Maybe(seen.resident_bytes.map(|bytes| bytes as f64));
     Gauge "memkv_dataset_bytes" "Estimated memory of keys, values, their bookkeeping and cached replies."
         => |seen| whole(seen.node.memory_bytes);
+    Gauge "memkv_keys_cost_bytes" "What the keys cost, as the memory cap counts: their bytes and 96 for each key; the same on every node."
+        => |seen| whole(seen.node.memory.cost);
+    Gauge "memkv_maxmemory_bytes" "The memory cap: while the keys cost as much, commands that may grow them are refused, or keys are evicted; no sample without a cap."
+        => |seen| Samples::Maybe(seen.node.memory.cap.map(|bytes| bytes as f64));
+    Gauge "memkv_maxmemory_alarm" "95 or 80 while the keys cost at least so many percent of the memory cap, else 0."
+        => |seen| whole([95, 80].into_iter().find(|share| seen.node.memory.share_percent() >= *share).unwrap_or(0));
+    Gauge "memkv_memory_limit_bytes" "The most memory that the process may take; no sample if it is not known."
+        => |seen| Samples::Maybe(seen.stats.memory_limit.map(|bytes| bytes as f64));
+    Gauge "memkv_memory_low" "1 while the process is near the limit of its memory: growth stops for 30 s, or while a majority is."
+        => |seen| flag(seen.node.status.memory_low);
+    Counter "memkv_refused_for_memory_total" "Commands of this node that were refused at the memory cap."
+        => |seen| whole(seen.stats.growth_refused);
+    Counter "memkv_evicted_total" "Keys that were evicted since the cluster was formed; the same on every node."
+        => |seen| whole(seen.node.memory.evicted);
     Gauge "memkv_log_segments" "Segment files of the log."
         => |seen| whole(seen.node.status.log_segments as u64);
     Gauge "memkv_snapshot_index" "Last log entry that the newest snapshot here covers; 0 for none."

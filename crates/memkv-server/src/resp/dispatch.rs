@@ -70,7 +70,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 let is_control = matches!(spec.handler, Handler::TransactionControl(_))
                     || matches!(spec.name, "quit" | "reset");
                 match (&self.session.queue, is_control) {
-                    (Some(_), false) => self.enqueue(spec, request),
+                    (Some(_), false) => {
+                        // What was sent before may make room.
+                        if spec.has(flag::DENYOOM) && self.refuses_growth() {
+                            self.run_batch().await?;
+                        }
+                        self.enqueue(spec, request);
+                    }
                     _ => {
                         self.route(spec, &request).await?;
                         self.parser.recycle(request);
@@ -290,8 +296,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
     }
 
+    /// Whether the store refuses what may grow the keys, as far as this node has applied.
+    fn refuses_growth(&self) -> bool {
+        let backend = self.resp.service.backend();
+        backend.is_some_and(|backend| backend.refuses_growth())
+    }
+
     /// Queues a command in memory of its own: it must not keep the buffer that it was read into.
     fn enqueue(&mut self, spec: &'static Spec, request: Request) {
+        let is_refused = spec.has(flag::DENYOOM) && self.refuses_growth();
         let Some(queue) = &mut self.session.queue else {
             return;
         };
@@ -308,6 +321,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 "ERR a transaction takes at most {MAX_QUEUED} commands and {} bytes",
                 MAX_QUEUED_BYTES.min(most)
             )));
+        }
+        if is_refused {
+            queue.give_up();
+            return self.fail(&ErrorReply::OUT_OF_MEMORY);
         }
         if !self
             .session

@@ -288,6 +288,10 @@ impl Backend for Machine {
         unreachable!("only the metrics page asks")
     }
 
+    fn refuses_growth(&self) -> bool {
+        self.0.lock().unwrap().store.memory().refuses_growth()
+    }
+
     fn status(&self) -> NodeStatus {
         let store = &self.0.lock().unwrap().store;
         let name = "n1".to_owned();
@@ -308,6 +312,8 @@ impl Backend for Machine {
             keys: store.len(),
             building_snapshot: false,
             disk_low: false,
+            memory: store.memory(),
+            memory_low: false,
             level: 1,
             sync: true,
             members: vec![MemberStatus {

@@ -131,6 +131,7 @@ fn failure(error: &RequestError) -> String {
         RequestError::NoLeader { .. } => "no leader, not executed",
         RequestError::Unknown { .. } => "outcome unknown",
         RequestError::DiskFull => "disks are low, not executed",
+        RequestError::OutOfMemory => "memory is short, not executed",
         RequestError::DiskExhausted => "disks are full, not executed",
         RequestError::Stopping => "the node is stopping, not executed",
         other => return other.to_string(),

@@ -92,6 +92,7 @@ impl Hosts {
             async {}.boxed()
         });
         Env {
+            resident: Arc::new(|| None),
             wall_clock_ms: Arc::new(|| 1_750_000_000_000),
             boot_clock: Arc::new(|| None),
             random: Arc::new(move || {

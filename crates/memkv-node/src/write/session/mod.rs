@@ -20,13 +20,8 @@ use tokio::time::Instant;
 use crate::RequestError;
 use crate::sync::lock_order::Leaf;
 
-/// Most bytes of commands that wait for a sequence number, unless one alone is larger. Beyond it
-/// commands are refused.
-const PENDING_BYTES: usize = 64 * 1024 * 1024;
-/// Of these bytes large commands may take so many: a quarter is kept for small ones, so that clients of large
-/// values never keep the others out.
-const PENDING_LARGE_BYTES: usize = PENDING_BYTES / 4 * 3;
-/// From here on a command is a large one.
+/// From here on a command is a large one. Of the bytes that wait, large commands may take three quarters: the
+/// rest is kept for small ones, so that clients of large values never keep the others out.
 const LARGE_COMMAND: usize = 64 * 1024;
 /// Memory of a queued command besides its bytes, about: its slot in the queue, the header of its bytes,
 /// and both ends of the channel of its answer.
@@ -106,12 +101,14 @@ pub(crate) enum GroupOutcome {
     DiskLow,
     /// Certainly not appended: a majority has no disk space left.
     DiskExhausted,
+    /// Certainly not appended: nodes are near the limit of their memory, and it may grow the keys.
+    MemoryLow,
 }
 
 impl GroupOutcome {
     fn is_refusal(self) -> bool {
         match self {
-            Self::NotAppended | Self::DiskLow | Self::DiskExhausted => true,
+            Self::NotAppended | Self::DiskLow | Self::DiskExhausted | Self::MemoryLow => true,
             Self::Applied | Self::Unknown => false,
         }
     }
@@ -122,6 +119,9 @@ pub(crate) struct Session {
     /// This node's id once it has one, and the boot that tells this process from earlier ones.
     boot: u64,
     node_id: std::sync::atomic::AtomicU64,
+    /// Most bytes of commands that wait for a sequence number, unless one alone is larger. Beyond it
+    /// commands are refused.
+    most_pending: usize,
     window: Leaf<Window>,
     judging: Judging,
     /// Commands that waited for an answer and got it out of a snapshot, or learned that it is lost.
@@ -166,7 +166,7 @@ impl Submitted {
 }
 
 impl Session {
-    pub(crate) fn new(boot: u64) -> Self {
+    pub(crate) fn new(boot: u64, most_pending: usize) -> Self {
         let window = Window {
             first_seq: 1,
             ..Window::default()
@@ -174,6 +174,7 @@ impl Session {
         Self {
             boot,
             node_id: std::sync::atomic::AtomicU64::new(0),
+            most_pending,
             window: Leaf::new(window),
             judging: Judging::default(),
             answered_by_snapshot: std::sync::atomic::AtomicU64::new(0),
@@ -226,8 +227,8 @@ impl Session {
         // An empty queue takes any command: the largest value alone may be as large as the bound.
         let queued = window.pending_cost();
         let most = match command.len() < LARGE_COMMAND {
-            true => PENDING_BYTES,
-            false => PENDING_LARGE_BYTES,
+            true => self.most_pending,
+            false => self.most_pending / 4 * 3,
         };
         let full = queued + command.len() + COMMAND_OVERHEAD > most;
         if full && !window.pending.is_empty() {
@@ -352,6 +353,12 @@ impl Session {
             }
             GroupOutcome::DiskExhausted => {
                 window.refuse_unexposed(&RequestError::DiskExhausted, |_| true);
+            }
+            GroupOutcome::MemoryLow => {
+                let may_grow = |command: &Bytes| {
+                    Command::decode(command).map_or(true, |command| command.may_grow())
+                };
+                window.refuse_unexposed(&RequestError::OutOfMemory, may_grow);
             }
             GroupOutcome::Applied | GroupOutcome::NotAppended | GroupOutcome::Unknown => {}
         }

@@ -10,9 +10,12 @@ use memkv_store::{
 
 use super::{
     COMMAND_OVERHEAD, COPIED_IN_WINDOW_BYTES, Event, GroupOutcome, LARGE_COMMAND, OUTCOME_GRACE,
-    PENDING_BYTES, RESEND_AFTER, Session,
+    RESEND_AFTER, Session,
 };
 use crate::RequestError;
+
+/// Of the sessions here.
+const PENDING_BYTES: usize = 64 << 20;
 
 const HOLD: Duration = Duration::from_secs(3);
 const ID: u64 = 7;
@@ -24,7 +27,7 @@ fn no_leader() -> String {
 type Waiting = tokio::sync::oneshot::Receiver<Result<Reply, RequestError>>;
 
 fn open() -> Arc<Session> {
-    let session = Arc::new(Session::new(1));
+    let session = Arc::new(Session::new(1, PENDING_BYTES));
     session.on_applied(vec![Event::Opened(ID)]);
     session
 }
@@ -81,7 +84,7 @@ async fn replies_come_from_apply_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_before_the_session_is_open() {
-    let session = Arc::new(Session::new(1));
+    let session = Arc::new(Session::new(1, PENDING_BYTES));
     let _waiting = submit(&session, "a");
     assert!(session.next_group().is_none());
     session.on_applied(vec![Event::Opened(ID)]);
@@ -368,6 +371,26 @@ async fn low_disks_let_pass_what_only_removes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn short_memory_refuses_what_may_grow_the_keys_and_lets_the_rest_pass() {
+    let session = open();
+    let expire = Command::Persist {
+        key: Bytes::from_static(b"a"),
+    };
+    let (mut set, mut persist) = (
+        submit(&session, "a"),
+        session.submit(expire.encode(), HOLD).unwrap().receiver,
+    );
+    let group = session.next_group().unwrap();
+    assert!(memkv_store::may_grow(&group.encoded));
+    session.settle(ID, 1, 2, GroupOutcome::MemoryLow, 0);
+    assert_eq!(answer(&mut set), Some(Err(RequestError::OutOfMemory)));
+    assert!(answer(&mut persist).is_none());
+    let again = session.next_group().unwrap();
+    assert_eq!((again.first_seq, again.count), (1, 2));
+    assert!(!memkv_store::may_grow(&again.encoded));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_answers_everybody() {
     let session = open();
     let mut sent = submit(&session, "a");
@@ -382,7 +405,7 @@ async fn a_stop_answers_everybody() {
 
 #[tokio::test(start_paused = true)]
 async fn too_much_waiting_is_refused_before_it_is_taken() {
-    let session = Arc::new(Session::new(1));
+    let session = Arc::new(Session::new(1, PENDING_BYTES));
     let value = Bytes::from(vec![0; 8 << 20]);
     let command = Command::Set {
         key: Bytes::from_static(b"k"),
@@ -413,7 +436,7 @@ async fn too_much_waiting_is_refused_before_it_is_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn the_smallest_commands_are_counted_by_what_they_take() {
-    let session = Arc::new(Session::new(1));
+    let session = Arc::new(Session::new(1, PENDING_BYTES));
     let mut waiting = Vec::new();
     let refused = loop {
         match session.submit_as(Command::Noop.encode(), None, HOLD) {
@@ -439,7 +462,7 @@ async fn the_window_is_free_while_the_machine_is_looked_at() {
 
 #[tokio::test(start_paused = true)]
 async fn the_largest_value_alone_is_taken() {
-    let session = Arc::new(Session::new(1));
+    let session = Arc::new(Session::new(1, PENDING_BYTES));
     let value = Bytes::from(vec![0; memkv_store::MAX_VALUE_BYTES_CEILING]);
     let key = Bytes::from(vec![0; memkv_store::MAX_KEY_BYTES]);
     let command = Command::Set { key, value }.encode();

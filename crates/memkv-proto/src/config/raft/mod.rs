@@ -32,6 +32,7 @@ pub struct RaftConfig {
     pub redis_addr: String,
     pub durability: Durability,
     pub max_value_bytes: u64,
+    pub max_memory: u64,
     pub max_connections: u64,
     pub max_connections_per_address: u64,
     pub max_client_memory: u64,
@@ -73,6 +74,7 @@ impl Default for RaftConfig {
             redis_addr: String::new(),
             durability: Durability::Sync,
             max_value_bytes: 0,
+            max_memory: 0,
             max_connections: 0,
             max_connections_per_address: 0,
             max_client_memory: 0,
@@ -174,6 +176,7 @@ impl RaftConfig {
         self.validate_nodes()?;
         self.validate_redis_addr()?;
         self.validate_paths()?;
+        self.validate_memory()?;
         if self.election_timeout_ms < 4 * self.heartbeat_interval_ms {
             // Two lost heartbeats in a row must not depose a leader.
             return Err(self.conflict(
@@ -271,6 +274,17 @@ impl RaftConfig {
         ))
     }
 
+    /// A process without a single key takes about half of the least.
+    fn validate_memory(&self) -> Result<(), ConfigError> {
+        const LEAST: u64 = 32 << 20;
+        if self.max_memory == 0 || self.max_memory >= LEAST {
+            return Ok(());
+        }
+        let what = format!("max_memory is {} bytes, less than 32 MiB", self.max_memory);
+        let next = "it is in bytes: 536870912 is 512 MiB";
+        Err(self.conflict(&["max_memory"], what, next))
+    }
+
     fn validate_paths(&self) -> Result<(), ConfigError> {
         let paths = [
             ("log_path", &self.log_path),
@@ -314,6 +328,7 @@ impl RaftConfig {
             ("redis_addr", Value::Text(v)) => self.redis_addr = v,
             ("durability", Value::Text(v)) => set(&mut self.durability, Durability::from_word(&v)),
             ("max_value_bytes", Value::Number(v)) => self.max_value_bytes = v,
+            ("max_memory", Value::Number(v)) => self.max_memory = v,
             ("max_connections", Value::Number(v)) => self.max_connections = v,
             ("max_connections_per_address", Value::Number(v)) => {
                 self.max_connections_per_address = v;

@@ -204,6 +204,8 @@ fn settings_that_conflict_are_refused() {
             peers.join(",")
         )
     };
+    let memory = |bytes: u64| format!(r#"{{"max_memory":{bytes}}}"#);
+    assert!(fails(&memory(512)).contains("max_memory is 512 bytes, less than 32 MiB"));
     let twice = cluster(node("1", "h:1"), &[node("2", "h:2"), node("2", "h:3")]);
     assert!(fails(&twice).contains(r#"id "2" occurs twice in "peer_addrs" (raft_config.json:1:"#));
     let same = cluster(node("1", "h:1"), &[node("2", "h:2"), node("3", "h:2")]);

@@ -28,6 +28,7 @@ async fn prefixes_say_whether_a_write_was_executed() {
             "-TRYAGAIN ",
         ),
         (RequestError::DiskFull, "-MISCONF ", "-MISCONF "),
+        (RequestError::OutOfMemory, "-OOM ", "-OOM "),
         (RequestError::DiskExhausted, "-MISCONF ", "-MISCONF "),
         (RequestError::Stopping, "-LOADING ", "-LOADING "),
     ] {

@@ -189,6 +189,14 @@ async fn at_the_memory_cap_a_transaction_is_refused_whole() {
             ("EXEC", &*aborted),
             ("GET k", "$v"),
             ("SET l v", &oom),
+            // MULTI queues nothing that may grow.
+            ("MULTI", "+OK"),
+            ("GET k", "+QUEUED"),
+            ("INCR n", &oom),
+            (
+                "EXEC",
+                "-EXECABORT Transaction discarded because of previous errors.",
+            ),
             ("MULTI", "+OK"),
             ("DEL k", "+QUEUED"),
             ("EXEC", "[:1]"),
