@@ -108,7 +108,7 @@ impl Node {
             batch.system(&op);
             store.apply(index, &batch.finish(), &mut ());
         }
-        let session = Arc::new(Session::new(1));
+        let session = Arc::new(Session::new(1, 64 << 20));
         let users = watch::Sender::new(store.users().cloned());
         let asked = Arc::default();
         session.follow_users(users.subscribe());
