@@ -378,7 +378,10 @@ async fn short_memory_refuses_what_may_grow_the_keys_and_lets_the_rest_pass() {
     };
     let (mut set, mut persist) = (
         submit(&session, "a"),
-        session.submit(expire.encode(), HOLD).unwrap().receiver,
+        session
+            .submit_as(expire.encode(), None, HOLD)
+            .unwrap()
+            .receiver,
     );
     let group = session.next_group().unwrap();
     assert!(memkv_store::may_grow(&group.encoded));
