@@ -1,0 +1,155 @@
+//! Many connections: slow, silent, malformed.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use memkv_black_box::{Cluster, eventually, free_port, skip};
+use serde_json::json;
+
+use crate::watch::{Honest, LIMIT, Watch, allow_files};
+
+/// How long another client may wait on a machine whose cores are all busy.
+const HONEST_LIMIT: Duration = Duration::from_secs(2);
+
+fn is_ended(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    loop {
+        match stream.read(&mut [0; 4096]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+#[test]
+fn two_thousand_slow_connections_cost_others_little_and_are_closed() {
+    const CONNECTIONS: usize = 2000;
+    if !allow_files(CONNECTIONS as u64 + 500) {
+        return skip("slow connections", "too few files may be open");
+    }
+    let mut cluster = Cluster::start(1);
+    let addr = cluster.nodes[0].addr.clone();
+    let mut watch = Watch::begin(&addr, cluster.nodes[0].process().id(), None);
+    let honest = Honest::start(&addr, None);
+    let begun: [&[u8]; 4] = [
+        b"*2\r\n$3\r\nGET\r\n$100\r\n",
+        b"GET /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nX: ",
+        b"PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n",
+        b"*100000\r\n$1\r\n",
+    ];
+    let mut slow: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|at| {
+            let mut stream = TcpStream::connect(&addr).unwrap();
+            stream.write_all(begun[at % begun.len()]).unwrap();
+            stream
+        })
+        .collect();
+    // A byte of each now and then.
+    for _ in 0..3 {
+        for stream in &mut slow {
+            // It may have been closed by now.
+            let _ = stream.write_all(b"x");
+        }
+        watch.look_for(Duration::from_millis(500));
+    }
+    watch.check("2,000 slow connections");
+    honest.end("2,000 slow connections", HONEST_LIMIT);
+    eventually("slow connections are closed", LIMIT, || {
+        slow.retain_mut(|stream| !is_ended(stream));
+        slow.is_empty().then_some(())
+    });
+}
+
+#[test]
+fn thousands_that_send_one_byte_leave_the_others_served() {
+    let count = match allow_files(10_500) {
+        true => 9_900,
+        false if allow_files(2_500) => 2_000,
+        false => return skip("connections of one byte", "too few files may be open"),
+    };
+    let mut cluster = Cluster::start(1);
+    let addr = cluster.nodes[0].addr.clone();
+    let mut watch = Watch::begin(&addr, cluster.nodes[0].process().id(), None);
+    let honest = Honest::start(&addr, None);
+    let mut silent = Vec::new();
+    for at in 0..count {
+        let mut stream = TcpStream::connect(&addr).unwrap();
+        stream
+            .write_all(if at % 2 == 0 { b"*" } else { b"G" })
+            .unwrap();
+        silent.push(stream);
+        if at % 1000 == 0 {
+            watch.look();
+        }
+    }
+    watch.look_for(Duration::from_secs(1));
+    let what = format!("{count} connections of one byte");
+    watch.check(&what);
+    honest.end(&what, HONEST_LIMIT);
+}
+
+#[test]
+fn a_thousand_malformed_frames_a_second_on_each_protocol_change_nothing() {
+    const FRAMES: usize = 3000;
+    let mut cluster = Cluster::configured(1);
+    let redis = format!("127.0.0.1:{}", free_port());
+    let mut config = cluster.nodes[0].read_config();
+    config["redis_addr"] = json!(redis);
+    cluster.nodes[0].write_config(&config);
+    cluster.start_all();
+    let addr = cluster.nodes[0].addr.clone();
+    let peer = format!(
+        "GET /memkv{}/raft/append HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
+         Upgrade: memkv-peer/2\r\n\r\n",
+        cluster.nodes[0].id
+    );
+    let mut watch = Watch::begin(&addr, cluster.nodes[0].process().id(), None);
+    let honest = Honest::start(&addr, None);
+    let sent = AtomicUsize::new(0);
+    let resp: [&[u8]; 4] = [
+        b"*x\r\n",
+        b"*1\r\n$-5\r\n",
+        b"*2\r\n:1\r\n",
+        b"SET k \"open\r\n",
+    ];
+    let http: [&[u8]; 4] = [
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET  /\r\n\r\n",
+        b"POST /v1/txn HTTP/1.1\r\nContent-Length: x\r\nHost: h\r\n\r\n",
+        b"\x16\x03\x01\x00\x05hello",
+    ];
+    let frames = [
+        &b"\xff\xff\xff\xff\xff\xff\xff\xff"[..],
+        b"garbage garbage garbage garbage",
+    ];
+    let upgraded: Vec<Vec<u8>> = frames
+        .iter()
+        .map(|frame| [peer.as_bytes(), frame].concat())
+        .collect();
+    let upgraded: Vec<&[u8]> = upgraded.iter().map(Vec::as_slice).collect();
+    thread::scope(|scope| {
+        for (to, malformed) in [(&redis, &resp[..]), (&addr, &http), (&addr, &upgraded)] {
+            let sent = &sent;
+            scope.spawn(move || {
+                let started = Instant::now();
+                for (at, frame) in malformed.iter().cycle().take(FRAMES).enumerate() {
+                    let mut stream = TcpStream::connect(to).unwrap();
+                    let _ = stream.write_all(frame);
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    // A thousand a second, or as many as the machine can.
+                    let due = started + Duration::from_millis(at as u64);
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                }
+            });
+        }
+        while sent.load(Ordering::Relaxed) < 3 * FRAMES {
+            watch.look_for(Duration::from_millis(200));
+        }
+    });
+    watch.check("malformed frames");
+    honest.end("malformed frames", HONEST_LIMIT);
+}
