@@ -19,6 +19,7 @@ mod instructions;
 mod links;
 mod packages;
 mod sim;
+mod supply;
 mod tally;
 mod test;
 mod tidy;

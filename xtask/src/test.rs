@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::cargo::{self, cargo, release_binaries, run_lines, target_dir};
 use crate::tally::Tally;
-use crate::{deps, fuzz, instructions, links, packages, sim, tidy};
+use crate::{deps, fuzz, instructions, links, packages, sim, supply, tidy};
 
 /// Seeds that are run a second time in another process: one would do, but a difference may be rare.
 const TWIN_SEEDS: &str = "20";
@@ -117,6 +117,7 @@ fn checks(tally: &mut Tally) {
     });
     tally.step("fuzz targets compile", fuzz::compile);
     tally.step("layers", deps::check);
+    tally.step("foreign crates", supply::check);
     tally.step("tidy", tidy::check);
     tally.step("links", links::check);
 }

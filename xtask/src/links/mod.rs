@@ -1,10 +1,12 @@
 //! References in the documentation that lead nowhere: relative links to files or headings that do not
-//! exist, paths of the code (`code`), and terms without a row in the glossary (`terms`). Never asks the
-//! network.
+//! exist, paths of the code (`code`), terms without a row in the glossary (`terms`), and tests that are named
+//! as proofs (`shown`). Never asks the network.
 
 mod code;
+mod shown;
 mod terms;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::cargo::root;
@@ -21,6 +23,12 @@ pub(crate) fn check() -> Result<(), String> {
         return Err("found no Markdown page".to_owned());
     }
     let root = root();
+    let mut sources = Vec::new();
+    files(&root, "rs", &mut sources)?;
+    let mut tests = BTreeSet::new();
+    for source in &sources {
+        tests.extend(shown::tests_of(&read(source)?));
+    }
     let mut faults = Vec::new();
     for page in &pages {
         let text = read(page)?;
@@ -30,7 +38,8 @@ pub(crate) fn check() -> Result<(), String> {
                 faults.push(format!("{}: ({link}): {why}", name.display()));
             }
         }
-        for fault in code::faults(&root, name, &text) {
+        let proofs = shown::faults(&text, &tests);
+        for fault in code::faults(&root, name, &text).into_iter().chain(proofs) {
             faults.push(format!("{}: {fault}", name.display()));
         }
     }
