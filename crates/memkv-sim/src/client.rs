@@ -13,7 +13,7 @@ use bytes::Bytes;
 use memkv_check::space::{self, Answer, Expiry, If, Query};
 use memkv_check::{InFlight, Op, Recorder, Reply, Value};
 use memkv_node::{Node, RequestError};
-use memkv_store::{Command, ReplyValue, Store};
+use memkv_store::{Command, ReplyError, ReplyValue, Store};
 use tokio::sync::watch;
 
 use crate::cluster::{Cluster, name};
@@ -346,6 +346,11 @@ fn settle_write(
         }
     };
     let revision = answer.revision;
+    if answer.value == ReplyValue::Error(ReplyError::OutOfMemory) {
+        cluster.trace.count("writes refused at the cap");
+        in_flight.not_executed();
+        return Some((false, revision));
+    }
     let (reply, changed) = match answer.value {
         ReplyValue::Ok => (Reply::Done, true),
         ReplyValue::Integer(removed) => (Reply::Removed(removed > 0), removed > 0),

@@ -16,6 +16,7 @@ pub(crate) const FLOORS: &[Measured] = &[
     ("commands forwarded", 263.347, 400.6, 0.887),
     ("commands not executed", 18.280, 119.9, 0.575),
     ("commands of many keys asked", 10.355, 18.7, 0.710),
+    ("commands refused at the cap", 14.317, 400.0, 0.250),
     ("commands of the next level executed", 3.692, 17.2, 0.327),
     ("commands of the next level refused", 8.857, 18.2, 0.732),
     ("commands of unknown outcome", 10.128, 47.2, 0.680),

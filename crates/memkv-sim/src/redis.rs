@@ -4,7 +4,7 @@
 //! Like the plain clients they never retry and never spin. Invariants: at every moment the sum of
 //! all accounts is that of their opening, and keys that are only written together are alike.
 
-use memkv_check::space::{Answer, Command, Expiry, Guard, Holds, If, Query, Step};
+use memkv_check::space::{Answer, Command, Error, Expiry, Guard, Holds, If, Query, Step};
 use memkv_node::{Node, RequestError};
 use memkv_store::{Seen, Store};
 use tokio::time::error::Elapsed;
@@ -91,6 +91,10 @@ impl Workload {
 
     /// One operation of the Redis interface; whether it was answered.
     pub(crate) async fn redis(&self, process: u64, home: usize, node: Node) -> bool {
+        if self.cluster.swarm.caps && self.rng.below(12) == 0 {
+            let command = self.cap_command(&node);
+            return self.ask(process, home, &node, command).await.is_some();
+        }
         let command = match self.rng.below(22) {
             0..4 => Command::IncrBy {
                 key: self.key("counter", COUNTERS),
@@ -104,6 +108,16 @@ impl Workload {
             _ => return self.look(process, home, &node).await,
         };
         self.ask(process, home, &node, command).await.is_some()
+    }
+
+    /// A cap about what the keys cost here, so that some of the next commands are refused; or none.
+    fn cap_command(&self, node: &Node) -> Command {
+        let cost = node.read_stale(Store::memory).cost;
+        let cap = match self.rng.below(3) {
+            0 => 0,
+            _ => (cost.saturating_sub(300) + self.rng.below(700)).max(1),
+        };
+        Command::SetCap { cap }
     }
 
     fn string_command(&self) -> Command {
@@ -491,6 +505,9 @@ impl Workload {
                 let answer = translate::answer(&reply.value);
                 let revision = reply.revision;
                 trace.count("commands");
+                if answer == Answer::Error(Error::OutOfMemory) {
+                    trace.count("commands refused at the cap");
+                }
                 trace.line(format_args!(
                     "client {process} {home} {command:?}: {answer:?} at {revision}"
                 ));

@@ -168,6 +168,8 @@ pub struct Swarm {
     pub reads_percent: u64,
     /// Operations out of 100 that use more of the Redis interface than SET, DEL, GET and EXISTS.
     pub redis_percent: u64,
+    /// Whether clients set memory caps.
+    pub caps: bool,
     /// Largest value, in bytes.
     pub value_bytes: u64,
     /// See `NodeConfig`.
@@ -249,6 +251,8 @@ impl Swarm {
                 _ if slow_leader => 0,
                 bytes => bytes,
             },
+            // A draw of its own, so that the others are those of before.
+            caps: Rng::new(seed, "caps").chance(40 * PERCENT),
         }
     }
 }

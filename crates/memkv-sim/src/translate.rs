@@ -95,12 +95,8 @@ pub(crate) fn command(command: &Command) -> memkv_store::Command {
             to: bytes(to),
             if_absent: false,
         },
-        Command::Copy { from, to } => memkv_store::Command::Copy {
-            from: bytes(from),
-            to: bytes(to),
-            to_database: 0,
-            replace: true,
-        },
+        Command::Copy { from, to } => copy(from, to),
+        Command::SetCap { cap } => set_cap(*cap),
         Command::Transaction {
             guards,
             steps: operations,
@@ -110,6 +106,22 @@ pub(crate) fn command(command: &Command) -> memkv_store::Command {
             operations: steps(operations),
             otherwise: steps(otherwise),
         },
+    }
+}
+
+fn copy(from: &str, to: &str) -> memkv_store::Command {
+    memkv_store::Command::Copy {
+        from: bytes(from),
+        to: bytes(to),
+        to_database: 0,
+        replace: true,
+    }
+}
+
+fn set_cap(cap: u64) -> memkv_store::Command {
+    memkv_store::Command::SetMemory {
+        cap: Some(cap),
+        policy: None,
     }
 }
 
@@ -169,6 +181,7 @@ pub(crate) fn answer(value: &ReplyValue) -> Answer {
             ReplyError::NotAnInteger => Error::NotAnInteger,
             ReplyError::Overflow => Error::Overflow,
             ReplyError::NoSuchKey => Error::NoSuchKey,
+            ReplyError::OutOfMemory => Error::OutOfMemory,
             _ => Error::Other,
         }),
     }

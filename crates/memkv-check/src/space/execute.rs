@@ -18,6 +18,14 @@ impl Space {
     /// Executes a command, which `number` names in deadlines that it sets. `given` is what the
     /// store answered, where the specification leaves it a choice.
     pub fn execute(&mut self, command: &Command, number: usize, given: Option<&Answer>) -> Answer {
+        // What the keys cost depends on padding, which is not known here: whether the cap is reached is
+        // taken from the store, and that all of the command is refused then, or none of it, is not.
+        if self.cap > 0
+            && given == Some(&Answer::Error(Error::OutOfMemory))
+            && self.may_grow(command)
+        {
+            return Answer::Error(Error::OutOfMemory);
+        }
         let Command::Transaction {
             guards,
             steps,
@@ -41,6 +49,39 @@ impl Space {
             });
         }
         Answer::List(answers)
+    }
+
+    /// Whether a command may grow the keys; of a transaction, the branch that it takes.
+    fn may_grow(&self, command: &Command) -> bool {
+        let steps_may = |steps: &[Step]| {
+            steps.iter().any(|step| match step {
+                Step::Write(command) => self.may_grow(command),
+                Step::Read(_) => false,
+            })
+        };
+        match command {
+            Command::Set { .. }
+            | Command::SetMany { .. }
+            | Command::IncrBy { .. }
+            | Command::Append { .. }
+            | Command::Copy { .. } => true,
+            Command::Rename { from, to } => to.len() > from.len(),
+            Command::Transaction {
+                guards,
+                steps,
+                otherwise,
+            } => match guards.iter().all(|guard| self.holds(guard)) {
+                // One that gave up for a hash took the other branch.
+                true => steps_may(steps) || steps_may(otherwise),
+                false => steps_may(otherwise),
+            },
+            Command::Del { .. }
+            | Command::GetDel { .. }
+            | Command::GetEx { .. }
+            | Command::Expire { .. }
+            | Command::Persist { .. }
+            | Command::SetCap { .. } => false,
+        }
     }
 
     fn execute_single(&mut self, command: &Command, number: usize) -> Answer {
@@ -146,6 +187,10 @@ fn old(value: Option<String>) -> Answer {
 impl Run<'_> {
     fn command(&mut self, command: &Command) -> Answer {
         match command {
+            Command::SetCap { cap } => {
+                self.space.cap = *cap;
+                Answer::Ok
+            }
             Command::Set {
                 key,
                 value,

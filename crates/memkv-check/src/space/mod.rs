@@ -99,6 +99,11 @@ pub enum Command {
         /// The key that comes.
         to: String,
     },
+    /// `CONFIG SET maxmemory`. It takes no revision.
+    SetCap {
+        /// The most that keys may cost; 0 for no cap.
+        cap: u64,
+    },
     /// `MULTI`, `EXEC`; never in another.
     Transaction {
         /// What must hold.
@@ -225,6 +230,8 @@ pub enum Error {
     Overflow,
     /// There is no such key.
     NoSuchKey,
+    /// The keys take as much memory as they may.
+    OutOfMemory,
     /// Another one, which no command of this specification gives.
     Other,
 }
@@ -272,6 +279,8 @@ pub struct Space {
     removed: BTreeMap<String, u64>,
     /// How many keys have a deadline; most advances find none.
     with_deadline: usize,
+    /// The memory cap; 0 for none.
+    cap: u64,
     /// Transactions that gave up although their guards held, because of a hash.
     pub false_aborts: u64,
 }
