@@ -1,4 +1,4 @@
-//! Many connections: slow, silent, malformed.
+//! Many connections: slow, silent, without a password, malformed.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use memkv_black_box::{Cluster, eventually, free_port, skip};
+use memkv_black_box::{Cluster, eventually, free_port, skip, write_secret};
 use serde_json::json;
 
-use crate::watch::{Honest, LIMIT, Watch, allow_files};
+use crate::watch::{Honest, LIMIT, MIB, Watch, allow_files, connect};
 
 /// How long another client may wait on a machine whose cores are all busy.
 const HONEST_LIMIT: Duration = Duration::from_secs(2);
+
+const PASSWORD: &str = "correct horse battery staple";
 
 fn is_ended(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
@@ -23,6 +25,15 @@ fn is_ended(stream: &mut TcpStream) -> bool {
             Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
         }
     }
+}
+
+fn with_password() -> (Cluster, String) {
+    let mut cluster = Cluster::configured_with(1, &json!({ "password_file": "../password" }));
+    write_secret(&cluster.root().join("password"), PASSWORD);
+    cluster.nodes[0].start();
+    let addr = cluster.nodes[0].addr.clone();
+    drop(connect(&addr, Some(PASSWORD)));
+    (cluster, addr)
 }
 
 #[test]
@@ -90,6 +101,59 @@ fn thousands_that_send_one_byte_leave_the_others_served() {
     let what = format!("{count} connections of one byte");
     watch.check(&what);
     honest.end(&what, HONEST_LIMIT);
+}
+
+#[test]
+fn a_flood_without_the_password_takes_little_memory_and_no_clients_place() {
+    /// Of memory beyond what the node had.
+    const GROWTH_LIMIT: u64 = 64 * MIB;
+    const HELD: usize = 3000;
+    if !allow_files(HELD as u64 + 500) {
+        return skip("a flood", "too few files may be open");
+    }
+    let (mut cluster, addr) = with_password();
+    let mut watch = Watch::begin(&addr, cluster.nodes[0].process().id(), Some(PASSWORD));
+    let honest = Honest::start(&addr, Some(PASSWORD));
+    // Long heads, long arguments, long lines, upgrades without a proof.
+    let long = "k".repeat(150_000);
+    let upgrade = format!(
+        "GET /memkv{}/raft/append HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
+         Upgrade: memkv-peer/2\r\n\r\n",
+        cluster.nodes[0].id
+    );
+    let begun = [
+        format!("GET /v1/kv/{long}"),
+        format!("*2\r\n$4\r\nECHO\r\n$16000\r\n{}", &long[..15_000]),
+        format!("*2\r\n$4\r\nECHO\r\n${}\r\n{long}", long.len()),
+        upgrade,
+    ];
+    let mut held = Vec::new();
+    for at in 0..HELD {
+        let Ok(mut stream) = TcpStream::connect(&addr) else {
+            continue;
+        };
+        stream
+            .set_write_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        // It may be closed before it has sent all.
+        let _ = stream.write_all(begun[at % begun.len()].as_bytes());
+        held.push(stream);
+        if at % 200 == 0 {
+            watch.look();
+            let unproven = watch.metric("memkv_connections_unproven");
+            assert!(unproven <= 1344, "{unproven} places");
+        }
+    }
+    watch.look();
+    let grown = watch.grown();
+    eprintln!("a flood of {HELD}: resident memory +{} MiB", grown / MIB);
+    assert!(grown < GROWTH_LIMIT, "{grown} bytes");
+    watch.check("a flood without the password");
+    honest.end("a flood without the password", HONEST_LIMIT);
+    eventually("unproven connections are closed", LIMIT, || {
+        (watch.metric("memkv_connections_unproven") == 0).then_some(())
+    });
+    assert!(watch.metric("memkv_connections_expelled_total") > 0);
 }
 
 #[test]

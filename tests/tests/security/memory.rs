@@ -1,4 +1,4 @@
-//! Clients that take memory: by replies that they do not read, and by subscriptions.
+//! Clients that take memory: by replies that they do not read, by transactions, by subscriptions.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -136,5 +136,61 @@ fn ten_thousand_subscriptions_with_fan_out_are_counted_and_bounded() {
     eventually("all is given back", LIMIT, || {
         let is_empty = watch.metric("memkv_subscriptions") == 0;
         (is_empty && watch.metric("memkv_client_memory_bytes") < MIB).then_some(())
+    });
+}
+
+#[test]
+fn queued_commands_pin_no_buffers_and_transactions_are_bounded() {
+    const CONNECTIONS: usize = 60;
+    let (_cluster, addr, process) = small();
+    let mut watch = Watch::begin(&addr, process, None);
+    let honest = Honest::start(&addr, None);
+    let large = "v".repeat(4 * MIB as usize);
+    // A large command, and a small one that is queued and came in the same buffer: 240 MiB if pinned.
+    let pinning = [
+        encode(&["STRLEN", &large]),
+        encode(&["MULTI"]),
+        encode(&["GET", "k"]),
+    ]
+    .concat();
+    let mut queued: Vec<Resp> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut client = Resp::connect(&addr).unwrap();
+            client.send(&pinning).unwrap();
+            // No key is that long, and what follows is not affected.
+            assert_eq!(client.receive().unwrap().integer(), Some(0));
+            assert_eq!(client.receive().unwrap().text(), b"OK");
+            assert_eq!(client.receive().unwrap().text(), b"QUEUED");
+            client
+        })
+        .collect();
+    watch.check_settled("queued commands pin no buffer");
+    // A broken transaction queues nothing more, and large ones are refused in time.
+    let mut refused = 0;
+    let value = "v".repeat(MIB as usize);
+    for (at, client) in queued.iter_mut().enumerate() {
+        if at % 2 == 0 {
+            assert!(client.call(&["NOSUCHCOMMAND"]).unwrap().is_error());
+        }
+        for _ in 0..4 {
+            let reply = client.call(&["SET", "k", &value]).unwrap();
+            if reply.is_error() {
+                assert!(reply.text().starts_with(b"TRYAGAIN"), "{reply}");
+                refused += 1;
+            }
+        }
+        watch.look();
+    }
+    assert!(
+        refused > 0,
+        "half of the clients want 120 MiB, and may have 16 MiB"
+    );
+    let used = watch.metric("memkv_client_memory_bytes{class=\"queued\"}");
+    assert!(used <= CLIENTS / 4, "{used}");
+    watch.check("large transactions");
+    honest.end("large transactions", HONEST_LIMIT);
+    queued.clear();
+    eventually("all is given back", LIMIT, || {
+        (watch.metric("memkv_client_memory_bytes") < MIB).then_some(())
     });
 }

@@ -16,6 +16,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// The allocator keeps freed memory for a second, and the honest client needs some.
 const SLACK: u64 = 48 * MIB;
 
+/// The same once nothing moves: the threads' own lists of free memory.
+const SETTLED_SLACK: u64 = 16 * MIB;
+
 /// A client whose work is counted.
 pub(crate) struct Honest {
     stop: Arc<AtomicBool>,
@@ -156,6 +159,16 @@ impl Watch {
             "{what}: {grown} bytes, the ledger {}",
             self.ledger
         );
+    }
+
+    /// The node's memory is explained by its ledger once the allocator has given back what is free.
+    #[track_caller]
+    pub(crate) fn check_settled(&mut self, what: &str) {
+        eventually(what, LIMIT, || {
+            let grown = rss_bytes(self.process).saturating_sub(self.before);
+            let ledger = self.metric("memkv_client_memory_bytes");
+            (grown <= ledger * 13 / 10 + SETTLED_SLACK).then_some(())
+        });
     }
 }
 

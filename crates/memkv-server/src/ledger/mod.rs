@@ -37,9 +37,10 @@ const MOST_REPLY: usize = 256 * MIB;
 /// The most that one connection's transaction may hold, however large the total is (128 MiB).
 const MOST_QUEUED: usize = 128 * MIB;
 
-/// The most that unproven connections may hold, however large the total is (40 MiB): the basic cost of as
-/// many as there may be, and as much again for their first requests.
-const MOST_UNPROVEN: usize = 40 * MIB;
+/// The most that unproven connections may hold, however large the total is (16 MiB): the basic cost of as
+/// many as there may be, and some room for their first requests. With what the system and the allocator
+/// take for them a flood stays below 64 MiB.
+const MOST_UNPROVEN: usize = 16 * MIB;
 
 /// Memory of a connection beside what it has under way: its task, its first buffers and its place in
 /// the registry. A test of the real binary measures it.

@@ -89,6 +89,9 @@ pub(super) struct Conn<'a, S, B> {
     door: &'a Door,
     pub(super) stream: S,
     pub(super) input: BytesMut,
+    /// Whether a large request lay in the input's memory, all of which stays as long as a byte of it is
+    /// in use: it is given back before the connection waits.
+    was_large: bool,
     /// What has arrived and is not executed.
     held: Held,
     pub(super) out: Out,
@@ -118,6 +121,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             door,
             stream,
             input,
+            was_large: false,
             held: ledger.hold(Class::Input),
             out: Out::default(),
             waiting: ledger.hold(Class::Output),
@@ -175,6 +179,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                 Ok(Some(request)) => {
                     requests += 1;
                     bytes += request.byte_count();
+                    self.was_large |= request.byte_count() > OUTPUT_BYTES;
                     let was_authenticated = self.session.is_authenticated;
                     self.dispatch(request).await?;
                     // Answers that the node gives by itself may be long, and a turn has many.
@@ -228,11 +233,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             if self.session.client.is_killed() {
                 return Err(Disconnected);
             }
-            self.reserve(room).await;
-            // It may be the whole buffer of a large request, which is free by now.
-            if self.input.is_empty() && self.input.capacity() > OUTPUT_BYTES {
+            // The next part of a large request needs the room that is there.
+            let is_idle = self.input.is_empty() && self.input.capacity() > OUTPUT_BYTES;
+            if is_idle || (self.was_large && self.input.len() <= READ_BYTES) {
                 Box::pin(self.give_back()).await;
             }
+            self.reserve(room).await;
             let mut piece = (&mut self.input).limit(PIECE_BYTES);
             let (stream, client) = (&mut self.stream, &self.session.client);
             let read = async {
@@ -313,7 +319,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
     /// Frees the buffer of a large request, aside if that takes long: an idle connection must not hold
     /// it.
     async fn give_back(&mut self) {
-        let buffer = mem::replace(&mut self.input, BytesMut::with_capacity(READ_BYTES));
+        self.was_large = false;
+        let mut small = BytesMut::with_capacity(READ_BYTES);
+        small.extend_from_slice(&self.input);
+        let buffer = mem::replace(&mut self.input, small);
         let steps = steps_of(0, buffer.capacity());
         self.resp.server.aside.run(steps, || drop(buffer)).await;
     }
