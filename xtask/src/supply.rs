@@ -53,9 +53,8 @@ pub(crate) fn check() -> Result<(), String> {
     }
 }
 
-fn faults(metadata: &Value) -> Vec<String> {
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+/// The foreign crates that the shipped programs contain, and how many of them ours name.
+fn shipped(metadata: &Value) -> Option<(Vec<Value>, usize)> {
     let packages: BTreeMap<String, Value> = list(&metadata["packages"])
         .into_iter()
         .map(|package| (text(&package["id"]), package))
@@ -75,7 +74,7 @@ fn faults(metadata: &Value) -> Vec<String> {
         .map(|(id, _)| id.clone())
         .collect();
     if left.len() != SHIPPED.len() {
-        return vec!["cargo metadata does not list the shipped crates".to_owned()];
+        return None;
     }
     let (mut seen, mut direct) = (BTreeSet::new(), BTreeSet::new());
     while let Some(id) = left.pop() {
@@ -94,14 +93,26 @@ fn faults(metadata: &Value) -> Vec<String> {
             }
         }
     }
-    let foreign: Vec<&Value> = seen
-        .iter()
-        .filter(|id| !is_ours(id))
-        .filter_map(|id| packages.get(id))
-        .collect();
+    let foreign = seen.iter().filter(|id| !is_ours(id));
+    let foreign = foreign.filter_map(|id| packages.get(id)).cloned();
+    Some((foreign.collect(), direct.len()))
+}
+
+fn list(value: &Value) -> Vec<Value> {
+    value.as_array().cloned().unwrap_or_default()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn faults(metadata: &Value) -> Vec<String> {
+    let Some((foreign, direct)) = shipped(metadata) else {
+        return vec!["cargo metadata does not list the shipped crates".to_owned()];
+    };
     let mut faults = Vec::new();
     for (what, count, most) in [
-        ("named by ours", direct.len(), MOST_DIRECT),
+        ("named by ours", direct, MOST_DIRECT),
         ("in the programs", foreign.len(), MOST_IN_ALL),
     ] {
         if count > most {
