@@ -100,8 +100,14 @@ impl Client {
     /// The same client, which shows this password with every request. It crosses the network as it
     /// is, as all that the requests hold.
     #[must_use]
-    pub fn with_password(mut self, password: &str) -> Self {
-        let basic = format!("Basic {}", STANDARD.encode(format!("default:{password}")));
+    pub fn with_password(self, password: &str) -> Self {
+        self.with_user("default", password)
+    }
+
+    /// The same for a user, with its password or a token; the name has no colon.
+    #[must_use]
+    pub fn with_user(mut self, user: &str, password: &str) -> Self {
+        let basic = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
         // Base64 is always a legal field.
         if let Ok(mut field) = HeaderValue::from_str(&basic) {
             field.set_sensitive(true);

@@ -2,6 +2,7 @@
 //! Never decides anything: for a [`Node`] every method is the node's own.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,11 @@ use memkv_node::{
     Answers, Copies, Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError,
     Subscribers,
 };
-use memkv_store::{Command, DATABASES, KeyEventClasses, Memory, Query, Reply, ReplyValue, Store};
+use memkv_store::{
+    Command, DATABASES, KeyEventClasses, Memory, Principal, Query, Reply, ReplyValue, Store,
+    UserTable,
+};
+use tokio::sync::watch;
 
 use crate::read_batch::ReadBatch;
 
@@ -78,9 +83,13 @@ impl Introspection {
 
 /// A replicated store; a clone is another handle to the same one.
 pub trait Backend: Clone + Send + Sync + 'static {
-    /// Executes a command exactly once. Commands execute in the order of the calls, whenever the
-    /// futures are polled.
-    fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send;
+    /// Executes a command exactly once, for a user. Commands execute in the order of the calls, whenever
+    /// the futures are polled.
+    fn write(
+        &self,
+        command: Command,
+        principal: Option<Principal>,
+    ) -> impl Future<Output = Result<Reply, RequestError>> + Send;
 
     /// Answers queries at one state, as [`ReadBatch::answer`] does: linearizably, or if `stale` at the
     /// state that is here, however old. Gives up after `within`.
@@ -99,6 +108,20 @@ pub trait Backend: Clone + Send + Sync + 'static {
         queries: Vec<Query>,
         most: usize,
     ) -> impl Future<Output = Result<Answers, RequestError>> + Send;
+
+    /// The users of the cluster, as applied here last; none if it has no table of users.
+    fn users(&self) -> Option<Arc<UserTable>>;
+
+    /// The revision of that table; 0 without one.
+    fn users_revision(&self) -> u64 {
+        self.users().map_or(0, |users| users.revision())
+    }
+
+    /// That table, to wait for its next change.
+    fn watch_users(&self) -> watch::Receiver<Option<Arc<UserTable>>>;
+
+    /// Log time here, in milliseconds since the Unix epoch.
+    fn log_time_ms(&self) -> u64;
 
     /// The node's view of itself.
     fn status(&self) -> NodeStatus;
@@ -129,14 +152,18 @@ pub trait Backend: Clone + Send + Sync + 'static {
 }
 
 impl Backend for Node {
-    fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send {
+    fn write(
+        &self,
+        command: Command,
+        principal: Option<Principal>,
+    ) -> impl Future<Output = Result<Reply, RequestError>> + Send {
         #[cfg(memkv_bugs)]
         let command = match bugs::take(bugs::PanicPoint::NextLevel) {
             true => Command::OfNextLevel,
             false => command,
         };
         // Not an `async fn`: the command is in line when this returns.
-        Self::write(self, &command)
+        Self::write_as(self, &command, principal)
     }
 
     async fn read(
@@ -165,6 +192,18 @@ impl Backend for Node {
         most: usize,
     ) -> impl Future<Output = Result<Answers, RequestError>> + Send {
         Self::read_all(self, within, stale, queries, most)
+    }
+
+    fn users(&self) -> Option<Arc<UserTable>> {
+        Self::users(self)
+    }
+
+    fn watch_users(&self) -> watch::Receiver<Option<Arc<UserTable>>> {
+        Self::watch_users(self)
+    }
+
+    fn log_time_ms(&self) -> u64 {
+        Self::log_time_ms(self)
     }
 
     fn status(&self) -> NodeStatus {

@@ -19,8 +19,8 @@ pub(crate) struct Guarded<'a, B> {
 impl<B: Backend> App for Guarded<'_, B> {
     type Upgrade = PeerUpgrade;
 
-    fn admit(&self, head: &Head) -> Admission<PeerUpgrade> {
-        let admitted = self.api.admit(head);
+    async fn admit(&self, head: &mut Head) -> Admission<PeerUpgrade> {
+        let admitted = self.api.admit(head).await;
         let is_client = match &admitted {
             Admission::Upgrade(..) => false,
             Admission::Body(_) => self.api.shows_password(head),

@@ -46,6 +46,7 @@ pub mod peer;
 pub mod process;
 pub mod read_batch;
 pub mod resp;
+pub mod rights;
 pub mod run;
 pub mod secrets;
 pub mod service;

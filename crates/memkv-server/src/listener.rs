@@ -188,7 +188,8 @@ impl<B: Backend> Listener<B> {
             api: &self.api,
             door,
         };
-        let served = http::serve_through(door, stream, input, &app, self.limits.clone());
+        let served =
+            http::serve_through(door, stream, addrs.client, input, &app, self.limits.clone());
         // Of its own size, as RESP's.
         match Box::pin(served).await {
             End::Closed => {}
@@ -320,8 +321,8 @@ mod tests {
             name: "n1".to_owned(),
             names: vec!["n1".to_owned()],
             max_value_bytes: 1000,
-            password: None,
             trust,
+            metrics_public: false,
             allowed_hosts: Vec::new(),
         };
         let api = Arc::new(Api::new(service.clone(), settings));

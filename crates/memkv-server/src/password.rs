@@ -1,54 +1,112 @@
-//! The clients' password: kept and compared as a hash only.
+//! The password of the configuration, kept as hashes only, and what clients show of themselves.
 //!
 //! Never printed, and never compared byte by byte with an early end: how long a wrong guess takes
-//! says nothing about the right one. One user, named `default` as in Redis (AUTH).
+//! says nothing about the right one.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use memkv_store::{Secret, SecretKind};
 use sha2::{Digest, Sha256};
 
 use crate::http::trimmed;
 
-/// The name of the one user.
+/// The name of the user that the password is of.
 pub const USER: &str = "default";
 
-/// SHA-256 of the password. The password is chosen by an operator for a machine, long and random;
-/// a slow hash would only make every request slow (Redis's ACL does the same).
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password([u8; 32]);
+/// The hashes of the password: SHA-256, by which it is compared while the cluster has no users, and one of
+/// argon2id, with which a new cluster's user `default` begins.
+#[derive(Clone)]
+pub struct Password {
+    sha256: [u8; 32],
+    slow: Option<Secret>,
+}
+
+impl PartialEq for Password {
+    fn eq(&self, other: &Self) -> bool {
+        self.sha256 == other.sha256
+    }
+}
+
+impl Eq for Password {}
 
 impl Password {
     /// Of this text.
     pub fn new(text: &str) -> Self {
-        Self(Sha256::digest(text).into())
+        Self {
+            sha256: Sha256::digest(text).into(),
+            slow: None,
+        }
     }
 
-    /// Whether `guess` is the password.
-    pub fn is(&self, guess: &[u8]) -> bool {
-        let guess: [u8; 32] = Sha256::digest(guess).into();
-        same(&self.0, &guess)
+    /// The same, with the hash for a new cluster's table, which takes some hundredths of a second.
+    pub(crate) fn with_slow_hash(text: &str) -> Self {
+        Self {
+            slow: crate::rights::hash(text.as_bytes()),
+            ..Self::new(text)
+        }
     }
 
-    /// Whether an `Authorization` header field holds the password: `Bearer PASSWORD` (RFC 6750), or
-    /// `Basic` with the user `default` or none (RFC 7617).
-    pub fn authorizes(&self, field: &str) -> bool {
-        let Some((scheme, token)) = field.split_once(' ') else {
-            return false;
-        };
+    /// As the table of users keeps it.
+    pub(crate) fn secret(&self) -> Secret {
+        let fast = || Secret::new(SecretKind::Sha256(self.sha256));
+        self.slow.clone().unwrap_or_else(fast)
+    }
+
+    /// Its SHA-256.
+    pub(crate) fn sha256(&self) -> &[u8; 32] {
+        &self.sha256
+    }
+}
+
+/// What a client shows of itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    /// Its name; without one, the secret is a token or the password of `default`.
+    pub(crate) user: Option<&'a [u8]>,
+    pub(crate) secret: &'a [u8],
+}
+
+/// An `Authorization` header field: `Bearer TOKEN` (RFC 6750), or `Basic` with a user, or none for `default`
+/// (RFC 7617).
+pub(crate) struct Authorization {
+    user: Option<Vec<u8>>,
+    secret: Vec<u8>,
+}
+
+impl Authorization {
+    /// Of a field; nothing if it is of another kind.
+    pub(crate) fn parse(field: &str) -> Option<Self> {
+        let (scheme, token) = field.split_once(' ')?;
+        let token = trimmed(token);
         if scheme.eq_ignore_ascii_case("bearer") {
-            return self.is(trimmed(token).as_bytes());
+            return Some(Self {
+                user: None,
+                secret: token.as_bytes().to_vec(),
+            });
         }
         if !scheme.eq_ignore_ascii_case("basic") {
-            return false;
+            return None;
         }
-        let Ok(pair) = STANDARD.decode(trimmed(token)) else {
-            return false;
+        let pair = STANDARD.decode(token).ok()?;
+        let colon = pair.iter().position(|byte| *byte == b':')?;
+        let (user, secret) = pair.split_at(colon);
+        let user = if user.is_empty() {
+            USER.as_bytes()
+        } else {
+            user
         };
-        let Some(colon) = pair.iter().position(|byte| *byte == b':') else {
-            return false;
-        };
-        let (user, password) = (&pair[..colon], &pair[colon + 1..]);
-        self.is(password) & (user.is_empty() || user == USER.as_bytes())
+        Some(Self {
+            user: Some(user.to_vec()),
+            secret: secret.get(1..).unwrap_or_default().to_vec(),
+        })
+    }
+
+    /// What it shows.
+    pub(crate) fn shown(&self) -> Shown<'_> {
+        Shown {
+            user: self.user.as_deref(),
+            secret: &self.secret,
+        }
     }
 }
 
@@ -69,36 +127,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_password_is_the_password() {
-        let password = Password::new("correct horse");
-        assert!(password.is(b"correct horse"));
-        for guess in ["", "correct", "correct horse ", "Correct horse"] {
-            assert!(!password.is(guess.as_bytes()), "{guess}");
+    fn a_password_is_compared_by_its_hash_and_never_printed() {
+        assert_eq!(
+            Password::new("correct"),
+            Password::with_slow_hash("correct")
+        );
+        assert_ne!(Password::new("correct"), Password::new("Correct"));
+        for password in [
+            Password::new("correct"),
+            Password::with_slow_hash("correct"),
+        ] {
+            assert_eq!(format!("{password:?}"), "Password(..)");
         }
-        assert!(!format!("{password:?}").contains("correct"));
+        let slow = Password::with_slow_hash("correct").secret();
+        assert!(matches!(slow.kind(), SecretKind::Password(_)));
     }
 
     #[test]
     fn http_carries_it_as_bearer_or_basic() {
-        let password = Password::new("secret:1");
         let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
-        for field in [
-            "Bearer secret:1".to_owned(),
-            "bearer  secret:1".to_owned(),
-            basic("default:secret:1"),
-            basic(":secret:1"),
+        for (field, user) in [
+            ("Bearer secret:1".to_owned(), None),
+            ("bearer  secret:1".to_owned(), None),
+            (basic("default:secret:1"), Some("default")),
+            (basic(":secret:1"), Some("default")),
+            (basic("ann:secret:1"), Some("ann")),
         ] {
-            assert!(password.authorizes(&field), "{field}");
+            let read = Authorization::parse(&field).expect("it is one");
+            assert_eq!(read.shown().user, user.map(str::as_bytes), "{field}");
+            assert_eq!(read.shown().secret, b"secret:1", "{field}");
         }
         for field in [
-            "Bearer secret".to_owned(),
             "Bearer".to_owned(),
             "Digest secret:1".to_owned(),
-            basic("root:secret:1"),
-            basic("secret:1"),
+            basic("secret"),
             "Basic ?".to_owned(),
         ] {
-            assert!(!password.authorizes(&field), "{field}");
+            assert!(Authorization::parse(&field).is_none(), "{field}");
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::ledger::Ledger;
 use crate::listener::Listener;
 use crate::peer::Trust;
 use crate::resp::{Resp, RespSettings};
+use crate::rights::{JudgeAgain, Rights};
 use crate::service::Service;
 use crate::settings::{RedisListener, Settings, process_memory};
 use crate::signals::StopSignals;
@@ -134,7 +135,9 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         .map_err(system("the consensus thread"))?;
     let timeout = Duration::from_millis(settings.config.request_timeout_ms);
     let ledger = ledger(settings);
-    let service = Arc::new(Service::new(timeout).with_ledger(ledger.clone()));
+    let rights = Rights::new(settings.password.as_ref(), settings.config.insecure);
+    let service = Service::with_rights(timeout, rights).with_ledger(ledger.clone());
+    let service = Arc::new(service);
     let api = Arc::new(Api::new(service.clone(), api_settings(settings, trust)));
     let resp = resp_settings(settings, redis.as_ref());
     let resp = Arc::new(Resp::new(service.clone(), resp));
@@ -163,8 +166,10 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         Ok(node) => node,
         Err(code) => return Ok(code),
     };
+    node.judge_by(Box::new(JudgeAgain::default()));
     resp.attach(node.clone());
     service.attach(node.clone());
+    follow_users(resp.clone());
     start_tasks(settings, &node, admission, started);
     tokio::select! {
         failure = node.failed() => {
@@ -183,6 +188,12 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let code = stop(&node, &service, &mut signals).await;
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(code)
+}
+
+/// Goes by the users of the cluster, now and after each change.
+fn follow_users(resp: Arc<Resp<Node>>) {
+    resp.follow_users();
+    tokio::spawn(async move { resp.follow_all_users().await });
 }
 
 /// Starts what runs beside the node.
@@ -326,7 +337,6 @@ fn resp_settings(settings: &Settings, redis: Option<&TcpListener>) -> RespSettin
         idle_time: (config.timeout > 0).then(|| Duration::from_secs(config.timeout)),
         announce: settings.announce(),
         sync: config.durability == Durability::Sync,
-        password: settings.password.clone(),
     }
 }
 
@@ -347,8 +357,8 @@ fn api_settings(settings: &Settings, trust: Trust) -> ApiSettings {
             .map(|node| node.id.clone())
             .collect(),
         max_value_bytes: usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX),
-        password: settings.password.clone(),
         trust,
+        metrics_public: config.metrics_public,
         allowed_hosts: settings.allowed_hosts(),
     }
 }

@@ -65,12 +65,12 @@ pub(crate) fn password(
     {
         return Err(BadSecret::Variable(SecretError::TooLong));
     }
-    let said = text.map(|text| Password::new(&text));
+    let said = text.map(|text| Password::with_slow_hash(&text));
     let Some((path, file)) = read("password_file", &config.password_file)? else {
         return Ok(said);
     };
     match secret::password(&file) {
-        Ok(text) => match (Password::new(text), said) {
+        Ok(text) => match (Password::with_slow_hash(text), said) {
             (written, Some(said)) if written != said => Err(BadSecret::Two { path }),
             (written, _) => Ok(Some(written)),
         },

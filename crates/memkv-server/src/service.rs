@@ -10,13 +10,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use memkv_node::{Answers, RequestError};
-use memkv_store::{Command, Query, Reply, ReplyError, ReplyValue, Revision};
+use memkv_store::{Command, Principal, Query, Reply, ReplyError, ReplyValue, Revision};
 
 use crate::aside::{Aside, is_long, steps_of};
 use crate::backend::{Backend, bytes_of};
 use crate::ledger::{Class, Held, Ledger};
 use crate::metrics::Latency;
 use crate::read_batch::ReadBatch;
+use crate::rights::Rights;
 
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +66,8 @@ pub struct Service<B> {
     /// HTTP requests that are being executed.
     active: AtomicUsize,
     latency: Latency,
+    /// Users, and what each may do.
+    rights: Arc<Rights>,
     /// Where work is done that takes long for one client.
     aside: Arc<Aside>,
     /// The memory that clients take.
@@ -75,7 +78,14 @@ impl<B: Backend> Service<B> {
     /// A service that answers "loading" until it has its node.
     #[must_use]
     pub fn new(request_timeout: Duration) -> Self {
+        Self::with_rights(request_timeout, Rights::default())
+    }
+
+    /// The same, for clients that have to show who they are.
+    #[must_use]
+    pub fn with_rights(request_timeout: Duration, rights: Rights) -> Self {
         Self {
+            rights: Arc::new(rights),
             backend: OnceLock::new(),
             request_timeout,
             stopping: AtomicBool::new(false),
@@ -113,30 +123,36 @@ impl<B: Backend> Service<B> {
         &'a self,
         commands: &mut Vec<Command>,
         steps: usize,
+        principal: Option<Principal>,
     ) -> Result<
         Vec<impl Future<Output = Result<Reply, RequestError>> + Send + use<'a, B>>,
         ServiceError,
     > {
         let backend = self.loaded()?;
         let commands = commands.drain(..);
-        let submit = || commands.map(|command| backend.write(command)).collect();
+        let submit = || {
+            let write = |command| backend.write(command, principal);
+            commands.map(write).collect()
+        };
         Ok(match is_long(steps) {
             true => Box::pin(self.aside.run(steps, submit)).await,
             false => submit(),
         })
     }
 
-    /// Executes a command of about so many bytes, and answers within [`Service::answer_within`].
-    pub(crate) async fn write(
+    /// Executes a command of about so many bytes for a user, and answers within
+    /// [`Service::answer_within`].
+    pub(crate) async fn write_as(
         &self,
         command: Command,
         bytes: usize,
+        principal: Option<Principal>,
     ) -> Result<Reply, ServiceError> {
         let backend = self.loaded()?;
         let steps = steps_of(0, bytes);
         let write = match is_long(steps) {
-            true => Box::pin(self.aside.run(steps, || backend.write(command))).await,
-            false => backend.write(command),
+            true => Box::pin(self.aside.run(steps, || backend.write(command, principal))).await,
+            false => backend.write(command, principal),
         };
         match tokio::time::timeout(self.answer_within(), write).await {
             Ok(result) => Ok(result?),
@@ -205,6 +221,29 @@ impl<B: Backend> Service<B> {
     /// A tenth of the promised time is left for the way back.
     pub(crate) fn answer_within(&self) -> Duration {
         self.request_timeout * 9 / 10
+    }
+
+    /// Users, and what each may do.
+    pub(crate) fn rights(&self) -> &Arc<Rights> {
+        &self.rights
+    }
+
+    /// Whether a user is still as it was when a read of its was judged. The read has seen the store before this,
+    /// so that it may be answered then.
+    pub(crate) fn is_unchanged(&self, principal: Option<Principal>) -> bool {
+        principal.is_none_or(|judged| {
+            if self.backend().map_or(0, Backend::users_revision) == judged.revision {
+                return true;
+            }
+            let users = self.backend().and_then(Backend::users);
+            let user = users.as_ref().and_then(|users| users.by_id(judged.user));
+            user.is_some_and(|user| user.changed_at <= judged.revision)
+        })
+    }
+
+    /// Log time here in milliseconds since the Unix epoch; 0 while the node loads its data.
+    pub(crate) fn log_time_ms(&self) -> u64 {
+        self.backend().map_or(0, Backend::log_time_ms)
     }
 
     /// How long clients' commands take.
@@ -291,7 +330,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_is_read_with_its_revision() {
         let service = service(Fake::working());
-        let revision = service.write(set(), 2).await.unwrap().revision;
+        let revision = service.write_as(set(), 2, None).await.unwrap().revision;
         let value = ReplyValue::Bulk(Bytes::from_static(b"v"));
         assert_eq!(service.read_one(get()).await, Ok((value, revision)));
     }
@@ -299,10 +338,13 @@ mod tests {
     #[tokio::test]
     async fn without_a_node_nothing_is_executed() {
         let service = Service::<Fake>::new(TIMEOUT);
-        assert_eq!(service.write(set(), 2).await, Err(ServiceError::Loading));
+        assert_eq!(
+            service.write_as(set(), 2, None).await,
+            Err(ServiceError::Loading)
+        );
         assert_eq!(service.read_one(get()).await, Err(ServiceError::Loading));
         assert_eq!(service.confirm(TIMEOUT).await, Err(ServiceError::Loading));
-        let submitted = service.submit(&mut vec![set()], 1).await;
+        let submitted = service.submit(&mut vec![set()], 1, None).await;
         assert!(matches!(submitted, Err(ServiceError::Loading)));
     }
 
@@ -321,7 +363,7 @@ mod tests {
             assert!(is_told || stale, "{read:?}");
         }
         let hanging = service(Fake::hanging());
-        let write = hanging.write(set(), 2).await;
+        let write = hanging.write_as(set(), 2, None).await;
         assert!(
             matches!(
                 write,

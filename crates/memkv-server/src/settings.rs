@@ -161,6 +161,7 @@ impl Settings {
                 .unwrap_or(u32::MAX),
             max_value_bytes: whole(config.max_value_bytes),
             announce: self.announce(),
+            first_users: crate::rights::first_users(self.password.as_ref()),
             max_feature_level: u32::try_from(config.max_feature_level)
                 .ok()
                 .filter(|level| *level > 0),

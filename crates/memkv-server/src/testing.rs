@@ -16,8 +16,8 @@ use memkv_node::{
     RequestError, Role, Subscribers,
 };
 use memkv_store::{
-    BatchBuilder, Command, EDGE_LEVEL, KeyEventClasses, Member, Query, Reading, Readings, Rejected,
-    Reply, SessionId, Sink, Store, SystemOp, SystemOutcome,
+    BatchBuilder, Command, EDGE_LEVEL, KeyEventClasses, Member, Principal, Query, Reading,
+    Readings, Rejected, Reply, SessionId, Sink, Store, SystemOp, SystemOutcome, UserTable,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -188,7 +188,11 @@ impl Fake {
 }
 
 impl Backend for Fake {
-    fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send {
+    fn write(
+        &self,
+        command: Command,
+        _: Option<Principal>,
+    ) -> impl Future<Output = Result<Reply, RequestError>> + Send {
         self.pass_gate();
         // In the order of the calls, as the node does.
         let fails = self.hangs || self.fails_with.is_some();
@@ -235,6 +239,18 @@ impl Backend for Fake {
 
     fn refuses_growth(&self) -> bool {
         self.store.lock().0.memory().refuses_growth()
+    }
+
+    fn users(&self) -> Option<Arc<UserTable>> {
+        self.store.lock().0.users().cloned()
+    }
+
+    fn watch_users(&self) -> watch::Receiver<Option<Arc<UserTable>>> {
+        watch::Sender::new(self.users()).subscribe()
+    }
+
+    fn log_time_ms(&self) -> u64 {
+        self.store.lock().0.stamp_ms()
     }
 
     fn introspect(&self) -> Introspection {
@@ -341,7 +357,6 @@ pub(crate) fn resp_settings() -> RespSettings {
         idle_time: None,
         announce: KeyEventClasses::default(),
         sync: true,
-        password: None,
     }
 }
 

@@ -320,7 +320,6 @@ impl Generator {
             "HELLO 2 SETNAME two",
             "HELLO 3 SETNAME three",
             "HELLO 3 AUTH default any",
-            "HELLO 3 AUTH nobody any",
             "HELLO 3 NOSUCH",
             "HELLO 3 SETNAME",
         ];

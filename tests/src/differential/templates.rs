@@ -124,7 +124,6 @@ pub(crate) const TEMPLATES: &[(usize, &str)] = &[
     (1, "TIME"),
     (1, "AUTH $v"),
     (1, "AUTH default $v"),
-    (1, "AUTH nobody $v"),
     (1, "RESET"),
     (2, "CLIENT ID"),
     (2, "CLIENT GETNAME"),

@@ -18,6 +18,9 @@ pub(crate) const ENDPOINTS_VARIABLE: &str = "MEMKV_ENDPOINTS";
 pub(crate) const PASSWORD_VARIABLE: &str = "MEMKV_PASSWORD";
 pub(crate) const PASSWORD_FILE_VARIABLE: &str = "MEMKV_PASSWORD_FILE";
 
+/// The user whose password that is.
+const USER_VARIABLE: &str = "MEMKV_USER";
+
 const AFTER_HELP: &str = "\
 Without a command it is a prompt for Redis's commands, with hints, completion and
 a history in $XDG_STATE_HOME/memkv/history or ~/.local/state/memkv/history. From
@@ -26,6 +29,7 @@ an error earned; it stops where a connection is lost with a command under way.
 
 The cluster is found through, in this order: --endpoints, --config, the variable
 MEMKV_ENDPOINTS, cluster_config.json in the working directory, 127.0.0.1:11081.
+The user is that of --user or of the variable MEMKV_USER, or \"default\".
 The password is in the file of --password-file or of MEMKV_PASSWORD_FILE, which
 no other user can read, or in the variable MEMKV_PASSWORD. Where there are both,
 a file and MEMKV_PASSWORD, they must hold the same.
@@ -50,7 +54,11 @@ pub(crate) struct Args {
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// File with the cluster's password
+    /// The user; its password, or a token of its, is what the next option says [default: default]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "NAME", env = USER_VARIABLE, hide_env = true, value_parser = user)]
+    pub(crate) user: Option<String>,
+
+    /// File with the password
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 
@@ -162,6 +170,97 @@ pub(crate) enum Command {
     },
     /// Shows all nodes and how well the cluster is; exits 3 if it does not serve
     Status,
+    /// Shows users and changes them, as Redis's ACL does
+    #[command(subcommand)]
+    Acl(Acl),
+}
+
+/// What to do with users.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Acl {
+    /// Makes the table of users in a cluster that has none, with the user "default" as it is
+    Init,
+    /// Prints a line for each user, as "acl set" takes it
+    List,
+    /// Makes or changes USER, such as: acl set ann on '>-' '~app:*' +@all -@admin
+    Set {
+        /// The user
+        #[arg(value_name = "USER")]
+        name: OsString,
+        /// Rules as ACL SETUSER takes them; ">-" reads a password from standard input, where other
+        /// users of the machine do not see it
+        #[arg(allow_hyphen_values = true, value_name = "RULE")]
+        rules: Vec<OsString>,
+    },
+    /// Describes USER
+    Get {
+        /// The user
+        #[arg(value_name = "USER")]
+        name: OsString,
+    },
+    /// Removes each USER, and ends their connections
+    Del {
+        /// The users
+        #[arg(required = true, value_name = "USER")]
+        users: Vec<OsString>,
+    },
+    /// Prints who this client is
+    Whoami,
+    /// Prints what the node has refused lately
+    Log {
+        /// At most so many; "reset" forgets them
+        #[arg(value_name = "N")]
+        count: Option<OsString>,
+    },
+    /// Makes a token of USER and prints it, once
+    Token {
+        /// The user
+        #[arg(value_name = "USER")]
+        name: OsString,
+        /// How long it is taken, such as 12h or 90d
+        #[arg(long, value_name = "TIME", default_value = "90d", value_parser = ttl)]
+        ttl: Duration,
+    },
+    /// Tells whether USER may execute a command
+    Dryrun {
+        /// The user
+        #[arg(value_name = "USER")]
+        name: OsString,
+        /// The command and its arguments
+        #[arg(required = true, allow_hyphen_values = true, trailing_var_arg = true)]
+        command: Vec<OsString>,
+    },
+}
+
+impl Acl {
+    /// The command that a node gets.
+    pub(crate) fn words(self) -> Vec<OsString> {
+        let acl = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let with = |words: &[&str], rest: Vec<OsString>| [acl(words), rest].concat();
+        match self {
+            Acl::Init => acl(&["MEMKV.USERS", "INIT"]),
+            Acl::List => acl(&["ACL", "LIST"]),
+            Acl::Set { name, rules } => with(&["ACL", "SETUSER"], [vec![name], rules].concat()),
+            Acl::Get { name } => with(&["ACL", "GETUSER"], vec![name]),
+            Acl::Del { users } => with(&["ACL", "DELUSER"], users),
+            Acl::Whoami => acl(&["ACL", "WHOAMI"]),
+            Acl::Log { count } => with(&["ACL", "LOG"], count.into_iter().collect()),
+            Acl::Token { name, ttl } => {
+                let seconds = ttl.as_secs().max(1).to_string().into();
+                with(&["MEMKV.USERS", "TOKEN"], vec![name, seconds])
+            }
+            Acl::Dryrun { name, command } => {
+                with(&["ACL", "DRYRUN"], [vec![name], command].concat())
+            }
+        }
+    }
+}
+
+fn user(name: &str) -> Result<String, String> {
+    match name.is_empty() || name.contains(':') {
+        false => Ok(name.to_owned()),
+        true => Err("the name of a user is not empty and has no colon".to_owned()),
+    }
 }
 
 /// What `set` demands.
@@ -252,6 +351,39 @@ mod tests {
             &["--ttl", "soon"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn users_are_changed_by_the_words_of_redis() {
+        let words = |line: &str| {
+            let args = ["memkv_client", "acl"].into_iter().chain(line.split(' '));
+            match Args::try_parse_from(args).unwrap().command {
+                Some(Command::Acl(acl)) => {
+                    let words = acl.words().into_iter();
+                    let words: Vec<_> = words.map(|word| word.into_string().unwrap()).collect();
+                    words.join(" ")
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        for (line, sent) in [
+            ("init", "MEMKV.USERS INIT"),
+            ("list", "ACL LIST"),
+            (
+                "set ann on +@all -get ~a*",
+                "ACL SETUSER ann on +@all -get ~a*",
+            ),
+            ("get ann", "ACL GETUSER ann"),
+            ("del ann bob", "ACL DELUSER ann bob"),
+            ("whoami", "ACL WHOAMI"),
+            ("log", "ACL LOG"),
+            ("log reset", "ACL LOG reset"),
+            ("token ann --ttl 1m", "MEMKV.USERS TOKEN ann 60"),
+            ("token ann", "MEMKV.USERS TOKEN ann 7776000"),
+            ("dryrun ann get -x", "ACL DRYRUN ann get -x"),
+        ] {
+            assert_eq!(words(line), sent);
         }
     }
 

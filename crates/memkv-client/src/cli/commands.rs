@@ -1,6 +1,6 @@
 //! Executes one command of the command line. Never decides what to send again: the library does.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 
@@ -65,7 +65,28 @@ pub(crate) async fn execute(
             Ok(found(answer.succeeded))
         }
         Command::Status => status(client, printer).await,
+        Command::Acl(_) => Err(usage("users are changed over Redis's protocol".to_owned())),
     }
+}
+
+/// A command with the password of standard input in the place of `>-` or `<-`.
+pub(crate) fn with_passwords(words: Vec<OsString>) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut full = Vec::with_capacity(words.len());
+    for word in words {
+        let word = word.as_bytes();
+        full.push(match word {
+            b">-" | b"<-" => {
+                let given = standard_input()?;
+                let end = given
+                    .iter()
+                    .rposition(|byte| !matches!(byte, b'\n' | b'\r'));
+                let password = given.get(..end.map_or(0, |end| end + 1));
+                [&word[..1], password.unwrap_or_default()].concat()
+            }
+            word => word.to_vec(),
+        });
+    }
+    Ok(full)
 }
 
 /// The exit code of a command that found what it looked for, or did not.

@@ -17,7 +17,7 @@ use memkv_client::{Client, Error};
 use memkv_proto::ErrorCode;
 use memkv_proto::error::exit;
 
-use args::Args;
+use args::{Args, Command};
 use output::{Printer, Talk};
 
 /// Why the program ends without having done what it was asked.
@@ -117,13 +117,22 @@ fn report(failure: &Failure) -> u8 {
 fn run(args: Args) -> Result<u8, Failure> {
     let endpoints = target::endpoints(&args)?;
     let password = target::password(&args)?;
-    let Some(command) = args.command else {
-        let addrs = endpoints.addrs().to_vec();
-        return repl::run(addrs, password.as_deref(), args.timeout, args.output);
+    let auth = auth(args.user.as_deref(), password.as_deref());
+    let addrs = || endpoints.addrs().to_vec();
+    let command = match args.command {
+        None => return repl::run(addrs(), auth, args.timeout, args.output),
+        Some(Command::Acl(acl)) => {
+            let words = commands::with_passwords(acl.words())?;
+            return repl::once(addrs(), auth, args.timeout, args.output, &words);
+        }
+        Some(command) => command,
     };
     let client = Client::new(endpoints).with_timeout(args.timeout);
     let client = match password {
-        Some(password) => client.with_password(&password),
+        Some(password) => {
+            let user = args.user.as_deref().unwrap_or(DEFAULT_USER);
+            client.with_user(user, &password)
+        }
         None => client,
     };
     let client = say_once_that_it_waits(client, args.timeout);
@@ -134,6 +143,18 @@ fn run(args: Args) -> Result<u8, Failure> {
         .build();
     let runtime = runtime.map_err(Failure::Start)?;
     runtime.block_on(commands::execute(command, &client, &printer))
+}
+
+/// The user whose password it is if none is named.
+const DEFAULT_USER: &str = "default";
+
+/// The command by which a connection shows who it is.
+fn auth(user: Option<&str>, password: Option<&str>) -> Option<Vec<Vec<u8>>> {
+    let words: Vec<&str> = match (user, password?) {
+        (None, password) => vec!["AUTH", password],
+        (Some(user), password) => vec!["AUTH", user, password],
+    };
+    Some(words.into_iter().map(|word| word.into()).collect())
 }
 
 /// Whoever sits at a terminal is told why nothing happens.

@@ -305,6 +305,13 @@ pub const KEYS: &[Key] = &[
          the host of node_addr always may.",
     ),
     key(
+        "metrics_public",
+        Kind::Bool,
+        "false",
+        "",
+        "Whether `/metrics` is answered to everybody, also where the cluster has users.",
+    ),
+    key(
         "insecure",
         Kind::Bool,
         "false",

@@ -29,6 +29,10 @@ const LINES_A_SECOND: u32 = 100;
 pub(crate) enum Kind {
     /// A client has shown a credential.
     Authentication,
+    /// A user was to have something executed that it may not do. Only refusals are events.
+    Denial,
+    /// Users were to be changed.
+    Users,
     /// A peer has tried to connect. Only refusals are events.
     Peer,
     /// A setting of the cluster or of this node was to be changed.
@@ -39,12 +43,14 @@ pub(crate) enum Kind {
     Shutdown,
 }
 
-const KINDS: usize = 5;
+const KINDS: usize = 7;
 
 impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Authentication => "authentication",
+            Self::Denial => "denial",
+            Self::Users => "users",
             Self::Peer => "peer",
             Self::Settings => "settings",
             Self::Connections => "connections",

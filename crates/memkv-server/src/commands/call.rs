@@ -42,6 +42,17 @@ pub(crate) enum TransactionControl {
     Watch,
 }
 
+/// A command about who the client is, or about users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Account {
+    Auth,
+    Hello,
+    SetUser,
+    DelUser,
+    Init,
+    Token,
+}
+
 /// A command or a query for the store, and how its answer is written.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {

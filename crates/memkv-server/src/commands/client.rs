@@ -162,22 +162,13 @@ fn check_type(name: &[u8]) -> Result<Option<bool>, ErrorReply> {
     }
 }
 
-fn is_listener(client: &Client) -> bool {
-    client
-        .shown
-        .lock()
-        .subscriptions
-        .iter()
-        .any(|count| *count > 0)
-}
-
 pub(super) fn list(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
     call.session.show();
     let mut clients = call.server.clients.all();
     if args.len() == 4 && args.is(2, "TYPE") {
         let wanted = check_type(args.get(3))?;
-        clients.retain(|client| wanted == Some(is_listener(client)));
+        clients.retain(|client| wanted == Some(client.is_listener()));
     } else if args.len() > 3 && args.is(2, "ID") {
         let mut ids = BTreeSet::new();
         for at in 3..args.len() {
@@ -206,6 +197,7 @@ struct Filter {
     id: Option<u64>,
     addr: Option<Vec<u8>>,
     local: Option<Vec<u8>>,
+    user: Option<Vec<u8>>,
     /// Outer: was there a type; inner: can a connection be of it.
     listens: Option<Option<bool>>,
     not_me: bool,
@@ -222,8 +214,12 @@ impl Filter {
             && is(&self.addr, client.addr)
             && is(&self.local, client.local)
             && self
+                .user
+                .as_ref()
+                .is_none_or(|user| client.shown.lock().user_name() == &user[..])
+            && self
                 .listens
-                .is_none_or(|wanted| wanted == Some(is_listener(client)))
+                .is_none_or(|wanted| wanted == Some(client.is_listener()))
             && !(self.not_me && client.id == me)
     }
 }
@@ -261,7 +257,9 @@ pub(super) fn kill(call: &mut Call<'_>) -> Result<(), ErrorReply> {
             b"ADDR" => filter.addr = Some(value.to_vec()),
             b"LADDR" => filter.local = Some(value.to_vec()),
             b"TYPE" => filter.listens = Some(check_type(value)?),
-            b"USER" if value == b"default" => {}
+            b"USER" if call.server.rights.table().get(value).is_some() => {
+                filter.user = Some(value.to_vec());
+            }
             b"USER" => {
                 let text = [b"ERR No such user '", value, b"'"].concat();
                 return Err(ErrorReply::with(text));

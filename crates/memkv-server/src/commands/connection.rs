@@ -1,17 +1,17 @@
-//! Commands about the connection itself: its protocol, user and database, and its end.
+//! Commands about the connection itself: its protocol and database, and its end.
 
-use memkv_resp::{Protocol, parse_integer};
+use bytes::Bytes;
+use memkv_resp::{Protocol, ReplyWriter, parse_integer};
 use memkv_store::DATABASES;
 
 use super::client::check_name;
-use super::{Call, ErrorReply};
-use crate::audit::{self, Event};
-use crate::password::USER;
+use super::{Args, Call, ErrorReply};
+use crate::resp::Out;
 
 /// The version of Redis whose behaviour clients may expect.
 pub(super) const REDIS_VERSION: &str = "7.2.4";
 
-const NO_PASSWORD: ErrorReply = ErrorReply::new(
+pub(crate) const NO_PASSWORD: ErrorReply = ErrorReply::new(
     "ERR AUTH <password> called without any password configured for the default user. Are you \
      sure your configuration is correct?",
 );
@@ -89,81 +89,56 @@ pub(crate) fn database(index: i64) -> Result<u8, ErrorReply> {
         .ok_or(ErrorReply::DB_INDEX)
 }
 
-pub(super) fn auth(call: &mut Call<'_>) -> Result<(), ErrorReply> {
-    match call.args.len() {
-        2 if call.server.settings.password.is_none() => return Err(NO_PASSWORD),
-        2 => authenticate(call, USER.as_bytes(), 1)?,
-        3 => authenticate(call, call.args.get(1), 2)?,
-        _ => return Err(ErrorReply::SYNTAX),
-    }
-    call.reply().ok();
-    Ok(())
+/// What HELLO asks for.
+pub(crate) struct Hello {
+    pub(crate) protocol: Protocol,
+    /// Where user and password are among the arguments.
+    pub(crate) auth: Option<(usize, usize)>,
+    pub(crate) name: Option<Bytes>,
+    /// Why it must not be answered, which is said only to a client that has authenticated.
+    pub(crate) failed: Option<ErrorReply>,
 }
 
-/// There is one user, and any password is right where none is configured, as in Redis. A wrong one
-/// changes nothing for a connection that was authenticated before.
-fn authenticate(call: &mut Call<'_>, user: &[u8], password: usize) -> Result<(), ErrorReply> {
-    let right = match &call.server.settings.password {
-        Some(right) => right.is(call.args.get(password)),
-        None => true,
-    };
-    let right = right && user == USER.as_bytes();
-    audit::record(&Event {
-        kind: audit::Kind::Authentication,
-        allowed: right,
-        user: &String::from_utf8_lossy(user),
-        origin: Some(call.session.client.addr),
-        detail: "password",
-    });
-    if !right {
-        return Err(ErrorReply::WRONG_PASS);
-    }
-    call.session.is_authenticated = true;
-    Ok(())
-}
-
-pub(super) fn hello(call: &mut Call<'_>) -> Result<(), ErrorReply> {
-    let args = call.args;
-    let mut protocol = call.session.protocol;
-    if args.len() > 1 {
-        protocol = match parse_integer(args.get(1)) {
-            Some(2) => Protocol::Resp2,
-            Some(3) => Protocol::Resp3,
-            Some(_) => return Err(ErrorReply::new("NOPROTO unsupported protocol version")),
-            None => {
-                let text = "ERR Protocol version is not an integer or out of range";
-                return Err(ErrorReply::new(text));
-            }
+impl Hello {
+    /// Of a call, on a connection that speaks `protocol`.
+    pub(crate) fn parse(args: &Args<'_>, protocol: Protocol) -> Result<Self, ErrorReply> {
+        let mut hello = Self {
+            protocol,
+            auth: None,
+            name: None,
+            failed: None,
         };
-    }
-    let mut name = None;
-    let mut at = 2;
-    while at < args.len() {
-        if args.is(at, "AUTH") && at + 2 < args.len() {
-            authenticate(call, args.get(at + 1), at + 2)?;
-            at += 3;
-        } else if args.is(at, "SETNAME") && at + 1 < args.len() {
-            check_name(args.get(at + 1))?;
-            name = Some(call.owned(at + 1));
-            at += 2;
-        } else {
-            let text = [b"ERR Syntax error in HELLO option '", args.get(at), b"'"].concat();
-            return Err(ErrorReply::with(text));
+        if args.len() > 1 {
+            hello.protocol = match parse_integer(args.get(1)) {
+                Some(2) => Protocol::Resp2,
+                Some(3) => Protocol::Resp3,
+                Some(_) => return Err(ErrorReply::new("NOPROTO unsupported protocol version")),
+                None => {
+                    let text = "ERR Protocol version is not an integer or out of range";
+                    return Err(ErrorReply::new(text));
+                }
+            };
         }
+        let mut at = 2;
+        while at < args.len() && hello.failed.is_none() {
+            if args.is(at, "AUTH") && at + 2 < args.len() {
+                hello.auth = Some((at + 1, at + 2));
+                at += 3;
+            } else if args.is(at, "SETNAME") && at + 1 < args.len() {
+                hello.failed = check_name(args.get(at + 1)).err();
+                hello.name = Some(Bytes::copy_from_slice(args.get(at + 1)));
+                at += 2;
+            } else {
+                let text = [b"ERR Syntax error in HELLO option '", args.get(at), b"'"].concat();
+                hello.failed = Some(ErrorReply::with(text));
+            }
+        }
+        Ok(hello)
     }
-    if !call.session.is_authenticated {
-        return Err(ErrorReply::new(
-            "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
-             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
-             select the RESP protocol version at the same time",
-        ));
-    }
-    if let Some(name) = name {
-        call.session.client.shown.lock().name = name;
-    }
-    call.session.protocol = protocol;
-    let id = call.session.client.id;
-    let mut reply = call.reply();
+}
+
+/// Writes the answer to HELLO, in the protocol that it has chosen.
+pub(crate) fn write_hello(reply: &mut ReplyWriter<'_, Out>, protocol: Protocol, id: u64) {
     reply.map(7);
     for (key, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
         reply.bulk(key.as_bytes());
@@ -179,5 +154,4 @@ pub(super) fn hello(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     }
     reply.bulk(b"modules");
     reply.array(0);
-    Ok(())
 }

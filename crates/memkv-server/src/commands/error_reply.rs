@@ -9,6 +9,7 @@ use memkv_proto::ErrorCode;
 use memkv_resp::Request;
 
 use crate::failure;
+use crate::rights::{AuthError, Denied};
 use crate::service::ServiceError;
 
 /// How much of a name and of its arguments an error repeats, as in Redis.
@@ -32,6 +33,12 @@ impl ErrorReply {
     pub(crate) const WRONG_PASS: Self =
         Self::new("WRONGPASS invalid username-password pair or user is disabled.");
 
+    /// Another machine asks for a user without a password.
+    pub(crate) const EXPOSED: Self = Self::new(
+        "DENIED this user has no password, so only clients of the node's own machine may be this user; \
+         give it one, or say --insecure if the network is trusted",
+    );
+
     pub(crate) const fn new(text: &'static str) -> Self {
         Self(Cow::Borrowed(text.as_bytes()))
     }
@@ -50,6 +57,48 @@ impl ErrorReply {
     pub(crate) fn of_exec(&self) -> Self {
         let why = self.0.strip_prefix(b"ERR ").unwrap_or(&self.0);
         Self::with([b"EXECABORT Transaction discarded because of: ", why].concat())
+    }
+
+    /// A user may not do this.
+    pub(crate) fn denied(denied: &Denied) -> Self {
+        Self::with(match denied {
+            Denied::Command(name) => {
+                format!("NOPERM this user has no permissions to run the '{name}' command")
+            }
+            Denied::Key(_) => {
+                "NOPERM this user has no permissions to access one of the keys used as arguments"
+                    .to_owned()
+            }
+            Denied::Channel(_) => {
+                "NOPERM this user has no permissions to access one of the channels used as arguments"
+                    .to_owned()
+            }
+        })
+    }
+
+    /// A command of a transaction that was allowed when it was queued.
+    pub(crate) fn denied_in_exec(denied: &Denied) -> Self {
+        let why = match denied {
+            Denied::Command(_) => "no permission to execute the command or subcommand",
+            Denied::Key(_) => "no permission to touch the specified keys",
+            Denied::Channel(_) => "no permission to access one of the channels used as arguments",
+        };
+        Self::with(format!(
+            "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC \
+             call. This command is no longer allowed for the following reason: {why}"
+        ))
+    }
+
+    /// Why a client was not authenticated.
+    pub(crate) fn not_authenticated(error: AuthError) -> Self {
+        match error {
+            AuthError::Wrong => Self::WRONG_PASS,
+            AuthError::Exposed => Self::EXPOSED,
+            AuthError::Busy => Self::of(
+                ErrorCode::Overloaded,
+                "too many clients authenticate at once; try again",
+            ),
+        }
     }
 
     pub(crate) fn arity(name: &str) -> Self {

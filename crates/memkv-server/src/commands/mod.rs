@@ -3,6 +3,7 @@
 //! `reply_format` and `error_reply` write answers. Never opens a socket and never talks to the
 //! cluster: the connection (`crate::resp`) does both.
 
+mod acl;
 mod args;
 mod call;
 mod client;
@@ -17,6 +18,7 @@ mod expiry;
 mod growth;
 mod hints;
 mod info;
+mod judge;
 mod keys;
 mod memkv;
 mod pubsub;
@@ -31,14 +33,16 @@ mod table;
 
 pub(crate) use args::Args;
 pub(crate) use call::{
-    Call, Data, Local, Op, Publish, TransactionControl, Wait, Waiting, in_database,
+    Account, Call, Data, Local, Op, Publish, TransactionControl, Wait, Waiting, in_database,
 };
-pub(crate) use connection::database;
+pub(crate) use connection::{Hello, NO_PASSWORD, database, write_hello};
 pub(crate) use docs::page as docs_page;
 pub(crate) use error_reply::ErrorReply;
+pub(crate) use judge::{judge, judge_name};
 pub(crate) use pubsub::push_message;
 pub(crate) use reply_format::{ReplyFormat, range_head};
-pub(crate) use spec::{Handler, Spec, flag, resolve};
+pub(crate) use spec::{Handler, Spec, find, flag, resolve};
+pub(crate) use table::TABLE;
 
 /// How many commands there are.
 #[cfg(test)]

@@ -7,7 +7,7 @@ use memkv_resp::Request;
 
 use super::error_reply::ErrorReply;
 use super::table::TABLE;
-use super::{Data, Local, Publish, TransactionControl, Wait};
+use super::{Account, Data, Local, Publish, TransactionControl, Wait};
 
 /// One command, or one subcommand such as `client|id`.
 pub(crate) struct Spec {
@@ -25,6 +25,8 @@ pub(crate) struct Spec {
     pub(crate) since: &'static str,
     /// Cost, as documented.
     pub(crate) complexity: &'static str,
+    /// By what it is judged whether a user may have it executed, besides its name.
+    pub(crate) judged: Judged,
     /// How it is executed.
     pub(crate) handler: Handler,
     /// One sentence.
@@ -42,6 +44,26 @@ pub(crate) struct Keys {
     pub(crate) step: i32,
 }
 
+/// By what a call is judged. Each line of the table has one, or does not compile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// By the keys that it names, as Redis does, and by what the store says that it touches.
+    Touches,
+    /// By its name alone: it touches neither keys nor channels, or a whole database, where patterns of keys do
+    /// not count in Redis either.
+    Nothing,
+    /// By the keys that it names, whose values it does not read.
+    Keys,
+    /// By the channels that it names.
+    Channels,
+    /// By the patterns of channels that it names.
+    Patterns,
+    /// By the channel that is its first argument.
+    Channel,
+    /// By the keys that it names, and the commands that the script calls.
+    Script,
+}
+
 /// Who executes a command.
 #[derive(Clone, Copy)]
 pub(crate) enum Handler {
@@ -55,6 +77,8 @@ pub(crate) enum Handler {
     Publish(Publish),
     /// The cluster's leader says when, and the connection waits.
     Wait(Wait),
+    /// The connection, which may wait until a password has been checked or users have been changed.
+    Account(Account),
     /// Nobody, ever: it is refused before anything else is looked at.
     Forbidden(&'static str),
     /// Nobody: a subcommand must be named.
@@ -288,6 +312,18 @@ impl Spec {
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    /// Its place in the table, which every line is part of.
+    pub(crate) fn index(&self) -> usize {
+        let begin = TABLE.as_ptr().addr();
+        (std::ptr::from_ref(self).addr() - begin) / size_of::<Self>()
+    }
+
+    /// Whether it is in a category, named without its `@`.
+    pub(crate) fn is_in(&self, category: &str) -> bool {
+        let is = |known: &str| known.strip_prefix('@') == Some(category);
+        self.categories().into_iter().any(is)
     }
 
     /// The subcommands of a container.

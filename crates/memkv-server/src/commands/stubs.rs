@@ -36,18 +36,6 @@ pub(super) fn doctor(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     Ok(())
 }
 
-pub(super) fn whoami(call: &mut Call<'_>) -> Result<(), ErrorReply> {
-    call.reply().bulk(b"default");
-    Ok(())
-}
-
-pub(super) fn users(call: &mut Call<'_>) -> Result<(), ErrorReply> {
-    let mut reply = call.reply();
-    reply.array(1);
-    reply.bulk(b"default");
-    Ok(())
-}
-
 /// What DEBUG answers in a Redis that is configured as by default.
 pub(super) const NO_DEBUG: &str = "ERR DEBUG command not allowed. If the enable-debug-command option \
      is set to \"local\", you can run it from a local connection, otherwise you need to set this \

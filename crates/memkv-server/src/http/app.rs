@@ -16,7 +16,6 @@ use super::response::Response;
 use super::{compat, kv, listing, site, status, txn};
 use crate::aside::Aside;
 use crate::backend::Backend;
-use crate::password::Password;
 use crate::peer::{self, Challenge, Trust};
 use crate::service::Service;
 
@@ -38,10 +37,10 @@ pub struct ApiSettings {
     pub names: Vec<String>,
     /// Largest value in bytes.
     pub max_value_bytes: usize,
-    /// The clients' password; none admits every client.
-    pub password: Option<Password>,
     /// Which peers are admitted.
     pub trust: Trust,
+    /// Whether the metrics are shown to everybody.
+    pub metrics_public: bool,
     /// While there is no password, the names that the host of a URL may have besides `localhost`.
     pub allowed_hosts: Vec<String>,
 }
@@ -161,34 +160,34 @@ impl<B: Backend> Api<B> {
 
     /// Whether a request that was admitted comes from a client, and not from one that asks for health only.
     pub(crate) fn shows_password(&self, head: &Head) -> bool {
-        let is_health = || matches!(self.route(&head.path), Ok(Route::Live | Route::Ready));
-        self.settings.password.is_none() || !is_health()
+        let needs_secret = !self.service.rights().table().default_user().nopass;
+        head.identity.is_some() || !needs_secret
     }
 
-    /// Health needs no password: balancers that ask for it seldom have one, and learn nothing else.
-    fn authorize(&self, head: &Head, route: Option<&Route<'_>>) -> Result<(), Response> {
-        let Some(password) = &self.settings.password else {
-            return Ok(());
+    /// Notes who sends a request. Health needs no user: balancers that ask for it seldom have one, and learn
+    /// nothing else.
+    async fn authorize(&self, head: &mut Head, route: Option<RouteKind>) -> Result<(), Response> {
+        let is_public = match route {
+            Some(RouteKind::Health) => true,
+            Some(RouteKind::Metrics) => self.settings.metrics_public,
+            _ => false,
         };
-        let shown = head.authorization.as_deref();
-        if matches!(route, Some(Route::Live | Route::Ready))
-            || shown.is_some_and(|field| password.authorizes(field))
-        {
+        if is_public {
             return Ok(());
         }
-        let detail = match shown {
-            None => {
-                "this cluster has a password: send it as `Authorization: Bearer PASSWORD`, or \
-                     with curl: -u default:PASSWORD"
+        match self.identify(head).await {
+            Ok(identity) => {
+                head.identity = Some(identity);
+                Ok(())
             }
-            Some(_) => "wrong password, or another user than default",
-        };
-        let code = ErrorCode::Unauthorized;
-        let response = match route {
-            Some(Route::Compat(_)) => compat::refused(code, detail),
-            _ => Response::error(code, detail),
-        };
-        Err(response.with("WWW-Authenticate", "Basic realm=\"memkv\", Bearer"))
+            Err(refusal) => {
+                let response = match route {
+                    Some(RouteKind::Compat) => compat::refused(refusal.code, &refusal.detail),
+                    _ => Response::error(refusal.code, refusal.detail),
+                };
+                Err(response.with("WWW-Authenticate", "Basic realm=\"memkv\", Bearer"))
+            }
+        }
     }
 
     /// The text for a peer that was looking for the node `id` and has reached this one.
@@ -212,10 +211,46 @@ impl<B: Backend> Api<B> {
         // A peer, of any version, comes under any name that the cluster's member table has. No browser
         // can be made to send such an upgrade.
         let is_peer = |protocol: &str| protocol.starts_with("memkv-peer/");
-        if self.settings.password.is_some() || head.upgrade.as_deref().is_some_and(is_peer) {
+        let rights = self.service.rights();
+        let needs_secret = !rights.table().default_user().nopass;
+        if needs_secret || head.upgrade.as_deref().is_some_and(is_peer) {
             return Ok(());
         }
         site::check_host(head, &self.settings.allowed_hosts)
+    }
+
+    /// What becomes of a request whose sender may be here.
+    fn admit_route(&self, head: &Head) -> Admission<PeerUpgrade> {
+        let route = match self.route(&head.path) {
+            Ok(route) => route,
+            // Only if a member left meanwhile.
+            Err(detail) => return Admission::Refuse(Response::error(ErrorCode::BadPath, detail)),
+        };
+        let allow = match route {
+            Route::Key(_) => "GET, HEAD, PUT, DELETE, POST",
+            Route::Compat(_) => "GET, POST",
+            Route::Transaction => "POST",
+            Route::Listing | Route::Status | Route::Metrics | Route::Live | Route::Ready => {
+                "GET, HEAD"
+            }
+        };
+        match (&route, head.method) {
+            (Route::Key(_), Method::Put) => Admission::Body(self.settings.max_value_bytes),
+            (Route::Compat(_), Method::Post | Method::Get) => match compat::check_type(head) {
+                Ok(()) => {
+                    let strings = MAX_KEY_BYTES + self.settings.max_value_bytes;
+                    Admission::Body(JSON_GROWTH * strings + JSON_AROUND_BYTES)
+                }
+                Err(response) => Admission::Refuse(response),
+            },
+            (Route::Transaction, Method::Post) => Admission::Body(MAX_TRANSACTION_BYTES),
+            (Route::Key(_), Method::Get | Method::Head | Method::Delete | Method::Post)
+            | (
+                Route::Listing | Route::Status | Route::Metrics | Route::Live | Route::Ready,
+                Method::Get | Method::Head,
+            ) => Admission::Body(super::limits::MAX_IGNORED_BODY_BYTES),
+            _ => Admission::Refuse(method_not_allowed(head, &route, allow)),
+        }
     }
 
     fn admit_peer(&self, head: &Head) -> Option<Admission<PeerUpgrade>> {
@@ -291,6 +326,26 @@ fn method_not_allowed(head: &Head, route: &Route<'_>, allow: &'static str) -> Re
     response.with("Allow", allow)
 }
 
+/// What counts of a route for who may use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RouteKind {
+    Health,
+    Metrics,
+    Compat,
+    Other,
+}
+
+impl Route<'_> {
+    fn kind(&self) -> RouteKind {
+        match self {
+            Route::Live | Route::Ready => RouteKind::Health,
+            Route::Metrics => RouteKind::Metrics,
+            Route::Compat(_) => RouteKind::Compat,
+            Route::Key(_) | Route::Listing | Route::Transaction | Route::Status => RouteKind::Other,
+        }
+    }
+}
+
 /// The class of a request in the latency metrics.
 enum Class {
     Read,
@@ -310,7 +365,7 @@ fn class(route: &Route<'_>, method: Method) -> Option<Class> {
 impl<B: Backend> App for Api<B> {
     type Upgrade = PeerUpgrade;
 
-    fn admit(&self, head: &Head) -> Admission<PeerUpgrade> {
+    async fn admit(&self, head: &mut Head) -> Admission<PeerUpgrade> {
         if let Err(refusal) = self.check_sender(head) {
             return Admission::Close(self.refuse(Some(head), refusal));
         }
@@ -328,46 +383,22 @@ impl<B: Backend> App for Api<B> {
             let is_known = memkv_store::bugs::order_difference(name);
             return Admission::Refuse(Response::text(if is_known { 200 } else { 404 }, name));
         }
-        let route = match self.route(&head.path) {
-            Ok(route) => route,
+        let kind = match self.route(&head.path) {
+            Ok(route) => route.kind(),
             Err(detail) => {
-                let no_path = || {
-                    // The text names this node, which only clients with the password may learn.
-                    let refusal = self.authorize(head, None);
-                    let bad_path = || Response::error(ErrorCode::BadPath, detail);
-                    Admission::Refuse(refusal.err().unwrap_or_else(bad_path))
-                };
-                return self.admit_peer(head).unwrap_or_else(no_path);
+                if let Some(admission) = self.admit_peer(head) {
+                    return admission;
+                }
+                // The text names this node, which only a user may learn.
+                let refusal = self.authorize(head, None).await;
+                let bad_path = || Response::error(ErrorCode::BadPath, detail);
+                return Admission::Refuse(refusal.err().unwrap_or_else(bad_path));
             }
         };
-        if let Err(response) = self.authorize(head, Some(&route)) {
+        if let Err(response) = self.authorize(head, Some(kind)).await {
             return Admission::Refuse(response);
         }
-        let allow = match route {
-            Route::Key(_) => "GET, HEAD, PUT, DELETE, POST",
-            Route::Compat(_) => "GET, POST",
-            Route::Transaction => "POST",
-            Route::Listing | Route::Status | Route::Metrics | Route::Live | Route::Ready => {
-                "GET, HEAD"
-            }
-        };
-        match (&route, head.method) {
-            (Route::Key(_), Method::Put) => Admission::Body(self.settings.max_value_bytes),
-            (Route::Compat(_), Method::Post | Method::Get) => match compat::check_type(head) {
-                Ok(()) => {
-                    let strings = MAX_KEY_BYTES + self.settings.max_value_bytes;
-                    Admission::Body(JSON_GROWTH * strings + JSON_AROUND_BYTES)
-                }
-                Err(response) => Admission::Refuse(response),
-            },
-            (Route::Transaction, Method::Post) => Admission::Body(MAX_TRANSACTION_BYTES),
-            (Route::Key(_), Method::Get | Method::Head | Method::Delete | Method::Post)
-            | (
-                Route::Listing | Route::Status | Route::Metrics | Route::Live | Route::Ready,
-                Method::Get | Method::Head,
-            ) => Admission::Body(super::limits::MAX_IGNORED_BODY_BYTES),
-            _ => Admission::Refuse(method_not_allowed(head, &route, allow)),
-        }
+        self.admit_route(head)
     }
 
     async fn call(&self, head: Head, body: Bytes) -> Response {
@@ -383,12 +414,12 @@ impl<B: Backend> App for Api<B> {
         let response = match route {
             Ok(Route::Key(rest)) => kv::answer(self, &head, rest, body).await,
             Ok(Route::Listing) => listing::answer(self, &head).await,
-            Ok(Route::Transaction) => txn::answer(self, &body).await,
-            Ok(Route::Compat(op)) => compat::answer(self, op, &body).await,
-            Ok(Route::Status) => status::status(self),
-            Ok(Route::Metrics) => status::metrics(self),
+            Ok(Route::Transaction) => txn::answer(self, &head, &body).await,
+            Ok(Route::Compat(op)) => compat::answer(self, &head, op, &body).await,
+            Ok(Route::Status) => status::status(self, &head),
+            Ok(Route::Metrics) => status::metrics(self, &head),
             Ok(Route::Live) => Response::text(200, "alive"),
-            Ok(Route::Ready) => status::ready(self).await,
+            Ok(Route::Ready) => status::ready(self, &head).await,
             // Only if a member left between the two checks of the path.
             Err(detail) => Response::error(ErrorCode::BadPath, detail),
         };

@@ -9,10 +9,10 @@ use memkv_node::RequestError;
 use memkv_proto::compat::{self, CompatOp, CompatStatus};
 use memkv_proto::limits::MAX_KEY_BYTES;
 use memkv_proto::{ErrorCode, Executed, HEADER_EXECUTED, HEADER_REVISION};
-use memkv_store::{Command, Query, ReplyError, ReplyValue};
+use memkv_store::{Command, Query, ReplyError, ReplyValue, Revision};
 
 use super::app::Api;
-use super::head::Head;
+use super::head::{Head, Refusal};
 use super::json;
 use super::response::Response;
 use crate::backend::Backend;
@@ -42,7 +42,12 @@ pub(super) fn check_type(head: &Head) -> Result<(), Response> {
 }
 
 /// Executes a request.
-pub(super) async fn answer<B: Backend>(api: &Api<B>, op: CompatOp, body: &Bytes) -> Response {
+pub(super) async fn answer<B: Backend>(
+    api: &Api<B>,
+    head: &Head,
+    op: CompatOp,
+    body: &Bytes,
+) -> Response {
     let parse = || compat::parse_request(op, body);
     let parsed = api.aside().run(json::steps(body.len()), parse).await;
     let request = match parsed {
@@ -61,13 +66,13 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, op: CompatOp, body: &Bytes)
     }
     let key = shared(body, request.key);
     match op {
-        CompatOp::Get => get(api, key).await,
-        CompatOp::Exist => exist(api, key).await,
+        CompatOp::Get => get(api, head, key).await,
+        CompatOp::Exist => exist(api, head, key).await,
         CompatOp::Set => {
             let value = shared(body, value);
-            write(api, op, Command::Set { key, value }).await
+            write(api, head, op, Command::Set { key, value }).await
         }
-        CompatOp::Del => write(api, op, Command::Del { keys: vec![key] }).await,
+        CompatOp::Del => write(api, head, op, Command::Del { keys: vec![key] }).await,
     }
 }
 
@@ -79,8 +84,25 @@ fn shared(body: &Bytes, text: Cow<'_, str>) -> Bytes {
     }
 }
 
-async fn get<B: Backend>(api: &Api<B>, key: Bytes) -> Response {
-    match api.service().read_one(Query::Get { key }).await {
+/// Reads, if the sender may use the command of that name, and may still do so when it was read.
+async fn read<B: Backend>(
+    api: &Api<B>,
+    head: &Head,
+    name: &'static str,
+    query: Query,
+) -> Result<Result<(ReplyValue, Revision), ServiceError>, Refusal> {
+    let principal = api.judge(head, name, &|visit| query.touches(visit))?;
+    let read = api.service().read_one(query).await;
+    api.check_read(principal)?;
+    Ok(read)
+}
+
+async fn get<B: Backend>(api: &Api<B>, head: &Head, key: Bytes) -> Response {
+    let read = match read(api, head, "get", Query::Get { key }).await {
+        Ok(read) => read,
+        Err(refusal) => return refused(refusal.code, &refusal.detail),
+    };
+    match read {
         Ok((ReplyValue::Bulk(value), revision)) => {
             let write = || compat::value_body(&value);
             let body = api.aside().run(json::steps(value.len()), write).await;
@@ -91,9 +113,13 @@ async fn get<B: Backend>(api: &Api<B>, key: Bytes) -> Response {
     }
 }
 
-async fn exist<B: Backend>(api: &Api<B>, key: Bytes) -> Response {
+async fn exist<B: Backend>(api: &Api<B>, head: &Head, key: Bytes) -> Response {
     let query = Query::Exists { keys: vec![key] };
-    match api.service().read_one(query).await {
+    let read = match read(api, head, "exists", query).await {
+        Ok(read) => read,
+        Err(refusal) => return refused(refusal.code, &refusal.detail),
+    };
+    match read {
         Ok((ReplyValue::Integer(1..), revision)) => {
             with_revision(CompatStatus::Yes.body(), revision)
         }
@@ -102,9 +128,14 @@ async fn exist<B: Backend>(api: &Api<B>, key: Bytes) -> Response {
     }
 }
 
-async fn write<B: Backend>(api: &Api<B>, op: CompatOp, command: Command) -> Response {
+async fn write<B: Backend>(api: &Api<B>, head: &Head, op: CompatOp, command: Command) -> Response {
     let (_, bytes) = command.longest();
-    match api.service().write(command, bytes).await {
+    let name = if op == CompatOp::Del { "del" } else { "set" };
+    let principal = match api.judge(head, name, &|visit| command.touches(visit)) {
+        Ok(principal) => principal,
+        Err(refusal) => return refused(refusal.code, &refusal.detail),
+    };
+    match api.service().write_as(command, bytes, principal).await {
         Ok(reply) => match reply.value {
             ReplyValue::Error(ReplyError::OutOfMemory) => {
                 no_answer(op, CompatStatus::Error, Executed::No)

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -38,8 +39,8 @@ pub trait App: Send + Sync {
     /// Where an upgraded connection goes.
     type Upgrade: Send;
 
-    /// Decides by the head alone, before a body is read.
-    fn admit(&self, head: &Head) -> Admission<Self::Upgrade>;
+    /// Decides by the head alone, before a body is read, and notes in it who sends the request.
+    fn admit(&self, head: &mut Head) -> impl Future<Output = Admission<Self::Upgrade>> + Send;
 
     /// Answers a request whose body has arrived.
     fn call(&self, head: Head, body: Bytes) -> impl Future<Output = Response> + Send;
@@ -98,6 +99,8 @@ enum Next<U> {
 /// A connection and its buffers.
 pub(super) struct Conn<S> {
     stream: S,
+    /// Where it comes from.
+    client: SocketAddr,
     pub(super) input: BytesMut,
     output: BytesMut,
     /// The request's head, and what is read ahead of it.
@@ -112,6 +115,7 @@ pub(super) struct Conn<S> {
 /// Serves a connection until it ends. `input` has the bytes that were read already.
 pub async fn serve<S, A>(
     stream: S,
+    client: SocketAddr,
     input: BytesMut,
     app: &A,
     limits: Arc<Limits>,
@@ -120,13 +124,14 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     A: App,
 {
-    serve_through(&Door::open(), stream, input, app, limits).await
+    serve_through(&Door::open(), stream, client, input, app, limits).await
 }
 
 /// The same for a connection that has come in by this door.
 pub(crate) async fn serve_through<S, A>(
     door: &Door,
     stream: S,
+    client: SocketAddr,
     input: BytesMut,
     app: &A,
     limits: Arc<Limits>,
@@ -138,6 +143,7 @@ where
     let mut is_proven = door.is_proven();
     let mut conn = Conn {
         stream,
+        client,
         input,
         output: BytesMut::new(),
         held: limits.ledger.hold(door.class()),
@@ -169,7 +175,9 @@ where
 /// Size of a connection's future.
 #[cfg(test)]
 pub(crate) fn task_bytes<S: AsyncRead + AsyncWrite + Unpin + Send + 'static, A: App>() -> usize {
-    fn returned<'a, S, A, R>(_: impl Fn(&'a Door, S, BytesMut, &'a A, Arc<Limits>) -> R) -> usize
+    fn returned<'a, S, A, R>(
+        _: impl Fn(&'a Door, S, SocketAddr, BytesMut, &'a A, Arc<Limits>) -> R,
+    ) -> usize
     where
         A: 'a,
     {
@@ -180,14 +188,15 @@ pub(crate) fn task_bytes<S: AsyncRead + AsyncWrite + Unpin + Send + 'static, A: 
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
     async fn one_request<A: App>(&mut self, app: &A) -> io::Result<Next<A::Upgrade>> {
-        let head = match self.read_head().await {
+        let mut head = match self.read_head().await {
             Ok(head) => head,
             Err(Stop::Refuse(refusal)) => {
                 return self.finish(app.refuse(None, refusal), false).await;
             }
             Err(Stop::Disconnected | Stop::Slow) => return Ok(Next::Close),
         };
-        match app.admit(&head) {
+        head.client = Some(self.client);
+        match Box::pin(app.admit(&mut head)).await {
             Admission::Upgrade(..) if head.body != BodyLength::Known(0) => {
                 // The other protocol would read the body as its own first bytes.
                 let detail = "an upgrade must have no body";

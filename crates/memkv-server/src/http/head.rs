@@ -5,9 +5,12 @@
 //! `httparse` parses; what the fields mean together is judged here, because the usual server's URI
 //! type ends at 65,534 bytes and a percent-encoded key may be three times as long.
 
+use std::net::SocketAddr;
+
 use memkv_proto::ErrorCode;
 
 use super::limits::MAX_HEADER_FIELDS;
+use crate::rights::Identity;
 
 /// Request method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,10 @@ pub struct Head {
     pub if_none_match: Option<String>,
     /// `Authorization` (section 11.6.2).
     pub authorization: Option<String>,
+    /// Where the request comes from.
+    pub(crate) client: Option<SocketAddr>,
+    /// Who sends it, once that is known.
+    pub(crate) identity: Option<Identity>,
     /// `X-Memkv-Nonce`: the peer's half of what both sides' proofs are about.
     pub nonce: Option<String>,
     /// `X-Memkv-From`: name of the peer that asks for an upgrade.
@@ -127,6 +134,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
     let body = facts.body_length(minor)?;
     let (authority, path, query) = target(request.path.unwrap_or_default())?;
     Ok(Head {
+        client: None,
+        identity: None,
         method: method(request.method.unwrap_or_default()),
         path: path.to_owned(),
         query: query.to_owned(),

@@ -71,19 +71,27 @@ async fn execute<B: Backend>(
         Method::Put => {
             let wanted = "a whole number above 0 with ms, s, m, h or d, such as 30s";
             let command = put(key.clone(), body, query.parsed("ttl", wanted, ttl_ms)?);
-            write(api, guarded(command, key, condition), |reply| {
-                done(reply).with("ETag", etag(reply.revision))
-            })
+            write(
+                api,
+                (head, "set"),
+                guarded(command, key, condition),
+                |reply| done(reply).with("ETag", etag(reply.revision)),
+            )
             .await
         }
         Method::Delete => {
             let command = Command::Del {
                 keys: vec![key.clone()],
             };
-            write(api, guarded(command, key, condition), |reply| {
-                let removed = matches!(reply.value, ReplyValue::Integer(1..));
-                done(reply).with(HEADER_DELETED, u8::from(removed).to_string())
-            })
+            write(
+                api,
+                (head, "del"),
+                guarded(command, key, condition),
+                |reply| {
+                    let removed = matches!(reply.value, ReplyValue::Integer(1..));
+                    done(reply).with(HEADER_DELETED, u8::from(removed).to_string())
+                },
+            )
             .await
         }
         Method::Post => {
@@ -96,9 +104,9 @@ async fn execute<B: Backend>(
                 key: key.clone(),
                 by,
             };
-            write(api, guarded(command, key, condition), sum).await
+            write(api, (head, "incrby"), guarded(command, key, condition), sum).await
         }
-        _ => get(api, key, condition).await,
+        _ => get(api, head, key, condition).await,
     })
 }
 
@@ -132,12 +140,25 @@ fn guarded(command: Command, key: Bytes, condition: Option<Condition>) -> Comman
     }
 }
 
-async fn get<B: Backend>(api: &Api<B>, key: Bytes, condition: Option<Condition>) -> Response {
-    let read = api.service().read_one(Query::Meta { key, value: true });
+async fn get<B: Backend>(
+    api: &Api<B>,
+    head: &Head,
+    key: Bytes,
+    condition: Option<Condition>,
+) -> Response {
+    let query = Query::Meta { key, value: true };
+    let principal = match api.judge(head, "get", &|visit| query.touches(visit)) {
+        Ok(principal) => principal,
+        Err(refusal) => return Response::error(refusal.code, refusal.detail),
+    };
+    let read = api.service().read_one(query);
     let (found, revision) = match read.await {
         Ok(read) => read,
         Err(error) => return Response::problem(&failure::problem(&error)),
     };
+    if let Err(refusal) = api.check_read(principal) {
+        return Response::error(refusal.code, refusal.detail);
+    }
     let (seen, response) = match found {
         ReplyValue::Array(fields) => {
             let [
@@ -177,13 +198,19 @@ async fn get<B: Backend>(api: &Api<B>, key: Bytes, condition: Option<Condition>)
     response.with(HEADER_REVISION, revision.to_string())
 }
 
+/// Executes a command if the sender may use the command of that name.
 async fn write<B: Backend>(
     api: &Api<B>,
+    (head, name): (&Head, &'static str),
     command: Command,
     answer: impl FnOnce(&Reply) -> Response,
 ) -> Response {
     let (_, bytes) = command.longest();
-    let reply = match api.service().write(command, bytes).await {
+    let principal = match api.judge(head, name, &|visit| command.touches(visit)) {
+        Ok(principal) => principal,
+        Err(refusal) => return Response::error(refusal.code, refusal.detail),
+    };
+    let reply = match api.service().write_as(command, bytes, principal).await {
         Ok(reply) => unwrapped(reply),
         Err(error) => return Response::problem(&failure::problem(&error)),
     };

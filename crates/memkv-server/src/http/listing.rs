@@ -31,12 +31,19 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, head: &Head) -> Response {
         Ok(parsed) => parsed,
         Err(refusal) => return Response::error(refusal.code, refusal.detail),
     };
+    let principal = match api.judge(head, "memkv.range", &|visit| query.touches(visit)) {
+        Ok(principal) => principal,
+        Err(refusal) => return Response::error(refusal.code, refusal.detail),
+    };
     let mut memory = api.service().ledger().hold(Class::Output);
     let read = api.service().read_all(false, vec![query], &mut memory);
     let answers = match read.await {
         Ok(answers) => answers,
         Err(error) => return Response::problem(&failure::problem(&error)),
     };
+    if let Err(refusal) = api.check_read(principal) {
+        return Response::error(refusal.code, refusal.detail);
+    }
     let bytes = answers.values.iter().map(bytes_of).sum();
     let page = answers.values.into_iter().next();
     let write = || body(page?, keys_only);

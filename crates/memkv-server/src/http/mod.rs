@@ -5,6 +5,7 @@
 //!
 //! Never executes any part of a request that it refuses.
 
+mod access;
 mod app;
 mod body;
 mod compat;

@@ -7,6 +7,7 @@ use memkv_node as raft;
 use memkv_proto::{Durability, Member, Phase, Role, Status};
 
 use super::app::Api;
+use super::head::Head;
 use super::response::Response;
 use crate::backend::Backend;
 use crate::failure;
@@ -15,7 +16,10 @@ use crate::failure;
 const READY_WITHIN: Duration = Duration::from_secs(1);
 
 /// `GET /v1/status`.
-pub(super) fn status<B: Backend>(api: &Api<B>) -> Response {
+pub(super) fn status<B: Backend>(api: &Api<B>, head: &Head) -> Response {
+    if let Err(refusal) = api.judge(head, "info", &|_| {}) {
+        return Response::error(refusal.code, refusal.detail);
+    }
     match api.backend() {
         Some(backend) => Response::json(200, document(backend.status()).to_json()),
         None => Response::problem(&failure::loading()),
@@ -23,7 +27,12 @@ pub(super) fn status<B: Backend>(api: &Api<B>) -> Response {
 }
 
 /// `GET /metrics`.
-pub(super) fn metrics<B: Backend>(api: &Api<B>) -> Response {
+pub(super) fn metrics<B: Backend>(api: &Api<B>, head: &Head) -> Response {
+    if !api.settings().metrics_public
+        && let Err(refusal) = api.judge(head, "info", &|_| {})
+    {
+        return Response::error(refusal.code, refusal.detail);
+    }
     match api.metrics() {
         Some(text) => Response {
             status: 200,
@@ -35,8 +44,8 @@ pub(super) fn metrics<B: Backend>(api: &Api<B>) -> Response {
     }
 }
 
-/// `GET /readyz`.
-pub(super) async fn ready<B: Backend>(api: &Api<B>) -> Response {
+/// `GET /readyz`. Why the node is not ready is told to users only.
+pub(super) async fn ready<B: Backend>(api: &Api<B>, head: &Head) -> Response {
     let Some(backend) = api.backend() else {
         return Response::text(503, "not ready: this node is loading its data");
     };
@@ -45,6 +54,7 @@ pub(super) async fn ready<B: Backend>(api: &Api<B>) -> Response {
     }
     match api.service().confirm(READY_WITHIN).await {
         Ok(()) => Response::text(200, "ready"),
+        Err(_) if api.identify(head).await.is_err() => Response::text(503, "not ready"),
         Err(error) => {
             let status = backend.status();
             let mut line = format!("not ready: {}", failure::problem(&error).detail);

@@ -14,18 +14,19 @@
 
 use bytes::Bytes;
 use memkv_proto::{ErrorCode, HEADER_REVISION, json_bytes};
-use memkv_store::{Command, ReplyValue};
+use memkv_store::{Command, Principal, ReplyValue, Step};
 use serde_json::{Map, Value, json};
 
 use super::app::Api;
+use super::head::{Head, Refusal};
 use super::json;
 use super::response::Response;
-use super::txn_body::parse;
+use super::txn_body::{Request, parse};
 use crate::backend::{Backend, bytes_of};
 use crate::failure;
 
 /// Executes a transaction.
-pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
+pub(super) async fn answer<B: Backend>(api: &Api<B>, head: &Head, body: &Bytes) -> Response {
     let parsed = api.aside().run(json::steps(body.len()), || parse(body));
     let request = match parsed.await {
         Ok(request) => request,
@@ -34,6 +35,10 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
     if api.backend().is_none() {
         return Response::problem(&failure::loading());
     }
+    let principal = match judge(api, head, &request) {
+        Ok(principal) => principal,
+        Err(refusal) => return Response::error(refusal.code, refusal.detail),
+    };
     let command = Command::Transaction {
         guards: request.guards,
         operations: request.operations,
@@ -42,7 +47,7 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
     if let Err(error) = command.check_limits() {
         return Response::error(failure::reply_code(error), error.to_string());
     }
-    let reply = match api.service().write(command, body.len()).await {
+    let reply = match api.service().write_as(command, body.len(), principal).await {
         Ok(reply) => reply,
         Err(error) => return Response::problem(&failure::problem(&error)),
     };
@@ -65,6 +70,33 @@ pub(super) async fn answer<B: Backend>(api: &Api<B>, body: &Bytes) -> Response {
     };
     let body = api.aside().run(json::steps(bytes), write).await;
     Response::json(200, body).with(HEADER_REVISION, reply.revision.to_string())
+}
+
+/// Whether the sender may have all of a transaction executed, whichever branch it takes: it needs `exec`,
+/// `watch` for the guards, and the command of each step.
+fn judge<B: Backend>(
+    api: &Api<B>,
+    head: &Head,
+    request: &Request,
+) -> Result<Option<Principal>, Refusal> {
+    let principal = api.judge(head, "exec", &|_| {})?;
+    for guard in &request.guards {
+        api.judge(head, "watch", &|visit| guard.touches(visit))?;
+    }
+    for step in request.operations.iter().chain(&request.otherwise) {
+        match step {
+            Step::Read(query) => api.judge(head, "get", &|visit| query.touches(visit))?,
+            Step::Write(command) => {
+                let name = match command {
+                    Command::Del { .. } => "del",
+                    Command::IncrBy { .. } => "incrby",
+                    _ => "set",
+                };
+                api.judge(head, name, &|visit| command.touches(visit))?
+            }
+        };
+    }
+    Ok(principal)
 }
 
 /// A step's reply as JSON.

@@ -155,6 +155,10 @@ metrics! {
         => |seen| whole(seen.server.ledger.total() as u64);
     Counter "memkv_client_memory_refused_total" "Requests and subscriptions that were refused because clients' memory was used up, by what it is for."
         => |seen| each_class(|class| Some(seen.server.ledger.refused(class) as f64));
+    Counter "memkv_authentication_failures_total" "Attempts of clients to authenticate that failed: guesses, or an application with an old password."
+        => |seen| whole(seen.server.rights.counted()[0]);
+    Counter "memkv_denied_total" "Commands that a user may not run, or not with these keys or channels; ACL LOG has the last ones."
+        => |seen| whole(seen.server.rights.counted()[1]);
     Counter "memkv_network_input_bytes_total" "Bytes read from Redis clients."
         => |seen| count(&seen.server.stats.input_bytes);
     Counter "memkv_network_output_bytes_total" "Bytes written to Redis clients."

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use memkv_node::lock::Mutex;
+use memkv_store::DEFAULT_USER;
 use tokio::time::Instant;
 
 use super::wake_flag::WakeFlag;
 use crate::ledger::{Class, Held, Ledger};
+use crate::rights::Identity;
 
 /// Most bytes of messages that wait for one slow subscriber (32 MiB), as in Redis's
 /// `client-output-buffer-limit pubsub`; beyond it the connection is closed. Less where clients may take
@@ -73,9 +75,22 @@ pub(crate) struct Shown {
     pub(crate) queued: Option<usize>,
     /// Keys watched.
     pub(crate) watched: usize,
+    /// Who it is, once it has shown it.
+    pub(crate) identity: Option<Identity>,
     /// Name of the last command.
     pub(crate) command: &'static str,
     pub(crate) last_active: Option<Instant>,
+}
+
+impl Shown {
+    /// The name of its user, as Redis shows it: `(superuser)` is nobody here, so strangers are `default`.
+    pub(crate) fn user_name(&self) -> &[u8] {
+        let name = self
+            .identity
+            .as_ref()
+            .map(|identity| &identity.user.name[..]);
+        name.unwrap_or(DEFAULT_USER)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +144,12 @@ pub(crate) fn most_waiting(ledger: &Ledger, subscribers: usize) -> usize {
 }
 
 impl Client {
+    /// Whether it has a subscription.
+    pub(crate) fn is_listener(&self) -> bool {
+        let shown = self.shown.lock();
+        shown.subscriptions.iter().any(|count| *count > 0)
+    }
+
     /// Queues a message; a connection that lets more than `most` bytes wait is ended.
     pub(crate) fn send(&self, message: Message, most: usize) {
         let mut outbox = self.outbox.lock();
@@ -189,6 +210,7 @@ impl Client {
             (_, true) => "x",
             _ => "N",
         };
+        let user = shown.user_name();
         let multi = shown.queued.map_or(-1, |queued| queued as i64);
         let mut line = format!(
             "id={} addr={} laddr={} fd=0 name=",
@@ -200,14 +222,14 @@ impl Client {
             format!(
                 " age={} idle={} flags={flags} db={} sub={sub} psub={psub} ssub={ssub} \
                  multi={multi} watch={} qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 \
-                 obl=0 oll=0 omem={} tot-mem=0 events=r cmd={} user=default redir=-1 resp={} \
-                 lib-name=",
+                 obl=0 oll=0 omem={} tot-mem=0 events=r cmd={} user={} redir=-1 resp={} lib-name=",
                 seconds(self.since),
                 seconds(shown.last_active.unwrap_or(self.since)),
                 shown.db,
                 shown.watched,
                 self.outbox.lock().bytes,
                 shown.command,
+                String::from_utf8_lossy(user),
                 shown.resp,
             )
             .as_bytes(),

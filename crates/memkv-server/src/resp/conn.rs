@@ -180,13 +180,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                     requests += 1;
                     bytes += request.byte_count();
                     self.was_large |= request.byte_count() > OUTPUT_BYTES;
-                    let was_authenticated = self.session.is_authenticated;
+                    let was_authenticated = self.session.is_authenticated();
                     self.dispatch(request).await?;
                     // Answers that the node gives by itself may be long, and a turn has many.
                     if self.out.len() >= OUTPUT_BYTES {
                         Box::pin(self.flush()).await?;
                     }
-                    if self.session.is_authenticated != was_authenticated {
+                    if self.session.is_authenticated() != was_authenticated {
                         self.parser.set_limits(limits(self.resp, &self.session));
                         if !self.is_admitted() {
                             break Turn::Refuse;
@@ -230,7 +230,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         loop {
             self.push_messages().await?;
             self.flush().await?;
-            if self.session.client.is_killed() {
+            let is_over = self.session.is_outdated() && !self.session.renew();
+            if is_over || self.session.client.is_killed() {
                 return Err(Disconnected);
             }
             // The next part of a large request needs the room that is there.
@@ -457,7 +458,7 @@ pub(crate) fn task_bytes<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend>()
 
 /// The limits of a request: low before the client has authenticated.
 fn limits<B>(resp: &Resp<B>, session: &Session) -> Limits {
-    if !session.is_authenticated {
+    if !session.is_authenticated() {
         return Limits::unauthenticated();
     }
     // A value may be limited to less than a key is.

@@ -26,7 +26,6 @@ use crate::commands::{
     in_database, resolve,
 };
 use crate::ledger::{Class, Held};
-use crate::password::USER;
 
 /// Why a command is not queued, or a key not watched.
 const QUEUES_ARE_FULL: &str = "the transactions that all clients have begun take too much memory; \
@@ -50,6 +49,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     pub(super) async fn dispatch(&mut self, request: Request) -> Result<(), Disconnected> {
         #[cfg(memkv_bugs)]
         memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Command);
+        if self.session.is_outdated() && !self.session.renew() {
+            return Err(Disconnected);
+        }
         match self.admit(&request) {
             Err(error) if is_exec(&request) => {
                 self.session.queue = None;
@@ -99,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         audit::record(&Event {
             kind,
             allowed: true,
-            user: USER,
+            user: &String::from_utf8_lossy(&self.session.user_name()),
             origin: Some(self.session.client.addr),
             detail: spec.name,
         });
@@ -111,8 +113,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if let Handler::Forbidden(why) = spec.handler {
             return Err(ErrorReply::new(why));
         }
-        if !self.session.is_authenticated && !spec.has(flag::NO_AUTH) {
+        if !self.session.is_authenticated() && !spec.has(flag::NO_AUTH) {
             return Err(ErrorReply::NO_AUTH);
+        }
+        if !self.session.may_do_all() {
+            self.session.judge_name(spec, request)?;
         }
         if spec.has(flag::NO_MULTI) && self.session.queue.is_some() {
             let text = "ERR Command not allowed inside a transaction";
@@ -133,55 +138,71 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     }
 
     async fn route(&mut self, spec: &'static Spec, request: &Request) -> Result<(), Disconnected> {
+        let args = Args {
+            request,
+            name: spec.name,
+            db: self.session.db,
+        };
+        if let Handler::Data(data) = spec.handler {
+            return self.data(data, spec, &args).await;
+        }
+        if let Err(denied) = self.session.judge(spec, &args, None) {
+            self.fail(&ErrorReply::denied(&denied));
+            return Ok(());
+        }
         match spec.handler {
-            Handler::Data(data) => {
-                let args = Args {
-                    request,
-                    name: spec.name,
-                    db: self.session.db,
-                };
-                let steps = steps_of(request.arg_count(), request.byte_count());
-                let max = self.resp.server.settings.max_value_bytes;
-                let op = match is_long(steps) {
-                    true => {
-                        let work = || prepare(data, &args, max);
-                        Box::pin(self.resp.server.aside.run(steps, work)).await
-                    }
-                    false => prepare(data, &args, max),
-                };
-                match op {
-                    Ok(Op::Write(command, format)) => {
-                        self.write(spec.name, command, steps, format).await
-                    }
-                    Ok(Op::Read(query, format)) => self.read(spec.name, query, format).await,
-                    Err(error) => {
-                        self.fail(&error);
-                        Ok(())
-                    }
-                }
-            }
             Handler::TransactionControl(control) => self.control(control, request).await,
-            Handler::Publish(publish) => {
-                let args = Args {
-                    request,
-                    name: spec.name,
-                    db: self.session.db,
-                };
-                self.publish(publish, &args).await
-            }
+            Handler::Publish(publish) => self.publish(publish, &args).await,
             Handler::Wait(wait) => {
                 self.run_batch().await?;
-                let args = Args {
-                    request,
-                    name: spec.name,
-                    db: self.session.db,
-                };
                 let waiting = wait(&args);
                 self.wait_copies(waiting, true).await
+            }
+            Handler::Account(account) => {
+                self.run_batch().await?;
+                Box::pin(self.account(account, spec, request)).await;
+                Ok(())
             }
             _ => {
                 self.run_batch().await?;
                 self.answer_locally(spec, request).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn data(
+        &mut self,
+        data: Data,
+        spec: &'static Spec,
+        args: &Args<'_>,
+    ) -> Result<(), Disconnected> {
+        let steps = steps_of(args.len(), args.request.byte_count());
+        let max = self.resp.server.settings.max_value_bytes;
+        let op = match (self.session.may_do_all(), is_long(steps)) {
+            (true, false) => prepare(data, args, max),
+            (true, true) => {
+                let work = || prepare(data, args, max);
+                Box::pin(self.resp.server.aside.run(steps, work)).await
+            }
+            (false, _) => {
+                let steps = steps.saturating_mul(1 + self.session.patterns());
+                let session = &self.session;
+                let work = || {
+                    let op = prepare(data, args, max);
+                    // As in Redis, what is not allowed is said before what is wrong.
+                    let judged = session.judge(spec, args, op.as_ref().ok());
+                    judged.map_err(|denied| ErrorReply::denied(&denied))?;
+                    op
+                };
+                Box::pin(self.resp.server.aside.run(steps, work)).await
+            }
+        };
+        match op {
+            Ok(Op::Write(command, format)) => self.write(spec.name, command, steps, format).await,
+            Ok(Op::Read(query, format)) => self.read(spec.name, query, format).await,
+            Err(error) => {
+                self.fail(&error);
                 Ok(())
             }
         }
@@ -302,12 +323,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         backend.is_some_and(|backend| backend.refuses_growth())
     }
 
+    /// Whether a call may be queued: as in Redis it is judged now, and at EXEC again.
+    fn judge_queued(&self, spec: &'static Spec, request: &Request) -> Result<(), ErrorReply> {
+        if self.session.may_do_all() {
+            return Ok(());
+        }
+        let args = Args {
+            request,
+            name: spec.name,
+            db: self.session.db,
+        };
+        let op = match spec.handler {
+            Handler::Data(data) => data(&args).ok(),
+            _ => None,
+        };
+        let judged = self.session.judge(spec, &args, op.as_ref());
+        judged.map_err(|denied| ErrorReply::denied(&denied))
+    }
+
     /// Queues a command in memory of its own: it must not keep the buffer that it was read into.
     fn enqueue(&mut self, spec: &'static Spec, request: Request) {
         let is_refused = spec.has(flag::DENYOOM) && self.refuses_growth();
+        let judged = self.judge_queued(spec, &request);
         let Some(queue) = &mut self.session.queue else {
             return;
         };
+        if let Err(error) = judged {
+            queue.is_broken = true;
+            return self.fail(&error);
+        }
         // It will not be executed, so nothing more is kept of it.
         if queue.is_broken {
             return self.answer(|reply| reply.simple(b"QUEUED"));
@@ -431,7 +475,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         let db = self.session.db;
         let steps = queue.steps();
         let max = self.resp.server.settings.max_value_bytes;
-        let plan = || Plan::new(queue, db, |command| check(command, max));
+        let session = &self.session;
+        let judge = |spec, args: &Args<'_>, op: Option<&Op>| {
+            let judged = session.judge(spec, args, op);
+            judged.map_err(|denied| ErrorReply::denied_in_exec(&denied))
+        };
+        let plan = || Plan::new(queue, db, |command| check(command, max), judge);
         let (plan, operations) = Box::pin(self.resp.server.aside.run(steps, plan)).await;
         let is_last = plan.has_local();
         let silent = self.session.is_silent();
@@ -441,9 +490,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         if watched.is_empty() && !writes(&operations) {
             self.run_batch().await?;
-            let stale = self.session.stale_reads;
+            let (stale, principal) = (self.session.stale_reads, self.session.principal());
             let mut memory = self.resp.service.ledger().hold(Class::Output);
-            let values = self.resp.read_all(stale, operations, &mut memory).await;
+            let values = self
+                .resp
+                .read_all(stale, principal, operations, &mut memory)
+                .await;
             self.write_exec(&plan, values, silent).await?;
             return self.flush().await;
         }

@@ -83,6 +83,7 @@ impl Subscribers for Listeners {
 
 async fn deliver_messages(server: Arc<Server>, mut arrived: Taker<Arrived>) {
     while let Some((publication, delivered)) = arrived.take().await {
+        server.follow_users();
         let count = server
             .subscriptions
             .deliver(&server.aside, &server.ledger, &publication)
@@ -94,6 +95,7 @@ async fn deliver_messages(server: Arc<Server>, mut arrived: Taker<Arrived>) {
 
 async fn deliver_key_events(server: Arc<Server>, mut taken: Taker<Vec<KeyEvent>>) {
     while let Some(events) = taken.take().await {
+        server.follow_users();
         for message in events.into_iter().flat_map(messages) {
             server
                 .subscriptions
@@ -136,7 +138,12 @@ mod tests {
 
     fn server() -> Arc<Server> {
         let settings = crate::testing::resp_settings();
-        Arc::new(Server::new(settings, Arc::default(), Ledger::default()))
+        Arc::new(Server::new(
+            settings,
+            Arc::default(),
+            Ledger::default(),
+            Arc::default(),
+        ))
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!   `run_batch` submits that and writes the answers, `out` sends them.
 //! - `transaction` is MULTI to EXEC, `publish` is PUBLISH, `wait` is WAIT, `key_events` are
 //!   notifications of keys.
+//! - `account` is who the client is, and changes of users; `judge` what the client may do.
 //! - `session` is the state of a connection, `names` are its subscriptions. `server`, `clients` and
 //!   `subscriptions` are shared. `queue` hands slow work to tasks.
 //! - `deadline_timer` and `wake_flag` are how a connection waits.
@@ -12,10 +13,12 @@
 //! Invariants: every request gets exactly one answer, in order; a read sees the connection's own
 //! earlier writes and none of its later ones; what a connection holds is bounded.
 
+mod account;
 mod clients;
 mod conn;
 mod deadline_timer;
 mod dispatch;
+mod judge;
 mod key_events;
 mod names;
 mod out;
@@ -64,10 +67,10 @@ impl<B: Backend> Resp<B> {
     /// Answers "loading" until `service` has its node.
     pub fn new(service: Arc<Service<B>>, settings: RespSettings) -> Self {
         let aside = service.aside().clone();
-        let ledger = service.ledger().clone();
+        let (ledger, rights) = (service.ledger().clone(), service.rights().clone());
         Self {
             service,
-            server: Arc::new(Server::new(settings, aside, ledger)),
+            server: Arc::new(Server::new(settings, aside, ledger, rights)),
         }
     }
 
@@ -76,8 +79,29 @@ impl<B: Backend> Resp<B> {
     pub fn attach(&self, backend: B) {
         let listeners = key_events::Listeners::start(self.server.clone());
         backend.subscribe(Box::new(listeners));
+        let node = backend.clone();
+        self.server.users_with(Box::new(move || node.users()));
         let introspect = Box::new(move || backend.introspect());
         self.server.introspect_with(introspect);
+    }
+
+    /// Goes by the users of the cluster as they are here now, and ends what they no longer allow.
+    pub(crate) fn follow_users(&self) {
+        self.server.follow_users();
+    }
+
+    /// Goes by every change of the users, until the node ends.
+    pub async fn follow_all_users(&self) {
+        let Some(backend) = self.service.backend() else {
+            return;
+        };
+        let mut changes = backend.watch_users();
+        loop {
+            self.follow_users();
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The text of `/metrics`, which counts clients of this side; nothing while the node loads its
@@ -124,7 +148,7 @@ impl<B: Backend> Resp<B> {
 
     /// Whether a client need not authenticate.
     pub(crate) fn is_open(&self) -> bool {
-        self.server.settings.password.is_none()
+        self.server.rights.table().default_user().nopass
     }
 
     /// What admission counts.

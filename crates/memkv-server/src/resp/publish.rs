@@ -106,6 +106,7 @@ async fn message<B: Backend>(
 }
 
 async fn send_out<B: Backend>(resp: &Resp<B>, publication: &Publication) -> Receivers {
+    resp.server.follow_users();
     let elsewhere = resp.service.backend();
     let elsewhere = elsewhere.map(|backend| backend.publish(publication));
     let here =

@@ -11,7 +11,7 @@ use std::vec;
 use memkv_node::RequestError;
 use memkv_proto::ErrorCode;
 use memkv_resp::{Output, ReplyWriter};
-use memkv_store::{Query, Reply, ReplyError, ReplyValue, Step};
+use memkv_store::{Principal, Query, Reply, ReplyError, ReplyValue, Step};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
 use tokio::time::Instant;
@@ -28,6 +28,10 @@ use crate::ledger::{Class, Held};
 use crate::read_batch::ReadBatch;
 use crate::service::{Service, memory_of};
 
+/// The user of a read is not as it was when the read was judged. It happens once for each change.
+const CHANGED: ErrorReply =
+    ErrorReply::new("TRYAGAIN the user was changed while this was read; try again");
+
 /// Values of an array that are written before others on the thread go on: some tenths of a millisecond.
 const PIECE_VALUES: usize = 4096;
 
@@ -36,6 +40,8 @@ struct Answers<'a, B, F> {
     service: &'a Service<B>,
     /// Reads may be old.
     stale: bool,
+    /// For whom everything is executed.
+    principal: Option<Principal>,
     /// Writes that were submitted, and how many they were.
     outcomes: vec::IntoIter<F>,
     writes: usize,
@@ -84,11 +90,15 @@ impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B,
         let reads = mem::take(&mut self.reads);
         let asked = reads.queries.len();
         match self.service.read(self.stale, reads).await {
+            Ok(_) if !self.service.is_unchanged(self.principal) => {
+                self.reads = ReadBatch::default();
+                self.failed = Some(CHANGED);
+            }
             Ok(reads) => self.reads = reads,
             Err(error) => self.failed = Some(ErrorReply::from(&error)),
         }
         let now = Instant::now();
-        let answered = asked - self.reads.queries.len();
+        let answered = asked.saturating_sub(self.reads.queries.len());
         self.service.latency().read(now - self.started, answered);
         // Queries that are left are asked again later, and their time begins then.
         self.started = now;
@@ -103,7 +113,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         let mut batch = mem::take(&mut self.batch);
         let service = &*self.resp.service;
-        let submitted = service.submit(&mut batch.commands, batch.steps).await;
+        let principal = self.session.principal();
+        let submitted = service
+            .submit(&mut batch.commands, batch.steps, principal)
+            .await;
         let Ok(outcomes) = submitted else {
             // Before there is a node, nothing for the store is taken into a batch.
             self.out.put(&batch.ready);
@@ -113,6 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         let mut answers = Answers {
             service,
             stale: self.session.stale_reads,
+            principal,
             writes: outcomes.len(),
             outcomes: outcomes.into_iter(),
             reads: mem::take(&mut batch.reads),
@@ -264,6 +278,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                                 // It does not wait, so the client cannot go meanwhile.
                                 let _ = self.wait_copies(waiting, false).await;
                             }
+                            Handler::Account(account) => {
+                                Box::pin(self.account(account, spec, request)).await;
+                            }
                             _ => self.answer_locally(spec, request).await,
                         },
                         Item::Failed(error) => {
@@ -296,6 +313,7 @@ impl<B: Backend> Resp<B> {
     pub(super) async fn read_all(
         &self,
         stale: bool,
+        principal: Option<Principal>,
         steps: Vec<Step>,
         memory: &mut Held,
     ) -> Result<ReplyValue, ErrorReply> {
@@ -309,6 +327,9 @@ impl<B: Backend> Resp<B> {
         }
         let answers = self.service.read_all(stale, queries, memory).await;
         let answers = answers.map_err(|error| ErrorReply::from(&error))?;
+        if !self.service.is_unchanged(principal) {
+            return Err(CHANGED);
+        }
         Ok(ReplyValue::Array(answers.values))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use memkv_store::KeyEventClasses;
+use memkv_store::{KeyEventClasses, UserTable};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::aside::Aside;
 use crate::backend::Introspection;
 use crate::commands::ErrorReply;
 use crate::ledger::Ledger;
-use crate::password::Password;
+use crate::rights::Rights;
 
 /// The part of the configuration that RESP needs.
 #[derive(Debug, Clone)]
@@ -35,9 +35,9 @@ pub struct RespSettings {
     pub announce: KeyEventClasses,
     /// Whether an acknowledged write is on disks, and not only with the operating systems.
     pub sync: bool,
-    /// The clients' password; none admits every client.
-    pub password: Option<Password>,
 }
+
+type Users = Box<dyn Fn() -> Option<Arc<UserTable>> + Send + Sync>;
 
 type Introspect = Box<dyn Fn() -> Introspection + Send + Sync>;
 
@@ -87,6 +87,8 @@ pub(crate) struct Server {
     pub(crate) ledger: Ledger,
     /// What admission counts.
     pub(crate) admission: Arc<Counts>,
+    /// Users, and what each may do.
+    pub(crate) rights: Arc<Rights>,
     pub(crate) stats: Stats,
     pub(crate) started: Instant,
     /// Differs with every start, 40 hex digits.
@@ -94,12 +96,20 @@ pub(crate) struct Server {
     /// `SHUTDOWN` was said.
     pub(crate) stop: Notify,
     introspect: OnceLock<Introspect>,
+    /// The users of the cluster, as the node has them.
+    users: OnceLock<Users>,
 }
 
 impl Server {
-    pub(crate) fn new(settings: RespSettings, aside: Arc<Aside>, ledger: Ledger) -> Self {
+    pub(crate) fn new(
+        settings: RespSettings,
+        aside: Arc<Aside>,
+        ledger: Ledger,
+        rights: Arc<Rights>,
+    ) -> Self {
         Self {
             settings,
+            rights,
             clients: Clients::counted(ledger.clone()),
             ledger,
             admission: Arc::default(),
@@ -113,6 +123,23 @@ impl Server {
                 .collect(),
             stop: Notify::new(),
             introspect: OnceLock::new(),
+            users: OnceLock::new(),
+        }
+    }
+
+    /// From now on there is a node that has users. A second call has no effect.
+    pub(crate) fn users_with(&self, users: Users) {
+        let _ = self.users.set(users);
+    }
+
+    /// Goes by the users of the cluster as they are here now, and ends what they no longer allow. Called
+    /// before anything is delivered to subscribers.
+    pub(crate) fn follow_users(&self) {
+        let users = self.users.get().and_then(|users| users());
+        if let Some(users) = users
+            && self.rights.follow(&users)
+        {
+            self.enforce(&self.rights.table());
         }
     }
 

@@ -11,6 +11,7 @@ use memkv_resp::{Protocol, Request};
 use memkv_store::{MAX_TRANSACTION_STEPS, Query, ReplyValue, Revision, Seen};
 
 use super::clients::Client;
+use super::judge::Speaker;
 use super::names::Names;
 use super::server::Server;
 use super::subscriptions::{Kind, memory_of};
@@ -103,11 +104,11 @@ impl Watched {
 
 /// State of a connection.
 pub(crate) struct Session {
-    server: Arc<Server>,
+    pub(super) server: Arc<Server>,
     pub(crate) client: Arc<Client>,
     pub(crate) protocol: Protocol,
-    /// The password was shown, or there is none.
-    pub(crate) is_authenticated: bool,
+    /// Whom it speaks for.
+    pub(super) speaker: Speaker,
     pub(crate) db: u8,
     /// READONLY was said: reads may be old.
     pub(crate) stale_reads: bool,
@@ -129,14 +130,14 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(server: Arc<Server>, client: Arc<Client>) -> Self {
-        let is_authenticated = server.settings.password.is_none();
-        Self {
+        let speaker = Speaker::new(None, server.rights.revision());
+        let mut session = Self {
             queued: server.ledger.hold(Class::Queued),
             subscribed: server.ledger.hold(Class::Subscriptions),
             server,
             client,
             protocol: Protocol::Resp2,
-            is_authenticated,
+            speaker,
             db: 0,
             stale_reads: false,
             replies: Replies::On,
@@ -146,7 +147,9 @@ impl Session {
             listens: Default::default(),
             is_closing: false,
             command: "NULL",
-        }
+        };
+        session.become_stranger();
+        session
     }
 
     /// How many channels and patterns, without shard channels, as replies count them.
@@ -199,7 +202,7 @@ impl Session {
     pub(crate) fn reset(&mut self) {
         self.leave_all();
         self.protocol = Protocol::Resp2;
-        self.is_authenticated = self.server.settings.password.is_none();
+        self.become_stranger();
         self.db = 0;
         self.stale_reads = false;
         self.replies = Replies::On;

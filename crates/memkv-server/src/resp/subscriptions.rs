@@ -242,6 +242,19 @@ impl Subscriptions {
         }
     }
 
+    /// The subscriptions of the clients that are asked for, by their numbers.
+    pub(crate) fn of_clients(&self, is_asked: &dyn Fn(u64) -> bool) -> Vec<(Kind, Bytes, u64)> {
+        let mut all = Vec::new();
+        let tables = self.tables.lock();
+        for kind in [Kind::Channel, Kind::Pattern, Kind::Shard] {
+            for (name, listeners) in &tables.listeners[kind as usize] {
+                let clients = listeners.keys().filter(|client| is_asked(**client));
+                all.extend(clients.map(|client| (kind, name.clone(), *client)));
+            }
+        }
+        all
+    }
+
     fn count(&self, kind: Kind, by: isize) {
         if kind != Kind::Shard {
             self.subscriptions

@@ -37,6 +37,7 @@ impl Plan {
         queue: Queue,
         mut db: u8,
         check: impl Fn(&Command) -> Result<(), ErrorReply>,
+        judge: impl Fn(&'static Spec, &Args<'_>, Option<&Op>) -> Result<(), ErrorReply>,
     ) -> (Self, Vec<Step>) {
         let mut steps = Vec::new();
         let mut items = Vec::with_capacity(queue.requests.len());
@@ -48,7 +49,8 @@ impl Plan {
                 db,
             };
             let item = match spec.handler {
-                Handler::Data(data) => match data(&args) {
+                Handler::Data(data) => match judged(data(&args), |op| judge(spec, &args, Some(op)))
+                {
                     Ok(Op::Write(Command::Transaction { .. }, _)) => Item::Failed(NO_NESTING),
                     Ok(Op::Write(command, format)) => match check(&command) {
                         Ok(()) => {
@@ -63,6 +65,7 @@ impl Plan {
                     }
                     Err(error) => Item::Failed(error),
                 },
+                _ if let Err(error) = judge(spec, &args, None) => Item::Failed(error),
                 _ => {
                     // It will be executed later, and is about the commands after it already now.
                     if name == "select" {
@@ -83,6 +86,16 @@ impl Plan {
             .iter()
             .any(|item| matches!(item, Item::Local(..)))
     }
+}
+
+/// What a call executes, if its user may still have it executed.
+fn judged(
+    op: Result<Op, ErrorReply>,
+    judge: impl FnOnce(&Op) -> Result<(), ErrorReply>,
+) -> Result<Op, ErrorReply> {
+    let op = op?;
+    judge(&op)?;
+    Ok(op)
 }
 
 /// Whether something must go to the log.

@@ -55,7 +55,6 @@ pub(crate) fn serving(machine: &Machine) -> Resp<Machine> {
         max_connections: 1,
         write_stall: Duration::from_secs(1),
         idle_time: None,
-        password: None,
         announce: KeyEventClasses::default(),
         sync: true,
     };

@@ -50,7 +50,13 @@ fn outcome(stream: &[u8], pieces: Vec<usize>, machine: &Machine) -> Outcome {
     let api = machine.api();
     let wire = Wire::new(stream, pieces);
     let replies = wire.replies();
-    let serving = serve(wire, BytesMut::new(), &api, Arc::new(Limits::default()));
+    let serving = serve(
+        wire,
+        ([127, 0, 0, 1], 1).into(),
+        BytesMut::new(),
+        &api,
+        Arc::new(Limits::default()),
+    );
     let leftover = match RUNTIME.with(|runtime| runtime.block_on(serving)) {
         End::Closed => None,
         End::Upgraded(wire, read, _) => Some([&read, wire.rest].concat()),

@@ -21,9 +21,11 @@ use memkv_server::peer::Trust;
 use memkv_server::read_batch::ReadBatch;
 use memkv_server::service::Service;
 use memkv_store::{
-    BatchBuilder, Command, DATABASES, DecodeError, Loader, MAX_KEY_BYTES, Query, Reading, Readings,
-    Rejected, Reply, ReplyValue, SessionId, Sink, Store, SystemOp, SystemOutcome,
+    BatchBuilder, Command, DATABASES, DecodeError, Loader, MAX_KEY_BYTES, Principal, Query,
+    Reading, Readings, Rejected, Reply, ReplyValue, SessionId, Sink, Store, SystemOp,
+    SystemOutcome, UserTable,
 };
+use tokio::sync::watch;
 
 /// Session of every command; the first log entry opens it.
 const SESSION: SessionId = 1;
@@ -87,8 +89,8 @@ impl Machine {
             name: "n1".to_owned(),
             names: vec!["n1".to_owned()],
             max_value_bytes: MAX_VALUE_BYTES,
-            password: None,
             trust: Trust::Everybody,
+            metrics_public: false,
             allowed_hosts: Vec::new(),
         };
         Api::new(self.service(), settings)
@@ -230,7 +232,11 @@ impl Sink for Answer {
 }
 
 impl Backend for Machine {
-    fn write(&self, command: Command) -> impl Future<Output = Result<Reply, RequestError>> + Send {
+    fn write(
+        &self,
+        command: Command,
+        _: Option<Principal>,
+    ) -> impl Future<Output = Result<Reply, RequestError>> + Send {
         let reply = self.0.lock().unwrap().write(&command);
         std::future::ready(Ok(reply))
     }
@@ -261,6 +267,18 @@ impl Backend for Machine {
             values: reading.into_answers(),
             revision: store.revision(),
         })
+    }
+
+    fn users(&self) -> Option<Arc<UserTable>> {
+        self.0.lock().unwrap().store.users().cloned()
+    }
+
+    fn watch_users(&self) -> watch::Receiver<Option<Arc<UserTable>>> {
+        watch::Sender::new(self.users()).subscribe()
+    }
+
+    fn log_time_ms(&self) -> u64 {
+        self.0.lock().unwrap().store.stamp_ms()
     }
 
     fn introspect(&self) -> Introspection {

@@ -68,7 +68,13 @@ fn ask(body: &[u8], machine: &Machine) -> (u16, Vec<u8>) {
     let wire = Wire::new(&request, vec![request.len()]);
     let replies = wire.replies();
     let api = machine.api();
-    let serving = serve(wire, BytesMut::new(), &api, Arc::new(Limits::default()));
+    let serving = serve(
+        wire,
+        ([127, 0, 0, 1], 1).into(),
+        BytesMut::new(),
+        &api,
+        Arc::new(Limits::default()),
+    );
     RUNTIME.with(|runtime| runtime.block_on(serving));
     let answer = replies.bytes();
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n");

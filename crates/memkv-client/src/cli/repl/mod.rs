@@ -26,7 +26,7 @@ use super::output::{Talk, coloured};
 use super::{Failure, print};
 use editor::{Prompt, Typed};
 use link::Link;
-use session::{Outcome, Session, is, listens};
+use session::{Outcome, Session, Words, is, listens};
 
 const HELP: &str = "\
 Redis's commands work here; this node has these:
@@ -51,16 +51,32 @@ enum Next {
 /// Runs the prompt, or what stands in standard input, and returns the exit code.
 pub(super) fn run(
     addrs: Vec<String>,
-    password: Option<&str>,
+    auth: Option<Words>,
     timeout: Duration,
     format: Format,
 ) -> Result<u8, Failure> {
-    let session = Session::new(Link::new(addrs, timeout), password);
+    let session = Session::new(Link::new(addrs, timeout), auth);
     let mut repl = Repl { session, format };
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
         repl.prompt()
     } else {
         repl.batch(io::stdin().lock())
+    }
+}
+
+/// Executes one command, and returns the exit code.
+pub(super) fn once(
+    addrs: Vec<String>,
+    auth: Option<Words>,
+    timeout: Duration,
+    format: Format,
+    words: &Words,
+) -> Result<u8, Failure> {
+    let session = Session::new(Link::new(addrs, timeout), auth);
+    let mut repl = Repl { session, format };
+    match repl.session.execute(words) {
+        Outcome::Replies(replies) => repl.show(words, &replies),
+        failed => Ok(report(&failed)),
     }
 }
 

@@ -41,8 +41,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(link: Link, password: Option<&str>) -> Self {
-        let auth = password.map(|password| vec![b"AUTH".to_vec(), password.into()]);
+    /// `auth` is the command that authenticates.
+    pub(super) fn new(link: Link, auth: Option<Words>) -> Self {
         Self {
             link,
             table: Table::default(),

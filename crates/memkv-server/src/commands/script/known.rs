@@ -31,6 +31,23 @@ pub(super) enum Known {
     ReleaseAll,
 }
 
+impl Known {
+    /// The commands that the script calls, by which a user of it is judged.
+    pub(super) fn calls(self) -> &'static [&'static str] {
+        match self {
+            Self::DeleteIfEqual | Self::ReleaseAll => &["get", "del"],
+            Self::ExpireIfEqual => &["get", "pexpire"],
+            Self::ExtendIfEqual => &["get", "pttl", "pexpire"],
+            Self::CountInWindow => &["incrby", "expire"],
+            Self::CountIfPresent => &["exists", "incrby"],
+            Self::HitsAndTime => &["pttl", "set", "incr", "pexpire"],
+            Self::ReadHitsAndTime => &["get", "pttl"],
+            Self::LockAll => &["exists", "set"],
+            Self::ExtendAll => &["get", "set"],
+        }
+    }
+}
+
 /// Each text as the libraries have it, and its script.
 const SCRIPTS: &[(Known, &str)] = &[
     (
@@ -170,6 +187,22 @@ mod tests {
     fn every_script_is_recognised_as_itself() {
         for (known, text) in SCRIPTS {
             assert_eq!(recognise(text.as_bytes()), Some(*known), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_script_calls_what_its_text_has() {
+        for (known, text) in SCRIPTS {
+            let mut called: Vec<String> = Vec::new();
+            for (at, _) in text.match_indices("redis.call('") {
+                let rest = &text[at + "redis.call('".len()..];
+                called.push(rest[..rest.find('\'').unwrap()].to_lowercase());
+            }
+            called.sort_unstable();
+            called.dedup();
+            let mut said = known.calls().to_vec();
+            said.sort_unstable();
+            assert_eq!(called, said, "{known:?}");
         }
     }
 

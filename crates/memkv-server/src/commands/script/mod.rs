@@ -76,6 +76,18 @@ pub(super) fn evalsha(args: &Args<'_>) -> Result<Op, ErrorReply> {
     plan::plan(known, &quoted(args, keys))
 }
 
+/// The commands that the script of a call uses; none of a script that is not recognised, of which nothing
+/// is executed.
+pub(super) fn calls(args: &Args<'_>) -> &'static [&'static str] {
+    let known = match args.name {
+        "evalsha" | "evalsha_ro" => seen(&args.get(1).to_ascii_lowercase()),
+        _ => (args.get(1).len() <= MAX_SCRIPT_BYTES)
+            .then(|| known::recognise(args.get(1)))
+            .flatten(),
+    };
+    known.map_or(&[], Known::calls)
+}
+
 fn quoted(args: &Args<'_>, keys: usize) -> plan::Call {
     plan::Call {
         keys: (3..3 + keys).map(|at| args.bytes(at)).collect(),

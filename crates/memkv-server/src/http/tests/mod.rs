@@ -9,6 +9,7 @@ mod sites;
 mod smuggling;
 mod wire;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +21,14 @@ use tokio::task::JoinHandle;
 use super::{Api, ApiSettings, End, Limits, PeerUpgrade, serve};
 use crate::password::Password;
 use crate::peer::Trust;
+use crate::rights::Rights;
 use crate::service::Service;
 use crate::testing::Fake;
 
 const MAX_VALUE_BYTES: usize = 1000;
+
+/// Where clients come from.
+const HERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 /// A client's end of a connection to a server.
 struct Client {
@@ -70,16 +75,18 @@ fn api_for(
         name: "n1".to_owned(),
         names: vec!["n1".to_owned(), "n2".to_owned()],
         max_value_bytes,
-        password: password.map(Password::new),
         trust: Trust::Everybody,
+        metrics_public: false,
         allowed_hosts: vec!["kv.example.com.".to_owned()],
     };
-    Arc::new(Api::new(service(backend), settings))
+    Arc::new(Api::new(service(backend, password), settings))
 }
 
 /// Without a backend it is loading.
-fn service(backend: Option<Fake>) -> Arc<Service<Fake>> {
-    let service = Service::new(Duration::from_secs(5));
+fn service(backend: Option<Fake>, password: Option<&str>) -> Arc<Service<Fake>> {
+    let password = password.map(Password::new);
+    let rights = Rights::new(password.as_ref(), false);
+    let service = Service::with_rights(Duration::from_secs(5), rights);
     if let Some(backend) = backend {
         service.attach(backend);
     }
@@ -92,7 +99,8 @@ fn connect_to(api: Arc<Api<Fake>>) -> Client {
 
 fn connect_with(api: Arc<Api<Fake>>, limits: Arc<Limits>) -> Client {
     let (stream, far) = tokio::io::duplex(64 * 1024);
-    let server = tokio::spawn(async move { serve(far, BytesMut::new(), &*api, limits).await });
+    let server =
+        tokio::spawn(async move { serve(far, HERE, BytesMut::new(), &*api, limits).await });
     Client {
         stream,
         input: Vec::new(),

@@ -225,11 +225,11 @@ async fn the_originals_own_client_is_served_without_a_host() {
         name: "27081".to_owned(),
         names: vec!["27081".to_owned()],
         max_value_bytes: MAX_VALUE_BYTES,
-        password: None,
         trust: Trust::Everybody,
+        metrics_public: false,
         allowed_hosts: Vec::new(),
     };
-    let api = Api::new(service(Some(Fake::working())), settings);
+    let api = Api::new(service(Some(Fake::working()), None), settings);
     let mut client = connect_to(Arc::new(api));
     // What the client sends that was built with acl of June 2017, byte for byte.
     let get = "POST /memkv27081/store/get HTTP/1.1\r\nAccept-Encoding: gzip\r\n\

@@ -27,7 +27,7 @@ struct Recorder(Mutex<Seen>);
 impl App for Recorder {
     type Upgrade = ();
 
-    fn admit(&self, head: &Head) -> Admission<()> {
+    async fn admit(&self, head: &mut Head) -> Admission<()> {
         if head.lacks_host {
             return Admission::Close(Response::text(400, "no host"));
         }
@@ -65,7 +65,7 @@ async fn by_us(bytes: &[u8]) -> Seen {
     let (stream, far) = tokio::io::duplex(1024 * 1024);
     let app = Recorder::default();
     let limits = Arc::new(Limits::default());
-    let serving = async { drop(serve(far, BytesMut::new(), &app, limits).await) };
+    let serving = async { drop(serve(far, HERE, BytesMut::new(), &app, limits).await) };
     tokio::join!(serving, send(stream, bytes));
     app.0.into_inner()
 }

@@ -334,7 +334,14 @@ async fn a_large_value_arrives_and_leaves_in_pieces() {
     let stream = Eager::sending(requests);
     let (output, most) = (stream.output.clone(), stream.most.clone());
     let api = api_with(Some(Fake::working()), LARGE_BYTES);
-    serve(stream, BytesMut::new(), &*api, Arc::new(Limits::default())).await;
+    serve(
+        stream,
+        HERE,
+        BytesMut::new(),
+        &*api,
+        Arc::new(Limits::default()),
+    )
+    .await;
     assert!(output.lock().ends_with(&value));
     let most = most.load(Ordering::Relaxed);
     assert!(most <= MOST, "{most} bytes while others waited");

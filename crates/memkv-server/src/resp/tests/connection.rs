@@ -53,11 +53,8 @@ async fn there_is_no_password() {
 
 #[tokio::test]
 async fn with_a_password_nothing_is_done_before_it_was_shown() {
-    let settings = RespSettings {
-        password: Some(Password::new("hunter2")),
-        ..resp_settings()
-    };
-    let server = start_with(Some(Fake::working()), settings).await;
+    let rights = Rights::new(Some(&Password::new("hunter2")), false);
+    let server = start_for(Some(Fake::working()), resp_settings(), rights).await;
     let mut client = server.client().await;
     let wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
     client

@@ -39,7 +39,10 @@ async fn holding(ledger: &Ledger, values: &[(&'static str, usize)]) -> TestServe
     for (key, length) in values {
         let key = Bytes::from_static(key.as_bytes());
         let value = Bytes::from(vec![b'v'; *length]);
-        backend.write(Command::Set { key, value }).await.unwrap();
+        backend
+            .write(Command::Set { key, value }, None)
+            .await
+            .unwrap();
     }
     start_counted(Some(backend), resp_settings(), ledger.clone()).await
 }

@@ -11,6 +11,7 @@ mod pubsub;
 mod scripts;
 mod transactions;
 mod turns;
+mod users;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::http::{Api, ApiSettings, Limits};
 use crate::ledger::Ledger;
 use crate::listener::Listener;
 use crate::peer::Trust;
+use crate::rights::Rights;
 use crate::service::Service;
 use crate::testing::{Fake, resp_settings};
 
@@ -48,14 +50,32 @@ async fn start_counted(
     settings: RespSettings,
     ledger: Ledger,
 ) -> TestServer {
-    let service = Service::new(Duration::from_millis(500)).with_ledger(ledger);
+    start_on(
+        backend,
+        settings,
+        Service::new(Duration::from_millis(500)).with_ledger(ledger),
+    )
+    .await
+}
+
+/// The same, with users.
+async fn start_for(backend: Option<Fake>, settings: RespSettings, rights: Rights) -> TestServer {
+    let service = Service::with_rights(Duration::from_millis(500), rights);
+    start_on(backend, settings, service).await
+}
+
+async fn start_on(
+    backend: Option<Fake>,
+    settings: RespSettings,
+    service: Service<Fake>,
+) -> TestServer {
     let service = Arc::new(service);
     let http = ApiSettings {
         name: "n1".to_owned(),
         names: vec!["n1".to_owned()],
         max_value_bytes: settings.max_value_bytes,
-        password: None,
         trust: Trust::Everybody,
+        metrics_public: false,
         allowed_hosts: Vec::new(),
     };
     let api = Arc::new(Api::new(service.clone(), http));

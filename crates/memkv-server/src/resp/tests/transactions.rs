@@ -181,7 +181,9 @@ async fn at_the_memory_cap_a_transaction_is_refused_whole() {
         cap: Some(1),
         policy: None,
     };
-    crate::backend::Backend::write(&fake, cap).await.unwrap();
+    crate::backend::Backend::write(&fake, cap, None)
+        .await
+        .unwrap();
     let aborted = format!("-EXECABORT Transaction discarded because of: {OOM}");
     let oom = format!("-{OOM}");
     client

@@ -40,7 +40,10 @@ async fn holding(values: &[(&str, Bytes)]) -> TestServer {
     let backend = Fake::working();
     for (key, value) in values {
         let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), value.clone());
-        backend.write(Command::Set { key, value }).await.unwrap();
+        backend
+            .write(Command::Set { key, value }, None)
+            .await
+            .unwrap();
     }
     let settings = RespSettings {
         max_value_bytes: LARGE_BYTES,

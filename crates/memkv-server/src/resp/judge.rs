@@ -1,0 +1,190 @@
+//! The rights of a connection: whether its user may have a call executed, and what happens to it when users
+//! change. Never decides itself; `crate::rights` does.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use memkv_resp::Request;
+use memkv_store::{DEFAULT_USER, Principal};
+
+use super::session::Session;
+use super::subscriptions::Kind;
+use crate::audit::{self, Event};
+use crate::commands::{Args, ErrorReply, Op, Spec, judge, judge_name};
+use crate::rights::{Denied, Identity, User};
+
+/// Whom the connection speaks for.
+#[derive(Debug, Clone)]
+pub(super) struct Speaker {
+    identity: Option<Identity>,
+    /// It may do everything: nothing needs to be judged.
+    is_all: bool,
+    /// The revision of the table by which it is judged.
+    revision: u64,
+}
+
+impl Speaker {
+    /// Judged by the table of that revision.
+    pub(super) fn new(identity: Option<Identity>, revision: u64) -> Self {
+        Self {
+            is_all: identity
+                .as_ref()
+                .is_some_and(|identity| identity.user.is_all),
+            identity,
+            revision,
+        }
+    }
+}
+
+impl Session {
+    /// Whether it is known who the client is.
+    pub(crate) fn is_authenticated(&self) -> bool {
+        self.speaker.identity.is_some()
+    }
+
+    /// Whether nothing of it needs to be judged.
+    pub(super) fn may_do_all(&self) -> bool {
+        self.speaker.is_all
+    }
+
+    /// The name of its user.
+    pub(crate) fn user_name(&self) -> Bytes {
+        match &self.speaker.identity {
+            Some(identity) => identity.user.name.clone(),
+            None => Bytes::from_static(DEFAULT_USER),
+        }
+    }
+
+    /// For whom its commands are executed.
+    pub(super) fn principal(&self) -> Option<Principal> {
+        self.speaker
+            .identity
+            .as_ref()?
+            .principal(self.speaker.revision)
+    }
+
+    /// The user from now on.
+    pub(super) fn become_user(&mut self, identity: Identity) {
+        self.set_speaker(Some(identity));
+    }
+
+    fn set_speaker(&mut self, identity: Option<Identity>) {
+        let table = self.server.rights.table();
+        let was_known = identity.is_some();
+        // The table may have moved since it was found out who the client is.
+        let identity = identity.and_then(|identity| identity.renewed(&table));
+        if was_known && identity.is_none() {
+            self.client.kill();
+        }
+        self.client.shown.lock().identity.clone_from(&identity);
+        self.speaker = Speaker::new(identity, table.revision);
+    }
+
+    /// Forgets who the client is, as at its beginning.
+    pub(super) fn become_stranger(&mut self) {
+        let addr = self.client.addr.ip();
+        let stranger = self.server.rights.stranger(addr);
+        self.set_speaker(stranger);
+    }
+
+    /// Whether the table has moved since the last command; asked before each.
+    #[inline]
+    pub(super) fn is_outdated(&self) -> bool {
+        self.speaker.revision != self.server.rights.revision()
+    }
+
+    /// Goes by the present table; whether the client is still the same user, and may still have its
+    /// subscriptions. If not, the connection ends, as in Redis.
+    pub(super) fn renew(&mut self) -> bool {
+        let table = self.server.rights.table();
+        let Some(identity) = &self.speaker.identity else {
+            // A stranger stays one until it authenticates.
+            self.speaker = Speaker::new(None, table.revision);
+            return true;
+        };
+        let renewed = identity.renewed(&table);
+        let stays = renewed
+            .as_ref()
+            .is_some_and(|renewed| self.may_listen(&renewed.user));
+        self.client.shown.lock().identity.clone_from(&renewed);
+        self.speaker = Speaker::new(renewed, table.revision);
+        stays
+    }
+
+    /// Whether a user may have all the subscriptions that the connection has.
+    fn may_listen(&self, user: &User) -> bool {
+        let kinds = [Kind::Channel, Kind::Pattern, Kind::Shard];
+        user.is_all
+            || kinds.into_iter().all(|kind| {
+                let is_pattern = kind == Kind::Pattern;
+                let mut names = self.listens[kind as usize].iter();
+                names.all(|name| user.rules.allows_channel(name, is_pattern))
+            })
+    }
+
+    /// Patterns with which each of a call's keys may have to be compared.
+    pub(super) fn patterns(&self) -> usize {
+        self.user().map_or(0, |user| user.rules.patterns())
+    }
+
+    fn user(&self) -> Option<&Arc<User>> {
+        let identity = self.speaker.identity.as_ref()?;
+        (!self.speaker.is_all).then_some(&identity.user)
+    }
+
+    /// Whether it may use a command at all, whatever the keys are.
+    pub(super) fn judge_name(
+        &self,
+        spec: &'static Spec,
+        request: &Request,
+    ) -> Result<(), ErrorReply> {
+        let Some(user) = self.user() else {
+            return Ok(());
+        };
+        let first = request.arg(1 + usize::from(spec.is_subcommand()));
+        judge_name(&user.rules, spec, first).map_err(|denied| {
+            self.note(user, &denied);
+            ErrorReply::denied(&denied)
+        })
+    }
+
+    /// Whether it may have a call executed.
+    pub(super) fn judge(
+        &self,
+        spec: &'static Spec,
+        args: &Args<'_>,
+        op: Option<&Op>,
+    ) -> Result<(), Denied> {
+        let Some(user) = self.user() else {
+            return Ok(());
+        };
+        judge(&user.rules, spec, args, op).inspect_err(|denied| self.note(user, denied))
+    }
+
+    fn note(&self, user: &User, denied: &Denied) {
+        let rights = &self.server.rights;
+        rights.denied();
+        audit::record(&Event {
+            kind: audit::Kind::Denial,
+            allowed: false,
+            user: &String::from_utf8_lossy(&user.name),
+            origin: Some(self.client.addr),
+            detail: denied.reason(),
+        });
+        let (reason, object) = (denied.reason(), denied.object());
+        rights
+            .log
+            .add(reason, self.context(), object, &user.name, || {
+                self.show();
+                self.client.describe()
+            });
+    }
+
+    /// Where a call comes from, for `ACL LOG`.
+    pub(super) fn context(&self) -> &'static str {
+        match self.queue {
+            Some(_) => "multi",
+            None => "toplevel",
+        }
+    }
+}
