@@ -11,30 +11,47 @@ pub(crate) const BYTES_PER_SECOND: u64 = 1024;
 /// A request may take so long before its pace counts: a packet that was lost twice is sent again by then.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
+/// A request that came fast at first may then be silent for so long, and no longer: it holds memory that
+/// others need.
+const MOST_SILENCE: Duration = Duration::from_secs(30);
+
 /// A request that has arrived in part.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     start: Instant,
     received: u64,
+    /// When it last came at its pace for a whole silence, and how much has come since.
+    last: Instant,
+    since: u64,
 }
 
 impl Arrival {
     /// One that begins now.
     pub(crate) fn begin() -> Self {
+        let now = Instant::now();
         Self {
-            start: Instant::now(),
+            start: now,
             received: 0,
+            last: now,
+            since: 0,
         }
     }
 
     /// More of it has arrived.
     pub(crate) fn received(&mut self, bytes: usize) {
         self.received = self.received.saturating_add(bytes as u64);
+        self.since = self.since.saturating_add(bytes as u64);
+        // A byte now and then gains nothing.
+        if self.since >= MOST_SILENCE.as_secs() * BYTES_PER_SECOND {
+            (self.last, self.since) = (Instant::now(), 0);
+        }
     }
 
     /// Until when more must arrive.
     pub(crate) fn deadline(&self, grace: Duration, bytes_per_second: u64) -> Instant {
-        self.start + grace + Duration::from_secs(self.received / bytes_per_second.max(1))
+        let earned = Duration::from_secs(self.received / bytes_per_second.max(1));
+        let silent = grace.max(MOST_SILENCE) + Duration::from_secs(self.since / BYTES_PER_SECOND);
+        (self.start + grace + earned).min(self.last + silent)
     }
 }
 
@@ -87,6 +104,20 @@ mod tests {
         assert_eq!(deadline(&arrival), GRACE);
         arrival.received(1025);
         assert_eq!(deadline(&arrival), GRACE + Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_came_fast_may_not_be_silent_for_ever() {
+        let mut arrival = Arrival::begin();
+        let start = Instant::now();
+        arrival.received(64 * 1024 * 1024);
+        let deadline = |arrival: &Arrival| arrival.deadline(GRACE, BYTES_PER_SECOND) - start;
+        assert_eq!(deadline(&arrival), MOST_SILENCE);
+        tokio::time::advance(MOST_SILENCE / 2).await;
+        arrival.received(1);
+        assert_eq!(deadline(&arrival), MOST_SILENCE);
+        arrival.received(30 * 1024);
+        assert_eq!(deadline(&arrival), MOST_SILENCE / 2 + MOST_SILENCE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -146,6 +146,11 @@ impl MemoryCap {
         self.note();
     }
 
+    /// The cap that follows from the nodes, once there is one.
+    pub(crate) fn derived(&self) -> Option<u64> {
+        self.derived
+    }
+
     /// Takes the cap that follows from the nodes' announcements.
     pub(crate) fn derive(&mut self, cap: u64) {
         self.derived = Some(cap);

@@ -310,8 +310,11 @@ impl Store {
                 self.announce_memory(node, AnnouncedMemory { boot, bytes })
             }
             SystemOp::SetCap { bytes } => {
-                let cost = self.keys.cost();
-                self.keys.memory.derive(bytes.max(cost));
+                // The cost of the keys may keep the cap from falling, and never raises it: a command that
+                // was accepted below the cap may have gone beyond it.
+                let (cost, derived) = (self.keys.cost(), self.keys.memory.derived());
+                let floor = derived.map_or(cost, |cap| cap.min(cost));
+                self.keys.memory.derive(bytes.max(floor));
                 Ok(())
             }
         };

@@ -117,7 +117,11 @@ fn next_cap(table: &MemberTable, voters: &[u64], memory: &Memory) -> Option<u64>
     if voters.is_empty() {
         return None;
     }
-    let target = smallest.max(memory.cost);
+    // The cost keeps the cap from falling below it, and never raises the cap.
+    let floor = memory
+        .derived_cap
+        .map_or(memory.cost, |cap| cap.min(memory.cost));
+    let target = smallest.max(floor);
     let is_another = match memory.derived_cap {
         None => true,
         Some(cap) => target > cap || cap - target > cap / 100,
@@ -199,6 +203,11 @@ mod tests {
         assert_eq!(cap([500, 400, 300], voters, at(400, 9)), Some(300));
         assert_eq!(cap([500, 400, 300], voters, at(400, 399)), None, "the cost");
         assert_eq!(cap([500, 400, 300], voters, at(400, 350)), Some(300));
+        assert_eq!(
+            cap([500, 400, 300], voters, at(300, 350)),
+            None,
+            "beyond it"
+        );
     }
 
     #[test]

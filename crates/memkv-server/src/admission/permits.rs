@@ -97,13 +97,15 @@ impl Pool {
             taken.is_some_and(|taken| taken.since.elapsed() >= YOUNG)
         };
         let loser = oldest.filter(is_old).or_else(|| {
-            let is_full = self.held.len() >= self.most;
-            let most = self
-                .of
-                .iter()
-                .max_by_key(|(network, count)| (**count, **network));
-            most.filter(|_| is_full)
-                .and_then(|(network, _)| self.oldest(*network))
+            if self.held.len() < self.most {
+                return None;
+            }
+            // Of the networks that hold most, the one with the oldest connection pays: the address must
+            // not decide, or those that sort last would lose each new connection.
+            let most = self.of.values().copied().max();
+            let mut held = self.held.iter();
+            let loser = held.find(|(_, taken)| self.of.get(&taken.network).copied() == most);
+            loser.map(|(number, _)| *number)
         });
         if let Some(taken) = loser.and_then(|number| self.remove(number, counts)) {
             taken.watched.lose();

@@ -3,7 +3,7 @@
 //! Names are resolved now and then, since a peer may move. Never waits for an answer while a connection
 //! is let in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,15 +31,18 @@ impl Trusted {
 
 /// Keeps the addresses of peers known, for ever. `addrs` gives them as `host:port`.
 pub async fn know_peers(admission: Arc<Admission>, addrs: impl Fn() -> Vec<String> + Send) {
+    // A name that is not resolved now keeps its addresses: a peer must get in while name service fails.
+    let mut known: HashMap<String, Vec<Network>> = HashMap::new();
     loop {
-        let mut known = BTreeSet::new();
-        for addr in addrs() {
-            let resolving = tokio::net::lookup_host(addr);
+        let addrs = addrs();
+        known.retain(|addr, _| addrs.contains(addr));
+        for addr in addrs {
+            let resolving = tokio::net::lookup_host(addr.clone());
             if let Ok(Ok(found)) = tokio::time::timeout(RESOLVE_MAX, resolving).await {
-                known.extend(found.map(|addr| Network::of(addr.ip())));
+                known.insert(addr, found.map(|addr| Network::of(addr.ip())).collect());
             }
         }
-        *admission.trusted.0.lock() = known;
+        *admission.trusted.0.lock() = known.values().flatten().copied().collect();
         tokio::time::sleep(PERIOD).await;
     }
 }

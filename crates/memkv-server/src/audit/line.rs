@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::Event;
 use crate::http::rfc3339;
 
-/// Most characters of a text that a client has chosen.
-const MAX_TEXT: usize = 256;
+/// Most characters of a text that a client has chosen: as an escape each takes six bytes.
+const MAX_TEXT: usize = 64;
 
 #[derive(Serialize)]
 struct Line<'a> {

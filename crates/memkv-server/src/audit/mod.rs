@@ -20,9 +20,9 @@ use memkv_node::seldom::{PERIOD, Seldom};
 pub use self::writer::AuditError;
 use self::writer::Writer;
 
-/// Lines of one kind and outcome in a second. At 300 bytes a line a flood of refusals writes 30 KB/s,
-/// which takes a year to fill a terabyte.
-const LINES_A_SECOND: u32 = 100;
+/// Lines of one kind and outcome in a second. A line has at most a kilobyte, so a flood of refusals that
+/// goes on for a day writes 2 GB.
+const LINES_A_SECOND: u32 = 20;
 
 /// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use memkv_node::seldom::Seldom;
 
@@ -115,17 +115,22 @@ struct Target {
 
 impl Target {
     fn write_all(mut self, orders: &Receiver<Order>) {
+        let mut looked = Instant::now();
         loop {
-            match orders.recv_timeout(LOOK) {
+            let order = orders.recv_timeout(LOOK);
+            // Also where a line comes at least as often.
+            if looked.elapsed() >= LOOK {
+                self.sync();
+                self.follow_name();
+                looked = Instant::now();
+            }
+            match order {
                 Ok(Order::Line(line)) => self.write(&line),
                 Ok(Order::Finish(done)) => {
                     self.sync();
                     let _ = done.send(());
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.sync();
-                    self.follow_name();
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.sync(),
             }
         }

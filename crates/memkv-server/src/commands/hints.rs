@@ -36,13 +36,15 @@ pub(super) fn key_uses(spec: &Spec) -> &'static [Use] {
 
 /// What happens to the keys of one call: without GET, SET reads nothing.
 pub(super) fn key_uses_of(spec: &Spec, arguments: &[&[u8]]) -> &'static [Use] {
-    let has_get = || {
-        arguments
+    // A condition on the value tells whether it is the one that was guessed.
+    let shows = |word: &&[u8]| {
+        let options: [&[u8]; 3] = [b"get", b"ifeq", b"ifne"];
+        options
             .iter()
-            .any(|word| word.eq_ignore_ascii_case(b"get"))
+            .any(|option| word.eq_ignore_ascii_case(option))
     };
     match spec.name {
-        "set" if has_get() => &[&["RW", "access", "update"]],
+        "set" if arguments.iter().any(shows) => &[&["RW", "access", "update"]],
         "set" => &[&["OW", "update"]],
         _ => key_uses(spec),
     }

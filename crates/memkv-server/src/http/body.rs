@@ -7,7 +7,7 @@ use memkv_proto::ErrorCode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::conn::{App, Conn, Stop};
+use super::conn::{App, Conn, OUTPUT_BYTES, Stop};
 use super::head::{BodyLength, Head, Refusal};
 use super::limits::Limits;
 use crate::aside::{step_aside, steps_of};
@@ -101,6 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
             }
             self.fill_body(&mut pace).await?;
         }
+        self.was_large |= length > OUTPUT_BYTES;
         let bytes = self.input.split_to(length).freeze();
         Ok(Body {
             bytes,
@@ -140,6 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
                     let (arrived, room) = (body.len(), take.max(body.len()));
                     step_aside(steps_of(0, arrived), || body.reserve(room));
                 }
+                self.was_large |= self.input.len() > OUTPUT_BYTES;
                 body.extend_from_slice(&self.input[..take]);
                 self.input.advance(take);
                 left -= take as u64;

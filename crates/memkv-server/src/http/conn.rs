@@ -28,7 +28,7 @@ use crate::pace::Departure;
 const FIRST_READ_BYTES: usize = 4 * 1024;
 
 /// Responses to pipelined requests are collected up to this size before they are written.
-const OUTPUT_BYTES: usize = 64 * 1024;
+pub(super) const OUTPUT_BYTES: usize = 64 * 1024;
 
 /// Bytes of a body that are written or read before the others of the thread have their turn (128 KiB):
 /// the system copies that much in some hundredths of a millisecond.
@@ -102,6 +102,8 @@ pub(super) struct Conn<S> {
     /// Where it comes from.
     client: SocketAddr,
     pub(super) input: BytesMut,
+    /// Whether a large body lay in the input's memory.
+    pub(super) was_large: bool,
     output: BytesMut,
     /// The request's head, and what is read ahead of it.
     held: Held,
@@ -145,6 +147,7 @@ where
         stream,
         client,
         input,
+        was_large: false,
         output: BytesMut::new(),
         held: limits.ledger.hold(door.class()),
         held_output: limits.ledger.hold(Class::Output),
@@ -241,9 +244,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
     async fn read_head(&mut self) -> Result<Head, Stop> {
         let idle = Instant::now() + self.limits.idle_time;
         while !self.is_begun() {
-            // A connection that once carried a big value must not hold its memory while idle.
-            if self.input.is_empty() && self.input.capacity() > OUTPUT_BYTES {
-                self.input = BytesMut::new();
+            // A connection that once carried a big value must not hold its memory while idle. A byte behind
+            // it keeps all of it, also where little capacity is left.
+            let was_large = std::mem::take(&mut self.was_large);
+            if was_large || self.input.capacity() > OUTPUT_BYTES {
+                self.input = BytesMut::from(&self.input[..]);
             }
             self.fill(idle).await?;
         }

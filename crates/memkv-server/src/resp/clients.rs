@@ -150,12 +150,13 @@ impl Client {
         shown.subscriptions.iter().any(|count| *count > 0)
     }
 
-    /// Queues a message; a connection that lets more than `most` bytes wait is ended.
+    /// Queues a message; a connection that lets more than `most` bytes wait is ended. One message may
+    /// always wait, however long it is: its bytes are there once for all subscribers.
     pub(crate) fn send(&self, message: Message, most: usize) {
         let mut outbox = self.outbox.lock();
         outbox.bytes += message.cost();
         outbox.own += message.own();
-        if outbox.bytes > most {
+        if outbox.bytes > most && !outbox.messages.is_empty() {
             drop(outbox);
             return self.kill();
         }

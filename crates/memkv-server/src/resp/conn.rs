@@ -228,10 +228,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
         let room = self.parser.needed().min(room).max(READ_BYTES);
         let deadline = self.deadline();
         loop {
-            self.push_messages().await?;
-            self.flush().await?;
+            // Before messages leave: it may listen to them no more.
             let is_over = self.session.is_outdated() && !self.session.renew();
             if is_over || self.session.client.is_killed() {
+                return Err(Disconnected);
+            }
+            self.push_messages().await?;
+            self.flush().await?;
+            if self.session.client.is_killed() {
                 return Err(Disconnected);
             }
             // The next part of a large request needs the room that is there.

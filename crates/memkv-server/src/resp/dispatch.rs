@@ -49,8 +49,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     pub(super) async fn dispatch(&mut self, request: Request) -> Result<(), Disconnected> {
         #[cfg(memkv_bugs)]
         memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Command);
-        if self.session.is_outdated() && !self.session.renew() {
-            return Err(Disconnected);
+        if self.session.is_outdated() {
+            // The commands so far go under the table by which they were judged.
+            Box::pin(self.run_batch()).await?;
+            if !self.session.renew() {
+                return Err(Disconnected);
+            }
         }
         match self.admit(&request) {
             Err(error) if is_exec(&request) => {

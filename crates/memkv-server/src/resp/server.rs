@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use memkv_node::lock::Mutex;
 use memkv_store::{KeyEventClasses, UserTable};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -98,6 +99,10 @@ pub(crate) struct Server {
     introspect: OnceLock<Introspect>,
     /// The users of the cluster, as the node has them.
     users: OnceLock<Users>,
+    /// The revision of the table of users that connections and subscriptions follow.
+    enforced: AtomicU64,
+    /// Held while they are made to.
+    enforcing: Mutex<()>,
 }
 
 impl Server {
@@ -124,6 +129,8 @@ impl Server {
             stop: Notify::new(),
             introspect: OnceLock::new(),
             users: OnceLock::new(),
+            enforced: AtomicU64::new(0),
+            enforcing: Mutex::new(()),
         }
     }
 
@@ -133,14 +140,20 @@ impl Server {
     }
 
     /// Goes by the users of the cluster as they are here now, and ends what they no longer allow. Called
-    /// before anything is delivered to subscribers.
+    /// before anything is delivered to subscribers, and returns only once it is enforced, also by another
+    /// task.
     pub(crate) fn follow_users(&self) {
-        let users = self.users.get().and_then(|users| users());
-        if let Some(users) = users
-            && self.rights.follow(&users)
-        {
+        let Some(users) = self.users.get().and_then(|users| users()) else {
+            return;
+        };
+        if self.enforced.load(Ordering::Acquire) >= users.revision() {
+            return;
+        }
+        let _one = self.enforcing.lock();
+        if self.rights.follow(&users) {
             self.enforce(&self.rights.table());
         }
+        self.enforced.fetch_max(users.revision(), Ordering::Release);
     }
 
     /// Counts a client for which there is no place; the error that says so.
