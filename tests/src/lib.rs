@@ -41,7 +41,7 @@ pub use data::{files_in, first_index, flip_bit, newest_snapshot, write_secret};
 pub use http::{Http, Response};
 pub use interop::{Listener, node_script, on_every_listener, python_script};
 pub use load::{Load, Verdict};
-pub use machine::{Tmpfs, skip};
+pub use machine::{Tmpfs, allow_files, skip};
 pub use partition::{Delayed, Partition};
 pub use ports::free_port;
 pub use process::{Process, binary, children_of, cpu_ticks, exists, rss_bytes};

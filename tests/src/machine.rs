@@ -1,9 +1,11 @@
-//! Resources that the machine may deny a test: root's rights, a small file system.
+//! Resources that the machine may deny a test: root's rights, a small file system, many open files.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Reports that the running test cannot run on this machine. The test then returns; `cargo xtask test`
 /// counts it as skipped, not as passed.
@@ -56,4 +58,17 @@ impl Drop for Tmpfs {
         // Lazy, because a node that is still running keeps files open.
         drop(Command::new("umount").arg("--lazy").arg(&self.dir).status());
     }
+}
+
+/// Lets this process have so many files open; whether it may.
+pub fn allow_files(count: u64) -> bool {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= count) {
+        return true;
+    }
+    let raised = Rlimit {
+        current: Some(count),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).is_ok()
 }

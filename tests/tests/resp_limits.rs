@@ -10,9 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use memkv_black_box::{
-    Cluster, Http, Node, Resp, encode, eventually, rss_bytes, skip, write_secret,
+    Cluster, Http, Node, Resp, allow_files, encode, eventually, rss_bytes, skip, write_secret,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
 const MIB: u64 = 1024 * 1024;
@@ -224,19 +223,6 @@ fn clients_that_never_read_are_bounded_and_others_go_on() {
     );
     drop(silent);
     serves(&addr);
-}
-
-/// Lets this process have so many files open; whether it may.
-fn allow_files(count: u64) -> bool {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= count) {
-        return true;
-    }
-    let raised = Rlimit {
-        current: Some(count),
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).is_ok()
 }
 
 #[test]

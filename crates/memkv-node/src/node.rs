@@ -148,7 +148,7 @@ impl Node {
         self.write_as(command, None)
     }
 
-    /// The same for a user whom the caller has judged under the principal's revision of the table. Once a
+    /// The same for a user, judged by the caller under the principal's revision of the table. Once a
     /// right of that user was taken away since, the command is executed under the judgement of
     /// [`Node::judge_by`], or answered [`RequestError::NoPermission`]. Nothing is judged without a principal:
     /// that is for the node itself, and for clusters without users.
@@ -285,8 +285,8 @@ impl Node {
         self.group.replica.watch_users()
     }
 
-    /// Sets who judges commands again that had been judged before a right was taken away. It runs on
-    /// the thread of consensus, so it must not wait. A second call has no effect.
+    /// Sets the judge of commands that were judged before a right was taken away. It runs on the thread of
+    /// consensus, so it must not wait. A second call has no effect.
     pub fn judge_by(&self, judge: Box<dyn Judge>) {
         self.group.writes.session.judge_by(judge);
     }

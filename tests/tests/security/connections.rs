@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use memkv_black_box::{Cluster, eventually, free_port, skip, write_secret};
+use memkv_black_box::{Cluster, allow_files, eventually, free_port, skip, write_secret};
 use serde_json::json;
 
-use crate::watch::{Honest, LIMIT, MIB, Watch, allow_files, connect};
+use crate::watch::{Honest, LIMIT, MIB, Watch, connect};
 
 /// How long another client may wait on a machine whose cores are all busy.
 const HONEST_LIMIT: Duration = Duration::from_secs(2);

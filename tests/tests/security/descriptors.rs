@@ -4,10 +4,10 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use memkv_black_box::{Cluster, eventually, skip};
+use memkv_black_box::{Cluster, allow_files, eventually, skip};
 use serde_json::json;
 
-use crate::watch::{Honest, LIMIT, allow_files, connect};
+use crate::watch::{Honest, LIMIT, connect};
 
 #[test]
 fn at_exhausted_descriptors_the_log_rotates_and_the_node_lives() {

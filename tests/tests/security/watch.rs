@@ -6,7 +6,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use memkv_black_box::{Http, Resp, eventually, rss_bytes};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub(crate) const MIB: u64 = 1024 * 1024;
 
@@ -170,17 +169,4 @@ impl Watch {
             (grown <= ledger * 13 / 10 + SETTLED_SLACK).then_some(())
         });
     }
-}
-
-/// Lets this process have so many files open; whether it may.
-pub(crate) fn allow_files(count: u64) -> bool {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= count) {
-        return true;
-    }
-    let raised = Rlimit {
-        current: Some(count),
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).is_ok()
 }

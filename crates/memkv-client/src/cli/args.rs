@@ -204,7 +204,7 @@ pub(crate) enum Acl {
         #[arg(required = true, value_name = "USER")]
         users: Vec<OsString>,
     },
-    /// Prints who this client is
+    /// Prints the user of this connection
     Whoami,
     /// Prints what the node has refused lately
     Log {

@@ -148,7 +148,7 @@ fn run(args: Args) -> Result<u8, Failure> {
 /// The user whose password it is if none is named.
 const DEFAULT_USER: &str = "default";
 
-/// The command by which a connection shows who it is.
+/// The command by which a connection authenticates.
 fn auth(user: Option<&str>, password: Option<&str>) -> Option<Vec<Vec<u8>>> {
     let words: Vec<&str> = match (user, password?) {
         (None, password) => vec!["AUTH", password],

@@ -28,7 +28,7 @@ pub(super) struct Pending {
 /// A command that has a sequence number.
 pub(super) struct Slot {
     pub(super) command: Bytes,
-    /// For whom it is executed, and under which revision that was judged.
+    /// The user of the command, and the revision of the table under which it was judged.
     pub(super) principal: Option<Principal>,
     /// `None` once the client has its answer.
     pub(super) answer: Option<Answer>,

@@ -57,7 +57,7 @@ impl Session {
         let _ = self.judging.users.set(users);
     }
 
-    /// Sets who judges. Without a judge nothing is allowed to a user who lost a right. A second call has no
+    /// Sets the judge. Without a judge nothing is allowed to a user who lost a right. A second call has no
     /// effect.
     pub(crate) fn judge_by(&self, judge: Box<dyn Judge>) {
         let _ = self.judging.judge.set(judge);
