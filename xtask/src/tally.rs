@@ -73,8 +73,7 @@ impl Tally {
         self.failed += counts.failed;
         self.skipped += counts.skipped;
         if counts.failed > 0 {
-            self.failures
-                .push(format!("{name}: {} tests failed", counts.failed));
+            self.failures.push(counts.failure(name));
         } else if let Err(message) = outcome {
             self.fail(format!("{name}: {message}"));
         } else if counts.passed == 0 {
@@ -114,12 +113,28 @@ pub(crate) struct Counts {
     passed: usize,
     failed: usize,
     skipped: usize,
+    /// The names of those that failed, and what their threads said of it.
+    names: Vec<String>,
+    panics: Vec<String>,
+    /// The last line was the head of a panic; the next says why.
+    in_panic: bool,
 }
 
 impl Counts {
-    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; ...`; other lines are
-    /// left alone.
+    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; ...`, and keeps the names in
+    /// lines such as `test store::tests::set ... FAILED` and the first line of each panic; others are left
+    /// alone.
     pub(crate) fn line(&mut self, line: &str) {
+        if self.in_panic {
+            self.panics.push(line.trim().to_owned());
+        }
+        self.in_panic = line.starts_with("thread '") && line.contains("panicked at");
+        if self.in_panic {
+            self.panics.push(line.trim().to_owned());
+        }
+        if let Some(name) = line.strip_suffix(" ... FAILED") {
+            self.names.push(name.trim_start_matches("test ").to_owned());
+        }
         let Some((_, counts)) = line.split_once("test result: ") else {
             return;
         };
@@ -138,6 +153,24 @@ impl Counts {
                 _ => {}
             }
         }
+    }
+
+    /// What to print at the very end, where a reader of a long log finds it: each failed test with the
+    /// panics of its thread.
+    fn failure(&self, name: &str) -> String {
+        let mut text = format!("{name}: {} tests failed", self.failed);
+        for test in &self.names {
+            text.push_str(&format!("\n  {test}"));
+            let heads = self.panics.iter().enumerate();
+            let of_test = heads.filter(|(_, head)| head.contains(&format!("thread '{test}'")));
+            for (at, head) in of_test {
+                text.push_str(&format!("\n    {head}"));
+                if let Some(why) = self.panics.get(at + 1) {
+                    text.push_str(&format!("\n    {why}"));
+                }
+            }
+        }
+        text
     }
 
     /// Moves `number` tests from passed to skipped: they found that this machine cannot run them.
@@ -173,8 +206,31 @@ mod tests {
             Counts {
                 passed: 5,
                 failed: 4,
-                skipped: 1
+                skipped: 1,
+                ..Counts::default()
             }
+        );
+    }
+
+    #[test]
+    fn a_failed_test_is_named_at_the_end_with_its_reason() {
+        let mut counts = Counts::default();
+        for line in [
+            "test store::set ... ok",
+            "test store::get ... FAILED",
+            "thread 'store::set' (9) panicked at src/set.rs:1:2:",
+            "meant to happen",
+            "thread 'store::get' (7) panicked at src/get.rs:3:9:",
+            "no value",
+            "stack backtrace:",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured",
+        ] {
+            counts.line(line);
+        }
+        assert_eq!(
+            counts.failure("unit tests"),
+            "unit tests: 1 tests failed\n  store::get\n    thread 'store::get' (7) panicked at \
+             src/get.rs:3:9:\n    no value"
         );
     }
 

@@ -79,7 +79,14 @@ pub(crate) async fn live(group: Arc<Group>, opened: Opened) {
     let started = start::start(&process.config, identity.node_id, parts, &group.engine).await;
     let engine = match started {
         Ok(engine) => engine,
-        Err(error) => return fail(FatalError::Engine(error.to_string())),
+        Err(error) => {
+            // It applies what is committed before it has started, so the replica may have halted it.
+            let error = FatalError::Engine(error.to_string());
+            if let Some(why) = group.replica.why_ended(error) {
+                fail(why);
+            }
+            return;
+        }
     };
     // The slot takes one engine only, so this is the first.
     let _ = group.inbound.set(Arc::new(inbound(&group, engine.clone())));

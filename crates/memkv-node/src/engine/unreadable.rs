@@ -96,6 +96,9 @@ async fn nothing_is_applied_from_an_entry_on_that_cannot_be_read() {
         fatal,
         Some(FatalError::Unreadable { index: 6, .. })
     ));
+    // The engine that ends of it may say so before it has started, in words around these.
+    let around = FatalError::Engine(format!("did not start: {words}"));
+    assert_eq!(replica.why_ended(around), fatal);
 
     let again = machine
         .apply(futures_util::stream::iter([entry(7, open(2))]))

@@ -70,12 +70,11 @@ pub(crate) async fn run(tracker: Tracker, engine: Engine) {
         };
         if !runs {
             // The engine has ended, and said why before.
-            if let Some(why) = engine.fatal() {
-                match tracker.replica.halted().cloned() {
-                    // The task that found that out marks the directory first.
-                    Some(FatalError::Diverged(_)) => {}
-                    halted => tracker.lifecycle.fail(halted.unwrap_or(why)),
-                }
+            if let Some(why) = engine
+                .fatal()
+                .and_then(|error| tracker.replica.why_ended(error))
+            {
+                tracker.lifecycle.fail(why);
             }
             return;
         }

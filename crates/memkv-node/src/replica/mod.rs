@@ -136,6 +136,17 @@ impl Replica {
         self.halted.get()
     }
 
+    /// The reason to give after the engine has ended with `error`, which may only repeat what halted the
+    /// replica. Nothing where the stores differ: the task that finds that out marks the directory first and
+    /// reports it itself.
+    pub(crate) fn why_ended(&self, error: FatalError) -> Option<FatalError> {
+        match self.halted() {
+            Some(FatalError::Diverged(_)) => None,
+            Some(halted) => Some(halted.clone()),
+            None => Some(error),
+        }
+    }
+
     /// Publishes what has changed. Called before the machine's lock is released: a reader that has seen
     /// something under it finds it counted here.
     pub(crate) fn publish(&self, machine: &Machine) {
