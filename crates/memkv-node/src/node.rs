@@ -150,8 +150,8 @@ impl Node {
 
     /// The same for a user, judged by the caller under the principal's revision of the table. Once a
     /// right of that user was taken away since, the command is executed under the judgement of
-    /// [`Node::judge_by`], or answered [`RequestError::NoPermission`]. Nothing is judged without a principal:
-    /// that is for the node itself, and for clusters without users.
+    /// [`Node::judge_by`], or answered [`RequestError::NoPermission`]. Without a principal it is executed as
+    /// long as the cluster has no table of users, and then judged as one of the user `default`.
     pub fn write_as(
         &self,
         command: &Command,
@@ -283,6 +283,12 @@ impl Node {
     /// The same, to wait for the next change.
     pub fn watch_users(&self) -> watch::Receiver<Option<Arc<UserTable>>> {
         self.group.replica.watch_users()
+    }
+
+    /// Resolves once [`Node::users`] is not older than the start of this process: the log has opened its
+    /// session. A node that was away may know an old table before, or none.
+    pub fn knows_users(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.group.writes.session.opened()
     }
 
     /// Sets the judge of commands that were judged before a right was taken away. It runs on the thread of

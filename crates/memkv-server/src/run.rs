@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use memkv_node::{FatalError, Node, NodeStatus, Phase, StartError};
@@ -135,7 +136,8 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         .map_err(system("the consensus thread"))?;
     let timeout = Duration::from_millis(settings.config.request_timeout_ms);
     let ledger = ledger(settings);
-    let rights = Rights::new(settings.password.as_ref(), settings.config.insecure);
+    let rights = Rights::starting(settings.password.as_ref(), settings.config.insecure);
+    let clients_prove = rights.clients_prove();
     let service = Service::with_rights(timeout, rights).with_ledger(ledger.clone());
     let service = Arc::new(service);
     let api = Arc::new(Api::new(service.clone(), api_settings(settings, trust)));
@@ -147,7 +149,8 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         ledger: ledger.clone(),
         ..Limits::default()
     };
-    let admission = admission(settings, &proof, ledger, resp.counts().clone());
+    let counts = resp.counts().clone();
+    let admission = admission(settings, &proof, clients_prove, ledger, counts);
     let listener = Listener::new(
         api,
         resp.clone(),
@@ -169,7 +172,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     node.judge_by(Box::new(JudgeAgain::default()));
     resp.attach(node.clone());
     service.attach(node.clone());
-    follow_users(resp.clone());
+    follow_users(resp.clone(), service.clone(), &node);
     start_tasks(settings, &node, admission, started);
     tokio::select! {
         failure = node.failed() => {
@@ -190,9 +193,16 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     Ok(code)
 }
 
-/// Goes by the users of the cluster, now and after each change.
-fn follow_users(resp: Arc<Resp<Node>>) {
+/// Goes by the users of the cluster, now and after each change. Clients are judged from the moment on at which
+/// the users here are not older than this process.
+fn follow_users(resp: Arc<Resp<Node>>, service: Arc<Service<Node>>, node: &Node) {
     resp.follow_users();
+    let (known, follower) = (node.knows_users(), resp.clone());
+    tokio::spawn(async move {
+        known.await;
+        follower.follow_users();
+        service.rights().known();
+    });
     tokio::spawn(async move { resp.follow_all_users().await });
 }
 
@@ -290,6 +300,7 @@ async fn listen_redis(settings: &Settings) -> Result<Option<TcpListener>, RunErr
 fn admission(
     settings: &Settings,
     trust: &Trust,
+    clients_prove: Arc<AtomicBool>,
     ledger: Ledger,
     counts: Arc<Counts>,
 ) -> Arc<Admission> {
@@ -298,7 +309,7 @@ fn admission(
     let settings = AdmissionSettings {
         descriptors: process::fit_connections(config.max_connections),
         per_address: (per_address > 0).then_some(per_address),
-        clients_prove: settings.password.is_some(),
+        clients_prove,
         peers_prove: *trust != Trust::Everybody,
     };
     Admission::new(settings, ledger, counts)

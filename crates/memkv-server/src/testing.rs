@@ -16,8 +16,9 @@ use memkv_node::{
     RequestError, Role, Subscribers,
 };
 use memkv_store::{
-    BatchBuilder, Command, EDGE_LEVEL, KeyEventClasses, Member, Principal, Query, Reading,
-    Readings, Rejected, Reply, SessionId, Sink, Store, SystemOp, SystemOutcome, UserTable,
+    BY_CERTIFICATE, BatchBuilder, Command, DEFAULT_USER, EDGE_LEVEL, GroupRights, KeyEventClasses,
+    Member, NO_TABLE, Principal, Query, Reading, Readings, Rejected, Reply, SessionId, Sink, Store,
+    SystemOp, SystemOutcome, UserTable, encode_group_of,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -172,18 +173,38 @@ impl Fake {
 }
 
 impl Fake {
-    fn apply(&self, command: &Command) -> Reply {
+    /// Executes a command as the only one of an entry; a user who may not is told so, since nothing is
+    /// judged again here.
+    fn apply(
+        &self,
+        command: &Command,
+        principal: Option<Principal>,
+    ) -> Result<Reply, RequestError> {
         let mut guard = self.store.lock();
         let (store, last) = &mut *guard;
         *last += 1;
         let seq = *last;
         let mut batch = BatchBuilder::new(seq);
-        batch.group(SESSION, seq, seq - 1, [&command.encode()].into_iter());
+        let mut rights = GroupRights::default();
+        if let Some(users) = store.users() {
+            let default = users.get(DEFAULT_USER).expect("there is always one");
+            let anybody = Principal {
+                user: default.id,
+                credential: BY_CERTIFICATE,
+                revision: users.revision(),
+            };
+            let principal = principal.filter(|principal| principal.user != NO_TABLE);
+            assert!(rights.add(principal.unwrap_or(anybody)));
+        }
+        let command = [command.encode()];
+        let group = encode_group_of(SESSION, seq, seq - 1, &rights, command.iter());
+        batch.raw_group(&group);
         let mut answer = Answer(None);
         store.apply(SESSION + seq, &batch.finish(), &mut answer);
-        answer
-            .0
-            .expect("the session is open and the sequence has no gap")
+        if answer.0.is_none() {
+            *last -= 1;
+        }
+        answer.0.ok_or(RequestError::NoPermission)
     }
 }
 
@@ -191,15 +212,15 @@ impl Backend for Fake {
     fn write(
         &self,
         command: Command,
-        _: Option<Principal>,
+        principal: Option<Principal>,
     ) -> impl Future<Output = Result<Reply, RequestError>> + Send {
         self.pass_gate();
         // In the order of the calls, as the node does.
         let fails = self.hangs || self.fails_with.is_some();
-        let reply = (!fails).then(|| self.apply(&command));
+        let reply = (!fails).then(|| self.apply(&command, principal));
         async move {
             self.turn().await?;
-            Ok(reply.expect("a request that does not fail was applied"))
+            reply.expect("a request that does not fail was applied")
         }
     }
 

@@ -295,7 +295,7 @@ impl Store {
         }
         session.acknowledge(group.acked_through);
         effects.group(expected, Some(session.replies().len()));
-        if !group.principals.stand(self.keys.users.as_deref()) && refuses(group, expected) {
+        if !group.stands(self.keys.users.as_deref()) && refuses(group, expected) {
             self.refuse(group, expected, sink);
             return None;
         }

@@ -76,8 +76,8 @@ pub use reply::{Reply, ReplyError, ReplyValue};
 pub use rights::{
     Access, BY_CERTIFICATE, DEFAULT_USER, GroupRights, MAX_GROUP_PRINCIPALS, MAX_PASSWORD_BYTES,
     MAX_RULES_BYTES, MAX_SECRETS, MAX_USER_NAME_BYTES, MAX_USER_TABLE_BYTES, MAX_USERS,
-    NO_CREDENTIAL, Principal, Secret, SecretKind, Standing, Touch, Touched, User, UserSpec,
-    UserTable,
+    NO_CREDENTIAL, NO_TABLE, Principal, Secret, SecretKind, Standing, Touch, Touched, User,
+    UserSpec, UserTable,
 };
 pub use session::{REPLY_CACHE_BYTES, Session};
 pub use sink::{Rejected, Sink};

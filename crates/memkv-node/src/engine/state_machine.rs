@@ -138,8 +138,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let old = machine.replace(store, last, members);
             applier.replica.checkpoints.replaced(&machine.store);
             applier.clock.applied(machine.store.stamp_ms());
-            applier.replica.session.on_snapshot(&machine.store);
+            // What the session tells clients is published before.
             applier.replica.publish(&machine);
+            applier.replica.session.on_snapshot(&machine.store);
             drop(machine);
             drop(old);
             Ok::<_, io::Error>(())

@@ -111,7 +111,9 @@ impl Door {
     /// Whether clients must authenticate before they are let in.
     pub(crate) fn clients_prove(&self) -> bool {
         let admission = self.admission.as_ref();
-        admission.is_some_and(|(admission, _)| admission.settings.clients_prove)
+        let proves =
+            |admission: &Admission| admission.settings.clients_prove.load(Ordering::Relaxed);
+        admission.is_some_and(|(admission, _)| proves(admission))
     }
 
     /// The class that its requests belong to.

@@ -14,7 +14,7 @@ mod trusted;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use memkv_node::lock::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,8 +37,8 @@ pub struct AdmissionSettings {
     pub descriptors: Descriptors,
     /// Connections of clients from one address that is not loopback; none is any number.
     pub per_address: Option<usize>,
-    /// Clients must authenticate.
-    pub clients_prove: bool,
+    /// Clients must authenticate, as the table of users is now.
+    pub clients_prove: Arc<AtomicBool>,
     /// Peers must prove themselves.
     pub peers_prove: bool,
 }
@@ -53,7 +53,7 @@ impl AdmissionSettings {
                 ..Descriptors::default()
             },
             per_address: None,
-            clients_prove: false,
+            clients_prove: Arc::default(),
             peers_prove: false,
         }
     }
@@ -109,7 +109,8 @@ impl Admission {
 
     /// The way in for a connection from this address; none if it is not let in.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Door> {
-        let needs_no_proof = !self.settings.clients_prove && !self.settings.peers_prove;
+        let clients_prove = self.settings.clients_prove.load(Ordering::Relaxed);
+        let needs_no_proof = !clients_prove && !self.settings.peers_prove;
         if !needs_no_proof || !address.is_loopback() {
             let is_trusted = self.trusted.has(address);
             let permit = self.permits.enter(address, is_trusted);
@@ -176,11 +177,13 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rights::Rights;
+    use crate::rights::tests::replicated;
 
     fn admission(clients: usize, per_address: Option<usize>, proves: bool) -> Arc<Admission> {
         let settings = AdmissionSettings {
             per_address,
-            clients_prove: proves,
+            clients_prove: Arc::new(AtomicBool::new(proves)),
             ..AdmissionSettings::open(clients)
         };
         Admission::new(settings, Ledger::default(), Arc::default())
@@ -224,6 +227,30 @@ mod tests {
         client.watch(std::pin::pin!(serve)).await;
         assert_eq!(start.elapsed(), door::UNPROVEN_TIME * 23 / 2);
         assert_eq!(admission.counts.expelled.load(Ordering::Relaxed), 1);
+    }
+
+    /// The users of the cluster decide, and not the password that the node was started with.
+    #[test]
+    fn loopback_must_prove_itself_once_the_user_default_needs_a_password() {
+        let first = |ops: &[&str]| replicated(&[("default", ops)]);
+        let rights = Rights::new(None, false);
+        let settings = AdmissionSettings {
+            clients_prove: rights.clients_prove(),
+            ..AdmissionSettings::open(2)
+        };
+        let admission = Admission::new(settings, Ledger::default(), Arc::default());
+        let is_let_in = || {
+            let door = admission.enter(address("127.0.0.1"));
+            door.is_some_and(|door| door.is_proven())
+        };
+        assert!(is_let_in());
+        assert!(rights.follow(&first(&["on", "nopass"])) && is_let_in());
+        let closed = Rights::new(None, false);
+        assert!(closed.follow(&first(&["on", ">pw"])));
+        assert!(closed.clients_prove().load(Ordering::Relaxed));
+        let off = Rights::new(None, false);
+        assert!(off.follow(&first(&["off", "nopass"])));
+        assert!(off.clients_prove().load(Ordering::Relaxed));
     }
 
     #[test]

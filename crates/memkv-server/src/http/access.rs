@@ -16,7 +16,20 @@ use crate::rights::{Attempt, AuthError, Denied, Identity, Touches, decide};
 /// What is missing, for a client that has shown nothing.
 const NOTHING_SHOWN: &str = "this cluster has users: send `Authorization: Bearer TOKEN`, or with curl: -u USER:PASSWORD; the password of the user default goes as a token too";
 
+/// What is missing, for a node that has just started.
+const STARTING: &str = "this node is starting and does not know the cluster's users yet; nothing was executed; try again, or ask another node";
+
 impl<B: Backend> Api<B> {
+    /// The same once the users of the cluster are known. A node that starts waits for them as it waits for a
+    /// leader.
+    pub(super) async fn identify_known(&self, head: &Head) -> Result<Identity, Refusal> {
+        let rights = self.service().rights();
+        if !rights.is_known() && !rights.wait_known(self.service().answer_within()).await {
+            return Err(Refusal::new(ErrorCode::Loading, STARTING));
+        }
+        self.identify(head).await
+    }
+
     /// Finds out who sends a request; may wait for a password's hash.
     pub(super) async fn identify(&self, head: &Head) -> Result<Identity, Refusal> {
         let rights = self.service().rights();
@@ -83,7 +96,7 @@ impl<B: Backend> Api<B> {
             let detail = "the user is gone, or what was shown of it counts no more";
             return Err(Refusal::new(ErrorCode::Unauthorized, detail));
         };
-        let principal = identity.principal(table.revision);
+        let principal = Some(identity.principal(table.revision));
         let user = &identity.user;
         if user.is_all {
             return Ok(principal);

@@ -16,6 +16,7 @@ use super::response::Response;
 use super::{compat, kv, listing, site, status, txn};
 use crate::aside::Aside;
 use crate::backend::Backend;
+use crate::failure;
 use crate::peer::{self, Challenge, Trust};
 use crate::service::Service;
 
@@ -175,11 +176,21 @@ impl<B: Backend> Api<B> {
         if is_public {
             return Ok(());
         }
-        match self.identify(head).await {
+        // A node that starts tells of itself to those who show what its own configuration says.
+        let is_about_node = matches!(route, Some(RouteKind::Metrics | RouteKind::Status));
+        let identified = match is_about_node {
+            true => self.identify(head).await,
+            false => self.identify_known(head).await,
+        };
+        match identified {
             Ok(identity) => {
                 head.identity = Some(identity);
                 Ok(())
             }
+            Err(refusal) if refusal.code == ErrorCode::Loading => Err(match route {
+                Some(RouteKind::Compat) => compat::refused(refusal.code, &refusal.detail),
+                _ => Response::problem(&failure::loading()),
+            }),
             Err(refusal) => {
                 let response = match route {
                     Some(RouteKind::Compat) => compat::refused(refusal.code, &refusal.detail),
@@ -331,6 +342,7 @@ fn method_not_allowed(head: &Head, route: &Route<'_>, allow: &'static str) -> Re
 enum RouteKind {
     Health,
     Metrics,
+    Status,
     Compat,
     Other,
 }
@@ -341,7 +353,8 @@ impl Route<'_> {
             Route::Live | Route::Ready => RouteKind::Health,
             Route::Metrics => RouteKind::Metrics,
             Route::Compat(_) => RouteKind::Compat,
-            Route::Key(_) | Route::Listing | Route::Transaction | Route::Status => RouteKind::Other,
+            Route::Status => RouteKind::Status,
+            Route::Key(_) | Route::Listing | Route::Transaction => RouteKind::Other,
         }
     }
 }

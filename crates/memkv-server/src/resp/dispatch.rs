@@ -52,22 +52,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if self.session.is_outdated() {
             // The commands so far go under the table by which they were judged.
             Box::pin(self.run_batch()).await?;
+            if !Box::pin(self.can_be_judged(&request)).await {
+                self.refuse(&request, &ErrorReply::loading());
+                self.session.command_done();
+                return Ok(());
+            }
             if !self.session.renew() {
                 return Err(Disconnected);
             }
         }
         match self.admit(&request) {
-            Err(error) if is_exec(&request) => {
-                self.session.queue = None;
-                self.session.watched.clear();
-                self.fail(&error.of_exec());
-            }
-            Err(error) => {
-                if let Some(queue) = &mut self.session.queue {
-                    queue.give_up();
-                }
-                self.fail(&error);
-            }
+            Err(error) => self.refuse(&request, &error),
             Ok(spec) => {
                 self.session.command = spec.name;
                 if spec.has(flag::ADMIN) {
@@ -92,6 +87,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         self.session.command_done();
         Ok(())
+    }
+
+    /// Answers a request that is not executed, nor queued.
+    fn refuse(&mut self, request: &Request, error: &ErrorReply) {
+        if is_exec(request) {
+            self.session.queue = None;
+            self.session.watched.clear();
+            return self.fail(&error.of_exec());
+        }
+        if let Some(queue) = &mut self.session.queue {
+            queue.give_up();
+        }
+        self.fail(error);
     }
 
     /// Tells the audit log of a command that acts on more than keys.

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memkv_resp::Request;
 use memkv_store::{DEFAULT_USER, Principal};
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::conn::Conn;
 use super::session::Session;
 use super::subscriptions::Kind;
 use crate::audit::{self, Event};
-use crate::commands::{Args, ErrorReply, Op, Spec, judge, judge_name};
+use crate::backend::Backend;
+use crate::commands::{Args, ErrorReply, Op, Spec, flag, judge, judge_name, resolve};
 use crate::rights::{Denied, Identity, User};
 
 /// Whom the connection speaks for.
@@ -57,10 +60,8 @@ impl Session {
 
     /// For whom its commands are executed.
     pub(super) fn principal(&self) -> Option<Principal> {
-        self.speaker
-            .identity
-            .as_ref()?
-            .principal(self.speaker.revision)
+        let identity = self.speaker.identity.as_ref()?;
+        Some(identity.principal(self.speaker.revision))
     }
 
     /// The user from now on.
@@ -187,4 +188,29 @@ impl Session {
             None => "toplevel",
         }
     }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
+    /// Whether a command can be judged, or need not be. A node that starts waits for its cluster's users as it
+    /// waits for a leader, once for each connection.
+    pub(super) async fn can_be_judged(&mut self, request: &Request) -> bool {
+        let rights = &self.resp.server.rights;
+        if rights.is_known() || !needs_users(request) {
+            return true;
+        }
+        if std::mem::replace(&mut self.session.has_waited, true) {
+            return false;
+        }
+        rights.wait_known(self.resp.service.answer_within()).await
+    }
+}
+
+/// Whether the users must be known before a command is executed. A node that starts tells of itself to those
+/// who show what its own configuration says.
+fn needs_users(request: &Request) -> bool {
+    resolve(request).is_ok_and(|spec| match spec.name {
+        "auth" | "hello" => true,
+        "ping" | "info" => false,
+        _ => !spec.has(flag::NO_AUTH),
+    })
 }

@@ -109,6 +109,8 @@ pub(crate) struct Session {
     pub(crate) protocol: Protocol,
     /// Whom it speaks for.
     pub(super) speaker: Speaker,
+    /// It has waited for a node that starts.
+    pub(super) has_waited: bool,
     pub(crate) db: u8,
     /// READONLY was said: reads may be old.
     pub(crate) stale_reads: bool,
@@ -130,7 +132,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(server: Arc<Server>, client: Arc<Client>) -> Self {
-        let speaker = Speaker::new(None, server.rights.revision());
+        let speaker = Speaker::new(None, 0);
         let mut session = Self {
             queued: server.ledger.hold(Class::Queued),
             subscribed: server.ledger.hold(Class::Subscriptions),
@@ -138,6 +140,7 @@ impl Session {
             client,
             protocol: Protocol::Resp2,
             speaker,
+            has_waited: false,
             db: 0,
             stale_reads: false,
             replies: Replies::On,

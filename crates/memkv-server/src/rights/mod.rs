@@ -25,12 +25,13 @@ mod user;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use memkv_node::lock::Mutex;
 use memkv_store::{DEFAULT_USER, NO_CREDENTIAL, UserSpec, UserTable};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::password::{Password, Shown};
@@ -52,6 +53,9 @@ const TURN: Duration = Duration::from_millis(100);
 
 /// The longest wait for a turn.
 const MAX_TURN_WAIT: Duration = Duration::from_secs(5);
+
+/// The revision while it is not known whether the cluster has a table: no connection ever goes by it.
+const STARTING: u64 = u64::MAX;
 
 /// Why one is not authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,8 +94,12 @@ pub(crate) fn first_users(password: Option<&Password>) -> Vec<(Bytes, UserSpec)>
 /// The users of the cluster as this node knows them, and what it has seen of attempts.
 pub struct Rights {
     table: Mutex<Arc<Table>>,
-    /// Of that table.
+    /// Of that table, or [`STARTING`].
     revision: AtomicU64,
+    /// The table is not older than the start of this process.
+    is_known: watch::Sender<bool>,
+    /// Whether one needs a password who names no user.
+    clients_prove: Arc<AtomicBool>,
     /// With which a table would begin here.
     pub(crate) first: Vec<(Bytes, UserSpec)>,
     /// A user without a password may come from another machine.
@@ -114,12 +122,24 @@ impl Default for Rights {
 }
 
 impl Rights {
-    /// Of a cluster whose table is not known, or that has none: one user, with this password.
+    /// Of a node that is starting: the table of its cluster is not known. Nobody is judged until
+    /// [`Rights::known`].
+    #[must_use]
+    pub fn starting(password: Option<&Password>, insecure: bool) -> Self {
+        let rights = Self::new(password, insecure);
+        rights.is_known.send_replace(false);
+        rights.revision.store(STARTING, Ordering::Release);
+        rights
+    }
+
+    /// Of a cluster that has no table: one user, with this password.
     #[must_use]
     pub fn new(password: Option<&Password>, insecure: bool) -> Self {
         Self {
             table: Mutex::new(Arc::new(Table::alone(password))),
             revision: AtomicU64::new(0),
+            is_known: watch::Sender::new(true),
+            clients_prove: Arc::new(AtomicBool::new(password.is_some())),
             first: first_users(password),
             insecure,
             authenticator: Authenticator::default(),
@@ -136,7 +156,31 @@ impl Rights {
         self.table.lock().clone()
     }
 
-    /// The revision of [`Rights::table`]; asked before every command.
+    /// From now on the table that is here is not older than the start of this process, or there is none.
+    pub fn known(&self) {
+        let table = self.table.lock();
+        self.revision.store(table.revision, Ordering::Release);
+        self.is_known.send_replace(true);
+    }
+
+    /// Whether that is so; waits for it, but no longer than `within`.
+    pub(crate) async fn wait_known(&self, within: Duration) -> bool {
+        let mut known = self.is_known.subscribe();
+        let known = known.wait_for(|is_known| *is_known);
+        matches!(tokio::time::timeout(within, known).await, Ok(Ok(_)))
+    }
+
+    /// Whether that is so.
+    pub(crate) fn is_known(&self) -> bool {
+        *self.is_known.borrow()
+    }
+
+    /// Whether clients have to authenticate, now.
+    pub(crate) fn clients_prove(&self) -> Arc<AtomicBool> {
+        self.clients_prove.clone()
+    }
+
+    /// The revision of [`Rights::table`], or of no table before it is known; asked before every command.
     #[inline]
     pub(crate) fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
@@ -149,7 +193,12 @@ impl Rights {
             return false;
         }
         *table = Arc::new(Table::of(users, &table));
-        self.revision.store(table.revision, Ordering::Release);
+        let default = table.default_user();
+        let proves = !(default.enabled && default.nopass);
+        self.clients_prove.store(proves, Ordering::Relaxed);
+        if self.is_known() {
+            self.revision.store(table.revision, Ordering::Release);
+        }
         true
     }
 

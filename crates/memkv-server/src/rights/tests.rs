@@ -206,10 +206,7 @@ fn an_identity_ends_with_its_user_and_its_credential() {
         credential: ann.secrets[0].id(),
     };
     assert!(identity.renewed(&first).is_some());
-    assert_eq!(
-        identity.principal(7).map(|principal| principal.user),
-        Some(ann.id)
-    );
+    assert_eq!(identity.principal(7).user, ann.id);
     for ops in [&["on", ">b"][..], &["off", ">a"], &["on", "nopass"]] {
         let next = table(&[("ann", ops), ("bob", &["on", ">a"])]);
         assert!(identity.renewed(&next).is_none(), "{ops:?}");

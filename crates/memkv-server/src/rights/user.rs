@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use memkv_node::seldom::Seldom;
-use memkv_store::{DEFAULT_USER, NO_CREDENTIAL, Principal, Secret, SecretKind, UserTable};
+use memkv_store::{
+    DEFAULT_USER, NO_CREDENTIAL, NO_TABLE, Principal, Secret, SecretKind, UserTable,
+};
 
 use super::grammar::Rules;
 use crate::password::Password;
@@ -21,7 +23,7 @@ static UNKNOWN_RULES: Seldom = Seldom::new();
 #[derive(Debug)]
 pub(crate) struct User {
     pub(crate) name: Bytes,
-    /// Never that of another user, also not of one that gets the name later; 0 without a table.
+    /// Never that of another user, also not of one that gets the name later; [`NO_TABLE`] without a table.
     pub(crate) id: u64,
     /// The revision of the table that changed it last.
     pub(crate) changed_at: u64,
@@ -79,7 +81,7 @@ impl User {
         };
         Self {
             name: Bytes::from_static(DEFAULT_USER),
-            id: 0,
+            id: NO_TABLE,
             changed_at: 0,
             enabled: true,
             nopass: password.is_none(),
@@ -186,7 +188,7 @@ impl Identity {
     pub(crate) fn renewed(&self, table: &Table) -> Option<Self> {
         let user = table.get(&self.user.name)?;
         let id = match self.user.id {
-            0 => user.id,
+            NO_TABLE => user.id,
             id => id,
         };
         user.accepts(id, self.credential).then(|| Self {
@@ -195,12 +197,12 @@ impl Identity {
         })
     }
 
-    /// For whom its commands are executed; nobody in particular where there is no table.
-    pub(crate) fn principal(&self, revision: u64) -> Option<Principal> {
-        (self.user.id > 0).then_some(Principal {
+    /// For whom its commands are executed.
+    pub(crate) fn principal(&self, revision: u64) -> Principal {
+        Principal {
             user: self.user.id,
             credential: self.credential,
             revision,
-        })
+        }
     }
 }

@@ -13,10 +13,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 #[doc(hidden)]
 pub use self::logged::{Logged, read_batch, read_system};
-use crate::command::Operation;
+use crate::command::{NOOP_ENCODED, Operation};
 use crate::encoding::{DecodeError, Reader, put_prefixed};
 use crate::rights::{GroupRights, Principals};
-use crate::{EDGE_LEVEL, FIRST_LEVEL, SessionId, SystemOp};
+use crate::{EDGE_LEVEL, FIRST_LEVEL, SessionId, SystemOp, UserTable};
 
 /// Version of the batch format: raised when an operation of the first feature level changed.
 const VERSION: u8 = 2;
@@ -400,6 +400,26 @@ impl<'a> Group<'a> {
         }
         commands.finish("group")?;
         Ok(level)
+    }
+
+    /// Whether the judgements under which its commands were sent stand. Once there is a table, commands without
+    /// a principal were judged by none: only fillers are executed.
+    pub(crate) fn stands(&self, users: Option<&UserTable>) -> bool {
+        match users {
+            Some(_) if self.principals.is_empty() => self.only_fills(),
+            users => self.principals.stand(users),
+        }
+    }
+
+    /// Whether it has no other commands than `Noop`, which fill numbers.
+    fn only_fills(&self) -> bool {
+        let mut commands = self.commands.clone();
+        while !commands.is_empty() {
+            if commands.prefixed("group command") != Ok(NOOP_ENCODED) {
+                return false;
+            }
+        }
+        true
     }
 
     /// The number of bytes of the commands, which end the group.

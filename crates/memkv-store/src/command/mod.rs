@@ -268,6 +268,9 @@ pub enum Command {
 /// Opcode of [`Command::Noop`]; the others are in their command's file or in `codec`.
 const NOOP: u8 = 0;
 
+/// A whole [`Command::Noop`] in the log.
+pub(crate) const NOOP_ENCODED: &[u8] = &[NOOP];
+
 impl Command {
     /// The same command for `database`; 0 needs no wrapping.
     #[must_use]

@@ -6,7 +6,8 @@
 //! the table under which it was judged, and `apply` refuses what was narrowed since ([`UserTable::standing`]).
 //!
 //! There is no table in a cluster below [`EDGE_LEVEL`](crate::EDGE_LEVEL), and none in one that was raised
-//! until a command initialises it: every command is then executed. Invariant: a command that was refused
+//! until a command initialises it: every command is then executed. Once there is one, a command without a
+//! principal is refused: a node sent it that did not know of the table. Invariant: a command that was refused
 //! for a principal is refused for that principal and revision for ever.
 
 mod codec;
@@ -26,7 +27,7 @@ pub(crate) use self::codec::{put_table, put_users, read_table, read_users};
 pub(crate) use self::execute::{delete, init, set};
 pub(crate) use self::principal::Principals;
 pub use self::principal::{
-    BY_CERTIFICATE, GroupRights, MAX_GROUP_PRINCIPALS, NO_CREDENTIAL, Principal, Standing,
+    BY_CERTIFICATE, GroupRights, MAX_GROUP_PRINCIPALS, NO_CREDENTIAL, NO_TABLE, Principal, Standing,
 };
 pub use self::secret::{MAX_PASSWORD_BYTES, Secret, SecretKind};
 pub use self::table::{

@@ -21,10 +21,15 @@ pub const MAX_GROUP_PRINCIPALS: usize = 256;
 
 const PAIR_BYTES: usize = 2 * size_of::<u64>();
 
+/// The user of a command that was judged while its node knew no table. No user of a table has this id, and no
+/// group lists it.
+pub const NO_TABLE: u64 = 0;
+
 /// For whom a command is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Principal {
-    /// The id of the user, which is never that of another user, also of one that got the name later.
+    /// The id of the user, which is never that of another user, also of one that got the name later; or
+    /// [`NO_TABLE`].
     pub user: u64,
     /// The id of the secret that proved it, or [`NO_CREDENTIAL`], or [`BY_CERTIFICATE`].
     pub credential: u64,
@@ -82,7 +87,7 @@ impl Default for GroupRights {
 }
 
 impl GroupRights {
-    /// Adds the principal of a command. Returns `false`, and adds nothing, if there is no room: the group must end before
+    /// Adds the principal of a command, which was judged by a table. Returns `false`, and adds nothing, if there is no room: the group must end before
     /// that command.
     #[must_use]
     pub fn add(&mut self, principal: Principal) -> bool {
@@ -127,7 +132,7 @@ pub(crate) struct Principals<'a> {
 }
 
 impl<'a> Principals<'a> {
-    /// Of a group without any: all of its commands stand.
+    /// Of a group without any.
     pub(crate) const NONE: Principals<'static> = Principals {
         revision: u64::MAX,
         pairs: &[],
@@ -142,6 +147,10 @@ impl<'a> Principals<'a> {
         }
         let pairs = reader.take(count * PAIR_BYTES, what)?;
         Ok(Principals { revision, pairs })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
     }
 
     fn iter(&self) -> impl Iterator<Item = Principal> + use<'a> {

@@ -238,7 +238,35 @@ impl Cluster {
         let session = self.store.session_of_node(node).expect("a session");
         let names = vec![name(of)];
         let mut batch = BatchBuilder::new(0);
-        batch.group(session, 1, 0, [Command::DelUsers { names }.encode()].iter());
+        let mut rights = GroupRights::default();
+        assert!(rights.add(self.principal("default", NO_CREDENTIAL)));
+        let command = [Command::DelUsers { names }.encode()];
+        batch.raw_group(&encode_group_of(session, 1, 0, &rights, command.iter()));
         apply(&mut self.store, &batch.finish());
     }
+}
+
+/// A node that knows of no table sends its clients' commands without principals.
+#[test]
+fn commands_without_a_principal_are_executed_only_while_there_is_no_table() {
+    let mut cluster = Cluster::new(EDGE_LEVEL, &[]);
+    let first = cluster.next();
+    let commands = [set(b"k", b"v"), Command::Noop.encode()];
+    assert_eq!(cluster.send(first, &[], &commands).len(), 2);
+    let users = vec![(name("default"), spec(&[]))];
+    cluster.run(Command::InitUsers { users });
+    let next = cluster.next();
+    let revision = cluster.revision();
+    let refused = cluster.send(next, &[], &commands);
+    let session = cluster.session;
+    let why = Rejected::Rights { revision };
+    assert_eq!(refused, [Event::Rejected(session, next, 2, why)]);
+    // What was executed before keeps its answer, and a number can still be filled.
+    assert_eq!(cluster.send(first, &[], &commands).len(), 2);
+    assert_eq!(cluster.next(), next);
+    let filler = [Command::Noop.encode()];
+    assert!(matches!(
+        cluster.send(next, &[], &filler)[..],
+        [Event::Reply(..)]
+    ));
 }

@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use memkv_store::{
-    BatchBuilder, Command, EDGE_LEVEL, FIRST_LEVEL, GroupRights, LoadError, MAX_PASSWORD_BYTES,
-    MAX_RULES_BYTES, MAX_SECRETS, MAX_USER_NAME_BYTES, MAX_USERS, Member, Principal, Rejected,
-    Reply, ReplyError, ReplyValue, Secret, SecretKind, SessionId, Store, SystemOp, UserSpec,
-    check_command, encode_group_of,
+    BY_CERTIFICATE, BatchBuilder, Command, EDGE_LEVEL, FIRST_LEVEL, GroupRights, LoadError,
+    MAX_PASSWORD_BYTES, MAX_RULES_BYTES, MAX_SECRETS, MAX_USER_NAME_BYTES, MAX_USERS, Member,
+    Principal, Rejected, Reply, ReplyError, ReplyValue, Secret, SecretKind, SessionId, Store,
+    SystemOp, UserSpec, check_command, encode_group_of,
 };
 
 use crate::support::{Event, apply, load, open, set, snapshot, system};
@@ -78,12 +78,15 @@ impl Cluster {
             + 1
     }
 
-    /// Executes a command of the node itself.
+    /// Executes a command, for `default` by its certificate if there are users.
     pub(crate) fn run(&mut self, command: Command) -> ReplyValue {
         assert_eq!(check_command(&command.encode()), Ok(()), "{command:?}");
-        let mut batch = BatchBuilder::new(0);
-        batch.group(self.session, self.next(), 0, [command.encode()].iter());
-        match &apply(&mut self.store, &batch.finish())[..] {
+        let default = self
+            .store
+            .users()
+            .map(|_| self.principal("default", BY_CERTIFICATE));
+        let first = self.next();
+        match &self.send(first, default.as_slice(), &[command.encode()])[..] {
             [Event::Reply(_, _, Reply { value, .. })] => value.clone(),
             other => panic!("{other:?}"),
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use memkv_store::{Command, Principal, Rejected, Reply, SessionId, Store};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::RequestError;
@@ -126,6 +126,8 @@ pub(crate) struct Session {
     judging: Judging,
     /// Commands that waited for an answer and got it out of a snapshot, or learned that it is lost.
     answered_by_snapshot: std::sync::atomic::AtomicU64,
+    /// Whether the log has ever opened this boot's session.
+    was_opened: watch::Sender<bool>,
     /// Wakes the task that sends.
     pub(crate) wakeup: Notify,
 }
@@ -178,6 +180,7 @@ impl Session {
             window: Leaf::new(window),
             judging: Judging::default(),
             answered_by_snapshot: std::sync::atomic::AtomicU64::new(0),
+            was_opened: watch::Sender::new(false),
             wakeup: Notify::new(),
         }
     }
@@ -207,9 +210,21 @@ impl Session {
         self.window.lock().id
     }
 
+    /// Resolves once the log has opened this boot's session. The entry was written after this process
+    /// started, so from then on the state here is not older than the start.
+    pub(crate) fn opened(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut opened = self.was_opened.subscribe();
+        async move {
+            // An error: the node has ended.
+            if opened.wait_for(|opened| *opened).await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
     // For clients, from any thread.
 
-    /// Queues a command. If it is to leave at once, [`Session::wake_sender`] must be called soon, which
+    /// Queues a command, for nobody in particular where its node knows no table of users. If it is to leave at once, [`Session::wake_sender`] must be called soon, which
     /// [`Submitted`] sees to; else the effect of what is on its way takes it along, or another one.
     pub(crate) fn submit_as(
         self: &Arc<Self>,
@@ -240,7 +255,7 @@ impl Session {
         let now = Instant::now();
         window.pending.push_back(Pending {
             command,
-            principal,
+            principal: principal.or(Some(judging::WITHOUT_TABLE)),
             answer,
             deadline: now + hold,
         });
@@ -489,7 +504,10 @@ impl Session {
                         window = self.window.lock();
                     }
                 },
-                Event::Opened(id) => window.opened(id),
+                Event::Opened(id) => {
+                    window.opened(id);
+                    self.was_opened.send_replace(true);
+                }
             }
         }
         if window.sent == 0 {
@@ -516,6 +534,7 @@ impl Session {
         if let Some((id, session)) = session {
             if window.id.is_none() {
                 window.opened(id);
+                self.was_opened.send_replace(true);
             }
             while window.first_seq <= session.last_seq() && !window.slots.is_empty() {
                 let seq = window.first_seq;

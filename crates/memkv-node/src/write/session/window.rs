@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 #[cfg(memkv_bugs)]
 use memkv_store::ReplyValue;
-use memkv_store::{Command, GroupRights, Principal, Reply, SessionId};
+use memkv_store::{Command, GroupRights, NO_TABLE, Principal, Reply, SessionId};
 use tokio::time::Instant;
 
 use super::group_commit::GroupCommit;
@@ -19,7 +19,7 @@ use crate::RequestError;
 /// A command that has not been sent to any leader.
 pub(super) struct Pending {
     pub(super) command: Bytes,
-    /// None of a command of the node itself, and where there are no users.
+    /// None of a `Noop` that fills a number.
     pub(super) principal: Option<Principal>,
     pub(super) answer: Answer,
     pub(super) deadline: Instant,
@@ -132,19 +132,26 @@ impl Window {
         }
     }
 
-    /// How many unsent commands, at most so many, fit into one group, their bytes and their principals.
+    /// How many unsent commands, at most so many, fit into one group, their bytes and their principals. A
+    /// group has commands that were judged by a table or commands that were judged by none, so that apply can
+    /// tell them apart.
     pub(super) fn fitting(&self, most: usize) -> (usize, usize, GroupRights) {
         let mut rights = GroupRights::default();
         let (mut count, mut bytes) = (0, 0);
+        let mut by_table = None;
         for slot in self.slots.range(self.sent..).take(most) {
             let len = slot.command.len();
             if count > 0 && bytes + len > GROUP_BYTES {
                 break;
             }
-            if let Some(principal) = slot.principal
-                && !rights.add(principal)
-            {
-                break;
+            if let Some(principal) = slot.principal {
+                let has_table = principal.user != NO_TABLE;
+                if *by_table.get_or_insert(has_table) != has_table {
+                    break;
+                }
+                if has_table && !rights.add(principal) {
+                    break;
+                }
             }
             bytes += len;
             count += 1;

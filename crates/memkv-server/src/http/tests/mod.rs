@@ -71,6 +71,10 @@ fn api_for(
     max_value_bytes: usize,
     password: Option<&str>,
 ) -> Arc<Api<Fake>> {
+    api_on(service(backend, password), max_value_bytes)
+}
+
+fn api_on(service: Arc<Service<Fake>>, max_value_bytes: usize) -> Arc<Api<Fake>> {
     let settings = ApiSettings {
         name: "n1".to_owned(),
         names: vec!["n1".to_owned(), "n2".to_owned()],
@@ -79,7 +83,7 @@ fn api_for(
         metrics_public: false,
         allowed_hosts: vec!["kv.example.com.".to_owned()],
     };
-    Arc::new(Api::new(service(backend, password), settings))
+    Arc::new(Api::new(service, settings))
 }
 
 /// Without a backend it is loading.

@@ -207,3 +207,36 @@ async fn with_a_password_only_health_is_open_to_all() {
         200
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_starts_answers_nobody_until_it_knows_the_users() {
+    let rights = Rights::starting(None, false);
+    let service = Service::with_rights(Duration::from_secs(5), rights);
+    service.attach(Fake::working());
+    let service = Arc::new(service);
+    let api = api_on(service.clone(), MAX_VALUE_BYTES);
+    for (method, path) in [
+        ("PUT", "/v1/kv/k"),
+        ("GET", "/v1/kv/k"),
+        ("GET", "/v1/kv"),
+        ("POST", "/v1/txn"),
+        ("POST", "/memkvn1/store/get/"),
+    ] {
+        let answer = connect_to(api.clone()).ask(method, path, b"{}").await;
+        assert_eq!(answer.status, 503, "{method} {path}");
+        if path.starts_with("/v1") {
+            assert!(answer.text().contains("MK-102"), "{}", answer.text());
+            assert!(answer.header("Retry-After").is_some(), "{}", answer.head);
+        }
+    }
+    for path in ["/livez", "/v1/status"] {
+        let answer = connect_to(api.clone()).ask("GET", path, b"").await;
+        assert_eq!(answer.status, 200, "{path}");
+    }
+    let mut waits = connect_to(api.clone());
+    let (answer, ()) = tokio::join!(waits.ask("PUT", "/v1/kv/k", b"v"), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        service.rights().known();
+    });
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}

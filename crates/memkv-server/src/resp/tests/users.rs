@@ -237,3 +237,49 @@ async fn a_connection_ends_with_its_user_its_credential_and_its_channels() {
     assert_eq!(admin.ask("CLIENT KILL USER default").await, ":1");
     assert_eq!(killed.shown().await, "(closed)");
 }
+
+/// It was away while the user `default` lost its rights; its configuration does not know that.
+#[tokio::test]
+async fn a_node_that_starts_judges_nobody_until_it_knows_the_users() {
+    let backend = Fake::at_edge_level();
+    let rights = Rights::starting(None, false);
+    let server = start_for(Some(backend.clone()), resp_settings(), rights).await;
+    let mut early = server.client().await;
+    let loading = "-LOADING memkv is loading the dataset in memory; nothing was executed";
+    early
+        .dialogue(&[
+            ("SET k v", loading),
+            ("GET k", loading),
+            ("PUBLISH news x", loading),
+            ("SUBSCRIBE news", loading),
+            ("AUTH ann pw", loading),
+            ("CONFIG SET maxmemory 1", loading),
+            ("CLIENT KILL USER default", loading),
+            ("SHUTDOWN", loading),
+            ("PING", "+PONG"),
+        ])
+        .await;
+    assert!(early.ask("INFO server").await.starts_with('$'));
+    // Another node's clients have made the users.
+    let other = start_with(Some(backend), resp_settings()).await;
+    let mut admin = other.client().await;
+    for line in [
+        "MEMKV.USERS INIT",
+        "ACL SETUSER ann on >pw +@all ~*",
+        "ACL SETUSER default -set +@admin",
+    ] {
+        assert_eq!(admin.ask(line).await, "+OK", "{line}");
+    }
+    let mut waits = server.client().await;
+    waits.send("SET k v").await;
+    server.resp.follow_users();
+    server.resp.server.rights.known();
+    assert_eq!(waits.shown().await, NO_SET);
+    early
+        .dialogue(&[
+            ("SET k v", NO_SET),
+            ("AUTH ann pw", "+OK"),
+            ("SET k v", "+OK"),
+        ])
+        .await;
+}

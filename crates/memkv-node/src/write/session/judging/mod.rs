@@ -10,7 +10,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use memkv_store::{Principal, Standing, UserTable};
+use memkv_store::{DEFAULT_USER, NO_CREDENTIAL, NO_TABLE, Principal, Standing, UserTable};
 use tokio::sync::watch;
 
 use super::Session;
@@ -23,6 +23,13 @@ pub trait Judge: Send + Sync + 'static {
     fn judge(&self, users: &Arc<UserTable>, principal: &Principal, command: &Bytes) -> bool;
 }
 
+/// The principal of a command for nobody in particular: its node knows no table of users.
+pub(super) const WITHOUT_TABLE: Principal = Principal {
+    user: NO_TABLE,
+    credential: NO_CREDENTIAL,
+    revision: 0,
+};
+
 /// What commands are judged by.
 #[derive(Default)]
 pub(super) struct Judging {
@@ -31,23 +38,30 @@ pub(super) struct Judging {
 }
 
 impl Judging {
-    fn allows(
+    /// The principal under which a command may be executed now; none if it may not. A command that was judged
+    /// without a table is one of the user `default`, if the table's first one is that of the node's configuration.
+    fn renewed(
         &self,
-        users: Option<&Arc<UserTable>>,
-        principal: Principal,
+        users: &Arc<UserTable>,
+        mut principal: Principal,
         command: &Bytes,
-    ) -> bool {
-        let Some(users) = users else {
-            return false;
-        };
-        match users.standing(principal) {
+    ) -> Option<Principal> {
+        if principal.user == NO_TABLE {
+            principal.user = users.get(DEFAULT_USER)?.id;
+        }
+        let is_allowed = match users.standing(principal) {
             Standing::Stands => true,
             Standing::Gone => false,
             Standing::Narrowed => {
                 let judge = self.judge.get();
                 judge.is_some_and(|judge| judge.judge(users, &principal, command))
             }
-        }
+        };
+        let revision = users.revision();
+        is_allowed.then_some(Principal {
+            revision,
+            ..principal
+        })
     }
 }
 
@@ -79,33 +93,30 @@ impl Session {
             asked.collect()
         };
         let judged = asked.into_iter().map(|(seq, principal, command)| {
-            let allowed = self.judging.allows(users.as_ref(), principal, &command);
-            (seq, principal, allowed)
+            let users = users.as_ref();
+            let renewed = users.and_then(|users| self.judging.renewed(users, principal, &command));
+            (seq, principal, renewed)
         });
         let judged: Vec<_> = judged.collect();
-        let revision = users.map_or(0, |users| users.revision());
         let mut window = self.window.lock();
-        for (seq, principal, allowed) in judged {
-            window.judged(seq, principal, allowed.then_some(revision));
+        for (seq, principal, renewed) in judged {
+            window.judged(seq, principal, renewed);
         }
         window.rewind_to(first_seq);
     }
 }
 
 impl super::Window {
-    /// Takes a verdict: the revision under which a command is allowed, or none. Of a slot that has
+    /// Takes a verdict: the principal under which a command is allowed, or none. Of a slot that has
     /// meanwhile become another, nothing changes.
-    fn judged(&mut self, seq: u64, principal: Principal, allowed: Option<u64>) {
+    fn judged(&mut self, seq: u64, principal: Principal, renewed: Option<Principal>) {
         let position = self.position(seq);
         let slot = position.and_then(|position| self.slots.get_mut(position));
         let Some(slot) = slot.filter(|slot| slot.principal == Some(principal)) else {
             return;
         };
-        if let Some(revision) = allowed {
-            slot.principal = Some(Principal {
-                revision,
-                ..principal
-            });
+        if renewed.is_some() {
+            slot.principal = renewed;
             return;
         }
         if let Some(answer) = slot.answer.take() {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use memkv_store::{
-    BatchBuilder, Command, DEFAULT_USER, EDGE_LEVEL, Member, NO_CREDENTIAL, Principal, Rejected,
-    Reply, ReplyValue, SessionId, Sink, Store, SystemOp, SystemOutcome, UserSpec, UserTable,
-    check_group,
+    BatchBuilder, Command, DEFAULT_USER, EDGE_LEVEL, GroupRights, Member, NO_CREDENTIAL, Principal,
+    Rejected, Reply, ReplyValue, SessionId, Sink, Store, SystemOp, SystemOutcome, UserSpec,
+    UserTable, check_group,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -81,13 +81,17 @@ fn user(nopass: bool) -> UserSpec {
 
 impl Node {
     fn new(allows: bool) -> Node {
+        Self::with(allows, &[DEFAULT_USER, b"ada", b"bob"])
+    }
+
+    /// Without names, a cluster that has no table of users yet.
+    fn with(allows: bool, names: &[&'static [u8]]) -> Node {
         let member = |id: u64| Member {
             id,
             name: format!("n{id}"),
             addr: format!("h:{id}"),
             pending: false,
         };
-        let names = [DEFAULT_USER, b"ada", b"bob"];
         let mut store = Store::new();
         let form = SystemOp::Form {
             cluster: [7; 16],
@@ -95,8 +99,9 @@ impl Node {
             level: EDGE_LEVEL,
             members: vec![member(1), member(2)],
             users: names
+                .iter()
                 .map(|name| (Bytes::from_static(name), user(true)))
-                .to_vec(),
+                .collect(),
         };
         let open = |node| SystemOp::OpenSession {
             node,
@@ -171,7 +176,12 @@ impl Node {
     fn change(&mut self, command: Command) {
         self.others += 1;
         let encoded = [command.encode()];
-        let group = memkv_store::encode_group(self.other, self.others, 0, encoded.iter());
+        let mut rights = GroupRights::default();
+        if self.store.users().is_some() {
+            assert!(rights.add(self.principal(DEFAULT_USER)));
+        }
+        let (other, others) = (self.other, self.others);
+        let group = memkv_store::encode_group_of(other, others, 0, &rights, encoded.iter());
         self.apply(&group);
     }
 
@@ -314,4 +324,44 @@ async fn a_group_carries_the_smallest_revision_of_its_commands() {
     node.apply(&again);
     assert_eq!(answer(&mut new), DONE);
     assert!(!node.store.exists(b"a") && node.store.exists(b"b"));
+}
+
+/// The node has not applied the entry by which the cluster got its users, or lost a right of `default`.
+#[tokio::test(start_paused = true)]
+async fn a_command_that_was_judged_without_a_table_is_judged_by_it_once_there_is_one() {
+    for (open, allows) in [(true, true), (true, false), (false, true)] {
+        let mut node = Node::with(allows, &[]);
+        let submitted = node.session.submit_as(set("a"), None, HOLD);
+        let mut before = submitted.expect("there is room").receiver;
+        let group = node.group();
+        let users = vec![(Bytes::from_static(DEFAULT_USER), user(open))];
+        node.change(Command::InitUsers { users });
+        node.apply(&group);
+        assert!(!node.store.exists(b"a"), "executed with all rights");
+        // A group has no commands of both kinds.
+        let ada = Principal {
+            user: node.principal(DEFAULT_USER).user,
+            ..node.principal(DEFAULT_USER)
+        };
+        let submitted = node.session.submit_as(set("b"), None, HOLD);
+        let mut unjudged = submitted.expect("there is room").receiver;
+        let submitted = node.session.submit_as(set("c"), Some(ada), HOLD);
+        let mut judged = submitted.expect("there is room").receiver;
+        for _ in 0..4 {
+            if let Some(group) = node.session.next_group() {
+                node.apply(&group.encoded);
+            }
+        }
+        let expected = if open && allows { DONE } else { NO_PERMISSION };
+        assert_eq!(answer(&mut before), expected, "{open} {allows}");
+        assert_eq!(answer(&mut unjudged), expected, "{open} {allows}");
+        if open {
+            assert_eq!(answer(&mut judged), DONE);
+        }
+        let may = open && allows;
+        assert_eq!(
+            (node.store.exists(b"a"), node.store.exists(b"b")),
+            (may, may)
+        );
+    }
 }
