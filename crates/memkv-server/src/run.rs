@@ -6,7 +6,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use memkv_node::{FatalError, Node, NodeStatus, Phase, StartError};
@@ -137,7 +136,6 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let timeout = Duration::from_millis(settings.config.request_timeout_ms);
     let ledger = ledger(settings);
     let rights = Rights::starting(settings.password.as_ref(), settings.config.insecure);
-    let clients_prove = rights.clients_prove();
     let service = Service::with_rights(timeout, rights).with_ledger(ledger.clone());
     let service = Arc::new(service);
     let api = Arc::new(Api::new(service.clone(), api_settings(settings, trust)));
@@ -149,8 +147,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         ledger: ledger.clone(),
         ..Limits::default()
     };
-    let counts = resp.counts().clone();
-    let admission = admission(settings, &proof, clients_prove, ledger, counts);
+    let admission = admission(settings, &proof, &service, resp.counts().clone());
     let listener = Listener::new(
         api,
         resp.clone(),
@@ -300,8 +297,7 @@ async fn listen_redis(settings: &Settings) -> Result<Option<TcpListener>, RunErr
 fn admission(
     settings: &Settings,
     trust: &Trust,
-    clients_prove: Arc<AtomicBool>,
-    ledger: Ledger,
+    service: &Service<Node>,
     counts: Arc<Counts>,
 ) -> Arc<Admission> {
     let config = &settings.config;
@@ -309,10 +305,10 @@ fn admission(
     let settings = AdmissionSettings {
         descriptors: process::fit_connections(config.max_connections),
         per_address: (per_address > 0).then_some(per_address),
-        clients_prove,
+        clients_prove: service.rights().clients_prove(),
         peers_prove: *trust != Trust::Everybody,
     };
-    Admission::new(settings, ledger, counts)
+    Admission::new(settings, service.ledger().clone(), counts)
 }
 
 /// The addresses of peers: those of the configuration and of the present members.
