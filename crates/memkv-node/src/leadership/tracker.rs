@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
+use crate::Phase;
 use crate::engine::handle::Engine;
 use crate::leadership::known::Leadership;
 use crate::leadership::leader::Leader;
@@ -13,7 +14,6 @@ use crate::peer::client::Peers;
 use crate::replica::Replica;
 use crate::report::counters::Counters;
 use crate::report::seldom::Lines;
-use crate::{FatalError, Phase};
 
 /// Follows the engine.
 pub(crate) struct Tracker {
