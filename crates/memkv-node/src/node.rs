@@ -136,7 +136,13 @@ impl Node {
     /// returned futures must be spawned in that order on the node's own runtime, those of
     /// [`Lane::Read`] on any.
     pub fn handle(&self, _lane: Lane, request: Bytes) -> BoxFuture<'static, Frame> {
-        server::handle(&self.group, request)
+        server::handle(&self.group, None, request)
+    }
+
+    /// The same on a connection whose other side has proved that it is the node `name`: a request that
+    /// comes as another node, or under another node's id, is rejected.
+    pub fn handle_of(&self, name: &str, request: Bytes) -> BoxFuture<'static, Frame> {
+        server::handle(&self.group, Some(name), request)
     }
 
     /// Executes a command exactly once, wherever the leader is, and resolves when it has been

@@ -19,6 +19,7 @@ mod ttl;
 
 pub use config::{
     ClusterConfig, ConfigError, Durability, LogFormat, LogLevel, NodeAddr, RaftConfig,
+    TlsClientAuth, TlsClients, TlsPeers,
 };
 pub use error::{ErrorCode, ErrorInfo, Executed, Problem};
 pub use path::{KeyPathError, decode_key_path, encode_key_path};

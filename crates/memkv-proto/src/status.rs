@@ -155,6 +155,9 @@ pub struct Status {
     /// Log segments on disk.
     #[serde(default)]
     pub log_segments: u64,
+    /// What an operator must do something about, as text.
+    #[serde(default)]
+    pub alarms: Vec<String>,
 }
 
 impl Status {
@@ -215,6 +218,7 @@ mod tests {
             message: "waits".into(),
             snapshot_index: 0,
             log_segments: 1,
+            alarms: vec!["low".into()],
         };
         let json = status.to_json();
         assert!(json.contains(r#""role":"leader""#) && json.contains(r#""phase":"quarantined""#));

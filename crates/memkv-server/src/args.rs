@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use memkv_proto::config::{KEYS, Key, Kind};
 
+use crate::cert::{self, CertArgs};
+
 /// Where the original listens when it is not told otherwise.
 const DEFAULT_ADDR: &str = "127.0.0.1:11081";
 
@@ -41,6 +43,8 @@ pub enum Mode {
     Demo(DemoArgs),
     /// Print a new cluster secret.
     Secret,
+    /// Make or show certificates.
+    Cert(CertArgs),
 }
 
 /// The cluster to demonstrate.
@@ -66,6 +70,7 @@ pub fn parse(
     let mode = match name {
         "demo" => Mode::Demo(demo_args(inner)),
         "secret" => Mode::Secret,
+        "cert" => Mode::Cert(cert::args(inner)),
         "alone" => Mode::Node {
             config: path(inner, "CONFIG").or_else(|| path(inner, "config")),
             bind: Some(text(inner, "ADDR")),
@@ -113,6 +118,7 @@ fn command() -> Command {
         .subcommand(alone())
         .subcommand(demo())
         .subcommand(secret())
+        .subcommand(cert::command())
 }
 
 fn alone() -> Command {
@@ -183,6 +189,7 @@ fn flag(key: &'static Key) -> Arg {
         Kind::Integer { .. } => flag.value_name("N"),
         Kind::Word(words) => flag.value_name(words.join("|")),
         Kind::Letters(_) => flag.value_name("LETTERS"),
+        Kind::Name => flag.value_name("NAME"),
         Kind::Addr => flag.value_name("HOST:PORT"),
         Kind::Node => flag.value_name("ID@HOST:PORT"),
         Kind::Nodes => flag.value_name("ID@HOST:PORT,..."),

@@ -147,8 +147,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// What the node has counted of its work.
     fn stats(&self) -> NodeStats;
 
-    /// Answers a peer's request; called in the order of arrival on each lane, see [`Node::handle`].
-    fn handle(&self, lane: Lane, request: Bytes) -> BoxFuture<'static, Frame>;
+    /// Answers a request of a peer that has proved to be the node `proven`, if it has; called in the
+    /// order of arrival on each lane, see [`Node::handle`].
+    fn handle(&self, lane: Lane, proven: Option<&str>, request: Bytes)
+    -> BoxFuture<'static, Frame>;
 }
 
 impl Backend for Node {
@@ -235,8 +237,16 @@ impl Backend for Node {
         Self::stats(self)
     }
 
-    fn handle(&self, lane: Lane, request: Bytes) -> BoxFuture<'static, Frame> {
-        Self::handle(self, lane, request)
+    fn handle(
+        &self,
+        lane: Lane,
+        proven: Option<&str>,
+        request: Bytes,
+    ) -> BoxFuture<'static, Frame> {
+        match proven {
+            Some(name) => Self::handle_of(self, name, request),
+            None => Self::handle(self, lane, request),
+        }
     }
 }
 

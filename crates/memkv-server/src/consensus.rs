@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::peer::{Links, Trust};
 use crate::process;
+use crate::tls::Tls;
 
 /// The thread and its runtime; both end with the process.
 pub struct Consensus {
@@ -24,11 +25,16 @@ pub struct Consensus {
 
 impl Consensus {
     /// Starts the thread and, on it, the node, whose reads are confirmed on `reads`,
-    /// and which speaks to those peers that `trust` says.
+    /// and which speaks to those peers that `trust` says, inside TLS where `tls` says so.
     ///
     /// # Errors
     /// If the operating system has no thread or no event queue to give.
-    pub fn start(config: NodeConfig, trust: Trust, reads: Handle) -> io::Result<Self> {
+    pub(crate) fn start(
+        config: NodeConfig,
+        trust: Trust,
+        tls: Option<Arc<Tls>>,
+        reads: Handle,
+    ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (sender, node) = oneshot::channel();
@@ -41,7 +47,8 @@ impl Consensus {
                     let me = config.me.name.clone();
                     let links = Links::new(me, Handle::current())
                         .with_reads_on(reads.clone())
-                        .with_trust(trust);
+                        .with_trust(trust)
+                        .with_tls(tls);
                     let env = Env {
                         reads,
                         resident: Arc::new(process::resident_bytes),

@@ -1,8 +1,11 @@
 //! Refuses addresses that would let anyone who reaches them use the node. Clients prove themselves by
 //! the password, unless `insecure` says that the network is trusted; peers by the cluster secret,
-//! unless only this machine reaches the node and clients need no password either.
+//! unless only this machine reaches the node and clients need no password either. What both send is
+//! encrypted, unless `insecure` says so here too.
 
 use std::net::SocketAddr;
+
+use memkv_proto::{TlsClientAuth, TlsClients, TlsPeers};
 
 use crate::peer::Trust;
 use crate::settings::Settings;
@@ -21,6 +24,18 @@ pub(crate) enum Exposed {
          its cluster_secret_file"
     )]
     Peers { why: String },
+    #[error(
+        "{addr} is not a loopback address, and the password and the data of clients would cross the \
+         network in the clear (tls is off): set tls, tls_cert_file and tls_key_file, for which \
+         `memkv_server cert` makes the files, or say --insecure if the network is trusted"
+    )]
+    PlainClients { addr: SocketAddr },
+    #[error(
+        "{addr} is not a loopback address, and what the nodes say to each other would cross the network in \
+         the clear (tls_peers is off): set tls_peers, tls_peer_ca_file and cluster_name, for which \
+         `memkv_server cert` makes the files, or say --insecure if the network is trusted"
+    )]
+    PlainPeers { addr: SocketAddr },
 }
 
 /// Checks the addresses that clients will reach.
@@ -28,7 +43,10 @@ pub(crate) fn check_clients(settings: &Settings, addrs: &[SocketAddr]) -> Result
     let Some(addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) else {
         return Ok(());
     };
-    if settings.password.is_some() {
+    let config = &settings.config;
+    let by_certificate =
+        config.tls == TlsClients::Require && config.tls_client_auth == TlsClientAuth::Require;
+    if settings.password.is_some() || by_certificate {
         return Ok(());
     }
     if !settings.config.insecure {
@@ -38,11 +56,61 @@ pub(crate) fn check_clients(settings: &Settings, addrs: &[SocketAddr]) -> Result
     Ok(())
 }
 
+/// Checks that clients from outside are served over TLS, or at least may be. A cluster that is changed over
+/// says `accept` meanwhile.
+pub(crate) fn check_clients_encryption(
+    settings: &Settings,
+    addrs: &[SocketAddr],
+) -> Result<(), Exposed> {
+    let Some(addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) else {
+        return Ok(());
+    };
+    match settings.config.tls {
+        TlsClients::Require => {}
+        TlsClients::Accept => {
+            tracing::warn!(%addr, "tls is accept: clients may still send passwords in the clear");
+        }
+        TlsClients::Off if settings.config.insecure => {
+            tracing::warn!(%addr, "insecure: what clients send crosses the network in the clear");
+        }
+        TlsClients::Off => return Err(Exposed::PlainClients { addr: *addr }),
+    }
+    Ok(())
+}
+
+/// The same for peers.
+pub(crate) fn check_peers_encryption(
+    settings: &Settings,
+    addrs: &[SocketAddr],
+) -> Result<(), Exposed> {
+    let config = &settings.config;
+    let Some(addr) = addrs.iter().find(|addr| !addr.ip().is_loopback()) else {
+        return Ok(());
+    };
+    match config.tls_peers {
+        TlsPeers::Require => {}
+        TlsPeers::Accept | TlsPeers::Dial => {
+            tracing::warn!(%addr, "tls_peers is {}: peers may still speak in the clear", config.tls_peers);
+        }
+        TlsPeers::Off if config.peer_addrs.is_empty() => {}
+        TlsPeers::Off if config.insecure => {
+            tracing::warn!(%addr, "insecure: what nodes say to each other crosses the network in the clear");
+        }
+        TlsPeers::Off => return Err(Exposed::PlainPeers { addr: *addr }),
+    }
+    Ok(())
+}
+
 /// Checks the addresses that peers will reach. A node without peers starts, and admits none.
 pub(crate) fn check_peers(settings: &Settings, addrs: &[SocketAddr]) -> Result<(), Exposed> {
     let has_peers = !settings.config.peer_addrs.is_empty();
+    // Both ends of every connection that it makes then show a certificate.
+    let by_certificate = matches!(
+        settings.config.tls_peers,
+        TlsPeers::Dial | TlsPeers::Require
+    );
     match trust(settings, addrs) {
-        Trust::Nobody if has_peers => Err(Exposed::Peers {
+        Trust::Nobody if has_peers && !by_certificate => Err(Exposed::Peers {
             why: match addrs.iter().find(|addr| !addr.ip().is_loopback()) {
                 Some(addr) => format!("{addr} is not a loopback address"),
                 None => "there is a password, and every user of this machine reaches its loopback \
@@ -104,6 +172,64 @@ mod tests {
                     assert!(is_proof, "{password} {addrs:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_tls_or_the_word_insecure() {
+        let outside = ["0.0.0.0:1".parse().unwrap()];
+        let local = ["127.0.0.1:1".parse().unwrap()];
+        for peers in ["", "n2@10.0.0.2:2"] {
+            let mut settings = settings(true, true, peers, false);
+            let both = |settings: &Settings, addrs: &[SocketAddr]| {
+                let clients =
+                    check_clients_encryption(settings, addrs).map_err(|why| why.to_string());
+                let peers = check_peers_encryption(settings, addrs).map_err(|why| why.to_string());
+                (
+                    clients.err().unwrap_or_default(),
+                    peers.err().unwrap_or_default(),
+                )
+            };
+            assert_eq!(both(&settings, &local), Default::default());
+            let (clients, of_peers) = both(&settings, &outside);
+            assert!(
+                clients.contains("tls_cert_file") && clients.contains("--insecure"),
+                "{clients}"
+            );
+            assert_eq!(
+                of_peers.contains("tls_peer_ca_file"),
+                !peers.is_empty(),
+                "{of_peers}"
+            );
+            for (tls, tls_peers) in [
+                (TlsClients::Accept, TlsPeers::Accept),
+                (TlsClients::Require, TlsPeers::Require),
+            ] {
+                (settings.config.tls, settings.config.tls_peers) = (tls, tls_peers);
+                assert_eq!(both(&settings, &outside), Default::default());
+            }
+            (settings.config.tls, settings.config.tls_peers) = (TlsClients::Off, TlsPeers::Off);
+            settings.config.insecure = true;
+            assert_eq!(both(&settings, &outside), Default::default());
+        }
+    }
+
+    #[test]
+    fn certificates_are_enough_for_peers_that_are_called_over_tls() {
+        let outside = ["0.0.0.0:1".parse().unwrap()];
+        let mut settings = settings(true, false, "n2@10.0.0.2:2", false);
+        for (word, is_enough) in [
+            (TlsPeers::Off, false),
+            (TlsPeers::Accept, false),
+            (TlsPeers::Dial, true),
+            (TlsPeers::Require, true),
+        ] {
+            settings.config.tls_peers = word;
+            assert_eq!(
+                check_peers(&settings, &outside).is_ok(),
+                is_enough,
+                "{word}"
+            );
         }
     }
 

@@ -1,6 +1,9 @@
 //! The HTTP API as one connection sees it: the connection gets a client's permit by its first request that
-//! is answered as a client's. Until then it may ask for the node's health, and upgrade to a peer's. Never
-//! executes a request of a connection that gets none.
+//! is answered as a client's. Until then it may ask for the node's health, and upgrade to a peer's. Where
+//! clients are refused, the API is for peers alone. Never executes a request of a connection that gets
+//! no permit, and never judges a password that came where clients are refused.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use memkv_proto::ErrorCode;
@@ -8,19 +11,55 @@ use memkv_proto::ErrorCode;
 use crate::admission::{Door, Full};
 use crate::backend::Backend;
 use crate::http::{Admission, Api, App, Head, PeerUpgrade, Refusal, Response};
+use crate::tls::Facts;
+
+/// The words for clients that come without TLS where it is required.
+pub(crate) const NEEDS_TLS: &str = "this node serves clients over TLS only: connect with TLS (https://, \
+    redis-cli --tls --cacert FILE, memkv_client --tls --cacert FILE)";
+
+/// Why a connection serves no client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Refused {
+    /// It is a peer's.
+    OfPeer,
+    NeedsTls,
+}
+
+impl Refused {
+    fn words(self) -> &'static str {
+        match self {
+            Self::OfPeer => {
+                "this connection is a peer's, as its ALPN says: a client offers http/1.1 or nothing"
+            }
+            Self::NeedsTls => NEEDS_TLS,
+        }
+    }
+}
 
 /// The API for one connection, which gets a client's permit by its first request that is answered as a
 /// client's.
 pub(crate) struct Guarded<'a, B> {
     pub(crate) api: &'a Api<B>,
     pub(crate) door: &'a Door,
+    /// What is known of the connection, with TLS.
+    pub(crate) facts: Option<Arc<Facts>>,
+    /// Why it serves no client, if it does not.
+    pub(crate) refused: Option<Refused>,
 }
 
 impl<B: Backend> App for Guarded<'_, B> {
     type Upgrade = PeerUpgrade;
 
     async fn admit(&self, head: &mut Head) -> Admission<PeerUpgrade> {
-        let admitted = self.api.admit(head).await;
+        let facts = self.facts.as_deref();
+        if let Some(refused) = self.refused {
+            let refuse = || {
+                let refusal = Refusal::new(ErrorCode::BadRequest, refused.words());
+                Admission::Close(self.api.refuse(Some(head), refusal))
+            };
+            return self.api.admit_only_peer(head, facts).unwrap_or_else(refuse);
+        }
+        let admitted = self.api.admit_on(head, facts).await;
         let is_client = match &admitted {
             Admission::Upgrade(..) => false,
             Admission::Body(_) => self.api.shows_password(head),

@@ -24,6 +24,7 @@ pub mod args;
 mod aside;
 pub mod audit;
 pub mod backend;
+pub mod cert;
 mod client_socket;
 mod commands;
 pub mod consensus;
@@ -54,3 +55,4 @@ pub mod settings;
 pub mod signals;
 #[cfg(test)]
 mod testing;
+mod tls;

@@ -6,7 +6,7 @@ use memkv_proto::ErrorCode;
 use memkv_server::args::{Args, Mode, parse};
 use memkv_server::peer::random_hex;
 use memkv_server::settings::Settings;
-use memkv_server::{console, demo, process, run};
+use memkv_server::{cert, console, demo, process, run};
 
 /// Fewer locks between threads than the system's, and memory goes back to it after a big value.
 #[global_allocator]
@@ -43,6 +43,7 @@ fn start(args: Args) -> u8 {
             console::out(random_hex());
             0
         }
+        Mode::Cert(args) => cert::run(&args),
         Mode::Node { config, bind } => {
             process::keep_private();
             let settings = Settings::load(

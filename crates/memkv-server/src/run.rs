@@ -6,11 +6,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use memkv_node::{FatalError, Node, NodeStatus, Phase, StartError};
-use memkv_proto::Durability;
 use memkv_proto::config::split_addr;
+use memkv_proto::{Durability, TlsClientAuth, TlsClients, TlsPeers};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -28,6 +29,7 @@ use crate::rights::{JudgeAgain, Rights};
 use crate::service::Service;
 use crate::settings::{RedisListener, Settings, process_memory};
 use crate::signals::StopSignals;
+use crate::tls::{self, Tls};
 use crate::{console, logging, memory, panics, process};
 
 /// Exit codes: documented in `--help` and `docs/operations.md`.
@@ -65,6 +67,8 @@ enum RunError {
     Exposed(#[from] Exposed),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Tls(#[from] tls::StartError),
     #[error("cannot listen on {bind}: {source}; {next}")]
     Listen {
         bind: String,
@@ -81,8 +85,12 @@ enum RunError {
 impl RunError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Exposed(_) | Self::Audit(_) => exit::CONFIG,
-            Self::Listen { .. } | Self::System { .. } => exit::FAILED,
+            Self::Exposed(_) | Self::Audit(_) | Self::Tls(tls::StartError::Files(_)) => {
+                exit::CONFIG
+            }
+            Self::Tls(tls::StartError::Thread(_)) | Self::Listen { .. } | Self::System { .. } => {
+                exit::FAILED
+            }
         }
     }
 }
@@ -126,28 +134,28 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     }
     let system = |what| move |source| RunError::System { what, source };
     let mut signals = StopSignals::listen().map_err(system("signal handlers"))?;
+    let tls = Tls::start(&settings.config)?;
     let socket = listen(settings, &settings.bind, true).await?;
     let redis = listen_redis(settings).await?;
     let bound = socket.local_addr().map_err(system("the address"))?;
     let trust = exposure::trust(settings, &[bound]);
-    let proof = trust.clone();
-    let consensus = Consensus::start(settings.node_config(), trust.clone(), Handle::current())
-        .map_err(system("the consensus thread"))?;
-    let timeout = Duration::from_millis(settings.config.request_timeout_ms);
+    let consensus = Consensus::start(
+        settings.node_config(),
+        trust.clone(),
+        tls.clone(),
+        Handle::current(),
+    )
+    .map_err(system("the consensus thread"))?;
     let ledger = ledger(settings);
-    let rights = Rights::starting(settings.password.as_ref(), settings.config.insecure);
-    let service = Service::with_rights(timeout, rights).with_ledger(ledger.clone());
-    let service = Arc::new(service);
-    let api = Arc::new(Api::new(service.clone(), api_settings(settings, trust)));
-    let resp = resp_settings(settings, redis.as_ref());
-    let resp = Arc::new(Resp::new(service.clone(), resp));
-    let counted = resp.clone();
-    api.show_metrics_with(Box::new(move || counted.metrics()));
+    let service = service(settings, &ledger);
+    let redis_settings = resp_settings(settings, redis.as_ref());
+    let resp = Arc::new(Resp::new(service.clone(), redis_settings));
+    let api = http_api(settings, trust.clone(), service.clone(), resp.clone());
     let limits = Limits {
         ledger: ledger.clone(),
         ..Limits::default()
     };
-    let admission = admission(settings, &proof, &service, resp.counts().clone());
+    let admission = admission(settings, &trust, &service, resp.counts().clone());
     let listener = Listener::new(
         api,
         resp.clone(),
@@ -155,7 +163,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         admission.clone(),
         consensus.handle.clone(),
     );
-    let listener = Arc::new(listener);
+    let listener = Arc::new(listener.with_tls(tls));
     introduce(settings, redis.as_ref());
     let mut accepting = vec![tokio::spawn(listener.clone().accept(socket))];
     if let Some(redis) = redis {
@@ -188,6 +196,27 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let code = stop(&node, &service, &mut signals).await;
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(code)
+}
+
+/// What reads and writes for clients, once there is a node.
+fn service(settings: &Settings, ledger: &Ledger) -> Arc<Service<Node>> {
+    let timeout = Duration::from_millis(settings.config.request_timeout_ms);
+    // Where clients must show a certificate, none comes without a proof, from whatever address.
+    let is_safe = settings.config.insecure || needs_certificate(settings);
+    let rights = Rights::starting(settings.password.as_ref(), is_safe);
+    Arc::new(Service::with_rights(timeout, rights).with_ledger(ledger.clone()))
+}
+
+/// The HTTP API, which shows the metrics of Redis's clients too.
+fn http_api(
+    settings: &Settings,
+    trust: Trust,
+    service: Arc<Service<Node>>,
+    resp: Arc<Resp<Node>>,
+) -> Arc<Api<Node>> {
+    let api = Arc::new(Api::new(service, api_settings(settings, trust)));
+    api.show_metrics_with(Box::new(move || resp.metrics()));
+    api
 }
 
 /// Goes by the users of the cluster, now and after each change. Clients are judged from the moment on at which
@@ -271,8 +300,10 @@ async fn listen(settings: &Settings, bind: &str, peers: bool) -> Result<TcpListe
         .map_err(failed)?
         .collect();
     exposure::check_clients(settings, &addrs)?;
+    exposure::check_clients_encryption(settings, &addrs)?;
     if peers {
         exposure::check_peers(settings, &addrs)?;
+        exposure::check_peers_encryption(settings, &addrs)?;
     }
     TcpListener::bind(&addrs[..]).await.map_err(failed)
 }
@@ -293,6 +324,11 @@ async fn listen_redis(settings: &Settings) -> Result<Option<TcpListener>, RunErr
     }
 }
 
+/// Whether no client is served without a certificate.
+fn needs_certificate(settings: &Settings) -> bool {
+    settings.config.tls_client_auth == TlsClientAuth::Require
+}
+
 /// How connections are let in.
 fn admission(
     settings: &Settings,
@@ -305,8 +341,11 @@ fn admission(
     let settings = AdmissionSettings {
         descriptors: process::fit_connections(config.max_connections),
         per_address: (per_address > 0).then_some(per_address),
-        clients_prove: service.rights().clients_prove(),
-        peers_prove: *trust != Trust::Everybody,
+        clients_prove: match needs_certificate(settings) {
+            true => Arc::new(AtomicBool::new(true)),
+            false => service.rights().clients_prove(),
+        },
+        peers_prove: *trust != Trust::Everybody || config.tls_peers == TlsPeers::Require,
     };
     Admission::new(settings, service.ledger().clone(), counts)
 }
@@ -366,6 +405,7 @@ fn api_settings(settings: &Settings, trust: Trust) -> ApiSettings {
         max_value_bytes: usize::try_from(config.max_value_bytes).unwrap_or(usize::MAX),
         trust,
         metrics_public: config.metrics_public,
+        peers_need_tls: config.tls_peers == TlsPeers::Require,
         allowed_hosts: settings.allowed_hosts(),
     }
 }
@@ -383,6 +423,17 @@ fn introduce(settings: &Settings, redis: Option<&TcpListener>) {
         Durability::Sync => "sync: fsynced on a majority before every OK",
         Durability::Os => "os: NO fsync; survives the death of processes, not a power loss",
     };
+    let tls = match config.uses_tls() {
+        true => format!(
+            "\n  tls     clients: {}, peers: {}",
+            config.tls, config.tls_peers
+        ),
+        false => String::new(),
+    };
+    let http = match config.tls {
+        TlsClients::Require => "https",
+        _ => "http",
+    };
     let port = redis_port(settings, redis);
     let taken = match settings.redis {
         RedisListener::FirstFree if port != REDIS_PORT => format!("     ({REDIS_PORT} is taken)"),
@@ -390,10 +441,10 @@ fn introduce(settings: &Settings, redis: Option<&TcpListener>) {
     };
     console::out(format!(
         "memkv {version}  node {id}  ({source})\n  \
-           http    http://{bind}     curl -T- http://{bind}/v1/kv/hello <<< world\n  \
+           http    {http}://{bind}     curl -T- {http}://{bind}/v1/kv/hello <<< world\n  \
            redis   redis-cli -p {port}{taken}\n  \
            addr    {addr} (told to peers)\n  \
-           peers   {cluster}\n  \
+           peers   {cluster}{tls}\n  \
            data    {log} {snapshot} {metadata}\n  \
            durability  {durability}",
         version = env!("CARGO_PKG_VERSION"),

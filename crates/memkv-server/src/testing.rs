@@ -363,7 +363,7 @@ impl Backend for Fake {
     }
 
     /// Answers a peer with its request.
-    fn handle(&self, _: Lane, request: Bytes) -> BoxFuture<'static, Frame> {
+    fn handle(&self, _: Lane, _: Option<&str>, request: Bytes) -> BoxFuture<'static, Frame> {
         Box::pin(async move { Frame(vec![request]) })
     }
 }

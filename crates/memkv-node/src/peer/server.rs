@@ -27,13 +27,20 @@ use crate::write::batcher::Batcher;
 use crate::write::sender;
 use crate::write::session::GroupOutcome;
 
-/// Answers one request.
-pub(crate) fn handle(group: &Group, request: Bytes) -> Answer {
+/// Answers one request; `proven` is the node that the other side has proved to be, if it has.
+pub(crate) fn handle(group: &Group, proven: Option<&str>, request: Bytes) -> Answer {
     let process = &group.process;
     let (envelope, body) = match Envelope::decode(request) {
         Ok(decoded) => decoded,
         Err(error) => return answer(bad(&error)),
     };
+    if let Some(name) = proven
+        && let table = group.replica.member_table()
+        && let seat = table.member(envelope.from).map(|seat| &*seat.name)
+        && let Err(why) = comes_from(name, &envelope, seat)
+    {
+        return answer(message::refused(&why));
+    }
     if envelope.kind.is_introduction() {
         return group.introducer.answer(envelope, body);
     }
@@ -111,6 +118,24 @@ pub fn is_readable(request: Bytes) -> bool {
         Kind::Propose => memkv_store::check_group(&body.0).is_ok(),
         Kind::Publish => publish::Publication::decode(body).is_ok(),
         _ => true,
+    }
+}
+
+/// Rejects requests that do not come as the node that the connection belongs to, or under an id that the
+/// member table gives to another one; `seat` is the name that it gives to the id.
+fn comes_from(name: &str, envelope: &Envelope, seat: Option<&str>) -> Result<(), String> {
+    if envelope.name != name {
+        return Err(format!(
+            "the connection is that of the node {name:?}, and the request comes as {:?}",
+            envelope.name
+        ));
+    }
+    match seat {
+        Some(seat) if seat != name => Err(format!(
+            "the connection is that of the node {name:?}, and the request comes under the id {} of {seat:?}",
+            envelope.from
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -192,6 +217,29 @@ mod tests {
         let request = fakes.peers.envelope(Kind::Append, to);
         let (decoded, _) = Envelope::decode(request.freeze()).unwrap();
         Envelope { cluster, ..decoded }
+    }
+
+    #[tokio::test]
+    async fn a_request_comes_as_the_node_that_the_connection_belongs_to() {
+        let from = |name: &str, id| {
+            let name = name.to_owned();
+            let from = id;
+            Envelope {
+                name,
+                from,
+                ..envelope([1; 16], 1)
+            }
+        };
+        for seat in [None, Some("n3")] {
+            assert_eq!(comes_from("n3", &from("n3", 3), seat), Ok(()), "{seat:?}");
+        }
+        let named = comes_from("n3", &from("n2", 3), Some("n3")).unwrap_err();
+        assert!(
+            named.contains("\"n3\"") && named.contains("\"n2\""),
+            "{named}"
+        );
+        let numbered = comes_from("n3", &from("n3", 2), Some("n2")).unwrap_err();
+        assert!(numbered.contains("id 2"), "{numbered}");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The table of settings: one line each, from which the file's keys, the variables, the flags and
 //! the documentation all follow. Never the values in force: those are in [`super::RaftConfig`].
 
-use super::words::{Durability, LogFormat, LogLevel};
+use super::words::{Durability, LogFormat, LogLevel, TlsClientAuth, TlsClients, TlsPeers};
 use crate::limits::{DEFAULT_MAX_VALUE_BYTES, MAX_VALUE_BYTES_CEILING};
 
 /// The form of a setting's value.
@@ -24,6 +24,8 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// Any of these letters; empty for none.
     Letters(&'static str),
+    /// A short name of letters, digits, `.`, `-` and `_`; empty for none.
+    Name,
     /// `host:port`, or empty for none.
     Addr,
     /// `{"addr": "host:port", "id": "n1"}`; as text `n1@host:port`.
@@ -316,7 +318,78 @@ pub const KEYS: &[Key] = &[
         Kind::Bool,
         "false",
         "",
-        "Serve on addresses that other machines reach although nothing authenticates clients.",
+        "Serve on addresses that other machines reach although nothing authenticates clients, or \
+         nothing encrypts what they send.",
+    ),
+    key(
+        "tls",
+        Kind::Word(TlsClients::WORDS),
+        "off",
+        "",
+        "TLS for clients on every address: \"accept\" = with and without, by the first byte; \
+         \"require\" = a client without it gets one error and is closed.",
+    ),
+    key(
+        "tls_cert_file",
+        Kind::File,
+        "",
+        "",
+        "File with this node's certificate and those between it and the CA, in PEM. It and the four \
+         other files of TLS are looked at every 10 s and at SIGHUP.",
+    ),
+    key(
+        "tls_key_file",
+        Kind::File,
+        "",
+        "",
+        "File with the private key of tls_cert_file in PEM, which no other user can read.",
+    ),
+    key(
+        "tls_ca_file",
+        Kind::File,
+        "",
+        "",
+        "File with the certificates of the CAs that issue clients' certificates, in PEM.",
+    ),
+    key(
+        "tls_client_auth",
+        Kind::Word(TlsClientAuth::WORDS),
+        "no",
+        "",
+        "Whether clients show a certificate of tls_ca_file: \"optional\" = one that is shown must be \
+         good; \"require\" = no connection without one.",
+    ),
+    key(
+        "tls_crl_file",
+        Kind::File,
+        "",
+        "",
+        "File with the lists of revoked certificates, in PEM: one of every CA in tls_ca_file and \
+         tls_peer_ca_file. A list past its next update still counts.",
+    ),
+    key(
+        "tls_peers",
+        Kind::Word(TlsPeers::WORDS),
+        "off",
+        "",
+        "TLS 1.3 between nodes: \"accept\" = answered with and without, called without; \"dial\" = \
+         also called with it; \"require\" = TLS alone. A running cluster goes through them in this \
+         order, one node after the other.",
+    ),
+    key(
+        "tls_peer_ca_file",
+        Kind::File,
+        "",
+        "",
+        "File with the certificates of the CAs that issue nodes' certificates, in PEM. Who has a key \
+         of such a certificate is a node.",
+    ),
+    key(
+        "cluster_name",
+        Kind::Name,
+        "",
+        "",
+        "The cluster's name in nodes' certificates: each carries the URI memkv://CLUSTER/NODE.",
     ),
     key(
         "log_format",
@@ -397,6 +470,9 @@ impl Key {
                 format!("one of {}", quoted.join(", "))
             }
             Kind::Letters(letters) => format!("any of the letters {letters}, or none"),
+            Kind::Name => {
+                "at most 63 letters, digits, dots, hyphens and underscores, or nothing".to_owned()
+            }
             Kind::Addr => "an address: \"host:port\", or \"\" for none".to_owned(),
             Kind::Node => "a node: {\"addr\": \"host:port\", \"id\": \"n1\"}".to_owned(),
             Kind::Nodes => {

@@ -18,7 +18,7 @@ pub use cluster::ClusterConfig;
 pub use failure::ConfigError;
 pub use keys::{KEYS, Key, Kind, markdown, page};
 pub use raft::RaftConfig;
-pub use words::{Durability, LogFormat, LogLevel};
+pub use words::{Durability, LogFormat, LogLevel, TlsClientAuth, TlsClients, TlsPeers};
 
 use serde_json::value::RawValue;
 

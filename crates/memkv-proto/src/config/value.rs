@@ -33,7 +33,7 @@ pub(super) fn value_from_json(
                 .map_err(|_| ConfigError::bad_value(key, &origin, kind_of(raw)))?;
             self::hosts(key, hosts, &origin)
         }
-        Kind::Path | Kind::File | Kind::Word(_) | Kind::Letters(_) | Kind::Addr => {
+        Kind::Path | Kind::File | Kind::Word(_) | Kind::Letters(_) | Kind::Name | Kind::Addr => {
             let text: String = serde_json::from_str(raw)
                 .map_err(|_| ConfigError::bad_value(key, &origin, kind_of(raw)))?;
             value_from_text(key, &text, &origin)
@@ -60,6 +60,8 @@ pub(super) fn value_from_text(key: &Key, text: &str, origin: &str) -> Result<Val
             Ok(Value::Text(text.to_owned()))
         }
         Kind::Letters(_) => Err(bad()),
+        Kind::Name if is_name(text) => Ok(Value::Text(text.to_owned())),
+        Kind::Name => Err(bad()),
         Kind::Addr if !text.is_empty() && check_addr(text).is_err() => Err(bad()),
         Kind::Addr => Ok(Value::Text(text.to_owned())),
         Kind::Bool => text.parse().map(Value::Bool).map_err(|_| bad()),
@@ -78,6 +80,12 @@ pub(super) fn value_from_text(key: &Key, text: &str, origin: &str) -> Result<Val
             hosts(key, names.map(str::to_owned).collect(), origin)
         }
     }
+}
+
+/// As long as a label of a host name may be, and in a URI as it is.
+fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    text.len() <= 63 && text.bytes().all(plain)
 }
 
 /// Host names, each checked.

@@ -67,3 +67,41 @@ words! {
         Trace "trace",
     }
 }
+
+words! {
+    /// Whether clients are served over TLS.
+    TlsClients {
+        /// Plain connections alone.
+        Off "off",
+        /// Both, by the first byte.
+        Accept "accept",
+        /// TLS alone.
+        Require "require",
+    }
+}
+
+words! {
+    /// Whether clients show a certificate.
+    TlsClientAuth {
+        /// None is asked for.
+        No "no",
+        /// One that is shown must be good.
+        Optional "optional",
+        /// There is no connection without a good one.
+        Require "require",
+    }
+}
+
+words! {
+    /// Whether peers speak over TLS, in the order in which a running cluster is changed.
+    TlsPeers {
+        /// Plain connections alone.
+        Off "off",
+        /// Peers are answered over TLS too, and called without.
+        Accept "accept",
+        /// Peers are called over TLS, and answered without too.
+        Dial "dial",
+        /// TLS alone.
+        Require "require",
+    }
+}

@@ -19,6 +19,7 @@ use crate::backend::Backend;
 use crate::failure;
 use crate::peer::{self, Challenge, Trust};
 use crate::service::Service;
+use crate::tls::Facts;
 
 /// A JSON string may escape each byte as six (`\u0041`), and the object around it is short.
 const JSON_GROWTH: usize = 6;
@@ -42,6 +43,8 @@ pub struct ApiSettings {
     pub trust: Trust,
     /// Whether the metrics are shown to everybody.
     pub metrics_public: bool,
+    /// Whether peers are admitted over TLS alone.
+    pub peers_need_tls: bool,
     /// While there is no password, the names that the host of a URL may have besides `localhost`.
     pub allowed_hosts: Vec<String>,
 }
@@ -62,10 +65,12 @@ type Metrics = Box<dyn Fn() -> Option<String> + Send + Sync>;
 pub struct PeerUpgrade {
     /// The kind of requests that it will carry.
     pub lane: Lane,
-    /// The peer's name, for the log only: its identity comes from the nodes' own handshake.
+    /// The peer's name, percent-encoded. It is believed only if `is_proven`.
     pub peer: String,
     /// The proof to exchange before the first frame, if peers must prove themselves.
-    pub challenge: Option<Challenge>,
+    pub challenge: Option<Box<Challenge>>,
+    /// Whether the name is that of the peer's certificate, or will be proved by the challenge.
+    pub is_proven: bool,
 }
 
 /// The meaning of a path.
@@ -264,7 +269,7 @@ impl<B: Backend> Api<B> {
         }
     }
 
-    fn admit_peer(&self, head: &Head) -> Option<Admission<PeerUpgrade>> {
+    fn admit_peer(&self, head: &Head, facts: Option<&Facts>) -> Option<Admission<PeerUpgrade>> {
         let rest = head.path.strip_prefix("/memkv")?;
         let (id, lane) = rest.split_once("/raft/")?;
         let refuse = |status, line: String| Some(Admission::Refuse(Response::text(status, line)));
@@ -281,8 +286,15 @@ impl<B: Backend> Api<B> {
             return refuse(503, "this node is loading its data; try again".to_owned());
         }
         let from = head.from.clone().unwrap_or_default();
+        let is_certified = facts.is_some_and(|facts| facts.node.is_some());
+        if let Err(why) = self.check_certificate(facts, &from) {
+            return refuse(403, why);
+        }
         let (mut fields, mut challenge) = (Vec::new(), None);
         match &self.settings.trust {
+            // Its certificate is as good as a secret.
+            Trust::Nobody if is_certified && id == self.settings.name => {}
+            Trust::Nobody if is_certified => return refuse(421, self.is_another(id)),
             Trust::Nobody => {
                 let why = "this node admits only peers that prove that they know the cluster secret, and \
                            has none: give all nodes the same cluster_secret_file";
@@ -300,21 +312,94 @@ impl<B: Backend> Api<B> {
                 };
                 let asked = head.nonce.as_deref().unwrap_or_default();
                 let names = (from.as_str(), id);
+                let channel = facts.map_or("", |facts| &facts.channel);
+                let nonce = (asked, channel);
                 let made =
-                    Challenge::new(secret.clone(), names, peer::lane_name(lane), asked, verdict);
+                    Challenge::new(secret.clone(), names, peer::lane_name(lane), nonce, verdict);
                 let Some(made) = made else {
                     return refuse(400, "X-Memkv-Nonce is not 64 hexadecimal digits".to_owned());
                 };
                 fields.push(("X-Memkv-Nonce", made.nonce().to_owned()));
-                challenge = Some(made);
+                challenge = Some(Box::new(made));
             }
         }
         let upgrade = PeerUpgrade {
             lane,
             peer: from,
+            is_proven: is_certified || challenge.is_some(),
             challenge,
         };
         Some(Admission::Upgrade(peer::PROTOCOL, fields, upgrade))
+    }
+}
+
+impl<B: Backend> Api<B> {
+    /// A peer comes under the name of its certificate, and inside TLS where that is required.
+    fn check_certificate(&self, facts: Option<&Facts>, from: &str) -> Result<(), String> {
+        match facts.map(|facts| &facts.node) {
+            Some(None) => Err("a peer offers the peers' protocol by ALPN, as nodes do".to_owned()),
+            None if self.settings.peers_need_tls => Err("this node speaks to peers over TLS only \
+                (tls_peers is require): set tls_peers to dial or require on the node that calls"
+                .to_owned()),
+            Some(Some(node)) if memkv_proto::encode_key_path(node.as_bytes()) != from => {
+                Err(format!(
+                    "the certificate is that of the node {node:?}, and the request comes as {from:?}"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// [`App::admit`] for a connection of which this is known.
+    pub(crate) async fn admit_on(
+        &self,
+        head: &mut Head,
+        facts: Option<&Facts>,
+    ) -> Admission<PeerUpgrade> {
+        if let Err(refusal) = self.check_sender(head) {
+            return Admission::Close(self.refuse(Some(head), refusal));
+        }
+        #[cfg(memkv_bugs)]
+        if let Some(name) = head.path.strip_prefix("/deliberate-panic/") {
+            let status = if memkv_disk::bugs::order_panic(name) {
+                200
+            } else {
+                404
+            };
+            return Admission::Refuse(Response::text(status, name));
+        }
+        #[cfg(memkv_bugs)]
+        if let Some(name) = head.path.strip_prefix("/deliberate-difference/") {
+            let is_known = memkv_store::bugs::order_difference(name);
+            return Admission::Refuse(Response::text(if is_known { 200 } else { 404 }, name));
+        }
+        let kind = match self.route(&head.path) {
+            Ok(route) => route.kind(),
+            Err(detail) => {
+                if let Some(admission) = self.admit_peer(head, facts) {
+                    return admission;
+                }
+                // The text names this node, which only a user may learn.
+                let refusal = self.authorize(head, None).await;
+                let bad_path = || Response::error(ErrorCode::BadPath, detail);
+                return Admission::Refuse(refusal.err().unwrap_or_else(bad_path));
+            }
+        };
+        if let Err(response) = self.authorize(head, Some(kind)).await {
+            return Admission::Refuse(response);
+        }
+        self.admit_route(head)
+    }
+
+    /// The same where clients are refused: nothing for a request that is no peer's, of which nothing else
+    /// is judged.
+    pub(crate) fn admit_only_peer(
+        &self,
+        head: &Head,
+        facts: Option<&Facts>,
+    ) -> Option<Admission<PeerUpgrade>> {
+        self.check_sender(head).ok()?;
+        self.admit_peer(head, facts)
     }
 }
 
@@ -379,39 +464,7 @@ impl<B: Backend> App for Api<B> {
     type Upgrade = PeerUpgrade;
 
     async fn admit(&self, head: &mut Head) -> Admission<PeerUpgrade> {
-        if let Err(refusal) = self.check_sender(head) {
-            return Admission::Close(self.refuse(Some(head), refusal));
-        }
-        #[cfg(memkv_bugs)]
-        if let Some(name) = head.path.strip_prefix("/deliberate-panic/") {
-            let status = if memkv_disk::bugs::order_panic(name) {
-                200
-            } else {
-                404
-            };
-            return Admission::Refuse(Response::text(status, name));
-        }
-        #[cfg(memkv_bugs)]
-        if let Some(name) = head.path.strip_prefix("/deliberate-difference/") {
-            let is_known = memkv_store::bugs::order_difference(name);
-            return Admission::Refuse(Response::text(if is_known { 200 } else { 404 }, name));
-        }
-        let kind = match self.route(&head.path) {
-            Ok(route) => route.kind(),
-            Err(detail) => {
-                if let Some(admission) = self.admit_peer(head) {
-                    return admission;
-                }
-                // The text names this node, which only a user may learn.
-                let refusal = self.authorize(head, None).await;
-                let bad_path = || Response::error(ErrorCode::BadPath, detail);
-                return Admission::Refuse(refusal.err().unwrap_or_else(bad_path));
-            }
-        };
-        if let Err(response) = self.authorize(head, Some(kind)).await {
-            return Admission::Refuse(response);
-        }
-        self.admit_route(head)
+        self.admit_on(head, None).await
     }
 
     async fn call(&self, head: Head, body: Bytes) -> Response {

@@ -175,20 +175,6 @@ where
     }
 }
 
-/// Size of a connection's future.
-#[cfg(test)]
-pub(crate) fn task_bytes<S: AsyncRead + AsyncWrite + Unpin + Send + 'static, A: App>() -> usize {
-    fn returned<'a, S, A, R>(
-        _: impl Fn(&'a Door, S, SocketAddr, BytesMut, &'a A, Arc<Limits>) -> R,
-    ) -> usize
-    where
-        A: 'a,
-    {
-        size_of::<R>()
-    }
-    returned(serve_through::<S, A>)
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
     async fn one_request<A: App>(&mut self, app: &A) -> io::Result<Next<A::Upgrade>> {
         let mut head = match self.read_head().await {

@@ -30,8 +30,6 @@ mod tests;
 
 pub use app::{Api, ApiSettings, PeerUpgrade};
 pub(crate) use conn::serve_through;
-#[cfg(test)]
-pub(crate) use conn::task_bytes;
 pub use conn::{Admission, App, End, serve};
 pub(crate) use date::rfc3339;
 pub(crate) use head::trimmed;

@@ -95,6 +95,7 @@ fn document(status: raft::NodeStatus) -> Status {
         phase: phase(status.phase),
         message: status.message,
         log_segments: status.log_segments as u64,
+        alarms: crate::tls::alarms(),
     }
 }
 

@@ -98,6 +98,7 @@ pub(crate) fn page() -> String {
         "\nWorth an alert: `memkv_raft_has_leader` is 0 for a minute; `memkv_raft_leader_changes_total` \
          rises by more than three in\na quarter of an hour; `memkv_disk_low`, `memkv_memory_low` or `memkv_divergence_alarm` is 1; \
          `memkv_maxmemory_alarm` is above 0; \
+         `memkv_tls_files_broken` is 1 or `memkv_tls_certificate_not_after_seconds` is less than 14 days away; \
          `memkv_peer_lag_entries` grows; the 99th percentile of\n`memkv_wal_fsync_duration_seconds` \
          is above 10 ms; `memkv_node_serving` is 0.\n\n\
          This page is printed by `cargo run -p memkv-server --example metrics`, and a test compares \

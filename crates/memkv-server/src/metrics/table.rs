@@ -8,7 +8,7 @@ use memkv_node::{Phase, Role};
 
 use super::Seen;
 use crate::ledger::Class;
-use crate::{audit, panics};
+use crate::{audit, panics, tls};
 
 /// A metric's type, in Prometheus's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,6 +217,17 @@ metrics! {
         => |seen| whole(seen.stats.divergence_checks);
     Gauge "memkv_divergence_alarm" "1 if the nodes' data differ and none of the values has a majority, so that it is not known which node is right; a node of a minority is replaced instead."
         => |seen| flag(seen.stats.divergence_alarm);
+    Counter "memkv_tls_handshakes_total" "Connections of clients and peers that were taken over TLS."
+        => |_| whole(tls::counts().done);
+    Counter "memkv_tls_handshake_failures_total" "Connections that were closed because no TLS came about, by reason."
+        => |_| {
+            let failed = tls::counts().failed.into_iter();
+            Samples::Each("reason", failed.map(|(why, count)| (why.to_owned(), count as f64)).collect())
+        };
+    Gauge "memkv_tls_certificate_not_after_seconds" "When this node's certificate ends, in seconds since the Unix epoch; no sample without TLS."
+        => |_| Samples::Maybe(tls::counts().not_after.map(|end| end as f64));
+    Gauge "memkv_tls_files_broken" "1 if the files of TLS were changed and cannot be used; those before stay in force, and the log says why."
+        => |_| flag(tls::counts().is_broken);
     Gauge "memkv_clock_skew_seconds" "Log time minus this machine's wall clock."
         => |seen| Samples::One((seen.node.now_ms as f64 - seen.wall_ms as f64) / 1000.0);
 }

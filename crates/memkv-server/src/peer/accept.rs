@@ -10,11 +10,11 @@ use futures_util::future::BoxFuture;
 use memkv_node::seldom::Seldom;
 use memkv_node::{Frame, Lane};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::frame::{self, FrameError, FrameReader};
 use super::{lane_name, socket};
+use crate::tls::Stream;
 
 /// What answers peers' requests: [`memkv_node::Node::handle`].
 pub type PeerHandler = Arc<dyn Fn(Lane, Bytes) -> BoxFuture<'static, Frame> + Send + Sync>;
@@ -29,8 +29,8 @@ type Response = (u64, Frame);
 
 /// Serves a connection that has just been upgraded, until it ends. `leftover` is what was read
 /// behind the upgrade. Must run on the consensus runtime, for [`Lane::Read`] on any.
-pub async fn serve(
-    mut stream: TcpStream,
+pub(crate) async fn serve(
+    stream: impl Into<Stream>,
     leftover: BytesMut,
     lane: Lane,
     peer: String,
@@ -38,12 +38,17 @@ pub async fn serve(
 ) {
     #[cfg(memkv_bugs)]
     memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Peer);
+    let stream = stream.into();
     socket::tune(&stream);
-    let (read_half, write_half) = stream.split();
-    let (responses, to_write) = mpsc::unbounded_channel();
-    let end = tokio::select! {
-        end = read(FrameReader::new(read_half, leftover), lane, handler, responses) => end,
-        end = write(write_half, to_write) => end,
+    let end = match stream {
+        Stream::Plain(mut tcp) => {
+            let (read_half, write_half) = tcp.split();
+            exchange((read_half, write_half), leftover, lane, handler).await
+        }
+        Stream::Tls(tls) => {
+            let halves = tokio::io::split(tls);
+            Box::pin(exchange(halves, leftover, lane, handler)).await
+        }
     };
     match end {
         Ok(()) => tracing::debug!(peer, lane = lane_name(lane), "peer disconnected"),
@@ -56,6 +61,19 @@ pub async fn serve(
                 tracing::warn!(peer, lane, %error, left_out, "peer connection closed");
             }
         }
+    }
+}
+
+async fn exchange(
+    (read_half, write_half): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    leftover: BytesMut,
+    lane: Lane,
+    handler: PeerHandler,
+) -> Result<(), FrameError> {
+    let (responses, to_write) = mpsc::unbounded_channel();
+    tokio::select! {
+        end = read(FrameReader::new(read_half, leftover), lane, handler, responses) => end,
+        end = write(write_half, to_write) => end,
     }
 }
 

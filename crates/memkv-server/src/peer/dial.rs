@@ -1,8 +1,9 @@
 //! Opens a peer connection: TCP, the HTTP/1.1 upgrade (RFC 9110, section 7.8), and the handshake where
-//! there is a cluster secret.
+//! there is a cluster secret. All of it inside TLS if the node dials so: then there is no way without.
 //! Never sends a frame.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -14,6 +15,7 @@ use super::handshake::{HandshakeError, Trust, prove};
 use super::secret::{Meeting, random_hex};
 use super::{PROTOCOL, lane_name, socket};
 use crate::http::trimmed;
+use crate::tls::{DialFailed, Stream, Tls};
 
 /// TCP and upgrade together. A lost SYN is sent again after one second; a second one is a cut-off
 /// peer, and the next attempt comes soon enough.
@@ -43,6 +45,8 @@ pub(super) enum DialError {
          none: give all nodes the same cluster_secret_file"
     )]
     TrustsNobody,
+    #[error("no TLS: {0}")]
+    Tls(String),
     #[error("it refused with HTTP status {status}: {detail}")]
     Refused { status: u16, detail: String },
 }
@@ -54,8 +58,31 @@ impl DialError {
     }
 }
 
+impl From<DialFailed> for DialError {
+    fn from(failed: DialFailed) -> Self {
+        match failed {
+            DialFailed::Io(error) => Self::Io(error),
+            DialFailed::Tls(why) => Self::Tls(why),
+        }
+    }
+}
+
 /// A connection and what has been read behind the upgrade's answer.
-pub(super) type Dialled = (TcpStream, BytesMut);
+pub(super) type Dialled = (Stream, BytesMut);
+
+/// How a node proves itself to those that it dials.
+#[derive(Clone)]
+pub(super) struct Credentials {
+    pub(super) trust: Trust,
+    pub(super) tls: Option<Arc<Tls>>,
+}
+
+impl Credentials {
+    /// What makes the connections, if that is TLS.
+    fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref().filter(|tls| tls.dials())
+    }
+}
 
 /// Connects to the node named `name` at `addr`.
 pub(super) async fn dial(
@@ -63,13 +90,18 @@ pub(super) async fn dial(
     name: &str,
     addr: &str,
     lane: Lane,
-    trust: &Trust,
+    credentials: &Credentials,
 ) -> Result<Dialled, DialError> {
-    if *trust == Trust::Nobody {
+    let (trust, tls) = (&credentials.trust, credentials.tls());
+    // Both certificates are as good as a secret.
+    if *trust == Trust::Nobody && tls.is_none() {
         return Err(DialError::TrustsNobody);
     }
     tokio::time::timeout(DIAL_MAX, async {
-        let mut stream = TcpStream::connect(addr).await?;
+        let mut stream = match tls {
+            Some(tls) => Box::pin(tls.dial(name, addr)).await?,
+            None => Stream::Plain(TcpStream::connect(addr).await?),
+        };
         socket::tune(&stream);
         let me = memkv_proto::encode_key_path(me.as_bytes());
         let to = memkv_proto::encode_key_path(name.as_bytes());
@@ -80,14 +112,19 @@ pub(super) async fn dial(
             lane = lane_name(lane),
         );
         stream.write_all(request.as_bytes()).await?;
+        // TLS keeps what the socket does not take at once.
+        stream.flush().await?;
         let mut answer = read_answer(&mut stream).await?;
         if let Trust::Secret(secret) = trust {
+            let facts = stream.facts();
+            let channel = facts.as_ref().map_or("", |facts| &facts.channel);
             let meeting = Meeting {
                 from: &me,
                 to: &to,
                 lane: lane_name(lane),
                 asked: &asked,
                 answered: &answer.nonce,
+                channel,
             };
             prove(&mut stream, &mut answer.leftover, secret, meeting).await?;
         } else if !answer.nonce.is_empty() {
@@ -106,7 +143,7 @@ struct Answer {
     leftover: BytesMut,
 }
 
-async fn read_answer(stream: &mut TcpStream) -> Result<Answer, DialError> {
+async fn read_answer(stream: &mut Stream) -> Result<Answer, DialError> {
     let mut buffer = BytesMut::with_capacity(1024);
     loop {
         let open = stream.read_buf(&mut buffer).await? > 0;

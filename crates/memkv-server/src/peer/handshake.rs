@@ -10,8 +10,9 @@
 //! ```
 //!
 //! An empty verdict lets the dialler in; any other is the reason of the rejection, which the
-//! answerer's proof covers. The frames after it are neither encrypted nor signed: against an attacker
-//! who can change packets on the way, or stand between both ends, only TLS helps.
+//! answerer's proof covers. Without TLS the frames after it are neither encrypted nor signed. Inside TLS
+//! both proofs cover a value that only this connection has, so that nothing between both ends can pass
+//! them on.
 //!
 //! Invariant: nothing that the other side sends is believed before its proof holds, and nothing
 //! is allocated on the word of a length before that.
@@ -61,18 +62,19 @@ pub struct Challenge {
     lane: &'static str,
     asked: String,
     answered: String,
+    channel: String,
     verdict: String,
 }
 
 impl Challenge {
     /// A new one for a node that calls itself `from` and wants to speak to `to`; `asked` is its
-    /// nonce, and `verdict` why it will not be let in although it knows the secret, or empty.
+    /// nonce, `channel` as in [`Meeting`], and `verdict` why it will not be let in although it knows the secret, or empty.
     /// `None` if the nonce is none.
     pub fn new(
         secret: ClusterSecret,
         (from, to): (&str, &str),
         lane: &'static str,
-        asked: &str,
+        (asked, channel): (&str, &str),
         verdict: String,
     ) -> Option<Self> {
         is_nonce(asked).then(|| Self {
@@ -82,6 +84,7 @@ impl Challenge {
             lane,
             asked: asked.to_owned(),
             answered: random_hex(),
+            channel: channel.to_owned(),
             verdict,
         })
     }
@@ -107,6 +110,7 @@ impl Challenge {
             lane: self.lane,
             asked: &self.asked,
             answered: &self.answered,
+            channel: &self.channel,
         };
         let shown = read_proof(stream, input).await?;
         if !same(&shown, &self.secret.dialler_proof(meeting)) {

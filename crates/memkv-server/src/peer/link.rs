@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use memkv_node::lock::Mutex;
 use memkv_node::seldom::Seldom;
@@ -17,10 +17,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::dial::{Dialled, dial};
+use super::dial::{Credentials, Dialled, dial};
 use super::frame::{self, FrameError, FrameReader};
 use super::handshake::Trust;
 use super::lane_name;
+use crate::tls::{Stream, Tls, during};
 
 /// After a failed attempt the next one waits as long as the outage has lasted, but at least this.
 const BACK_OFF_MIN: Duration = Duration::from_millis(20);
@@ -44,7 +45,7 @@ type Reply = oneshot::Sender<Result<Bytes, CallError>>;
 /// Ways to all peers, as a [`Transport`].
 pub struct Links {
     me: String,
-    trust: Trust,
+    credentials: Credentials,
     /// The consensus runtime.
     runtime: Handle,
     /// Where the tasks of [`Lane::Read`] run.
@@ -77,7 +78,10 @@ impl Links {
     pub fn new(me: String, runtime: Handle) -> Self {
         Self {
             me,
-            trust: Trust::Everybody,
+            credentials: Credentials {
+                trust: Trust::Everybody,
+                tls: None,
+            },
             reads: runtime.clone(),
             runtime,
             links: Mutex::default(),
@@ -87,7 +91,14 @@ impl Links {
     /// The same links, to those that `trust` says, by the proof that it says.
     #[must_use]
     pub fn with_trust(mut self, trust: Trust) -> Self {
-        self.trust = trust;
+        self.credentials.trust = trust;
+        self
+    }
+
+    /// The same links, inside TLS where it says so.
+    #[must_use]
+    pub(crate) fn with_tls(mut self, tls: Option<Arc<Tls>>) -> Self {
+        self.credentials.tls = tls;
         self
     }
 
@@ -136,12 +147,12 @@ impl Links {
             requests,
             queued_bytes: queued_bytes.clone(),
         };
-        let trust = self.trust.clone();
+        let credentials = self.credentials.clone();
         let runtime = match target.lane {
             Lane::Read => &self.reads,
             _ => &self.runtime,
         };
-        runtime.spawn(keep(self.me.clone(), trust, target, source));
+        runtime.spawn(keep(self.me.clone(), credentials, target, source));
         Link {
             queue,
             queued_bytes,
@@ -201,12 +212,12 @@ impl Source {
 
 /// The life of a link: dial for the first request, exchange frames until the connection ends, wait,
 /// begin again.
-async fn keep(me: String, trust: Trust, target: Target, mut source: Source) {
+async fn keep(me: String, credentials: Credentials, target: Target, mut source: Source) {
     let mut batch = Vec::new();
     let mut outage = Outage::default();
     let Target { name, addr, lane } = &target;
     while source.take(&mut batch).await {
-        let why = match dial(&me, name, addr, *lane, &trust).await {
+        let why = match dial(&me, name, addr, *lane, &credentials).await {
             Ok(dialled) => {
                 let connected = Instant::now();
                 let works = || outage.end(&target);
@@ -324,23 +335,47 @@ async fn converse(
     works: impl FnMut(),
 ) -> String {
     let pending = Mutex::new(Pending::default());
-    let (read_half, write_half) = stream.split();
-    let reader = FrameReader::new(read_half, leftover);
-    // Both directions at once: a peer that is writing responses may not be reading requests.
-    let why = tokio::select! {
-        end = send(write_half, batch, source, &pending) => match end {
-            Ok(()) => "the node is stopping".to_owned(),
-            Err(error) => error.to_string(),
-        },
-        end = receive(reader, &pending, works) => match end {
-            Ok(()) => "the peer closed the connection".to_owned(),
-            Err(error) => error.to_string(),
-        },
+    let lease = stream.take_lease();
+    let why = match stream {
+        Stream::Plain(mut tcp) => {
+            let halves = tcp.split();
+            exchange(halves, leftover, batch, source, &pending, works).await
+        }
+        Stream::Tls(tls) => {
+            let halves = tokio::io::split(tls);
+            let exchange = || exchange(halves, leftover, batch, source, &pending, works);
+            let ended = || "the peer's certificate has ended or was revoked".to_owned();
+            Box::pin(during(lease, exchange))
+                .await
+                .unwrap_or_else(ended)
+        }
     };
     for (_, reply) in pending.into_inner().replies {
         let _ = reply.send(Err(CallError::Lost(why.clone())));
     }
     why
+}
+
+/// Both directions at once: a peer that is writing responses may not be reading requests.
+async fn exchange(
+    (read_half, write_half): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    leftover: BytesMut,
+    batch: &mut Vec<Request>,
+    source: &mut Source,
+    pending: &Mutex<Pending>,
+    works: impl FnMut(),
+) -> String {
+    let reader = FrameReader::new(read_half, leftover);
+    tokio::select! {
+        end = send(write_half, batch, source, pending) => match end {
+            Ok(()) => "the node is stopping".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        end = receive(reader, pending, works) => match end {
+            Ok(()) => "the peer closed the connection".to_owned(),
+            Err(error) => error.to_string(),
+        },
+    }
 }
 
 async fn send(

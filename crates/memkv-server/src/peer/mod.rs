@@ -15,7 +15,8 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub use accept::{PeerHandler, serve};
+pub use accept::PeerHandler;
+pub(crate) use accept::serve;
 pub use frame::{FrameError, FrameReader, push};
 pub use handshake::{Challenge, HandshakeError, Trust, prove};
 pub use link::Links;

@@ -28,6 +28,9 @@ pub struct Meeting<'a> {
     pub asked: &'a str,
     /// The answering node's nonce.
     pub answered: &'a str,
+    /// Inside TLS, the value that only this connection has, so that no proof is good on another one;
+    /// else empty.
+    pub channel: &'a str,
 }
 
 /// The shared secret. A clone shares its memory.
@@ -59,8 +62,12 @@ impl ClusterSecret {
             lane,
             asked,
             answered,
+            channel,
         } = meeting;
-        for field in [super::PROTOCOL, side, from, to, lane, asked, answered, said] {
+        let fields = [super::PROTOCOL, side, from, to, lane, asked, answered, said];
+        // One field more or less is another proof: inside TLS none is good that was made outside.
+        let channel = Some(channel).filter(|channel| !channel.is_empty());
+        for field in fields.into_iter().chain(channel) {
             mac.update(&(field.len() as u64).to_le_bytes());
             mac.update(field.as_bytes());
         }
@@ -105,6 +112,7 @@ mod tests {
             lane: "append",
             asked: "a",
             answered: "b",
+            channel: "",
         };
         let proof = secret.dialler_proof(meeting);
         assert_eq!(proof, secret.dialler_proof(meeting));
@@ -132,6 +140,10 @@ mod tests {
             Meeting {
                 asked: "ab",
                 answered: "",
+                ..meeting
+            },
+            Meeting {
+                channel: "x",
                 ..meeting
             },
             // The two ends, and the two nonces, the other way round.

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use crate::tls::Stream;
 use rustix::net::sockopt;
-use tokio::net::TcpStream;
 
 /// Unacknowledged data older than this ends the connection. TCP alone would go on for 15 minutes
 /// and, after a healed partition, wait up to two minutes for its next attempt. A paused process
@@ -22,7 +22,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(3);
 const PROBES: u32 = 3;
 
 /// Sets the options.
-pub(super) fn tune(stream: &TcpStream) {
+pub(super) fn tune(stream: &Stream) {
+    let Some(stream) = stream.tcp() else { return };
     let all = sockopt::set_tcp_nodelay(stream, true)
         .and_then(|()| sockopt::set_socket_keepalive(stream, true))
         .and_then(|()| sockopt::set_tcp_keepidle(stream, PROBE_AFTER))

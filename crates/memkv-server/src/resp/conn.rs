@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::mem;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -418,7 +419,34 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             self.waiting.set(0);
         }
         self.out.shrink();
-        self.stream.flush().await.map_err(|_| Disconnected)
+        // A socket has nothing to flush; TLS has what the socket did not take yet.
+        let flushed = poll!(pin!(self.stream.flush()));
+        match flushed {
+            Poll::Ready(flushed) => flushed.map_err(|_| Disconnected),
+            Poll::Pending => Box::pin(self.flush_rest()).await,
+        }
+    }
+
+    /// Waits as [`Conn::flush`] does.
+    async fn flush_rest(&mut self) -> Result<(), Disconnected> {
+        // Messages that come meanwhile give no more time.
+        let deadline = Instant::now() + self.resp.server.settings.write_stall;
+        loop {
+            tokio::select! {
+                flushed = timeout_at(deadline, self.stream.flush()) => {
+                    let Ok(flushed) = flushed else {
+                        Stats::add(&self.resp.server.stats.slow, 1);
+                        return Err(Disconnected);
+                    };
+                    return flushed.map_err(|_| Disconnected);
+                }
+                () = self.session.client.woken() => {
+                    if self.session.client.is_killed() {
+                        return Err(Disconnected);
+                    }
+                }
+            }
+        }
     }
 
     /// After a piece others have their turn, and what has come to the thread's sockets meanwhile.

@@ -91,6 +91,7 @@ impl Machine {
             max_value_bytes: MAX_VALUE_BYTES,
             trust: Trust::Everybody,
             metrics_public: false,
+            peers_need_tls: false,
             allowed_hosts: Vec::new(),
         };
         Api::new(self.service(), settings)
@@ -347,6 +348,7 @@ impl Backend for Machine {
     fn handle(
         &self,
         _: Lane,
+        _: Option<&str>,
         request: Bytes,
     ) -> std::pin::Pin<Box<dyn Future<Output = Frame> + Send>> {
         Box::pin(async move { Frame(vec![request]) })

@@ -68,8 +68,8 @@ pub(crate) fn check_handshake(said: &[u8], piece: usize) {
     let asked = "ab".repeat(32);
     let challenge = |verdict: &str| {
         let names = ("n1", "n2");
-        Challenge::new(secret.clone(), names, "append", &asked, verdict.to_owned())
-            .expect("a nonce")
+        let nonce = (asked.as_str(), "");
+        Challenge::new(secret.clone(), names, "append", nonce, verdict.to_owned()).expect("a nonce")
     };
     let other = |says| Other {
         says,
@@ -90,6 +90,7 @@ pub(crate) fn check_handshake(said: &[u8], piece: usize) {
         lane: "append",
         asked: &asked,
         answered: &answered,
+        channel: "",
     };
     let proven = [&secret.dialler_proof(meeting)[..], said].concat();
     let (mut knows, mut input) = (other(&proven), BytesMut::new());

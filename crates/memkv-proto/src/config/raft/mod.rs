@@ -1,6 +1,8 @@
 //! `raft_config.json`: one node's settings, the origin of each, and their checks against each other.
 //! Never asks the disk or the network whether a value makes sense.
 
+mod tls;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -9,7 +11,7 @@ use super::address::{NodeAddr, split_addr};
 use super::failure::ConfigError;
 use super::keys::{KEYS, Key};
 use super::value::{Value, value_from_json, value_from_text};
-use super::words::{Durability, LogFormat, LogLevel};
+use super::words::{Durability, LogFormat, LogLevel, TlsClientAuth, TlsClients, TlsPeers};
 use super::{nodes, parse_document};
 use crate::json::Source;
 use crate::limits::SEGMENT_GRANULARITY_BYTES;
@@ -51,6 +53,15 @@ pub struct RaftConfig {
     pub allowed_hosts: Vec<String>,
     pub metrics_public: bool,
     pub insecure: bool,
+    pub tls: TlsClients,
+    pub tls_cert_file: String,
+    pub tls_key_file: String,
+    pub tls_ca_file: String,
+    pub tls_client_auth: TlsClientAuth,
+    pub tls_crl_file: String,
+    pub tls_peers: TlsPeers,
+    pub tls_peer_ca_file: String,
+    pub cluster_name: String,
     pub log_format: LogFormat,
     pub log_level: LogLevel,
     pub report_writes: bool,
@@ -94,6 +105,15 @@ impl Default for RaftConfig {
             allowed_hosts: Vec::new(),
             metrics_public: false,
             insecure: false,
+            tls: TlsClients::Off,
+            tls_cert_file: String::new(),
+            tls_key_file: String::new(),
+            tls_ca_file: String::new(),
+            tls_client_auth: TlsClientAuth::No,
+            tls_crl_file: String::new(),
+            tls_peers: TlsPeers::Off,
+            tls_peer_ca_file: String::new(),
+            cluster_name: String::new(),
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
             report_writes: false,
@@ -179,6 +199,7 @@ impl RaftConfig {
         self.validate_redis_addr()?;
         self.validate_paths()?;
         self.validate_memory()?;
+        self.validate_tls()?;
         if self.election_timeout_ms < 4 * self.heartbeat_interval_ms {
             // Two lost heartbeats in a row must not depose a leader.
             return Err(self.conflict(
@@ -353,6 +374,17 @@ impl RaftConfig {
             ("allowed_hosts", Value::Hosts(v)) => self.allowed_hosts = v,
             ("metrics_public", Value::Bool(v)) => self.metrics_public = v,
             ("insecure", Value::Bool(v)) => self.insecure = v,
+            ("tls", Value::Text(v)) => set(&mut self.tls, TlsClients::from_word(&v)),
+            ("tls_cert_file", Value::Text(v)) => self.tls_cert_file = v,
+            ("tls_key_file", Value::Text(v)) => self.tls_key_file = v,
+            ("tls_ca_file", Value::Text(v)) => self.tls_ca_file = v,
+            ("tls_client_auth", Value::Text(v)) => {
+                set(&mut self.tls_client_auth, TlsClientAuth::from_word(&v));
+            }
+            ("tls_crl_file", Value::Text(v)) => self.tls_crl_file = v,
+            ("tls_peers", Value::Text(v)) => set(&mut self.tls_peers, TlsPeers::from_word(&v)),
+            ("tls_peer_ca_file", Value::Text(v)) => self.tls_peer_ca_file = v,
+            ("cluster_name", Value::Text(v)) => self.cluster_name = v,
             ("log_format", Value::Text(v)) => set(&mut self.log_format, LogFormat::from_word(&v)),
             ("log_level", Value::Text(v)) => set(&mut self.log_level, LogLevel::from_word(&v)),
             ("report_writes", Value::Bool(v)) => self.report_writes = v,

@@ -81,6 +81,7 @@ fn api_on(service: Arc<Service<Fake>>, max_value_bytes: usize) -> Arc<Api<Fake>>
         max_value_bytes,
         trust: Trust::Everybody,
         metrics_public: false,
+        peers_need_tls: false,
         allowed_hosts: vec!["kv.example.com.".to_owned()],
     };
     Arc::new(Api::new(service, settings))

@@ -227,6 +227,7 @@ async fn the_originals_own_client_is_served_without_a_host() {
         max_value_bytes: MAX_VALUE_BYTES,
         trust: Trust::Everybody,
         metrics_public: false,
+        peers_need_tls: false,
         allowed_hosts: Vec::new(),
     };
     let api = Api::new(service(Some(Fake::working()), None), settings);

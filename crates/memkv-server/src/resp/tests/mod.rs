@@ -76,6 +76,7 @@ async fn start_on(
         max_value_bytes: settings.max_value_bytes,
         trust: Trust::Everybody,
         metrics_public: false,
+        peers_need_tls: false,
         allowed_hosts: Vec::new(),
     };
     let api = Arc::new(Api::new(service.clone(), http));

@@ -1,0 +1,187 @@
+//! The names, validity and fingerprint of a certificate, and the node that it names.
+//! Never decides whether a certificate is genuine: `verifier` does.
+
+use std::net::IpAddr;
+
+use memkv_proto::{decode_key_path, encode_key_path};
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+
+/// The scheme of a node's URI.
+const SCHEME: &str = "memkv://";
+
+/// What a certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Certificate {
+    pub(crate) subject: String,
+    pub(crate) issuer: String,
+    pub(crate) dns: Vec<String>,
+    pub(crate) ips: Vec<IpAddr>,
+    pub(crate) uris: Vec<String>,
+    pub(crate) serial: String,
+    pub(crate) is_ca: bool,
+    /// Seconds since the Unix epoch, as the next one.
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
+    /// SHA-256 of the whole, in pairs of hexadecimal digits.
+    pub(crate) fingerprint: String,
+}
+
+/// Why a certificate is no node's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotANode {
+    #[error("it is no certificate that can be read")]
+    Unreadable,
+    #[error("it names no node of the cluster {cluster:?}: it lacks a URI {SCHEME}{cluster}/NODE")]
+    Unnamed { cluster: String },
+    #[error("it names more than one node of the cluster {cluster:?}")]
+    Several { cluster: String },
+}
+
+/// The URI by which a node's certificate names it.
+pub(crate) fn node_uri(cluster: &str, node: &str) -> String {
+    format!("{SCHEME}{cluster}/{}", encode_key_path(node.as_bytes()))
+}
+
+impl Certificate {
+    /// Reads one in DER; nothing if it is none.
+    pub(crate) fn read(der: &[u8]) -> Option<Self> {
+        let (rest, parsed) = X509Certificate::from_der(der).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
+        let mut certificate = Self {
+            subject: parsed.subject().to_string(),
+            issuer: parsed.issuer().to_string(),
+            dns: Vec::new(),
+            ips: Vec::new(),
+            uris: Vec::new(),
+            serial: parsed.raw_serial_as_string(),
+            is_ca: parsed.is_ca(),
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+            fingerprint: pairs(&Sha256::digest(der)),
+        };
+        for extension in parsed.extensions() {
+            let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension()
+            else {
+                continue;
+            };
+            for name in &names.general_names {
+                match name {
+                    GeneralName::DNSName(name) => certificate.dns.push((*name).to_owned()),
+                    GeneralName::URI(uri) => certificate.uris.push((*uri).to_owned()),
+                    GeneralName::IPAddress(bytes) => certificate.ips.extend(ip(bytes)),
+                    _ => {}
+                }
+            }
+        }
+        Some(certificate)
+    }
+
+    /// The node of this cluster that it names.
+    pub(crate) fn node(&self, cluster: &str) -> Result<String, NotANode> {
+        let of_cluster = |uri: &String| {
+            let (at, node) = uri.strip_prefix(SCHEME)?.split_once('/')?;
+            (at == cluster).then(|| node.to_owned())
+        };
+        let mut nodes = self.uris.iter().filter_map(of_cluster);
+        let cluster = || cluster.to_owned();
+        let node = nodes
+            .next()
+            .ok_or_else(|| NotANode::Unnamed { cluster: cluster() })?;
+        if nodes.next().is_some() {
+            return Err(NotANode::Several { cluster: cluster() });
+        }
+        let decoded = decode_key_path(&node).ok();
+        let text = decoded.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+        // One spelling only, so that nothing is a name that looks like another.
+        text.filter(|text| encode_key_path(text.as_bytes()) == node)
+            .ok_or(NotANode::Unreadable)
+    }
+}
+
+/// The node of this cluster that a certificate in DER names.
+pub(super) fn node_of(der: &[u8], cluster: &str) -> Result<String, NotANode> {
+    Certificate::read(der)
+        .ok_or(NotANode::Unreadable)?
+        .node(cluster)
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+        return Some(four.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+fn pairs(bytes: &[u8]) -> String {
+    let pairs: Vec<_> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+    pairs.join(":")
+}
+
+/// A time as people write it: `2026-11-30 01:02:03 UTC`.
+pub(crate) fn date(seconds: i64) -> String {
+    // Days since 0000-03-01, in eras of 400 years: each year then ends with its leap day.
+    let days = seconds.div_euclid(86_400) + 719_468;
+    let of_day = seconds.rem_euclid(86_400);
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let years = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * years + years / 4 - years / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = years + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(date(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(date(951_782_400), "2000-02-29 00:00:00 UTC");
+        assert_eq!(date(1_735_689_599), "2024-12-31 23:59:59 UTC");
+        assert_eq!(date(4_107_542_399), "2100-02-28 23:59:59 UTC");
+    }
+
+    fn named(uris: &[&str]) -> Certificate {
+        Certificate {
+            subject: String::new(),
+            issuer: String::new(),
+            dns: Vec::new(),
+            ips: Vec::new(),
+            uris: uris.iter().map(|uri| (*uri).to_owned()).collect(),
+            serial: String::new(),
+            is_ca: false,
+            not_before: 0,
+            not_after: 0,
+            fingerprint: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_certificate_names_one_node_of_the_cluster_in_one_spelling() {
+        let node = |uris: &[&str]| named(uris).node("prod").ok();
+        let of = |node: &str| node_uri("prod", node);
+        assert_eq!(node(&[&of("n1")]).as_deref(), Some("n1"));
+        assert_eq!(node(&[&of("a/b c")]).as_deref(), Some("a/b c"));
+        assert_eq!(
+            node(&["memkv://other/n1", &of("n2")]).as_deref(),
+            Some("n2")
+        );
+        assert_eq!(node(&[]), None);
+        assert_eq!(node(&["memkv://other/n1"]), None);
+        assert_eq!(node(&["memkv://prod/n%31"]), None, "n1 in another spelling");
+        assert_eq!(node(&[&of("n1"), &of("n2")]), None);
+        assert_eq!(node(&["spiffe://prod/n1"]), None);
+        assert_eq!(Certificate::read(b"no certificate"), None);
+    }
+}
