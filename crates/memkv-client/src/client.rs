@@ -17,11 +17,12 @@ use tokio::time::Instant;
 use crate::Endpoints;
 use crate::answer::{self, Answer, Success};
 use crate::cluster::{self, ClusterView};
-use crate::connection::{Call, Pool};
+use crate::connection::Call;
 use crate::error::{Attempt, Error, Operation};
 use crate::listing::{self, Page};
 use crate::options::{Condition, ListOptions, SetOptions};
 use crate::routing::Router;
+use crate::tls::Tls;
 use crate::txn::{self, Txn, TxnAnswer};
 
 /// How long a call may take, all endpoints together: as long as a node itself tries by default.
@@ -97,8 +98,8 @@ impl Client {
         Self { timeout, ..self }
     }
 
-    /// The same client, which shows this password with every request. It crosses the network as it
-    /// is, as all that the requests hold.
+    /// The same client, which shows this password with every request. Without TLS it crosses the network
+    /// as it is, as all that the requests hold.
     #[must_use]
     pub fn with_password(self, password: &str) -> Self {
         self.with_user("default", password)
@@ -111,8 +112,19 @@ impl Client {
         // Base64 is always a legal field.
         if let Ok(mut field) = HeaderValue::from_str(&basic) {
             field.set_sensitive(true);
-            self.router.pool = Arc::new(Pool::with_authorization(field));
+            let mut pool = self.router.pool.anew();
+            pool.authorization = Some(field);
+            self.router.pool = Arc::new(pool);
         }
+        self
+    }
+
+    /// The same client, which reaches every node over TLS. Endpoints with `https://` in front need this.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        let mut pool = self.router.pool.anew();
+        pool.tls = Some(tls);
+        self.router.pool = Arc::new(pool);
         self
     }
 

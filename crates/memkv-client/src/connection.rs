@@ -15,8 +15,12 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use memkv_proto::limits::MAX_VALUE_BYTES_CEILING;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use crate::tls::{Tls, is_refusal, server_name, tls_failure};
 
 /// A connection that idled longer is not used again: the original closes after 30 s, and a request
 /// that crosses the close on the wire would have an unknown outcome.
@@ -98,15 +102,18 @@ struct Idle {
 pub(crate) struct Pool {
     idle: Mutex<HashMap<String, Vec<Idle>>>,
     /// What every request shows, if the cluster has a password.
-    authorization: Option<HeaderValue>,
+    pub(crate) authorization: Option<HeaderValue>,
+    /// How connections are made, if that is over TLS.
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Pool {
-    /// A pool whose requests show this.
-    pub(crate) fn with_authorization(field: HeaderValue) -> Self {
+    /// One without connections, for the same cluster.
+    pub(crate) fn anew(&self) -> Self {
         Self {
-            authorization: Some(field),
-            ..Self::default()
+            idle: Mutex::default(),
+            authorization: self.authorization.clone(),
+            tls: self.tls.clone(),
         }
     }
 
@@ -126,7 +133,7 @@ impl Pool {
                 Err(failed) => return Err(failed),
             }
         }
-        let mut sender = connect(addr, started, deadline).await?;
+        let mut sender = self.connect(addr, started, deadline).await?;
         let reply = self
             .send(&mut sender, addr, call, started, deadline)
             .await?;
@@ -161,7 +168,9 @@ impl Pool {
         let response = match timeout_at(deadline, sender.try_send_request(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(mut err)) => {
-                let sent = err.take_message().is_none();
+                // Refused in the handshake, the node has read nothing.
+                let sent =
+                    err.take_message().is_none() && !cause(err.error()).is_some_and(is_refusal);
                 return Err(Failed {
                     sent,
                     reason: lost(err.error()),
@@ -185,7 +194,7 @@ impl Pool {
 
     /// Makes sure that `addr` accepts connections, and keeps one.
     pub(crate) async fn probe(&self, addr: &str, deadline: Instant) -> Result<(), Failed> {
-        let sender = connect(addr, Instant::now(), deadline).await?;
+        let sender = self.connect(addr, Instant::now(), deadline).await?;
         self.keep(addr, sender);
         Ok(())
     }
@@ -222,22 +231,44 @@ impl Pool {
     }
 }
 
-/// Opens a connection. Nothing of any request is sent.
-async fn connect(addr: &str, started: Instant, deadline: Instant) -> Result<Sender, Failed> {
-    let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-    let connecting = async {
-        let stream = TcpStream::connect(addr)
+impl Pool {
+    /// Opens a connection. Nothing of any request is sent.
+    async fn connect(
+        &self,
+        addr: &str,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Sender, Failed> {
+        let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
+        let connecting = async {
+            let stream = TcpStream::connect(addr)
+                .await
+                .map_err(|err| Failed::unsent(words(&err)))?;
+            // A request is one write and waits for its answer: delaying it gains nothing.
+            stream.set_nodelay(true).map_err(Failed::unsent)?;
+            let Some(tls) = &self.tls else {
+                return speak(stream).await;
+            };
+            let name = server_name(addr).map_err(Failed::unsent)?;
+            let connecting = TlsConnector::from(tls.config()).connect(name, stream);
+            let stream = connecting
+                .await
+                .map_err(|err| Failed::unsent(words(&err)))?;
+            speak(stream).await
+        };
+        timeout_at(deadline, connecting)
             .await
-            .map_err(|err| Failed::unsent(words(&err)))?;
-        // A request is one write and waits for its answer: delaying it gains nothing.
-        stream.set_nodelay(true).map_err(Failed::unsent)?;
-        http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(Failed::unsent)
-    };
-    let (sender, connection) = timeout_at(deadline, connecting)
-        .await
-        .map_err(|_| Failed::unsent(format!("no connection within {}", since(started))))??;
+            .map_err(|_| Failed::unsent(format!("no connection within {}", since(started))))?
+    }
+}
+
+/// Begins with HTTP on a connection.
+async fn speak<S>(stream: S) -> Result<Sender, Failed>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.map_err(Failed::unsent)?;
     // Ends when the sender is dropped or the peer closes; each request is told of failures itself.
     tokio::spawn(connection);
     Ok(sender)
@@ -248,15 +279,21 @@ fn lost(err: &hyper::Error) -> String {
     if err.is_parse() {
         return "the answer is not HTTP".to_owned();
     }
-    let source =
-        std::error::Error::source(err).and_then(|err| err.downcast_ref::<std::io::Error>());
-    match source {
+    match cause(err) {
         Some(err) => words(err),
         None => "the connection was closed without an answer".to_owned(),
     }
 }
 
+/// What the connection below HTTP says.
+fn cause(err: &hyper::Error) -> Option<&std::io::Error> {
+    std::error::Error::source(err)?.downcast_ref()
+}
+
 fn words(err: &std::io::Error) -> String {
+    if let Some(sentence) = tls_failure(err) {
+        return sentence;
+    }
     match err.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         std::io::ErrorKind::ConnectionReset => "connection reset".to_owned(),

@@ -63,6 +63,9 @@ pub enum Error {
     /// An endpoint cannot be used. Nothing was sent.
     #[error("bad endpoint: {0}")]
     Endpoint(String),
+    /// A file of TLS cannot be used. Nothing was sent.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// No endpoint could do it in time. Nothing was executed.
     #[error("{}", unavailable(operation, attempts))]
     Unavailable {
@@ -95,7 +98,7 @@ impl Error {
     /// The line of the error table that fits best.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Endpoint(_) => ErrorCode::Usage,
+            Self::Endpoint(_) | Self::Tls(_) => ErrorCode::Usage,
             Self::Unavailable { attempts, .. } => told(attempts),
             Self::Unknown { .. } => ErrorCode::Unknown,
             Self::Refused { problem, .. } => problem.error_code().unwrap_or(ErrorCode::BadRequest),
@@ -105,7 +108,7 @@ impl Error {
     /// Exit code of the command line.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Endpoint(_) => exit::USAGE,
+            Self::Endpoint(_) | Self::Tls(_) => exit::USAGE,
             Self::Unavailable { .. } => exit::UNAVAILABLE,
             Self::Unknown { .. } => exit::UNKNOWN,
             Self::Refused { problem, .. } => match problem.error_code() {
@@ -132,7 +135,7 @@ impl Error {
                 let next = "give the password with --password-file or in MEMKV_PASSWORD";
                 return vec![next.to_owned()];
             }
-            Self::Endpoint(_) | Self::Refused { .. } => return Vec::new(),
+            Self::Endpoint(_) | Self::Tls(_) | Self::Refused { .. } => return Vec::new(),
             Self::Unavailable { attempts, .. } => {
                 let next = match self.code() {
                     ErrorCode::Unreachable => {

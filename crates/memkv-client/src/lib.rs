@@ -1,6 +1,7 @@
 //! The Rust client of memkv: reads and writes keys through any node of a cluster.
 //!
-//! Speaks the REST API (`/v1/kv/{key}`, raw bytes) over kept-alive HTTP/1.1 connections. Every node
+//! Speaks the REST API (`/v1/kv/{key}`, raw bytes) over kept-alive HTTP/1.1 connections, inside TLS where it
+//! is told so. Every node
 //! answers everything, so the client stays with the node that works and goes on to the next one
 //! when it does not. One deadline covers all that a call tries.
 //!
@@ -28,6 +29,7 @@ mod error;
 mod listing;
 mod options;
 mod routing;
+mod tls;
 mod txn;
 
 pub use client::{Client, DEFAULT_TIMEOUT, Entry, Sum};
@@ -36,4 +38,5 @@ pub use endpoints::{DEFAULT_ENDPOINT, Endpoints};
 pub use error::{Attempt, Error, Operation};
 pub use listing::{Item, Page};
 pub use options::{Condition, ListOptions, SetOptions};
+pub use tls::{Tls, TlsFiles, server_name, tls_failure};
 pub use txn::{Guard, Step, StepResult, Txn, TxnAnswer};

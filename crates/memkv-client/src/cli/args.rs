@@ -62,6 +62,22 @@ pub(crate) struct Args {
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 
+    /// Reach all nodes over TLS, as endpoints with https:// say too
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
+    pub(crate) tls: bool,
+
+    /// File with the CA of the nodes' certificates [default: the system's]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+
+    /// File with the certificate to show
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// File with its private key
+    #[arg(id = "tls_key", long = "key", global = true, help_heading = EVERYWHERE, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+
     /// How long to try, all nodes together, such as 5s, 500ms or 2.5
     #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,

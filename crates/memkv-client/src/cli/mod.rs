@@ -118,16 +118,21 @@ fn run(args: Args) -> Result<u8, Failure> {
     let endpoints = target::endpoints(&args)?;
     let password = target::password(&args)?;
     let auth = auth(args.user.as_deref(), password.as_deref());
-    let addrs = || endpoints.addrs().to_vec();
+    let tls = target::tls(&args, &endpoints)?;
+    let link = || repl::Link::new(endpoints.addrs().to_vec(), tls.clone(), args.timeout);
     let command = match args.command {
-        None => return repl::run(addrs(), auth, args.timeout, args.output),
+        None => return repl::run(link(), auth, args.output),
         Some(Command::Acl(acl)) => {
             let words = commands::with_passwords(acl.words())?;
-            return repl::once(addrs(), auth, args.timeout, args.output, &words);
+            return repl::once(link(), auth, args.output, &words);
         }
         Some(command) => command,
     };
     let client = Client::new(endpoints).with_timeout(args.timeout);
+    let client = match tls {
+        Some(tls) => client.with_tls(tls),
+        None => client,
+    };
     let client = match password {
         Some(password) => {
             let user = args.user.as_deref().unwrap_or(DEFAULT_USER);

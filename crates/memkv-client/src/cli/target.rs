@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use memkv_client::Endpoints;
+use memkv_client::{Endpoints, Tls, TlsFiles};
 use memkv_proto::limits::MAX_CONFIG_BYTES;
 use memkv_proto::secret::{self, Access, MAX_SECRET_BYTES};
 use memkv_proto::{ClusterConfig, ErrorCode};
@@ -57,6 +57,26 @@ fn read_config(file: &Path) -> Result<Endpoints, Failure> {
     let config = ClusterConfig::from_json(&text, &name)
         .map_err(|err| Failure::Usage(err.to_string(), err.code()))?;
     Ok(config.into())
+}
+
+/// How nodes are reached over TLS, if they are.
+pub(crate) fn tls(args: &Args, endpoints: &Endpoints) -> Result<Option<Tls>, Failure> {
+    let own = match (&args.cert, &args.tls_key) {
+        (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+        (None, None) => None,
+        _ => return Err(usage("--cert and --key go together".to_owned())),
+    };
+    if !args.tls && !endpoints.is_tls() {
+        return match args.cacert.is_some() || own.is_some() {
+            true => Err(usage(
+                "--cacert, --cert and --key are for TLS: add --tls, or https:// to the endpoints"
+                    .to_owned(),
+            )),
+            false => Ok(None),
+        };
+    }
+    let ca = args.cacert.clone();
+    Ok(Some(Tls::new(&TlsFiles { ca, own })?))
 }
 
 /// The password, if there is one. It is no flag: every user of the machine could read it. A file, of

@@ -9,7 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use memkv_client::{Tls, tls_failure};
 use memkv_resp::{Frame, FrameParser, encode_command};
+
+use super::stream::Stream;
 
 /// A host that does not answer within this is taken for dead while others can be tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -21,25 +24,28 @@ const PAUSE: Duration = Duration::from_millis(100);
 const READ_BYTES: usize = 64 * 1024;
 
 /// The nodes of a cluster, and the connection to one of them.
-pub(super) struct Link {
+pub(crate) struct Link {
     addrs: Vec<String>,
     /// Place of the node that is, or is to be, connected.
     at: usize,
     timeout: Duration,
+    /// How connections are made, if that is over TLS.
+    tls: Option<Tls>,
     open: Option<Open>,
 }
 
 struct Open {
-    stream: TcpStream,
+    stream: Stream,
     parser: FrameParser,
     buf: BytesMut,
 }
 
 impl Link {
     /// To the first of these that accepts a connection; none is made yet.
-    pub(super) fn new(addrs: Vec<String>, timeout: Duration) -> Self {
+    pub(crate) fn new(addrs: Vec<String>, tls: Option<Tls>, timeout: Duration) -> Self {
         Self {
             addrs,
+            tls,
             at: 0,
             timeout,
             open: None,
@@ -62,16 +68,11 @@ impl Link {
 
     /// Closes the connection if the node has closed it, or sent bytes without a request.
     pub(super) fn look(&mut self) {
-        let quiet = |open: &Open| -> io::Result<bool> {
-            open.stream.set_nonblocking(true)?;
-            let peeked = open.stream.peek(&mut [0]);
-            open.stream.set_nonblocking(false)?;
-            let quiet = matches!(peeked, Err(err) if err.kind() == ErrorKind::WouldBlock);
-            Ok(quiet && open.buf.is_empty())
-        };
+        let quiet =
+            |open: &mut Open| Ok::<_, io::Error>(open.stream.is_quiet()? && open.buf.is_empty());
         if !self
             .open
-            .as_ref()
+            .as_mut()
             .is_some_and(|open| quiet(open).unwrap_or(false))
         {
             self.close();
@@ -96,7 +97,7 @@ impl Link {
         loop {
             let mut reasons = Vec::new();
             for _ in 0..self.addrs.len() {
-                match open(self.addr(), deadline) {
+                match open(self.addr(), self.tls.as_ref(), deadline) {
                     Ok(open) => {
                         self.open = Some(open);
                         return Ok(());
@@ -125,8 +126,9 @@ impl Link {
         let mut command = BytesMut::new();
         encode_command(&mut command, words);
         self.with(|open| {
-            open.stream.set_write_timeout(Some(timeout))?;
-            open.stream.write_all(&command)
+            open.stream.tcp().set_write_timeout(Some(timeout))?;
+            open.stream.write_all(&command)?;
+            open.stream.flush()
         })
     }
 
@@ -173,7 +175,7 @@ impl Open {
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(ErrorKind::TimedOut.into());
             }
-            self.stream.set_read_timeout(left)?;
+            self.stream.tcp().set_read_timeout(left)?;
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(read) => self.buf.extend_from_slice(&chunk[..read]),
@@ -185,7 +187,7 @@ impl Open {
 }
 
 /// A connection to `addr`, on any of the addresses that its name has.
-fn open(addr: &str, deadline: Instant) -> io::Result<Open> {
+fn open(addr: &str, tls: Option<&Tls>, deadline: Instant) -> io::Result<Open> {
     let mut failed = io::Error::other("the name has no address");
     for resolved in addr.to_socket_addrs()? {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -194,7 +196,7 @@ fn open(addr: &str, deadline: Instant) -> io::Result<Open> {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 return Ok(Open {
-                    stream,
+                    stream: Stream::new(stream, addr, tls, timeout)?,
                     parser: FrameParser::new(),
                     buf: BytesMut::new(),
                 });
@@ -207,6 +209,9 @@ fn open(addr: &str, deadline: Instant) -> io::Result<Open> {
 
 /// The end of a connection, as text for an operator.
 fn words(err: &io::Error) -> String {
+    if let Some(sentence) = tls_failure(err) {
+        return sentence;
+    }
     match err.kind() {
         ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "connection reset".to_owned(),

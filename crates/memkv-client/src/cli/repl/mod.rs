@@ -8,13 +8,13 @@ mod editor;
 mod link;
 mod print;
 mod session;
+mod stream;
 mod table;
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, IsTerminal};
 use std::mem;
 use std::rc::Rc;
-use std::time::Duration;
 
 use memkv_proto::ErrorCode;
 use memkv_proto::error::exit;
@@ -25,7 +25,7 @@ use super::args::Format;
 use super::output::{Talk, coloured};
 use super::{Failure, print};
 use editor::{Prompt, Typed};
-use link::Link;
+pub(super) use link::Link;
 use session::{Outcome, Session, Words, is, listens};
 
 const HELP: &str = "\
@@ -49,13 +49,8 @@ enum Next {
 }
 
 /// Runs the prompt, or what stands in standard input, and returns the exit code.
-pub(super) fn run(
-    addrs: Vec<String>,
-    auth: Option<Words>,
-    timeout: Duration,
-    format: Format,
-) -> Result<u8, Failure> {
-    let session = Session::new(Link::new(addrs, timeout), auth);
+pub(super) fn run(link: Link, auth: Option<Words>, format: Format) -> Result<u8, Failure> {
+    let session = Session::new(link, auth);
     let mut repl = Repl { session, format };
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
         repl.prompt()
@@ -66,13 +61,12 @@ pub(super) fn run(
 
 /// Executes one command, and returns the exit code.
 pub(super) fn once(
-    addrs: Vec<String>,
+    link: Link,
     auth: Option<Words>,
-    timeout: Duration,
     format: Format,
     words: &Words,
 ) -> Result<u8, Failure> {
-    let session = Session::new(Link::new(addrs, timeout), auth);
+    let session = Session::new(link, auth);
     let mut repl = Repl { session, format };
     match repl.session.execute(words) {
         Outcome::Replies(replies) => repl.show(words, &replies),
