@@ -206,7 +206,11 @@ impl Cluster {
     }
 
     /// The same, where peers reach each node at the address that `peer_addr` gives.
-    fn configured_as(size: usize, more: &Value, peer_addr: impl Fn(&Node) -> String) -> Cluster {
+    pub fn configured_as(
+        size: usize,
+        more: &Value,
+        peer_addr: impl Fn(&Node) -> String,
+    ) -> Cluster {
         let root = tempfile::Builder::new()
             .prefix("memkv-test-")
             .tempdir()

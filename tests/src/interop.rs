@@ -28,7 +28,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    fn new(addr: &str, dedicated: bool) -> Listener {
+    /// The listener at `host:port`.
+    pub fn new(addr: &str, dedicated: bool) -> Listener {
         let (host, port) = addr.rsplit_once(':').unwrap();
         Listener {
             host: host.to_owned(),
@@ -67,15 +68,25 @@ pub fn on_every_listener(session: impl Fn(&Listener)) {
 
 /// Runs a script of `tests/interop/` with the Python that has the clients.
 pub fn python_script(name: &str, listener: &Listener) {
+    python_script_with(name, listener, &[]);
+}
+
+/// The same with further arguments.
+pub fn python_script_with(name: &str, listener: &Listener, more: &[&str]) {
     let mut python = Command::new(tools().join("python/bin/python"));
     // -B: nothing is written beside the scripts.
     python.arg("-B").arg(scripts().join(name));
-    session(python, name, listener);
+    session(python, name, listener, more);
 }
 
 /// Runs a script of `tests/interop/` with Node. A module finds others only from where it lies, so
 /// the scripts are copied to the clients.
 pub fn node_script(name: &str, listener: &Listener) {
+    node_script_with(name, listener, &[]);
+}
+
+/// The same with further arguments.
+pub fn node_script_with(name: &str, listener: &Listener, more: &[&str]) {
     let dir = tools().join("node");
     for script in ["checks.mjs", name] {
         // Tests run at the same time: a script must never be seen half written.
@@ -85,13 +96,13 @@ pub fn node_script(name: &str, listener: &Listener) {
     }
     let mut node = Command::new("node");
     node.arg(dir.join(name));
-    session(node, name, listener);
+    session(node, name, listener, more);
 }
 
 /// A session must succeed and print how much it checked.
-fn session(mut command: Command, name: &str, listener: &Listener) {
+fn session(mut command: Command, name: &str, listener: &Listener, more: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
-    command.args([&listener.host, &listener.port]);
+    command.args([&listener.host, &listener.port]).args(more);
     let mut process = Process::start(&mut command, &dir.path().join("output"));
     let status = process.wait_end(SESSION_LIMIT);
     let output = process.output();

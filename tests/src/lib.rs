@@ -30,7 +30,9 @@ mod redis;
 mod redis_load;
 mod redis_work;
 mod resp;
+mod rolling;
 mod setting;
+mod tls;
 mod wait;
 mod wall_clock;
 
@@ -39,7 +41,9 @@ pub use cluster::{Cluster, Node};
 pub use compat::{Compat, CompatReply};
 pub use data::{files_in, first_index, flip_bit, newest_snapshot, write_secret};
 pub use http::{Http, Response};
-pub use interop::{Listener, node_script, on_every_listener, python_script};
+pub use interop::{
+    Listener, node_script, node_script_with, on_every_listener, python_script, python_script_with,
+};
 pub use load::{Load, Verdict};
 pub use machine::{Tmpfs, allow_files, skip};
 pub use partition::{Delayed, Partition};
@@ -49,7 +53,9 @@ pub use random::Random;
 pub use redis::Redis;
 pub use redis_load::{Harm, RedisLoad, RedisVerdict};
 pub use resp::{Frame, Resp, encode};
+pub use rolling::RollingLoad;
 pub use rustix::process::Signal;
 pub use setting::{seed, setting};
+pub use tls::{Ca, TlsClient, Tunnel, Wiretap, tls_config};
 pub use wait::{eventually, within};
 pub use wall_clock::WallClock;
