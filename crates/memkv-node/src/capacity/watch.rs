@@ -4,7 +4,8 @@
 //! The cap is exact and the same for all nodes; this is the net below it, for memory that no cap counts:
 //! fragmentation, garbage, buffers. Refused is before a command takes effect anywhere, so nodes need not
 //! agree. What does not grow the keys goes on, and it heals by itself. A single node stops growth for a
-//! bounded time, since a majority without it can go on; a majority for as long as it lasts. Like
+//! bounded time, since a majority without it can go on; a majority for as long as it lasts. A node that is
+//! well for a moment gets no new time, and one that says nothing any more is counted no more. Like
 //! [`SpaceWatch`](crate::disk::space::SpaceWatch), but nothing here ever refuses an entry.
 
 use std::collections::BTreeMap;
@@ -19,6 +20,14 @@ use crate::sync::lock::Mutex;
 /// snapshot's saved entries within its duration; a longer shortage needs its operator.
 const ALONE_FOR: Duration = Duration::from_secs(30);
 
+/// A node gets that time anew once it has not been near its limit for so long: one that is near it every few
+/// seconds would stop growth for ever otherwise.
+const WELL_FOR: Duration = Duration::from_secs(300);
+
+/// What a node said counts for so long. It answers many times a second while it is reached, so after this
+/// it is dead or cut off, and its memory is nobody's concern.
+const SAID_FOR: Duration = Duration::from_secs(10);
+
 /// Of a limit, in percent: from here on a node is near it. The rest is what may arrive until the leader
 /// has been told: queues of commands, and entries in flight.
 const NEAR_PERCENT: u64 = 90;
@@ -29,12 +38,40 @@ const CLEAR_PERCENT: u64 = 85;
 /// Bit of the byte in which a node tells its shortage of disk space: it is near its limit of memory.
 pub(crate) const NEAR_BIT: u8 = 0x80;
 
+/// Of one node.
+struct Shortage {
+    /// It was near its limit when it last said anything, and since when; otherwise since when it was not.
+    is_near: bool,
+    since: Instant,
+    /// How long it was near its limit before that.
+    before: Duration,
+    said: Instant,
+}
+
+impl Shortage {
+    fn is_near(&self) -> bool {
+        self.is_near && self.said.elapsed() < SAID_FOR
+    }
+
+    /// How long it was near its limit, moments apart in which it was well.
+    fn lasted(&self) -> Duration {
+        match self.is_near {
+            true => self.before + self.since.elapsed(),
+            false => self.before,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        !self.is_near && self.since.elapsed() >= WELL_FOR
+    }
+}
+
 /// Which nodes are near their limit.
 #[derive(Default)]
 pub(crate) struct CapacityWatch {
     own: AtomicBool,
-    /// Since when each node is near its limit.
-    near: Mutex<BTreeMap<u64, Instant>>,
+    /// Nodes that are near their limit, or were.
+    near: Mutex<BTreeMap<u64, Shortage>>,
     pub(super) detail: Mutex<String>,
 }
 
@@ -60,10 +97,24 @@ impl CapacityWatch {
     /// Notes what a node said with its answer.
     pub(crate) fn note(&self, node: u64, is_near: bool) {
         let mut near = self.near.lock();
-        if is_near {
-            near.entry(node).or_insert_with(Instant::now);
-        } else {
-            near.remove(&node);
+        let now = Instant::now();
+        if let Some(shortage) = near.get_mut(&node) {
+            shortage.said = now;
+            if shortage.is_near != is_near {
+                shortage.before = shortage.lasted();
+                shortage.is_near = is_near;
+                shortage.since = now;
+            } else if shortage.is_over() {
+                near.remove(&node);
+            }
+        } else if is_near {
+            let shortage = Shortage {
+                is_near,
+                since: now,
+                before: Duration::ZERO,
+                said: now,
+            };
+            near.insert(node, shortage);
         }
     }
 
@@ -73,8 +124,9 @@ impl CapacityWatch {
         if near.is_empty() {
             return false;
         }
-        let since: Vec<&Instant> = voters.iter().filter_map(|id| near.get(id)).collect();
-        2 * since.len() > voters.len() || since.iter().any(|at| at.elapsed() < ALONE_FOR)
+        let short = voters.iter().filter_map(|id| near.get(id));
+        let short: Vec<&Shortage> = short.filter(|shortage| shortage.is_near()).collect();
+        2 * short.len() > voters.len() || short.iter().any(|node| node.lasted() < ALONE_FOR)
     }
 
     /// This node's shortage as a sentence; empty when there is none.
@@ -87,6 +139,15 @@ impl CapacityWatch {
 mod tests {
     use super::*;
 
+    /// Lets so much time pass, in which these nodes say that they are near their limit.
+    async fn pass(watch: &CapacityWatch, time: Duration, near: &[u64]) {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            near.iter().for_each(|node| watch.note(*node, true));
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_node_stops_growth_for_a_while_and_a_majority_for_as_long_as_it_lasts() {
         let watch = CapacityWatch::default();
@@ -94,20 +155,50 @@ mod tests {
         assert!(!refuses());
         watch.note(2, true);
         assert!(refuses(), "one of three, for now");
-        tokio::time::advance(ALONE_FOR / 2).await;
-        watch.note(2, true);
+        pass(&watch, ALONE_FOR / 2, &[2]).await;
         assert!(refuses());
-        tokio::time::advance(ALONE_FOR / 2).await;
+        pass(&watch, ALONE_FOR / 2, &[2]).await;
         assert!(!refuses(), "it has had its time, whatever it says");
-        watch.note(3, true);
-        tokio::time::advance(2 * ALONE_FOR).await;
+        pass(&watch, 2 * ALONE_FOR, &[2, 3]).await;
         assert!(refuses(), "a majority");
         watch.note(3, false);
         assert!(!refuses(), "it heals");
         watch.note(2, false);
+        watch.note(3, true);
+        assert!(!watch.refuses_growth(&[1, 2]), "one that has no vote");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_well_for_a_moment_gets_no_new_time() {
+        let watch = CapacityWatch::default();
+        let refuses = || watch.refuses_growth(&[1, 2, 3]);
+        for _ in 0..3 {
+            watch.note(2, true);
+            assert!(refuses());
+            pass(&watch, ALONE_FOR / 3, &[2]).await;
+            watch.note(2, false);
+            assert!(!refuses());
+            pass(&watch, Duration::from_secs(60), &[]).await;
+        }
         watch.note(2, true);
-        assert!(refuses(), "it was well in between");
-        assert!(!watch.refuses_growth(&[1, 3]), "one that has no vote");
+        assert!(!refuses(), "it has had its time");
+        watch.note(2, false);
+        pass(&watch, WELL_FOR, &[]).await;
+        watch.note(2, false);
+        watch.note(2, true);
+        assert!(refuses(), "it was well for long");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_says_nothing_any_more_is_not_counted() {
+        let watch = CapacityWatch::default();
+        let refuses = || watch.refuses_growth(&[1, 2, 3]);
+        pass(&watch, 2 * ALONE_FOR, &[2, 3]).await;
+        assert!(refuses());
+        pass(&watch, SAID_FOR, &[3]).await;
+        assert!(!refuses(), "one died, and the other has had its time");
+        watch.note(2, true);
+        assert!(refuses(), "it is back, as it was");
     }
 
     #[test]

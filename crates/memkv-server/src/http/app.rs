@@ -187,6 +187,8 @@ impl<B: Backend> Api<B> {
             true => self.identify(head).await,
             false => self.identify_known(head).await,
         };
+        let shown = head.authorization.as_deref().filter(|_| identified.is_ok());
+        head.proven = shown.map(|shown| self.service.rights().mark(shown));
         match identified {
             Ok(identity) => {
                 head.identity = Some(identity);

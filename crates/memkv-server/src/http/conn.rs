@@ -111,6 +111,8 @@ pub(super) struct Conn<S> {
     held_output: Held,
     /// Bytes read since others had their turn.
     moved: usize,
+    /// The mark of what the client has shown last and was right.
+    proven: Option<u64>,
     pub(super) limits: Arc<Limits>,
 }
 
@@ -152,6 +154,7 @@ where
         held: limits.ledger.hold(door.class()),
         held_output: limits.ledger.hold(Class::Output),
         moved: 0,
+        proven: None,
         limits,
     };
     loop {
@@ -185,7 +188,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
             Err(Stop::Disconnected | Stop::Slow) => return Ok(Next::Close),
         };
         head.client = Some(self.client);
-        match Box::pin(app.admit(&mut head)).await {
+        head.proven = self.proven;
+        let admission = Box::pin(app.admit(&mut head)).await;
+        self.proven = head.proven;
+        match admission {
             Admission::Upgrade(..) if head.body != BodyLength::Known(0) => {
                 // The other protocol would read the body as its own first bytes.
                 let detail = "an upgrade must have no body";

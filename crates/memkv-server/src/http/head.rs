@@ -79,6 +79,8 @@ pub struct Head {
     pub(crate) client: Option<SocketAddr>,
     /// Who sends it, once that is known.
     pub(crate) identity: Option<Identity>,
+    /// The mark of what this connection has shown last and was right.
+    pub(crate) proven: Option<u64>,
     /// `X-Memkv-Nonce`: the peer's half of what both sides' proofs are about.
     pub nonce: Option<String>,
     /// `X-Memkv-From`: name of the peer that asks for an upgrade.
@@ -136,6 +138,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
     Ok(Head {
         client: None,
         identity: None,
+        proven: None,
         method: method(request.method.unwrap_or_default()),
         path: path.to_owned(),
         query: query.to_owned(),

@@ -84,7 +84,17 @@ impl PipelineBatch {
 
     /// Whether a write may join.
     pub(super) fn takes_write(&self, command: &Command) -> bool {
-        self.reads.queries.is_empty() && (self.values < MAX_VALUES || !answers_value(command))
+        self.reads.queries.is_empty() && (!answers_value(command) || self.takes_value())
+    }
+
+    /// Whether the answer of one more write may be a value: only one, where replies take all they may.
+    fn takes_value(&self) -> bool {
+        self.values == 0 || (self.values < MAX_VALUES && !self.reads.memory.is_full())
+    }
+
+    /// Whether an answer of a write is a value.
+    pub(super) fn answers_values(&self) -> bool {
+        self.values > 0
     }
 
     /// Whether a read may join.

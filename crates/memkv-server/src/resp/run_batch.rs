@@ -5,6 +5,7 @@
 //! Invariants: all writes are in line before the first one is waited for; a request whose outcome
 //! did not come by the deadline is answered as unknown, and never as not executed.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::vec;
 
@@ -35,6 +36,39 @@ const CHANGED: ErrorReply =
 /// Values of an array that are written before others on the thread go on: some tenths of a millisecond.
 const PIECE_VALUES: usize = 4096;
 
+/// The outcomes of writes that answer with values, all of which are there. The store may have let go of the
+/// values, so they are counted until the client has read them.
+struct Values {
+    /// Each with what it holds; none where it did not come in time.
+    outcomes: VecDeque<(usize, Option<Result<Reply, RequestError>>)>,
+    /// Of those that are left, and of the one that is being written.
+    bytes: usize,
+    /// Of the one that is being written.
+    written: usize,
+    held: Held,
+}
+
+impl Values {
+    fn push(&mut self, outcome: Option<Result<Reply, RequestError>>) {
+        let bytes = match &outcome {
+            Some(Ok(reply)) => memory_of(&reply.value),
+            Some(Err(_)) | None => 0,
+        };
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.held.set(self.bytes);
+        self.outcomes.push_back((bytes, outcome));
+    }
+
+    /// The next one; what came before it has been written.
+    fn pop(&mut self) -> Option<Option<Result<Reply, RequestError>>> {
+        self.bytes = self.bytes.saturating_sub(self.written);
+        self.held.set(self.bytes);
+        let (bytes, outcome) = self.outcomes.pop_front()?;
+        self.written = bytes;
+        Some(outcome)
+    }
+}
+
 /// The store's answers to a batch, in order, as they come in.
 struct Answers<'a, B, F> {
     service: &'a Service<B>,
@@ -45,6 +79,8 @@ struct Answers<'a, B, F> {
     /// Writes that were submitted, and how many they were.
     outcomes: vec::IntoIter<F>,
     writes: usize,
+    /// Their outcomes instead, where some answer with values.
+    values: Option<Box<Values>>,
     /// Reads, as far as the store was asked.
     reads: ReadBatch,
     /// Why the store cannot be asked further.
@@ -64,12 +100,32 @@ impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B,
         }
     }
 
+    /// Waits for the outcomes of all writes, and counts what they hold.
+    async fn gather(&mut self, timer: &mut DeadlineTimer) {
+        let mut values = Box::new(Values {
+            outcomes: VecDeque::with_capacity(self.writes),
+            bytes: 0,
+            written: 0,
+            held: self.service.ledger().hold(Class::Output),
+        });
+        for outcome in mem::take(&mut self.outcomes) {
+            values.push(timer.wait(self.deadline, outcome).await);
+        }
+        let latency = self.service.latency();
+        latency.wrote(self.started.elapsed(), self.writes);
+        self.values = Some(values);
+    }
+
     /// The answer to the next write or read, which is the command called `name`.
     async fn next(
         &mut self,
         timer: &mut DeadlineTimer,
         name: &'static str,
     ) -> Result<ReplyValue, ErrorReply> {
+        let gathered = self.values.as_mut().and_then(|values| values.pop());
+        if let Some(outcome) = gathered {
+            return outcome.map_or_else(|| Err(no_outcome(name)), |outcome| written(name, outcome));
+        }
         if let Some(outcome) = self.outcomes.next() {
             let outcome = timer.wait(self.deadline, outcome).await;
             if self.outcomes.len() == 0 {
@@ -129,11 +185,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             principal,
             writes: outcomes.len(),
             outcomes: outcomes.into_iter(),
+            values: None,
             reads: mem::take(&mut batch.reads),
             failed: None,
             started,
             deadline: started + service.answer_within(),
         };
+        if batch.answers_values() {
+            Box::pin(answers.gather(&mut self.deadline_timer)).await;
+        }
         for slot in batch.slots.drain(..) {
             match slot {
                 Slot::Ready(length) => {
@@ -160,8 +220,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 }
                 Slot::Exec { plan, silent } => {
                     let value = answers.next(&mut self.deadline_timer, "exec").await;
-                    let mut held = service.ledger().hold(Class::Output);
-                    held.set(value.as_ref().map_or(0, memory_of));
                     Box::pin(self.write_exec(&plan, value, silent)).await?;
                 }
             }

@@ -23,6 +23,7 @@ mod selector;
 pub(crate) mod tests;
 mod user;
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -106,6 +107,7 @@ pub struct Rights {
     insecure: bool,
     pub(crate) authenticator: Authenticator,
     backoff: Backoff,
+    marks: RandomState,
     /// When the next change may leave that takes away rights.
     next_turn: Mutex<Option<Instant>>,
     pub(crate) log: Log,
@@ -144,6 +146,7 @@ impl Rights {
             insecure,
             authenticator: Authenticator::default(),
             backoff: Backoff::default(),
+            marks: RandomState::new(),
             next_turn: Mutex::default(),
             log: Log::default(),
             failures: AtomicU64::new(0),
@@ -229,6 +232,23 @@ impl Rights {
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
+        self.authenticate_at_once(addr, shown, now_ms).await
+    }
+
+    /// What a connection remembers of something that it has shown: it tells nothing of it, and it is enough
+    /// to know it again, where that decides of a wait alone.
+    pub(crate) fn mark(&self, shown: &str) -> u64 {
+        self.marks.hash_one(shown)
+    }
+
+    /// The same without that wait, for a connection that has shown just this before and was right: others
+    /// of its address must not slow it down.
+    pub(crate) async fn authenticate_at_once(
+        &self,
+        addr: IpAddr,
+        shown: &Shown<'_>,
+        now_ms: u64,
+    ) -> Result<Identity, AuthError> {
         let result = self.check(addr, shown, now_ms).await;
         if result.as_ref().is_err_and(|why| *why == AuthError::Wrong) {
             self.backoff.failed(addr);

@@ -240,3 +240,30 @@ async fn a_node_that_starts_answers_nobody_until_it_knows_the_users() {
     });
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_right_waits_for_no_guesses_of_its_address() {
+    let api = api_for(Some(Fake::working()), MAX_VALUE_BYTES, Some("hunter2"));
+    let right = "Authorization: Bearer hunter2\r\n";
+    let wrong = "Authorization: Bearer hunter1\r\n";
+    async fn timed(client: &mut Client, fields: &str) -> (u16, Duration) {
+        let begun = tokio::time::Instant::now();
+        let answer = client.ask_with("GET", "/v1/kv/k", fields, b"").await;
+        (answer.status, begun.elapsed())
+    }
+    let mut known = connect_to(api.clone());
+    assert_eq!(timed(&mut known, right).await.0, 404);
+    let mut other = connect_to(api);
+    for _ in 0..4 {
+        assert_eq!(timed(&mut other, wrong).await.0, 401);
+    }
+    let wait = Duration::from_millis(800);
+    assert!(timed(&mut known, right).await.1 < wait / 2);
+    let (status, waited) = timed(&mut other, right).await;
+    assert!(status == 404 && waited >= wait, "{waited:?}");
+    assert!(timed(&mut other, right).await.1 < wait / 2);
+    // Another secret on that connection is a guess.
+    let (status, waited) = timed(&mut known, wrong).await;
+    assert!(status == 401 && waited >= wait, "{waited:?}");
+    assert!(timed(&mut known, right).await.1 >= wait);
+}

@@ -189,6 +189,39 @@ async fn one_reply_and_all_together_keep_to_the_ledger() {
 }
 
 #[tokio::test]
+async fn values_that_the_store_has_let_go_of_are_counted_until_they_are_read() {
+    let ledger = Ledger::small(8 * MIB);
+    let keys = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|key| (key, MIB));
+    let server = holding(&ledger, &keys).await;
+    let (mut slow, serving) = piped(&server);
+    let taken = b"GETDEL a\r\nGETDEL b\r\nGETDEL c\r\nGETDEL d\r\nGETDEL e\r\n";
+    slow.write_all(taken).await.unwrap();
+    until("the values are counted", || {
+        ledger.used(Class::Output) >= 4 * MIB
+    })
+    .await;
+    // While that is more than there may be, writes that return a value are executed one by one.
+    let (mut other, other_serving) = piped(&server);
+    other.write_all(b"GETDEL f\r\nGETDEL g\r\n").await.unwrap();
+    let mut client = server.client().await;
+    while client.ask("EXISTS f").await != ":0" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(client.ask("EXISTS g").await, ":1");
+    // What is read is given back.
+    let mut read = vec![0; 3 * MIB];
+    slow.read_exact(&mut read).await.unwrap();
+    until("a part is given back", || {
+        ledger.used(Class::Output) <= 4 * MIB
+    })
+    .await;
+    drop((slow, other));
+    serving.await.unwrap();
+    other_serving.await.unwrap();
+    assert_eq!(ledger.used(Class::Output), 0);
+}
+
+#[tokio::test]
 async fn subscriptions_are_counted_and_bounded() {
     // A quarter of it is for subscriptions, and of that a quarter for one client.
     let ledger = Ledger::small(1600 * 1024);
