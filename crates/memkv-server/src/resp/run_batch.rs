@@ -101,7 +101,7 @@ impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B,
     }
 
     /// Waits for the outcomes of all writes, and counts what they hold.
-    async fn gather(&mut self, timer: &mut DeadlineTimer) {
+    async fn collect(&mut self, timer: &mut DeadlineTimer) {
         let mut values = Box::new(Values {
             outcomes: VecDeque::with_capacity(self.writes),
             bytes: 0,
@@ -122,8 +122,8 @@ impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B,
         timer: &mut DeadlineTimer,
         name: &'static str,
     ) -> Result<ReplyValue, ErrorReply> {
-        let gathered = self.values.as_mut().and_then(|values| values.pop());
-        if let Some(outcome) = gathered {
+        let there = self.values.as_mut().and_then(|values| values.pop());
+        if let Some(outcome) = there {
             return outcome.map_or_else(|| Err(no_outcome(name)), |outcome| written(name, outcome));
         }
         if let Some(outcome) = self.outcomes.next() {
@@ -192,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             deadline: started + service.answer_within(),
         };
         if batch.answers_values() {
-            Box::pin(answers.gather(&mut self.deadline_timer)).await;
+            Box::pin(answers.collect(&mut self.deadline_timer)).await;
         }
         for slot in batch.slots.drain(..) {
             match slot {
