@@ -13,9 +13,6 @@ use crate::wait::eventually;
 /// Clients at each node.
 const CLIENTS: usize = 2;
 
-/// Answers of each node's clients between two events, so that the next one happens under load.
-const ANSWERS: u64 = 100;
-
 /// Far longer than a leadership transfer on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -59,15 +56,18 @@ fn count_up(home: &Home, addr: &str, key: &str) -> i64 {
 
 /// The clients of all nodes, and their results.
 pub struct RollingLoad {
+    /// Answers of each node's clients between two events, so that the next one happens under load.
+    answers: u64,
     homes: Vec<Arc<Home>>,
     threads: Vec<(String, JoinHandle<i64>)>,
 }
 
 impl RollingLoad {
-    /// Starts the clients of a cluster that serves, and waits until all of them have had answers.
+    /// Starts the clients of a cluster that serves. Between two events each node's have so many `answers`.
     #[track_caller]
-    pub fn start(cluster: &Cluster) -> RollingLoad {
+    pub fn start(cluster: &Cluster, answers: u64) -> RollingLoad {
         let mut load = RollingLoad {
+            answers,
             homes: Vec::new(),
             threads: Vec::new(),
         };
@@ -141,7 +141,7 @@ impl RollingLoad {
             .enumerate()
             .filter(|(at, _)| is_meant(*at))
         {
-            let aim = home.answers.load(Ordering::Acquire) + ANSWERS;
+            let aim = home.answers.load(Ordering::Acquire) + self.answers;
             eventually("answers", LIMIT, || {
                 let failed = self.threads.iter().find(|(_, thread)| thread.is_finished());
                 if let Some((name, _)) = failed {

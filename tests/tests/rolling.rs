@@ -6,7 +6,7 @@ use memkv_black_box::{Cluster, RollingLoad};
 #[test]
 fn a_rolling_restart_under_load_fails_no_request_at_the_other_nodes() {
     let mut cluster = Cluster::start(3);
-    let load = RollingLoad::start(&cluster);
+    let load = RollingLoad::start(&cluster, 100);
     load.restart_each(&mut cluster, |_| {});
     load.finish(&cluster);
 }

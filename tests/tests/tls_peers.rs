@@ -95,7 +95,7 @@ fn a_running_cluster_is_switched_to_tls_node_by_node_and_no_request_fails() {
         "the proxies see what is sent in clear"
     );
 
-    let load = RollingLoad::start(&cluster);
+    let load = RollingLoad::start(&cluster, 20);
     for round in ["accept", "dial", "require"] {
         load.restart_each(&mut cluster, |node| {
             configure(node, &files(&ca, &node.id));

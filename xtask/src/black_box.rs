@@ -53,7 +53,7 @@ const TESTS: &[Alone] = &[
     },
     Alone {
         name: "interop",
-        files: &["interop", "interop_crates"],
+        files: &["interop", "interop_crates", "interop_tls"],
         only: "",
         flags: &[],
     },

@@ -18,6 +18,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
     ("redis-benchmark", "redis-tools"),
+    ("haproxy", "haproxy"),
+    ("prometheus-redis-exporter", "prometheus-redis-exporter"),
     ("python3", "python3"),
     ("node", "nodejs"),
     ("npm", "npm"),
