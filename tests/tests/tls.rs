@@ -250,6 +250,18 @@ fn files_that_cannot_be_used_change_nothing_and_are_told() {
     });
 }
 
+/// A supervisor sends the same signal to every node.
+#[test]
+fn a_hangup_ends_no_node_without_tls() {
+    let mut cluster = Cluster::start(1);
+    let node = &mut cluster.nodes[0];
+    node.process().signal(Signal::HUP);
+    // By its end the signal before it has been delivered.
+    node.process().signal(Signal::TERM);
+    let ended = node.process().wait_end(LIMIT);
+    assert_eq!(ended.code(), Some(0), "{}", node.process().output());
+}
+
 #[test]
 fn a_handshake_that_stops_is_ended_and_costs_the_node_nothing_else() {
     let (mut cluster, ca) = node(&json!({ "tls": "require" }));

@@ -59,6 +59,7 @@ impl<B: Backend> App for Guarded<'_, B> {
             };
             return self.api.admit_only_peer(head, facts).unwrap_or_else(refuse);
         }
+        head.facts.clone_from(&self.facts);
         let admitted = self.api.admit_on(head, facts).await;
         let is_client = match &admitted {
             Admission::Upgrade(..) => false,

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT. Never acts on a signal: the caller that waits decides.
+//! SIGTERM and SIGINT, and SIGHUP where nothing is read again at it. Never acts on a signal: the caller that
+//! waits decides.
 
 use std::io;
 
@@ -8,6 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    /// Never waited for: while TLS is off there is nothing to read again. A supervisor's reload, or the end of
+    /// the terminal, must not end the node without a hand-over.
+    _hangup: Signal,
 }
 
 impl StopSignals {
@@ -16,6 +20,7 @@ impl StopSignals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _hangup: signal(SignalKind::hangup())?,
         })
     }
 

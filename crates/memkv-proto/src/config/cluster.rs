@@ -3,7 +3,7 @@
 
 use super::address::NodeAddr;
 use super::failure::ConfigError;
-use super::keys::{Key, Kind};
+use super::key::{Key, Kind};
 use super::{nodes, parse_document};
 use crate::json::Source;
 

@@ -1,6 +1,6 @@
 //! The errors of a configuration. Every text says what is wrong, where, and what to do.
 
-use super::keys::Key;
+use super::key::Key;
 use crate::error::ErrorCode;
 
 /// A configuration that cannot be used. Nothing was changed.

@@ -1,55 +1,9 @@
 //! The table of settings: one line each, from which the file's keys, the variables, the flags and
 //! the documentation all follow. Never the values in force: those are in [`super::RaftConfig`].
 
+use super::key::{Key, Kind};
 use super::words::{Durability, LogFormat, LogLevel, TlsClientAuth, TlsClients, TlsPeers};
 use crate::limits::{DEFAULT_MAX_VALUE_BYTES, MAX_VALUE_BYTES_CEILING};
-
-/// The form of a setting's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A directory: a non-empty string. Relative ones are relative to the working directory.
-    Path,
-    /// A file that is read; empty for none.
-    File,
-    /// A whole number within these bounds, both included.
-    Integer {
-        /// The smallest value.
-        min: u64,
-        /// The largest value.
-        max: u64,
-    },
-    /// `true` or `false`.
-    Bool,
-    /// One of these words.
-    Word(&'static [&'static str]),
-    /// Any of these letters; empty for none.
-    Letters(&'static str),
-    /// A short name of letters, digits, `.`, `-` and `_`; empty for none.
-    Name,
-    /// `host:port`, or empty for none.
-    Addr,
-    /// `{"addr": "host:port", "id": "n1"}`; as text `n1@host:port`.
-    Node,
-    /// A list of nodes; as text separated by commas, and empty for none.
-    Nodes,
-    /// A list of host names; as text separated by commas, and empty for none.
-    Hosts,
-}
-
-/// One setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// Its key in `raft_config.json`.
-    pub name: &'static str,
-    /// The form of its value.
-    pub kind: Kind,
-    /// Its default, as text.
-    pub default: &'static str,
-    /// The unit of a number; empty if it has none.
-    pub unit: &'static str,
-    /// Its effect, in one sentence.
-    pub doc: &'static str,
-}
 
 /// Every setting, in the order of the documentation: the original's seven first.
 pub const KEYS: &[Key] = &[
@@ -334,7 +288,7 @@ pub const KEYS: &[Key] = &[
         Kind::File,
         "",
         "",
-        "File with this node's certificate and those between it and the CA, in PEM. It and the four \
+        "File with this node's certificate and those between it and the CA, in PEM. It and the five \
          other files of TLS are looked at every 10 s and at SIGHUP.",
     ),
     key(
@@ -366,6 +320,14 @@ pub const KEYS: &[Key] = &[
         "",
         "File with the lists of revoked certificates, in PEM: one of every CA in tls_ca_file and \
          tls_peer_ca_file. A list past its next update still counts.",
+    ),
+    key(
+        "tls_user_map",
+        Kind::File,
+        "",
+        "",
+        "File that says for which user a client's certificate stands, a line for each name: \
+         `subject:NAME USER`, `dns:NAME USER` or `uri:NAME USER`.",
     ),
     key(
         "tls_peers",

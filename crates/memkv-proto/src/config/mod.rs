@@ -7,6 +7,7 @@
 mod address;
 mod cluster;
 mod failure;
+mod key;
 mod keys;
 mod nodes;
 mod raft;
@@ -16,7 +17,8 @@ mod words;
 pub use address::{AddressError, NodeAddr, check_addr, check_id, split_addr};
 pub use cluster::ClusterConfig;
 pub use failure::ConfigError;
-pub use keys::{KEYS, Key, Kind, markdown, page};
+pub use key::{Key, Kind};
+pub use keys::{KEYS, markdown, page};
 pub use raft::RaftConfig;
 pub use words::{Durability, LogFormat, LogLevel, TlsClientAuth, TlsClients, TlsPeers};
 

@@ -3,7 +3,7 @@
 
 use super::address::{NodeAddr, check_addr, is_host};
 use super::failure::ConfigError;
-use super::keys::{Key, Kind};
+use super::key::{Key, Kind};
 use super::nodes::{self, BLANKS};
 use crate::json::{Source, kind_of};
 

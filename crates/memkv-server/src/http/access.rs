@@ -11,7 +11,7 @@ use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::commands::find;
 use crate::password::Authorization;
-use crate::rights::{Attempt, AuthError, Denied, Identity, Touches, decide};
+use crate::rights::{Attempt, AuthError, CERTIFIED_GONE, Denied, Identity, Touches, decide};
 
 /// What is missing, for a client that has shown nothing.
 const NOTHING_SHOWN: &str = "this cluster has users: send `Authorization: Bearer TOKEN`, or with curl: -u USER:PASSWORD; the password of the user default goes as a token too";
@@ -38,6 +38,19 @@ impl<B: Backend> Api<B> {
             .client
             .ok_or(unauthorized("the client has no address"))?;
         let addr = client.ip();
+        let certified = head.facts.as_ref().and_then(|facts| facts.user.as_ref());
+        if let (Some(user), None) = (certified, &head.authorization) {
+            return rights.certified(user).ok_or_else(|| {
+                audit::record(&Event {
+                    kind: audit::Kind::Authentication,
+                    allowed: false,
+                    user: &String::from_utf8_lossy(user),
+                    origin: Some(client),
+                    detail: "certificate over HTTP",
+                });
+                unauthorized(CERTIFIED_GONE)
+            });
+        }
         let stranger = rights.stranger(addr);
         let field = match (&head.authorization, &stranger) {
             // Where nobody needs a password, what is shown means nothing.

@@ -6,11 +6,13 @@
 //! type ends at 65,534 bytes and a percent-encoded key may be three times as long.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use memkv_proto::ErrorCode;
 
 use super::limits::MAX_HEADER_FIELDS;
 use crate::rights::Identity;
+use crate::tls;
 
 /// Request method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +79,8 @@ pub struct Head {
     pub authorization: Option<String>,
     /// Where the request comes from.
     pub(crate) client: Option<SocketAddr>,
+    /// What is known of the connection, with TLS.
+    pub(crate) facts: Option<Arc<tls::Facts>>,
     /// Who sends it, once that is known.
     pub(crate) identity: Option<Identity>,
     /// The mark of what this connection has shown last and was right.
@@ -137,6 +141,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
     let (authority, path, query) = target(request.path.unwrap_or_default())?;
     Ok(Head {
         client: None,
+        facts: None,
         identity: None,
         proven: None,
         method: method(request.method.unwrap_or_default()),

@@ -29,7 +29,7 @@ use crate::guarded::{Guarded, NEEDS_TLS, Refused};
 use crate::http::{self, Api, End, Limits, PeerUpgrade};
 use crate::peer::{self, HandshakeError, PeerHandler};
 use crate::resp::Resp;
-use crate::tls::{self, Lease, Parked, Stream, Tls, during};
+use crate::tls::{self, Facts, Lease, Parked, Stream, Tls, during};
 
 /// After a failed accept, such as for lack of file descriptors, some connections may end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -195,14 +195,33 @@ impl<B: Backend> Listener<B> {
             let refusal = format!("-ERR {NEEDS_TLS}\r\n");
             return Box::pin(tell(stream, refusal.as_bytes())).await;
         }
-        if self.resp.is_open()
+        // Of its own size: most connections are of no certificate's user.
+        if stream.is_certified()
+            && let Err(why) = Box::pin(self.admit_certified(stream.facts(), addrs.client)).await
+        {
+            return Box::pin(tell(stream, why.as_bytes())).await;
+        }
+        if (stream.is_certified() || self.resp.is_open())
             && let Err(full) = door.admit_client()
         {
             return Box::pin(self.refuse_resp(stream, full)).await;
         }
         let (lease, addrs) = (stream.take_lease(), (addrs.client, addrs.local));
-        let serving = || self.resp.serve_through(door, stream, input, addrs);
+        let client = self.resp.add_client(addrs, stream.facts().as_deref());
+        let serving = || self.resp.serve_through(door, stream, input, client);
         during(lease, serving).await;
+    }
+
+    /// Whether the user for whom the client's certificate stands is there; the words for the client if not.
+    async fn admit_certified(
+        &self,
+        facts: Option<Arc<Facts>>,
+        client: SocketAddr,
+    ) -> Result<(), String> {
+        let user = facts.as_ref().and_then(|facts| facts.user.as_ref());
+        let Some(user) = user else { return Ok(()) };
+        let admitted = self.resp.admit_certified(user, client).await;
+        admitted.map_err(|why| format!("-WRONGPASS {why}\r\n"))
     }
 
     /// Tells the client about the limit, if that costs nothing.

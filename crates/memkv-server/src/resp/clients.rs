@@ -126,6 +126,8 @@ pub(crate) struct Client {
     pub(crate) addr: SocketAddr,
     /// The address of this node that it came in on.
     pub(crate) local: SocketAddr,
+    /// The user for whom its certificate stands.
+    pub(crate) certified: Option<Bytes>,
     pub(crate) since: Instant,
     pub(crate) shown: Mutex<Shown>,
     outbox: Mutex<Outbox>,
@@ -259,12 +261,25 @@ impl Clients {
         }
     }
 
-    /// A new connection; [`Clients::remove`] it when it has ended.
+    /// A new connection without a certificate.
+    #[cfg(test)]
     pub(crate) fn add(&self, addr: SocketAddr, local: SocketAddr) -> Arc<Client> {
+        self.add_certified(addr, local, None)
+    }
+
+    /// A new connection, and the user for whom its certificate stands; [`Clients::remove`] it when it has
+    /// ended.
+    pub(crate) fn add_certified(
+        &self,
+        addr: SocketAddr,
+        local: SocketAddr,
+        certified: Option<Bytes>,
+    ) -> Arc<Client> {
         let client = Arc::new(Client {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             addr,
             local,
+            certified,
             since: Instant::now(),
             shown: Mutex::default(),
             outbox: Mutex::new(Outbox::counted(self.ledger.hold(Class::Output))),

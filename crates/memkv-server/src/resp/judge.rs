@@ -81,11 +81,15 @@ impl Session {
         self.speaker = Speaker::new(identity, table.revision);
     }
 
-    /// Forgets who the client is, as at its beginning.
+    /// Forgets who the client is, as at its beginning: the user for whom its certificate stands, or one who has
+    /// shown nothing.
     pub(super) fn become_stranger(&mut self) {
-        let addr = self.client.addr.ip();
-        let stranger = self.server.rights.stranger(addr);
-        self.set_speaker(stranger);
+        let rights = &self.server.rights;
+        let first = match &self.client.certified {
+            Some(user) => rights.certified(user),
+            None => rights.stranger(self.client.addr.ip()),
+        };
+        self.set_speaker(first);
     }
 
     /// Whether the table has moved since the last command; asked before each.

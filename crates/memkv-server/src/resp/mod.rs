@@ -43,9 +43,12 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::admission::{Counts, Door, Full};
+use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::metrics;
+use crate::rights::CERTIFIED_GONE;
 use crate::service::Service;
+use crate::tls::Facts;
 
 pub(crate) use clients::{Client, Message, most_waiting};
 pub(crate) use out::Out;
@@ -126,20 +129,29 @@ impl<B: Backend> Resp<B> {
         addr: SocketAddr,
         local: SocketAddr,
     ) {
-        self.serve_through(&Door::open(), stream, input, (addr, local))
+        let client = self.add_client((addr, local), None);
+        self.serve_through(&Door::open(), stream, input, client)
             .await;
     }
 
-    /// The same for a connection that gets a client's place through its door. The addresses are the
-    /// client's and this node's.
+    /// A new connection, to be served at once. The addresses are the client's and this node's.
+    pub(crate) fn add_client(
+        &self,
+        (addr, local): (SocketAddr, SocketAddr),
+        facts: Option<&Facts>,
+    ) -> Arc<Client> {
+        let certified = facts.and_then(|facts| facts.user.clone());
+        self.server.clients.add_certified(addr, local, certified)
+    }
+
+    /// The same for a connection that gets a client's place through its door.
     pub(crate) async fn serve_through<S: AsyncRead + AsyncWrite + Unpin + Send>(
         &self,
         door: &Door,
         stream: S,
         input: BytesMut,
-        (addr, local): (SocketAddr, SocketAddr),
+        client: Arc<Client>,
     ) {
-        let client = self.server.clients.add(addr, local);
         let session = Session::new(self.server.clone(), client);
         let conn = conn::Conn::new(self, door, stream, input, session);
         // Of its own size, and not of the largest that a connection might need.
@@ -149,6 +161,32 @@ impl<B: Backend> Resp<B> {
     /// Whether a client need not authenticate.
     pub(crate) fn is_open(&self) -> bool {
         self.server.rights.table().default_user().nopass
+    }
+
+    /// Whether a certificate may stand for this user now; waits for the users of a node that starts. The
+    /// words for the client if not.
+    pub(crate) async fn admit_certified(
+        &self,
+        user: &[u8],
+        client: SocketAddr,
+    ) -> Result<(), &'static str> {
+        let rights = &self.server.rights;
+        let is_known = rights.wait_known(self.service.answer_within()).await;
+        let admitted = is_known && rights.certified(user).is_some();
+        audit::record(&Event {
+            kind: audit::Kind::Authentication,
+            allowed: admitted,
+            user: &String::from_utf8_lossy(user),
+            origin: Some(client),
+            detail: "certificate",
+        });
+        match (admitted, is_known) {
+            (true, _) => Ok(()),
+            (false, true) => Err(CERTIFIED_GONE),
+            (false, false) => {
+                Err("this node is starting and does not know the cluster's users yet")
+            }
+        }
     }
 
     /// What admission counts.

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use memkv_node::lock::Mutex;
-use memkv_store::{DEFAULT_USER, NO_CREDENTIAL, UserSpec, UserTable};
+use memkv_store::{BY_CERTIFICATE, DEFAULT_USER, NO_CREDENTIAL, UserSpec, UserTable};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -57,6 +57,10 @@ const MAX_TURN_WAIT: Duration = Duration::from_secs(5);
 
 /// The revision while it is not known whether the cluster has a table: no connection ever goes by it.
 const STARTING: u64 = u64::MAX;
+
+/// The words for a client whose certificate stands for no user of the cluster, or for one that is off.
+pub(crate) const CERTIFIED_GONE: &str =
+    "the user for whom this certificate stands (tls_user_map) does not exist or is off";
 
 /// Why one is not authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,6 +217,16 @@ impl Rights {
         is_open.then(|| Identity {
             user: user.clone(),
             credential: NO_CREDENTIAL,
+        })
+    }
+
+    /// Who one is whose certificate stands for this user; nobody, if there is no such user or it is off.
+    pub(crate) fn certified(&self, name: &[u8]) -> Option<Identity> {
+        let table = self.table();
+        let user = table.get(name).filter(|user| user.enabled)?;
+        Some(Identity {
+            user: user.clone(),
+            credential: BY_CERTIFICATE,
         })
     }
 

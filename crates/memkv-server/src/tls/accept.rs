@@ -134,8 +134,11 @@ impl Tls {
     pub(super) fn finish(&self, tls: TlsStream<Wire>, is_peer: bool) -> io::Result<Parked> {
         let (_, session) = tls.get_ref();
         let chain = session.peer_certificates();
-        let lease = Lease::new(chain, is_peer, self.set.subscribe());
         let mut facts = Facts::default();
+        if !is_peer && let Some(first) = chain.and_then(|chain| chain.first()) {
+            facts.user = self.current().users.user(first);
+        }
+        let lease = Lease::new(chain, is_peer, facts.user.clone(), self.set.subscribe());
         if is_peer {
             let first = chain.and_then(|chain| chain.first());
             let node = first.map(|der| node_of(der, &self.settings.cluster));

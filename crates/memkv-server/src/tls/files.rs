@@ -1,4 +1,4 @@
-//! The files of TLS as the operator wrote them, and their meaning: certificates, a key, lists.
+//! The files of TLS as the operator wrote them, and their meaning: certificates, a key, lists, users.
 //! Never writes one, and never prints a key.
 
 use std::fs::File;
@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use super::TlsSettings;
+use super::user_map::UserMap;
 
 /// Longest file of certificates or of a key: a hundred CAs are a tenth of this.
 const MAX_PEM_BYTES: u64 = 1024 * 1024;
@@ -70,6 +71,7 @@ pub(super) struct Files {
     key: Vec<u8>,
     ca: Vec<u8>,
     crl: Vec<u8>,
+    users: Vec<u8>,
     peer_ca: Vec<u8>,
 }
 
@@ -81,6 +83,7 @@ impl Files {
             key: read("tls_key_file", &settings.key_file, MAX_PEM_BYTES, true)?,
             ca: pem("tls_ca_file", &settings.ca_file)?,
             crl: read("tls_crl_file", &settings.crl_file, MAX_CRL_BYTES, false)?,
+            users: pem("tls_user_map", &settings.user_map)?,
             peer_ca: pem("tls_peer_ca_file", &settings.peer_ca_file)?,
         })
     }
@@ -131,6 +134,7 @@ pub(super) struct Material {
     pub(super) clients_ca: Option<RootCertStore>,
     pub(super) peers_ca: Option<RootCertStore>,
     pub(super) lists: Vec<CertificateRevocationListDer<'static>>,
+    pub(super) users: UserMap,
 }
 
 impl Material {
@@ -154,9 +158,12 @@ impl Material {
             let why = "it holds no list of revoked certificates in PEM".to_owned();
             wrong("tls_crl_file", &settings.crl_file, why)
         })?;
+        let users = UserMap::parse(&files.users)
+            .map_err(|why| wrong("tls_user_map", &settings.user_map, why))?;
         Ok(Self {
             chain,
             key,
+            users,
             clients_ca: roots("tls_ca_file", &settings.ca_file, &files.ca)?,
             peers_ca: roots("tls_peer_ca_file", &settings.peer_ca_file, &files.peer_ca)?,
             lists,

@@ -1,5 +1,5 @@
 //! How long the other side's certificate lets a connection live: to the certificate's end, and only while
-//! the set in force accepts it. So a revoked certificate ends connections that are open.
+//! the set in force accepts it, for the same user. So a revoked certificate ends connections that are open.
 //! Never asks for a new one: the other side connects again.
 
 use std::borrow::BorrowMut;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -24,6 +25,8 @@ pub(crate) struct Lease {
     chain: Vec<CertificateDer<'static>>,
     not_after: i64,
     is_peer: bool,
+    /// For whom it stands.
+    user: Option<Bytes>,
     set: watch::Receiver<Arc<Set>>,
 }
 
@@ -32,6 +35,7 @@ impl Lease {
     pub(super) fn new(
         chain: Option<&[CertificateDer<'static>]>,
         is_peer: bool,
+        user: Option<Bytes>,
         mut set: watch::Receiver<Arc<Set>>,
     ) -> Option<Self> {
         let chain = chain?;
@@ -41,6 +45,7 @@ impl Lease {
             not_after: Certificate::read(chain.first()?)?.not_after,
             chain: chain.to_vec(),
             is_peer,
+            user,
             set,
         })
     }
@@ -77,9 +82,9 @@ impl Lease {
         let (Some(verifier), Some((first, between))) = (verifier, self.chain.split_first()) else {
             return false;
         };
-        verifier
-            .verify_client_cert(first, between, UnixTime::now())
-            .is_ok()
+        let is_same_user = self.is_peer || set.users.user(first) == self.user;
+        let verified = verifier.verify_client_cert(first, between, UnixTime::now());
+        is_same_user && verified.is_ok()
     }
 }
 

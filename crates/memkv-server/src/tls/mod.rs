@@ -4,8 +4,8 @@
 //!   looks for new files: a `Set` is in force as a whole or not at all.
 //! - `accept` and `dial` shake hands, on a thread of their own; `stream` is a connection with or without
 //!   TLS, which moves to the runtime that serves it.
-//! - `certificate` reads names and validity, `verifier` says which certificates are nodes', `lease` ends a
-//!   connection with its certificate, `counters` counts.
+//! - `certificate` reads names and validity, `verifier` says which certificates are nodes', `user_map` for
+//!   which users those of clients stand, `lease` ends a connection with its certificate, `counters` counts.
 //!
 //! Never speaks h2, never resumes a peer's session, and never falls back to a plain connection.
 
@@ -20,6 +20,7 @@ mod set;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod user_map;
 mod verifier;
 mod wire;
 
@@ -59,6 +60,7 @@ pub(crate) struct TlsSettings {
     key_file: String,
     ca_file: String,
     crl_file: String,
+    user_map: String,
     peer_ca_file: String,
 }
 
@@ -74,6 +76,7 @@ impl TlsSettings {
             key_file: config.tls_key_file.clone(),
             ca_file: config.tls_ca_file.clone(),
             crl_file: config.tls_crl_file.clone(),
+            user_map: config.tls_user_map.clone(),
             peer_ca_file: config.tls_peer_ca_file.clone(),
         }
     }

@@ -17,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use super::TlsSettings;
 use super::certificate::Certificate;
 use super::files::{Files, Material, TlsError};
+use super::user_map::UserMap;
 use super::verifier::NodeVerifier;
 use crate::peer::PROTOCOL;
 
@@ -32,6 +33,8 @@ pub(super) struct Set {
     pub(super) clients_verifier: Option<Arc<dyn ClientCertVerifier>>,
     /// Judges nodes' certificates.
     pub(super) peers_verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// For which users clients' certificates stand.
+    pub(super) users: UserMap,
     /// When this node's certificate ends, in seconds since the Unix epoch.
     pub(super) not_after: i64,
 }
@@ -63,6 +66,7 @@ impl Set {
             clients_verifier,
             peers_verifier,
             not_after: maker.own.not_after,
+            users: maker.material.users,
         })
     }
 }

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
@@ -22,10 +23,12 @@ use super::wire::Wire;
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// What is known of a connection with TLS besides its bytes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// The node whose certificate the other side has shown: it is a peer.
     pub(crate) node: Option<String>,
+    /// The user for whom the client's certificate stands.
+    pub(crate) user: Option<Bytes>,
     /// Of a peer: a value that both ends know and no connection but this has, in hexadecimal digits
     /// (RFC 8446, section 7.5).
     pub(crate) channel: String,
@@ -108,6 +111,14 @@ impl Stream {
         match self {
             Self::Plain(_) => false,
             Self::Tls(secure) => secure.facts.node.is_some(),
+        }
+    }
+
+    /// Whether the other side's certificate stands for a user.
+    pub(crate) fn is_certified(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(secure) => secure.facts.user.is_some(),
         }
     }
 

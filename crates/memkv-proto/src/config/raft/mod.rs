@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::address::{NodeAddr, split_addr};
 use super::failure::ConfigError;
-use super::keys::{KEYS, Key};
+use super::key::Key;
+use super::keys::KEYS;
 use super::value::{Value, value_from_json, value_from_text};
 use super::words::{Durability, LogFormat, LogLevel, TlsClientAuth, TlsClients, TlsPeers};
 use super::{nodes, parse_document};
@@ -59,6 +60,7 @@ pub struct RaftConfig {
     pub tls_ca_file: String,
     pub tls_client_auth: TlsClientAuth,
     pub tls_crl_file: String,
+    pub tls_user_map: String,
     pub tls_peers: TlsPeers,
     pub tls_peer_ca_file: String,
     pub cluster_name: String,
@@ -111,6 +113,7 @@ impl Default for RaftConfig {
             tls_ca_file: String::new(),
             tls_client_auth: TlsClientAuth::No,
             tls_crl_file: String::new(),
+            tls_user_map: String::new(),
             tls_peers: TlsPeers::Off,
             tls_peer_ca_file: String::new(),
             cluster_name: String::new(),
@@ -382,6 +385,7 @@ impl RaftConfig {
                 set(&mut self.tls_client_auth, TlsClientAuth::from_word(&v));
             }
             ("tls_crl_file", Value::Text(v)) => self.tls_crl_file = v,
+            ("tls_user_map", Value::Text(v)) => self.tls_user_map = v,
             ("tls_peers", Value::Text(v)) => set(&mut self.tls_peers, TlsPeers::from_word(&v)),
             ("tls_peer_ca_file", Value::Text(v)) => self.tls_peer_ca_file = v,
             ("cluster_name", Value::Text(v)) => self.cluster_name = v,

@@ -55,6 +55,15 @@ impl RaftConfig {
 
     fn validate_clients_ca(&self) -> Result<(), ConfigError> {
         let keys = ["tls_ca_file", "tls_client_auth", "tls"];
+        if !self.tls_user_map.is_empty()
+            && (self.tls_client_auth == TlsClientAuth::No || self.tls == TlsClients::Off)
+        {
+            return Err(self.conflict(
+                &["tls_user_map", "tls_client_auth", "tls"],
+                "tls_user_map is set, and no client is asked for a certificate".to_owned(),
+                "say tls_client_auth: \"require\" or \"optional\", and tls",
+            ));
+        }
         match (self.tls_client_auth, self.tls_ca_file.is_empty()) {
             (TlsClientAuth::No, false) if self.is_unsaid("tls_client_auth") => Err(self.conflict(
                 &keys,
@@ -147,6 +156,9 @@ mod tests {
         let skipped = with(&[&[("tls", "accept")], &asked[..]].concat());
         assert!(skipped.contains("would need no certificate"), "{skipped}");
         assert!(with(&[required, ("tls_crl_file", "l")]).contains("no certificate of others"));
+        let mapped = ("tls_user_map", "m");
+        assert!(with(&[required, mapped]).contains("no client is asked for a certificate"));
+        assert_eq!(with(&[&[required, mapped], &asked[..]].concat()), "");
     }
 
     #[test]
