@@ -133,7 +133,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         audit::start(Path::new(&settings.config.audit_file))?;
     }
     let system = |what| move |source| RunError::System { what, source };
-    let mut signals = StopSignals::listen().map_err(system("signal handlers"))?;
+    let mut signals = StopSignals::listen_as_node().map_err(system("signal handlers"))?;
     let tls = Tls::start(&settings.config)?;
     let socket = listen(settings, &settings.bind, true).await?;
     let redis = listen_redis(settings).await?;

@@ -9,9 +9,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
-    /// Never waited for: while TLS is off there is nothing to read again. A supervisor's reload, or the end of
-    /// the terminal, must not end the node without a hand-over.
-    _hangup: Signal,
 }
 
 impl StopSignals {
@@ -20,8 +17,15 @@ impl StopSignals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            _hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// The same, and SIGHUP does not end the process either: a supervisor's reload must not end a node without
+    /// a hand-over. While TLS is off nothing is read again at it.
+    pub fn listen_as_node() -> io::Result<Self> {
+        // The handler stays when what waits for the signal is dropped.
+        drop(signal(SignalKind::hangup())?);
+        Self::listen()
     }
 
     /// The next signal's name and its exit code (128 and its number, as shells say it).
