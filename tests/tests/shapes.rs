@@ -82,8 +82,10 @@ fn a_follower_answers_stale_reads_by_itself_and_others_not_at_all() {
         panic!("no follower");
     };
     let follower = &cluster.nodes[*follower];
-    let mut stale = Resp::connect(&follower.addr).unwrap();
-    let mut fresh = Resp::connect(&follower.addr).unwrap();
+    let addr = follower.addr.clone();
+    let mut stale = Resp::connect(&addr).unwrap();
+    let mut listener = Resp::connect(&follower.addr).unwrap();
+    assert!(!listener.call(&["SUBSCRIBE", "news"]).unwrap().is_error());
     assert_eq!(stale.call(&["READONLY"]).unwrap().text(), b"OK");
     eventually("the follower has applied it", LIMIT, || {
         (stale.call(&["GET", "key"]).unwrap().text() == b"old").then_some(())
@@ -95,12 +97,40 @@ fn a_follower_answers_stale_reads_by_itself_and_others_not_at_all() {
         .map(|node| Paused::pause(&mut cluster.nodes[*node]))
         .collect();
     assert_eq!(stale.call(&["GET", "key"]).unwrap().text(), b"old");
+    check_acts_alone_for_seconds_only(&addr, &mut stale, listener);
+    let mut fresh = Resp::connect(&addr).unwrap();
     let refused = fresh.call(&["GET", "key"]).unwrap();
     assert!(refused.is_error(), "{refused}");
     assert_eq!(stale.call(&["READWRITE"]).unwrap().text(), b"OK");
     let refused = stale.call(&["GET", "key"]).unwrap();
     assert!(refused.is_error(), "{refused}");
     drop(paused);
+}
+
+/// A right may have been taken away where the node does not hear of it: ten seconds after a majority has
+/// answered, it serves and delivers nothing by itself.
+fn check_acts_alone_for_seconds_only(addr: &str, stale: &mut Resp, mut listener: Resp) {
+    eventually("old reads are refused", LIMIT, || {
+        let reply = stale.call(&["GET", "key"]).unwrap();
+        reply.text().starts_with(b"CLUSTERDOWN ").then_some(())
+    });
+    let mut client = Resp::connect(addr).unwrap();
+    for line in [
+        &["PUBLISH", "news", "x"][..],
+        &["CLIENT", "KILL", "ID", "0"],
+    ] {
+        let reply = client.call(line).unwrap();
+        assert!(
+            reply.text().starts_with(b"CLUSTERDOWN "),
+            "{line:?}: {reply}"
+        );
+    }
+    for line in [&["PING"][..], &["INFO"]] {
+        assert!(!client.call(line).unwrap().is_error(), "{line:?}");
+    }
+    listener.set_timeout(Duration::from_millis(500)).unwrap();
+    let delivered = listener.receive();
+    assert!(delivered.is_err(), "{delivered:?}");
 }
 
 /// A process that goes on when this is dropped.

@@ -50,6 +50,11 @@ pub enum Bug {
     PublishCommitLate = 20,
     /// A group tells the cluster to forget the replies of all that it sends itself.
     AcknowledgeTooMuch = 21,
+    /// A command carries the revision of the users that its node has when it sends it, not that under which it
+    /// was judged.
+    StampAtSending = 22,
+    /// A command that was refused for its user is queued again, without being judged again.
+    QueueAnew = 23,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

@@ -52,6 +52,10 @@ pub(crate) fn memory_of(value: &ReplyValue) -> usize {
         }
 }
 
+/// Why a node does nothing by itself for clients.
+pub(crate) const OLD_RIGHTS: &str =
+    "no majority has confirmed for 10 s what clients of this node may do";
+
 fn is_too_long(value: &ReplyValue) -> bool {
     *value == ReplyValue::Error(ReplyError::ReplyTooLong)
 }
@@ -169,6 +173,7 @@ impl<B: Backend> Service<B> {
         stale: bool,
         mut batch: ReadBatch,
     ) -> Result<ReadBatch, ServiceError> {
+        self.check_rights(stale).await?;
         if batch.starts_long() {
             let first = batch.queries.drain(..1).collect();
             let answers = self.read_all(stale, first, &mut batch.memory).await?;
@@ -200,6 +205,7 @@ impl<B: Backend> Service<B> {
         queries: Vec<Query>,
         memory: &mut Held,
     ) -> Result<Answers, ServiceError> {
+        self.check_rights(stale).await?;
         let backend = self.loaded()?;
         let most = self.ledger.most_of_one(Class::Output);
         let room = memory.take_up_to(most, LEAST_REPLY_BYTES);
@@ -210,6 +216,15 @@ impl<B: Backend> Service<B> {
             return Err(ServiceError::Memory);
         }
         Ok(answers)
+    }
+
+    /// Whether an old read may be answered: by rights that are not as old.
+    async fn check_rights(&self, stale: bool) -> Result<(), ServiceError> {
+        if !stale || self.rights.are_recent() || Box::pin(self.rights.are_fresh()).await {
+            return Ok(());
+        }
+        let detail = OLD_RIGHTS.to_owned();
+        Err(ServiceError::Request(RequestError::NoLeader { detail }))
     }
 
     /// Whether reads are served: a majority confirms one, of nothing, within that time.

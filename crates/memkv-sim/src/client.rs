@@ -13,14 +13,14 @@ use bytes::Bytes;
 use memkv_check::space::{self, Answer, Expiry, If, Query};
 use memkv_check::{InFlight, Op, Recorder, Reply, Value};
 use memkv_node::{Node, RequestError};
-use memkv_store::{Command, ReplyError, ReplyValue, Store};
+use memkv_store::{Command, Principal, ReplyError, ReplyValue, Store};
 use tokio::sync::watch;
 
 use crate::cluster::{Cluster, name};
 use crate::operations::{Asking, Operations};
 use crate::promise::Promise;
 use crate::rng::Rng;
-use crate::translate;
+use crate::{translate, users};
 
 /// How long a client waits for an answer, in milliseconds; nodes hold commands for 3 s.
 const GIVE_UP_MS: (u64, u64) = (200, 6_000);
@@ -94,6 +94,7 @@ impl Workload {
         let client = |process| tokio::spawn(self.clone().client(process));
         (1..=self.cluster.swarm.clients as u64)
             .map(client)
+            .chain(self.start_users())
             .collect()
     }
 
@@ -126,9 +127,19 @@ impl Workload {
         }
     }
 
+    /// Whether the clients were told to end.
+    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
     /// How long a client waits for its next answer.
     pub(crate) fn patience(&self) -> Duration {
-        self.rng.millis(GIVE_UP_MS.0, GIVE_UP_MS.1)
+        Self::patience_by(&self.rng)
+    }
+
+    /// The same by another stream.
+    pub(crate) fn patience_by(rng: &Rng) -> Duration {
+        rng.millis(GIVE_UP_MS.0, GIVE_UP_MS.1)
     }
 
     /// One operation, or a burst of writes; whether it was answered.
@@ -206,6 +217,18 @@ impl Workload {
         node: &Node,
         key: String,
     ) -> impl Future<Output = Option<(bool, u64)>> + use<> {
+        self.write_as(process, home, node, key, users::default_of(node))
+    }
+
+    /// The same for a user, by which it was judged.
+    pub(crate) fn write_as(
+        &self,
+        process: u64,
+        home: usize,
+        node: &Node,
+        key: String,
+        principal: Option<Principal>,
+    ) -> impl Future<Output = Option<(bool, u64)>> + use<> {
         let swarm = &self.cluster.swarm;
         let bytes = Bytes::from(key.clone());
         let (op, checked, command) = if self.rng.below(6) == 0 {
@@ -229,7 +252,11 @@ impl Workload {
         let in_flight = self.recorder.invoke(process, key.clone(), op);
         let asking = self.operations.write(process, checked, &command);
         let patience = self.patience();
-        let answer = node.write(&command);
+        // Only a value tells a command from others.
+        if let (Some(principal), Command::Set { .. }) = (principal, &command) {
+            self.cluster.sent_by_users.note(&command, principal);
+        }
+        let answer = node.write_as(&command, principal);
         let answer = tokio::spawn(async move {
             let answer = tokio::time::timeout(patience, answer)
                 .await
@@ -339,7 +366,10 @@ fn settle_write(
                 cluster.trace.count("writes of unknown outcome");
                 in_flight.unknown();
             } else {
-                cluster.trace.count("writes not executed");
+                cluster.trace.count(match error {
+                    RequestError::NoPermission => "writes of users refused",
+                    _ => "writes not executed",
+                });
                 in_flight.not_executed();
             }
             return None;

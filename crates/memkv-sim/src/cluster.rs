@@ -24,6 +24,7 @@ use crate::promise::Promise;
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 use crate::trace::Trace;
+use crate::users::SentByUsers;
 
 /// A broken promise, or something that the simulator does not understand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +116,7 @@ pub struct Cluster {
     pub(crate) hosts: Vec<Mutex<Host>>,
     pub(crate) invariants: Invariants,
     pub(crate) lists: Lists,
+    pub(crate) sent_by_users: SentByUsers,
     /// A client of another host than this one is to write much at once.
     flood_beside: Mutex<Option<usize>>,
     violation: watch::Sender<Option<Violation>>,
@@ -170,6 +172,7 @@ impl Cluster {
             .collect();
         Arc::new(Self {
             invariants: Invariants::new(swarm.nodes),
+            sent_by_users: SentByUsers::default(),
             lists: Lists::new(seed, swarm.nodes, swarm.wrong_lists),
             swarm,
             net,

@@ -20,6 +20,7 @@ use crate::operations::Operations;
 use crate::promise::Promise;
 use crate::trace::Trace;
 use crate::translate;
+use crate::users::{self, Rights, SentByUsers};
 
 /// Payloads of batches begin with their version; the engine's own entries do not.
 const BATCH: u8 = 2;
@@ -51,6 +52,8 @@ pub(crate) struct CommittedLog {
     opened: HashSet<(u64, u64)>,
     /// What it says of feature levels.
     pub(crate) raises: Raises,
+    /// What it says of users.
+    rights: Rights,
     /// An entry could not be read. No node applies it or any after it.
     stuck: bool,
 }
@@ -67,14 +70,19 @@ impl CommittedLog {
     ///
     /// # Errors
     /// If something ran twice or out of order, or is not a batch.
-    pub(crate) fn follow(&mut self, committed: &BTreeMap<u64, LogId>, trace: &Trace) -> Verdict {
+    pub(crate) fn follow(
+        &mut self,
+        committed: &BTreeMap<u64, LogId>,
+        sent: &SentByUsers,
+        trace: &Trace,
+    ) -> Verdict {
         while !self.stuck
             && let Some(id) = committed.get(&self.next)
             && let Some(payload) = self.waiting.remove(id)
         {
             self.next += 1;
             if payload.first() == Some(&BATCH) {
-                self.apply(*id, &payload, trace)?;
+                self.apply(*id, &payload, sent, trace)?;
             } else {
                 self.store.mark_applied(id.index);
             }
@@ -87,7 +95,7 @@ impl CommittedLog {
         Ok(())
     }
 
-    fn apply(&mut self, id: LogId, payload: &Bytes, trace: &Trace) -> Verdict {
+    fn apply(&mut self, id: LogId, payload: &Bytes, sent: &SentByUsers, trace: &Trace) -> Verdict {
         let (Ok((stamp_ms, logged)), Ok(ops)) = (read_batch(payload), read_system(payload)) else {
             self.stuck = true;
             self.next -= 1;
@@ -104,18 +112,18 @@ impl CommittedLog {
         (0..effects.duplicates).for_each(|_| trace.count("duplicates answered from the session"));
         (0..effects.rejected).for_each(|_| trace.count("commands fenced off"));
         (0..effects.gaps).for_each(|_| trace.count("groups refused for a gap"));
+        for (session, first, count) in &effects.refused {
+            (0..*count).for_each(|_| trace.count("commands refused for their users"));
+            let executed = self.executed.get(session).copied().unwrap_or(0);
+            users::check_refusal(id.index, *first, executed)?;
+        }
         self.sessions(id, &effects.system, trace)?;
         let mut ran = Vec::new();
-        let mut replies = effects.replies.into_iter();
-        let mut reply = replies.next();
-        for command in logged {
-            let this = |(session, seq, _): &mut (SessionId, u64, Reply)| {
-                (*session, *seq) == (command.session, command.seq)
-            };
-            let Some((session, seq, answer)) = reply.take_if(this) else {
+        // A number may be in several groups of an entry, of which one was executed.
+        for (command, outcome) in logged.into_iter().zip(effects.outcomes) {
+            let Some((session, seq, answer)) = outcome else {
                 continue;
             };
-            reply = replies.next();
             let last = self.executed.insert(session, seq).unwrap_or(0);
             if seq != last + 1 {
                 let promise = match seq > last {
@@ -126,7 +134,10 @@ impl CommittedLog {
                     format!("{id:?}: number {seq} of session {session} runs after number {last}");
                 return Err((promise, seen));
             }
-            if !SILENT.contains(&&command.command[..]) {
+            let changes_users =
+                self.rights
+                    .ran(id.index, &command.command, &answer, sent, trace)?;
+            if !changes_users && !SILENT.contains(&&command.command[..]) {
                 let home = self.store.session(session).map(|session| session.node());
                 trace.count(match home == Some(id.leader) {
                     true => "commands of the leader's own clients",
@@ -215,27 +226,33 @@ impl CommittedLog {
 /// What the store said of one entry.
 #[derive(Default)]
 struct Effects {
-    replies: Vec<(SessionId, u64, Reply)>,
+    /// For each command of the batch, in order: its reply, if it was executed.
+    outcomes: Vec<Option<(SessionId, u64, Reply)>>,
     duplicates: u64,
     rejected: u64,
     gaps: u64,
+    /// Refused for a principal: session, first number, and how many.
+    refused: Vec<(SessionId, u64, u64)>,
     system: Vec<SystemOutcome>,
     malformed: Option<DecodeError>,
 }
 
 impl Sink for Effects {
     fn reply(&mut self, session: SessionId, seq: u64, reply: &Reply) {
-        self.replies.push((session, seq, reply.clone()));
+        self.outcomes.push(Some((session, seq, reply.clone())));
     }
 
     fn duplicate(&mut self, _: SessionId, _: u64, _: Option<&Reply>) {
         self.duplicates += 1;
+        self.outcomes.push(None);
     }
 
-    fn rejected(&mut self, _: SessionId, _: u64, count: u64, why: Rejected) {
+    fn rejected(&mut self, session: SessionId, first: u64, count: u64, why: Rejected) {
+        self.outcomes.extend((0..count).map(|_| None));
         match why {
             Rejected::Gap { .. } => self.gaps += 1,
-            Rejected::UnknownSession | Rejected::Rights { .. } => self.rejected += count,
+            Rejected::UnknownSession => self.rejected += count,
+            Rejected::Rights { .. } => self.refused.push((session, first, count)),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::lists::Change;
 use crate::nemesis::stores;
 use crate::net::Port;
 use crate::promise::Promise;
+use crate::users::ByWord;
 
 /// Pause before a process that failed is started again, in milliseconds.
 const RESTART_MS: (u64, u64) = (10, 2_000);
@@ -291,6 +292,7 @@ async fn run_process(
     match Node::start(cluster.config(slot, build), disk, link, env).await {
         Err(error) => cluster.did_not_start(slot, &error),
         Ok(node) => {
+            node.judge_by(Box::new(ByWord));
             cluster.started(slot, generation, &node, dead);
             let error = node.failed().await;
             if matches!(error, FatalError::Diverged(_)) && node.read_old(|_| ()).is_ok() {

@@ -173,7 +173,8 @@ impl Invariants {
             }
         }
         let seen = &mut *seen;
-        let followed = seen.committed_log.follow(&seen.committed, &cluster.trace);
+        let (log, sent) = (&mut seen.committed_log, &cluster.sent_by_users);
+        let followed = log.follow(&seen.committed, sent, &cluster.trace);
         verdict = verdict.and(followed);
         verdict = verdict.and_then(|()| seen.levels(cluster));
         if let Err((promise, what)) = verdict {

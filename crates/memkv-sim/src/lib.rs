@@ -39,6 +39,7 @@ pub mod swarm;
 mod timing;
 pub mod trace;
 mod translate;
+mod users;
 mod witness;
 
 pub use cluster::Violation;

@@ -6,7 +6,9 @@ pub(crate) type Measured = (&'static str, f64, f64, f64);
 
 /// What is demanded from `coverage::SEEDS` seeds on.
 pub(crate) const FLOORS: &[Measured] = &[
+    ("calls of users without the right", 104.733, 437.4, 0.225),
     ("changes of leader", 2.197, 1.7, 0.787),
+    ("changes of users", 10.192, 43.5, 0.225),
     ("clock jumps", 0.417, 3.1, 0.217),
     ("clocks that went on", 2.743, 1.4, 0.950),
     ("clusters formed at a higher level", 0.275, 0.7, 0.275),
@@ -19,8 +21,10 @@ pub(crate) const FLOORS: &[Measured] = &[
     ("commands refused at the cap", 14.317, 400.0, 0.250),
     ("commands of the next level executed", 3.692, 17.2, 0.327),
     ("commands of the next level refused", 8.857, 18.2, 0.732),
+    ("commands of users executed", 208.933, 887.2, 0.225),
     ("commands of unknown outcome", 10.128, 47.2, 0.680),
     ("commands of unknown outcome that ran", 6.525, 20.8, 0.793),
+    ("commands refused for their users", 9.783, 59.1, 0.225),
     ("comparisons of stores", 132.825, 50.5, 0.887),
     (
         "confirmations asked for while a newcomer has no vote",
@@ -111,9 +115,11 @@ pub(crate) const FLOORS: &[Measured] = &[
     ("transactions committed", 35.967, 60.2, 0.707),
     ("transactions stopped by a guard", 4.817, 23.6, 0.587),
     ("upgrades", 0.443, 2.7, 0.193),
+    ("users removed", 1.167, 5.7, 0.217),
     ("wipes", 0.673, 1.7, 0.382),
     ("writes", 238.795, 599.5, 1.000),
     ("writes not executed", 4.147, 34.1, 0.520),
+    ("writes of users refused", 4.533, 25.7, 0.225),
     ("writes of unknown outcome", 4.005, 10.2, 0.680),
     ("writes refused for lack of space", 2.148, 55.9, 0.110),
     ("looks within a command", 10.893, 33.6, 0.667),

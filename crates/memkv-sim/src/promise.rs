@@ -124,6 +124,10 @@ pub enum Promise {
     GapsAreRefused,
     /// A boot opens one session.
     OneSession,
+    /// Nothing is executed under a right that was taken away.
+    RightsHold,
+    /// A number that was executed keeps its outcome.
+    FirstOutcomeStays,
     /// A seed is one run.
     OneRun,
     /// Nothing ever panics.
@@ -196,6 +200,8 @@ impl Promise {
             Self::Atomic => "transactions are atomic",
             Self::GapsAreRefused => "a session's numbers run without a gap",
             Self::OneSession => "a boot opens one session",
+            Self::RightsHold => "nothing is executed under a right that was taken away",
+            Self::FirstOutcomeStays => "a number that was executed keeps its outcome",
             Self::OneRun => "a seed is one run",
             Self::NothingPanics => "nothing ever panics",
             Self::AdmittedIfItKnows => "a node is admitted only if it knows the level",

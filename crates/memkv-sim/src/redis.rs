@@ -15,7 +15,7 @@ use crate::cluster::name;
 use crate::flood;
 use crate::many::MANY;
 use crate::operations::Asking;
-use crate::translate;
+use crate::{translate, users};
 
 const COUNTERS: usize = 3;
 const ACCOUNTS: usize = 4;
@@ -486,7 +486,8 @@ impl Workload {
         sent: &memkv_store::Command,
     ) -> impl Future<Output = Option<Answer>> + use<'_> {
         let asking = self.operations.write(process, command.clone(), sent);
-        let answer = tokio::time::timeout(self.patience(), node.write(sent));
+        let answer = node.write_as(sent, users::default_of(node));
+        let answer = tokio::time::timeout(self.patience(), answer);
         async move { self.settle(process, home, &command, asking, answer.await) }
     }
 

@@ -170,6 +170,8 @@ pub struct Swarm {
     pub redis_percent: u64,
     /// Whether clients set memory caps.
     pub caps: bool,
+    /// Whether clients act as users who lose rights.
+    pub users: bool,
     /// Largest value, in bytes.
     pub value_bytes: u64,
     /// See `NodeConfig`.
@@ -253,6 +255,7 @@ impl Swarm {
             },
             // A draw of its own, so that the others are those of before.
             caps: Rng::new(seed, "caps").chance(40 * PERCENT),
+            users: Rng::new(seed, "runs with users").chance(30 * PERCENT),
         }
     }
 }

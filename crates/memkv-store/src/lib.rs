@@ -63,7 +63,7 @@ pub use batch::{
 pub use batch::{Logged, read_batch, read_system};
 pub use command::{
     Command, Compare, Condition, ExpireIf, Expiry, Guard, MAX_TRANSACTION_STEPS, Seen, SetIf, Step,
-    check_steps,
+    changes_users, check_steps,
 };
 pub use encoding::DecodeError;
 pub use key_event::{KeyEvent, KeyEventClasses};

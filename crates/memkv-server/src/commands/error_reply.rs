@@ -10,7 +10,7 @@ use memkv_resp::Request;
 
 use crate::failure;
 use crate::rights::{AuthError, Denied};
-use crate::service::ServiceError;
+use crate::service::{OLD_RIGHTS, ServiceError};
 
 /// How much of a name and of its arguments an error repeats, as in Redis.
 const ECHO_BYTES: usize = 128;
@@ -156,6 +156,11 @@ impl ErrorReply {
     /// A line of the error table and what happened here.
     pub(crate) fn of(code: ErrorCode, detail: &str) -> Self {
         Self::with(format!("{} {detail}", code.info().resp))
+    }
+
+    /// While the node may not act by the rights that it knows.
+    pub(crate) fn old_rights() -> Self {
+        Self::of(ErrorCode::NoLeader, OLD_RIGHTS)
     }
 
     /// While the node has no data yet.

@@ -19,7 +19,7 @@ use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::commands::{Account, Args, ErrorReply, Hello, NO_PASSWORD, Spec, write_hello};
 use crate::password::{Shown, USER};
-use crate::rights::{Bad, Draft, Rights, Table, User, merge, new_token};
+use crate::rights::{Bad, Draft, Identity, Rights, Table, User, merge, new_token};
 
 /// How often a change is computed anew because others have changed the same user meanwhile.
 const MAX_ATTEMPTS: usize = 16;
@@ -32,6 +32,11 @@ const MAX_TOKEN_SECONDS: i64 = 3650 * 24 * 3600;
 
 const BAD_NAME: ErrorReply =
     ErrorReply::new("ERR Usernames can't contain spaces or null characters");
+
+const NOT_UNDERSTOOD: ErrorReply = ErrorReply::new(
+    "ERR this version does not understand the rights that the user has; nothing was changed; change the user \
+     through a node with a newer version, or remove it",
+);
 
 /// The draft of a user, made anew from what is there now.
 type Change = Arc<dyn Fn(Option<&User>) -> Result<(UserSpec, bool), ErrorReply> + Send + Sync>;
@@ -229,6 +234,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         for _ in 0..MAX_ATTEMPTS {
             self.resp.follow_users();
             let user = rights.table().get(&name).cloned();
+            // What it has would be lost.
+            if user.as_ref().is_some_and(|user| !user.is_understood) {
+                return Err(NOT_UNDERSTOOD);
+            }
             let (change, of) = (change.clone(), user.clone());
             let draft = rights
                 .authenticator
@@ -346,6 +355,17 @@ fn bad_modifier(op: &[u8], bad: &Bad) -> ErrorReply {
 }
 
 impl super::Server {
+    /// Ends the connections that have shown a token which has expired at this log time.
+    pub(super) fn end_expired(&self, now_ms: u64) {
+        for client in self.clients.all() {
+            let shown = client.shown.lock();
+            let has_expired = |identity: &Identity| identity.has_expired(now_ms);
+            if shown.identity.as_ref().is_some_and(has_expired) {
+                client.kill();
+            }
+        }
+    }
+
     /// Ends the connections, and the subscriptions, that the table no longer allows.
     pub(super) fn enforce(&self, table: &Table) {
         let mut changed = HashMap::new();

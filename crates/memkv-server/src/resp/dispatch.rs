@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         match spec.handler {
             Handler::TransactionControl(control) => self.control(control, request).await,
-            Handler::Publish(publish) => self.publish(publish, &args).await,
+            Handler::Publish(publish) => self.publish(publish, spec, &args).await,
             Handler::Wait(wait) => {
                 self.run_batch().await?;
                 let waiting = wait(&args);
@@ -177,7 +177,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             }
             _ => {
                 self.run_batch().await?;
-                self.answer_locally(spec, request).await;
+                match self.judge_now(spec, &args).await? {
+                    Ok(()) => self.answer_locally(spec, request).await,
+                    Err(error) => self.fail(&error),
+                }
                 Ok(())
             }
         }

@@ -8,12 +8,12 @@ use memkv_resp::Request;
 use memkv_store::{DEFAULT_USER, Principal};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::conn::Conn;
+use super::conn::{Conn, Disconnected};
 use super::session::Session;
 use super::subscriptions::Kind;
 use crate::audit::{self, Event};
 use crate::backend::Backend;
-use crate::commands::{Args, ErrorReply, Op, Spec, flag, judge, judge_name, resolve};
+use crate::commands::{Args, ErrorReply, Handler, Op, Spec, flag, judge, judge_name, resolve};
 use crate::rights::{Denied, Identity, User};
 
 /// Whom the connection speaks for.
@@ -195,6 +195,27 @@ impl Session {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
+    /// Judges a command that the node executes by itself at the moment of its execution: what came before it may
+    /// have taken long. A command that acts on more than its connection needs rights that are fresh.
+    pub(super) async fn judge_now(
+        &mut self,
+        spec: &'static Spec,
+        args: &Args<'_>,
+    ) -> Result<Result<(), ErrorReply>, Disconnected> {
+        let rights = &self.resp.server.rights;
+        let acts = spec.has(flag::ADMIN) || matches!(spec.handler, Handler::Publish(_));
+        if acts && !rights.are_recent() && !Box::pin(rights.are_fresh()).await {
+            return Ok(Err(ErrorReply::old_rights()));
+        }
+        self.resp.follow_users();
+        if self.session.is_outdated() && !self.session.renew() {
+            return Err(Disconnected);
+        }
+        // Also if the table has not moved now: what was judged before this call may be older.
+        let judged = self.session.judge(spec, args, None);
+        Ok(judged.map_err(|denied| ErrorReply::denied(&denied)))
+    }
+
     /// Whether a command can be judged, or need not be. A node that starts waits for its cluster's users as it
     /// waits for a leader, once for each connection.
     pub(super) async fn can_be_judged(&mut self, request: &Request) -> bool {

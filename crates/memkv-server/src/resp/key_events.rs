@@ -83,6 +83,10 @@ impl Subscribers for Listeners {
 
 async fn deliver_messages(server: Arc<Server>, mut arrived: Taker<Arrived>) {
     while let Some((publication, delivered)) = arrived.take().await {
+        if !server.rights.are_fresh().await {
+            // Its publisher counts nobody here.
+            continue;
+        }
         server.follow_users();
         let count = server
             .subscriptions
@@ -95,6 +99,10 @@ async fn deliver_messages(server: Arc<Server>, mut arrived: Taker<Arrived>) {
 
 async fn deliver_key_events(server: Arc<Server>, mut taken: Taker<Vec<KeyEvent>>) {
     while let Some(events) = taken.take().await {
+        if !server.rights.are_fresh().await {
+            Stats::add(&server.stats.dropped_key_events, events.len());
+            continue;
+        }
         server.follow_users();
         for message in events.into_iter().flat_map(messages) {
             server

@@ -38,6 +38,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -46,6 +47,7 @@ use crate::admission::{Counts, Door, Full};
 use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::metrics;
+use crate::read_batch::ReadBatch;
 use crate::rights::CERTIFIED_GONE;
 use crate::service::Service;
 use crate::tls::Facts;
@@ -59,6 +61,14 @@ pub(crate) use subscriptions::{Kind, memory_of};
 #[cfg(test)]
 pub(crate) use conn::task_bytes;
 pub use server::RespSettings;
+
+/// A majority answers within this time, or the node is taken to be cut off.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long it is until it is looked whether a token has expired: not less, so that many tokens cost little,
+/// and not more, so that a jump of log time is noticed.
+const MIN_EXPIRY_WAIT: Duration = Duration::from_millis(100);
+const MAX_EXPIRY_WAIT: Duration = Duration::from_secs(60);
 
 /// The RESP side of a node.
 pub struct Resp<B> {
@@ -83,6 +93,14 @@ impl<B: Backend> Resp<B> {
         let listeners = key_events::Listeners::start(self.server.clone());
         backend.subscribe(Box::new(listeners));
         let node = backend.clone();
+        self.server.rights.confirm_with(Box::new(move || {
+            let node = node.clone();
+            Box::pin(async move {
+                let read = node.read(CONFIRM_WITHIN, false, ReadBatch::default());
+                read.await.is_ok()
+            })
+        }));
+        let node = backend.clone();
         self.server.users_with(Box::new(move || node.users()));
         let introspect = Box::new(move || backend.introspect());
         self.server.introspect_with(introspect);
@@ -101,8 +119,15 @@ impl<B: Backend> Resp<B> {
         let mut changes = backend.watch_users();
         loop {
             self.follow_users();
-            if changes.changed().await.is_err() {
-                return;
+            let now_ms = backend.log_time_ms();
+            self.server.end_expired(now_ms);
+            let next = self.server.rights.table().next_expiry(now_ms);
+            let wait = next.map_or(MAX_EXPIRY_WAIT, |at| Duration::from_millis(at - now_ms));
+            // Log time may go faster than this node's clock.
+            let wait = wait.clamp(MIN_EXPIRY_WAIT, MAX_EXPIRY_WAIT);
+            match tokio::time::timeout(wait, changes.changed()).await {
+                Ok(Err(_ended)) => return,
+                Ok(Ok(())) | Err(_) => {}
             }
         }
     }

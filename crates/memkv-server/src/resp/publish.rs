@@ -14,7 +14,7 @@ use super::conn::{Conn, Disconnected};
 use super::pipeline_batch::Slot;
 use crate::aside::{is_long, steps_of};
 use crate::backend::Backend;
-use crate::commands::{Args, ErrorReply, Publish};
+use crate::commands::{Args, ErrorReply, Publish, Spec};
 
 /// The number of a message's receivers: here, and on the other nodes once they have answered.
 pub(super) struct Receivers {
@@ -37,10 +37,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     pub(super) async fn publish(
         &mut self,
         publish: Publish,
+        spec: &'static Spec,
         args: &Args<'_>,
     ) -> Result<(), Disconnected> {
         if self.batch.waits_for_store() {
             self.run_batch().await?;
+        }
+        if let Err(error) = self.judge_now(spec, args).await? {
+            self.fail(&error);
+            return Ok(());
         }
         match message(self.resp, publish, args).await {
             Ok(publication) => {

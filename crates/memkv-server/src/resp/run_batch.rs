@@ -11,7 +11,7 @@ use std::vec;
 
 use memkv_node::RequestError;
 use memkv_proto::ErrorCode;
-use memkv_resp::{Output, ReplyWriter};
+use memkv_resp::{Output, ReplyWriter, Request};
 use memkv_store::{Principal, Query, Reply, ReplyError, ReplyValue, Step};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
@@ -24,7 +24,7 @@ use super::pipeline_batch::Slot;
 use super::server::Stats;
 use super::transaction::{Item, Plan};
 use crate::backend::Backend;
-use crate::commands::{Args, ErrorReply, Handler, ReplyFormat, range_head};
+use crate::commands::{Args, ErrorReply, Handler, ReplyFormat, Spec, range_head};
 use crate::ledger::{Class, Held};
 use crate::read_batch::ReadBatch;
 use crate::service::{Service, memory_of};
@@ -300,6 +300,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
     }
 
+    /// Executes a command of a transaction that the node executes by itself, and answers in its place. Its user
+    /// may have lost the right while the transaction was under way.
+    async fn run_local(
+        &mut self,
+        spec: &'static Spec,
+        request: &Request,
+    ) -> Result<(), Disconnected> {
+        let args = Args {
+            request,
+            name: spec.name,
+            db: self.session.db,
+        };
+        if let Err(error) = self.judge_now(spec, &args).await? {
+            self.write_value("exec", &ReplyFormat::Plain, Err(error));
+            return Ok(());
+        }
+        match spec.handler {
+            Handler::Publish(publish) => self.publish_in_exec(publish, request, spec.name).await,
+            Handler::Wait(wait) => {
+                let waiting = wait(&args);
+                // It does not wait, so the client cannot go meanwhile.
+                let _ = self.wait_copies(waiting, false).await;
+            }
+            Handler::Account(account) => Box::pin(self.account(account, spec, request)).await,
+            _ => self.answer_locally(spec, request).await,
+        }
+        Ok(())
+    }
+
     /// Answers EXEC: the store's answers, and in their places what the node answers by itself. A
     /// silent one sends nothing.
     pub(super) async fn write_exec(
@@ -322,25 +351,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                                 self.write_answer(name, format, value).await?;
                             }
                         }
-                        Item::Local(spec, request) => match spec.handler {
-                            Handler::Publish(publish) => {
-                                self.publish_in_exec(publish, request, spec.name).await;
-                            }
-                            Handler::Wait(wait) => {
-                                let args = Args {
-                                    request,
-                                    name: spec.name,
-                                    db: self.session.db,
-                                };
-                                let waiting = wait(&args);
-                                // It does not wait, so the client cannot go meanwhile.
-                                let _ = self.wait_copies(waiting, false).await;
-                            }
-                            Handler::Account(account) => {
-                                Box::pin(self.account(account, spec, request)).await;
-                            }
-                            _ => self.answer_locally(spec, request).await,
-                        },
+                        Item::Local(spec, request) => {
+                            Box::pin(self.run_local(spec, request)).await?;
+                        }
                         Item::Failed(error) => {
                             let failed = Err(error.clone());
                             self.write_value("exec", &ReplyFormat::Plain, failed);

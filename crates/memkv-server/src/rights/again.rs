@@ -25,13 +25,13 @@ impl JudgeAgain {
     /// The user as it is in the table.
     fn user(&self, users: &UserTable, id: u64) -> Option<Arc<User>> {
         let user = users.by_id(id)?;
-        let mut last = self.last.lock();
         let is_it = |known: &&Arc<User>| known.id == id && known.changed_at == user.changed_at;
+        let last = self.last.lock().clone();
         if let Some(known) = last.as_ref().filter(is_it) {
             return Some(known.clone());
         }
         let compiled = Arc::new(User::of(user));
-        *last = Some(compiled.clone());
+        *self.last.lock() = Some(compiled.clone());
         Some(compiled)
     }
 }

@@ -3,6 +3,7 @@
 //! - `grammar` and `selector` are Redis's access lists; `names` are the commands of Redis that memkv lacks.
 //! - `user` is the replicated table, compiled; `draft` a user while it is changed.
 //! - `decide` is the one decision, for every interface.
+//! - `fresh` is how long a node acts by rights that no majority confirms.
 //! - `again` judges commands once more that were on their way when a right was taken away.
 //! - `secret`, `authenticate` and `backoff` are passwords and tokens. `log` is `ACL LOG`.
 //!
@@ -14,6 +15,7 @@ mod authenticate;
 mod backoff;
 mod decide;
 mod draft;
+mod fresh;
 mod grammar;
 mod log;
 mod names;
@@ -38,11 +40,13 @@ use tokio::time::Instant;
 use crate::password::{Password, Shown};
 use authenticate::Authenticator;
 use backoff::Backoff;
+use fresh::Freshness;
 
 pub(crate) use again::JudgeAgain;
 pub(crate) use authenticate::Busy;
 pub(crate) use decide::{Attempt, Denied, Touches, decide};
 pub(crate) use draft::Draft;
+pub(crate) use fresh::Confirm;
 pub(crate) use grammar::{Bad, Rules, merge};
 pub(crate) use log::Log;
 pub(crate) use secret::{new_token, shown};
@@ -112,6 +116,7 @@ pub struct Rights {
     pub(crate) authenticator: Authenticator,
     backoff: Backoff,
     marks: RandomState,
+    freshness: Freshness,
     /// When the next change may leave that takes away rights.
     next_turn: Mutex<Option<Instant>>,
     pub(crate) log: Log,
@@ -151,6 +156,7 @@ impl Rights {
             authenticator: Authenticator::default(),
             backoff: Backoff::default(),
             marks: RandomState::new(),
+            freshness: Freshness::default(),
             next_turn: Mutex::default(),
             log: Log::default(),
             failures: AtomicU64::new(0),
@@ -182,6 +188,22 @@ impl Rights {
         *self.is_known.borrow()
     }
 
+    /// From now on a majority can be asked. A second call has no effect.
+    pub(crate) fn confirm_with(&self, confirm: Confirm) {
+        self.freshness.confirm_with(confirm);
+    }
+
+    /// Whether this node may act by the rights that it knows without asking anybody: while it waits for
+    /// nothing, [`Rights::are_fresh`] decides.
+    pub(crate) fn are_recent(&self) -> bool {
+        self.revision() == 0 || self.freshness.is_recent()
+    }
+
+    /// The same; asks a majority if it has not for too long. True where there is no table.
+    pub(crate) async fn are_fresh(&self) -> bool {
+        self.revision() == 0 || self.freshness.is_fresh().await
+    }
+
     /// Whether clients have to authenticate, now.
     pub(crate) fn clients_prove(&self) -> Arc<AtomicBool> {
         self.clients_prove.clone()
@@ -195,11 +217,17 @@ impl Rights {
 
     /// Takes over the replicated table; whether it is another one than before.
     pub(crate) fn follow(&self, users: &UserTable) -> bool {
-        let mut table = self.table.lock();
-        if users.revision() <= table.revision {
+        let last = self.table();
+        if users.revision() <= last.revision {
             return false;
         }
-        *table = Arc::new(Table::of(users, &table));
+        // Compiled without the lock, which every connection takes.
+        let next = Arc::new(Table::of(users, &last));
+        let mut table = self.table.lock();
+        if next.revision <= table.revision {
+            return false;
+        }
+        *table = next;
         let default = table.default_user();
         let proves = !(default.enabled && default.nopass);
         self.clients_prove.store(proves, Ordering::Relaxed);

@@ -31,6 +31,8 @@ pub(crate) struct User {
     pub(crate) nopass: bool,
     pub(crate) secrets: Vec<Secret>,
     pub(crate) rules: Rules,
+    /// This version understands its rules; if not, it may do nothing, and this node does not change it.
+    pub(crate) is_understood: bool,
     /// It may do everything.
     pub(crate) is_all: bool,
 }
@@ -48,7 +50,9 @@ impl User {
 
     /// Of a user of the replicated table.
     pub(super) fn of(user: &memkv_store::User) -> Self {
-        let rules = Rules::parse(&user.rules).unwrap_or_else(|why| {
+        let parsed = Rules::parse(&user.rules);
+        let is_understood = parsed.is_ok();
+        let rules = parsed.unwrap_or_else(|why| {
             if let Some(left_out) = UNKNOWN_RULES.say() {
                 tracing::warn!(
                     user = %user.name.escape_ascii(), %why, left_out,
@@ -68,6 +72,7 @@ impl User {
                 .iter()
                 .map(|(secret, _)| secret.clone())
                 .collect(),
+            is_understood,
             is_all: rules.is_all(),
             rules,
         }
@@ -87,6 +92,7 @@ impl User {
             nopass: password.is_none(),
             secrets: password.into_iter().flat_map(secrets).collect(),
             rules: Rules::everything(),
+            is_understood: true,
             is_all: true,
         }
     }
@@ -160,9 +166,24 @@ impl Table {
         self.get(self.tokens.get(sha256)?)
     }
 
+    /// When the next token expires after this log time.
+    pub(crate) fn next_expiry(&self, now_ms: u64) -> Option<u64> {
+        let secrets = self.users.values().flat_map(|user| &user.secrets);
+        let expiries = secrets.filter_map(expiry);
+        expiries.filter(|at| *at > now_ms).min()
+    }
+
     /// All users, by name.
     pub(crate) fn users(&self) -> impl Iterator<Item = &Arc<User>> {
         self.users.values()
+    }
+}
+
+/// When a secret expires, if ever.
+fn expiry(secret: &Secret) -> Option<u64> {
+    match secret.kind() {
+        SecretKind::Token { expires_at_ms, .. } => Some(*expires_at_ms),
+        SecretKind::Password(_) | SecretKind::Sha256(_) => None,
     }
 }
 
@@ -195,6 +216,13 @@ impl Identity {
             user: user.clone(),
             credential: self.credential,
         })
+    }
+
+    /// Whether it has shown a token that has expired at this log time.
+    pub(crate) fn has_expired(&self, now_ms: u64) -> bool {
+        let mut secrets = self.user.secrets.iter();
+        let shown = secrets.find(|secret| secret.id() == self.credential);
+        shown.and_then(expiry).is_some_and(|at| at <= now_ms)
     }
 
     /// For whom its commands are executed.

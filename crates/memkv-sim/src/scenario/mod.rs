@@ -208,6 +208,7 @@ fn swarm(nodes: usize, replace_after: Duration) -> Swarm {
         reads_percent: 0,
         redis_percent: 0,
         caps: false,
+        users: false,
         value_bytes: 0,
         max_log_size: 64 * 1024,
         log_cache_bytes: 64 * 1024,

@@ -34,9 +34,9 @@ pub(super) const IN_DATABASE: u8 = 22;
 const PROLONG: u8 = 23;
 const ANNOUNCE: u8 = 24;
 const SET_MEMORY: u8 = 25;
-const SET_USER: u8 = 32;
+pub(super) const SET_USER: u8 = 32;
 const DEL_USERS: u8 = 33;
-const INIT_USERS: u8 = 34;
+pub(super) const INIT_USERS: u8 = 34;
 #[cfg(memkv_bugs)]
 const OF_NEXT_LEVEL: u8 = 0xe0;
 

@@ -271,6 +271,12 @@ const NOOP: u8 = 0;
 /// A whole [`Command::Noop`] in the log.
 pub(crate) const NOOP_ENCODED: &[u8] = &[NOOP];
 
+/// Whether an encoded command changes the table of users. Such a command ends its group, because a group is
+/// judged by the table that is there when it begins.
+pub fn changes_users(encoded: &[u8]) -> bool {
+    matches!(encoded.first(), Some(codec::SET_USER..=codec::INIT_USERS))
+}
+
 impl Command {
     /// The same command for `database`; 0 needs no wrapping.
     #[must_use]

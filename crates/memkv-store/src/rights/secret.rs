@@ -22,6 +22,8 @@ const TOKEN: u8 = 2;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     kind: SecretKind,
+    /// Of the kind; asked for with each command.
+    id: u64,
 }
 
 /// The kinds of secrets.
@@ -44,7 +46,10 @@ pub enum SecretKind {
 impl Secret {
     /// A secret of this kind.
     pub fn new(kind: SecretKind) -> Secret {
-        Secret { kind }
+        let mut out = Vec::with_capacity(MAX_PASSWORD_BYTES);
+        kind.write(&mut out);
+        let id = xxh3_64(&out).max(BY_CERTIFICATE + 1);
+        Secret { kind, id }
     }
 
     /// Its kind, with the hash.
@@ -55,9 +60,7 @@ impl Secret {
     /// A number derived from the kind and the hash: the same on every node, and never one that stands for
     /// no secret.
     pub fn id(&self) -> u64 {
-        let mut out = Vec::with_capacity(MAX_PASSWORD_BYTES);
-        self.write(&mut out);
-        xxh3_64(&out).max(BY_CERTIFICATE + 1)
+        self.id
     }
 
     pub(super) fn is_within_limits(&self) -> bool {
@@ -68,7 +71,13 @@ impl Secret {
     }
 
     pub(super) fn write(&self, out: &mut impl BufMut) {
-        match &self.kind {
+        self.kind.write(out);
+    }
+}
+
+impl SecretKind {
+    fn write(&self, out: &mut impl BufMut) {
+        match self {
             SecretKind::Password(text) => {
                 out.put_u8(PASSWORD);
                 put_prefixed(out, text);
@@ -87,7 +96,9 @@ impl Secret {
             }
         }
     }
+}
 
+impl Secret {
     /// Reads one; `own` makes the kept form of its text.
     pub(super) fn read(
         reader: &mut Reader<'_>,
@@ -113,7 +124,7 @@ impl Secret {
             },
             tag => return Err(DecodeError::UnknownTag { what, tag }),
         };
-        Ok(Secret { kind })
+        Ok(Secret::new(kind))
     }
 }
 

@@ -298,6 +298,8 @@ impl Session {
         if unsent == 0 || !(window.is_due(now) || window.is_eager()) {
             return None;
         }
+        #[cfg(memkv_bugs)]
+        self.judging.stamp_at_sending(&mut window);
         let start = window.sent;
         let (count, bytes, rights) = window.fitting(unsent.min(GROUP_COMMANDS));
         let first_seq = window.first_seq + start as u64;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 #[cfg(memkv_bugs)]
 use memkv_store::ReplyValue;
-use memkv_store::{Command, GroupRights, NO_TABLE, Principal, Reply, SessionId};
+use memkv_store::{Command, GroupRights, NO_TABLE, Principal, Reply, SessionId, changes_users};
 use tokio::time::Instant;
 
 use super::group_commit::GroupCommit;
@@ -155,6 +155,9 @@ impl Window {
             }
             bytes += len;
             count += 1;
+            if changes_users(&slot.command) {
+                break;
+            }
         }
         (count, bytes, rights)
     }

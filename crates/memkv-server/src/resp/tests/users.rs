@@ -1,6 +1,7 @@
 //! Users over RESP: ACL, AUTH, and what a user may not do, in each place where a command can stand.
 
 use super::*;
+use crate::backend::Backend as _;
 
 /// A server whose cluster has users, and a client that may do everything.
 async fn with_users(lines: &[&str]) -> (TestServer, TestClient) {
@@ -282,4 +283,70 @@ async fn a_node_that_starts_judges_nobody_until_it_knows_the_users() {
             ("SET k v", "+OK"),
         ])
         .await;
+}
+
+/// What stands behind a change in the same transaction is judged by the changed rights.
+#[tokio::test]
+async fn what_a_node_executes_by_itself_is_judged_when_it_is_executed() {
+    let (server, _admin) = with_users(&["ACL SETUSER ann on >pw +@all ~* &*"]).await;
+    let mut ann = client_of(&server, "ann", "pw").await;
+    ann.dialogue(&[
+        ("MULTI", "+OK"),
+        ("ACL SETUSER ann -publish -client", "+QUEUED"),
+        ("PUBLISH news x", "+QUEUED"),
+        ("CLIENT KILL USER nosuch", "+QUEUED"),
+        ("PING", "+QUEUED"),
+        (
+            "EXEC",
+            "[+OK -NOPERM this user has no permissions to run the 'publish' command -NOPERM this user has no \
+             permissions to run the 'client|kill' command +PONG]",
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_token_that_it_has_shown() {
+    let (server, mut admin) = with_users(&["ACL SETUSER ann on >pw +@all ~*"]).await;
+    let token = admin.ask("MEMKV.USERS TOKEN ann 60").await;
+    let token = token.strip_prefix('$').unwrap().to_owned();
+    let mut by_token = client_of(&server, "ann", &token).await;
+    let mut by_password = client_of(&server, "ann", "pw").await;
+    let at = server.resp.server.rights.table().next_expiry(0).unwrap();
+    server.resp.server.end_expired(at - 1);
+    assert_eq!(by_token.ask("PING").await, "+PONG");
+    server.resp.server.end_expired(at);
+    assert_eq!(by_token.shown().await, "(closed)");
+    assert_eq!(by_password.ask("PING").await, "+PONG");
+    assert_eq!(server.resp.server.rights.table().next_expiry(at), None);
+}
+
+/// It runs an older version than the node that has made the user.
+#[tokio::test]
+async fn a_user_whose_rights_are_not_understood_is_not_changed() {
+    let backend = Fake::at_edge_level();
+    let server = start_with(Some(backend.clone()), resp_settings()).await;
+    let mut admin = server.client().await;
+    assert_eq!(admin.ask("MEMKV.USERS INIT").await, "+OK");
+    let user = memkv_store::UserSpec {
+        enabled: true,
+        nopass: true,
+        secrets: Vec::new(),
+        rules: "~* +@of-a-newer-version".into(),
+    };
+    let newer = memkv_store::Command::SetUser {
+        name: "ann".into(),
+        expected: 0,
+        user: user.clone(),
+        narrows: true,
+    };
+    backend.write(newer, None).await.unwrap();
+    let refused = admin.ask("ACL SETUSER ann -get").await;
+    assert!(
+        refused.contains("does not understand the rights"),
+        "{refused}"
+    );
+    let users = backend.users().unwrap();
+    assert_eq!(users.get(b"ann").unwrap().spec(), user);
+    assert_eq!(admin.ask("ACL DELUSER ann").await, ":1");
 }

@@ -38,6 +38,12 @@ pub(super) struct Judging {
 }
 
 impl Judging {
+    /// The users, as published last.
+    fn published(&self) -> Option<Arc<UserTable>> {
+        let users = self.users.get();
+        users.and_then(|users| users.borrow().clone())
+    }
+
     /// The principal under which a command may be executed now; none if it may not. A command that was judged
     /// without a table is one of the user `default`, if the table's first one is that of the node's configuration.
     fn renewed(
@@ -80,8 +86,7 @@ impl Session {
     /// Judges the commands of these numbers again, which apply has refused, and sends from there on. The table is
     /// the published one: it is not older than the one that refused them.
     pub(super) fn judge_again(&self, first_seq: u64, count: u64) {
-        let users = self.judging.users.get();
-        let users = users.and_then(|users| users.borrow().clone());
+        let users = self.judging.published();
         let seqs = first_seq..first_seq.saturating_add(count);
         let asked: Vec<(u64, Principal, Bytes)> = {
             let window = self.window.lock();
@@ -98,6 +103,14 @@ impl Session {
             (seq, principal, renewed)
         });
         let judged: Vec<_> = judged.collect();
+        #[cfg(memkv_bugs)]
+        if crate::bugs::active(crate::bugs::Bug::QueueAnew) {
+            let revision = users.map_or(0, |users| users.revision());
+            let mut window = self.window.lock();
+            (first_seq..first_seq.saturating_add(count))
+                .for_each(|seq| window.queue_anew(seq, revision));
+            return window.rewind_to(first_seq);
+        }
         let mut window = self.window.lock();
         for (seq, principal, renewed) in judged {
             window.judged(seq, principal, renewed);
@@ -124,6 +137,49 @@ impl super::Window {
             let _ = answer.send(Err(RequestError::NoPermission));
         }
         self.slot_bytes -= slot.become_noop();
+    }
+}
+
+#[cfg(memkv_bugs)]
+impl Judging {
+    /// Stamps the commands that were not sent with the revision that is published now, if that bug is on.
+    pub(super) fn stamp_at_sending(&self, window: &mut super::Window) {
+        let is_on = crate::bugs::active(crate::bugs::Bug::StampAtSending);
+        let Some(users) = self.published().filter(|_| is_on) else {
+            return;
+        };
+        let unsent = window.sent..;
+        let principals = window.slots.range_mut(unsent);
+        for principal in principals.filter_map(|slot| slot.principal.as_mut()) {
+            principal.revision = users.revision();
+        }
+    }
+}
+
+#[cfg(memkv_bugs)]
+impl super::Window {
+    /// Gives a command's number away and queues it as if it had been judged under this revision.
+    fn queue_anew(&mut self, seq: u64, revision: u64) {
+        let position = self.position(seq);
+        let slot = position.and_then(|position| self.slots.get_mut(position));
+        let Some(slot) = slot.filter(|slot| slot.principal.is_some()) else {
+            return;
+        };
+        let (command, principal) = (slot.command.clone(), slot.principal);
+        let (answer, deadline) = (slot.answer.take(), slot.deadline);
+        self.slot_bytes -= slot.become_noop();
+        if let Some(answer) = answer {
+            self.pending_bytes += command.len();
+            self.pending.push_back(super::Pending {
+                command,
+                principal: principal.map(|principal| Principal {
+                    revision,
+                    ..principal
+                }),
+                answer,
+                deadline,
+            });
+        }
     }
 }
 

@@ -365,3 +365,31 @@ async fn a_command_that_was_judged_without_a_table_is_judged_by_it_once_there_is
         );
     }
 }
+
+/// A group is judged by the table that is there when it begins.
+#[tokio::test(start_paused = true)]
+async fn a_command_behind_a_change_of_users_is_judged_by_the_new_table() {
+    let mut node = Node::new(false);
+    let ada = node.store.users().expect("a table").get(b"ada").cloned();
+    let change = Command::SetUser {
+        name: Bytes::from_static(b"ada"),
+        expected: ada.expect("the user").changed_at,
+        user: user(true),
+        narrows: true,
+    };
+    let default = node.principal(DEFAULT_USER);
+    let submitted = node.session.submit_as(change.encode(), Some(default), HOLD);
+    let mut changed = submitted.expect("there is room").receiver;
+    let mut behind = node.submit(b"ada", "a");
+    for _ in 0..4 {
+        if let Some(group) = node.session.next_group() {
+            node.apply(&group.encoded);
+        }
+    }
+    assert!(matches!(
+        answer(&mut changed),
+        Some(Ok(ReplyValue::Integer(_)))
+    ));
+    assert_eq!(answer(&mut behind), NO_PERMISSION);
+    assert!(!node.store.exists(b"a"));
+}
