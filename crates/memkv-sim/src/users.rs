@@ -264,7 +264,7 @@ impl Workload {
                 None => Command::InitUsers {
                     users: vec![(Bytes::from_static(DEFAULT_USER), may_write(Vec::new()))],
                 },
-                Some(users) => change(&users, *rng.pick(&NAMES), &rng),
+                Some(users) => change(&users, NAMES[rng.index(NAMES.len())], &rng),
             };
             let answer = node.write_as(&command, default_of(&node));
             let answer = tokio::time::timeout(Self::patience_by(&rng), answer).await;

@@ -125,9 +125,8 @@ impl<B: Backend> Resp<B> {
             let wait = next.map_or(MAX_EXPIRY_WAIT, |at| Duration::from_millis(at - now_ms));
             // Log time may go faster than this node's clock.
             let wait = wait.clamp(MIN_EXPIRY_WAIT, MAX_EXPIRY_WAIT);
-            match tokio::time::timeout(wait, changes.changed()).await {
-                Ok(Err(_ended)) => return,
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_ended)) = tokio::time::timeout(wait, changes.changed()).await {
+                return;
             }
         }
     }
