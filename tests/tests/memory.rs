@@ -1,17 +1,24 @@
 //! Memory: nodes with little of it are filled by writers of every kind. No process ends or takes more than its
 //! limit, all nodes refuse the same, no transaction is torn, what does not grow goes on, and it heals.
 //!
-//! For longer, with other limits: `MEMKV_MEMORY_SECONDS=600 MEMKV_MEMORY_LIMIT=536870912 cargo test
-//! --release -p memkv-black-box --test memory`. Under a control group of the same limit, the kernel ends a
-//! process that takes more: `systemd-run --scope -p MemoryMax=2G` in front of it limits all three nodes.
+//! For longer, with more of everything, and each node in a control group whose kernel ends what takes more
+//! than its limit (version 1 of control groups, as root): `MEMKV_MEMORY_SECONDS=600 MEMKV_MEMORY_LIMIT=536870912
+//! MEMKV_MEMORY_CAP=268435456 MEMKV_MEMORY_WRITERS=64 MEMKV_MEMORY_VALUE=67108864
+//! MEMKV_MEMORY_CONNECTIONS=10000 MEMKV_MEMORY_GROUPS=1 cargo test --release -p memkv-black-box --test memory`.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::fs;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use memkv_black_box::{Cluster, Frame, Http, Resp, eventually, rss_bytes, seed, setting};
+use memkv_black_box::{
+    Cluster, Frame, Http, Resp, allow_files, eventually, rss_bytes, seed, setting,
+};
 use serde_json::json;
 
 /// Far longer than a busy machine needs.
@@ -23,7 +30,10 @@ const MEMORY: u64 = 192 << 20;
 /// For how long the writers write.
 const FILL: u64 = 8;
 
+/// Clients that write, and the longest value that they do.
 const WRITERS: u64 = 6;
+const VALUE: u64 = 1 << 20;
+
 const ACCOUNTS: u64 = 8;
 const OPENING: i64 = 1_000;
 
@@ -31,6 +41,85 @@ const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
 /// Numbers without a pattern.
 struct Draws(u64);
+
+/// A control group of the first version that limits the memory of one node; removed with it.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    fn new(name: &str) -> Self {
+        let path = format!("/sys/fs/cgroup/memory/memkv-{}-{name}", std::process::id());
+        fs::create_dir(&path).unwrap();
+        let limit = limit().to_string();
+        fs::write(format!("{path}/memory.limit_in_bytes"), limit).unwrap();
+        Self(path.into())
+    }
+
+    /// Starts a program within it.
+    fn around(&self) -> Vec<String> {
+        let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
+        vec!["sh".into(), "-c".into(), script, "sh".into()]
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Only once its last process has gone.
+        let until = Instant::now() + LIMIT;
+        while fs::remove_dir(&self.0).is_err() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Three nodes, each in a group of its own if that is asked for.
+struct Nodes {
+    cluster: Cluster,
+    groups: Vec<MemoryGroup>,
+}
+
+impl Nodes {
+    fn start(more: &serde_json::Value) -> Self {
+        let cluster = Cluster::configured_with(3, more);
+        let groups = match setting("MEMKV_MEMORY_GROUPS") {
+            Some(1..) => cluster
+                .nodes
+                .iter()
+                .map(|node| &node.id[..])
+                .map(MemoryGroup::new)
+                .collect(),
+            _ => Vec::new(),
+        };
+        let mut nodes = Self { cluster, groups };
+        (0..3).for_each(|node| nodes.start_node(node));
+        nodes.cluster.wait_serving();
+        nodes
+    }
+
+    fn start_node(&mut self, node: usize) {
+        let command = self.command(node);
+        self.cluster.nodes[node].start_with(command);
+    }
+
+    fn command(&self, node: usize) -> Command {
+        let around = self
+            .groups
+            .get(node)
+            .map(MemoryGroup::around)
+            .unwrap_or_default();
+        let around: Vec<&str> = around.iter().map(String::as_str).collect();
+        self.cluster.nodes[node].command_under(&around)
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        self.cluster
+            .nodes
+            .iter_mut()
+            .filter(|node| node.runs())
+            .for_each(memkv_black_box::Node::kill);
+    }
+}
 
 impl Draws {
     fn below(&mut self, below: u64) -> u64 {
@@ -47,7 +136,7 @@ impl Draws {
 
     fn value(&mut self) -> String {
         let len = match self.below(20) {
-            0 => self.below(1 << 20),
+            0 => self.below(longest_value()),
             1..5 => self.below(64 << 10),
             _ => self.below(2_000),
         };
@@ -121,7 +210,11 @@ fn write(addr: &str, mut draws: Draws, counted: &Counted) {
     assert_eq!(call(&mut mover, &["SELECT", "1"]).text(), b"OK");
     while !counted.ends() {
         let command = draws.command();
-        counted.count(&client.call(&command).unwrap());
+        let Ok(reply) = client.call(&command) else {
+            // The test finds the node that has ended.
+            return;
+        };
+        counted.count(&reply);
         asked += 1;
         if asked % 8 != 0 {
             continue;
@@ -189,12 +282,13 @@ fn fill(cluster: &mut Cluster) -> Counted {
         .filter_map(|node| node.process_id())
         .collect();
     thread::scope(|scope| {
-        for writer in 0..WRITERS {
+        for writer in 0..setting("MEMKV_MEMORY_WRITERS").unwrap_or(WRITERS) {
             let addr = &addrs[writer as usize % addrs.len()];
             let counted = &counted;
             scope.spawn(move || write(addr, Draws(seed + writer), counted));
         }
-        while Instant::now() < until {
+        let lives = |node: &mut memkv_black_box::Node| node.process().ended().is_none();
+        while Instant::now() < until && cluster.nodes.iter_mut().all(lives) {
             for id in &ids {
                 counted
                     .most_resident
@@ -247,19 +341,45 @@ fn limit() -> u64 {
     setting("MEMKV_MEMORY_LIMIT").unwrap_or(MEMORY)
 }
 
+fn longest_value() -> u64 {
+    setting("MEMKV_MEMORY_VALUE").unwrap_or(VALUE)
+}
+
+/// Connections that do nothing, spread over the nodes.
+fn idle_connections(cluster: &Cluster) -> Vec<TcpStream> {
+    let count = setting("MEMKV_MEMORY_CONNECTIONS").unwrap_or(30);
+    assert!(allow_files(count + 500), "too few files may be open");
+    let nodes = cluster
+        .nodes
+        .iter()
+        .cycle()
+        .take(usize::try_from(count).unwrap());
+    nodes
+        .map(|node| TcpStream::connect(&node.addr).unwrap())
+        .collect()
+}
+
 #[test]
 fn nodes_that_are_filled_by_all_commands_refuse_the_same_and_heal() {
-    let more = json!({ "max_memory": limit(), "max_log_size": 4 << 20 });
-    let mut cluster = Cluster::configured_with(3, &more);
-    cluster.start_all();
-    open_accounts(&cluster);
+    let more = json!({
+        "max_memory": limit(),
+        "max_log_size": 4 << 20,
+        "max_value_bytes": longest_value().max(8 << 20),
+    });
+    let mut nodes = Nodes::start(&more);
+    let cluster = &mut nodes.cluster;
+    open_accounts(cluster);
     let addr = cluster.nodes[1].addr.clone();
     let mut client = Resp::connect(&addr).unwrap();
     // So small that the writers reach it at once.
-    let cap = (limit() / 24).to_string();
+    let cap = setting("MEMKV_MEMORY_CAP")
+        .unwrap_or(limit() / 24)
+        .to_string();
     let set = ["CONFIG", "SET", "maxmemory", &cap];
     assert_eq!(call(&mut client, &set).text(), b"OK");
-    let counted = fill(&mut cluster);
+    let idle = idle_connections(cluster);
+    let counted = fill(cluster);
+    drop(idle);
     let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (refused, done) = (of(&counted.refused), of(&counted.done));
     let (aborted, transfers) = (of(&counted.aborted), of(&counted.transfers));
@@ -272,7 +392,7 @@ fn nodes_that_are_filled_by_all_commands_refuse_the_same_and_heal() {
         "too little was done"
     );
     assert!(of(&counted.most_resident) < limit(), "{resident_mib} MiB");
-    agree(&cluster);
+    agree(cluster);
     assert_eq!(total(&mut client), OPENING * ACCOUNTS as i64);
 
     // With nothing else under way every interface answers the same.
@@ -306,9 +426,10 @@ fn nodes_that_are_filled_by_all_commands_refuse_the_same_and_heal() {
     assert_eq!(call(&mut client, &["SET", "one", "v"]).text(), b"OK");
     // A node that starts again counts the same.
     cluster.nodes[2].kill();
-    cluster.nodes[2].start();
+    nodes.start_node(2);
+    let cluster = &mut nodes.cluster;
     cluster.wait_serving();
-    agree(&cluster);
+    agree(cluster);
     assert_eq!(total(&mut client), OPENING * ACCOUNTS as i64);
     call(&mut client, &["FLUSHALL"]);
     assert_eq!(metric(&addr, "memkv_keys_cost_bytes"), Some(0));
