@@ -143,6 +143,12 @@ impl Store {
         }
     }
 
+    /// The part of [`Store::memory_bytes`] that snapshots and views in progress, and a command in pieces, keep
+    /// of earlier states, in bytes.
+    pub fn saved_bytes(&self) -> u64 {
+        self.keys.saved_bytes()
+    }
+
     /// Estimated memory in bytes: keys, values and their bookkeeping, cached replies, and the entries that
     /// a snapshot in progress keeps. An account for this node, not part of the state.
     pub fn memory_bytes(&self) -> u64 {

@@ -37,6 +37,9 @@ const PIECE: Duration = Duration::from_micros(500);
 /// with twice as long a rest, a write took 2.8 times as long at the 99th percentile; with these it
 /// is 1.7 times, and a million keys take 4 seconds.
 const REST: u32 = 8;
+/// There is no rest while more than this part of the cap is kept for it, as a divisor: what is overwritten
+/// while a snapshot is written stays until it has been, and that could be as much again as all keys.
+const SAVED_PART: u64 = 16;
 /// Largest block of a snapshot, in bytes, before a value that is larger by itself.
 pub(crate) const SNAPSHOT_BLOCK_BYTES: usize = 256 * 1024;
 /// How long a snapshot that met a full disk waits before the next try.
@@ -258,7 +261,10 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                         tracing::warn!(%error, "no space for a snapshot; trying again every second");
                     }
                     let replica = self.replica.clone();
-                    let abort = move || replica.machine.write().store.abort_snapshot();
+                    let abort = move || {
+                        replica.machine.write().store.abort_snapshot();
+                        drop_garbage(&replica);
+                    };
                     busy(&self.env, abort).await?;
                     tokio::time::sleep(FULL_DISK_RETRY).await;
                 }
@@ -318,13 +324,14 @@ impl SnapshotBuilder {
         loop {
             let replica = self.replica.clone();
             let started = tokio::time::Instant::now();
-            let (returned, more) =
+            let (returned, next) =
                 blocking(&self.env, move || write_shards(&replica, installs, writer)).await??;
             writer = returned;
-            if !more {
-                break;
+            match next {
+                Next::Rest => tokio::time::sleep(started.elapsed() * REST).await,
+                Next::Hurry => tokio::task::yield_now().await,
+                Next::Done => break,
             }
-            tokio::time::sleep(started.elapsed() * REST).await;
         }
         let snapshots = self.snapshots.clone();
         let reader = blocking(&self.env, move || {
@@ -352,14 +359,24 @@ fn begin(replica: &Replica) -> io::Result<Option<Begun>> {
     Ok(Some((meta, head, machine.installs)))
 }
 
+/// What follows on a piece of a snapshot.
+enum Next {
+    Rest,
+    /// Much is kept for it.
+    Hurry,
+    /// It was the last one.
+    Done,
+}
+
 /// Writes the next shards; the lock is held for one shard at a time, to share its references. In
 /// simulated time nothing takes time, and a piece is always as large as it may be.
 fn write_shards(
     replica: &Replica,
     installs: u64,
     mut writer: SnapshotWriter,
-) -> io::Result<(SnapshotWriter, bool)> {
+) -> io::Result<(SnapshotWriter, Next)> {
     let started = tokio::time::Instant::now();
+    let mut next = Next::Rest;
     for _ in 0..SHARDS_PER_PIECE {
         if started.elapsed() >= PIECE {
             break;
@@ -369,12 +386,25 @@ fn write_shards(
             if machine.installs != installs {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            machine.store.next_shard()
+            let store = &mut machine.store;
+            let cap = store.memory().cap;
+            if cap.is_some_and(|cap| store.saved_bytes() > cap / SAVED_PART) {
+                next = Next::Hurry;
+            }
+            store.next_shard()
         };
         let Some(shard) = shard else {
-            return Ok((writer, false));
+            drop_garbage(replica);
+            return Ok((writer, Next::Done));
         };
         shard.encode_blocks(SNAPSHOT_BLOCK_BYTES, &mut |block| writer.block(block))?;
     }
-    Ok((writer, true))
+    Ok((writer, next))
+}
+
+/// Frees what the snapshot has kept. On an idle node the next entry, which would take it along, may be long
+/// in coming.
+fn drop_garbage(replica: &Replica) {
+    let garbage = replica.machine.write().store.take_garbage();
+    drop(garbage);
 }

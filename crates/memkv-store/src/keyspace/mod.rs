@@ -141,9 +141,14 @@ impl Keyspace {
             .map_or(0, |database| database.with_deadline)
     }
 
+    /// What is kept of earlier states.
+    pub(crate) fn saved_bytes(&self) -> u64 {
+        self.past.memory_bytes()
+    }
+
     /// Estimated memory of the entries, and of those saved for a snapshot in progress and for views.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.cost + self.past.memory_bytes()
+        self.cost + self.saved_bytes()
     }
 
     /// The cost of all entries: a function of the keys and values alone.
