@@ -471,3 +471,35 @@ fn with_volatile_ttl_keys_with_deadlines_make_room_on_all_nodes_alike() {
         "maxmemory:4194304\r\nmaxmemory_human:4.00M\r\nmaxmemory_policy:volatile-ttl\r\n"
     ));
 }
+
+#[test]
+fn memory_of_keys_that_are_gone_goes_back_to_the_system() {
+    const MOST: u64 = 128 << 20;
+    let mut cluster = Cluster::configured_with(1, &json!({ "max_log_size": 4 << 20 }));
+    cluster.start_all();
+    let addr = &cluster.nodes[0].addr;
+    let id = cluster.nodes[0].process_id().unwrap();
+    thread::scope(|scope| {
+        for writer in 0..4 {
+            scope.spawn(move || {
+                let mut client = Resp::connect(addr).unwrap();
+                let mut draws = Draws(writer);
+                for _ in 0..200 {
+                    let len = match draws.below(3) {
+                        0 => draws.below(4 << 20),
+                        _ => draws.below(256 << 10),
+                    };
+                    let value = "v".repeat(usize::try_from(len).unwrap());
+                    let key = format!("k{}", draws.below(200));
+                    assert_eq!(call(&mut client, &["SET", &key, &value]).text(), b"OK");
+                }
+            });
+        }
+    });
+    let mut client = Resp::connect(addr).unwrap();
+    assert!(rss_bytes(id) > MOST, "{} bytes show nothing", rss_bytes(id));
+    assert_eq!(call(&mut client, &["FLUSHALL"]).text(), b"OK");
+    eventually("its memory has gone back", LIMIT, || {
+        (rss_bytes(id) < MOST).then_some(())
+    });
+}

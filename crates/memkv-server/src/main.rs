@@ -8,9 +8,10 @@ use memkv_server::peer::random_hex;
 use memkv_server::settings::Settings;
 use memkv_server::{cert, console, demo, process, run};
 
-/// Fewer locks between threads than the system's, and memory goes back to it after a big value.
+/// It gives memory back to the system also where threads free what others have allocated and sizes differ, as
+/// values do: beside it, others kept several times what was in use. `.cargo/config.toml` has its settings.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Exit code for a wrong command line or configuration.
 const EXIT_CONFIG: u8 = 2;
