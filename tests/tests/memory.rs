@@ -3,7 +3,7 @@
 //!
 //! For longer, with more of everything, and each node in a control group whose kernel ends what takes more
 //! than its limit (version 1 of control groups, as root): `MEMKV_MEMORY_SECONDS=600 MEMKV_MEMORY_LIMIT=536870912
-//! MEMKV_MEMORY_CAP=268435456 MEMKV_MEMORY_WRITERS=64 MEMKV_MEMORY_VALUE=67108864
+//! MEMKV_MEMORY_CAP=268435456 MEMKV_MEMORY_WRITERS=64 MEMKV_MEMORY_VALUE=8388608
 //! MEMKV_MEMORY_CONNECTIONS=10000 MEMKV_MEMORY_GROUPS=1 cargo test --release -p memkv-black-box --test memory`.
 
 #![allow(clippy::unwrap_used, reason = "tests")]

@@ -218,6 +218,31 @@ impl<B: Backend> Service<B> {
         Ok(answers)
     }
 
+    /// Whether the users of the cluster are known; a node that starts waits for them as it waits for a leader.
+    ///
+    /// # Errors
+    /// They are not, and why.
+    pub(crate) async fn know_users(&self) -> Result<(), ServiceError> {
+        if self.rights.is_known() || self.rights.wait_known(self.answer_within()).await {
+            return Ok(());
+        }
+        Err(self.knows_no_users())
+    }
+
+    /// Why a node that has waited does not know them. Without a leader that is the reason, as for every command.
+    pub(crate) fn knows_no_users(&self) -> ServiceError {
+        match self.backend().map(Backend::status) {
+            Some(status) if status.leader.is_none() => {
+                let detail = match status.message.is_empty() {
+                    true => "an election is under way".to_owned(),
+                    false => status.message,
+                };
+                ServiceError::Request(RequestError::NoLeader { detail })
+            }
+            Some(_) | None => ServiceError::Loading,
+        }
+    }
+
     /// Whether an old read may be answered: by rights that are not as old.
     async fn check_rights(&self, stale: bool) -> Result<(), ServiceError> {
         if !stale || self.rights.are_recent() || Box::pin(self.rights.are_fresh()).await {

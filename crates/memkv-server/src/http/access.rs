@@ -16,20 +16,7 @@ use crate::rights::{Attempt, AuthError, CERTIFIED_GONE, Denied, Identity, Touche
 /// What is missing, for a client that has shown nothing.
 const NOTHING_SHOWN: &str = "this cluster has users: send `Authorization: Bearer TOKEN`, or with curl: -u USER:PASSWORD; the password of the user default goes as a token too";
 
-/// What is missing, for a node that has just started.
-const STARTING: &str = "this node is starting and does not know the cluster's users yet; nothing was executed; try again, or ask another node";
-
 impl<B: Backend> Api<B> {
-    /// The same once the users of the cluster are known. A node that starts waits for them as it waits for a
-    /// leader.
-    pub(super) async fn identify_known(&self, head: &Head) -> Result<Identity, Refusal> {
-        let rights = self.service().rights();
-        if !rights.is_known() && !rights.wait_known(self.service().answer_within()).await {
-            return Err(Refusal::new(ErrorCode::Loading, STARTING));
-        }
-        self.identify(head).await
-    }
-
     /// Finds out who sends a request; may wait for a password's hash.
     pub(super) async fn identify(&self, head: &Head) -> Result<Identity, Refusal> {
         let rights = self.service().rights();

@@ -183,10 +183,13 @@ impl<B: Backend> Api<B> {
         }
         // A node that starts tells of itself to those who show what its own configuration says.
         let is_about_node = matches!(route, Some(RouteKind::Metrics | RouteKind::Status));
-        let identified = match is_about_node {
-            true => self.identify(head).await,
-            false => self.identify_known(head).await,
-        };
+        if !is_about_node && let Err(error) = self.service.know_users().await {
+            return Err(match route {
+                Some(RouteKind::Compat(op)) => compat::failed(op, &error),
+                _ => Response::problem(&failure::problem(&error)),
+            });
+        }
+        let identified = self.identify(head).await;
         let shown = head.authorization.as_deref().filter(|_| identified.is_ok());
         head.proven = shown.map(|shown| self.service.rights().mark(shown));
         match identified {
@@ -194,13 +197,9 @@ impl<B: Backend> Api<B> {
                 head.identity = Some(identity);
                 Ok(())
             }
-            Err(refusal) if refusal.code == ErrorCode::Loading => Err(match route {
-                Some(RouteKind::Compat) => compat::refused(refusal.code, &refusal.detail),
-                _ => Response::problem(&failure::loading()),
-            }),
             Err(refusal) => {
                 let response = match route {
-                    Some(RouteKind::Compat) => compat::refused(refusal.code, &refusal.detail),
+                    Some(RouteKind::Compat(_)) => compat::refused(refusal.code, &refusal.detail),
                     _ => Response::error(refusal.code, refusal.detail),
                 };
                 Err(response.with("WWW-Authenticate", "Basic realm=\"memkv\", Bearer"))
@@ -430,7 +429,7 @@ enum RouteKind {
     Health,
     Metrics,
     Status,
-    Compat,
+    Compat(CompatOp),
     Other,
 }
 
@@ -439,7 +438,7 @@ impl Route<'_> {
         match self {
             Route::Live | Route::Ready => RouteKind::Health,
             Route::Metrics => RouteKind::Metrics,
-            Route::Compat(_) => RouteKind::Compat,
+            Route::Compat(op) => RouteKind::Compat(*op),
             Route::Status => RouteKind::Status,
             Route::Key(_) | Route::Listing | Route::Transaction => RouteKind::Other,
         }

@@ -151,7 +151,7 @@ fn with_revision(body: impl Into<Bytes>, revision: u64) -> Response {
     Response::json(200, body).with(HEADER_REVISION, revision.to_string())
 }
 
-fn failed(op: CompatOp, error: &ServiceError) -> Response {
+pub(super) fn failed(op: CompatOp, error: &ServiceError) -> Response {
     let error = match error {
         ServiceError::Loading => return no_answer(op, CompatStatus::NoLeader, Executed::No),
         ServiceError::Memory => return no_answer(op, CompatStatus::Error, Executed::No),

@@ -53,7 +53,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             // The commands so far go under the table by which they were judged.
             Box::pin(self.run_batch()).await?;
             if !Box::pin(self.can_be_judged(&request)).await {
-                self.refuse(&request, &ErrorReply::loading());
+                let why = ErrorReply::from(&self.resp.service.knows_no_users());
+                self.refuse(&request, &why);
                 self.session.command_done();
                 return Ok(());
             }
