@@ -13,10 +13,11 @@ use serde_json::json;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Metrics that a node may have no sample of: no other member, a disk that was not looked at yet.
-const OPTIONAL: [&str; 3] = [
+const OPTIONAL: [&str; 4] = [
     "memkv_peer_lag_entries",
     "memkv_disk_free_bytes",
     "memkv_maxmemory_bytes",
+    "memkv_tls_certificate_not_after_seconds",
 ];
 
 /// A page: each sample with its labels, and the type of each metric.

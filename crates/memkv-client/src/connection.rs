@@ -105,15 +105,26 @@ pub(crate) struct Pool {
     pub(crate) authorization: Option<HeaderValue>,
     /// How connections are made, if that is over TLS.
     pub(crate) tls: Option<Tls>,
+    /// Endpoints were named with `https://`: without [`Pool::tls`] nothing is sent.
+    pub(crate) only_tls: bool,
 }
 
 impl Pool {
+    /// One without connections.
+    pub(crate) fn new(only_tls: bool) -> Self {
+        Self {
+            only_tls,
+            ..Self::default()
+        }
+    }
+
     /// One without connections, for the same cluster.
     pub(crate) fn anew(&self) -> Self {
         Self {
             idle: Mutex::default(),
             authorization: self.authorization.clone(),
             tls: self.tls.clone(),
+            only_tls: self.only_tls,
         }
     }
 
@@ -239,6 +250,10 @@ impl Pool {
         started: Instant,
         deadline: Instant,
     ) -> Result<Sender, Failed> {
+        if self.only_tls && self.tls.is_none() {
+            let why = "the endpoint is https:// and the client has no TLS settings: give it some (with_tls)";
+            return Err(Failed::unsent(why));
+        }
         let deadline = deadline.min(Instant::now() + CONNECT_TIMEOUT);
         let connecting = async {
             let stream = TcpStream::connect(addr)

@@ -83,7 +83,7 @@ impl Failures {
 impl Router {
     pub(crate) fn new(endpoints: Endpoints) -> Self {
         Self {
-            pool: Arc::default(),
+            pool: Arc::new(Pool::new(endpoints.is_tls())),
             endpoints,
             on_retry: None,
             preferred: AtomicUsize::new(0),

@@ -44,8 +44,10 @@ pub(crate) fn check_clients(settings: &Settings, addrs: &[SocketAddr]) -> Result
         return Ok(());
     };
     let config = &settings.config;
-    let by_certificate =
-        config.tls == TlsClients::Require && config.tls_client_auth == TlsClientAuth::Require;
+    // Where certificates stand for users, one without a user must not be `default`, which has no password.
+    let by_certificate = config.tls == TlsClients::Require
+        && config.tls_client_auth == TlsClientAuth::Require
+        && config.tls_user_map.is_empty();
     if settings.password.is_some() || by_certificate {
         return Ok(());
     }
@@ -244,5 +246,16 @@ mod tests {
         assert!(check(true, false) && check(false, true));
         let local = ["127.0.0.1:1".parse().unwrap()];
         check_clients(&settings(false, false, "", false), &local).unwrap();
+    }
+
+    #[test]
+    fn certificates_are_enough_for_clients_unless_they_stand_for_users() {
+        let outside = ["0.0.0.0:1".parse().unwrap()];
+        let mut settings = settings(false, true, "", false);
+        settings.config.tls = TlsClients::Require;
+        settings.config.tls_client_auth = TlsClientAuth::Require;
+        assert!(check_clients(&settings, &outside).is_ok());
+        settings.config.tls_user_map = "users".to_owned();
+        assert!(check_clients(&settings, &outside).is_err());
     }
 }

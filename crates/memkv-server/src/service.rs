@@ -233,9 +233,11 @@ impl<B: Backend> Service<B> {
     pub(crate) fn knows_no_users(&self) -> ServiceError {
         match self.backend().map(Backend::status) {
             Some(status) if status.leader.is_none() => {
-                let detail = match status.message.is_empty() {
-                    true => "an election is under way".to_owned(),
-                    false => status.message,
+                // More is for users alone, and nobody here is known to be one.
+                let is_open = self.rights.table().default_user().nopass;
+                let detail = match is_open && !status.message.is_empty() {
+                    true => status.message,
+                    false => "this node waits for a leader".to_owned(),
                 };
                 ServiceError::Request(RequestError::NoLeader { detail })
             }

@@ -275,3 +275,14 @@ async fn what_exceeds_every_limit_is_never_sent() {
     assert_eq!(error.code(), ErrorCode::ValueTooLarge);
     assert!(node.seen().is_empty());
 }
+
+#[tokio::test]
+async fn an_endpoint_over_tls_gets_nothing_in_the_clear() {
+    let node = works();
+    let endpoints = Endpoints::parse(&format!("https://{}", node.addr)).unwrap();
+    let client = Client::new(endpoints.clone()).with_timeout(SHORT);
+    let error = client.get(b"k").await.unwrap_err();
+    assert!(format!("{error:?}").contains("with_tls"), "{error:?}");
+    assert!(Client::connect(endpoints).await.is_err());
+    assert_eq!(node.seen().len(), 0);
+}

@@ -53,10 +53,12 @@ impl Shortage {
         self.is_near && self.said.elapsed() < SAID_FOR
     }
 
-    /// How long it was near its limit, moments apart in which it was well.
+    /// How long it was near its limit, moments apart in which it was well. While it said nothing it was dead,
+    /// and stopped no growth.
     fn lasted(&self) -> Duration {
+        let until = Instant::now().min(self.said + SAID_FOR);
         match self.is_near {
-            true => self.before + self.since.elapsed(),
+            true => self.before + until.saturating_duration_since(self.since),
             false => self.before,
         }
     }
@@ -99,9 +101,11 @@ impl CapacityWatch {
         let mut near = self.near.lock();
         let now = Instant::now();
         if let Some(shortage) = near.get_mut(&node) {
+            let lasted = shortage.lasted();
+            let was_silent = shortage.said.elapsed() >= SAID_FOR;
             shortage.said = now;
-            if shortage.is_near != is_near {
-                shortage.before = shortage.lasted();
+            if shortage.is_near != is_near || was_silent {
+                shortage.before = lasted;
                 shortage.is_near = is_near;
                 shortage.since = now;
             } else if shortage.is_over() {
@@ -199,6 +203,20 @@ mod tests {
         assert!(!refuses(), "one died, and the other has had its time");
         watch.note(2, true);
         assert!(refuses(), "it is back, as it was");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_a_node_was_dead_does_not_count() {
+        let watch = CapacityWatch::default();
+        let refuses = || watch.refuses_growth(&[1, 2, 3]);
+        watch.note(2, true);
+        pass(&watch, Duration::from_secs(5), &[2]).await;
+        pass(&watch, 2 * ALONE_FOR, &[]).await;
+        assert!(!refuses());
+        watch.note(2, true);
+        assert!(refuses(), "it is back, and has had a part of its time");
+        pass(&watch, ALONE_FOR, &[2]).await;
+        assert!(!refuses());
     }
 
     #[test]

@@ -204,9 +204,13 @@ async fn values_that_the_store_has_let_go_of_are_counted_until_they_are_read() {
     let (mut other, other_serving) = piped(&server);
     other.write_all(b"GETDEL f\r\nGETDEL g\r\n").await.unwrap();
     let mut client = server.client().await;
-    while client.ask("EXISTS f").await != ":0" {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let taken = async {
+        while client.ask("EXISTS f").await != ":0" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, taken).await.expect("one value");
     assert_eq!(client.ask("EXISTS g").await, ":1");
     // What is read is given back.
     let mut read = vec![0; 3 * MIB];
