@@ -104,7 +104,7 @@ impl CapacityWatch {
             let lasted = shortage.lasted();
             let was_silent = shortage.said.elapsed() >= SAID_FOR;
             shortage.said = now;
-            if shortage.is_near != is_near || was_silent {
+            if shortage.is_near != is_near || (is_near && was_silent) {
                 shortage.before = lasted;
                 shortage.is_near = is_near;
                 shortage.since = now;
