@@ -1,4 +1,4 @@
-//! TLS to the nodes: whom the client believes, what it shows, and words for every way in which it fails.
+//! TLS to the nodes: the certificates that the client believes, those that it shows, and words for every way in which it fails.
 //! Never goes on without TLS where that was asked for, and never without checking the node's certificate.
 
 use std::io;

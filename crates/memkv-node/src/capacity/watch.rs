@@ -25,7 +25,7 @@ const ALONE_FOR: Duration = Duration::from_secs(30);
 const WELL_FOR: Duration = Duration::from_secs(300);
 
 /// What a node said counts for so long. It answers many times a second while it is reached, so after this
-/// it is dead or cut off, and its memory is nobody's concern.
+/// it is dead or cut off, and its memory counts for nothing.
 const SAID_FOR: Duration = Duration::from_secs(10);
 
 /// Of a limit, in percent: from here on a node is near it. The rest is what may arrive until the leader

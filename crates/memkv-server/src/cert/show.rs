@@ -60,7 +60,7 @@ pub(super) fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<Certificate>
 fn describe(certificate: &Certificate, now: i64) -> String {
     let mut text = String::new();
     let mut line = |label: &str, value: &str| {
-        // Names come from whoever made the certificate.
+        // The maker of a certificate chooses its names.
         let value: String = value
             .chars()
             .filter(|letter| !letter.is_control())

@@ -181,7 +181,7 @@ impl<B: Backend> Api<B> {
         if is_public {
             return Ok(());
         }
-        // A node that starts tells of itself to those who show what its own configuration says.
+        // A node that starts tells of itself to clients with the password of its own configuration.
         let is_about_node = matches!(route, Some(RouteKind::Metrics | RouteKind::Status));
         if !is_about_node && let Err(error) = self.service.know_users().await {
             return Err(match route {

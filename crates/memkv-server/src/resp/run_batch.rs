@@ -124,7 +124,7 @@ impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B,
     ) -> Result<ReplyValue, ErrorReply> {
         let there = self.values.as_mut().and_then(|values| values.pop());
         if let Some(outcome) = there {
-            return outcome.map_or_else(|| Err(no_outcome(name)), |outcome| written(name, outcome));
+            return answer(name, outcome);
         }
         if let Some(outcome) = self.outcomes.next() {
             let outcome = timer.wait(self.deadline, outcome).await;
@@ -132,7 +132,7 @@ impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B,
                 let latency = self.service.latency();
                 latency.wrote(self.started.elapsed(), self.writes);
             }
-            return outcome.map_or_else(|| Err(no_outcome(name)), |outcome| written(name, outcome));
+            return answer(name, outcome);
         }
         if self.reads.values.is_empty() && self.failed.is_none() {
             self.read().await;
@@ -405,12 +405,16 @@ impl<B: Backend> Resp<B> {
     }
 }
 
-/// A write's answer, or why there is none.
-fn written(name: &str, outcome: Result<Reply, RequestError>) -> Result<ReplyValue, ErrorReply> {
+/// A write's answer, or why there is none; without an outcome it did not come in time.
+fn answer(
+    name: &str,
+    outcome: Option<Result<Reply, RequestError>>,
+) -> Result<ReplyValue, ErrorReply> {
     match outcome {
-        Ok(reply) => Ok(reply.value),
-        Err(RequestError::Unknown { detail }) => Err(unknown(name, &detail)),
-        Err(error) => Err(ErrorReply::from(&error)),
+        Some(Ok(reply)) => Ok(reply.value),
+        Some(Err(RequestError::Unknown { detail })) => Err(unknown(name, &detail)),
+        Some(Err(error)) => Err(ErrorReply::from(&error)),
+        None => Err(no_outcome(name)),
     }
 }
 

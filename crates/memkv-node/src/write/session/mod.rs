@@ -224,8 +224,8 @@ impl Session {
 
     // For clients, from any thread.
 
-    /// Queues a command, for nobody in particular where its node knows no table of users. If it is to leave at once, [`Session::wake_sender`] must be called soon, which
-    /// [`Submitted`] sees to; else the effect of what is on its way takes it along, or another one.
+    /// Queues a command, without a user where its node knows no table of users. If it is to leave at once,
+    /// [`Session::wake_sender`] must be called soon, which [`Submitted`] sees to; else the effect of what is on its way takes it along, or another one.
     pub(crate) fn submit_as(
         self: &Arc<Self>,
         command: Bytes,

@@ -23,7 +23,7 @@ pub trait Judge: Send + Sync + 'static {
     fn judge(&self, users: &Arc<UserTable>, principal: &Principal, command: &Bytes) -> bool;
 }
 
-/// The principal of a command for nobody in particular: its node knows no table of users.
+/// The principal of a command without a user: its node knows no table of users.
 pub(super) const WITHOUT_TABLE: Principal = Principal {
     user: NO_TABLE,
     credential: NO_CREDENTIAL,
