@@ -41,6 +41,8 @@ pub(crate) use error_reply::ErrorReply;
 pub(crate) use judge::{judge, judge_name};
 pub(crate) use pubsub::push_message;
 pub(crate) use reply_format::{ReplyFormat, range_head};
+#[cfg(test)]
+pub(crate) use script::texts as script_texts;
 pub(crate) use spec::{Handler, Spec, find, flag, resolve};
 pub(crate) use table::TABLE;
 

@@ -287,7 +287,7 @@ impl Spec {
         let of_script = self.group == Group::Scripting;
         let is_admin = self.has(flag::ADMIN) || matches!(self.name, "role" | "lastsave");
         let is_dangerous = matches!(self.name, "keys" | "flushdb" | "flushall" | "info");
-        let is_connection = matches!(self.name, "wait" | "readonly" | "readwrite")
+        let is_connection = matches!(self.name, "wait" | "waitaof" | "readonly" | "readwrite")
             || self.name.starts_with("command");
         // The order is Redis's.
         [

@@ -74,6 +74,7 @@ pub struct PeerUpgrade {
 }
 
 /// The meaning of a path.
+#[derive(Clone, Copy)]
 enum Route<'a> {
     Key(&'a str),
     Listing,
@@ -84,6 +85,16 @@ enum Route<'a> {
     Live,
     Ready,
 }
+
+/// The paths without a variable part.
+const ROUTES: [(&str, Route<'static>); 6] = [
+    (LISTING_PATH, Route::Listing),
+    (TRANSACTION_PATH, Route::Transaction),
+    (STATUS_PATH, Route::Status),
+    (METRICS_PATH, Route::Metrics),
+    ("/livez", Route::Live),
+    ("/readyz", Route::Ready),
+];
 
 impl<B: Backend> Api<B> {
     /// An API that answers "loading" until the service has its node.
@@ -130,19 +141,14 @@ impl<B: Backend> Api<B> {
         if let Some(rest) = path.strip_prefix(KV_PREFIX) {
             return Ok(Route::Key(rest));
         }
-        match path {
-            LISTING_PATH => return Ok(Route::Listing),
-            TRANSACTION_PATH => return Ok(Route::Transaction),
-            STATUS_PATH => return Ok(Route::Status),
-            METRICS_PATH => return Ok(Route::Metrics),
-            "/livez" => return Ok(Route::Live),
-            "/readyz" => return Ok(Route::Ready),
-            _ => {}
+        if let Some((_, route)) = ROUTES.iter().find(|(known, _)| *known == path) {
+            return Ok(*route);
         }
         let Some((id, op)) = CompatOp::from_path(single_slash(path)) else {
+            let fixed: Vec<_> = ROUTES.iter().map(|(path, _)| *path).collect();
             return Err(format!(
-                "no such path; there are {KV_PREFIX}{{key}}, {LISTING_PATH}, {TRANSACTION_PATH}, \
-                 {STATUS_PATH}, {METRICS_PATH}, /livez, /readyz and /memkv{}/store/{{get,set,del,exist}}",
+                "no such path; there are {KV_PREFIX}{{key}}, {} and /memkv{}/store/{{get,set,del,exist}}",
+                fixed.join(", "),
                 self.settings.name
             ));
         };

@@ -49,7 +49,7 @@ impl Known {
 }
 
 /// Each text as the libraries have it, and its script.
-const SCRIPTS: &[(Known, &str)] = &[
+pub(super) const SCRIPTS: &[(Known, &str)] = &[
     (
         Known::DeleteIfEqual,
         "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) \

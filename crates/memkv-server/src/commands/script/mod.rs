@@ -88,6 +88,12 @@ pub(super) fn calls(args: &Args<'_>) -> &'static [&'static str] {
     known.map_or(&[], Known::calls)
 }
 
+/// The texts of the scripts that are recognised.
+#[cfg(test)]
+pub(crate) fn texts() -> impl Iterator<Item = &'static str> {
+    known::SCRIPTS.iter().map(|(_, text)| *text)
+}
+
 fn quoted(args: &Args<'_>, keys: usize) -> plan::Call {
     plan::Call {
         keys: (3..3 + keys).map(|at| args.bytes(at)).collect(),

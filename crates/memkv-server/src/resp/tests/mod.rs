@@ -7,6 +7,7 @@ mod dialogues;
 mod failures;
 mod ledger;
 mod limits;
+mod matrix;
 mod pubsub;
 mod scripts;
 mod transactions;
@@ -37,6 +38,8 @@ use crate::testing::{Fake, resp_settings};
 struct TestServer {
     addr: String,
     resp: Arc<Resp<Fake>>,
+    /// Of all protocols, for a test that gives it another socket.
+    listener: Arc<Listener<Fake>>,
 }
 
 /// Serves with a backend; without one it is loading.
@@ -96,8 +99,13 @@ async fn start_on(
         admission,
         Handle::current(),
     );
-    tokio::spawn(Arc::new(listener).accept_resp(socket));
-    TestServer { addr, resp }
+    let listener = Arc::new(listener);
+    tokio::spawn(listener.clone().accept_resp(socket));
+    TestServer {
+        addr,
+        resp,
+        listener,
+    }
 }
 
 async fn start() -> TestServer {
