@@ -14,9 +14,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
-use super::certificate::node_of;
+use super::certificate::{NotANode, node_of};
 use super::counters::{self, Failure};
 use super::lease::Lease;
+use super::set::Set;
 use super::stream::{Facts, Parked, Secure, Stream};
 use super::wire::Wire;
 use super::{HANDSHAKE_MAX, Tls};
@@ -39,10 +40,18 @@ impl Refused {
     fn of(error: &io::Error, is_peer: bool) -> Self {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
         Self {
-            failure: inner.map_or(Failure::Closed, failure),
+            failure: inner.map_or_else(|| of_reader(error), failure),
             is_peer,
             why: error.to_string(),
         }
+    }
+}
+
+/// Of an error that is not rustls's.
+fn of_reader(error: &io::Error) -> Failure {
+    match error.get_ref() {
+        Some(inner) if inner.is::<NotANode>() => Failure::BadCertificate,
+        _ => Failure::Closed,
     }
 }
 
@@ -126,19 +135,30 @@ impl Tls {
         };
         let refused = |error: io::Error| Refused::of(&error, is_peer);
         let tls = start.into_stream(config).await.map_err(refused)?;
-        self.finish(TlsStream::Server(tls), is_peer)
+        self.finish(TlsStream::Server(tls), is_peer, &set)
             .map_err(refused)
     }
 
-    /// The connection after its handshake, ready to be moved.
-    pub(super) fn finish(&self, tls: TlsStream<Wire>, is_peer: bool) -> io::Result<Parked> {
+    /// The connection after its handshake by this set, ready to be moved.
+    pub(super) fn finish(
+        &self,
+        tls: TlsStream<Wire>,
+        is_peer: bool,
+        set: &Set,
+    ) -> io::Result<Parked> {
         let (_, session) = tls.get_ref();
         let chain = session.peer_certificates();
         let mut facts = Facts::default();
         if !is_peer && let Some(first) = chain.and_then(|chain| chain.first()) {
-            facts.user = self.current().users.user(first);
+            facts.user = set.users.user(first);
         }
-        let lease = Lease::new(chain, is_peer, facts.user.clone(), self.set.subscribe());
+        let (user, ca) = (facts.user.clone(), set.ca(is_peer));
+        let lease = |chain| {
+            let set = self.set.subscribe();
+            Lease::new(chain, is_peer, user, ca, set, self.handshakes.clone())
+        };
+        // What the verifier accepts and this cannot read would have no end.
+        let lease = chain.map(lease).transpose().map_err(io::Error::other)?;
         if is_peer {
             let first = chain.and_then(|chain| chain.first());
             let node = first.map(|der| node_of(der, &self.settings.cluster));

@@ -5,7 +5,11 @@ use std::net::IpAddr;
 
 use memkv_proto::{decode_key_path, encode_key_path};
 use sha2::{Digest, Sha256};
-use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+use x509_parser::asn1_rs::{Any, Tag};
+use x509_parser::objects::{oid_registry, oid2abbrev};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate, X509Name};
+
+use super::lists::Named;
 
 /// The scheme of a node's URI.
 const SCHEME: &str = "memkv://";
@@ -25,6 +29,8 @@ pub(crate) struct Certificate {
     pub(crate) not_after: i64,
     /// SHA-256 of the whole, in pairs of hexadecimal digits.
     pub(crate) fingerprint: String,
+    /// How lists name it.
+    pub(crate) named: Named,
 }
 
 /// Why a certificate is no node's.
@@ -51,8 +57,8 @@ impl Certificate {
             return None;
         }
         let mut certificate = Self {
-            subject: parsed.subject().to_string(),
-            issuer: parsed.issuer().to_string(),
+            subject: text_of(parsed.subject()),
+            issuer: text_of(parsed.issuer()),
             dns: Vec::new(),
             ips: Vec::new(),
             uris: Vec::new(),
@@ -61,6 +67,10 @@ impl Certificate {
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
             fingerprint: pairs(&Sha256::digest(der)),
+            named: Named {
+                issuer: parsed.issuer().as_raw().to_vec(),
+                serial: parsed.raw_serial().to_vec(),
+            },
         };
         for extension in parsed.extensions() {
             let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension()
@@ -69,8 +79,8 @@ impl Certificate {
             };
             for name in &names.general_names {
                 match name {
-                    GeneralName::DNSName(name) => certificate.dns.push((*name).to_owned()),
-                    GeneralName::URI(uri) => certificate.uris.push((*uri).to_owned()),
+                    GeneralName::DNSName(name) => certificate.dns.push(escaped(name, "")),
+                    GeneralName::URI(uri) => certificate.uris.push(escaped(uri, "")),
                     GeneralName::IPAddress(bytes) => certificate.ips.extend(ip(bytes)),
                     _ => {}
                 }
@@ -106,6 +116,65 @@ pub(super) fn node_of(der: &[u8], cluster: &str) -> Result<String, NotANode> {
     Certificate::read(der)
         .ok_or(NotANode::Unreadable)?
         .node(cluster)
+}
+
+/// A distinguished name as text: `CN=billing, O=Example`. Its maker chooses the values, so what could pass for
+/// another part of the name, or for another letter, is escaped as RFC 4514 (section 2.4) allows: two names are
+/// never the same text.
+pub(super) fn text_of(name: &X509Name<'_>) -> String {
+    let parts = name.iter_rdn().map(|part| {
+        let attributes = part.iter().map(|attribute| {
+            let kind = attribute.attr_type();
+            let kind =
+                oid2abbrev(kind, oid_registry()).map_or_else(|_| kind.to_string(), str::to_owned);
+            format!("{kind}={}", value_of(attribute.attr_value()))
+        });
+        attributes.collect::<Vec<_>>().join(" + ")
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// The value of an attribute; one that is no text, or in another alphabet's encoding, by its bytes.
+fn value_of(value: &Any<'_>) -> String {
+    let is_text = matches!(
+        value.tag(),
+        Tag::Utf8String | Tag::PrintableString | Tag::Ia5String | Tag::NumericString
+    );
+    match std::str::from_utf8(value.data) {
+        Ok(text) if is_text => escaped(text, SPECIAL),
+        _ => {
+            let digits = value.data.iter().map(|byte| format!("{byte:02X}"));
+            format!("#{:02X}:{}", value.tag().0, digits.collect::<String>())
+        }
+    }
+}
+
+/// What separates the parts of a name (RFC 4514, section 2.4), and `#` in front of a value.
+const SPECIAL: &str = ",+\"<>;=#";
+
+/// The text with a backslash and two hexadecimal digits in place of each byte of a letter that is special, that
+/// is not visible, or that is not of ASCII, since it may look like another. A blank stands between others alone.
+fn escaped(text: &str, special: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let bytes = text.as_bytes();
+    let is_letter = |at: Option<usize>| {
+        let found = at.and_then(|at| bytes.get(at));
+        found.is_some_and(|found| *found != b' ')
+    };
+    for (at, byte) in bytes.iter().enumerate() {
+        let is_plain = match byte {
+            b' ' => {
+                !special.is_empty() && is_letter(at.checked_sub(1)) && is_letter(at.checked_add(1))
+            }
+            b'\\' => false,
+            _ => byte.is_ascii_graphic() && !special.as_bytes().contains(byte),
+        };
+        match is_plain {
+            true => shown.push(char::from(*byte)),
+            false => shown.push_str(&format!("\\{byte:02X}")),
+        }
+    }
+    shown
 }
 
 fn ip(bytes: &[u8]) -> Option<IpAddr> {
@@ -164,6 +233,7 @@ mod tests {
             not_before: 0,
             not_after: 0,
             fingerprint: String::new(),
+            named: Named::default(),
         }
     }
 

@@ -42,7 +42,8 @@ impl Tls {
     }
 
     async fn shake_first(&self, name: &str, addr: &str) -> Result<Parked, DialFailed> {
-        let Some(config) = self.current().dial.clone() else {
+        let set = self.current();
+        let Some(config) = set.dial.clone() else {
             return Err(DialFailed::Tls("tls_peers is off".to_owned()));
         };
         let tcp = TcpStream::connect(addr).await?;
@@ -56,7 +57,7 @@ impl Tls {
             let why = "it speaks TLS, but not to peers: it is no memkv node, or of another version";
             return Err(DialFailed::Tls(why.to_owned()));
         }
-        let parked = self.finish(TlsStream::Client(tls), true)?;
+        let parked = self.finish(TlsStream::Client(tls), true, &set)?;
         // The verifier has seen that it names one.
         let shown = parked.node().unwrap_or_default().to_owned();
         if shown == name {

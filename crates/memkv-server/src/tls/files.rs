@@ -52,6 +52,11 @@ pub(crate) enum TlsError {
         /// Why it must not be used.
         source: SecretError,
     },
+    /// Two readings were never equal.
+    #[error(
+        "they change with each reading, so something still writes them; they are looked at again"
+    )]
+    Changing,
     /// A file does not hold what it should.
     #[error("{key}: {path}: {why}")]
     Content {
@@ -76,6 +81,16 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// The bytes of `tls_ca_file`.
+    pub(super) fn ca(&self) -> &[u8] {
+        &self.ca
+    }
+
+    /// The bytes of `tls_peer_ca_file`.
+    pub(super) fn peer_ca(&self) -> &[u8] {
+        &self.peer_ca
+    }
+
     pub(super) fn read(settings: &TlsSettings) -> Result<Self, TlsError> {
         let pem = |key, path: &str| read(key, path, MAX_PEM_BYTES, false);
         Ok(Self {
@@ -87,6 +102,30 @@ impl Files {
             peer_ca: pem("tls_peer_ca_file", &settings.peer_ca_file)?,
         })
     }
+}
+
+/// Warns of files that say who clients are and that every user of the machine can write.
+pub(super) fn warn_of_writers(settings: &TlsSettings) {
+    for (key, path) in [
+        ("tls_user_map", &settings.user_map),
+        ("tls_ca_file", &settings.ca_file),
+        ("tls_peer_ca_file", &settings.peer_ca_file),
+        ("tls_crl_file", &settings.crl_file),
+    ] {
+        if is_open(path) {
+            tracing::warn!(
+                key,
+                path,
+                "every user of this machine can write this file, and so say who clients are: chmod o-w it"
+            );
+        }
+    }
+}
+
+/// Whether every user of the machine can write a file.
+fn is_open(path: &str) -> bool {
+    const OTHERS_WRITE: u32 = 0o002;
+    !path.is_empty() && std::fs::metadata(path).is_ok_and(|told| told.mode() & OTHERS_WRITE != 0)
 }
 
 fn read(key: &'static str, path: &str, most: u64, private: bool) -> Result<Vec<u8>, TlsError> {
@@ -133,6 +172,8 @@ pub(super) struct Material {
     pub(super) key: PrivateKeyDer<'static>,
     pub(super) clients_ca: Option<RootCertStore>,
     pub(super) peers_ca: Option<RootCertStore>,
+    /// All certificates of both files of CAs.
+    pub(super) cas: Vec<CertificateDer<'static>>,
     pub(super) lists: Vec<CertificateRevocationListDer<'static>>,
     pub(super) users: UserMap,
 }
@@ -160,13 +201,18 @@ impl Material {
         })?;
         let users = UserMap::parse(&files.users)
             .map_err(|why| wrong("tls_user_map", &settings.user_map, why))?;
+        let mut cas = Vec::new();
+        let clients_ca = roots("tls_ca_file", &settings.ca_file, &files.ca, &mut cas)?;
+        let path = &settings.peer_ca_file;
+        let peers_ca = roots("tls_peer_ca_file", path, &files.peer_ca, &mut cas)?;
         Ok(Self {
             chain,
             key,
-            users,
-            clients_ca: roots("tls_ca_file", &settings.ca_file, &files.ca)?,
-            peers_ca: roots("tls_peer_ca_file", &settings.peer_ca_file, &files.peer_ca)?,
+            clients_ca,
+            peers_ca,
+            cas,
             lists,
+            users,
         })
     }
 }
@@ -186,12 +232,19 @@ fn certificates(
     Err(TlsError::Content { key, path, why })
 }
 
-fn roots(key: &'static str, path: &str, bytes: &[u8]) -> Result<Option<RootCertStore>, TlsError> {
+/// The CAs of a file, which are added to `all` too.
+fn roots(
+    key: &'static str,
+    path: &str,
+    bytes: &[u8],
+    all: &mut Vec<CertificateDer<'static>>,
+) -> Result<Option<RootCertStore>, TlsError> {
     if path.is_empty() {
         return Ok(None);
     }
     let mut store = RootCertStore::empty();
     for certificate in certificates(key, path, bytes)? {
+        all.push(certificate.clone());
         store.add(certificate).map_err(|error| TlsError::Content {
             key,
             path: path.to_owned(),

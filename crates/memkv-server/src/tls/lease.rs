@@ -1,6 +1,9 @@
-//! How long the other side's certificate lets a connection live: to the certificate's end, and only while
-//! the set in force accepts it, for the same user. So a revoked certificate ends connections that are open.
-//! Never asks for a new one: the other side connects again.
+//! How long the other side's certificate lets a connection live: to the end of the chain that was shown, and
+//! only while the set in force accepts it, for the same user. So a revoked certificate ends connections that
+//! are open. Never asks for a new one: the other side connects again.
+//!
+//! New files cost a connection some look-ups. Only where the CAs are others is its chain verified again, on the
+//! thread of handshakes. Invariant: a connection does no work before its lease was looked at.
 
 use std::borrow::BorrowMut;
 use std::future::{Future, poll_fn};
@@ -11,11 +14,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::certificate::Certificate;
-use super::set::Set;
+use super::accept::AbortOnDrop;
+use super::certificate::{Certificate, NotANode};
+use super::lists::{Listed, Named};
+use super::set::{CaId, Set};
 
 /// How often the wall clock is looked at: it may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -23,30 +29,49 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The certificate of the other side.
 pub(crate) struct Lease {
     chain: Vec<CertificateDer<'static>>,
+    /// The same chain, by what lists name.
+    named: Vec<Named>,
     not_after: i64,
     is_peer: bool,
     /// For whom it stands.
     user: Option<Bytes>,
+    /// The CAs under which the chain was verified.
+    ca: CaId,
     set: watch::Receiver<Arc<Set>>,
+    handshakes: Handle,
 }
 
 impl Lease {
-    /// None if the other side has shown no certificate.
+    /// Of a chain that was verified under the CAs `ca`.
+    ///
+    /// # Errors
+    /// One of its certificates cannot be read.
     pub(super) fn new(
-        chain: Option<&[CertificateDer<'static>]>,
+        chain: &[CertificateDer<'static>],
         is_peer: bool,
         user: Option<Bytes>,
-        mut set: watch::Receiver<Arc<Set>>,
-    ) -> Option<Self> {
-        let chain = chain?;
-        // The set may have changed since the handshake began.
-        set.mark_changed();
-        Some(Self {
-            not_after: Certificate::read(chain.first()?)?.not_after,
+        ca: CaId,
+        set: watch::Receiver<Arc<Set>>,
+        handshakes: Handle,
+    ) -> Result<Self, NotANode> {
+        let read = chain.iter().map(|der| Certificate::read(der));
+        let read: Option<Vec<_>> = read.collect();
+        let read = read.ok_or(NotANode::Unreadable)?;
+        // Any of them ends what it vouches for.
+        let ends = read.iter().map(|certificate| certificate.not_after);
+        let not_after = ends.min().ok_or(NotANode::Unreadable)?;
+        Ok(Self {
+            named: read
+                .into_iter()
+                .map(|certificate| certificate.named)
+                .collect(),
             chain: chain.to_vec(),
+            not_after,
             is_peer,
             user,
+            ca,
             set,
+            handshakes,
         })
     }
 
@@ -55,7 +80,7 @@ impl Lease {
         loop {
             let Some(left) = self.left() else { return };
             match timeout(left.min(LOOK_EVERY), self.set.changed()).await {
-                Ok(Ok(())) if self.is_good() => {}
+                Ok(Ok(())) if self.is_good().await => {}
                 Ok(Ok(())) => return,
                 // The process ends.
                 Ok(Err(_)) => std::future::pending().await,
@@ -72,19 +97,49 @@ impl Lease {
         end.checked_sub(now).filter(|left| !left.is_zero())
     }
 
-    /// Whether the set in force accepts the certificate.
-    fn is_good(&mut self) -> bool {
-        let set = self.set.borrow_and_update();
-        let verifier = match self.is_peer {
-            true => &set.peers_verifier,
-            false => &set.clients_verifier,
-        };
-        let (Some(verifier), Some((first, between))) = (verifier, self.chain.split_first()) else {
-            return false;
-        };
-        let is_same_user = self.is_peer || set.users.user(first) == self.user;
-        let verified = verifier.verify_client_cert(first, between, UnixTime::now());
-        is_same_user && verified.is_ok()
+    /// Whether the set in force accepts the chain.
+    async fn is_good(&mut self) -> bool {
+        loop {
+            let set = self.set.borrow_and_update().clone();
+            let is_same_user =
+                || self.chain.first().map(|first| set.users.user(first)) == Some(self.user.clone());
+            if self.left().is_none() || !(self.is_peer || is_same_user()) {
+                return false;
+            }
+            let ca = set.ca(self.is_peer);
+            let listed = set.lists.judge(&self.named);
+            if listed == Listed::Revoked {
+                return false;
+            }
+            if ca == self.ca && listed == Listed::Good {
+                return true;
+            }
+            if !self.verify(set).await {
+                return false;
+            }
+            self.ca = ca;
+            // Another set may be in force meanwhile.
+            if !self.set.has_changed().unwrap_or(false) {
+                return true;
+            }
+        }
+    }
+
+    /// Verifies the whole chain, on the thread of handshakes: it takes up to some milliseconds.
+    async fn verify(&self, set: Arc<Set>) -> bool {
+        let (chain, is_peer) = (self.chain.clone(), self.is_peer);
+        let verifying = self.handshakes.spawn(async move {
+            let verifier = match is_peer {
+                true => &set.peers_verifier,
+                false => &set.clients_verifier,
+            };
+            let (Some(verifier), Some((first, between))) = (verifier, chain.split_first()) else {
+                return false;
+            };
+            let verified = verifier.verify_client_cert(first, between, UnixTime::now());
+            verified.is_ok()
+        });
+        AbortOnDrop(verifying).await.unwrap_or(false)
     }
 }
 
@@ -93,9 +148,15 @@ impl Lease {
 ///
 /// The future is made in here because one that is handed over is kept twice.
 pub(crate) async fn during<F: Future>(
-    lease: Option<impl BorrowMut<Lease>>,
+    mut lease: Option<impl BorrowMut<Lease>>,
     serving: impl FnOnce() -> F,
 ) -> Option<F::Output> {
+    if let Some(lease) = &mut lease
+        && !Box::pin(lease.borrow_mut().is_good()).await
+    {
+        tracing::debug!("served no connection: its certificate has ended or was revoked");
+        return None;
+    }
     let mut serving = pin!(serving());
     let mut ended = lease.map(|lease| Box::pin(end_of(lease)));
     poll_fn(move |context| {

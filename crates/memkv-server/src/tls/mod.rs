@@ -5,7 +5,8 @@
 //! - `accept` and `dial` shake hands, on a thread of their own; `stream` is a connection with or without
 //!   TLS, which moves to the runtime that serves it.
 //! - `certificate` reads names and validity, `verifier` says which certificates are nodes', `user_map` for
-//!   which users those of clients stand, `lease` ends a connection with its certificate, `counters` counts.
+//!   which users those of clients stand, `lists` are the revoked ones, `lease` ends a connection with its
+//!   certificate, `counters` counts.
 //!
 //! Never speaks h2, never resumes a peer's session, and never falls back to a plain connection.
 
@@ -15,6 +16,7 @@ mod counters;
 mod dial;
 mod files;
 mod lease;
+mod lists;
 mod reload;
 mod set;
 mod stream;

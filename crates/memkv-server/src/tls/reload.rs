@@ -8,12 +8,19 @@ use memkv_node::seldom::Seldom;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
-use super::files::{Files, TlsError};
+use super::files::{self, Files, TlsError};
 use super::set::Set;
 use super::{Tls, TlsSettings, counters, date};
 
 /// A few small reads; so long at most is a revoked certificate accepted.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Between two readings of files that have changed: a file is believed once two readings are equal, since one may
+/// catch it half written.
+const SETTLES_IN: Duration = Duration::from_millis(200);
+
+/// Readings until a file that changes each time is left for the next look.
+const MAX_READINGS: usize = 10;
 
 /// A certificate that ends within this is told.
 pub(super) const EXPIRES_SOON: i64 = 14 * 24 * 3600;
@@ -28,6 +35,7 @@ pub(super) fn first(settings: &TlsSettings) -> Result<(Files, Set), TlsError> {
     let set = Set::new(settings, &files)?;
     counters::took(set.not_after);
     warn_of_end(set.not_after);
+    files::warn_of_writers(settings);
     Ok((files, set))
 }
 
@@ -54,12 +62,12 @@ pub(super) async fn run(tls: Arc<Tls>, mut files: Files) {
             _ = ticks.tick() => false,
             _ = hangup => true,
         };
-        look(&tls, &mut files, asked);
+        look(&tls, &mut files, asked).await;
     }
 }
 
-fn look(tls: &Tls, files: &mut Files, asked: bool) {
-    match changed(&tls.settings, files) {
+async fn look(tls: &Tls, files: &mut Files, asked: bool) {
+    match changed(&tls.settings, files).await {
         Ok(None) => {
             counters::is_whole();
             if asked {
@@ -69,6 +77,7 @@ fn look(tls: &Tls, files: &mut Files, asked: bool) {
         Ok(Some((new, set))) => {
             counters::took(set.not_after);
             tracing::info!(until = date(set.not_after), "new files of TLS are in force");
+            files::warn_of_writers(&tls.settings);
             *files = new;
             tls.set.send_replace(Arc::new(set));
         }
@@ -87,13 +96,21 @@ fn look(tls: &Tls, files: &mut Files, asked: bool) {
     warn_of_end(tls.current().not_after);
 }
 
-fn changed(settings: &TlsSettings, files: &Files) -> Result<Option<(Files, Set)>, TlsError> {
-    let new = Files::read(settings)?;
+async fn changed(settings: &TlsSettings, files: &Files) -> Result<Option<(Files, Set)>, TlsError> {
+    let mut new = Files::read(settings)?;
     if new == *files {
         return Ok(None);
     }
-    let set = Set::new(settings, &new)?;
-    Ok(Some((new, set)))
+    for _ in 0..MAX_READINGS {
+        tokio::time::sleep(SETTLES_IN).await;
+        let again = Files::read(settings)?;
+        if again == new {
+            let set = Set::new(settings, &new)?;
+            return Ok(Some((new, set)));
+        }
+        new = again;
+    }
+    Err(TlsError::Changing)
 }
 
 fn warn_of_end(not_after: i64) {

@@ -13,13 +13,25 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use sha2::{Digest, Sha256};
 
 use super::TlsSettings;
 use super::certificate::Certificate;
 use super::files::{Files, Material, TlsError};
+use super::lists::Lists;
 use super::user_map::UserMap;
 use super::verifier::NodeVerifier;
 use crate::peer::PROTOCOL;
+
+/// Tells the CAs of one file from those of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CaId([u8; 32]);
+
+impl CaId {
+    fn of(file: &[u8]) -> Self {
+        Self(Sha256::digest(file).into())
+    }
+}
 
 /// See the module's documentation.
 pub(super) struct Set {
@@ -33,6 +45,10 @@ pub(super) struct Set {
     pub(super) clients_verifier: Option<Arc<dyn ClientCertVerifier>>,
     /// Judges nodes' certificates.
     pub(super) peers_verifier: Option<Arc<dyn ClientCertVerifier>>,
+    clients_ca: CaId,
+    peers_ca: CaId,
+    /// Which certificates are revoked.
+    pub(super) lists: Lists,
     /// For which users clients' certificates stand.
     pub(super) users: UserMap,
     /// When this node's certificate ends, in seconds since the Unix epoch.
@@ -42,9 +58,16 @@ pub(super) struct Set {
 impl Set {
     pub(super) fn new(settings: &TlsSettings, files: &Files) -> Result<Self, TlsError> {
         let material = Material::parse(settings, files)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let lists = Lists::read(&material.lists, &material.cas, &provider);
         let maker = Maker {
             settings,
-            provider: Arc::new(rustls::crypto::ring::default_provider()),
+            lists: lists.map_err(|why| TlsError::Content {
+                key: "tls_crl_file",
+                path: settings.crl_file.clone(),
+                why,
+            })?,
+            provider,
             own: own(settings, &material)?,
             material,
         };
@@ -65,9 +88,20 @@ impl Set {
                 .transpose()?,
             clients_verifier,
             peers_verifier,
+            clients_ca: CaId::of(files.ca()),
+            peers_ca: CaId::of(files.peer_ca()),
             not_after: maker.own.not_after,
+            lists: maker.lists,
             users: maker.material.users,
         })
+    }
+
+    /// The CAs of peers' or of clients' certificates.
+    pub(super) fn ca(&self, is_peer: bool) -> CaId {
+        match is_peer {
+            true => self.peers_ca,
+            false => self.clients_ca,
+        }
     }
 }
 
@@ -87,6 +121,7 @@ struct Maker<'a> {
     provider: Arc<CryptoProvider>,
     own: Certificate,
     material: Material,
+    lists: Lists,
 }
 
 impl Maker<'_> {
@@ -112,7 +147,7 @@ impl Maker<'_> {
     ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         let roots = Arc::new(roots.clone());
         let mut builder = WebPkiClientVerifier::builder_with_provider(roots, self.provider.clone())
-            .with_crls(self.material.lists.iter().cloned());
+            .with_crls(self.lists.newest());
         if anonymous {
             builder = builder.allow_unauthenticated();
         }

@@ -7,8 +7,9 @@
 //! uri:spiffe://example.org/web     web
 //! ```
 //!
-//! A name is the whole name, letter by letter; there are no patterns. Of the lines that fit, the first
-//! counts. Never guesses: a certificate that no line names stands for no user.
+//! A name is the whole name, letter by letter, as `memkv_server cert show` prints it: letters that could be
+//! taken for others, or for the end of a part, stand there as `\2C`. There are no patterns. Of the lines that
+//! fit, the first counts. Never guesses: a certificate that no line names stands for no user.
 
 use std::collections::HashMap;
 
@@ -33,6 +34,10 @@ impl UserMap {
     /// What is wrong in which line.
     pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
+        if !text.is_empty() && !text.ends_with('\n') {
+            // Half a line could name another user.
+            return Err("its last line has no end: the file may be half written".to_owned());
+        }
         let mut lines = HashMap::new();
         for (at, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -105,6 +110,7 @@ mod tests {
             not_before: 0,
             not_after: 0,
             fingerprint: String::new(),
+            named: Default::default(),
         }
     }
 
@@ -138,11 +144,12 @@ mod tests {
     #[test]
     fn a_line_that_says_nothing_certain_is_an_error() {
         for (text, why) in [
-            (&b"dns:app.x"[..], "line 1: it must hold"),
-            (b"\n#\napp.x app", "line 3: the name must begin"),
-            (b"dns: app", "line 1: the name must begin"),
-            (b"dns:a ann\ndns:a bob", "line 2: a line before"),
-            (b"dns:\xff a", "not UTF-8"),
+            (&b"dns:app.x\n"[..], "line 1: it must hold"),
+            (b"\n#\napp.x app\n", "line 3: the name must begin"),
+            (b"dns: app\n", "line 1: the name must begin"),
+            (b"dns:a ann\ndns:a bob\n", "line 2: a line before"),
+            (b"dns:\xff a\n", "not UTF-8"),
+            (b"dns:a ann\ndns:b b", "its last line has no end"),
         ] {
             let wrong = UserMap::parse(text).unwrap_err();
             assert!(wrong.contains(why), "{wrong}");

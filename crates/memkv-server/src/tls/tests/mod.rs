@@ -3,6 +3,7 @@
 
 mod clients;
 mod peers;
+mod revoked;
 
 use std::net::SocketAddr;
 use std::path::Path;
