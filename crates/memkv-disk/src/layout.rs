@@ -11,6 +11,7 @@
 //!   clock                                       log time and the machine's; never synced
 //!   peers                                       memory of the peers; two slots, rarely synced
 //!   condemned                                   why this directory must be set aside
+//!   reset-admin                                 a user that gets all rights and a new password
 //! snapshot_path/
 //!   00000000-00000000000000000500-...-....snap  group (hex), index, term (hex), leader (hex); newest two
 //!   incoming-1.part  building-2.part            unfinished; removed at the next start
@@ -30,6 +31,7 @@
 //! | `clock` | yes | it is ignored; the wall clock or the peers give the time |
 //! | `peers` | yes, one of its slots | the other, older slot is read; without one the memory is empty |
 //! | `condemned` | its text | the directory is set aside nevertheless |
+//! | `reset-admin` | never: synced before the rename | the node says so and goes on |
 //! | snapshot | never: synced and re-read before the rename | the older one, if the log covers the gap; else refuse |
 //! | `*.part`, `spare-*`, `reserve` | always | removed or overwritten |
 //!
@@ -64,6 +66,9 @@ pub(crate) const PEERS_FILE: &str = "peers";
 
 /// Name of the file with the reason why a directory must not be used any more.
 pub(crate) const CONDEMNED_FILE: &str = "condemned";
+
+/// Name of the file that gives a user all rights.
+pub(crate) const RESET_FILE: &str = "reset-admin";
 
 /// Directories with contents set aside start with this.
 pub(crate) const QUARANTINE_PREFIX: &str = "quarantine-";
@@ -191,7 +196,7 @@ pub(crate) fn is_data_name(name: &str) -> bool {
     parse_segment_name(name).is_some()
         || is_spare_name(name)
         || METADATA_FILES.iter().any(|file| name.starts_with(file))
-        || [PEERS_FILE, CONDEMNED_FILE].contains(&name)
+        || [PEERS_FILE, CONDEMNED_FILE, RESET_FILE].contains(&name)
         || ends.iter().any(|end| name.ends_with(end))
 }
 

@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use memkv_proto::config::{KEYS, Key, Kind};
 
 use crate::cert::{self, CertArgs};
+use crate::reset::{self, ResetArgs};
 
 /// Where the original listens when it is not told otherwise.
 const DEFAULT_ADDR: &str = "127.0.0.1:11081";
@@ -45,6 +46,8 @@ pub enum Mode {
     Secret,
     /// Make or show certificates.
     Cert(CertArgs),
+    /// Give a user all rights and a new password.
+    ResetAdmin(ResetArgs),
 }
 
 /// The cluster to demonstrate.
@@ -71,6 +74,7 @@ pub fn parse(
         "demo" => Mode::Demo(demo_args(inner)),
         "secret" => Mode::Secret,
         "cert" => Mode::Cert(cert::args(inner)),
+        "acl" => Mode::ResetAdmin(reset::args(inner)),
         "alone" => Mode::Node {
             config: path(inner, "CONFIG").or_else(|| path(inner, "config")),
             bind: Some(text(inner, "ADDR")),
@@ -119,6 +123,7 @@ fn command() -> Command {
         .subcommand(demo())
         .subcommand(secret())
         .subcommand(cert::command())
+        .subcommand(reset::command())
 }
 
 fn alone() -> Command {

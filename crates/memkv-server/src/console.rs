@@ -20,3 +20,11 @@ pub fn error(line: impl Display) {
 pub fn coded_error(line: impl Display, code: ErrorCode) {
     error(format_args!("{line}   [{}]", code.info().code));
 }
+
+/// Asks a person, on stderr, since the output may be read by a program; no line end is added.
+pub(crate) fn prompt(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = stderr
+        .write_all(text.as_bytes())
+        .and_then(|()| stderr.flush());
+}

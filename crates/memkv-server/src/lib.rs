@@ -46,6 +46,7 @@ pub mod password;
 pub mod peer;
 pub mod process;
 pub mod read_batch;
+pub mod reset;
 pub mod resp;
 pub mod rights;
 pub mod run;

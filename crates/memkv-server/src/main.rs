@@ -6,7 +6,7 @@ use memkv_proto::ErrorCode;
 use memkv_server::args::{Args, Mode, parse};
 use memkv_server::peer::random_hex;
 use memkv_server::settings::Settings;
-use memkv_server::{cert, console, demo, process, run};
+use memkv_server::{cert, console, demo, process, reset, run};
 
 /// It gives memory back to the system also where threads free what others have allocated and sizes differ, as
 /// values do: beside it, others kept several times what was in use. `.cargo/config.toml` has its settings.
@@ -45,6 +45,10 @@ fn start(args: Args) -> u8 {
             0
         }
         Mode::Cert(args) => cert::run(&args),
+        Mode::ResetAdmin(args) => {
+            process::keep_private();
+            reset::run(&args)
+        }
         Mode::Node { config, bind } => {
             process::keep_private();
             let settings = Settings::load(

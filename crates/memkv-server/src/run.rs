@@ -30,7 +30,7 @@ use crate::service::Service;
 use crate::settings::{RedisListener, Settings, process_memory};
 use crate::signals::StopSignals;
 use crate::tls::{self, Tls};
-use crate::{console, logging, memory, panics, process};
+use crate::{console, logging, memory, panics, process, reset};
 
 /// Exit codes: documented in `--help` and `docs/operations.md`.
 mod exit {
@@ -177,7 +177,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     node.judge_by(Box::new(JudgeAgain::default()));
     resp.attach(node.clone());
     service.attach(node.clone());
-    follow_users(resp.clone(), service.clone(), &node);
+    follow_users(settings, resp.clone(), service.clone(), &node);
     start_tasks(settings, &node, admission, started);
     tokio::select! {
         failure = node.failed() => {
@@ -221,15 +221,23 @@ fn http_api(
     api
 }
 
-/// Goes by the users of the cluster, now and after each change. Clients are judged from the moment on at which
+/// Goes by the users of the cluster, now and after each change, and changes one if the operator has left a request
+/// in the directory. Clients are judged from the moment on at which
 /// the users here are not older than this process.
-fn follow_users(resp: Arc<Resp<Node>>, service: Arc<Service<Node>>, node: &Node) {
+fn follow_users(
+    settings: &Settings,
+    resp: Arc<Resp<Node>>,
+    service: Arc<Service<Node>>,
+    node: &Node,
+) {
+    let layout = settings.node_config().layout;
     resp.follow_users();
     let (known, follower) = (node.knows_users(), resp.clone());
     tokio::spawn(async move {
         known.await;
         follower.follow_users();
         service.rights().known();
+        reset::apply(service, layout).await;
     });
     tokio::spawn(async move { resp.follow_all_users().await });
 }

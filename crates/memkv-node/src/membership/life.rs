@@ -162,6 +162,18 @@ impl Life {
     }
 }
 
+/// The UUID of the cluster to which the directory with this record belongs.
+///
+/// # Errors
+/// Why it belongs to none, or cannot be read, in words.
+pub fn cluster_of(record: Bytes) -> Result<[u8; 16], String> {
+    match decode(record) {
+        Ok(Some((_, _, State::Running(identity)))) => Ok(identity.cluster),
+        Ok(_) => Err("the node belongs to no cluster yet".to_owned()),
+        Err(error) => Err(format!("its identity cannot be read: {error}")),
+    }
+}
+
 /// Whether a node may go from one state to the other.
 fn may_follow(now: &State, next: &State) -> bool {
     match (now, next) {
