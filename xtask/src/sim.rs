@@ -27,11 +27,16 @@ pub(crate) fn build_server() -> Result<PathBuf, String> {
     build_package("memkv-server")
 }
 
-/// Runs the tests that find the deliberate bugs which the simulator cannot reach.
+/// Runs the tests that find the deliberate bugs which the simulator cannot reach, and the one that this
+/// build's memory decides nothing.
 pub(crate) fn test_bugs() -> Result<(), String> {
     let crates = ["-p", "memkv-disk", "-p", "memkv-store"];
     let mut tests = with_bugs("test");
-    cargo::run(tests.args(crates).args(["--test", "bugs"]))
+    cargo::run(
+        tests
+            .args(crates)
+            .args(["--test", "bugs", "--test", "slots"]),
+    )
 }
 
 /// Runs the scenarios of whole clusters, which need the simulator's flags; `tests` gets their output.

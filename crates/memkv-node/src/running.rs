@@ -312,6 +312,7 @@ fn spawn_capacity(group: &Group, engine: &Engine) {
     let meter = CapacityMeter {
         env: process.env.clone(),
         limit,
+        largest_value: process.config.max_value_bytes as u64,
         capacity: process.capacity.clone(),
         replica: group.replica.clone(),
         peers: process.peers.clone(),

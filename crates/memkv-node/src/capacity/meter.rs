@@ -10,14 +10,14 @@ use std::time::Duration;
 use memkv_store::Memory;
 
 use crate::Env;
-use crate::capacity::watch::CapacityWatch;
+use crate::capacity::watch::{CapacityWatch, Limit};
 use crate::env::blocking;
 use crate::peer::client::Peers;
 use crate::replica::Replica;
 
 /// How often it is measured. At a gigabyte a second, which no network brings, the reserve of a node of
-/// 5 GiB outlasts it.
-const INTERVAL: Duration = Duration::from_millis(250);
+/// 1 GiB outlasts it.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shares of the cap, in percent, at which there is an alarm.
 const ALARMS: [u64; 2] = [80, 95];
@@ -30,6 +30,8 @@ pub(crate) struct CapacityMeter {
     pub(crate) env: Env,
     /// The most memory that the process may take, if it is known.
     pub(crate) limit: Option<u64>,
+    /// The longest value that a command may have, in bytes.
+    pub(crate) largest_value: u64,
     pub(crate) capacity: Arc<CapacityWatch>,
     pub(crate) replica: Arc<Replica>,
     pub(crate) peers: Arc<Peers>,
@@ -38,9 +40,11 @@ pub(crate) struct CapacityMeter {
 /// Measures until the node stops.
 pub(crate) async fn run(meter: CapacityMeter) {
     let mut alarm = 0;
+    let limit = meter.limit;
+    let limit = limit.map(|bytes| Limit::new(bytes, meter.largest_value));
     loop {
         tokio::time::sleep(INTERVAL).await;
-        if let Some(limit) = meter.limit {
+        if let Some(limit) = &limit {
             meter.measure(limit).await;
         }
         alarm = raise_alarm(alarm, &meter.replica.memory());
@@ -48,7 +52,7 @@ pub(crate) async fn run(meter: CapacityMeter) {
 }
 
 impl CapacityMeter {
-    async fn measure(&self, limit: u64) {
+    async fn measure(&self, limit: &Limit) {
         let measure = self.env.resident.clone();
         let Ok(Some(resident)) = blocking(&self.env, move || measure()).await else {
             return;
@@ -58,7 +62,7 @@ impl CapacityMeter {
         if before == is_near {
             return;
         }
-        let (resident_mib, limit_mib) = (resident >> 20, limit >> 20);
+        let (resident_mib, limit_mib) = (resident >> 20, limit.bytes >> 20);
         let detail = match is_near {
             true => {
                 tracing::warn!(

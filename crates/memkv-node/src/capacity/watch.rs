@@ -32,11 +32,43 @@ const SAID_FOR: Duration = Duration::from_secs(10);
 /// has been told: queues of commands, and entries in flight.
 const NEAR_PERCENT: u64 = 90;
 
-/// Below this it is near no more, so that it does not change its mind at every look.
-const CLEAR_PERCENT: u64 = 85;
+/// At least so many of the largest values must fit into that rest: two clients or links, the leader's queue and
+/// the log each hold one beside what they hold of small commands.
+const LARGEST_VALUES: u64 = 4;
+
+/// However large values may be, half of a limit is not near it: otherwise a node that has too little memory
+/// for its largest values would refuse small ones as well.
+const LEAST_PERCENT: u64 = 50;
+
+/// So much below the first mark, in percent of the limit, a node is near it no more, so that it does not
+/// change its mind at every look.
+const CLEAR_PERCENT: u64 = 5;
 
 /// Bit of the byte in which a node tells its shortage of disk space: it is near its limit of memory.
 pub(crate) const NEAR_BIT: u8 = 0x80;
+
+/// The most memory that this process may take, and where it is near that.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub(super) bytes: u64,
+    near_from: u64,
+    clear_below: u64,
+}
+
+impl Limit {
+    /// For a node that takes values of up to `largest_value` bytes.
+    pub(super) fn new(bytes: u64, largest_value: u64) -> Self {
+        let percent = |share: u64| bytes / 100 * share;
+        let for_values = bytes.saturating_sub(LARGEST_VALUES.saturating_mul(largest_value));
+        Self {
+            bytes,
+            near_from: percent(NEAR_PERCENT)
+                .min(for_values)
+                .max(percent(LEAST_PERCENT)),
+            clear_below: percent(CLEAR_PERCENT),
+        }
+    }
+}
 
 /// Of one node.
 struct Shortage {
@@ -84,13 +116,11 @@ impl CapacityWatch {
     }
 
     /// Takes a measurement of this node, whose id is `me`; returns whether it is near its limit now.
-    pub(super) fn note_own(&self, me: u64, resident: u64, limit: u64) -> bool {
-        let percent = if self.is_near() {
-            CLEAR_PERCENT
-        } else {
-            NEAR_PERCENT
+    pub(super) fn note_own(&self, me: u64, resident: u64, limit: &Limit) -> bool {
+        let is_near = match self.is_near() {
+            true => resident >= limit.near_from.saturating_sub(limit.clear_below),
+            false => resident >= limit.near_from,
         };
-        let is_near = resident / 100 >= limit / 100 * percent / 100;
         self.own.store(is_near, Ordering::Relaxed);
         self.note(me, is_near);
         is_near
@@ -223,10 +253,20 @@ mod tests {
     fn a_node_at_the_edge_does_not_change_its_mind_at_every_look() {
         const LIMIT: u64 = 100 << 20;
         let watch = CapacityWatch::default();
-        let note = |percent: u64| watch.note_own(1, LIMIT / 100 * percent, LIMIT);
+        let limit = Limit::new(LIMIT, 1 << 20);
+        let note = |percent: u64| watch.note_own(1, LIMIT / 100 * percent, &limit);
         assert!(!note(89) && note(90));
         assert!(note(86) && note(89) && watch.is_near());
         assert!(!note(84) && !note(89));
-        assert!(watch.note_own(1, u64::MAX, u64::MAX));
+        assert!(watch.note_own(1, u64::MAX, &Limit::new(u64::MAX, u64::MAX)));
+    }
+
+    #[test]
+    fn a_few_of_the_largest_values_fit_between_the_mark_and_the_limit() {
+        const MIB: u64 = 1 << 20;
+        let near_from = |value: u64| Limit::new(500 * MIB, value * MIB).near_from / MIB;
+        assert_eq!(near_from(8), 450);
+        assert_eq!(near_from(50), 500 - 4 * 50);
+        assert_eq!(near_from(200), 250, "small values are taken all the same");
     }
 }

@@ -26,6 +26,11 @@ use crate::write::session::{EAGER_BYTES, GroupOutcome};
 /// Entries proposed and not yet applied, while at least [`EAGER_BYTES`] wait for the next. Enough to
 /// keep the disk busy while the last entry is on its way through the followers.
 const ENTRIES_IN_FLIGHT: usize = 4;
+/// Bytes of entries in flight from which the next entry waits for them: more than four entries of many small
+/// groups have, so that this bounds large values only. Each entry is held once by the log, and as
+/// long as the slowest follower needs for it; four of the largest values would be most of a small node's
+/// memory.
+const BYTES_IN_FLIGHT: usize = 8 * 1024 * 1024;
 /// Bytes after which an entry takes no further group; a single larger group still goes whole.
 const ENTRY_BYTES: usize = 1024 * 1024;
 /// Bytes of groups from which they are put together on a blocking thread: to copy that many takes as
@@ -112,9 +117,20 @@ struct Queue {
     work: VecDeque<Work>,
     bytes: usize,
     in_flight: usize,
+    bytes_in_flight: usize,
 }
 
 impl Queue {
+    /// Whether the next entry may be proposed beside those in flight.
+    fn has_slot(&self) -> bool {
+        let most = if self.bytes < EAGER_BYTES {
+            1
+        } else {
+            ENTRIES_IN_FLIGHT
+        };
+        self.in_flight < most && self.bytes_in_flight < BYTES_IN_FLIGHT
+    }
+
     /// Refuses the groups that a shortage does not let pass.
     fn refuse(&mut self, outcome: GroupOutcome, may_pass: impl Fn(&Work) -> bool) {
         let (kept, refused): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.work)
@@ -283,12 +299,7 @@ impl Batcher {
     fn next_entry(&self, engine: &Engine) -> Option<(Vec<Work>, u64)> {
         {
             let queue = self.queue.lock();
-            let most = if queue.bytes < EAGER_BYTES {
-                1
-            } else {
-                ENTRIES_IN_FLIGHT
-            };
-            if queue.work.is_empty() || queue.in_flight >= most {
+            if queue.work.is_empty() || !queue.has_slot() {
                 return None;
             }
         }
@@ -336,6 +347,7 @@ impl Batcher {
         }
         queue.bytes -= bytes;
         queue.in_flight += 1;
+        queue.bytes_in_flight += bytes;
         Some((taken, stamp))
     }
 
@@ -346,8 +358,8 @@ impl Batcher {
         stamp: u64,
         vote: Leader,
     ) -> Result<(), ()> {
-        let large = work.iter().map(Work::len).sum::<usize>() > LARGE_BYTES;
-        let (work, batch) = match large {
+        let bytes = work.iter().map(Work::len).sum::<usize>();
+        let (waiting, batch) = match bytes > LARGE_BYTES {
             false => put_together(work, stamp),
             true => blocking(&self.env, move || put_together(work, stamp))
                 .await
@@ -355,21 +367,38 @@ impl Batcher {
         };
         let batcher = self.clone();
         let settled = move |proposed| {
-            batcher.queue.lock().in_flight -= 1;
+            {
+                let mut queue = batcher.queue.lock();
+                queue.in_flight -= 1;
+                queue.bytes_in_flight -= bytes;
+            }
             batcher.wakeup.notify_one();
-            settle(work, proposed);
+            settle(waiting, proposed);
         };
         engine.propose(batch, vote, settled).await.map_err(drop)
     }
 }
 
-/// The batch of an entry.
-fn put_together(work: Vec<Work>, stamp: u64) -> (Vec<Work>, Bytes) {
+/// The receiver of an outcome.
+enum Waiting {
+    Group(oneshot::Sender<GroupOutcome>),
+    System(SystemAnswer),
+}
+
+/// The batch of an entry, and what waits for its outcome. The groups' own bytes are released here.
+fn put_together(work: Vec<Work>, stamp: u64) -> (Vec<Waiting>, Bytes) {
     let mut builder = BatchBuilder::new(stamp);
-    for item in &work {
+    let mut waiting = Vec::with_capacity(work.len());
+    for item in work {
         match item {
-            Work::Group { encoded, .. } => builder.raw_group(encoded),
-            Work::System { op, .. } => builder.system(op),
+            Work::Group { encoded, answer } => {
+                builder.raw_group(&encoded);
+                waiting.push(Waiting::Group(answer));
+            }
+            Work::System { op, answer } => {
+                builder.system(&op);
+                waiting.push(Waiting::System(answer));
+            }
             Work::Tick => {}
         }
     }
@@ -380,22 +409,21 @@ fn put_together(work: Vec<Work>, stamp: u64) -> (Vec<Work>, Bytes) {
         let unknown = Bytes::from_static(b"\xee");
         builder.raw_group(&memkv_store::encode_group(0, 1, 0, [&unknown].into_iter()));
     }
-    (work, builder.finish())
+    (waiting, builder.finish())
 }
 
 /// Tells each group and operation of an entry its outcome.
-fn settle(work: Vec<Work>, proposed: Proposed) {
+fn settle(waiting: Vec<Waiting>, proposed: Proposed) {
     let (outcome, system) = match proposed {
         Proposed::Applied(system) => (GroupOutcome::Applied, system),
         Proposed::NotAppended => (GroupOutcome::NotAppended, Vec::new()),
         Proposed::Unknown => (GroupOutcome::Unknown, Vec::new()),
     };
     let mut outcomes = system.into_iter();
-    for item in work {
+    for item in waiting {
         match item {
-            Work::Tick => {}
-            Work::Group { answer, .. } => drop(answer.send(outcome)),
-            Work::System { answer, .. } => {
+            Waiting::Group(answer) => drop(answer.send(outcome)),
+            Waiting::System(answer) => {
                 let result = match outcome {
                     GroupOutcome::Applied => outcomes.next().ok_or(ProposeError::Unknown),
                     GroupOutcome::NotAppended
@@ -504,5 +532,58 @@ mod tests {
         assert!(answers[0].try_recv().is_err(), "it waits on");
         assert_eq!(answers[1].try_recv(), Ok(GroupOutcome::MemoryLow));
         assert_eq!(queue.work.len(), 2);
+    }
+
+    #[test]
+    fn small_entries_go_side_by_side_and_large_ones_one_at_a_time() {
+        let mut queue = Queue {
+            bytes: EAGER_BYTES,
+            ..Queue::default()
+        };
+        let mut proposed = |bytes| {
+            let has_slot = queue.has_slot();
+            if has_slot {
+                queue.in_flight += 1;
+                queue.bytes_in_flight += bytes;
+            }
+            has_slot
+        };
+        assert_eq!(
+            [ENTRY_BYTES; 5].map(&mut proposed),
+            [true, true, true, true, false]
+        );
+        let mut queue = Queue {
+            bytes: EAGER_BYTES,
+            ..Queue::default()
+        };
+        assert!(queue.has_slot());
+        queue.bytes_in_flight = 64 << 20;
+        assert!(!queue.has_slot(), "whatever is in flight is large");
+        queue.bytes_in_flight = 0;
+        assert!(queue.has_slot());
+    }
+
+    #[test]
+    fn the_bytes_of_a_group_are_released_once_its_entry_is_built() {
+        let (answer, _outcome) = oneshot::channel();
+        let noop = [Command::Noop.encode()];
+        let encoded = memkv_store::encode_group(1, 1, 0, noop.iter());
+        let owner = Arc::new(encoded.clone());
+        let work = Work::Group {
+            encoded: Bytes::from_owner(Shared(owner.clone())),
+            answer,
+        };
+        let (waiting, batch) = put_together(vec![work], 5);
+        assert_eq!((waiting.len(), Arc::strong_count(&owner)), (1, 1));
+        assert!(batch.len() > encoded.len());
+    }
+
+    /// Bytes whose last reference can be told.
+    struct Shared(Arc<Bytes>);
+
+    impl AsRef<[u8]> for Shared {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
     }
 }

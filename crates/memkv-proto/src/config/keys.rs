@@ -131,7 +131,7 @@ pub const KEYS: &[Key] = &[
         "0",
         "bytes",
         "The most memory that requests, replies and subscriptions of all clients may take together; 0 for \
-         a tenth of the memory that the node may use. At least 64 MiB, and four times max_value_bytes.",
+         a tenth of the memory that the node may use. At least 64 MiB, and three times max_value_bytes.",
     ),
     key(
         "timeout",

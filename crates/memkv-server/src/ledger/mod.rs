@@ -25,8 +25,9 @@ const SHARE: u64 = 10;
 /// need.
 const MIN_TOTAL: usize = 64 * MIB;
 
-/// The total is at least so many of the largest values, so that one always arrives and leaves.
-const LARGEST_VALUES: usize = 4;
+/// The total is at least so many of the largest values, so that one always arrives and leaves: half of the total
+/// takes one with what comes beside it. A node with little memory has none to spare for more.
+const LARGEST_VALUES: usize = 3;
 
 /// Without a memory limit that the system tells (1 GiB).
 const UNKNOWN_TOTAL: usize = 1024 * MIB;
@@ -255,7 +256,7 @@ mod tests {
         let total = |limit, value| Ledger::for_memory(limit, value).total();
         assert_eq!(total(Some(10 << 30), 8 * MIB), 1 << 30);
         assert_eq!(total(Some(512 << 20), 8 * MIB), MIN_TOTAL);
-        assert_eq!(total(Some(512 << 20), 64 * MIB), 256 * MIB);
+        assert_eq!(total(Some(512 << 20), 64 * MIB), 192 * MIB);
         assert_eq!(total(None, 8 * MIB), UNKNOWN_TOTAL);
         let small = Ledger::for_memory(Some(512 << 20), 8 * MIB);
         assert_eq!(small.most_of_one(Class::Output), 16 * MIB);

@@ -11,15 +11,16 @@
 use super::entry::{Entry, Kept};
 use super::large::Large;
 
-/// Sizes of slots are multiples of this: four bytes are lost on average.
-const STEP_BYTES: usize = 8;
+/// Sizes of slots are multiples of this: four bytes are lost on average. The build with the deliberate bugs has
+/// other sizes, which shows that they decide nothing (`tests/slots.rs` of this crate).
+const STEP_BYTES: usize = if cfg!(memkv_bugs) { 24 } else { 8 };
 
 /// The smallest slot. With it the number of a slot within its page takes [`SLOT_BITS`] bits.
 const MIN_SLOT_BYTES: usize = 16;
 
 /// Entries above this size get an allocation of their own, whose price (some 48 bytes) is then below
 /// a tenth; it is also the most that a snapshot copies of an entry while it holds the store.
-const MAX_SLOT_BYTES: usize = 512;
+const MAX_SLOT_BYTES: usize = if cfg!(memkv_bugs) { 264 } else { 512 };
 
 /// Size of a page: with up to 64 sizes in use, the last pages of which are half full, two megabytes
 /// are lost at most, and a size that is not in use costs nothing.

@@ -44,6 +44,11 @@ pub(crate) const EAGER_BYTES: usize = 64 * 1024;
 /// silently. Twice the time that a slow disk may take, so that its work is not doubled.
 const RESEND_AFTER: Duration = Duration::from_secs(1);
 
+/// After a leader refused growth because nodes are near the limit of their memory, this node refuses it by
+/// itself for so long: large values would travel to the leader for nothing, and need memory there. What comes
+/// then asks the leader again.
+const GROWTH_REFUSED_FOR: Duration = Duration::from_millis(500);
+
 /// How much longer a client waits if its command was sent to a leader when its time is over: the answer
 /// "not appended" is worth more than "unknown".
 const OUTCOME_GRACE: Duration = Duration::from_millis(500);
@@ -167,6 +172,10 @@ impl Submitted {
     }
 }
 
+fn may_grow(command: &Bytes) -> bool {
+    Command::decode(command).map_or(true, |command| command.may_grow())
+}
+
 impl Session {
     pub(crate) fn new(boot: u64, most_pending: usize) -> Self {
         let window = Window {
@@ -239,6 +248,10 @@ impl Session {
         if window.closed {
             return Err(RequestError::Stopping);
         }
+        let now = Instant::now();
+        if window.refuses_growth(now) && may_grow(&command) {
+            return Err(RequestError::OutOfMemory);
+        }
         // An empty queue takes any command: the largest value alone may be as large as the bound.
         let queued = window.pending_cost();
         let most = match command.len() < LARGE_COMMAND {
@@ -252,7 +265,6 @@ impl Session {
         let was_eager = window.pending_bytes >= EAGER_BYTES;
         window.pending_bytes += command.len();
         let is_eager = window.pending_bytes >= EAGER_BYTES && !was_eager;
-        let now = Instant::now();
         window.pending.push_back(Pending {
             command,
             principal: principal.or(Some(judging::WITHOUT_TABLE)),
@@ -372,9 +384,7 @@ impl Session {
                 window.refuse_unexposed(&RequestError::DiskExhausted, |_| true);
             }
             GroupOutcome::MemoryLow => {
-                let may_grow = |command: &Bytes| {
-                    Command::decode(command).map_or(true, |command| command.may_grow())
-                };
+                window.growth_refused_until = Some(Instant::now() + GROWTH_REFUSED_FOR);
                 window.refuse_unexposed(&RequestError::OutOfMemory, may_grow);
             }
             GroupOutcome::Applied | GroupOutcome::NotAppended | GroupOutcome::Unknown => {}

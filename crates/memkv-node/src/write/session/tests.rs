@@ -9,8 +9,8 @@ use memkv_store::{
 };
 
 use super::{
-    COMMAND_OVERHEAD, COPIED_IN_WINDOW_BYTES, Event, GroupOutcome, LARGE_COMMAND, OUTCOME_GRACE,
-    RESEND_AFTER, Session,
+    COMMAND_OVERHEAD, COPIED_IN_WINDOW_BYTES, Event, GROWTH_REFUSED_FOR, GroupOutcome,
+    LARGE_COMMAND, OUTCOME_GRACE, RESEND_AFTER, Session,
 };
 use crate::RequestError;
 
@@ -391,6 +391,17 @@ async fn short_memory_refuses_what_may_grow_the_keys_and_lets_the_rest_pass() {
     let again = session.next_group().unwrap();
     assert_eq!((again.first_seq, again.count), (1, 2));
     assert!(!memkv_store::may_grow(&again.encoded));
+
+    // For a moment growth is refused without a way to the leader, and without a number.
+    let set = Command::Set {
+        key: Bytes::from_static(b"c"),
+        value: Bytes::new(),
+    };
+    let grow = || session.submit_as(set.encode(), None, HOLD);
+    assert!(matches!(grow(), Err(RequestError::OutOfMemory)));
+    assert!(session.submit_as(expire.encode(), None, HOLD).is_ok());
+    tokio::time::advance(GROWTH_REFUSED_FOR).await;
+    assert!(grow().is_ok(), "the leader is asked again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -66,6 +66,8 @@ pub(super) struct Window {
     pub(super) pending_bytes: usize,
     /// Nothing more is accepted: the node stops.
     pub(super) closed: bool,
+    /// Until then nothing that may grow the keys is accepted.
+    pub(super) growth_refused_until: Option<Instant>,
     /// The highest revision that any answer named.
     #[cfg(memkv_bugs)]
     pub(super) claimed: u64,
@@ -249,6 +251,10 @@ impl Window {
             self.slot_bytes -= slot.become_noop();
         }
         self.trim();
+    }
+
+    pub(super) fn refuses_growth(&self, now: Instant) -> bool {
+        self.growth_refused_until.is_some_and(|until| now < until)
     }
 
     /// Answers with `error` every command that `concerns` selects and that no leader can have appended.
