@@ -18,7 +18,7 @@ pub mod status;
 mod ttl;
 
 pub use config::{
-    ClusterConfig, ConfigError, Durability, LogFormat, LogLevel, NodeAddr, RaftConfig,
+    ClusterConfig, ConfigError, Durability, LogFormat, LogLevel, NodeAddr, NopassFrom, RaftConfig,
     TlsClientAuth, TlsClients, TlsPeers,
 };
 pub use error::{ErrorCode, ErrorInfo, Executed, Problem};

@@ -1,11 +1,13 @@
 //! Refuses addresses that would let anyone who reaches them use the node. Clients prove themselves by
-//! the password, unless `insecure` says that the network is trusted; peers by the cluster secret,
-//! unless only this machine reaches the node and clients need no password either. What both send is
+//! the password, unless `insecure` or `nopass_from` says that the network is trusted; peers by the cluster
+//! secret, unless only this machine reaches the node and clients need no password either. What both send is
 //! encrypted, unless `insecure` says so here too.
+//!
+//! Invariant: where the node has a password, `insecure` is about encryption alone.
 
 use std::net::SocketAddr;
 
-use memkv_proto::{TlsClientAuth, TlsClients, TlsPeers};
+use memkv_proto::{NopassFrom, TlsClientAuth, TlsClients, TlsPeers};
 
 use crate::peer::Trust;
 use crate::settings::Settings;
@@ -15,7 +17,8 @@ use crate::settings::Settings;
 pub(crate) enum Exposed {
     #[error(
         "{addr} is not a loopback address: anyone who reaches it could read and write; set \
-         password_file, listen on 127.0.0.1 or ::1, or say --insecure if the network is trusted"
+         password_file, listen on 127.0.0.1 or ::1, or say --insecure if the network is trusted and needs \
+         no encryption either, or else --nopass-from everywhere"
     )]
     Clients { addr: SocketAddr },
     #[error(
@@ -44,18 +47,43 @@ pub(crate) fn check_clients(settings: &Settings, addrs: &[SocketAddr]) -> Result
         return Ok(());
     };
     let config = &settings.config;
-    // Where certificates stand for users, one without a user must not be `default`, which has no password.
-    let by_certificate = config.tls == TlsClients::Require
-        && config.tls_client_auth == TlsClientAuth::Require
-        && config.tls_user_map.is_empty();
-    if settings.password.is_some() || by_certificate {
+    if config.nopass_from != NopassFrom::Everywhere
+        && (settings.password.is_some() || by_certificate(settings))
+    {
         return Ok(());
     }
-    if !settings.config.insecure {
-        return Err(Exposed::Clients { addr: *addr });
+    if nopass_from_everywhere(settings) {
+        tracing::warn!(
+            %addr,
+            "users without a password are admitted from every machine that reaches this address"
+        );
+        return Ok(());
     }
-    tracing::warn!(%addr, "insecure: anyone who reaches this address can read and write");
-    Ok(())
+    // Then `default` is admitted from loopback alone.
+    match config.nopass_from == NopassFrom::Loopback && config.insecure {
+        true => Ok(()),
+        false => Err(Exposed::Clients { addr: *addr }),
+    }
+}
+
+/// Whether a user without a password may come from another machine.
+pub(crate) fn nopass_from_everywhere(settings: &Settings) -> bool {
+    match settings.config.nopass_from {
+        NopassFrom::Everywhere => true,
+        NopassFrom::Loopback => false,
+        NopassFrom::Auto => {
+            (settings.config.insecure && settings.password.is_none()) || by_certificate(settings)
+        }
+    }
+}
+
+/// Whether no client is served without a certificate, from any address. Where certificates stand for users,
+/// that proves one user and not those without a password.
+fn by_certificate(settings: &Settings) -> bool {
+    let config = &settings.config;
+    config.tls == TlsClients::Require
+        && config.tls_client_auth == TlsClientAuth::Require
+        && config.tls_user_map.is_empty()
 }
 
 /// Checks that clients from outside are served over TLS, or at least may be. A cluster that is changed over
@@ -244,6 +272,29 @@ mod tests {
         };
         assert!(!check(false, false));
         assert!(check(true, false) && check(false, true));
+        for (word, admitted) in [
+            (NopassFrom::Auto, [false, true, false, false]),
+            (NopassFrom::Loopback, [false; 4]),
+            (NopassFrom::Everywhere, [true; 4]),
+        ] {
+            let of = |password, insecure| {
+                let mut settings = settings(password, false, "", insecure);
+                settings.config.nopass_from = word;
+                // Without a password, clients from outside are admitted or the node does not listen.
+                let is_refused = check_clients(&settings, &outside).is_err();
+                let is_silent = password || insecure || word == NopassFrom::Everywhere;
+                assert_eq!(is_refused, !is_silent, "{word} {password} {insecure}");
+                nopass_from_everywhere(&settings)
+            };
+            // With a password, `insecure` is about encryption alone.
+            let found = [
+                of(false, false),
+                of(false, true),
+                of(true, false),
+                of(true, true),
+            ];
+            assert_eq!(found, admitted, "{word}");
+        }
         let local = ["127.0.0.1:1".parse().unwrap()];
         check_clients(&settings(false, false, "", false), &local).unwrap();
     }

@@ -201,11 +201,8 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
 /// What reads and writes for clients, once there is a node.
 fn service(settings: &Settings, ledger: &Ledger) -> Arc<Service<Node>> {
     let timeout = Duration::from_millis(settings.config.request_timeout_ms);
-    // Where clients must show a certificate, none comes without a proof, from whatever address. Where
-    // certificates stand for users, that proof is for one user and not for those without a password.
-    let by_certificate = needs_certificate(settings) && settings.config.tls_user_map.is_empty();
-    let is_safe = settings.config.insecure || by_certificate;
-    let rights = Rights::starting(settings.password.as_ref(), is_safe);
+    let from_everywhere = exposure::nopass_from_everywhere(settings);
+    let rights = Rights::starting(settings.password.as_ref(), from_everywhere);
     Arc::new(Service::with_rights(timeout, rights).with_ledger(ledger.clone()))
 }
 

@@ -2,7 +2,9 @@
 //! the documentation all follow. Never the values in force: those are in [`super::RaftConfig`].
 
 use super::key::{Key, Kind};
-use super::words::{Durability, LogFormat, LogLevel, TlsClientAuth, TlsClients, TlsPeers};
+use super::words::{
+    Durability, LogFormat, LogLevel, NopassFrom, TlsClientAuth, TlsClients, TlsPeers,
+};
 use crate::limits::{DEFAULT_MAX_VALUE_BYTES, MAX_VALUE_BYTES_CEILING};
 
 /// Every setting, in the order of the documentation: the original's seven first.
@@ -272,8 +274,17 @@ pub const KEYS: &[Key] = &[
         Kind::Bool,
         "false",
         "",
-        "Serve on addresses that other machines reach although nothing authenticates clients, or \
-         nothing encrypts what they send.",
+        "Serve on addresses that other machines reach although nothing encrypts what is sent there, or \
+         nothing authenticates clients because the node has no password.",
+    ),
+    key(
+        "nopass_from",
+        Kind::Word(NopassFrom::WORDS),
+        "auto",
+        "",
+        "From where users without a password may come: \"loopback\" = the node's own machine; \
+         \"everywhere\"; \"auto\" = everywhere if the node has no password and is insecure, or if it \
+         serves nobody without a certificate, else loopback.",
     ),
     key(
         "tls",

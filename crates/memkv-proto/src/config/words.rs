@@ -69,6 +69,18 @@ words! {
 }
 
 words! {
+    /// From where users without a password may come.
+    NopassFrom {
+        /// From everywhere if the node is `insecure` and has no password, else from loopback.
+        Auto "auto",
+        /// From the node's own machine.
+        Loopback "loopback",
+        /// From every machine.
+        Everywhere "everywhere",
+    }
+}
+
+words! {
     /// Whether clients are served over TLS.
     TlsClients {
         /// Plain connections alone.

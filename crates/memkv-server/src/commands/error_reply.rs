@@ -36,7 +36,7 @@ impl ErrorReply {
     /// Another machine asks for a user without a password.
     pub(crate) const EXPOSED: Self = Self::new(
         "DENIED this user has no password, so only clients of the node's own machine may be this user; \
-         give it one, or say --insecure if the network is trusted",
+         give it one, or say --nopass-from everywhere if the network is trusted",
     );
 
     pub(crate) const fn new(text: &'static str) -> Self {

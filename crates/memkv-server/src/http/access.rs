@@ -77,7 +77,7 @@ impl<B: Backend> Api<B> {
             }
             AuthError::Exposed => unauthorized(
                 "this user has no password, so only clients of the node's own machine may be this user; \
-                 give it one, or say --insecure if the network is trusted",
+                 give it one, or say --nopass-from everywhere if the network is trusted",
             ),
             AuthError::Busy => Refusal::new(
                 ErrorCode::Overloaded,

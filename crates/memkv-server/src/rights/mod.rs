@@ -112,7 +112,7 @@ pub struct Rights {
     /// With which a table would begin here.
     pub(crate) first: Vec<(Bytes, UserSpec)>,
     /// A user without a password may come from another machine.
-    insecure: bool,
+    nopass_from_everywhere: bool,
     pub(crate) authenticator: Authenticator,
     backoff: Backoff,
     marks: RandomState,
@@ -136,8 +136,8 @@ impl Rights {
     /// Of a node that is starting: the table of its cluster is not known. Nobody is judged until
     /// [`Rights::known`].
     #[must_use]
-    pub fn starting(password: Option<&Password>, insecure: bool) -> Self {
-        let rights = Self::new(password, insecure);
+    pub fn starting(password: Option<&Password>, nopass_from_everywhere: bool) -> Self {
+        let rights = Self::new(password, nopass_from_everywhere);
         rights.is_known.send_replace(false);
         rights.revision.store(STARTING, Ordering::Release);
         rights
@@ -145,14 +145,14 @@ impl Rights {
 
     /// Of a cluster that has no table: one user, with this password.
     #[must_use]
-    pub fn new(password: Option<&Password>, insecure: bool) -> Self {
+    pub fn new(password: Option<&Password>, nopass_from_everywhere: bool) -> Self {
         Self {
             table: Mutex::new(Arc::new(Table::alone(password))),
             revision: AtomicU64::new(0),
             is_known: watch::Sender::new(true),
             clients_prove: Arc::new(AtomicBool::new(password.is_some())),
             first: first_users(password),
-            insecure,
+            nopass_from_everywhere,
             authenticator: Authenticator::default(),
             backoff: Backoff::default(),
             marks: RandomState::new(),
@@ -260,7 +260,7 @@ impl Rights {
 
     /// Whether a user without a password may come from this address.
     fn admits_without_password(&self, addr: IpAddr) -> bool {
-        self.insecure || addr.to_canonical().is_loopback()
+        self.nopass_from_everywhere || addr.to_canonical().is_loopback()
     }
 
     /// Finds out who shows this; `now_ms` is log time. Waits if the address has failed before.

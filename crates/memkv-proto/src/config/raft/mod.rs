@@ -12,7 +12,9 @@ use super::failure::ConfigError;
 use super::key::Key;
 use super::keys::KEYS;
 use super::value::{Value, value_from_json, value_from_text};
-use super::words::{Durability, LogFormat, LogLevel, TlsClientAuth, TlsClients, TlsPeers};
+use super::words::{
+    Durability, LogFormat, LogLevel, NopassFrom, TlsClientAuth, TlsClients, TlsPeers,
+};
 use super::{nodes, parse_document};
 use crate::json::Source;
 use crate::limits::SEGMENT_GRANULARITY_BYTES;
@@ -54,6 +56,7 @@ pub struct RaftConfig {
     pub allowed_hosts: Vec<String>,
     pub metrics_public: bool,
     pub insecure: bool,
+    pub nopass_from: NopassFrom,
     pub tls: TlsClients,
     pub tls_cert_file: String,
     pub tls_key_file: String,
@@ -107,6 +110,7 @@ impl Default for RaftConfig {
             allowed_hosts: Vec::new(),
             metrics_public: false,
             insecure: false,
+            nopass_from: NopassFrom::Auto,
             tls: TlsClients::Off,
             tls_cert_file: String::new(),
             tls_key_file: String::new(),
@@ -377,6 +381,9 @@ impl RaftConfig {
             ("allowed_hosts", Value::Hosts(v)) => self.allowed_hosts = v,
             ("metrics_public", Value::Bool(v)) => self.metrics_public = v,
             ("insecure", Value::Bool(v)) => self.insecure = v,
+            ("nopass_from", Value::Text(v)) => {
+                set(&mut self.nopass_from, NopassFrom::from_word(&v));
+            }
             ("tls", Value::Text(v)) => set(&mut self.tls, TlsClients::from_word(&v)),
             ("tls_cert_file", Value::Text(v)) => self.tls_cert_file = v,
             ("tls_key_file", Value::Text(v)) => self.tls_key_file = v,
