@@ -32,9 +32,9 @@ const SAID_FOR: Duration = Duration::from_secs(10);
 /// has been told: queues of commands, and entries in flight.
 const NEAR_PERCENT: u64 = 90;
 
-/// At least so many of the largest values must fit into that rest: two clients or links, the leader's queue and
-/// the log each hold one beside what they hold of small commands.
-const LARGEST_VALUES: u64 = 4;
+/// At least so many of the largest values must fit into that rest: the links, the leader's queue and the log
+/// each hold one beside what they hold of small commands.
+const LARGEST_VALUES: u64 = 3;
 
 /// However large values may be, half of a limit is not near it: otherwise a node that has too little memory
 /// for its largest values would refuse small ones as well.
@@ -266,7 +266,7 @@ mod tests {
         const MIB: u64 = 1 << 20;
         let near_from = |value: u64| Limit::new(500 * MIB, value * MIB).near_from / MIB;
         assert_eq!(near_from(8), 450);
-        assert_eq!(near_from(50), 500 - 4 * 50);
+        assert_eq!(near_from(64), 500 - 3 * 64);
         assert_eq!(near_from(200), 250, "small values are taken all the same");
     }
 }
