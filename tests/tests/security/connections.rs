@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use memkv_black_box::{Cluster, allow_files, eventually, free_port, skip, write_secret};
+use memkv_black_box::{Cluster, Resp, allow_files, eventually, free_port, skip, write_secret};
 use serde_json::json;
 
 use crate::watch::{Honest, LIMIT, MIB, Watch, connect};
@@ -154,6 +154,53 @@ fn a_flood_without_the_password_takes_little_memory_and_no_clients_place() {
         (watch.metric("memkv_connections_unproven") == 0).then_some(())
     });
     assert!(watch.metric("memkv_connections_expelled_total") > 0);
+}
+
+/// Authenticates `count` clients from many threads, and again where one was closed among so many strangers.
+fn authenticate(addr: &str, count: usize) -> Vec<Resp> {
+    const THREADS: usize = 128;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let mine = (thread..count).step_by(THREADS);
+                scope.spawn(move || mine.map(|_| connect(addr, Some(PASSWORD))).collect())
+            })
+            .collect();
+        let clients = threads.into_iter().map(|thread| thread.join().unwrap());
+        clients.flat_map(|clients: Vec<Resp>| clients).collect()
+    })
+}
+
+#[test]
+fn ten_thousand_clients_with_a_password_come_back_at_once() {
+    /// On two idle cores it takes two seconds.
+    const BACK_WITHIN: Duration = Duration::from_secs(60);
+    let count = match allow_files(11_000) {
+        true => 9_900,
+        false if allow_files(2_500) => 2_000,
+        false => return skip("clients that come back", "too few files may be open"),
+    };
+    let (mut cluster, addr) = with_password();
+    let clients = authenticate(&addr, count);
+    let quiet = Honest::start(&addr, Some(PASSWORD));
+    thread::sleep(Duration::from_millis(500));
+    let quiet = quiet.end("before they come back", HONEST_LIMIT);
+    // The node has forgotten which password was right.
+    cluster.nodes[0].kill();
+    drop(clients);
+    cluster.nodes[0].start();
+    let honest = Honest::start(&addr, Some(PASSWORD));
+    let started = Instant::now();
+    let mut clients = authenticate(&addr, count);
+    let took = started.elapsed();
+    let p99 = honest.end("while they come back", HONEST_LIMIT);
+    eprintln!(
+        "{count} clients were back within {took:?}; 99 % of another within {p99:?}, before {quiet:?}"
+    );
+    assert!(took < BACK_WITHIN, "{took:?}");
+    for client in [0, count / 2, count - 1] {
+        assert_eq!(clients[client].call(&["PING"]).unwrap().text(), b"PONG");
+    }
 }
 
 #[test]

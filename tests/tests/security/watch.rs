@@ -47,9 +47,9 @@ impl Honest {
         Honest { stop, work }
     }
 
-    /// What it has done: a write and a read each time, 99 % of them within `limit`.
+    /// What it has done: a write and a read each time, 99 % of them within `limit`. Returns what 99 % took.
     #[track_caller]
-    pub(crate) fn end(self, what: &str, limit: Duration) {
+    pub(crate) fn end(self, what: &str, limit: Duration) -> Duration {
         self.stop.store(true, Ordering::Relaxed);
         let mut took = self.work.join().expect("its work went on");
         took.sort_unstable();
@@ -60,6 +60,7 @@ impl Honest {
         );
         assert!(took.len() > 20, "{} pairs only", took.len());
         assert!(p99 < limit, "{what}: 99 % within {p99:?}");
+        p99
     }
 }
 
