@@ -12,6 +12,7 @@ use crate::cargo::{cargo, root};
 /// Crate, and the crates of ours that it may name. A crate that is not here may not exist.
 const LAYERS: &[(&str, &[&str])] = &[
     ("base2histogram", &[]),
+    ("memkv-backup", &[]),
     ("memkv-proto", &[]),
     ("memkv-resp", &[]),
     ("memkv-store", &[]),
@@ -25,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "memkv-server",
         &[
+            "memkv-backup",
             "memkv-proto",
             "memkv-resp",
             "memkv-node",
@@ -33,7 +35,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "memkv-metrics",
         ],
     ),
-    ("memkv-client", &["memkv-proto", "memkv-resp"]),
+    (
+        "memkv-client",
+        &["memkv-backup", "memkv-proto", "memkv-resp"],
+    ),
     (
         "memkv-sim",
         &["memkv-node", "memkv-store", "memkv-disk", "memkv-check"],

@@ -59,8 +59,8 @@ pub struct Sum {
 /// says so, the call tries all of them again until its deadline. After that point only reads are
 /// repeated: a write (`set`, `del`, `incr`, `txn`) never is, and ends with [`Error::Unknown`].
 pub struct Client {
-    router: Router,
-    timeout: Duration,
+    pub(crate) router: Router,
+    pub(crate) timeout: Duration,
 }
 
 impl Client {

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use memkv_proto::limits::MAX_VALUE_BYTES_CEILING;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -90,7 +91,7 @@ impl Failed {
     }
 }
 
-type Sender = SendRequest<Full<Bytes>>;
+pub(crate) type Sender = SendRequest<Full<Bytes>>;
 
 struct Idle {
     sender: Sender,
@@ -151,6 +152,22 @@ impl Pool {
         Ok(self.put(addr, sender, reply))
     }
 
+    /// Sends `call` to `addr` on a connection of its own, and reads the head of the response: connected
+    /// until `deadline`, and answered `within` that time from then on.
+    pub(crate) async fn begin(
+        &self,
+        addr: &str,
+        call: &Call,
+        deadline: Instant,
+        within: Duration,
+    ) -> Result<(Sender, Response<Incoming>), Failed> {
+        let mut sender = self.connect(addr, Instant::now(), deadline).await?;
+        let started = Instant::now();
+        let request = self.request(&mut sender, addr, call, started, started + within);
+        let response = request.await?;
+        Ok((sender, response))
+    }
+
     /// One exchange over a connection on which nothing else is.
     async fn send(
         &self,
@@ -160,7 +177,19 @@ impl Pool {
         started: Instant,
         deadline: Instant,
     ) -> Result<Reply, Failed> {
-        let late = || Failed::sent(format!("no answer within {}", since(started)));
+        let response = self.request(sender, addr, call, started, deadline).await?;
+        whole(response, started, deadline).await
+    }
+
+    /// Sends a request and reads the head of its response.
+    async fn request(
+        &self,
+        sender: &mut Sender,
+        addr: &str,
+        call: &Call,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, Failed> {
         let mut request = Request::builder()
             .method(&call.method)
             .uri(&call.path)
@@ -174,33 +203,21 @@ impl Pool {
         match timeout_at(deadline, sender.ready()).await {
             Ok(Ok(())) => {}
             Ok(Err(err)) => return Err(Failed::unsent(lost(&err))),
-            Err(_) => return Err(Failed::unsent(late().reason)),
+            Err(_) => return Err(Failed::unsent(late(started).reason)),
         }
-        let response = match timeout_at(deadline, sender.try_send_request(request)).await {
-            Ok(Ok(response)) => response,
+        match timeout_at(deadline, sender.try_send_request(request)).await {
+            Ok(Ok(response)) => Ok(response),
             Ok(Err(mut err)) => {
                 // Refused in the handshake, the node has read nothing.
                 let sent =
                     err.take_message().is_none() && !cause(err.error()).is_some_and(is_refusal);
-                return Err(Failed {
+                Err(Failed {
                     sent,
                     reason: lost(err.error()),
-                });
+                })
             }
-            Err(_) => return Err(late()),
-        };
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect();
-        let body = match timeout_at(deadline, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(err)) => return Err(Failed::sent(format!("the answer broke off: {err}"))),
-            Err(_) => return Err(late()),
-        };
-        Ok(Reply {
-            status: head.status,
-            headers: head.headers,
-            body,
-        })
+            Err(_) => Err(late(started)),
+        }
     }
 
     /// Makes sure that `addr` accepts connections, and keeps one.
@@ -275,6 +292,30 @@ impl Pool {
             .await
             .map_err(|_| Failed::unsent(format!("no connection within {}", since(started))))?
     }
+}
+
+/// Reads the whole of a response until `deadline`.
+pub(crate) async fn whole(
+    response: Response<Incoming>,
+    started: Instant,
+    deadline: Instant,
+) -> Result<Reply, Failed> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect();
+    let body = match timeout_at(deadline, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(err)) => return Err(Failed::sent(format!("the answer broke off: {err}"))),
+        Err(_) => return Err(late(started)),
+    };
+    Ok(Reply {
+        status: head.status,
+        headers: head.headers,
+        body,
+    })
+}
+
+fn late(started: Instant) -> Failed {
+    Failed::sent(format!("no answer within {}", since(started)))
 }
 
 /// Begins with HTTP on a connection.

@@ -9,7 +9,7 @@ use memkv_proto::{ErrorCode, Executed, Problem};
 /// What was asked, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// `get`, `set`, `del`, `exist`, `incr`, `scan`, `txn`, `status` or `connect`.
+    /// `get`, `set`, `del`, `exist`, `incr`, `scan`, `txn`, `status`, `backup` or `connect`.
     pub verb: &'static str,
     /// The key; None if the operation has none.
     pub key: Option<Vec<u8>>,

@@ -21,6 +21,7 @@
 //! ```
 
 mod answer;
+mod backup;
 mod client;
 mod cluster;
 mod connection;
@@ -32,6 +33,7 @@ mod routing;
 mod tls;
 mod txn;
 
+pub use backup::Download;
 pub use client::{Client, DEFAULT_TIMEOUT, Entry, Sum};
 pub use cluster::{ClusterView, Health, NodeView};
 pub use endpoints::{DEFAULT_ENDPOINT, Endpoints};

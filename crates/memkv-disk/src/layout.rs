@@ -12,6 +12,7 @@
 //!   peers                                       memory of the peers; two slots, rarely synced
 //!   condemned                                   why this directory must be set aside
 //!   reset-admin                                 a user that gets all rights and a new password
+//!   restoring                                   a restore is under way here; no content
 //! snapshot_path/
 //!   00000000-00000000000000000500-...-....snap  group (hex), index, term (hex), leader (hex); newest two
 //!   incoming-1.part  building-2.part            unfinished; removed at the next start
@@ -32,6 +33,7 @@
 //! | `peers` | yes, one of its slots | the other, older slot is read; without one the memory is empty |
 //! | `condemned` | its text | the directory is set aside nevertheless |
 //! | `reset-admin` | never: synced before the rename | the node says so and goes on |
+//! | any file, while there is `restoring` | yes | refuse to start; the next restore begins anew |
 //! | snapshot | never: synced and re-read before the rename | the older one, if the log covers the gap; else refuse |
 //! | `*.part`, `spare-*`, `reserve` | always | removed or overwritten |
 //!
@@ -69,6 +71,8 @@ pub(crate) const CONDEMNED_FILE: &str = "condemned";
 
 /// Name of the file that gives a user all rights.
 pub(crate) const RESET_FILE: &str = "reset-admin";
+/// Name of the file that marks a directory in which a restore has not ended.
+pub(crate) const RESTORING_FILE: &str = "restoring";
 
 /// Directories with contents set aside start with this.
 pub(crate) const QUARANTINE_PREFIX: &str = "quarantine-";

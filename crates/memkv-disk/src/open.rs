@@ -18,6 +18,7 @@ use crate::metadata::{self, Found, Metadata, MetadataFiles, Stored};
 use crate::peers_file::check_condemned;
 use crate::reader::LogReader;
 use crate::recovery::{self, Claims, Recovered, TornTail};
+use crate::restoring;
 use crate::shared::{Inner, LogState, Shared};
 use crate::snapshots::{self, FoundSnapshots, SnapshotStore};
 use crate::space::Reserve;
@@ -109,6 +110,25 @@ pub enum OpenError {
         /// The damage.
         what: &'static str,
     },
+    /// A restore into it was cut short.
+    #[error(
+        "`{path}` says that a restore into this directory was cut short, so it holds a part of the data \
+         only: restore again into the same directory"
+    )]
+    Restoring {
+        /// The mark.
+        path: PathBuf,
+    },
+    /// A restore needs a directory without data.
+    #[error(
+        "`{path}` is there, and a restore needs a directory without data: name another one, or move this \
+         one's content away. To put a backup in the place of a running cluster's data, stop its nodes, \
+         restore into an empty directory, and let empty nodes join that"
+    )]
+    NotEmpty {
+        /// A file that is there.
+        path: PathBuf,
+    },
     /// The operating system refused a call.
     #[error("cannot {action} `{path}`: {source}")]
     Io {
@@ -155,6 +175,17 @@ impl OpenError {
 /// [`OpenError::Metadata`] nothing was changed.
 pub fn open(disk: Arc<dyn Disk>, layout: &Layout, options: Options) -> Result<Opened, OpenError> {
     let locks = Arc::new(lock(&*disk, layout)?);
+    restoring::check(&*disk, layout)?;
+    open_locked(disk, layout, options, locks)
+}
+
+/// The same for a caller that holds the locks.
+pub(crate) fn open_locked(
+    disk: Arc<dyn Disk>,
+    layout: &Layout,
+    options: Options,
+    locks: Arc<Vec<Box<dyn DirLock>>>,
+) -> Result<Opened, OpenError> {
     check_condemned(&*disk, layout)?;
     let names = recovery::list(&*disk, &layout.log)
         .map_err(|error| OpenError::io("list", &layout.log, error))?;
@@ -184,7 +215,7 @@ pub fn open(disk: Arc<dyn Disk>, layout: &Layout, options: Options) -> Result<Op
         .map_err(|error| OpenError::io("prepare", &layout.log, error))
 }
 
-fn lock(disk: &dyn Disk, layout: &Layout) -> Result<Vec<Box<dyn DirLock>>, OpenError> {
+pub(crate) fn lock(disk: &dyn Disk, layout: &Layout) -> Result<Vec<Box<dyn DirLock>>, OpenError> {
     let mut locks = Vec::new();
     for dir in layout.directories() {
         disk.create_dir_all(dir)

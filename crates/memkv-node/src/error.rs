@@ -161,6 +161,9 @@ pub enum FatalError {
         "{0}. Nothing is read here any more. The next start sets this directory aside, and the cluster replaces the node. Check this machine's memory"
     )]
     Diverged(String),
+    /// Another cluster is where this one's other nodes should be.
+    #[error("{0}. Nothing was changed here")]
+    SecondCluster(String),
     /// The engine stopped.
     #[error("the consensus engine stopped: {0}")]
     Engine(String),

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backup;
 #[cfg(memkv_bugs)]
 pub mod bugs;
 mod capacity;
@@ -37,6 +38,7 @@ mod sync;
 mod time;
 mod write;
 
+pub use backup::restore::{RestoreError, RestorePlan, Restored, restore, revision_of_restore};
 pub use config::{NodeConfig, Peer};
 pub use engine::runtime::seed_engine_randomness;
 pub use env::{BlockingWork, Elsewhere, Env};

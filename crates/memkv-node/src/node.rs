@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_disk::disk::Disk;
-use memkv_disk::{HardState, LogId};
+use memkv_disk::{HardState, LogId, SnapshotReader};
 use memkv_store::{Command, Principal, Query, Reply, Store, UserTable};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::backup::take;
 use crate::disk::memory;
 use crate::disk::startup;
 use crate::disk::storage::Storage;
@@ -263,6 +264,19 @@ impl Node {
     /// Sets where messages of other nodes and key events are delivered. A second call has no effect.
     pub fn subscribe(&self, subscribers: Box<dyn Subscribers>) {
         self.group.process.publisher.subscribe(subscribers);
+    }
+
+    /// A finished snapshot of a state that holds every write that was acknowledged anywhere before this
+    /// call. It is a file: it stays readable when the next one takes its place, and holds neither memory nor
+    /// log. Where the node's own snapshot is older, one is built first, which takes seconds for millions of
+    /// keys.
+    ///
+    /// # Errors
+    /// As [`Node::read`].
+    pub fn backup(
+        &self,
+    ) -> impl Future<Output = Result<SnapshotReader, RequestError>> + Send + use<> {
+        take::take(self.group.clone())
     }
 
     /// Reads the store as it is here now, however old, for a client.

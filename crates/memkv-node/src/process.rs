@@ -10,6 +10,7 @@ use memkv_disk::disk::Disk;
 use crate::capacity::watch::CapacityWatch;
 use crate::disk::space::SpaceWatch;
 use crate::disk::storage::DataDirectory;
+use crate::leadership::rival::Introduced;
 use crate::lifecycle::Lifecycle;
 use crate::membership::life::Life;
 use crate::peer::client::Peers;
@@ -30,6 +31,8 @@ pub(crate) struct Process {
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) counters: Arc<Counters>,
+    /// The node that has introduced itself last as one of a cluster.
+    pub(crate) introduced: Introduced,
     /// Log lines that peers can cause.
     pub(crate) lines: Arc<Lines>,
 }
@@ -60,6 +63,7 @@ impl Process {
             lifecycle: Arc::new(Lifecycle::new(name, life, session)),
             publisher: Arc::default(),
             counters: Arc::default(),
+            introduced: Introduced::new(None),
             lines: Arc::default(),
         }
     }

@@ -22,6 +22,7 @@ use crate::engine::state_machine::StateMachine;
 use crate::group::Group;
 use crate::leadership::diagnosis::{self, Diagnosis};
 use crate::leadership::failure_detector::FailureDetector;
+use crate::leadership::rival::Rival;
 use crate::leadership::tracker::{self, Tracker};
 use crate::membership::form::{self, Formation};
 use crate::membership::identity::Identity;
@@ -67,6 +68,10 @@ pub(crate) async fn live(group: Arc<Group>, opened: Opened) {
     {
         return fail(process.directory.condemn(why, FatalError::OldDisk).await);
     }
+    let rival = rival(&group);
+    if rival.ends_node().await {
+        return;
+    }
     let begins = identity.founder && log_store.is_new();
     if begins && let Err(error) = log_store.begin(&identity.ids()).await {
         let error = format!("cannot begin the log: {error}");
@@ -99,6 +104,7 @@ pub(crate) async fn live(group: Arc<Group>, opened: Opened) {
     spawn_leadership(&group, &engine);
     spawn_ways(&group, &engine);
     spawn_upkeep(&group, &engine, transfers, meter);
+    process.lifecycle.spawn(rival.run());
     let waiting = if identity.founder {
         Phase::Forming
     } else {
@@ -132,6 +138,17 @@ fn formation(group: &Group) -> Formation {
         lifecycle: process.lifecycle.clone(),
         lines: process.lines.clone(),
         quarantined: group.introducer.quarantined.clone(),
+    }
+}
+
+fn rival(group: &Group) -> Rival {
+    let process = &group.process;
+    Rival {
+        configured: process.config.peers.clone(),
+        peers: process.peers.clone(),
+        replica: group.replica.clone(),
+        lifecycle: process.lifecycle.clone(),
+        introduced: process.introduced.subscribe(),
     }
 }
 

@@ -49,3 +49,6 @@ pub const HEADER_EXPIRES: &str = "x-memkv-expires";
 
 /// Path at which a node answers its [`Status`].
 pub const STATUS_PATH: &str = "/v1/status";
+
+/// The whole state as a backup file.
+pub const BACKUP_PATH: &str = "/v1/backup";

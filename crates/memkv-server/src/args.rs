@@ -9,6 +9,7 @@ use memkv_proto::config::{KEYS, Key, Kind};
 
 use crate::cert::{self, CertArgs};
 use crate::reset::{self, ResetArgs};
+use crate::restore::{self, RestoreArgs};
 
 /// Where the original listens when it is not told otherwise.
 const DEFAULT_ADDR: &str = "127.0.0.1:11081";
@@ -48,6 +49,13 @@ pub enum Mode {
     Cert(CertArgs),
     /// Give a user all rights and a new password.
     ResetAdmin(ResetArgs),
+    /// Fill an empty directory from a backup.
+    Restore {
+        /// Configuration file; without it `raft_config.json` in the directory, if there is one.
+        config: Option<PathBuf>,
+        /// What and where.
+        args: RestoreArgs,
+    },
 }
 
 /// The cluster to demonstrate.
@@ -75,6 +83,10 @@ pub fn parse(
         "secret" => Mode::Secret,
         "cert" => Mode::Cert(cert::args(inner)),
         "acl" => Mode::ResetAdmin(reset::args(inner)),
+        "restore" => Mode::Restore {
+            config: path(inner, "config"),
+            args: restore::args(inner),
+        },
         "alone" => Mode::Node {
             config: path(inner, "CONFIG").or_else(|| path(inner, "config")),
             bind: Some(text(inner, "ADDR")),
@@ -124,6 +136,7 @@ fn command() -> Command {
         .subcommand(secret())
         .subcommand(cert::command())
         .subcommand(reset::command())
+        .subcommand(restore::command())
 }
 
 fn alone() -> Command {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use memkv_disk::SnapshotReader;
 #[cfg(memkv_bugs)]
 use memkv_disk::bugs;
 use memkv_node::{
@@ -144,6 +145,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Sets the receiver of messages that other nodes publish and of the events of keys.
     fn subscribe(&self, subscribers: Box<dyn Subscribers>);
 
+    /// A finished snapshot that holds everything that was acknowledged anywhere before; see
+    /// [`Node::backup`].
+    fn backup(&self) -> BoxFuture<'static, Result<SnapshotReader, RequestError>>;
+
     /// What the node has counted of its work.
     fn stats(&self) -> NodeStats;
 
@@ -231,6 +236,10 @@ impl Backend for Node {
 
     fn subscribe(&self, subscribers: Box<dyn Subscribers>) {
         Self::subscribe(self, subscribers);
+    }
+
+    fn backup(&self) -> BoxFuture<'static, Result<SnapshotReader, RequestError>> {
+        Box::pin(Self::backup(self))
     }
 
     fn stats(&self) -> NodeStats {

@@ -10,7 +10,7 @@ use memkv_proto::ErrorCode;
 
 use crate::admission::{Door, Full};
 use crate::backend::Backend;
-use crate::http::{Admission, Api, App, Head, PeerUpgrade, Refusal, Response};
+use crate::http::{Admission, Answer, Api, App, Head, PeerUpgrade, Refusal, Response};
 use crate::tls::Facts;
 
 /// The words for clients that come without TLS where it is required.
@@ -85,7 +85,7 @@ impl<B: Backend> App for Guarded<'_, B> {
         Admission::Close(self.api.refuse(Some(head), refusal))
     }
 
-    async fn call(&self, head: Head, body: Bytes) -> Response {
+    async fn call(&self, head: Head, body: Bytes) -> Answer {
         self.api.call(head, body).await
     }
 

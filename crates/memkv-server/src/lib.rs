@@ -48,6 +48,7 @@ pub mod process;
 pub mod read_batch;
 pub mod reset;
 pub mod resp;
+pub mod restore;
 pub mod rights;
 pub mod run;
 pub mod secrets;

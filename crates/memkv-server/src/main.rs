@@ -6,7 +6,7 @@ use memkv_proto::ErrorCode;
 use memkv_server::args::{Args, Mode, parse};
 use memkv_server::peer::random_hex;
 use memkv_server::settings::Settings;
-use memkv_server::{cert, console, demo, process, reset, run};
+use memkv_server::{cert, console, demo, process, reset, restore, run};
 
 /// It gives memory back to the system also where threads free what others have allocated and sizes differ, as
 /// values do: beside it, others kept several times what was in use. `.cargo/config.toml` has its settings.
@@ -48,6 +48,10 @@ fn start(args: Args) -> u8 {
         Mode::ResetAdmin(args) => {
             process::keep_private();
             reset::run(&args)
+        }
+        Mode::Restore { config, args: what } => {
+            process::keep_private();
+            restore::run(&what, config.as_deref(), &args.overrides, variable)
         }
         Mode::Node { config, bind } => {
             process::keep_private();

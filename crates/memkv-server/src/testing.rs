@@ -1,6 +1,7 @@
 //! For tests: a backend that is a real store without a cluster, and can be told to fail.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use memkv_disk::{Layout, LogId, Options, SnapshotMeta, SnapshotReader};
 use memkv_metrics::Histogram;
 use memkv_node::lock::Mutex;
 use memkv_node::{
@@ -339,6 +341,34 @@ impl Backend for Fake {
     }
 
     fn subscribe(&self, _: Box<dyn Subscribers>) {}
+
+    /// A snapshot of the store, on a disk of its own.
+    fn backup(&self) -> BoxFuture<'static, Result<SnapshotReader, RequestError>> {
+        let (fake, store) = (self.clone(), self.store.clone());
+        Box::pin(async move {
+            fake.turn().await?;
+            let store = &mut store.lock().0;
+            let disk = Arc::new(memkv_disk::disk::sim::SimDisk::new(1));
+            let layout = Layout::under(Path::new("/data"));
+            let opened = memkv_disk::open(disk, &layout, Options::default()).expect("a directory");
+            let last = LogId {
+                term: 1,
+                leader: 1,
+                index: store.applied_index(),
+            };
+            let extra = Bytes::new();
+            let mut writer = opened.snapshots.create(SnapshotMeta { last, extra });
+            let head = store.begin_snapshot().expect("no other snapshot");
+            writer.block(&head.encode()).expect("a disk");
+            while let Some(shard) = store.next_shard() {
+                let written = shard.encode_blocks(4096, &mut |block| writer.block(block));
+                written.expect("a disk");
+            }
+            writer.finish().expect("a disk");
+            let reader = opened.snapshots.open_latest().expect("a disk");
+            Ok(reader.expect("a snapshot"))
+        })
+    }
 
     fn stats(&self) -> NodeStats {
         NodeStats {

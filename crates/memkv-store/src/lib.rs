@@ -81,7 +81,9 @@ pub use rights::{
 };
 pub use session::{REPLY_CACHE_BYTES, Session};
 pub use sink::{Rejected, Sink};
-pub use snapshot::{BlockLocation, LoadError, Loader, ShardImage, SnapshotBusy, SnapshotHead};
+pub use snapshot::{
+    BlockLocation, LoadError, Loader, Refounding, ShardImage, SnapshotBusy, SnapshotHead,
+};
 pub use store::Store;
 pub use system::{MAX_ADDR_BYTES, MAX_NAME_BYTES, Member, Refusal, SystemOp, SystemOutcome};
 

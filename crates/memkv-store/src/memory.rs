@@ -157,6 +157,12 @@ impl MemoryCap {
         self.note();
     }
 
+    /// Forgets it: there are other nodes.
+    pub(crate) fn forget_derived(&mut self) {
+        self.derived = None;
+        self.note();
+    }
+
     fn cap(&self) -> Option<u64> {
         self.operator.or(self.derived)
     }

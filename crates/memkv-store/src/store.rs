@@ -8,13 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::keyspace::{Keyspace, Value};
+use crate::keyspace::{Keyspace, SHARDS, Value};
 use crate::member_table::{Advertised, AnnouncedMemory, MemberTable};
 use crate::session::{Session, Sessions};
 use crate::snapshot::{ShardImage, SnapshotBusy, SnapshotHead};
 use crate::{
-    EDGE_LEVEL, Garbage, KeyEvent, KeyEventClasses, Memory, Query, Refusal, ReplyValue, Revision,
-    Seen, SessionId, SystemOp, SystemOutcome, UserSpec, UserTable, ViewId,
+    DATABASES, EDGE_LEVEL, Garbage, KeyEvent, KeyEventClasses, Memory, Query, Refusal, ReplyValue,
+    Revision, Seen, SessionId, SystemOp, SystemOutcome, UserSpec, UserTable, ViewId,
 };
 
 /// The replicated state machine. See the crate's documentation for how it is used.
@@ -107,6 +107,15 @@ impl Store {
     /// The earliest deadline of any key, in milliseconds since the epoch: when a tick is due.
     pub fn next_deadline(&self) -> Option<u64> {
         self.keys.next_deadline()
+    }
+
+    /// The number of keys whose deadline this time has reached and that are still there. Looks at every key.
+    pub fn keys_due(&self, now_ms: u64) -> u64 {
+        let databases = (0..DATABASES).filter_map(|number| self.keys.database(number));
+        let entries =
+            databases.flat_map(|database| (0..SHARDS).flat_map(move |shard| database.shard(shard)));
+        let due = entries.filter(|entry| entry.deadline_ms.is_some_and(|at| at <= now_ms));
+        due.count() as u64
     }
 
     /// The number of keys that expired since the cluster was formed.

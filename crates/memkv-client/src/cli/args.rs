@@ -35,8 +35,8 @@ no other user can read, or in the variable MEMKV_PASSWORD. Where there are both,
 a file and MEMKV_PASSWORD, they must hold the same.
 
 Exit codes: 0 done; 1 the key is absent, a condition does not hold, or a
-transaction did its \"else\"; 2 wrong usage; 3 unavailable, nothing was written;
-4 outcome unknown: the write may or may not have been executed, and is not sent
+transaction did its \"else\", or a backup is not whole or cannot be stored; 2
+wrong usage; 3 unavailable, nothing was written; 4 outcome unknown: the write may or may not have been executed, and is not sent
 a second time; 5 the write was done, but standard output cannot be written.";
 
 /// Heading of what every command takes.
@@ -186,9 +186,48 @@ pub(crate) enum Command {
     },
     /// Shows all nodes and how well the cluster is; exits 3 if it does not serve
     Status,
+    /// Saves all keys to a file, and tells what is in such files
+    #[command(subcommand)]
+    Backup(Backup),
     /// Shows users and changes them, as Redis's ACL does
     #[command(subcommand)]
     Acl(Acl),
+}
+
+/// What to do with backups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Backup {
+    /// Saves all keys, users and settings as of now; from any node, while writes go on
+    Save {
+        /// The file, which only this user may read; in a directory it gets a name with time and
+        /// revision; "-" writes to standard output
+        file: PathBuf,
+        /// FILE is a directory: afterwards only the newest N backups of this cluster stay there
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        keep: Option<u64>,
+    },
+    /// Reads all of a backup and exits 1 if any byte of it is not as it was written
+    Verify {
+        /// The backup; "-" reads it from standard input
+        file: PathBuf,
+    },
+    /// Prints what a backup says of itself
+    Inspect {
+        /// The backup; "-" reads it from standard input
+        file: PathBuf,
+    },
+    /// Lists the backups in a directory, oldest first
+    Ls {
+        /// The directory
+        dir: PathBuf,
+    },
+}
+
+impl Backup {
+    /// Whether a node must be asked.
+    pub(crate) fn needs_cluster(&self) -> bool {
+        matches!(self, Self::Save { .. })
+    }
 }
 
 /// What to do with users.

@@ -10,7 +10,8 @@ use memkv_proto::ErrorCode;
 use memkv_proto::error::exit;
 use memkv_proto::limits::MAX_VALUE_BYTES_CEILING;
 
-use super::args::{Command, condition};
+use super::args::{Backup, Command, condition};
+use super::backup;
 use super::output::{Printer, Talk};
 use super::{Failure, usage};
 
@@ -65,6 +66,10 @@ pub(crate) async fn execute(
             Ok(found(answer.succeeded))
         }
         Command::Status => status(client, printer).await,
+        Command::Backup(Backup::Save { file, keep }) => {
+            backup::save(client, printer, &file, keep).await
+        }
+        Command::Backup(_) => Err(usage("this needs no cluster".to_owned())),
         Command::Acl(_) => Err(usage("users are changed over Redis's protocol".to_owned())),
     }
 }

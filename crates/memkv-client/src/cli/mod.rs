@@ -2,6 +2,7 @@
 //! Never speaks HTTP itself, and Redis's protocol only in `repl`.
 
 mod args;
+mod backup;
 mod commands;
 mod output;
 mod repl;
@@ -32,6 +33,8 @@ enum Failure {
     Unprinted(io::Error),
     /// The operating system gives this process too little to start.
     Start(io::Error),
+    /// A backup cannot be stored, or is none.
+    Backup(String),
 }
 
 impl From<Error> for Failure {
@@ -107,6 +110,10 @@ fn report(failure: &Failure) -> u8 {
             talk.error(&what, &[], None);
             exit::UNPRINTED
         }
+        Failure::Backup(what) => {
+            talk.error(what, &[], None);
+            exit::NOT_FOUND
+        }
         Failure::Start(err) => {
             talk.error(&format!("cannot start: {err}; nothing was sent"), &[], None);
             exit::UNAVAILABLE
@@ -125,6 +132,9 @@ fn run(args: Args) -> Result<u8, Failure> {
         Some(Command::Acl(acl)) => {
             let words = commands::with_passwords(acl.words())?;
             return repl::once(link(), auth, args.output, &words);
+        }
+        Some(Command::Backup(backup)) if !backup.needs_cluster() => {
+            return backup::local(&backup, args.output);
         }
         Some(command) => command,
     };

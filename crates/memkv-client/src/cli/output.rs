@@ -3,12 +3,13 @@
 
 use std::io::{self, IsTerminal};
 
+use memkv_backup::{Head, Summary};
 use memkv_client::{ClusterView, Entry, Health, Item, StepResult, Sum, TxnAnswer};
 use memkv_proto::{ErrorCode, json_bytes};
 use serde_json::{Map, Value, json};
 
 use super::args::Format;
-use super::{print, table};
+use super::{backup, print, table};
 
 const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
@@ -181,6 +182,33 @@ impl Printer {
             lines.push(b'\n');
         }
         print(&lines)
+    }
+
+    /// A backup that was found whole.
+    pub(crate) fn saved(&self, file: &str, head: &Head, summary: &Summary) -> io::Result<()> {
+        let digest: String = summary
+            .digest
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        match self.format {
+            Format::Json => self.object(json!({
+                "file": file,
+                "bytes": summary.file_bytes,
+                "sha256": digest,
+                "head": backup::head_json(head),
+            })),
+            Format::Table | Format::Raw => {
+                let line = format!(
+                    "{}: {} keys, revision {}, {}, whole\n",
+                    escape(file.as_bytes()),
+                    head.keys,
+                    head.revision,
+                    backup::size(summary.file_bytes),
+                );
+                print(line.as_bytes())
+            }
+        }
     }
 
     /// The result of `exist`.

@@ -343,6 +343,14 @@ impl SnapshotBuilder {
     }
 }
 
+/// The description of a snapshot of the state at `last`, under this membership.
+pub(crate) fn stored_meta(last: LogId, members: &Members) -> memkv_disk::SnapshotMeta {
+    memkv_disk::SnapshotMeta {
+        last,
+        extra: codec::encode_stored_membership(&codec::stored_membership(members)),
+    }
+}
+
 type Begun = (memkv_disk::SnapshotMeta, SnapshotHead, u64);
 
 /// Begins a snapshot of the machine as it is; nothing if nothing was applied to it.
@@ -351,10 +359,7 @@ fn begin(replica: &Replica) -> io::Result<Option<Begun>> {
     let Some(last) = machine.last_applied else {
         return Ok(None);
     };
-    let meta = memkv_disk::SnapshotMeta {
-        last,
-        extra: codec::encode_stored_membership(&codec::stored_membership(&machine.membership)),
-    };
+    let meta = stored_meta(last, &machine.membership);
     let head = machine.store.begin_snapshot().map_err(io::Error::other)?;
     Ok(Some((meta, head, machine.installs)))
 }

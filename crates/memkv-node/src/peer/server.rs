@@ -13,7 +13,7 @@ use crate::Frame;
 use crate::capacity::cap;
 use crate::engine::inbound;
 use crate::group::Group;
-use crate::leadership::failure_detector;
+use crate::leadership::{failure_detector, rival};
 use crate::membership::identity::uuid_text;
 use crate::peer::answer::{Answer, answer, bad};
 use crate::peer::client::Peers;
@@ -42,6 +42,7 @@ pub(crate) fn handle(group: &Group, proven: Option<&str>, request: Bytes) -> Ans
         return answer(message::refused(&why));
     }
     if envelope.kind.is_introduction() {
+        rival::note(&process.introduced, &envelope);
         return group.introducer.answer(envelope, body);
     }
     if envelope.kind == Kind::Recall {

@@ -41,9 +41,11 @@ pub(crate) enum Kind {
     Connections,
     /// The node was told to stop.
     Shutdown,
+    /// All keys were to be copied, or were put back.
+    Backup,
 }
 
-const KINDS: usize = 7;
+const KINDS: usize = 8;
 
 impl Kind {
     fn name(self) -> &'static str {
@@ -55,6 +57,7 @@ impl Kind {
             Self::Settings => "settings",
             Self::Connections => "connections",
             Self::Shutdown => "shutdown",
+            Self::Backup => "backup",
         }
     }
 

@@ -4,13 +4,19 @@ use memkv_store::{Command, Expiry, Query};
 
 use super::scan::natural;
 use super::strings::milliseconds;
-use super::{Args, ErrorReply, Op, ReplyFormat};
+use super::{Args, Call, ErrorReply, Op, ReplyFormat};
 
 /// Items per call without LIMIT.
 const RANGE_LIMIT: u64 = 100;
 
 /// Most items per call; the next call goes on AFTER the last one.
 const RANGE_MAX: u64 = 10_000;
+
+/// A backup is a file, and no reply.
+pub(super) fn backup(_: &mut Call<'_>) -> Result<(), ErrorReply> {
+    let text = "ERR a backup is taken over HTTP: memkv_client backup save FILE, or GET /v1/backup";
+    Err(ErrorReply::new(text))
+}
 
 pub(super) fn meta(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let query = Query::Meta {

@@ -402,6 +402,8 @@ Memkv {
         "Deletes a key whose revision is this one.";
     "memkv.range" -2 (READONLY) NONE "0.1.0" "O(log N + M) with M keys returned" Touches Data(memkv::range),
         "Returns keys in order, by prefix.";
+    "memkv.backup" 1 (OPS) NONE "0.1.0" "O(1)" Nothing Local(memkv::backup),
+        "Its right is the right to GET /v1/backup, which memkv_client backup save reads.";
     "memkv.users" -2 (0) NONE "0.1.0" "of the subcommand" Nothing Container,
         "Begins with users, and makes their tokens.";
     "memkv.users|init" 2 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Init),

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use memkv_node::Lane;
 use memkv_proto::compat::CompatOp;
 use memkv_proto::limits::{MAX_KEY_BYTES, MAX_NODE_ID_BYTES};
-use memkv_proto::{ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH};
+use memkv_proto::{BACKUP_PATH, ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::conn::{Admission, App};
 use super::head::{Head, Method, Refusal};
-use super::response::Response;
-use super::{compat, kv, listing, site, status, txn};
+use super::response::{Answer, Response};
+use super::{backup, compat, kv, listing, site, status, txn};
 use crate::aside::Aside;
 use crate::backend::Backend;
 use crate::failure;
@@ -55,6 +56,8 @@ pub struct Api<B> {
     settings: ApiSettings,
     /// The text of `/metrics`.
     metrics: OnceLock<Metrics>,
+    /// The turn of the one backup that is streamed at a time.
+    backup: Arc<Semaphore>,
 }
 
 /// Nothing while the node loads its data.
@@ -82,16 +85,18 @@ enum Route<'a> {
     Compat(CompatOp),
     Status,
     Metrics,
+    Backup,
     Live,
     Ready,
 }
 
 /// The paths without a variable part.
-const ROUTES: [(&str, Route<'static>); 6] = [
+const ROUTES: [(&str, Route<'static>); 7] = [
     (LISTING_PATH, Route::Listing),
     (TRANSACTION_PATH, Route::Transaction),
     (STATUS_PATH, Route::Status),
     (METRICS_PATH, Route::Metrics),
+    (BACKUP_PATH, Route::Backup),
     ("/livez", Route::Live),
     ("/readyz", Route::Ready),
 ];
@@ -107,6 +112,7 @@ impl<B: Backend> Api<B> {
             service,
             settings,
             metrics: OnceLock::new(),
+            backup: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -126,6 +132,11 @@ impl<B: Backend> Api<B> {
 
     pub(super) fn aside(&self) -> &Aside {
         self.service.aside()
+    }
+
+    /// The turn of a backup; none while another one is streamed.
+    pub(super) fn backup_turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.backup.clone().try_acquire_owned().ok()
     }
 
     pub(super) fn settings(&self) -> &ApiSettings {
@@ -253,6 +264,7 @@ impl<B: Backend> Api<B> {
             Route::Key(_) => "GET, HEAD, PUT, DELETE, POST",
             Route::Compat(_) => "GET, POST",
             Route::Transaction => "POST",
+            Route::Backup => "GET",
             Route::Listing | Route::Status | Route::Metrics | Route::Live | Route::Ready => {
                 "GET, HEAD"
             }
@@ -268,6 +280,7 @@ impl<B: Backend> Api<B> {
             },
             (Route::Transaction, Method::Post) => Admission::Body(MAX_TRANSACTION_BYTES),
             (Route::Key(_), Method::Get | Method::Head | Method::Delete | Method::Post)
+            | (Route::Backup, Method::Get)
             | (
                 Route::Listing | Route::Status | Route::Metrics | Route::Live | Route::Ready,
                 Method::Get | Method::Head,
@@ -446,7 +459,7 @@ impl Route<'_> {
             Route::Metrics => RouteKind::Metrics,
             Route::Compat(op) => RouteKind::Compat(*op),
             Route::Status => RouteKind::Status,
-            Route::Key(_) | Route::Listing | Route::Transaction => RouteKind::Other,
+            Route::Key(_) | Route::Listing | Route::Transaction | Route::Backup => RouteKind::Other,
         }
     }
 }
@@ -474,7 +487,7 @@ impl<B: Backend> App for Api<B> {
         self.admit_on(head, None).await
     }
 
-    async fn call(&self, head: Head, body: Bytes) -> Response {
+    async fn call(&self, head: Head, body: Bytes) -> Answer {
         let _active = self.service.enter();
         #[cfg(memkv_bugs)]
         memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Request);
@@ -491,6 +504,7 @@ impl<B: Backend> App for Api<B> {
             Ok(Route::Compat(op)) => compat::answer(self, &head, op, &body).await,
             Ok(Route::Status) => status::status(self, &head),
             Ok(Route::Metrics) => status::metrics(self, &head),
+            Ok(Route::Backup) => return backup::answer(self, &head).await,
             Ok(Route::Live) => Response::text(200, "alive"),
             Ok(Route::Ready) => status::ready(self, &head).await,
             // Only if a member left between the two checks of the path.
@@ -501,7 +515,7 @@ impl<B: Backend> App for Api<B> {
             Some(Class::Write) => self.service.latency().wrote(started.elapsed(), 1),
             None => {}
         }
-        response
+        response.into()
     }
 
     fn refuse(&self, head: Option<&Head>, refusal: Refusal) -> Response {

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use memkv_node::yield_to_ready_tasks;
@@ -19,7 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::end::HeadEnd;
 use super::head::{self, BodyLength, Head, Method, Refusal};
 use super::limits::{Limits, MAX_IGNORED_BODY_BYTES};
-use super::response::{Connection, Framing, Response};
+use super::response::{Answer, Connection, Framing, Length, Pieces, Response};
 use crate::admission::Door;
 use crate::ledger::{Class, Held};
 use crate::pace::Departure;
@@ -43,7 +44,7 @@ pub trait App: Send + Sync {
     fn admit(&self, head: &mut Head) -> impl Future<Output = Admission<Self::Upgrade>> + Send;
 
     /// Answers a request whose body has arrived.
-    fn call(&self, head: Head, body: Bytes) -> impl Future<Output = Response> + Send;
+    fn call(&self, head: Head, body: Bytes) -> impl Future<Output = Answer> + Send;
 
     /// Words for a request that was refused while it was read; `head` is there if it was read.
     fn refuse(&self, head: Option<&Head>, refusal: Refusal) -> Response;
@@ -224,11 +225,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
                     }
                     Err(Stop::Disconnected | Stop::Slow) => return Ok(Next::Close),
                 };
-                let framing = framing(&head);
-                let response = app.call(head, body.bytes).await;
+                let (framing, takes_chunks) = (framing(&head), head.takes_chunks);
+                let answer = app.call(head, body.bytes).await;
                 // What the body held is free once it was executed, not only once it was answered.
                 drop(body.held);
-                self.respond(response, framing).await
+                match answer {
+                    Answer::Whole(response) => self.respond(response, framing).await,
+                    Answer::Streamed(response, pieces) => {
+                        self.stream(response, pieces, framing, takes_chunks).await
+                    }
+                }
             }
         }
     }
@@ -323,6 +329,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
         Ok(if closes { Next::Close } else { Next::Request })
     }
 
+    /// Sends a body piece by piece. One that breaks off ends the connection without its last chunk.
+    async fn stream<U>(
+        &mut self,
+        response: Response,
+        mut pieces: Box<dyn Pieces>,
+        mut framing: Framing,
+        takes_chunks: bool,
+    ) -> io::Result<Next<U>> {
+        self.held.set(self.input.len());
+        if !takes_chunks {
+            framing.connection = Connection::Close;
+        }
+        let length = takes_chunks.then_some(Length::Chunks);
+        response.encode_head(framing, length, &mut self.output);
+        while let Some(piece) = pieces.next().await? {
+            if takes_chunks {
+                let head = format!("{:x}\r\n", piece.len());
+                self.output.extend_from_slice(head.as_bytes());
+            }
+            self.held_output.set(piece.len());
+            self.flush_within(self.limits.stream_stall, piece).await?;
+            self.held_output.set(0);
+            if takes_chunks {
+                self.output.extend_from_slice(b"\r\n");
+            }
+        }
+        if takes_chunks {
+            self.output.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.flush().await?;
+        let closes = framing.connection == Connection::Close;
+        Ok(if closes { Next::Close } else { Next::Request })
+    }
+
     /// The last response of a connection whose request was not read to its end.
     async fn finish<U>(&mut self, response: Response, without_body: bool) -> io::Result<Next<U>> {
         let framing = Framing {
@@ -383,8 +423,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
         self.flush_with(Bytes::new()).await
     }
 
-    async fn flush_with(&mut self, mut body: Bytes) -> io::Result<()> {
-        let mut departure = Departure::begin(self.limits.write_stall);
+    async fn flush_with(&mut self, body: Bytes) -> io::Result<()> {
+        self.flush_within(self.limits.write_stall, body).await
+    }
+
+    /// The same for a client that may be so slow.
+    async fn flush_within(&mut self, stall: Duration, mut body: Bytes) -> io::Result<()> {
+        let mut departure = Departure::begin(stall);
         while self.output.has_remaining() || body.has_remaining() {
             let piece = body.get(..PIECE_BYTES).unwrap_or(&body);
             let slices = [IoSlice::new(&self.output), IoSlice::new(piece)];

@@ -61,6 +61,8 @@ pub struct Head {
     pub is_cross_site: bool,
     /// Length of the body.
     pub body: BodyLength,
+    /// Whether the client understands a body in chunks: HTTP/1.0 does not (RFC 9112, section 7.1).
+    pub takes_chunks: bool,
     /// Whether the connection goes on after the response.
     pub keep_alive: bool,
     /// Whether the client asked for that explicitly, and expects an explicit answer.
@@ -153,6 +155,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
         origin: facts.origin,
         is_cross_site: facts.is_cross_site,
         body,
+        takes_chunks: minor == 1,
         keep_alive: !facts.close && (minor == 1 || facts.keep_alive),
         keep_alive_asked: facts.keep_alive,
         // An HTTP/1.0 client does not know the interim response (RFC 9110, section 10.1.1).

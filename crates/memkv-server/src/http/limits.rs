@@ -35,6 +35,8 @@ pub struct Limits {
     pub body_bytes_per_second: u64,
     /// A client that takes less than 1 KiB/s of its response for this long is taken to have gone.
     pub write_stall: Duration,
+    /// The same for a body that comes in pieces, of which a slow client holds one and a file.
+    pub stream_stall: Duration,
     /// The memory that clients take.
     pub(crate) ledger: Ledger,
     /// After a rejection, further input is discarded for at most this long, so that the client
@@ -53,6 +55,8 @@ impl Default for Limits {
             body_grace: GRACE,
             body_bytes_per_second: BYTES_PER_SECOND,
             write_stall: Duration::from_secs(10),
+            // A reader at 1 KiB/s may leave its socket's buffers, some mebibytes, full for long.
+            stream_stall: Duration::from_secs(900),
             ledger: Ledger::default(),
             linger: Duration::from_secs(2),
         }

@@ -1,12 +1,13 @@
 //! HTTP/1.1 on the node's one address: the original's API, the REST API, health, and the way in for
 //! peers. `conn`, `end`, `head`, `body` and `response` are the protocol; `app` routes
 //! requests, `site` rejects those that a browser was made to send; `compat`, `kv`, `listing`, `txn`
-//! (with `txn_body`) and `status` answer them; `json` is what JSON costs.
+//! (with `txn_body`), `backup` and `status` answer them; `json` is what JSON costs.
 //!
 //! Never executes any part of a request that it refuses.
 
 mod access;
 mod app;
+mod backup;
 mod body;
 mod compat;
 mod condition;
@@ -35,5 +36,5 @@ pub(crate) use date::rfc3339;
 pub(crate) use head::trimmed;
 pub use head::{Head, Refusal};
 pub use limits::Limits;
-pub use response::Response;
+pub use response::{Answer, Pieces, Response};
 pub(crate) use status::uuid;

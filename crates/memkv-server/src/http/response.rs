@@ -1,15 +1,38 @@
-//! Responses, and their way into bytes. Never a stream: a response is complete before its first
-//! byte leaves.
+//! Responses, and their way into bytes. A response is complete before its first byte leaves, but for one
+//! whose body comes in pieces.
 
 use std::fmt::Write as _;
+use std::io;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use memkv_proto::{ErrorCode, PROBLEM_JSON, Problem};
 
 use super::date;
 
 /// Bodies up to this size are copied behind their head, so that both are one `write`.
 const INLINE_BODY_BYTES: usize = 16 * 1024;
+
+/// The answer to a request.
+pub enum Answer {
+    /// It is complete.
+    Whole(Response),
+    /// Its body, which the response leaves empty, comes in pieces.
+    Streamed(Response, Box<dyn Pieces>),
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Self::Whole(response)
+    }
+}
+
+/// A body that is made while it is sent: a piece is made when the one before has left.
+pub trait Pieces: Send {
+    /// The next piece, which is not empty; nothing after the last. After an error the connection ends, so
+    /// that the client sees that the body is not whole.
+    fn next(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>>;
+}
 
 /// A response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +118,25 @@ impl Response {
 
     /// Appends the response to `out`; returns the body if it is better written by itself.
     pub(super) fn encode(self, framing: Framing, out: &mut BytesMut) -> Option<Bytes> {
+        let length = Length::Bytes(self.body.len());
+        let body = self.encode_head(framing, Some(length), out);
+        if framing.without_body || body.is_empty() {
+            return None;
+        }
+        if body.len() <= INLINE_BODY_BYTES {
+            out.extend_from_slice(&body);
+            return None;
+        }
+        Some(body)
+    }
+
+    /// Appends the head to `out`; returns the body.
+    pub(super) fn encode_head(
+        self,
+        framing: Framing,
+        length: Option<Length>,
+        out: &mut BytesMut,
+    ) -> Bytes {
         let Self {
             status,
             content_type,
@@ -108,12 +150,15 @@ impl Response {
         if status == 304 {
             out.extend_from_slice(b"\r\n");
         } else {
-            let _ = write!(
-                out,
-                "\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
-                 X-Content-Type-Options: nosniff\r\n",
-                body.len()
-            );
+            let _ = write!(out, "\r\nContent-Type: {content_type}\r\n");
+            match length {
+                Some(Length::Bytes(bytes)) => {
+                    let _ = write!(out, "Content-Length: {bytes}\r\n");
+                }
+                Some(Length::Chunks) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+                None => {}
+            }
+            out.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
         }
         for (name, value) in headers {
             let _ = write!(out, "{name}: {value}\r\n");
@@ -123,15 +168,17 @@ impl Response {
             Connection::KeepAlive => b"Connection: Keep-Alive\r\n\r\n",
             Connection::Close => b"Connection: Close\r\n\r\n",
         });
-        if framing.without_body || body.is_empty() {
-            return None;
-        }
-        if body.len() <= INLINE_BODY_BYTES {
-            out.extend_from_slice(&body);
-            return None;
-        }
-        Some(body)
+        body
     }
+}
+
+/// How long a body is. Without one of these it ends with the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// So many bytes.
+    Bytes(usize),
+    /// The last chunk says.
+    Chunks,
 }
 
 /// What the `Connection` header field of a response says.

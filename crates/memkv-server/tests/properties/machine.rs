@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use memkv_disk::SnapshotReader;
 use memkv_node::{
     Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication,
     RequestError, Role, Subscribers,
@@ -302,6 +303,11 @@ impl Backend for Machine {
     }
 
     fn subscribe(&self, _: Box<dyn Subscribers>) {}
+
+    /// No backup is asked for.
+    fn backup(&self) -> BoxFuture<'static, Result<SnapshotReader, RequestError>> {
+        Box::pin(std::future::ready(Err(RequestError::Stopping)))
+    }
 
     fn stats(&self) -> NodeStats {
         unreachable!("only the metrics page asks")

@@ -10,7 +10,7 @@ use super::block::{
     BlockHead, DELETES, ENTRIES, EntryView, HEAD, REPLIES, UNEQUAL_SHARDS, read_deletes,
     read_replies,
 };
-use super::{SessionHead, SnapshotHead, filled_shards};
+use super::{Refounding, SessionHead, SnapshotHead, filled_shards};
 use crate::effects::Effects;
 use crate::encoding::{DecodeError, Reader};
 use crate::keyspace::{SHARDS, Work, in_turn};
@@ -53,6 +53,12 @@ pub enum LoadError {
         announced: u64,
         /// The number that was received.
         found: u64,
+    },
+    /// The state cannot found another cluster in this way.
+    #[error("the state cannot be restored so: {why}")]
+    Refounding {
+        /// What does not fit.
+        why: &'static str,
     },
     /// An entry was changed after the snapshot.
     #[error("shard {shard} holds an entry of revision {found}, above the snapshot's {revision}")]
@@ -125,6 +131,8 @@ pub struct Loader {
     shards: VecDeque<usize>,
     /// The only block that may come next.
     expects: BlockLocation,
+    /// The cluster that the state is to found, if it is another one.
+    refounding: Option<Refounding>,
 }
 
 impl Default for Loader {
@@ -145,6 +153,15 @@ impl Loader {
             waiting_for_deletes: false,
             shards: VecDeque::new(),
             expects: BlockLocation::Head,
+            refounding: None,
+        }
+    }
+
+    /// A loader that makes of the snapshot the first state of another cluster.
+    pub fn refounding(refounding: Refounding) -> Loader {
+        Loader {
+            refounding: Some(refounding),
+            ..Loader::new()
         }
     }
 
@@ -217,6 +234,9 @@ impl Loader {
                 announced: self.announced_keys,
                 found,
             });
+        }
+        if let Some(refounding) = self.refounding {
+            refounding.found(&mut self.store)?;
         }
         self.store.keys.build_order(run);
         Ok(self.store)
@@ -310,7 +330,7 @@ impl Loader {
         let within = (self.version >= UNEQUAL_SHARDS).then_some(within);
         let count = reader.length("number of entries")?;
         for _ in 0..count {
-            let entry = EntryView::read(reader, self.version)?;
+            let mut entry = EntryView::read(reader, self.version)?;
             let revision = self.store.revision;
             if entry.mod_revision > revision {
                 return Err(LoadError::FromTheFuture {
@@ -318,6 +338,9 @@ impl Loader {
                     found: entry.mod_revision,
                     revision,
                 });
+            }
+            if let Some(refounding) = &self.refounding {
+                refounding.change(&mut entry);
             }
             if !self.store.keys.restore(database as u8, within, &entry) {
                 return Err(LoadError::Misplaced { shard });

@@ -11,12 +11,14 @@
 
 mod block;
 mod load;
+mod refound;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub(crate) use self::block::EntryView;
 pub use self::load::{BlockLocation, LoadError, Loader};
+pub use self::refound::Refounding;
 use crate::keyspace::{Database, Entries, Entry, Keyspace, SHARDS, noted};
 use crate::member_table::MemberTable;
 use crate::memory::MemoryCap;
@@ -79,6 +81,11 @@ impl SnapshotHead {
     /// Log time of the state, in milliseconds since the epoch.
     pub fn stamp_ms(&self) -> u64 {
         self.stamp_ms
+    }
+
+    /// The seed of the hash tables, by which keys lie in shards.
+    pub fn hash_seed(&self) -> u64 {
+        self.seed
     }
 
     /// The index of the last log entry in the state.

@@ -14,6 +14,7 @@ mod pieces;
 mod principals;
 mod random;
 mod reference;
+mod refound;
 mod script_words;
 mod scripts;
 mod shared;

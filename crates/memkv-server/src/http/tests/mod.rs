@@ -1,8 +1,9 @@
 //! The HTTP listener over an in-memory connection, byte by byte: `api` and `rest` hold the routes
 //! to their contract, `framing` the bounds of each request to RFC 9112 and `smuggling` to those that hyper
-//! sees, `sites` browsers to pages of this node, and `wire` the connection to its limits.
+//! sees, `backup` a body in pieces, `sites` browsers to pages of this node, and `wire` the connection to its limits.
 
 mod api;
+mod backup;
 mod framing;
 mod rest;
 mod sites;

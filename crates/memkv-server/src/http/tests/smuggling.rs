@@ -34,14 +34,14 @@ impl App for Recorder {
         Admission::Body(100_000)
     }
 
-    async fn call(&self, head: Head, body: Bytes) -> Response {
+    async fn call(&self, head: Head, body: Bytes) -> crate::http::Answer {
         let query = match head.query.is_empty() {
             true => String::new(),
             false => format!("?{}", head.query),
         };
         let seen = (format!("{}{query}", head.path), body.to_vec());
         self.0.lock().push(seen);
-        Response::text(200, "seen")
+        Response::text(200, "seen").into()
     }
 
     fn refuse(&self, _: Option<&Head>, refusal: Refusal) -> Response {

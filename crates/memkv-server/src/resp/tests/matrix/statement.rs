@@ -183,6 +183,7 @@ const STATEMENT: &str = "
     memkv.cas a1:rw 1 v             | w
     memkv.delrev a1:rw 1            | w
     memkv.range a:r                 | r
+    memkv.backup                    | ad
     memkv.users init                | ad
     memkv.users token nosuch        | ad
     memkv.users help                |

@@ -1,0 +1,175 @@
+//! Ends a node whose cluster never had a second member when a node of another cluster answers at an address
+//! of its configuration, or introduces itself under a name of it: two nodes that are meant to be one cluster
+//! must not serve as two.
+//!
+//! So it is where one backup was restored on several nodes, and where a founder has lost its disk beside the
+//! cluster that has grown from it. Never ends a node of a cluster that has, or ever had, more members: that
+//! one is protected by its majority.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::lifecycle::Lifecycle;
+use crate::membership::greet::{Greeting, greet};
+use crate::membership::identity::uuid_text;
+use crate::peer::client::Peers;
+use crate::peer::message::Envelope;
+use crate::replica::Replica;
+use crate::{FatalError, Peer};
+
+/// How often the configured nodes are asked.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The last node that has introduced itself as one of a cluster, and that cluster.
+pub(crate) type Introduced = watch::Sender<Option<(String, [u8; 16])>>;
+
+/// Notes the sender of an introduction that belongs to a cluster.
+pub(crate) fn note(introduced: &Introduced, envelope: &Envelope) {
+    if envelope.cluster == [0; 16] {
+        return;
+    }
+    let told = Some((envelope.name.clone(), envelope.cluster));
+    introduced.send_if_modified(|last| {
+        let is_new = *last != told;
+        *last = told;
+        is_new
+    });
+}
+
+/// Looks for another cluster where this one's nodes should be.
+pub(crate) struct Rival {
+    /// The nodes of the configuration, without this one.
+    pub(crate) configured: Vec<Peer>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) introduced: watch::Receiver<Option<(String, [u8; 16])>>,
+}
+
+impl Rival {
+    /// Ends the node if there is one now; whether it did.
+    pub(crate) async fn ends_node(&self) -> bool {
+        if !self.is_alone() {
+            return false;
+        }
+        let replies = greet(&self.peers, self.configured.clone()).await;
+        // A member may have come meanwhile.
+        let mine = self.peers.cluster();
+        let words = words(mine, &replies).or_else(|| {
+            let told = self.introduced.borrow().clone()?;
+            introduced(mine, &self.configured, &told)
+        });
+        match words.filter(|_| self.is_alone()) {
+            Some(words) => {
+                self.lifecycle.fail(FatalError::SecondCluster(words));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The same, again and again, for as long as the cluster has one member.
+    pub(crate) async fn run(mut self) {
+        while self.is_alone() && !self.ends_node().await {
+            // The other side lives as long as this node.
+            let _ = tokio::time::timeout(INTERVAL, self.introduced.changed()).await;
+        }
+    }
+
+    /// Whether the cluster never had a second member, and should have.
+    fn is_alone(&self) -> bool {
+        let identity = self.peers.identity();
+        let founded_alone = identity.is_some_and(|identity| identity.members.len() <= 1);
+        // Ids only grow, and the first node has 1.
+        !self.configured.is_empty()
+            && founded_alone
+            && self.replica.member_table().highest_id() <= 1
+    }
+}
+
+/// Why this node must not serve, if that is so.
+fn words(mine: Option<[u8; 16]>, replies: &[Greeting]) -> Option<String> {
+    let mine = mine?;
+    let (peer, theirs) = replies.iter().find_map(|(peer, reply)| {
+        let reply = reply.as_ref().ok().filter(|reply| reply.is_formed())?;
+        let theirs = reply.cluster.filter(|theirs| *theirs != mine)?;
+        Some((peer, theirs))
+    })?;
+    Some(explain(peer, theirs, mine))
+}
+
+/// The same for a node that has introduced itself.
+fn introduced(
+    mine: Option<[u8; 16]>,
+    configured: &[Peer],
+    (name, theirs): &(String, [u8; 16]),
+) -> Option<String> {
+    let mine = mine.filter(|mine| mine != theirs)?;
+    let peer = configured.iter().find(|peer| peer.name == *name)?;
+    Some(explain(peer, *theirs, mine))
+}
+
+fn explain(peer: &Peer, theirs: [u8; 16], mine: [u8; 16]) -> String {
+    format!(
+        "{name} at {addr} belongs to cluster {theirs}, and this node is the only one that cluster {mine} \
+         ever had: they would serve as two clusters. Keep one of the two. Move the data directory of the \
+         other away, so that it joins; or take {name} out of this node's list of nodes",
+        name = peer.name,
+        addr = peer.addr,
+        theirs = uuid_text(&theirs),
+        mine = uuid_text(&mine),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::membership::life::Stage;
+    use crate::peer::message::HelloReply;
+
+    fn greeting(stage: Stage, cluster: u8) -> Greeting {
+        let peer = Peer {
+            name: "b".to_owned(),
+            addr: "b:1".to_owned(),
+        };
+        let reply = HelloReply {
+            name: "b".to_owned(),
+            id: 1,
+            directory: [2; 16],
+            stage,
+            cluster: Some([cluster; 16]),
+            highest_level: 1,
+            leader: None,
+            members: Vec::new(),
+            highest_id: 1,
+        };
+        (peer, Ok(reply))
+    }
+
+    #[test]
+    fn another_cluster_that_exists_is_a_rival_and_nothing_else() {
+        let mine = Some([1; 16]);
+        assert_eq!(words(mine, &[greeting(Stage::Running, 1)]), None);
+        assert_eq!(words(mine, &[greeting(Stage::Prepared, 2)]), None);
+        assert_eq!(words(None, &[greeting(Stage::Running, 2)]), None);
+        let absent = (greeting(Stage::Running, 2).0, Err("refused".to_owned()));
+        assert_eq!(words(mine, std::slice::from_ref(&absent)), None);
+        let found = words(mine, &[absent, greeting(Stage::Running, 2)]).unwrap();
+        assert!(
+            found.starts_with("b at b:1 belongs to cluster 02020202-"),
+            "{found}"
+        );
+    }
+
+    #[test]
+    fn a_node_of_another_cluster_that_introduces_itself_is_a_rival_if_it_is_configured() {
+        let mine = Some([1; 16]);
+        let configured = [greeting(Stage::Running, 2).0];
+        let told = |name: &str, cluster| (name.to_owned(), [cluster; 16]);
+        assert!(introduced(mine, &configured, &told("b", 2)).is_some());
+        assert_eq!(introduced(mine, &configured, &told("b", 1)), None);
+        assert_eq!(introduced(mine, &configured, &told("c", 2)), None);
+    }
+}
