@@ -62,7 +62,7 @@ impl Draws {
         let tail = usize::try_from(self.below(40)).expect("small");
         format!(
             "k{number}{}",
-            "y".repeat(if number % 7 == 0 { tail } else { 0 })
+            "y".repeat(if number.is_multiple_of(7) { tail } else { 0 })
         )
         .into()
     }
