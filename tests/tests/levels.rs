@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const REPLACED_LIMIT: Duration = Duration::from_secs(60);
 
 /// The highest level that the build knows which people run, and the one level more of the other build.
-const OLD: u64 = 2;
+const OLD: u64 = 3;
 const NEW: u64 = OLD + 1;
 
 /// The error for a command that belongs to the next level.

@@ -55,6 +55,10 @@ pub enum Bug {
     StampAtSending = 22,
     /// A command that was refused for its user is queued again, without being judged again.
     QueueAnew = 23,
+    /// The seat of a node that leaves goes from the member table while the engine still holds it.
+    TableBeforeEngine = 30,
+    /// A node that was removed goes on, and starts again.
+    IgnoreRemoval = 31,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

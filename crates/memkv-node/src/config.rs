@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use memkv_disk::Layout;
-use memkv_store::{HIGHEST_LEVEL, KeyEventClasses, UserSpec, UserTable};
+use memkv_store::{HIGHEST_LEVEL, KeyEventClasses, Role, UserSpec, UserTable};
 
 use crate::StartError;
 
@@ -25,6 +25,17 @@ pub struct NodeConfig {
     pub me: Peer,
     /// All the others. Empty: a cluster of one.
     pub peers: Vec<Peer>,
+    /// Addresses of nodes of a cluster that this node is to join, `host:port`. An empty node with any never
+    /// founds a cluster, with whatever peers.
+    pub join: Vec<String>,
+    /// The role that this node proposes when it joins.
+    pub role: Role,
+    /// As a leader, it admits only nodes that the operator expects.
+    pub admit_expected_only: bool,
+    /// For how long a node must have been close behind the leader before it gets a vote.
+    pub promote_after: Duration,
+    /// A node that was admitted and is silent for this long before it has joined is dropped.
+    pub drop_joiner_after: Duration,
     /// Where the node's files are.
     pub layout: Layout,
     /// Bytes of one log segment, as the original's `max_log_size` (rounded up to 64 KiB).
@@ -73,6 +84,11 @@ impl NodeConfig {
         Self {
             me,
             peers: Vec::new(),
+            join: Vec::new(),
+            role: Role::Voter,
+            admit_expected_only: false,
+            promote_after: Duration::from_secs(10),
+            drop_joiner_after: Duration::from_secs(600),
             layout,
             max_log_size: 64 * 1024 * 1024,
             max_log_count: 6,
@@ -91,6 +107,11 @@ impl NodeConfig {
             raise_level_after: Duration::from_secs(3600),
             first_users: Vec::new(),
         }
+    }
+
+    /// Whether other nodes are configured: of a list, or of a cluster to join.
+    pub(crate) fn knows_others(&self) -> bool {
+        !self.peers.is_empty() || !self.join.is_empty()
     }
 
     /// Whether a table of users can begin with the first users.

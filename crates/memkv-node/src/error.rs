@@ -155,6 +155,11 @@ pub enum FatalError {
     /// next start sets it aside.
     #[error("{0}. The next start sets this directory aside and asks for a new seat")]
     NoSeat(String),
+    /// The node was removed from its cluster. The directory is marked: the next start sets it aside.
+    #[error(
+        "{0}. It takes part in nothing any more. `memkv_client member add` with its name lets it come back: the next start sets this directory aside, and asks to join if its configuration says `join`"
+    )]
+    Removed(String),
     /// This node's store is another than a majority's. The directory is marked: the next start sets it
     /// aside.
     #[error(

@@ -15,8 +15,10 @@ use crate::engine::handle::EngineSlot;
 use crate::engine::inbound::Inbound;
 use crate::leadership::known::Leadership;
 use crate::membership::admit::Admission;
+use crate::membership::backoff::Backoff;
 use crate::membership::introduce::{Introducer, Prepare};
 use crate::membership::record::Record;
+use crate::membership::verbs::Verbs;
 use crate::process::Process;
 use crate::read::barrier::Barrier;
 use crate::read::commit_interest::CommitInterest;
@@ -37,6 +39,7 @@ pub(crate) struct Group {
     /// The receiving side of the engine, as soon as there is one.
     pub(crate) inbound: OnceLock<Arc<Inbound>>,
     pub(crate) introducer: Introducer,
+    pub(crate) verbs: Arc<Verbs>,
     pub(crate) storage: Storage,
     pub(crate) memory: Arc<Memory>,
     pub(crate) replica: Arc<Replica>,
@@ -90,6 +93,14 @@ impl Group {
             peers.levels.clone(),
             config.queue_bytes(),
         ));
+        let verbs = Verbs {
+            config: config.clone(),
+            peers: peers.clone(),
+            replica: found.replica.clone(),
+            batcher: batcher.clone(),
+            engine: engine.clone(),
+            lines: process.lines.clone(),
+        };
         let admission = Admission {
             replace_after: config.replace_after,
             peers: peers.clone(),
@@ -98,6 +109,8 @@ impl Group {
             batcher: batcher.clone(),
             engine: engine.clone(),
             lines: process.lines.clone(),
+            expected_only: config.admit_expected_only,
+            backoff: Backoff::default(),
         };
         let introducer = Introducer {
             config: config.clone(),
@@ -121,6 +134,7 @@ impl Group {
             engine,
             inbound: OnceLock::new(),
             introducer,
+            verbs: Arc::new(verbs),
             storage: found.storage,
             memory: found.memory,
             replica: found.replica,

@@ -26,6 +26,8 @@ use crate::membership::identity::random_uuid;
 use crate::membership::levels::Levels;
 use crate::membership::life::State;
 use crate::membership::record::Record;
+use crate::membership::verb_wire;
+use crate::membership::verbs::{MemberVerb, MemberView, VerbError};
 use crate::peer::client::Peers;
 use crate::peer::server;
 use crate::process::Process;
@@ -327,6 +329,31 @@ impl Node {
     /// leader would stamp on an entry, but for the time that its messages need.
     pub fn log_time_ms(&self) -> u64 {
         self.group.clock.read().log_ms
+    }
+
+    /// Has the leader carry out an operator's verb for members, or only say what would be done; the answer is a
+    /// sentence. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`]; a verb that would be unsafe is refused with the way that works.
+    pub fn administer(
+        &self,
+        verb: MemberVerb,
+        dry_run: bool,
+    ) -> impl Future<Output = Result<String, VerbError>> + Send + use<> {
+        verb_wire::send(self.group.clone(), verb, dry_run)
+    }
+
+    /// The members and the expected names, as the leader sees them now.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`] if there is no leader.
+    pub fn members(
+        &self,
+    ) -> impl Future<Output = Result<Vec<MemberView>, VerbError>> + Send + use<> {
+        verb_wire::ask_list(self.group.clone())
     }
 
     /// The node's view of itself. Never blocks for long, never asks a peer.

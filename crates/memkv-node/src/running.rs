@@ -69,7 +69,7 @@ pub(crate) async fn live(group: Arc<Group>, opened: Opened) {
         return fail(process.directory.condemn(why, FatalError::OldDisk).await);
     }
     let rival = rival(&group);
-    if rival.ends_node().await {
+    if rival.ends_node().await || (may_be_old && ends_as_removed(&group).await) {
         return;
     }
     let begins = identity.founder && log_store.is_new();
@@ -149,6 +149,30 @@ fn rival(group: &Group) -> Rival {
         replica: group.replica.clone(),
         lifecycle: process.lifecycle.clone(),
         introduced: process.introduced.subscribe(),
+    }
+}
+
+/// Ends a node that was removed from its cluster before its engine exists. Whether it does.
+async fn ends_as_removed(group: &Group) -> bool {
+    let Some(why) = diagnosis::was_removed(&diagnosis(group)).await else {
+        return false;
+    };
+    let process = &group.process;
+    let error = process.directory.condemn(why, FatalError::Removed).await;
+    process.lifecycle.fail(error);
+    true
+}
+
+fn diagnosis(group: &Group) -> Diagnosis {
+    let process = &group.process;
+    Diagnosis {
+        configured: process.config.peers.clone(),
+        peers: process.peers.clone(),
+        replica: group.replica.clone(),
+        leadership: group.leadership.clone(),
+        lifecycle: process.lifecycle.clone(),
+        directory: process.directory.clone(),
+        lines: process.lines.clone(),
     }
 }
 
@@ -270,6 +294,7 @@ fn spawn_upkeep(group: &Group, engine: &Engine, transfers: Arc<Transfers>, meter
         peers: peers.clone(),
         leadership: group.leadership.clone(),
         batcher: group.writes.batcher.clone(),
+        lines: process.lines.clone(),
         engine: engine.clone(),
     };
     let comparison = Comparison {
@@ -279,14 +304,6 @@ fn spawn_upkeep(group: &Group, engine: &Engine, transfers: Arc<Transfers>, meter
         divergence: group.divergence.clone(),
         directory: process.directory.clone(),
         lifecycle: lifecycle.clone(),
-    };
-    let diagnosis = Diagnosis {
-        configured: config.peers.clone(),
-        peers: peers.clone(),
-        leadership: group.leadership.clone(),
-        lifecycle: lifecycle.clone(),
-        directory: process.directory.clone(),
-        lines: process.lines.clone(),
     };
     let raiser = Raiser {
         after: config.raise_level_after,
@@ -316,7 +333,7 @@ fn spawn_upkeep(group: &Group, engine: &Engine, transfers: Arc<Transfers>, meter
     ));
     spawn_capacity(group, engine);
     lifecycle.spawn(divergence::run(comparison));
-    lifecycle.spawn(diagnosis::run(diagnosis, engine.clone()));
+    lifecycle.spawn(diagnosis::run(diagnosis(group), engine.clone()));
     lifecycle.spawn(expiry::run(replica, clock, batcher, engine.clone()));
     lifecycle.spawn(raise::run(raiser, engine.clone()));
     lifecycle.spawn(publish::probe(process.publisher.clone(), peers.clone()));

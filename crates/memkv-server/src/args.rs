@@ -29,6 +29,8 @@ pub struct Args {
     pub overrides: Vec<(&'static str, String, String)>,
     /// The process whose end is this one's end.
     pub parent: Option<u32>,
+    /// The directory that relative paths of a node are relative to; without it the working directory.
+    pub data: Option<PathBuf>,
 }
 
 /// What to run.
@@ -101,6 +103,7 @@ pub fn parse(
         mode,
         overrides: overrides(inner),
         parent,
+        data: inner.try_get_one("data").ok().flatten().cloned(),
     })
 }
 
@@ -130,6 +133,7 @@ fn command() -> Command {
         )
         .arg(config)
         .arg(parent)
+        .arg(data())
         .args(KEYS.iter().map(flag))
         .subcommand(alone())
         .subcommand(demo())
@@ -139,9 +143,19 @@ fn command() -> Command {
         .subcommand(restore::command())
 }
 
+fn data() -> Arg {
+    Arg::new("data")
+        .long("data")
+        .value_name("DIR")
+        .value_parser(value_parser!(PathBuf))
+        .help("Directory that relative paths are relative to; it is made if need be [default: the working directory]")
+}
+
 fn alone() -> Command {
     Command::new("alone")
-        .about("Run a node that listens on ADDR, like the original's command line")
+        .about("Run a node that listens on ADDR, like the original's command line; without a configuration it \
+                is named by its port")
+        .arg(data())
         .arg(
             Arg::new("ADDR")
                 .default_value(DEFAULT_ADDR)
@@ -212,6 +226,7 @@ fn flag(key: &'static Key) -> Arg {
         Kind::Node => flag.value_name("ID@HOST:PORT"),
         Kind::Nodes => flag.value_name("ID@HOST:PORT,..."),
         Kind::Hosts => flag.value_name("HOST,..."),
+        Kind::Addrs => flag.value_name("HOST:PORT,..."),
     }
 }
 
@@ -276,6 +291,11 @@ mod tests {
             node(Some("a.json"), Some("h:1"))
         );
         assert_eq!(mode("--config a.json"), node(Some("a.json"), None));
+        let data = |line: &str| parsed(line).unwrap().data;
+        assert_eq!(data(""), None);
+        for line in ["--data d", "alone h:1 --data d"] {
+            assert_eq!(data(line), Some(PathBuf::from("d")), "{line}");
+        }
         for bad in [
             "foo",
             "alone h:1 a.json more",

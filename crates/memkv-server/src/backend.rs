@@ -1,7 +1,7 @@
 //! What the interfaces need of a node, so that they can be tested without a cluster.
 //! Never decides anything: for a [`Node`] every method is the node's own.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use memkv_disk::SnapshotReader;
 #[cfg(memkv_bugs)]
 use memkv_disk::bugs;
 use memkv_node::{
-    Answers, Copies, Frame, Lane, Node, NodeStats, NodeStatus, Publication, RequestError,
-    Subscribers,
+    Answers, Copies, Frame, Lane, MemberVerb, MemberView, Node, NodeStats, NodeStatus, Publication,
+    RequestError, Subscribers, VerbError,
 };
 use memkv_store::{
     Command, DATABASES, KeyEventClasses, Memory, Principal, Query, Reply, ReplyValue, Store,
@@ -149,6 +149,20 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// [`Node::backup`].
     fn backup(&self) -> BoxFuture<'static, Result<SnapshotReader, RequestError>>;
 
+    /// Has the leader carry out a verb for members, see [`Node::administer`]. A store without a cluster has none.
+    fn administer(
+        &self,
+        _verb: MemberVerb,
+        _dry_run: bool,
+    ) -> BoxFuture<'static, Result<String, VerbError>> {
+        Box::pin(ready(Err(no_cluster())))
+    }
+
+    /// The members as the leader sees them, see [`Node::members`].
+    fn members(&self) -> BoxFuture<'static, Result<Vec<MemberView>, VerbError>> {
+        Box::pin(ready(Err(no_cluster())))
+    }
+
     /// What the node has counted of its work.
     fn stats(&self) -> NodeStats;
 
@@ -156,6 +170,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// order of arrival on each lane, see [`Node::handle`].
     fn handle(&self, lane: Lane, proven: Option<&str>, request: Bytes)
     -> BoxFuture<'static, Frame>;
+}
+
+fn no_cluster() -> VerbError {
+    VerbError::Refused("this store has no cluster".to_owned())
 }
 
 impl Backend for Node {
@@ -240,6 +258,18 @@ impl Backend for Node {
 
     fn backup(&self) -> BoxFuture<'static, Result<SnapshotReader, RequestError>> {
         Box::pin(Self::backup(self))
+    }
+
+    fn administer(
+        &self,
+        verb: MemberVerb,
+        dry_run: bool,
+    ) -> BoxFuture<'static, Result<String, VerbError>> {
+        Box::pin(Self::administer(self, verb, dry_run))
+    }
+
+    fn members(&self) -> BoxFuture<'static, Result<Vec<MemberView>, VerbError>> {
+        Box::pin(Self::members(self))
     }
 
     fn stats(&self) -> NodeStats {

@@ -122,7 +122,7 @@ pub(crate) fn check_peers_encryption(
         TlsPeers::Accept | TlsPeers::Dial => {
             tracing::warn!(%addr, "tls_peers is {}: peers may still speak in the clear", config.tls_peers);
         }
-        TlsPeers::Off if config.peer_addrs.is_empty() => {}
+        TlsPeers::Off if config.is_single() => {}
         TlsPeers::Off if config.insecure => {
             tracing::warn!(%addr, "insecure: what nodes say to each other crosses the network in the clear");
         }
@@ -133,7 +133,7 @@ pub(crate) fn check_peers_encryption(
 
 /// Checks the addresses that peers will reach. A node without peers starts, and admits none.
 pub(crate) fn check_peers(settings: &Settings, addrs: &[SocketAddr]) -> Result<(), Exposed> {
-    let has_peers = !settings.config.peer_addrs.is_empty();
+    let has_peers = !settings.config.is_single();
     // Both ends of every connection that it makes then show a certificate.
     let by_certificate = matches!(
         settings.config.tls_peers,

@@ -1,5 +1,6 @@
 //! The memkv server's program: one node, or several as a demo. All else is in the library.
 
+use std::path::{Path, PathBuf};
 use std::process::exit;
 
 use memkv_proto::ErrorCode;
@@ -55,6 +56,13 @@ fn start(args: Args) -> u8 {
         }
         Mode::Node { config, bind } => {
             process::keep_private();
+            let config = match work_in(args.data.as_deref(), config) {
+                Ok(config) => config,
+                Err(error) => {
+                    console::coded_error(error, ErrorCode::BadConfig);
+                    return EXIT_CONFIG;
+                }
+            };
             let settings = Settings::load(
                 config.as_deref(),
                 bind.as_deref(),
@@ -70,6 +78,23 @@ fn start(args: Args) -> u8 {
             }
         }
     }
+}
+
+/// Makes `data` the working directory. A configuration file that was named is still that of before.
+fn work_in(data: Option<&Path>, config: Option<PathBuf>) -> Result<Option<PathBuf>, String> {
+    let Some(data) = data else {
+        return Ok(config);
+    };
+    let config = config.map(std::path::absolute).transpose();
+    let config =
+        config.map_err(|error| format!("the working directory cannot be read: {error}"))?;
+    std::fs::create_dir_all(data)
+        .and_then(|()| std::env::set_current_dir(data))
+        .map_err(|error| {
+            let data = data.display();
+            format!("cannot use the directory {data} (--data): {error}; name one that this user may write")
+        })?;
+    Ok(config)
 }
 
 /// A variable for this program that is no text: to pass it over could mean to serve without a password.

@@ -421,10 +421,10 @@ fn api_settings(settings: &Settings, trust: Trust) -> ApiSettings {
 fn introduce(settings: &Settings, redis: Option<&TcpListener>) {
     let (config, bind) = (&settings.config, &settings.bind);
     let peers: Vec<_> = config.peer_addrs.iter().map(ToString::to_string).collect();
-    let cluster = if peers.is_empty() {
-        "single node".to_owned()
-    } else {
-        peers.join(", ")
+    let cluster = match (peers.is_empty(), config.join.is_empty()) {
+        (true, true) => "single node".to_owned(),
+        (true, false) => format!("joins that of {}", config.join.join(", ")),
+        (false, _) => peers.join(", "),
     };
     let durability = match config.durability {
         Durability::Sync => "sync: fsynced on a majority before every OK",

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use memkv_disk::Layout;
 use memkv_node::{NodeConfig, Peer};
-use memkv_proto::config::{NodeAddr, check_addr, split_addr};
+use memkv_proto::config::{Admit, NodeAddr, NodeRole, check_addr, split_addr};
 use memkv_proto::limits::MAX_CONFIG_BYTES;
 use memkv_proto::{ConfigError, Durability, RaftConfig};
-use memkv_store::KeyEventClasses;
+use memkv_store::{KeyEventClasses, Role};
 
 use crate::memory_limit::memory_limit;
 use crate::password::Password;
@@ -151,6 +151,12 @@ impl Settings {
             memory_limit,
             log_cache_bytes: defaults.log_cache_bytes.min(log_share),
             peers: config.peer_addrs.iter().map(peer).collect(),
+            join: config.join.clone(),
+            role: match config.role {
+                NodeRole::Voter => Role::Voter,
+                NodeRole::Replica => Role::Replica,
+            },
+            admit_expected_only: config.admit == Admit::Listed,
             max_log_size: config.max_log_size,
             max_log_count: whole(config.max_log_count),
             sync: config.durability == Durability::Sync,

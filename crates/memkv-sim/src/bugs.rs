@@ -50,6 +50,8 @@ const BUGS: &[Bug] = {
         bug!("trust-old-disk", node::TrustOldDisk breaks OldDiskIsFound),
         bug!("wait-for-the-log", node::WaitForTheLog breaks ConsensusNeverWaits),
         bug!("stop-at-first-seat", node::StopAtFirstSeat breaks HealedConverges),
+        bug!("table-before-engine", node::TableBeforeEngine breaks TableHoldsEngine),
+        bug!("ignore-removal", node::IgnoreRemoval breaks HealedConverges),
         bug!("trust-persisted-clock", node::TrustPersistedClock breaks ClockGoesOnBehind),
         bug!("trust-own-store", node::TrustOwnStore breaks DifferentIsFound),
         bug!("believe-one-report", node::BelieveOneReport breaks SetAsideOnlyIfDifferent),

@@ -268,6 +268,9 @@ impl Cluster {
         let mut config = NodeConfig::new(peer(slot), Layout::under(Path::new("/memkv")));
         let others = self.lists.of(slot).into_iter();
         config.peers = others.filter(|other| *other != slot).map(peer).collect();
+        if let Some(founders) = self.swarm.founders {
+            self.grow(slot, founders, &mut config);
+        }
         config.max_log_size = self.swarm.max_log_size;
         config.log_cache_bytes = self.swarm.log_cache_bytes;
         config.max_log_count = self.swarm.max_log_count;
@@ -276,6 +279,22 @@ impl Cluster {
         config.highest_level = build;
         config.raise_level_after = self.swarm.raise_level_after;
         config
+    }
+
+    /// The configuration of a host of a cluster that grows. Once it exists, every node is told to join it: the
+    /// operator does not leave a node that could found another one.
+    fn grow(&self, slot: usize, founders: usize, config: &mut NodeConfig) {
+        let names: Vec<String> = (0..founders).map(name).collect();
+        let founds = slot < founders;
+        config
+            .peers
+            .retain(|peer| founds && names.contains(&peer.name));
+        if !founds || self.invariants.level() > 0 {
+            let others = (0..self.nodes()).filter(|other| *other != slot);
+            config.join = others.map(addr).collect();
+        }
+        config.promote_after = self.swarm.replace_after / 4;
+        config.drop_joiner_after = self.swarm.replace_after * 4;
     }
 
     /// How long the next operation on a host's disk takes. An operation that began on a slow disk ends

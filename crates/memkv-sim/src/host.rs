@@ -364,6 +364,27 @@ impl Cluster {
         self.violated(Promise::StartsAfterCrash, seen);
     }
 
+    /// Whether a node has ended because it has no part in its cluster any more. It counts as lost until it is back.
+    fn has_no_part(self: &Arc<Self>, slot: usize, error: &FatalError) -> bool {
+        let (counter, why) = match error {
+            FatalError::Removed(_) => ("nodes told that they were removed", "it was removed"),
+            FatalError::NoSeat(_) => ("joiners told that they have no seat", "it has no seat"),
+            _ => return false,
+        };
+        if self.swarm.founders.is_none() {
+            let seen = format!("{}, and nobody removes nodes: {error}", name(slot));
+            self.violated(Promise::RemovedOnlyIfRemoved, seen);
+            return true;
+        }
+        self.trace.count(counter);
+        self.hosts[slot].lock().loss = Some(Loss {
+            node_id: self.invariants.node_id(slot),
+            gone: true,
+        });
+        self.restart(slot, self.death(), why);
+        true
+    }
+
     fn failed(self: &Arc<Self>, slot: usize, error: FatalError) {
         self.trace
             .line(format_args!("{} failed: {error}", name(slot)));
@@ -377,6 +398,10 @@ impl Cluster {
             // As the message says: the operator moves the directory away.
             self.trace.count("told that it was replaced");
             self.wipe(slot);
+            return;
+        }
+        let grows = self.swarm.founders.is_some();
+        if (grows || matches!(error, FatalError::Removed(_))) && self.has_no_part(slot, &error) {
             return;
         }
         if let FatalError::NoSeat(_) = error {

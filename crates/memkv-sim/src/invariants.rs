@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use memkv_disk::LogId;
 use memkv_node::{Inspection, Node};
-use memkv_store::Store;
+use memkv_store::{MemberState, Store};
 use parking_lot::Mutex;
 
 use crate::checker;
@@ -167,9 +167,11 @@ impl Invariants {
                         one.look(slot, process, &now, &status, cluster)
                     })
                     .and_then(|()| seen.node(slot, process, &now, cluster))
+                    .and_then(|()| table_holds_engine(slot, &node, &now))
                     .and_then(|()| seen.witness.look(slot, process, &now, cluster))
                     .and_then(|()| seen.machine(slot, &node, cluster))
                     .and_then(|()| seen.timing.look(slot, &now, cluster));
+                replaced(slot, &node, &now, cluster);
             }
         }
         let seen = &mut *seen;
@@ -263,7 +265,6 @@ impl Seen {
         self.commit(slot, now)?;
         self.acknowledgement(slot, now)?;
         self.leader(slot, process, now, cluster)?;
-        replaced(slot, now, cluster);
         Ok(())
     }
 
@@ -391,6 +392,10 @@ impl Seen {
         let Some(committed) = now.committed else {
             return Ok(());
         };
+        // A membership counts for what is committed with it and after it.
+        if now.membership_at.0 > committed.index {
+            return Ok(());
+        }
         for voters in &now.voters {
             let holders = self.holders(voters, committed, cluster);
             if holders.len() <= voters.len() / 2 {
@@ -552,9 +557,36 @@ fn commits_are_published(nodes: &[Inspection]) -> Verdict {
     Ok(())
 }
 
+/// No id leaves the member table while the engine's membership holds it.
+fn table_holds_engine(slot: usize, node: &Node, now: &Inspection) -> Verdict {
+    let ids = now.voters.iter().flatten().chain(&now.learners);
+    let gone = node.read_stale(|store| {
+        let table = store.member_table();
+        let mut ids = ids.copied();
+        ids.find(|id| table.was_removed(*id))
+    });
+    match gone {
+        Some(id) => {
+            let seen = format!("{} has no seat for id {id}: {:?}", name(slot), now.voters);
+            fail(Promise::TableHoldsEngine, seen)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether this node has joined a cluster that grows: it may have to wait for its vote.
+fn has_joined(node: &Node, now: &Inspection, cluster: &Cluster) -> bool {
+    let joined = node.read_stale(|store| {
+        let row = store.member_table().row(now.node_id);
+        row.is_some_and(|row| row.state == MemberState::Member)
+    });
+    joined && cluster.swarm.founders.is_some() && now.learners.contains(&now.node_id)
+}
+
 /// Notes that the cluster has given a lost host a new seat.
-fn replaced(slot: usize, now: &Inspection, cluster: &Cluster) {
-    let votes = now.voters.len() == 1 && now.voters[0].contains(&now.node_id);
+fn replaced(slot: usize, node: &Node, now: &Inspection, cluster: &Cluster) {
+    let votes = (now.voters.len() == 1 && now.voters[0].contains(&now.node_id))
+        || has_joined(node, now, cluster);
     let mut host = cluster.hosts[slot].lock();
     if votes && host.loss.is_some_and(|loss| loss.node_id != now.node_id) {
         host.loss = None;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memkv_node::{Phase, TooOld};
-use memkv_store::{HIGHEST_LEVEL, SystemOp, SystemOutcome};
+use memkv_store::{HIGHEST_LEVEL, MemberChange, SystemOp, SystemOutcome};
 
 use crate::cluster::{Cluster, name};
 use crate::host::Death;
@@ -70,9 +70,11 @@ impl Raises {
             (SystemOp::OpenSession { node, highest, .. }, SystemOutcome::SessionOpened { .. }) => {
                 self.advertised.insert(*node, *highest);
             }
-            (SystemOp::AdmitNode { highest, .. }, SystemOutcome::NodeAdmitted { id })
-                if *highest < self.level() =>
-            {
+            (
+                SystemOp::AdmitNode { highest, .. }
+                | SystemOp::Members(MemberChange::Admit { highest, .. }),
+                SystemOutcome::NodeAdmitted { id },
+            ) if *highest < self.level() => {
                 let seen = format!(
                     "{index}: node {id}, which knows level {highest}, is admitted at level {}",
                     self.level()

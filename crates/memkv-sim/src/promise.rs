@@ -40,6 +40,10 @@ pub enum Promise {
     FailsOnlyWithDisk,
     /// Only a newcomer gives its seat up.
     NewcomerGivesUpSeat,
+    /// A node is told that it was removed only if it was.
+    RemovedOnlyIfRemoved,
+    /// No id leaves the member table while the engine's membership holds it.
+    TableHoldsEngine,
     /// A disk is taken for an old one only if it is one.
     OldDiskIsOne,
     /// A disk that went back in time is set aside.
@@ -156,15 +160,15 @@ impl Promise {
             Self::StartsAfterCrash => "a node starts from whatever a crash leaves",
             Self::FailsOnlyWithDisk => "a node fails only with its disk",
             Self::NewcomerGivesUpSeat => "only a newcomer gives its seat up",
+            Self::RemovedOnlyIfRemoved => "a node is told that it was removed only if it was",
+            Self::TableHoldsEngine => "no id leaves the member table while the engine holds it",
             Self::OldDiskIsOne => "a disk is taken for an old one only if it is one",
             Self::OldDiskIsFound => "a disk that went back in time is set aside",
             Self::SetAsideOnlyIfDifferent => "a node is set aside only if its store differs",
             Self::DifferentIsFound => "a store that differs from a majority's is set aside",
             Self::WrongStoreReadsNoMore => "a node that knows its store to be wrong reads no more",
             Self::EntriesCanBeRead => "a committed entry can be read",
-            Self::StopsAtSameEntry => {
-                "a node that starts again stops at the same entry with the same words"
-            }
+            Self::StopsAtSameEntry => "a node stops again at the same entry, with the same words",
             Self::TooOldOnlyIfTooOld => "a build is called too old only if it is",
             Self::RaisedWhenAllKnow => "a level is raised once every build knows it",
             Self::EqualListsForm => "nodes with equal lists form a cluster",

@@ -90,6 +90,7 @@ async fn whole_run(seed: u64, options: Options) -> Report {
     let workload = Workload::new(cluster.clone());
     let looker = tokio::spawn(look(cluster.clone()));
     let operator = tokio::spawn(cluster.clone().operate());
+    let tender = tokio::spawn(cluster.clone().tend());
     let rest = tokio::select! {
         biased;
         () = cluster.broken() => None,
@@ -97,6 +98,7 @@ async fn whole_run(seed: u64, options: Options) -> Report {
     };
     looker.abort();
     operator.abort();
+    tender.abort();
     let simulated = Duration::from_micros(trace.micros());
     if let Some(rest) = &rest
         && cluster.violation().is_none()

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use memkv_check::Op;
 use memkv_check::ledger::Final;
-use memkv_node::{Node, Phase};
-use memkv_store::Store;
+use memkv_node::{Inspection, Node, Phase};
+use memkv_store::{MemberState, Store};
 use tokio::time::Instant;
 
 use crate::client::{Workload, key_name, value_id};
 use crate::cluster::{Cluster, name};
 use crate::host::Death;
+use crate::nemesis::growth;
 use crate::promise::Promise;
 use crate::{redis, translate};
 
@@ -251,14 +252,28 @@ pub(crate) fn serving(cluster: &Cluster) -> bool {
             };
             node.status().phase == Phase::Serving
                 && now.voters.len() == 1
-                && now.voters[0].len() == cluster.nodes()
-                && now.voters[0].contains(&now.node_id)
+                && has_grown(cluster, &now)
                 && !now.divergence_alarm
                 && cluster.hosts[*slot].lock().loss.is_none()
                 && node.read_stale(|store| {
-                    store.member_table().members().all(|member| !member.pending)
+                    let mut rows = store.member_table().rows();
+                    rows.all(|row| row.state == MemberState::Member)
                 })
         })
+}
+
+/// Whether every node votes; in a cluster that has grown one may have to wait, since voters are odd in number.
+fn has_grown(cluster: &Cluster, now: &Inspection) -> bool {
+    let (nodes, voters) = (cluster.nodes(), &now.voters[0]);
+    let votes = voters.contains(&now.node_id);
+    match cluster.swarm.founders {
+        None => voters.len() == nodes && votes,
+        Some(_) => {
+            let waits = now.learners.contains(&now.node_id);
+            let all = voters.len() + now.learners.len() == nodes;
+            all && (votes || waits) && growth::is_grown(nodes, voters.len())
+        }
+    }
 }
 
 /// Whether all nodes have applied everything that is committed, and to the same effect.

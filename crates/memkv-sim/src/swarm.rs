@@ -71,6 +71,8 @@ pub enum Fault {
     CutEntries,
     /// A bit flips close to the end of a log.
     CorruptEnd,
+    /// An operator changes members or roles, or has another node lead.
+    ChangeMembers,
 }
 
 impl Fault {
@@ -146,6 +148,8 @@ pub struct Swarm {
     pub faults: Vec<(Fault, u64)>,
     /// Mean time between two faults.
     pub fault_every: Duration,
+    /// So many nodes found the cluster, and the others join it. Members and roles then change.
+    pub founders: Option<usize>,
     /// Faults begin before the cluster is formed.
     pub early_faults: bool,
     /// Lists of nodes are wrong at first, and corrected between starts.
@@ -223,9 +227,17 @@ impl Swarm {
         // A node that has missed some entries then needs a snapshot.
         let cut_entries = has(Fault::CutEntries);
         let floods = !faults.is_empty() && aim.chance(20 * PERCENT);
+        // Draws of their own, so that the others are those of before.
+        let growth = Rng::new(seed, "growth");
+        let grows = nodes > 1 && growth.chance(15 * PERCENT);
+        let founders = grows.then(|| *growth.pick(&[1, 1, 3]).min(&(nodes - 1)));
+        if grows && !faults.is_empty() {
+            faults.push((Fault::ChangeMembers, growth.between(2, 12)));
+        }
         Self {
             nodes,
             faults,
+            founders,
             fault_every: rng.millis(300, 3_000),
             early_faults: rng.chance(30 * PERCENT),
             weather: weather(&rng),
@@ -247,7 +259,7 @@ impl Swarm {
             redis_percent: *rng.pick(&[0, 40, 40, 80]),
             old_builds_percent: *rng.pick(&[0, 50, 100, 100]),
             raise_level_after: *rng.pick(&[0, 500, 4_000].map(Duration::from_millis)),
-            wrong_lists: rng.chance(20 * PERCENT) && nodes > 1,
+            wrong_lists: rng.chance(20 * PERCENT) && nodes > 1 && !grows,
             lists_stay_wrong: rng.chance(20 * PERCENT),
             log_cache_bytes: match *rng.pick(&[4 << 20, 64 << 10, 0]) {
                 _ if slow_leader => 0,

@@ -17,12 +17,15 @@ pub const FIRST_LEVEL: u32 = 1;
 /// The level of users, rights and the memory cap.
 pub const EDGE_LEVEL: u32 = 2;
 
+/// The level of members that join, leave and have roles.
+pub const MEMBERS_LEVEL: u32 = 3;
+
 /// The highest level that this build knows. The simulator's build knows one more, which holds nothing
 /// but `Command::OfNextLevel`.
 pub const HIGHEST_LEVEL: u32 = if cfg!(memkv_bugs) {
-    EDGE_LEVEL + 1
+    MEMBERS_LEVEL + 1
 } else {
-    EDGE_LEVEL
+    MEMBERS_LEVEL
 };
 
 impl Command {
@@ -145,6 +148,7 @@ impl SystemOp {
             | SystemOp::GiveUpSeat { .. }
             | SystemOp::RaiseLevel { .. } => FIRST_LEVEL,
             SystemOp::AnnounceMemory { .. } | SystemOp::SetCap { .. } => EDGE_LEVEL,
+            SystemOp::Members(_) => MEMBERS_LEVEL,
         }
     }
 }

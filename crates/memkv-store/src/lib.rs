@@ -23,8 +23,8 @@
 //! Modules: write commands are in `command/`, a file for each family, with transactions among them; reads in
 //! `query/`. `memory` is the memory cap and the cost of keys. A [`SystemOp`] is a change by an administrator or the consensus layer. `batch` is the log
 //! format; `key_event` the events that are announced of keys; `keyspace/` the data; `float` the arithmetic
-//! of INCRBYFLOAT; `session` the exactly-once table; `rights/` the users, and what a command touches; `member_table` the members, their addresses and the
-//! feature level, which `level` explains; `snapshot/` the walk, the block format and the loader.
+//! of INCRBYFLOAT; `session` the exactly-once table; `rights/` the users, and what a command touches; `member_table/` the members, their addresses and roles, and the
+//! feature level, which `level` explains; `member_change` how members change; `snapshot/` the walk, the block format and the loader.
 
 #![forbid(unsafe_code)]
 
@@ -43,9 +43,11 @@ mod float;
 mod key_event;
 mod keyspace;
 mod level;
+mod member_change;
 mod member_table;
 mod memory;
 mod query;
+mod refusal;
 mod reply;
 mod rights;
 mod session;
@@ -68,10 +70,15 @@ pub use command::{
 pub use encoding::DecodeError;
 pub use key_event::{KeyEvent, KeyEventClasses};
 pub use keyspace::{Garbage, MAX_VIEWS, Value, ViewId, Work};
-pub use level::{EDGE_LEVEL, FIRST_LEVEL, HIGHEST_LEVEL};
-pub use member_table::{Advertised, AnnouncedMemory, MAX_MEMBERS, MemberTable};
+pub use level::{EDGE_LEVEL, FIRST_LEVEL, HIGHEST_LEVEL, MEMBERS_LEVEL};
+pub use member_change::MemberChange;
+pub use member_table::{
+    Advertised, AnnouncedMemory, MAX_EXPECTED, MAX_MEMBERS, MAX_VOTERS, MemberState, MemberTable,
+    Role, Row,
+};
 pub use memory::{CAP_OVERRUN_BYTES, EVICTED_PER_ENTRY, EvictionPolicy, Memory};
 pub use query::{Query, Reading, Readings};
+pub use refusal::Refusal;
 pub use reply::{Reply, ReplyError, ReplyValue};
 pub use rights::{
     Access, BY_CERTIFICATE, DEFAULT_USER, GroupRights, MAX_GROUP_PRINCIPALS, MAX_PASSWORD_BYTES,
@@ -85,7 +92,7 @@ pub use snapshot::{
     BlockLocation, LoadError, Loader, Refounding, ShardImage, SnapshotBusy, SnapshotHead,
 };
 pub use store::Store;
-pub use system::{MAX_ADDR_BYTES, MAX_NAME_BYTES, Member, Refusal, SystemOp, SystemOutcome};
+pub use system::{MAX_ADDR_BYTES, MAX_NAME_BYTES, Member, SystemOp, SystemOutcome};
 
 /// Counts the write operations that the cluster has executed: the first one makes revision 1.
 pub type Revision = u64;

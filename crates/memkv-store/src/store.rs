@@ -313,12 +313,13 @@ impl Store {
                 .map(|()| self.sessions.close_node(old)),
             SystemOp::RemoveNode { node } => self
                 .members
-                .remove(node)
+                .remove(index, node)
                 .map(|()| self.sessions.close_node(node)),
             SystemOp::GiveUpSeat { node } => self
                 .members
                 .give_up(node)
                 .map(|()| self.sessions.close_node(node)),
+            SystemOp::Members(change) => return outcome(self.members.change(index, change)),
             SystemOp::SetAddress { node, addr } => self.members.set_address(node, addr),
             SystemOp::RaiseLevel { to, ids } => self.members.raise(to, &ids),
             SystemOp::AnnounceMemory { node, boot, bytes } => {

@@ -1,14 +1,15 @@
 //! System operations: log entries that change the cluster's own records instead of keys, such as
 //! sessions and the member table.
 //!
-//! This file holds their encoding and their outcomes; `member_table` and `session` execute them.
-//! They take no revision. Invariant: the tag of an operation is never reused for another meaning.
+//! This file holds their encoding and their outcomes; `member_table` and `session` execute them, and
+//! `refusal` has the reasons not to. They take no revision. Invariant: the tag of an operation is never reused for another meaning.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::encoding::{DecodeError, Reader, put_length, put_prefixed, put_varint};
+use crate::member_change::MemberChange;
 use crate::member_table::MAX_MEMBERS;
-use crate::{EDGE_LEVEL, SessionId, UserSpec, rights};
+use crate::{EDGE_LEVEL, Refusal, SessionId, UserSpec, rights};
 
 /// The longest node name, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -80,7 +81,8 @@ pub enum SystemOp {
         /// The pending node that takes its seat.
         new: u64,
     },
-    /// Takes a node out of the table, with its session.
+    /// Takes a node out of the table, with its session. From [`MEMBERS_LEVEL`](crate::MEMBERS_LEVEL) on, only
+    /// one that leaves.
     RemoveNode {
         /// The node that leaves.
         node: u64,
@@ -119,6 +121,8 @@ pub enum SystemOp {
         /// Bytes.
         bytes: u64,
     },
+    /// Changes which nodes the cluster is to have, in which roles.
+    Members(MemberChange),
 }
 
 /// The outcome of a system operation.
@@ -143,99 +147,6 @@ pub enum SystemOutcome {
     },
 }
 
-/// Why a system operation changed nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// Form came to a store that is not empty.
-    #[error("the cluster is formed already or holds data; form a new one on empty directories")]
-    AlreadyFormed,
-    /// The operation needs a cluster.
-    #[error("the cluster is not formed yet; form it first")]
-    NotFormed,
-    /// The members given to Form are not a valid table.
-    #[error("the members are not valid: {why}; correct the configured list of nodes")]
-    InvalidMembers {
-        /// The invariant that they break.
-        why: &'static str,
-    },
-    /// The node has a session of this boot or a later one.
-    #[error("the node has session {session} of boot {boot}, which is not lower; was it copied?")]
-    BootNotHigher {
-        /// The session that stays.
-        session: SessionId,
-        /// The boot that opened it.
-        boot: u64,
-    },
-    /// There is no such session.
-    #[error("session {session} is not open; it may have been closed or replaced")]
-    UnknownSession {
-        /// The session asked for.
-        session: SessionId,
-    },
-    /// There is no such node in the table.
-    #[error("node {node} is not in the member table; it was never admitted or was removed")]
-    UnknownNode {
-        /// The node asked for.
-        node: u64,
-    },
-    /// The node is pending where a current member is needed, or the other way round.
-    #[error(
-        "node {node} does not have the standing for this; only a pending node replaces a member or \
-         gives its seat up"
-    )]
-    WrongStanding {
-        /// The node.
-        node: u64,
-    },
-    /// Another current member has the name.
-    #[error("the name is taken by node {by}; remove that one first or use another name")]
-    NameTaken {
-        /// The member that has it.
-        by: u64,
-    },
-    /// The table has no room.
-    #[error("the member table holds {MAX_MEMBERS} nodes already; remove abandoned ones first")]
-    TableFull,
-    /// The last current member cannot go.
-    #[error("node {node} is the last member; a cluster without members cannot exist")]
-    LastMember {
-        /// The node.
-        node: u64,
-    },
-    /// The cluster has this level already, or a higher one.
-    #[error("the cluster is at feature level {level} already; a level never falls")]
-    LevelNotHigher {
-        /// The cluster's level.
-        level: u32,
-    },
-    /// The named nodes are not exactly those in the table.
-    #[error("other nodes are in the member table by now; look again before raising the level")]
-    OtherMembers,
-    /// A node of the table has not advertised the level with its present boot.
-    #[error("node {node} advertises feature level {advertised} (0: none yet); upgrade it first")]
-    NotAdvertised {
-        /// The node.
-        node: u64,
-        /// The level that it has advertised.
-        advertised: u32,
-    },
-    /// The node's build knows less than the cluster uses.
-    #[error(
-        "the cluster is at feature level {level}, and this build knows levels up to {highest}: run \
-         the version that the other nodes run"
-    )]
-    TooOld {
-        /// The cluster's level.
-        level: u32,
-        /// The highest that the node knows.
-        highest: u32,
-    },
-    /// The entry's index is not free as an id; another entry's will be.
-    #[error("the entry's index cannot serve as an id for this; propose it again")]
-    Retry,
-}
-
 const FORM: u8 = 1;
 const OPEN_SESSION: u8 = 2;
 const CLOSE_SESSION: u8 = 3;
@@ -247,6 +158,7 @@ const GIVE_UP_SEAT: u8 = 8;
 const RAISE_LEVEL: u8 = 9;
 const ANNOUNCE_MEMORY: u8 = 10;
 const SET_CAP: u8 = 11;
+const MEMBERS: u8 = 12;
 
 impl SystemOp {
     /// The operation's bytes, as a node sends them to the one that proposes.
@@ -321,6 +233,10 @@ impl SystemOp {
                 put_numbers(out, ANNOUNCE_MEMORY, &[*node, *boot, *bytes]);
             }
             SystemOp::SetCap { bytes } => put_numbers(out, SET_CAP, &[*bytes]),
+            SystemOp::Members(change) => {
+                out.put_u8(MEMBERS);
+                change.write(out);
+            }
         }
     }
 
@@ -386,6 +302,7 @@ impl SystemOp {
             SET_CAP => SystemOp::SetCap {
                 bytes: reader.varint("memory cap")?,
             },
+            MEMBERS => SystemOp::Members(MemberChange::read(reader)?),
             tag => {
                 return Err(DecodeError::UnknownTag {
                     what: "system operation",
@@ -435,11 +352,11 @@ fn read_count(reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
     Ok(count)
 }
 
-fn read_name(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
+pub(crate) fn read_name(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
     reader.text(MAX_NAME_BYTES, "node name").map(str::to_owned)
 }
 
-fn read_addr(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
+pub(crate) fn read_addr(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
     reader
         .text(MAX_ADDR_BYTES, "node address")
         .map(str::to_owned)
@@ -462,7 +379,7 @@ mod tests {
             pending,
         };
         let text = |len| "x".repeat(len);
-        vec![
+        [
             SystemOp::Form {
                 cluster: *b"0123456789abcdef",
                 durability_sync: true,
@@ -517,6 +434,9 @@ mod tests {
             },
             SystemOp::SetCap { bytes: 0 },
         ]
+        .into_iter()
+        .chain(crate::member_change::samples().map(SystemOp::Members))
+        .collect()
     }
 
     #[test]

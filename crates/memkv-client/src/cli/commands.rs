@@ -70,7 +70,9 @@ pub(crate) async fn execute(
             backup::save(client, printer, &file, keep).await
         }
         Command::Backup(_) => Err(usage("this needs no cluster".to_owned())),
-        Command::Acl(_) => Err(usage("users are changed over Redis's protocol".to_owned())),
+        Command::Acl(_) | Command::Member(_) | Command::Leader { .. } => Err(usage(
+            "users and members are changed over Redis's protocol".to_owned(),
+        )),
     }
 }
 

@@ -9,7 +9,9 @@ mod repl;
 mod table;
 mod target;
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -136,6 +138,11 @@ fn run(args: Args) -> Result<u8, Failure> {
         Some(Command::Backup(backup)) if !backup.needs_cluster() => {
             return backup::local(&backup, args.output);
         }
+        Some(Command::Member(member)) => return ask(link(), auth, args.output, member.words()),
+        Some(Command::Leader { verb }) => {
+            let words = verb.map_or_else(|| args::Member::List.words(), args::Leader::words);
+            return ask(link(), auth, args.output, words);
+        }
         Some(command) => command,
     };
     let client = Client::new(endpoints).with_timeout(args.timeout);
@@ -158,6 +165,22 @@ fn run(args: Args) -> Result<u8, Failure> {
         .build();
     let runtime = runtime.map_err(Failure::Start)?;
     runtime.block_on(commands::execute(command, &client, &printer))
+}
+
+/// Has a node execute a command of Redis's protocol.
+fn ask(
+    link: repl::Link,
+    auth: Option<Vec<Vec<u8>>>,
+    output: args::Format,
+    words: Vec<OsString>,
+) -> Result<u8, Failure> {
+    let words: Vec<Vec<u8>> = words.into_iter().map(OsString::into_vec).collect();
+    // The answer is lines for people.
+    let output = match output {
+        args::Format::Table => args::Format::Raw,
+        other => other,
+    };
+    repl::once(link, auth, output, &words)
 }
 
 /// The user whose password it is if none is named.

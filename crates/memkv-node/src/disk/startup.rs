@@ -64,7 +64,7 @@ fn open_or_set_aside(
         cache_bytes: config.log_cache_bytes,
     };
     let opened = match memkv_disk::open(disk.clone(), &config.layout, options.clone()) {
-        Err(error @ OpenError::Corrupt { .. }) if !config.peers.is_empty() => {
+        Err(error @ OpenError::Corrupt { .. }) if config.knows_others() => {
             let aside = memkv_disk::quarantine(disk.clone(), &config.layout)?;
             tracing::error!(
                 %error,

@@ -3,7 +3,7 @@
 //! Decides nothing and waits for nothing but the engine. Invariants: the result of one call is of one
 //! moment; no file outside this folder names the engine's library.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use openraft::errors::{ClientWriteError, Fatal};
 use openraft::impls::EmptyNode;
 use openraft::impls::leader_id_adv::LeaderId;
 use openraft::metrics::RaftServerMetrics;
-use openraft::raft::{ClientWriteResult, TransferLeaderRequest};
+use openraft::raft::{ClientWriteResult, Precondition, TransferLeaderRequest};
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{ChangeMembers, RaftMetrics, ReadPolicy, ServerState};
 
@@ -178,6 +178,15 @@ pub(crate) enum Proposed {
     Unknown,
 }
 
+/// What a change of the membership was decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The vote that this node led under.
+    pub(crate) vote: Leader,
+    /// The entry that made the membership.
+    pub(crate) at: Option<LogId>,
+}
+
 /// The newest [`Standing`], until the engine ends.
 pub(crate) struct Changes(WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>);
 
@@ -261,6 +270,23 @@ impl Engine {
         let metrics = metrics.borrow_watched();
         let leads = metrics.state.is_leader() && metrics.vote.leader_id.term == term;
         leads.then(|| Matched::of(&metrics))
+    }
+
+    /// The membership, if this node leads, has applied an entry of its own term, and no change of the
+    /// membership is under way but a joint one.
+    pub(crate) fn settled(&self) -> Option<(Members, Seen)> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let vote = leader(&metrics.vote);
+        let own = |id: &super::EngineLogId| id.leader_id.term == vote.term;
+        let applied = metrics.last_applied.as_ref().is_some_and(own);
+        let members = codec::members(&metrics.membership_config);
+        let committed = index(&metrics.local_committed) >= members.at.map(|at| at.index);
+        let seen = Seen {
+            vote,
+            at: members.at,
+        };
+        (metrics.state.is_leader() && applied && committed).then_some((members, seen))
     }
 
     /// How long ago this leader had its last answer from a member; nothing if there was none.
@@ -354,22 +380,57 @@ impl Engine {
     }
 
     /// Sends the log to another node, which has no vote.
-    pub(crate) async fn add_learner(&self, id: u64) -> Result<(), Refused> {
-        let added = self.raft.add_learner(id, EmptyNode {}, false).await;
-        added.map(drop).map_err(|error| Refused::new(&error))
+    pub(crate) async fn add_learner(&self, id: u64, seen: &Seen) -> Result<(), Refused> {
+        let added = ChangeMembers::AddNodes(BTreeMap::from([(id, EmptyNode {})]));
+        self.change(added, true, seen).await
     }
 
-    /// Makes these the voters, through a joint membership. A node that loses its vote is sent nothing more.
-    pub(crate) async fn change_voters(&self, voters: BTreeSet<u64>) -> Result<(), Refused> {
-        let changed = self.raft.change_membership(voters, false).await;
-        changed.map(drop).map_err(|error| Refused::new(&error))
+    /// Makes these the voters, through a joint membership. A node that loses its vote is sent nothing more,
+    /// unless it `stays`.
+    pub(crate) async fn change_voters(
+        &self,
+        voters: BTreeSet<u64>,
+        stays: bool,
+        seen: &Seen,
+    ) -> Result<(), Refused> {
+        let voters = ChangeMembers::ReplaceAllVoters(voters);
+        self.change(voters, stays, seen).await
     }
 
     /// Removes these learners: nothing is sent to them any more.
-    pub(crate) async fn remove_learners(&self, learners: BTreeSet<u64>) -> Result<(), Refused> {
-        let removal = ChangeMembers::RemoveNodes(learners);
-        let removed = self.raft.change_membership(removal, false).await;
-        removed.map(drop).map_err(|error| Refused::new(&error))
+    pub(crate) async fn remove_learners(
+        &self,
+        learners: BTreeSet<u64>,
+        seen: &Seen,
+    ) -> Result<(), Refused> {
+        self.change(ChangeMembers::RemoveNodes(learners), false, seen)
+            .await
+    }
+
+    /// Changes the membership, if it is still the one that was looked at, and under the same leadership.
+    async fn change(
+        &self,
+        change: ChangeMembers<u64, EmptyNode>,
+        retain: bool,
+        seen: &Seen,
+    ) -> Result<(), Refused> {
+        let leader = LeaderId {
+            term: seen.vote.term,
+            node_id: seen.vote.id,
+        };
+        let preconditions = [
+            Precondition::CommittedLeaderId {
+                committed_leader_id: leader,
+            },
+            Precondition::LastMembershipLogId {
+                last_membership_log_id: seen.at.map(codec::engine_id),
+            },
+        ];
+        let changed = self
+            .raft
+            .change_membership_if(change, retain, preconditions)
+            .await;
+        changed.map(drop).map_err(|error| Refused::new(&error))
     }
 
     /// Begins a snapshot, if none is being built.

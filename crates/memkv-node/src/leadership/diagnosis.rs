@@ -1,5 +1,5 @@
-//! Tells why there is no leader and what the operator can do, and detects that this node's seat was given
-//! to another node, or given up, while it was away.
+//! Tells why there is no leader and what the operator can do, and detects that this node was removed, or that
+//! its seat was given to another node, or given up, while it was away.
 //!
 //! Never changes votes or leadership: that is the engine's business. Invariant: what ends the node
 //! here is proved by the cluster's own member table, however old the copy that a peer has of it.
@@ -11,11 +11,12 @@ use crate::disk::storage::DataDirectory;
 use crate::engine::handle::Engine;
 use crate::leadership::known::Leadership;
 use crate::lifecycle::Lifecycle;
-use crate::membership::greet::greet;
+use crate::membership::greet::{Greeting, greet, peer_of};
 use crate::membership::identity::uuid_text;
 use crate::membership::life::Stage;
 use crate::peer::client::Peers;
 use crate::peer::message::HelloReply;
+use crate::replica::Replica;
 use crate::report::seldom::Lines;
 use crate::{FatalError, Peer};
 
@@ -27,6 +28,7 @@ pub(crate) struct Diagnosis {
     /// The nodes of the configuration, without this one.
     pub(crate) configured: Vec<Peer>,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) replica: Arc<Replica>,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) directory: DataDirectory,
@@ -43,7 +45,12 @@ pub(crate) async fn run(diagnosis: Diagnosis, engine: Engine) {
             told.clear();
             continue;
         }
-        let replies = greet(&diagnosis.peers, diagnosis.configured.clone()).await;
+        let replies = greet(&diagnosis.peers, diagnosis.others()).await;
+        if let Some(why) = removed(&diagnosis.peers, diagnosis.was_member(), &replies) {
+            let error = diagnosis.directory.condemn(why, FatalError::Removed).await;
+            diagnosis.lifecycle.fail(error);
+            return;
+        }
         if let Some(replaced) = heir(&diagnosis.peers, &replies) {
             diagnosis.lifecycle.fail(FatalError::Replaced(replaced));
             return;
@@ -65,6 +72,50 @@ pub(crate) async fn run(diagnosis: Diagnosis, engine: Engine) {
             told = words;
         }
     }
+}
+
+impl Diagnosis {
+    /// The nodes that it knows of, from the configuration and from the cluster, without this one.
+    fn others(&self) -> Vec<Peer> {
+        let members = self.peers.members();
+        let mut others: Vec<Peer> = members.iter().map(peer_of).collect();
+        others.extend(self.configured.iter().cloned());
+        others.retain(|other| other.name != self.peers.me.name);
+        others.sort();
+        others.dedup();
+        others
+    }
+
+    /// Whether this node had joined its cluster, as far as it has applied.
+    fn was_member(&self) -> bool {
+        let founded = self.peers.identity().is_some_and(|it| it.founder);
+        let table = self.replica.member_table();
+        let member = table.member(self.peers.my_id());
+        founded || member.is_some_and(|member| !member.pending)
+    }
+}
+
+/// Why a node that was a member is none any more, if that is so: its id is gone, and ids do not come back. A node
+/// of its own name that took its seat is told of by `heir`.
+fn removed(peers: &Peers, was_member: bool, replies: &[Greeting]) -> Option<String> {
+    #[cfg(memkv_bugs)]
+    if crate::bugs::active(crate::bugs::Bug::IgnoreRemoval) {
+        return None;
+    }
+    let identity = peers.identity().filter(|_| was_member)?;
+    let (me, my_id) = (&peers.me.name, identity.node_id);
+    let knows = |reply: &HelloReply| {
+        let named = reply.members.iter().any(|member| member.name == *me);
+        let is_ours = reply.is_formed() && reply.cluster == Some(identity.cluster);
+        is_ours && lacks(reply, my_id) && !named
+    };
+    let (peer, _) = replies
+        .iter()
+        .find(|(_, reply)| reply.as_ref().is_ok_and(knows))?;
+    Some(format!(
+        "{} says that {me} (node id {my_id}) was removed from the cluster",
+        peer.name,
+    ))
 }
 
 /// Ids only grow, so a higher id under this node's name in its own cluster is proof.
@@ -121,6 +172,12 @@ fn no_seat(peers: &Peers, replies: &[(Peer, Result<HelloReply, String>)]) -> Opt
          was silent for too long",
         peer.name,
     ))
+}
+
+/// The same for a node that starts: asks before its engine exists, so that a removed node asks for no vote.
+pub(crate) async fn was_removed(diagnosis: &Diagnosis) -> Option<String> {
+    let replies = greet(&diagnosis.peers, diagnosis.others()).await;
+    removed(&diagnosis.peers, diagnosis.was_member(), &replies)
 }
 
 /// Whether a peer's member table says that this id is gone for good.
@@ -240,5 +297,57 @@ mod tests {
         assert!(words.contains("with an empty directory: b. An emptied node is replaced"));
         let words = explain(3, &[(peer("b"), reply(true)), (peer("c"), refused())]);
         assert_eq!(words, "an election is under way");
+    }
+
+    #[tokio::test]
+    async fn a_member_whose_id_is_gone_was_removed() {
+        let fakes = crate::peer::fake::Fakes::new(crate::peer::fake::Script::Silence);
+        let mine = crate::peer::fake::identity();
+        let cluster = Some(mine.cluster);
+        let told = |reply: HelloReply, was_member| {
+            let replies = [(peer("b"), Ok(reply))];
+            removed(&fakes.peers, was_member, &replies)
+        };
+        let gone = || HelloReply {
+            cluster,
+            ..reply(true).unwrap()
+        };
+        let why = told(gone(), true).unwrap();
+        assert!(
+            why.contains("b says that n1 (node id 1) was removed"),
+            "{why}"
+        );
+        assert_eq!(told(gone(), false), None, "it had not joined");
+        assert_eq!(
+            told(
+                HelloReply {
+                    highest_id: 0,
+                    ..gone()
+                },
+                true
+            ),
+            None
+        );
+        assert_eq!(
+            told(
+                HelloReply {
+                    stage: Stage::Blank,
+                    ..gone()
+                },
+                true
+            ),
+            None
+        );
+        assert_eq!(told(reply(true).unwrap(), true), None, "another cluster");
+        let members = vec![crate::peer::message::MemberInfo {
+            id: 7,
+            name: "n1".to_owned(),
+            addr: "n1:1".to_owned(),
+        }];
+        assert_eq!(
+            told(HelloReply { members, ..gone() }, true),
+            None,
+            "it has an heir"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! How a leader gives an empty node a seat in its cluster.
 //!
-//! Invariants: the id is the index of the log entry that admits the node, so it was never used; a
+//! A node of a member's name gets that member's seat (`seats` says when); a node of a new name joins, if it asks
+//! for that. Invariants: the id is the index of the log entry that admits the node, so it was never used; a
 //! member that answers loses its seat to no node that takes its name.
 
 use std::future::ready;
@@ -8,11 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use memkv_store::{Refusal, SystemOp, SystemOutcome};
+use memkv_store::{
+    MEMBERS_LEVEL, MemberChange, MemberState, Refusal, Role, SystemOp, SystemOutcome,
+};
 
 use crate::Frame;
 use crate::engine::handle::EngineSlot;
 use crate::leadership::known::Leadership;
+use crate::membership::backoff::Backoff;
 use crate::membership::identity::Identity;
 use crate::membership::levels;
 use crate::membership::list::durability;
@@ -35,6 +39,9 @@ pub(crate) struct Admission {
     pub(crate) batcher: Arc<Batcher>,
     pub(crate) engine: EngineSlot,
     pub(crate) lines: Arc<Lines>,
+    /// Only nodes that the operator expects are admitted under new names.
+    pub(crate) expected_only: bool,
+    pub(crate) backoff: Backoff,
 }
 
 /// An empty node that asks for a seat.
@@ -46,6 +53,17 @@ struct Applicant {
     nonce: u64,
     /// The highest feature level that its build knows.
     highest: u32,
+    /// The role that it proposes if it asks to join under a new name. Older builds ask for seats only.
+    joins: Option<Role>,
+}
+
+/// The seat that an applicant gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grant {
+    /// That of this member.
+    Of(u64),
+    /// A new one.
+    New(Role),
 }
 
 impl Admission {
@@ -57,9 +75,10 @@ impl Admission {
                 body.bool("durability")?,
                 body.u64("nonce")?,
                 body.u32("highest level")?,
+                message::read_join_role(body)?,
             ))
         })();
-        let (addr, sync, nonce, highest) = match fields {
+        let (addr, sync, nonce, highest, joins) = match fields {
             Ok(fields) => fields,
             Err(error) => return Box::pin(ready(message::refused(&error.to_string()))),
         };
@@ -69,6 +88,7 @@ impl Admission {
             sync,
             nonce,
             highest,
+            joins,
         };
         Box::pin(async move {
             match self.admit(applicant).await {
@@ -86,18 +106,32 @@ impl Admission {
             return Err("this node does not lead".to_owned());
         }
         let level = self.peers.levels.in_use();
-        let replaced = self.check(&applicant, &identity, level)?;
-        let op = SystemOp::AdmitNode {
-            name: applicant.name.clone(),
-            addr: applicant.addr.clone(),
-            nonce: applicant.nonce,
-            highest: applicant.highest,
+        let seat = self.check(&applicant, &identity, level)?;
+        let (name, nonce) = (applicant.name.clone(), applicant.nonce);
+        let (addr, highest) = (applicant.addr.clone(), applicant.highest);
+        let op = match seat {
+            Grant::Of(_) => SystemOp::AdmitNode {
+                name,
+                addr,
+                nonce,
+                highest,
+            },
+            Grant::New(role) => {
+                self.backoff.check(&name, nonce)?;
+                SystemOp::Members(MemberChange::Admit {
+                    name,
+                    addr,
+                    nonce,
+                    highest,
+                    role,
+                    listed: self.expected_only,
+                })
+            }
         };
         let outcome = self.batcher.propose_system(op).await;
         match outcome.map_err(|_| "the node is stopping".to_owned())? {
             Ok(SystemOutcome::NodeAdmitted { id }) => {
-                let node = (id, replaced);
-                Ok(self.identify(applicant, identity, node, level))
+                Ok(self.identify(applicant, identity, (id, seat), level))
             }
             Ok(SystemOutcome::Refused { why }) => Err(why.to_string()),
             Ok(other) => Err(format!("unexpected outcome {other:?}")),
@@ -105,8 +139,13 @@ impl Admission {
         }
     }
 
-    /// Whether the applicant fits the cluster; the id of the member that it will replace.
-    fn check(&self, applicant: &Applicant, identity: &Identity, level: u32) -> Result<u64, String> {
+    /// Whether the applicant fits the cluster; the seat that it gets.
+    fn check(
+        &self,
+        applicant: &Applicant,
+        identity: &Identity,
+        level: u32,
+    ) -> Result<Grant, String> {
         let Applicant {
             name,
             addr,
@@ -124,14 +163,16 @@ impl Admission {
         let highest = *highest;
         levels::check(level, highest)
             .map_err(|_| Refusal::TooOld { level, highest }.to_string())?;
-        let listed = self.replica.member_table().by_name(name).cloned();
-        let listed = listed.ok_or_else(|| {
-            format!("this cluster has no member named {name}: adding one needs the operator")
-        })?;
+        let table = self.replica.member_table();
+        let current = table.by_name(name).filter(|member| !member.pending);
+        let Some(listed) = current.cloned() else {
+            return self.check_new(applicant, level);
+        };
         if listed.addr != *addr {
             return Err(format!(
                 "this cluster knows {name} at {}, not at {addr}: a node keeps its address when it is \
-                 replaced",
+                 replaced. If {name} is gone for good, remove it with `memkv_client member remove {name}`; \
+                 `member add {name}` then lets this node come",
                 listed.addr,
             ));
         }
@@ -148,7 +189,7 @@ impl Admission {
             .map(|id| self.leadership.silent_for(engine, me, id))
             .min();
         match silent.filter(|silent| *silent < self.replace_after) {
-            None => Ok(listed.id),
+            None => Ok(Grant::Of(listed.id)),
             Some(silent) => Err(format!(
                 "the {name} that this cluster knows was heard {} s ago; it is replaced after {} s of \
                  silence",
@@ -158,12 +199,58 @@ impl Admission {
         }
     }
 
-    /// The identity of an admitted node, by its id and that of the member that it replaces.
+    /// The same for a node of a name that no member has.
+    fn check_new(&self, applicant: &Applicant, level: u32) -> Result<Grant, String> {
+        let Applicant { name, addr, .. } = applicant;
+        let role = applicant.joins.ok_or_else(|| {
+            format!(
+                "this cluster has no member named {name}: start that node with `join` to add it to the cluster"
+            )
+        })?;
+        let table = self.replica.member_table();
+        if level < MEMBERS_LEVEL {
+            return Err(format!(
+                "a node of a new name needs feature level {MEMBERS_LEVEL}, and the cluster is at level \
+                 {level}: {}",
+                levels::behind(&table, MEMBERS_LEVEL),
+            ));
+        }
+        let leader = &self.peers.me.addr;
+        if is_loopback(leader) && !is_loopback(addr) {
+            return Err(format!(
+                "this cluster's leader is known at {leader}, which {name} at {addr} cannot reach: give every \
+                 node an address that all others reach (node_addr)"
+            ));
+        }
+        let has_address = |member: &&memkv_store::Member| {
+            member.addr == *addr
+                && member.name != *name
+                && table
+                    .row(member.id)
+                    .is_some_and(|it| it.state != MemberState::Leaving)
+        };
+        if let Some(other) = table.members().find(has_address) {
+            return Err(format!(
+                "this cluster has {} at {addr}: give {name} an address of its own",
+                other.name
+            ));
+        }
+        let pending = table.pending_by_name(name);
+        let acked = pending.and_then(|it| self.engine.get()?.acked_ago(it.id));
+        match acked.filter(|ago| *ago < self.replace_after) {
+            Some(_) if !self.backoff.is_known(name, applicant.nonce) => Err(format!(
+                "another node named {name} is joining and answers: give each node a name of its own"
+            )),
+            _ => Ok(Grant::New(role)),
+        }
+    }
+
+    /// The identity of an admitted node, by its id and the seat that it gets.
     fn identify(
         &self,
         applicant: Applicant,
         leader: Identity,
-        (id, replaces): (u64, u64),
+        (id, seat): (u64, Grant),
         level: u32,
     ) -> Identity {
         let Applicant {
@@ -179,7 +266,7 @@ impl Admission {
         }
         if let Some(left_out) = self.lines.admitted.say() {
             tracing::info!(
-                %name, id, replaces, left_out,
+                %name, id, ?seat, left_out,
                 "admitted a node with an empty directory"
             );
         }
@@ -193,6 +280,14 @@ impl Admission {
             level,
         }
     }
+}
+
+/// Whether an address is one of its machine alone.
+fn is_loopback(addr: &str) -> bool {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let ip: Option<core::net::IpAddr> = host.parse().ok();
+    ip.map_or(host == "localhost", |ip| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -228,6 +323,8 @@ mod tests {
             batcher: Arc::new(batcher),
             engine: EngineSlot::default(),
             lines: Arc::default(),
+            expected_only: false,
+            backoff: Backoff::default(),
         }
     }
 
@@ -238,6 +335,7 @@ mod tests {
             sync: true,
             nonce: 1,
             highest: 1,
+            joins: None,
         }
     }
 
@@ -245,7 +343,7 @@ mod tests {
     async fn only_an_empty_node_that_fits_its_seat_is_admitted() {
         let admission = admission();
         let check = |applicant: Applicant| admission.check(&applicant, &identity(), 1);
-        assert_eq!(check(applicant()), Ok(3));
+        assert_eq!(check(applicant()), Ok(Grant::Of(3)));
         let refused = |change: fn(&mut Applicant), why: &str| {
             let mut applicant = applicant();
             change(&mut applicant);
@@ -262,6 +360,44 @@ mod tests {
             "knows n3 at h:3, not at h:4",
         );
         refused(|it| it.highest = 0, "level");
+        let joins = |it: &mut Applicant| {
+            it.name = "n4".to_owned();
+            it.joins = Some(Role::Replica);
+        };
+        refused(
+            joins,
+            "needs feature level 3, and the cluster is at level 1",
+        );
+        let check = |change: fn(&mut Applicant)| {
+            let mut applicant = applicant();
+            joins(&mut applicant);
+            change(&mut applicant);
+            admission.check_new(&applicant, MEMBERS_LEVEL)
+        };
+        assert_eq!(
+            check(|_| {}),
+            Err("this cluster has n3 at h:3: give n4 an address of its own".to_owned())
+        );
+        assert_eq!(
+            check(|it| it.addr = "h:4".to_owned()),
+            Ok(Grant::New(Role::Replica))
+        );
+    }
+
+    #[test]
+    fn loopback_addresses_are_told_from_others() {
+        for addr in ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "localhost:1"] {
+            assert!(is_loopback(addr), "{addr}");
+        }
+        for addr in [
+            "10.0.0.1:1",
+            "[::2]:1",
+            "localhost.example.org:1",
+            "h:1",
+            "",
+        ] {
+            assert!(!is_loopback(addr), "{addr}");
+        }
     }
 
     #[tokio::test]

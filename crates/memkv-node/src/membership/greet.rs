@@ -53,6 +53,27 @@ pub(crate) async fn greet(peers: &Peers, nodes: Vec<Peer>) -> Vec<Greeting> {
     join_all(asked).await
 }
 
+/// Asks the nodes at these addresses for their identity, under whatever names. One without an answer has its
+/// address for a name.
+pub(crate) async fn greet_addresses(peers: &Peers, addrs: &[String]) -> Vec<Greeting> {
+    let asked = addrs.iter().map(|addr| async move {
+        let mut peer = Peer {
+            name: String::new(),
+            addr: addr.clone(),
+        };
+        let reply = call_peer(peers, &peer, Kind::Hello, HELLO_TIMEOUT, |_| {}).await;
+        let reply = reply.map_err(|error| error.to_string());
+        let reply = reply
+            .and_then(|mut body| HelloReply::read(&mut body).map_err(|error| error.to_string()));
+        peer.name = match &reply {
+            Ok(reply) => reply.name.clone(),
+            Err(_) => addr.clone(),
+        };
+        (peer, reply)
+    });
+    join_all(asked).await
+}
+
 /// Whether a peer belongs to a cluster that exists.
 pub(crate) fn formed(peers: &[Greeting]) -> bool {
     peers

@@ -142,6 +142,11 @@ impl Introducer {
             .check(level)
             .map_err(|too_old| too_old.to_string())?;
         if !carried_out {
+            if !self.config.join.is_empty() {
+                return Err(format!(
+                    "{my_name} is to join a cluster that exists (join), and founds none"
+                ));
+            }
             let mine = configured_members(&self.config);
             if members != mine {
                 return Err(format!(

@@ -1,4 +1,5 @@
-//! How an empty node asks a cluster that exists for a seat.
+//! How an empty node asks a cluster that exists for a seat: that of a wiped node of its name, or one under a new
+//! name if its configuration says `join`.
 //!
 //! Never takes an id by itself: the leader gives it one (`admit`).
 
@@ -10,7 +11,7 @@ use crate::membership::greet::call_peer;
 use crate::membership::identity::{Identity, uuid_text};
 use crate::peer::client::Peers;
 use crate::peer::encoding::put_blob;
-use crate::peer::message::{HelloReply, Kind};
+use crate::peer::message::{self, HelloReply, Kind};
 use crate::{NodeConfig, Peer};
 
 /// A log entry is in it.
@@ -96,6 +97,8 @@ async fn ask_for_seat(
         out.put_u8(u8::from(config.sync));
         out.put_u64_le(nonce);
         out.put_u32_le(peers.levels.highest);
+        let joins = !config.join.is_empty();
+        message::put_join_role(out, joins.then_some(config.role));
     });
     let mut body = asked.await.map_err(|error| error.to_string())?;
     match body.blob("identity").and_then(Identity::decode) {

@@ -91,7 +91,7 @@ impl Levels {
 }
 
 /// Names the nodes that hold the cluster back from a level.
-fn behind(table: &MemberTable, level: u32) -> String {
+pub(crate) fn behind(table: &MemberTable, level: u32) -> String {
     let one = |member: &Member| match table.advertised(member.id) {
         Some(advertised) => format!("{} advertises level {}", member.name, advertised.highest),
         None => format!("{} has advertised none yet", member.name),

@@ -24,6 +24,8 @@ pub(crate) enum Step {
     Promote { new: u64, voters: BTreeSet<u64> },
     /// It gives the seat up, because it is silent and `old` is back.
     GiveUp { old: u64, new: u64 },
+    /// The log is sent to this node no more: it has no vote, and its seat goes to a newcomer.
+    Drop { old: u64 },
 }
 
 /// The knowledge of the leader when it decides.
@@ -78,12 +80,26 @@ fn step(members: &[Member], known: &impl Known, newcomer: &Member) -> Option<Ste
     if !known.is_sent_the_log(new) {
         return Some(Step::AddLearner { new });
     }
+    if leaving.is_empty() {
+        return without_vote(known, old, new);
+    }
     let ready = votes || known.has_caught_up(new);
     if !ready || !majority_without(known, &leaving) {
         return None;
     }
     let voters = voters.difference(&leaving).copied().chain([new]).collect();
     Some(Step::Promote { new, voters })
+}
+
+/// The same where no vote comes with the seat: that of a replica, or of a node that is to vote and does not yet.
+fn without_vote(known: &impl Known, old: u64, new: u64) -> Option<Step> {
+    if !known.has_caught_up(new) {
+        return None;
+    }
+    Some(match known.is_sent_the_log(old) {
+        true => Step::Drop { old },
+        false => Step::Record { old, new },
+    })
 }
 
 /// Whether a newcomer has been silent for so long that it need not be waited for. One that the engine
@@ -127,11 +143,6 @@ impl Arrivals {
         for newcomer in members.iter().filter(|member| member.pending) {
             self.0.entry(newcomer.id).or_insert_with(Instant::now);
         }
-    }
-
-    /// This node does not lead.
-    pub(crate) fn forget(&mut self) {
-        self.0.clear();
     }
 
     pub(crate) fn pending_for(&self, id: u64) -> Duration {
@@ -233,6 +244,20 @@ mod tests {
     }
 
     #[test]
+    fn the_seat_of_a_replica_comes_without_a_vote() {
+        let table = member_table(&[(9, "d")]);
+        let mut view = view(&[4]);
+        view.learners.insert(4);
+        assert_eq!(next(&table, &view), Some(Step::AddLearner { new: 9 }));
+        view.learners.insert(9);
+        assert_eq!(next(&table, &view), None, "it lacks the log");
+        view.caught_up.insert(9);
+        assert_eq!(next(&table, &view), Some(Step::Drop { old: 4 }));
+        view.learners.remove(&4);
+        assert_eq!(next(&table, &view), Some(Step::Record { old: 4, new: 9 }));
+    }
+
+    #[test]
     fn a_seat_that_waits_keeps_no_other_one_waiting() {
         // c was admitted anew and is back with its real directory; b has lost its own.
         let table = member_table(&[(8, "c"), (9, "b")]);
@@ -302,8 +327,6 @@ mod tests {
         assert_eq!(arrivals.pending_for(3), Duration::ZERO);
         arrivals.note(&table[..5]);
         arrivals.note(&table);
-        assert_eq!(arrivals.pending_for(9), Duration::ZERO);
-        arrivals.forget();
         assert_eq!(arrivals.pending_for(9), Duration::ZERO);
     }
 }

@@ -6,6 +6,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use memkv_store::Role;
+
 use crate::Frame;
 use crate::membership::life::{Directory, Stage};
 use crate::peer::encoding::{DecodeError, Reader, put_blob, put_option};
@@ -60,11 +62,15 @@ pub(crate) enum Kind {
     Checkpoints = 24,
     /// How much memory for keys the sender has, for the leader's log.
     AnnounceMemory = 25,
+    /// An operator's verb for members, for the leader.
+    Administer = 26,
+    /// Asks the leader for the members as it sees them.
+    Members = 27,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Result<Self, DecodeError> {
-        const ALL: [Kind; 19] = [
+        const ALL: [Kind; 21] = [
             Kind::Append,
             Kind::Vote,
             Kind::PreVote,
@@ -84,6 +90,8 @@ impl Kind {
             Kind::Matched,
             Kind::Checkpoints,
             Kind::AnnounceMemory,
+            Kind::Administer,
+            Kind::Members,
         ];
         ALL.into_iter()
             .find(|kind| *kind as u8 == value)
@@ -238,6 +246,27 @@ pub(crate) fn read_members(reader: &mut Reader) -> Result<Vec<MemberInfo>, Decod
             id: reader.u64("member id")?,
             name: reader.text("member name")?,
             addr: reader.text("member address")?,
+        })
+    })
+}
+
+/// The role that a node proposes which joins under a new name, at the end of [`Kind::Join`]. Older leaders do not
+/// read it.
+pub(crate) fn put_join_role(out: &mut BytesMut, role: Option<Role>) {
+    put_option(out, role, |out, role| {
+        out.put_u8(u8::from(role == Role::Voter));
+    });
+}
+
+/// The same; older nodes do not send it.
+pub(crate) fn read_join_role(reader: &mut Reader) -> Result<Option<Role>, DecodeError> {
+    if reader.0.is_empty() {
+        return Ok(None);
+    }
+    reader.option("role", |reader| {
+        Ok(match reader.bool("whether it is to vote")? {
+            true => Role::Voter,
+            false => Role::Replica,
         })
     })
 }

@@ -15,6 +15,7 @@ use crate::engine::inbound;
 use crate::group::Group;
 use crate::leadership::{failure_detector, rival};
 use crate::membership::identity::uuid_text;
+use crate::membership::verb_wire;
 use crate::peer::answer::{Answer, answer, bad};
 use crate::peer::client::Peers;
 use crate::peer::encoding::{DecodeError, Reader};
@@ -64,6 +65,9 @@ pub(crate) fn handle(group: &Group, proven: Option<&str>, request: Bytes) -> Ans
     }
     match envelope.kind {
         Kind::Append => inbound.append(&envelope, body),
+        Kind::Vote | Kind::PreVote if was_removed(group, envelope.from) => {
+            answer(message::refused("the node was removed from this cluster"))
+        }
         Kind::Vote | Kind::PreVote => inbound.vote(envelope.kind, body),
         Kind::TransferLeader => inbound.transfer(body),
         Kind::SnapshotChunk => inbound.snapshot_chunk(&envelope, body),
@@ -77,6 +81,8 @@ pub(crate) fn handle(group: &Group, proven: Option<&str>, request: Bytes) -> Ans
             body,
         )),
         Kind::Matched => or_bad(group.writes.copies.answer(body)),
+        Kind::Administer => verb_wire::administer(group.verbs.clone(), body),
+        Kind::Members => answer(verb_wire::list(&group.verbs)),
         Kind::Attend => Box::pin(failure_detector::receive(
             group.leadership.subscribe(),
             process.peers.my_id(),
@@ -138,6 +144,16 @@ fn comes_from(name: &str, envelope: &Envelope, seat: Option<&str>) -> Result<(),
         )),
         _ => Ok(()),
     }
+}
+
+/// Whether that node is gone from the cluster for good. It is no voter then: the engine's membership loses a node
+/// before the member table does.
+fn was_removed(group: &Group, id: u64) -> bool {
+    #[cfg(memkv_bugs)]
+    if crate::bugs::active(crate::bugs::Bug::TableBeforeEngine) {
+        return false;
+    }
+    group.replica.member_table().was_removed(id)
 }
 
 /// Rejects requests for another cluster, or for an earlier node at this address.

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::sync::lock::Mutex;
 use memkv_disk::LogId;
-use memkv_store::{MAX_VIEWS, MemberTable, Memory, Store, UserTable};
+use memkv_store::{MAX_VIEWS, MemberState, MemberTable, Memory, Store, UserTable};
 use tokio::sync::{Semaphore, watch};
 
 use crate::membership::members::Members;
@@ -165,6 +165,9 @@ impl Replica {
         }
         if !Arc::ptr_eq(&now.table, &machine.table) {
             now.table = machine.table.clone();
+            let row = now.table.row(self.session.node_id());
+            let leaves = row.is_some_and(|row| row.state == MemberState::Leaving);
+            self.session.leave(leaves);
         }
         let users_revision = machine.store.users_revision();
         if now.users_revision != users_revision {

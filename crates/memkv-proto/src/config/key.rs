@@ -31,6 +31,8 @@ pub enum Kind {
     Nodes,
     /// A list of host names; as text separated by commas, and empty for none.
     Hosts,
+    /// A list of addresses, `host:port`; as text separated by commas, and empty for none.
+    Addrs,
 }
 
 /// One setting.

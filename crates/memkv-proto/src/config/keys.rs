@@ -3,7 +3,8 @@
 
 use super::key::{Key, Kind};
 use super::words::{
-    Durability, LogFormat, LogLevel, NopassFrom, TlsClientAuth, TlsClients, TlsPeers,
+    Admit, Durability, LogFormat, LogLevel, NodeRole, NopassFrom, TlsClientAuth, TlsClients,
+    TlsPeers,
 };
 use crate::limits::{DEFAULT_MAX_VALUE_BYTES, MAX_VALUE_BYTES_CEILING};
 
@@ -64,6 +65,31 @@ pub const KEYS: &[Key] = &[
         "11081@127.0.0.1:11081",
         "",
         "This node's id and address.",
+    ),
+    key(
+        "join",
+        Kind::Addrs,
+        "",
+        "",
+        "Addresses of nodes of a cluster to join, such as that of one node that runs; an empty node with any \
+         never founds a cluster. Of no effect once the node belongs to one.",
+    ),
+    key(
+        "role",
+        Kind::Word(NodeRole::WORDS),
+        "voter",
+        "",
+        "What the node proposes when it joins: \"voter\" = it gets a vote as soon as the number of voters stays \
+         odd with it; \"replica\" = it has the data and no vote. Afterwards the cluster's table decides.",
+    ),
+    key(
+        "admit",
+        Kind::Word(Admit::WORDS),
+        "proven",
+        "",
+        "Which nodes of new names this node admits while it leads: \"proven\" = those that prove the cluster \
+         secret or show a certificate; \"listed\" = of these, those that `member add` has named. Give all nodes \
+         the same.",
     ),
     key(
         "redis_addr",
@@ -451,6 +477,7 @@ impl Key {
             Kind::Nodes => {
                 "a list of nodes: [{\"addr\": \"host:port\", \"id\": \"n1\"}]".to_owned()
             }
+            Kind::Addrs => "a list of addresses: [\"10.0.0.1:11081\"]".to_owned(),
             Kind::Hosts => "a list of host names without ports: [\"kv.example.com\"]".to_owned(),
         }
     }

@@ -20,7 +20,10 @@ pub use failure::ConfigError;
 pub use key::{Key, Kind};
 pub use keys::{KEYS, markdown, page};
 pub use raft::RaftConfig;
-pub use words::{Durability, LogFormat, LogLevel, NopassFrom, TlsClientAuth, TlsClients, TlsPeers};
+pub use words::{
+    Admit, Durability, LogFormat, LogLevel, NodeRole, NopassFrom, TlsClientAuth, TlsClients,
+    TlsPeers,
+};
 
 use serde_json::value::RawValue;
 

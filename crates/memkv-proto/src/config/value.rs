@@ -28,6 +28,11 @@ pub(super) fn value_from_json(
     match key.kind {
         Kind::Node => nodes::node(source, key, raw).map(Value::Node),
         Kind::Nodes => nodes::nodes(source, key, raw).map(Value::Nodes),
+        Kind::Addrs => {
+            let addrs: Vec<String> = serde_json::from_str(raw)
+                .map_err(|_| ConfigError::bad_value(key, &origin, kind_of(raw)))?;
+            self::addrs(key, addrs, &origin)
+        }
         Kind::Hosts => {
             let hosts: Vec<String> = serde_json::from_str(raw)
                 .map_err(|_| ConfigError::bad_value(key, &origin, kind_of(raw)))?;
@@ -74,7 +79,11 @@ pub(super) fn value_from_text(key: &Key, text: &str, origin: &str) -> Result<Val
         }
         Kind::Node => nodes::node_from_text(key, text, origin).map(Value::Node),
         Kind::Nodes => nodes::nodes_from_text(key, text, origin).map(Value::Nodes),
-        Kind::Hosts if text.is_empty() => Ok(Value::Hosts(Vec::new())),
+        Kind::Hosts | Kind::Addrs if text.is_empty() => Ok(Value::Hosts(Vec::new())),
+        Kind::Addrs => {
+            let names = text.split(',').map(|name| name.trim_matches(BLANKS));
+            addrs(key, names.map(str::to_owned).collect(), origin)
+        }
         Kind::Hosts => {
             let names = text.split(',').map(|name| name.trim_matches(BLANKS));
             hosts(key, names.map(str::to_owned).collect(), origin)
@@ -93,5 +102,13 @@ fn hosts(key: &Key, names: Vec<String>, origin: &str) -> Result<Value, ConfigErr
     match names.iter().find(|name| !is_host(name)) {
         Some(name) => Err(ConfigError::bad_value(key, origin, format!("{name:?}"))),
         None => Ok(Value::Hosts(names)),
+    }
+}
+
+/// Addresses, each checked.
+fn addrs(key: &Key, addrs: Vec<String>, origin: &str) -> Result<Value, ConfigError> {
+    match addrs.iter().find(|addr| check_addr(addr).is_err()) {
+        Some(addr) => Err(ConfigError::bad_value(key, origin, format!("{addr:?}"))),
+        None => Ok(Value::Hosts(addrs)),
     }
 }

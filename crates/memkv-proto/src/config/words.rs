@@ -117,3 +117,23 @@ words! {
         Require "require",
     }
 }
+
+words! {
+    /// The role that a node proposes when it joins a cluster.
+    NodeRole {
+        /// It is to vote.
+        Voter "voter",
+        /// It has the data and no vote.
+        Replica "replica",
+    }
+}
+
+words! {
+    /// Which nodes of new names a leader admits.
+    Admit {
+        /// Those that prove that they belong to the cluster.
+        Proven "proven",
+        /// Of these, those that the operator expects.
+        Listed "listed",
+    }
+}

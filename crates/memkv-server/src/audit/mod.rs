@@ -43,9 +43,11 @@ pub(crate) enum Kind {
     Shutdown,
     /// All keys were to be copied, or were put back.
     Backup,
+    /// Members of the cluster were to be changed, or its leader.
+    Members,
 }
 
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 
 impl Kind {
     fn name(self) -> &'static str {
@@ -58,6 +60,7 @@ impl Kind {
             Self::Connections => "connections",
             Self::Shutdown => "shutdown",
             Self::Backup => "backup",
+            Self::Members => "members",
         }
     }
 

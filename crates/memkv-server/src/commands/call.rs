@@ -51,6 +51,20 @@ pub(crate) enum Account {
     DelUser,
     Init,
     Token,
+    /// About the cluster's members, see `resp/members.rs`.
+    Members(Members),
+}
+
+/// What a client asks about the cluster's members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Members {
+    List,
+    Add,
+    Remove,
+    Replace,
+    Promote,
+    Demote,
+    Transfer,
 }
 
 /// A command or a query for the store, and how its answer is written.

@@ -33,7 +33,8 @@ mod table;
 
 pub(crate) use args::Args;
 pub(crate) use call::{
-    Account, Call, Data, Local, Op, Publish, TransactionControl, Wait, Waiting, in_database,
+    Account, Call, Data, Local, Members, Op, Publish, TransactionControl, Wait, Waiting,
+    in_database,
 };
 pub(crate) use connection::{Hello, NO_PASSWORD, database, write_hello};
 pub(crate) use docs::page as docs_page;

@@ -4,8 +4,8 @@
 use super::spec::Handler::Container;
 use super::spec::{Group, Handler, Judged, Keys, Spec, flag::*};
 use super::{
-    Account, TransactionControl, acl, client, command, config, connection, counters, expiry, info,
-    keys, memkv, pubsub, scan, script, server, strings, stubs,
+    Account, Members, TransactionControl, acl, client, command, config, connection, counters,
+    expiry, info, keys, memkv, pubsub, scan, script, server, strings, stubs,
 };
 
 const NONE: (i32, i32, i32) = (0, 0, 0);
@@ -404,6 +404,24 @@ Memkv {
         "Returns keys in order, by prefix.";
     "memkv.backup" 1 (OPS) NONE "0.1.0" "O(1)" Nothing Local(memkv::backup),
         "Its right is the right to GET /v1/backup, which memkv_client backup save reads.";
+    "memkv.cluster" -2 (0) NONE "0.1.0" "of the subcommand" Nothing Container,
+        "Shows and changes the members of the cluster.";
+    "memkv.cluster|members" 2 (OPS) NONE "0.1.0" "O(N) with N members" Nothing Account(Account::Members(Members::List)),
+        "Returns a line for each member, as the leader sees it.";
+    "memkv.cluster|add" -3 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Members(Members::Add)),
+        "Expects a node of this name, as VOTER or REPLICA; lets a removed one come back.";
+    "memkv.cluster|remove" -3 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Members(Members::Remove)),
+        "Lets a node leave, unless a majority of the voters would not answer then.";
+    "memkv.cluster|replace" -4 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Members(Members::Replace)),
+        "Gives the place of the first node to the second, which has joined already; the first one leaves.";
+    "memkv.cluster|promote" -3 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Members(Members::Promote)),
+        "Lets a replica vote, as soon as the number of voters stays odd with it.";
+    "memkv.cluster|demote" -3 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Members(Members::Demote)),
+        "Takes the vote of a node, which stays as a replica.";
+    "memkv.cluster|transfer" -2 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Members(Members::Transfer)),
+        "Has another node lead: this one, or any that has the whole log.";
+    "memkv.cluster|help" 2 (LOADING | STALE) NONE "0.1.0" "O(1)" Nothing Local(command::help),
+        "Lists the subcommands.";
     "memkv.users" -2 (0) NONE "0.1.0" "of the subcommand" Nothing Container,
         "Begins with users, and makes their tokens.";
     "memkv.users|init" 2 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Init),

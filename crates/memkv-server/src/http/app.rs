@@ -305,6 +305,8 @@ impl<B: Backend> Api<B> {
         if self.backend().is_none() {
             return refuse(503, "this node is loading its data; try again".to_owned());
         }
+        // A node that is to join knows no name yet. On the other lanes each message is for one node.
+        let is_meant = id == self.settings.name || (id.is_empty() && lane == Lane::Control);
         let from = head.from.clone().unwrap_or_default();
         let is_certified = facts.is_some_and(|facts| facts.node.is_some());
         if let Err(why) = self.check_certificate(facts, &from) {
@@ -313,20 +315,20 @@ impl<B: Backend> Api<B> {
         let (mut fields, mut challenge) = (Vec::new(), None);
         match &self.settings.trust {
             // Its certificate is as good as a secret.
-            Trust::Nobody if is_certified && id == self.settings.name => {}
+            Trust::Nobody if is_certified && is_meant => {}
             Trust::Nobody if is_certified => return refuse(421, self.is_another(id)),
             Trust::Nobody => {
                 let why = "this node admits only peers that prove that they know the cluster secret, and \
                            has none: give all nodes the same cluster_secret_file";
                 return refuse(403, why.to_owned());
             }
-            Trust::Everybody if id != self.settings.name => {
+            Trust::Everybody if !is_meant => {
                 return refuse(421, self.is_another(id));
             }
             Trust::Everybody => {}
             // A peer that does not know the secret learns nothing, not even that the name is wrong.
             Trust::Secret(secret) => {
-                let verdict = match id == self.settings.name {
+                let verdict = match is_meant {
                     true => String::new(),
                     false => self.is_another(id),
                 };

@@ -68,6 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             Account::DelUser => self.del_users(&args).await,
             Account::Init => self.init_users().await,
             Account::Token => self.token(&args).await,
+            Account::Members(members) => self.members(members, &args).await.map(Done::Text),
         };
         match done {
             Ok(done) => self.answer_account(|reply| match done {

@@ -20,6 +20,7 @@ mod deadline_timer;
 mod dispatch;
 mod judge;
 mod key_events;
+mod members;
 mod names;
 mod out;
 mod pipeline_batch;

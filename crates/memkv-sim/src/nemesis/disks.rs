@@ -7,7 +7,7 @@ use std::time::Duration;
 use memkv_node::Phase;
 use tokio::time::Instant;
 
-use super::Nemesis;
+use super::{Nemesis, growth};
 use crate::cluster::{Loss, name};
 use crate::disk;
 use crate::host::Death;
@@ -99,6 +99,7 @@ impl Nemesis {
             .count();
         !losses(slot)
             && lost < self.cluster.minority()
+            && growth::may_lose(&self.cluster, lost)
             && self
                 .cluster
                 .live()

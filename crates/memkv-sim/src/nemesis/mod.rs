@@ -8,6 +8,7 @@ mod builds;
 pub(crate) mod disks;
 pub(crate) mod false_start;
 mod forming;
+pub(crate) mod growth;
 mod links;
 mod members;
 pub(crate) mod stores;
@@ -159,6 +160,7 @@ impl Nemesis {
             Fault::ChangeUnsettled => self.change_unsettled(slot).await,
             Fault::CutEntries => self.cut_entries(slot).await,
             Fault::CorruptEnd => self.corrupt_end(slot).await,
+            Fault::ChangeMembers => self.change_members(slot).await,
             Fault::FalseStart => self.false_start(slot).await,
             // Builds change in clusters that serve.
             Fault::Upgrade if self.formed => self.upgrade(slot),

@@ -188,6 +188,7 @@ fn swarm(nodes: usize, replace_after: Duration) -> Swarm {
         nodes,
         faults: Vec::new(),
         fault_every: Duration::ZERO,
+        founders: None,
         early_faults: false,
         wrong_lists: false,
         lists_stay_wrong: false,

@@ -7,18 +7,22 @@
 //! checksums: the files and streams that carry blocks do. Entries are sorted by key, so that nodes
 //! with the same state write the same bytes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::BufMut;
 
 use super::{Image, SessionHead, ShardImage, SnapshotHead};
-use crate::encoding::{DecodeError, Reader, put_length, put_varint, varint_len};
+use crate::encoding::{DecodeError, Reader, put_length, put_prefixed, put_varint, varint_len};
 use crate::keyspace::{DELETE_SLOTS, Entry, first_bytes, noted};
-use crate::member_table::{Advertised, MAX_MEMBERS, MemberRecord, MemberTable};
+use crate::member_table::{Advertised, MAX_EXPECTED, MAX_MEMBERS, MemberRecord, MemberTable, Role};
 use crate::memory::MemoryCap;
 use crate::rights::{put_table, read_table};
 use crate::store::seed_of;
-use crate::{EDGE_LEVEL, FIRST_LEVEL, KeyEventClasses, Member, Reply, Revision, UserTable};
+use crate::system::read_name;
+use crate::{
+    EDGE_LEVEL, FIRST_LEVEL, KeyEventClasses, MEMBERS_LEVEL, Member, Reply, Revision, UserTable,
+};
 
 /// Version of the snapshot format: raised when a field or a new kind of block comes. Version 1 had
 /// one database, no deadlines and no table of deletes; it is still read.
@@ -466,6 +470,46 @@ fn write_member_table(table: &MemberTable, out: &mut Vec<u8>) {
             put_varint(out, boot);
             put_varint(out, u64::from(highest));
         }
+        if table.level >= MEMBERS_LEVEL {
+            seat.role.write(out);
+            out.put_u8(u8::from(seat.leaving));
+        }
+    }
+    if table.level >= MEMBERS_LEVEL {
+        write_names(table, out);
+    }
+}
+
+fn write_names(table: &MemberTable, out: &mut Vec<u8>) {
+    put_length(out, table.expected.len());
+    for (name, role) in &table.expected {
+        put_prefixed(out, name.as_bytes());
+        role.write(out);
+    }
+    put_length(out, table.removed.len());
+    for (name, index) in &table.removed {
+        put_prefixed(out, name.as_bytes());
+        put_varint(out, *index);
+    }
+}
+
+/// Names that a table expects or remembers as removed, none of them twice.
+fn read_names<T>(
+    reader: &mut Reader<'_>,
+    value: impl Fn(&mut Reader<'_>) -> Result<T, DecodeError>,
+) -> Result<BTreeMap<String, T>, DecodeError> {
+    let what = "number of names";
+    let count = reader.length(what)?;
+    if count > MAX_EXPECTED {
+        return Err(DecodeError::Invalid { what });
+    }
+    let named = (0..count).map(|_| Ok((read_name(reader)?, value(reader)?)));
+    let names = named.collect::<Result<BTreeMap<_, _>, DecodeError>>()?;
+    match names.len() == count {
+        true => Ok(names),
+        false => Err(DecodeError::Invalid {
+            what: "names, of which one is there twice",
+        }),
     }
 }
 
@@ -501,17 +545,26 @@ fn read_member_table(
             }),
             false => None,
         };
+        let (role, leaving) = match level >= MEMBERS_LEVEL {
+            true => (Role::read(reader)?, reader.bool("whether it leaves")?),
+            false => (Role::Voter, false),
+        };
         seats.push(MemberRecord {
-            member,
             nonce,
             advertised,
-            memory: None,
+            role,
+            leaving,
+            ..MemberRecord::new(member)
         });
     }
     let mut table = MemberTable::with_seats(cluster, durability_sync, level, seats.into_iter())
         .map_err(|what| DecodeError::Invalid { what })?;
     // Members with the highest ids may be gone.
     table.highest_id = table.highest_id.max(highest_id);
+    if level >= MEMBERS_LEVEL {
+        table.expected = read_names(reader, Role::read)?;
+        table.removed = read_names(reader, |reader| counter(reader, "removal of a member"))?;
+    }
     Ok(table)
 }
 

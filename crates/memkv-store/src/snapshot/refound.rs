@@ -53,12 +53,7 @@ impl Refounding {
             return Err(LoadError::Refounding { why });
         }
         let level = store.members.level();
-        let seat = MemberRecord {
-            member: self.member,
-            nonce: None,
-            advertised: None,
-            memory: None,
-        };
+        let seat = MemberRecord::new(self.member);
         let seats = std::iter::once(seat);
         store.members = MemberTable::with_seats(self.cluster, self.durability_sync, level, seats)
             .map_err(|why| LoadError::Refounding { why })?;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use memkv_store::{
-    Command, Compare, Condition, ExpireIf, Expiry, Guard, KeyEventClasses, Member, Query,
-    ReplyValue, Seen, SessionId, SetIf, Step, SystemOp,
+    Command, Compare, Condition, ExpireIf, Expiry, Guard, KeyEventClasses, Member, MemberChange,
+    Query, ReplyValue, Role, Seen, SessionId, SetIf, Step, SystemOp,
 };
 
 /// Bytes of a value from which an answer shows only how many they are.
@@ -346,6 +346,13 @@ impl<'a> Words<'a> {
         sessions.get(word).copied().or_else(|| word.parse().ok())
     }
 
+    fn role(&mut self) -> Option<Role> {
+        let word = self.next()?;
+        [Role::Voter, Role::Replica]
+            .into_iter()
+            .find(|role| role.name() == word)
+    }
+
     pub(crate) fn system(&mut self, sessions: &BTreeMap<String, SessionId>) -> Option<SystemOp> {
         let operation = match self.next()? {
             // Names and levels; ids are counted from 1.
@@ -398,6 +405,35 @@ impl<'a> Words<'a> {
             "give-up" => SystemOp::GiveUpSeat {
                 node: self.number()?,
             },
+            "join" => SystemOp::Members(MemberChange::Admit {
+                name: self.next()?.to_owned(),
+                addr: self.next()?.to_owned(),
+                nonce: self.number()?,
+                highest: self.number()?,
+                role: self.role()?,
+                listed: self.take("listed"),
+            }),
+            "settle" => SystemOp::Members(MemberChange::Settle {
+                node: self.number()?,
+            }),
+            "role" => SystemOp::Members(MemberChange::SetRole {
+                node: self.number()?,
+                role: self.role()?,
+            }),
+            "leave" => SystemOp::Members(MemberChange::Leave {
+                node: self.number()?,
+            }),
+            "hand-over" => SystemOp::Members(MemberChange::HandOver {
+                old: self.number()?,
+                new: self.number()?,
+            }),
+            "expect" => SystemOp::Members(MemberChange::Expect {
+                name: self.next()?.to_owned(),
+                role: self.role()?,
+            }),
+            "forget" => SystemOp::Members(MemberChange::Forget {
+                name: self.next()?.to_owned(),
+            }),
             "address" => SystemOp::SetAddress {
                 node: self.number()?,
                 addr: self.next()?.to_owned(),

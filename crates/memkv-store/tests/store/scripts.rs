@@ -27,7 +27,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use memkv_store::{BatchBuilder, KeyEventClasses, Query, ReplyValue, Seen, Store};
+use memkv_store::{
+    BatchBuilder, KeyEventClasses, MEMBERS_LEVEL, Query, ReplyValue, Row, Seen, Store,
+};
 
 use crate::script_words::{Words, millis, show, split, tokens};
 use crate::support::{Event, apply, load, snapshot};
@@ -312,11 +314,20 @@ fn members(store: &Store) -> Vec<String> {
     let table = store.member_table();
     let cluster = table.cluster().map_or(0, |uuid| uuid[0]);
     let head = format!("cluster={cluster} level={}", table.level());
-    let line = |member: &memkv_store::Member| {
-        let pending = if member.pending { " pending" } else { "" };
-        format!("{} {} {}{pending}", member.id, member.name, member.addr)
+    let line = |row: Row<'_>| {
+        let member = row.member;
+        let standing = match (table.level() >= MEMBERS_LEVEL, member.pending) {
+            (true, _) => format!(" {} {}", row.state.name(), row.role.name()),
+            (false, true) => " pending".to_owned(),
+            (false, false) => String::new(),
+        };
+        format!("{} {} {}{standing}", member.id, member.name, member.addr)
     };
+    let expected = table
+        .expected()
+        .map(|(name, role)| format!("expected: {name} {}", role.name()));
     std::iter::once(head)
-        .chain(table.members().map(line))
+        .chain(table.rows().map(line))
+        .chain(expected)
         .collect()
 }

@@ -37,7 +37,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::lifecycle::Lifecycle;
-use crate::membership::greet::{HELLO_TIMEOUT, absent, call_peer, formed, greet, peer_of};
+use crate::membership::greet::{
+    Greeting, HELLO_TIMEOUT, absent, call_peer, formed, greet, greet_addresses, peer_of,
+};
 use crate::membership::identity::{Identity, random_uuid, uuid_text};
 #[cfg(memkv_bugs)]
 use crate::membership::introduce::agrees_still;
@@ -134,8 +136,12 @@ impl Way<'_> {
     /// As a blank node: joins a cluster, or proposes one.
     async fn look_around(&mut self) -> Result<Option<Duration>, StartError> {
         let form = self.form;
+        let joins = !form.config.join.is_empty();
         let members = configured_members(&form.config);
-        let peers = greet(&form.peers, form.config.peers.clone()).await;
+        let mut peers = greet(&form.peers, form.config.peers.clone()).await;
+        peers.extend(greet_addresses(&form.peers, &form.config.join).await);
+        // At an address of the list there may be this node itself.
+        peers.retain(|(peer, _)| peer.name != form.peers.me.name);
         match join_existing(&form.config, &form.peers, &peers, self.nonce).await {
             Joining::Admitted(identity) => {
                 form.record.advance(State::Running(identity)).await?;
@@ -145,6 +151,10 @@ impl Way<'_> {
             Joining::NoCluster => {}
         }
         if formed(&peers) {
+            return Ok(Some(PAUSE));
+        }
+        if joins {
+            form.lifecycle.set_phase(Phase::Joining, no_cluster(&peers));
             return Ok(Some(PAUSE));
         }
         let first = members.first();
@@ -339,6 +349,18 @@ fn waiting<T>(
         format!("waiting for {first} to propose the cluster")
     } else {
         format!("a new cluster needs all of its nodes once: waiting for {absent}")
+    }
+}
+
+/// The reason why a node that is to join waits: it never founds a cluster.
+fn no_cluster(peers: &[Greeting]) -> String {
+    let absent = absent(peers);
+    match absent.is_empty() {
+        true => {
+            "the nodes at the addresses of `join` belong to no cluster yet: this node waits for one"
+                .to_owned()
+        }
+        false => format!("waiting for the cluster that this node is to join: {absent}"),
     }
 }
 

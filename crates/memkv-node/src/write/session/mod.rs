@@ -200,7 +200,7 @@ impl Session {
             .store(node_id, std::sync::atomic::Ordering::Release);
     }
 
-    fn node_id(&self) -> u64 {
+    pub(crate) fn node_id(&self) -> u64 {
         self.node_id.load(std::sync::atomic::Ordering::Acquire)
     }
 
@@ -248,6 +248,11 @@ impl Session {
         if window.closed {
             return Err(RequestError::Stopping);
         }
+        if window.leaving {
+            return Err(RequestError::NoLeader {
+                detail: "this node leaves the cluster; use another one".to_owned(),
+            });
+        }
         let now = Instant::now();
         if window.refuses_growth(now) && may_grow(&command) {
             return Err(RequestError::OutOfMemory);
@@ -280,6 +285,12 @@ impl Session {
             receiver,
             wake: must_wake.then(|| WakeOnDrop(self.clone())),
         })
+    }
+
+    /// Whether this node leaves the cluster, as far as it has applied: then it finishes what it has taken, and takes
+    /// no more.
+    pub(crate) fn leave(&self, leaves: bool) {
+        self.window.lock().leaving = leaves;
     }
 
     /// Wakes the task that sends, unless nothing waits or something is on its way.

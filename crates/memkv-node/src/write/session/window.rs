@@ -63,6 +63,8 @@ pub(super) struct Window {
     /// When the next group is sent.
     pub(super) group_commit: GroupCommit,
     pub(super) pending: VecDeque<Pending>,
+    /// This node leaves the cluster: it takes no more commands.
+    pub(super) leaving: bool,
     pub(super) pending_bytes: usize,
     /// Nothing more is accepted: the node stops.
     pub(super) closed: bool,

@@ -13,7 +13,8 @@ use super::key::Key;
 use super::keys::KEYS;
 use super::value::{Value, value_from_json, value_from_text};
 use super::words::{
-    Durability, LogFormat, LogLevel, NopassFrom, TlsClientAuth, TlsClients, TlsPeers,
+    Admit, Durability, LogFormat, LogLevel, NodeRole, NopassFrom, TlsClientAuth, TlsClients,
+    TlsPeers,
 };
 use super::{nodes, parse_document};
 use crate::json::Source;
@@ -34,6 +35,9 @@ pub struct RaftConfig {
     pub max_log_count: u64,
     pub peer_addrs: Vec<NodeAddr>,
     pub node_addr: NodeAddr,
+    pub join: Vec<String>,
+    pub role: NodeRole,
+    pub admit: Admit,
     pub redis_addr: String,
     pub durability: Durability,
     pub max_value_bytes: u64,
@@ -88,6 +92,9 @@ impl Default for RaftConfig {
                 addr: String::new(),
                 id: String::new(),
             },
+            join: Vec::new(),
+            role: NodeRole::Voter,
+            admit: Admit::Proven,
             redis_addr: String::new(),
             durability: Durability::Sync,
             max_value_bytes: 0,
@@ -236,9 +243,9 @@ impl RaftConfig {
         self.origins.get(key).map_or("default", String::as_str)
     }
 
-    /// Whether this node is a cluster by itself.
+    /// Whether this node is a cluster by itself, as far as its configuration says.
     pub fn is_single(&self) -> bool {
-        self.peer_addrs.is_empty()
+        self.peer_addrs.is_empty() && self.join.is_empty()
     }
 
     /// This node and its peers, in ascending order of id: the same list on every node.
@@ -274,6 +281,13 @@ impl RaftConfig {
         if self.peer_addrs.iter().any(|peer| peer.addr == own.addr) {
             let what = format!("this node's address {:?} is also in peer_addrs", own.addr);
             return Err(self.conflict(&both, what, next));
+        }
+        if self.join == [own.addr.clone()] {
+            return Err(self.conflict(
+                &["join", "node_addr"],
+                format!("join names this node's own address {:?} only", own.addr),
+                "name the address of a node that belongs to the cluster",
+            ));
         }
         let unspecified = |node: &&NodeAddr| {
             let host = split_addr(&node.addr).and_then(|(host, _)| host.parse().ok());
@@ -355,6 +369,9 @@ impl RaftConfig {
             ("max_log_count", Value::Number(v)) => self.max_log_count = v,
             ("peer_addrs", Value::Nodes(v)) => self.peer_addrs = v,
             ("node_addr", Value::Node(v)) => self.node_addr = v,
+            ("join", Value::Hosts(v)) => self.join = v,
+            ("role", Value::Text(v)) => set(&mut self.role, NodeRole::from_word(&v)),
+            ("admit", Value::Text(v)) => set(&mut self.admit, Admit::from_word(&v)),
             ("redis_addr", Value::Text(v)) => self.redis_addr = v,
             ("durability", Value::Text(v)) => set(&mut self.durability, Durability::from_word(&v)),
             ("max_value_bytes", Value::Number(v)) => self.max_value_bytes = v,

@@ -184,6 +184,14 @@ const STATEMENT: &str = "
     memkv.delrev a1:rw 1            | w
     memkv.range a:r                 | r
     memkv.backup                    | ad
+    memkv.cluster members           | ad
+    memkv.cluster add n9            | ad
+    memkv.cluster remove n9         | ad
+    memkv.cluster replace n8 n9     | ad
+    memkv.cluster promote n9        | ad
+    memkv.cluster demote n9         | ad
+    memkv.cluster transfer          | ad
+    memkv.cluster help              |
     memkv.users init                | ad
     memkv.users token nosuch        | ad
     memkv.users help                |
@@ -270,6 +278,7 @@ impl Call {
             "latency",
             "module",
             "acl",
+            "memkv.cluster",
             "memkv.users",
         ];
         match words.next().filter(|_| containers.contains(&name)) {

@@ -2,17 +2,31 @@
 //! and its feature level with the level that each node announces.
 //!
 //! It is not the engine's membership: that decides which nodes vote, and this table does not know it.
+//! From [`MEMBERS_LEVEL`](crate::MEMBERS_LEVEL) on it says which nodes are *to* vote, and `change` has the rules.
+//!
 //! Invariants: ids are unique and never come back, because every new one is above `highest_id`;
-//! at most one current member and one pending node have the same name; a formed table has a
-//! current member; the level never falls, and is raised only to one that every node in the table announces.
+//! at most one current member and one pending node have the same name, nodes that leave not counted; a formed
+//! table has a current member; the level never falls, and is raised only to one that every node in the table
+//! announces.
+
+mod change;
+mod role;
 
 use std::collections::BTreeMap;
+
+pub use role::{MemberState, Role, Row};
 
 use crate::{FIRST_LEVEL, Member, Refusal};
 
 /// The most nodes a table holds, pending ones included: far above any sensible cluster, and a bound on its
 /// growth by requests to join.
 pub const MAX_MEMBERS: usize = 64;
+
+/// The most nodes that vote: a write waits for a majority of them, and seven survive the loss of three.
+pub const MAX_VOTERS: usize = 7;
+
+/// The most names that a table expects, and the most removed names that it remembers.
+pub const MAX_EXPECTED: usize = MAX_MEMBERS;
 
 /// A member, and the nonce that its request to join carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +38,32 @@ pub(crate) struct MemberRecord {
     pub(crate) advertised: Option<Advertised>,
     /// None until it has announced it.
     pub(crate) memory: Option<AnnouncedMemory>,
+    /// The role that it is to have.
+    pub(crate) role: Role,
+    /// It is to go.
+    pub(crate) leaving: bool,
+}
+
+impl MemberRecord {
+    /// A node that is to vote, as every one is below [`MEMBERS_LEVEL`](crate::MEMBERS_LEVEL).
+    pub(crate) fn new(member: Member) -> MemberRecord {
+        MemberRecord {
+            member,
+            nonce: None,
+            advertised: None,
+            memory: None,
+            role: Role::Voter,
+            leaving: false,
+        }
+    }
+
+    pub(crate) fn state(&self) -> MemberState {
+        match (self.leaving, self.member.pending) {
+            (true, _) => MemberState::Leaving,
+            (false, true) => MemberState::Joining,
+            (false, false) => MemberState::Member,
+        }
+    }
 }
 
 /// How much memory for keys a node has, as it has announced it.
@@ -52,6 +92,10 @@ pub struct MemberTable {
     pub(crate) level: u32,
     pub(crate) seats: BTreeMap<u64, MemberRecord>,
     pub(crate) highest_id: u64,
+    /// Names of nodes that may come, with the roles that they are to have.
+    pub(crate) expected: BTreeMap<String, Role>,
+    /// Names of members that were removed, each with the entry that did it. The oldest are forgotten.
+    pub(crate) removed: BTreeMap<String, u64>,
 }
 
 impl Default for MemberTable {
@@ -62,6 +106,8 @@ impl Default for MemberTable {
             level: FIRST_LEVEL,
             seats: BTreeMap::new(),
             highest_id: 0,
+            expected: BTreeMap::new(),
+            removed: BTreeMap::new(),
         }
     }
 }
@@ -103,6 +149,30 @@ impl MemberTable {
         self.seats.values().map(|seat| &seat.member)
     }
 
+    /// The same with their roles and states.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.seats.values().map(|seat| Row {
+            member: &seat.member,
+            role: seat.role,
+            state: seat.state(),
+        })
+    }
+
+    /// The node with this id, with its role and state.
+    pub fn row(&self, id: u64) -> Option<Row<'_>> {
+        self.rows().find(|row| row.member.id == id)
+    }
+
+    /// The names of nodes that are expected to come, with the roles that they are to have.
+    pub fn expected(&self) -> impl Iterator<Item = (&str, Role)> {
+        self.expected.iter().map(|(name, role)| (&**name, *role))
+    }
+
+    /// Whether a node with this id was in the table and was taken out: the id never comes back.
+    pub fn was_removed(&self, id: u64) -> bool {
+        id != 0 && id <= self.highest_id && !self.seats.contains_key(&id)
+    }
+
     /// The highest id that any node ever had. A node whose id is not above it and not in the table was
     /// removed for ever.
     pub fn highest_id(&self) -> u64 {
@@ -125,8 +195,9 @@ impl MemberTable {
     }
 
     fn named(&self, name: &str, pending: bool) -> Option<&Member> {
-        self.members()
-            .find(|member| member.pending == pending && member.name == name)
+        let mut staying = self.seats.values().filter(|seat| !seat.leaving);
+        let found = staying.find(|seat| seat.member.pending == pending && seat.member.name == name);
+        found.map(|seat| &seat.member)
     }
 
     fn records(&self) -> usize {
@@ -148,12 +219,7 @@ impl MemberTable {
                 why: "none may be pending at formation",
             });
         }
-        let seats = members.into_iter().map(|member| MemberRecord {
-            member,
-            nonce: None,
-            advertised: None,
-            memory: None,
-        });
+        let seats = members.into_iter().map(MemberRecord::new);
         *self = MemberTable::with_seats(cluster, durability_sync, level, seats)
             .map_err(|why| Refusal::InvalidMembers { why })?;
         Ok(())
@@ -179,7 +245,7 @@ impl MemberTable {
             if *id == 0 || table.seats.contains_key(id) {
                 return Err("ids must be unique and above 0");
             }
-            if table.named(name, *pending).is_some() {
+            if !seat.leaving && table.named(name, *pending).is_some() {
                 return Err("names must be unique");
             }
             table.highest_id = table.highest_id.max(*id);
@@ -208,7 +274,9 @@ impl MemberTable {
             return Err(Refusal::NotFormed);
         }
         self.check_not_too_old(highest)?;
-        let same = |seat: &&MemberRecord| seat.nonce == Some(nonce) && seat.member.name == name;
+        let same = |seat: &&MemberRecord| {
+            seat.nonce == Some(nonce) && seat.member.name == name && !seat.leaving
+        };
         if let Some(seat) = self.seats.values().find(same) {
             return Ok((seat.member.id, None));
         }
@@ -216,27 +284,34 @@ impl MemberTable {
         if index <= self.highest_id && !admits_known_id() {
             return Err(Refusal::Retry);
         }
-        let replaced = self.pending_by_name(&name).map(|member| member.id);
-        if let Some(id) = replaced {
+        let mut replaced = self.pending_by_name(&name).map(|member| member.id);
+        if self.has_roles() {
+            // It keeps its seat until the engine's membership does not hold it.
+            if self.seats.len() >= MAX_MEMBERS {
+                return Err(Refusal::TableFull);
+            }
+            let superseded = replaced.take().and_then(|id| self.seats.get_mut(&id));
+            superseded.into_iter().for_each(|seat| seat.leaving = true);
+        } else if let Some(id) = replaced {
             self.seats.remove(&id);
         } else if self.seats.len() >= MAX_MEMBERS {
             return Err(Refusal::TableFull);
         }
+        let current = self.named(&name, false).map(|member| member.id);
+        let current = current.and_then(|id| self.seats.get(&id));
+        let role = current.map_or(Role::Voter, |seat| seat.role);
         let member = Member {
             id: index,
             name,
             addr,
             pending: true,
         };
-        self.seats.insert(
-            index,
-            MemberRecord {
-                member,
-                nonce: Some(nonce),
-                advertised: None,
-                memory: None,
-            },
-        );
+        let seat = MemberRecord {
+            nonce: Some(nonce),
+            role,
+            ..MemberRecord::new(member)
+        };
+        self.seats.insert(index, seat);
         self.highest_id = index;
         Ok((index, replaced))
     }
@@ -244,6 +319,9 @@ impl MemberTable {
     /// Swaps the pending `new` for the current member `old`. Repeating it is no error.
     pub(crate) fn replace(&mut self, old: u64, new: u64) -> Result<(), Refusal> {
         let member = self.member(new).ok_or(Refusal::UnknownNode { node: new })?;
+        if self.seats.get(&new).is_some_and(|seat| seat.leaving) {
+            return Err(Refusal::NotSettled { node: new });
+        }
         let Some(leaving) = self.member(old) else {
             return if member.pending {
                 Err(Refusal::UnknownNode { node: old })
@@ -263,24 +341,32 @@ impl MemberTable {
         {
             return Err(Refusal::NameTaken { by: other.id });
         }
-        self.seats.remove(&old);
+        let gone = self.seats.remove(&old);
         if let Some(seat) = self.seats.get_mut(&new) {
             seat.member.pending = false;
+            seat.role = gone.map_or(seat.role, |gone| gone.role);
         }
         Ok(())
     }
 
-    /// Takes a pending newcomer out.
+    /// Takes a pending newcomer out. From [`MEMBERS_LEVEL`](crate::MEMBERS_LEVEL) on it leaves.
     pub(crate) fn give_up(&mut self, node: u64) -> Result<(), Refusal> {
+        let has_roles = self.has_roles();
         let member = self.member(node).ok_or(Refusal::UnknownNode { node })?;
         if !member.pending {
             return Err(Refusal::WrongStanding { node });
         }
-        self.seats.remove(&node);
+        match self.seats.get_mut(&node).filter(|_| has_roles) {
+            Some(seat) => seat.leaving = true,
+            None => drop(self.seats.remove(&node)),
+        }
         Ok(())
     }
 
-    pub(crate) fn remove(&mut self, node: u64) -> Result<(), Refusal> {
+    pub(crate) fn remove(&mut self, index: u64, node: u64) -> Result<(), Refusal> {
+        if self.has_roles() {
+            return self.take_out(index, node);
+        }
         let member = self.member(node).ok_or(Refusal::UnknownNode { node })?;
         if !member.pending && self.records() == 1 {
             return Err(Refusal::LastMember { node });
@@ -362,231 +448,4 @@ const fn admits_known_id() -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn member(id: u64, name: &str) -> Member {
-        Member {
-            id,
-            name: name.to_owned(),
-            addr: format!("{name}:1"),
-            pending: false,
-        }
-    }
-
-    fn formed() -> MemberTable {
-        let mut table = MemberTable::default();
-        let members = vec![member(3, "c"), member(1, "a"), member(2, "b")];
-        assert_eq!(table.form([7; 16], false, 1, members), Ok(()));
-        table
-    }
-
-    fn admit(table: &mut MemberTable, index: u64, name: &str, nonce: u64) -> Result<u64, Refusal> {
-        table
-            .admit(index, name.to_owned(), format!("{name}:2"), nonce, 1)
-            .map(|(id, _)| id)
-    }
-
-    #[test]
-    fn formation_takes_a_valid_list_once() {
-        let mut table = MemberTable::default();
-        let pending = Member {
-            pending: true,
-            ..member(2, "b")
-        };
-        let invalid = [
-            vec![],
-            vec![member(0, "a")],
-            vec![member(1, "a"), member(1, "b")],
-            vec![member(1, "a"), member(2, "a")],
-            vec![member(1, "a"), pending],
-            (1..=MAX_MEMBERS as u64 + 1)
-                .map(|id| member(id, &id.to_string()))
-                .collect(),
-        ];
-        for members in invalid {
-            let refused = table.form([1; 16], true, 1, members);
-            assert!(matches!(refused, Err(Refusal::InvalidMembers { .. })));
-            assert_eq!(table, MemberTable::default());
-        }
-        let mut table = formed();
-        assert_eq!(
-            table.form([1; 16], true, 1, vec![member(1, "a")]),
-            Err(Refusal::AlreadyFormed)
-        );
-        assert_eq!(
-            (table.cluster(), table.durability_sync()),
-            (Some([7; 16]), false)
-        );
-        assert_eq!(table.members().map(|m| m.id).collect::<Vec<_>>(), [1, 2, 3]);
-    }
-
-    #[test]
-    fn admission_is_idempotent_per_name_and_nonce() {
-        assert_eq!(
-            admit(&mut MemberTable::default(), 9, "a", 1),
-            Err(Refusal::NotFormed)
-        );
-        let mut table = formed();
-        assert_eq!(
-            admit(&mut table, 3, "a", 1),
-            Err(Refusal::Retry),
-            "3 was a node id"
-        );
-        assert_eq!(admit(&mut table, 10, "a", 1), Ok(10));
-        assert_eq!(
-            admit(&mut table, 10, "b", 1),
-            Err(Refusal::Retry),
-            "one id per entry"
-        );
-        assert_eq!(admit(&mut table, 11, "a", 1), Ok(10));
-        assert_eq!(
-            table.admit(12, "a".into(), "a:3".into(), 2, 1),
-            Ok((12, Some(10)))
-        );
-        assert_eq!(table.member(10), None);
-        assert_eq!(
-            table.by_name("a").map(|m| m.id),
-            Some(1),
-            "the current member"
-        );
-        assert_eq!(table.pending_by_name("a").map(|m| m.id), Some(12));
-        assert_eq!(admit(&mut table, 13, "new", 5), Ok(13));
-        assert_eq!(table.by_name("new").map(|m| m.id), Some(13));
-        assert_eq!(table.replace(1, 12), Ok(()));
-        assert_eq!(
-            admit(&mut table, 14, "a", 2),
-            Ok(12),
-            "also after it became a member"
-        );
-    }
-
-    #[test]
-    fn requests_to_join_cannot_fill_the_memory() {
-        let mut table = formed();
-        for index in 4..=MAX_MEMBERS as u64 {
-            assert_eq!(admit(&mut table, index, &index.to_string(), 0), Ok(index));
-        }
-        assert_eq!(admit(&mut table, 100, "new", 0), Err(Refusal::TableFull));
-        assert_eq!(
-            admit(&mut table, 100, "4", 1),
-            Ok(100),
-            "in place of its own earlier request"
-        );
-        assert_eq!(table.members().count(), MAX_MEMBERS);
-    }
-
-    #[test]
-    fn only_a_pending_node_replaces_a_current_member() {
-        let mut table = formed();
-        assert_eq!(admit(&mut table, 10, "a", 1), Ok(10));
-        assert_eq!(admit(&mut table, 11, "b", 1), Ok(11));
-        assert_eq!(table.replace(1, 9), Err(Refusal::UnknownNode { node: 9 }));
-        assert_eq!(table.replace(9, 10), Err(Refusal::UnknownNode { node: 9 }));
-        assert_eq!(table.replace(1, 2), Err(Refusal::WrongStanding { node: 2 }));
-        assert_eq!(
-            table.replace(11, 10),
-            Err(Refusal::WrongStanding { node: 11 })
-        );
-        assert_eq!(table.replace(1, 11), Err(Refusal::NameTaken { by: 2 }));
-        let before = table.clone();
-        assert_eq!(table.replace(1, 10), Ok(()));
-        assert_ne!(table, before);
-        assert_eq!(table.member(1), None);
-        assert_eq!(table.member(10).map(|m| m.pending), Some(false));
-        let after = table.clone();
-        assert_eq!(table.replace(1, 10), Ok(()), "repeated");
-        assert_eq!(table, after);
-    }
-
-    #[test]
-    fn only_a_pending_node_gives_its_seat_up() {
-        let mut table = formed();
-        assert_eq!(admit(&mut table, 10, "a", 1), Ok(10));
-        assert_eq!(table.give_up(1), Err(Refusal::WrongStanding { node: 1 }));
-        assert_eq!(table.give_up(11), Err(Refusal::UnknownNode { node: 11 }));
-        assert_eq!(table.give_up(10), Ok(()));
-        assert_eq!(table.give_up(10), Err(Refusal::UnknownNode { node: 10 }));
-        assert_eq!((table.pending_by_name("a"), table.highest_id()), (None, 10));
-        // The same newcomer gets another id when it asks again.
-        assert_eq!(admit(&mut table, 12, "a", 1), Ok(12));
-        assert_eq!(table.replace(1, 12), Ok(()));
-        assert_eq!(table.give_up(12), Err(Refusal::WrongStanding { node: 12 }));
-    }
-
-    #[test]
-    fn ids_never_come_back_and_the_last_member_stays() {
-        let mut table = formed();
-        assert_eq!(admit(&mut table, 10, "x", 1), Ok(10));
-        for node in [10, 3, 2] {
-            assert_eq!(table.remove(node), Ok(()));
-            assert_eq!(table.remove(node), Err(Refusal::UnknownNode { node }));
-        }
-        assert_eq!(table.remove(1), Err(Refusal::LastMember { node: 1 }));
-        assert_eq!(admit(&mut table, 10, "y", 1), Err(Refusal::Retry));
-        assert_eq!(table.set_address(1, "moved:1".into()), Ok(()));
-        assert_eq!(table.member(1).map(|m| m.addr.as_str()), Some("moved:1"));
-        let unknown = table.set_address(2, "x".into());
-        assert_eq!(unknown, Err(Refusal::UnknownNode { node: 2 }));
-    }
-
-    fn advertise(table: &mut MemberTable, node: u64, boot: u64, highest: u32) {
-        table.advertise(node, Advertised { boot, highest });
-    }
-
-    #[test]
-    fn the_level_is_raised_once_exactly_those_in_the_table_advertise_it() {
-        let not_formed = MemberTable::default().raise(2, &[]);
-        assert_eq!(not_formed, Err(Refusal::NotFormed));
-        let mut table = formed();
-        let refused = |table: &mut MemberTable, ids: &[u64], why| {
-            let before = table.clone();
-            assert_eq!(table.raise(2, ids), Err(why));
-            assert_eq!(*table, before);
-        };
-        let silent = |node| Refusal::NotAdvertised {
-            node,
-            advertised: 0,
-        };
-        refused(&mut table, &[1, 2, 3], silent(1));
-        (1..=3).for_each(|node| advertise(&mut table, node, 1, 2));
-        for ids in [&[1, 2][..], &[1, 2, 3, 4], &[3, 2, 1], &[1, 1, 2, 3]] {
-            refused(&mut table, ids, Refusal::OtherMembers);
-        }
-        // It came back with an older build.
-        advertise(&mut table, 2, 2, 1);
-        let older = Refusal::NotAdvertised {
-            node: 2,
-            advertised: 1,
-        };
-        refused(&mut table, &[1, 2, 3], older);
-        advertise(&mut table, 2, 3, 3);
-        assert_eq!(admit(&mut table, 10, "a", 1), Ok(10));
-        refused(&mut table, &[1, 2, 3], Refusal::OtherMembers);
-        refused(&mut table, &[1, 2, 3, 10], silent(10));
-        advertise(&mut table, 10, 1, 2);
-        assert_eq!(table.raise(2, &[1, 2, 3, 10]), Ok(()));
-        assert_eq!(table.level(), 2);
-        for to in [1, 2] {
-            let refused = table.raise(to, &[1, 2, 3, 10]);
-            assert_eq!(refused, Err(Refusal::LevelNotHigher { level: 2 }));
-        }
-    }
-
-    #[test]
-    fn an_older_build_is_not_admitted() {
-        let mut table = formed();
-        (1..=3).for_each(|node| advertise(&mut table, node, 1, 2));
-        assert_eq!(table.raise(2, &[1, 2, 3]), Ok(()));
-        let refused = admit(&mut table, 10, "a", 1);
-        let too_old = Refusal::TooOld {
-            level: 2,
-            highest: 1,
-        };
-        assert_eq!(refused, Err(too_old));
-        assert_eq!(
-            table.admit(10, "a".into(), "a:1".into(), 1, 2),
-            Ok((10, None))
-        );
-    }
-}
+mod tests;
