@@ -98,6 +98,11 @@ impl Load {
     /// the history is linearizable, revisions agree with it, no acknowledged write is lost and none
     /// was executed twice.
     pub fn finish(self, cluster: &Cluster) -> Verdict {
+        self.finish_beside(cluster, 0)
+    }
+
+    /// The same where others have executed so many writes beside these clients.
+    pub fn finish_beside(self, cluster: &Cluster, others: u64) -> Verdict {
         self.shared.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().unwrap();
@@ -129,7 +134,7 @@ impl Load {
             cluster,
             &self.shared.recorder.history(),
             content,
-            last_revision,
+            last_revision - others,
             keys.len(),
         )
     }
@@ -158,7 +163,7 @@ fn judge(
     for operation in history {
         ledger.record(operation);
     }
-    // Nothing else wrote since the cluster was formed, so its revision counts executed writes. A
+    // Nothing else wrote since the cluster was formed, so its revision without others' writes counts executed writes. A
     // deletion that removed nothing is executed too, but the ledger does not count it.
     let removed_nothing = history
         .iter()

@@ -90,7 +90,7 @@ fn wait_voters(cluster: &Cluster, slots: &[usize]) {
 struct Pulse {
     stop: Arc<AtomicBool>,
     longest_us: Arc<AtomicU64>,
-    thread: JoinHandle<i64>,
+    thread: JoinHandle<u64>,
 }
 
 impl Pulse {
@@ -98,7 +98,7 @@ impl Pulse {
         let (stop, longest_us) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let (ends, longest) = (stop.clone(), longest_us.clone());
         let thread = thread::spawn(move || {
-            let (mut acknowledged, mut at, mut last) = (0, 0, Instant::now());
+            let (mut acknowledged, mut at, mut last) = (0_u64, 0, Instant::now());
             while !ends.load(Ordering::Acquire) {
                 let Ok(mut client) = Resp::connect(&addrs[at]) else {
                     at = (at + 1) % addrs.len();
@@ -130,19 +130,21 @@ impl Pulse {
         eprintln!("{what}: longest pause {longest:?}");
     }
 
-    /// Ends it. What was acknowledged was counted, and more only where an outcome was unknown.
-    fn finish(self, addr: &str) {
+    /// Ends it. What was acknowledged was counted, and more only where an outcome was unknown. Returns the
+    /// number of writes.
+    fn finish(self, addr: &str) -> u64 {
         self.stop.store(true, Ordering::Release);
         let acknowledged = self.thread.join().unwrap();
         let counted = Resp::connect(addr)
             .unwrap()
             .call(&["GET", "pulse"])
             .unwrap();
-        let counted: i64 = String::from_utf8_lossy(counted.text()).parse().unwrap();
+        let counted: u64 = String::from_utf8_lossy(counted.text()).parse().unwrap();
         assert!(
             counted >= acknowledged,
             "{acknowledged} acknowledged, {counted} counted"
         );
+        counted
     }
 }
 
@@ -248,8 +250,8 @@ fn a_cluster_grows_moves_and_shrinks_under_load() {
         .collect();
     cluster.nodes.retain(|node| stays.contains(&node.id));
     cluster.wait_serving();
-    pulse.finish(&cluster.nodes[0].addr);
-    let verdict = load.finish(&cluster);
+    let pulses = pulse.finish(&cluster.nodes[0].addr);
+    let verdict = load.finish_beside(&cluster, pulses);
     assert!(verdict.acknowledged_writes > 1_000, "{verdict:?}");
     eprintln!("{verdict:?}");
 }

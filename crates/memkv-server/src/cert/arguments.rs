@@ -63,7 +63,7 @@ fn issue() -> Command {
                 .help("The certificate is a client's, of this user"),
         )
         .group(
-            ArgGroup::new("role")
+            ArgGroup::new("certified")
                 .args(["cluster", "client"])
                 .required(true),
         )

@@ -104,6 +104,10 @@ impl Nemesis {
 
     /// A node reports another store than its own to its peers, for a while. None of them stops.
     pub(super) fn lie(&self, slot: usize) {
+        // While a cluster grows, one voter alone may be its majority: the others believe it then.
+        if self.cluster.swarm.founders.is_some() {
+            return;
+        }
         // Two that tell the same would be a majority of three.
         let is_taken = |slot: usize| {
             let host = self.cluster.hosts[slot].lock();
@@ -161,7 +165,11 @@ pub(crate) fn order_of(cluster: &Cluster, slot: usize) -> bool {
 #[cfg(memkv_bugs)]
 fn order(cluster: &Cluster, slot: usize, coin: bool) -> bool {
     use memkv_store::bugs::Deviate;
-    let how = if coin { Deviate::Reply } else { Deviate::Key };
+    // At the memory cap, a key that the others lack has commands refused, which clients see.
+    let how = match coin || cluster.swarm.caps {
+        true => Deviate::Reply,
+        false => Deviate::Key,
+    };
     let node = cluster.node(slot);
     node.is_some_and(|node| {
         node.read_stale(|store| store.deviate(Some(how)));
