@@ -192,7 +192,7 @@ mod tests {
         (Arc::new(service), backend)
     }
 
-    /// Lets somebody else change the user `admin`.
+    /// Changes the user `admin`, as another administrator would.
     async fn change(backend: &Fake, user: UserSpec) {
         let users = backend.users().unwrap();
         let command = Command::SetUser {

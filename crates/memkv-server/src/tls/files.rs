@@ -104,7 +104,7 @@ impl Files {
     }
 }
 
-/// Warns of files that say who clients are and that every user of the machine can write.
+/// Warns of files that give clients their names, where every user of the machine can write them.
 pub(super) fn warn_of_writers(settings: &TlsSettings) {
     for (key, path) in [
         ("tls_user_map", &settings.user_map),

@@ -183,7 +183,7 @@ enum Verdict {
     Denied,
     /// NOAUTH.
     Stranger,
-    /// Nobody may, whatever the rights are.
+    /// No user may, whatever its rights are.
     Forbidden,
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A word `a1:rw` is a key that is read and written; `a1:-` one of which no data is shown. `news:c` is a channel
 //! and `news*:p` a pattern of channels. Categories, by letter: `r`ead, `w`rite, `a`dmin, `d`angerous,
-//! `c`onnection, `t`ransaction, `p`ubsub, `s`cripting. `!` is allowed to everybody, `x` to nobody.
+//! `c`onnection, `t`ransaction, `p`ubsub, `s`cripting. `!` is allowed to every user, `x` to none.
 
 use std::sync::LazyLock;
 
