@@ -6,6 +6,7 @@
 //!
 //! Invariant: lengths and depths are bounded before anything is allocated for them.
 
+mod calendar;
 pub mod compat;
 pub mod config;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod secret;
 pub mod status;
 mod ttl;
 
+pub use calendar::Utc;
 pub use config::{
     ClusterConfig, ConfigError, Durability, LogFormat, LogLevel, NodeAddr, NopassFrom, RaftConfig,
     TlsClientAuth, TlsClients, TlsPeers,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use memkv_backup::{BackupReader, Head, Summary};
 use memkv_client::{Client, Download};
+use memkv_proto::Utc;
 use memkv_proto::error::exit;
 use serde_json::{Value, json};
 
@@ -217,25 +218,11 @@ fn name_of(head: &Head) -> String {
 /// A time in milliseconds since the epoch as `YYYY-MM-DDThh:mm:ssZ`, with `between` between the numbers of the
 /// date. Where that is empty there are no colons either: for a file's name.
 fn time_text(ms: u64, between: &str) -> String {
-    let seconds = ms / 1000;
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's civil_from_days, for days from 1970 on.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let at = Utc::at(i64::try_from(ms / 1000).unwrap_or(i64::MAX / 2));
     let colon = if between.is_empty() { "" } else { ":" };
     format!(
-        "{year:04}{between}{month:02}{between}{day:02}T{hour:02}{colon}{minute:02}{colon}{second:02}Z"
+        "{:04}{between}{:02}{between}{:02}T{:02}{colon}{:02}{colon}{:02}Z",
+        at.year, at.month, at.day, at.hour, at.minute, at.second
     )
 }
 

@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use memkv_proto::Utc;
+
 const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
@@ -27,50 +29,36 @@ pub(super) fn with_now(use_it: impl FnOnce(&str)) {
 }
 
 fn format(seconds: u64) -> String {
-    let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
+    let at = utc(seconds);
     format!(
-        "{}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
-        DAYS[(days % 7) as usize],
-        MONTHS[month - 1],
-        second_of_day / 3600,
-        second_of_day / 60 % 60,
-        second_of_day % 60,
+        "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
+        DAYS[(seconds / 86_400 % 7) as usize],
+        at.day,
+        MONTHS[at.month - 1],
+        at.year,
+        at.hour,
+        at.minute,
+        at.second,
     )
+}
+
+fn utc(seconds: u64) -> Utc {
+    Utc::at(i64::try_from(seconds).unwrap_or(i64::MAX / 2))
 }
 
 /// A time since 1970 as RFC 3339 has it, in UTC and to the millisecond.
 pub(crate) fn rfc3339(since_1970: Duration) -> String {
-    let (days, second_of_day) = (since_1970.as_secs() / 86_400, since_1970.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
+    let at = utc(since_1970.as_secs());
     format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        second_of_day / 3600,
-        second_of_day / 60 % 60,
-        second_of_day % 60,
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        at.year,
+        at.month,
+        at.day,
+        at.hour,
+        at.minute,
+        at.second,
         since_1970.subsec_millis(),
     )
-}
-
-/// Year, month (1..=12) and day of a day number since 1970 in the Gregorian calendar, counted from
-/// March so that a leap day is the last of its year.
-fn civil(days: u64) -> (u64, usize, u64) {
-    const DAYS_TO_1970_FROM_0000_MARCH: u64 = 719_468;
-    const DAYS_PER_400_YEARS: u64 = 146_097;
-    let days = days + DAYS_TO_1970_FROM_0000_MARCH;
-    let (era, day_of_era) = (days / DAYS_PER_400_YEARS, days % DAYS_PER_400_YEARS);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month as usize, day)
 }
 
 #[cfg(test)]
