@@ -29,6 +29,10 @@ use crate::report::status::Role;
 /// No node has this id.
 const NO_NODE: u64 = 0;
 
+/// A member this many entries behind the log's end counts as caught up: it is closer than one request for
+/// entries.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+
 /// A running engine. Cloning shares it.
 #[derive(Clone)]
 pub(crate) struct Engine {
@@ -152,6 +156,12 @@ impl Matched {
     pub(crate) fn of_member(&self, id: u64) -> Option<u64> {
         let member = self.members.iter().find(|(member, _)| *member == id);
         member.and_then(|(_, matched)| *matched)
+    }
+
+    /// Whether that member's log agrees but for the last few entries.
+    pub(crate) fn has_caught_up(&self, id: u64) -> bool {
+        let pair = self.of_member(id).zip(self.last);
+        pair.is_some_and(|(matched, last)| matched + CAUGHT_UP_ENTRIES >= last)
     }
 }
 
@@ -295,6 +305,11 @@ impl Engine {
         let metrics = metrics.borrow_watched();
         let acked = metrics.heartbeat.as_ref()?.get(&id)?.as_ref()?;
         Some(openraft::Instant::elapsed(&**acked))
+    }
+
+    /// Whether a member has answered this leader within that time; the leader itself always has.
+    pub(crate) fn answered(&self, id: u64, within: Duration) -> bool {
+        id == self.id() || self.acked_ago(id).is_some_and(|ago| ago < within)
     }
 
     /// Why it has ended; nothing while it runs.

@@ -30,9 +30,6 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// The same while the cluster waits for its first entry, which a leader cannot write before its
 /// first quorum has answered.
 const FORM_INTERVAL: Duration = Duration::from_millis(10);
-/// A learner this many entries behind the log's end counts as caught up: it is closer than one
-/// request for entries.
-const CAUGHT_UP_ENTRIES: u64 = 64;
 /// A step that takes longer is not waited for: the next look finds what came of it.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -137,8 +134,7 @@ impl Reconciler {
 
     /// Whether a node has answered this leader within the election timeout.
     fn answers(&self, id: u64) -> bool {
-        let within = self.config.election_timeout;
-        id == self.peers.my_id() || self.engine.acked_ago(id).is_some_and(|ago| ago < within)
+        self.engine.answered(id, self.config.election_timeout)
     }
 }
 
@@ -171,12 +167,7 @@ impl Known for View<'_> {
     }
 
     fn has_caught_up(&self, id: u64) -> bool {
-        let matched = self.reconciler.engine.matched();
-        let Some(last) = matched.last else {
-            return false;
-        };
-        let matched = matched.of_member(id);
-        matched.is_some_and(|matched| matched + CAUGHT_UP_ENTRIES >= last)
+        self.reconciler.engine.matched().has_caught_up(id)
     }
 
     fn silent_for(&self, id: u64) -> Duration {

@@ -22,9 +22,6 @@ use crate::replica::Replica;
 use crate::report::seldom::Lines;
 use crate::write::batcher::{Batcher, ProposeError};
 
-/// A node this many entries behind is not given another's vote: it is closer than one request for entries.
-const CAUGHT_UP_ENTRIES: u64 = 64;
-
 /// What an operator asks of the cluster's members. Nodes are named by their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberVerb {
@@ -129,9 +126,7 @@ impl Verbs {
         verb: MemberVerb,
         dry_run: bool,
     ) -> Result<String, VerbError> {
-        let engine = self.engine.get().filter(|engine| engine.is_leader());
-        let not_leading = || VerbError::NoLeader("this node does not lead".to_owned());
-        let engine = engine.ok_or_else(not_leading)?;
+        let engine = self.leading()?;
         let now = self.look(engine)?;
         if let MemberVerb::Transfer { to } = verb {
             return self.transfer(engine, &now, to, dry_run).await;
@@ -155,6 +150,11 @@ impl Verbs {
         }
     }
 
+    fn leading(&self) -> Result<&Engine, VerbError> {
+        let engine = self.engine.get().filter(|engine| engine.is_leader());
+        engine.ok_or_else(|| VerbError::NoLeader("this node does not lead".to_owned()))
+    }
+
     fn look(&self, engine: &Engine) -> Result<Now, VerbError> {
         let settled = engine.settled();
         let table = self.replica.member_table();
@@ -176,15 +176,8 @@ impl Verbs {
         let me = self.peers.my_id();
         let ids: Vec<u64> = table.members().map(|member| member.id).collect();
         let matched = engine.matched();
-        let last = matched.last.unwrap_or(0);
-        let is_alive = |id: &u64| {
-            let acked = engine.acked_ago(*id);
-            *id == me || acked.is_some_and(|ago| ago < self.config.election_timeout)
-        };
-        let has_log = |id: &u64| {
-            let has = matched.of_member(*id);
-            *id == me || has.is_some_and(|has| has + CAUGHT_UP_ENTRIES >= last)
-        };
+        let is_alive = |id: &u64| engine.answered(*id, self.config.election_timeout);
+        let has_log = |id: &u64| *id == me || matched.has_caught_up(*id);
         Ok(Now {
             me,
             voters: members.voters(),
@@ -246,9 +239,7 @@ impl Verbs {
 
     /// All members as this leader sees them, and names that are expected.
     pub(crate) fn list(&self) -> Result<Vec<MemberView>, VerbError> {
-        let engine = self.engine.get().filter(|engine| engine.is_leader());
-        let not_leading = || VerbError::NoLeader("this node does not lead".to_owned());
-        let engine = engine.ok_or_else(not_leading)?;
+        let engine = self.leading()?;
         let (table, me) = (self.replica.member_table(), self.peers.my_id());
         let (voters, matched) = (engine.members().voters(), engine.matched());
         let last = matched.last.unwrap_or(0);
