@@ -237,7 +237,7 @@ impl Verbs {
         }
     }
 
-    /// All members as this leader sees them, and names that are expected.
+    /// All members as this leader sees them, and names that are expected, in the order of their names.
     pub(crate) fn list(&self) -> Result<Vec<MemberView>, VerbError> {
         let engine = self.leading()?;
         let (table, me) = (self.replica.member_table(), self.peers.my_id());
@@ -274,6 +274,8 @@ impl Verbs {
             lag: None,
             heard_ms: None,
         }));
+        // Ids are in the order of admission, which is chance where nodes join together.
+        views.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(views)
     }
 }
