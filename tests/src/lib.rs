@@ -18,6 +18,7 @@ mod compat;
 mod data;
 pub mod dialogue;
 pub mod differential;
+mod drain_load;
 mod http;
 mod interop;
 mod load;
@@ -40,6 +41,7 @@ pub use bugs::{command_with_bugs, order};
 pub use cluster::{Cluster, Node};
 pub use compat::{Compat, CompatReply};
 pub use data::{files_in, first_index, flip_bit, newest_snapshot, write_secret};
+pub use drain_load::DrainLoad;
 pub use http::{Http, Response};
 pub use interop::{
     Listener, node_script, node_script_with, on_every_listener, python_script, python_script_with,

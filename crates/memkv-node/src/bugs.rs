@@ -59,6 +59,8 @@ pub enum Bug {
     TableBeforeEngine = 30,
     /// A node that was removed goes on, and starts again.
     IgnoreRemoval = 31,
+    /// A node that stops waits for the outcome of no command that it has taken.
+    DropInFlight = 32,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_disk::disk::Disk;
 use memkv_disk::{HardState, LogId, SnapshotReader};
-use memkv_store::{Command, Principal, Query, Reply, Store, UserTable};
+use memkv_store::{Command, MemberState, Principal, Query, Reply, Store, UserTable};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -382,10 +382,36 @@ impl Node {
         }
     }
 
-    /// Hands leadership over if this node leads and a caught-up peer exists, then stops
-    /// everything and closes the directory. Commands that wait are answered first.
+    /// Hands leadership over if this node leads, to a voter that answers and has the whole log; gives up after
+    /// `within`. The node goes on for its clients, who see no more than a pause.
+    pub async fn hand_over(&self, within: Duration) {
+        let group = &*self.group;
+        let process = &group.process;
+        let Some(engine) = group.engine.get() else {
+            return;
+        };
+        let answers_within = process.config.election_timeout;
+        let table = group.replica.member_table();
+        let fits = |id: &u64| {
+            let stays = table
+                .row(*id)
+                .is_none_or(|row| row.state == MemberState::Member);
+            stays && engine.answered(*id, answers_within)
+        };
+        handover::hand_over(engine, &process.peers, &process.lines, within, fits).await;
+    }
+
+    /// Hands leadership over as [`Node::hand_over`] does, then stops everything and closes the directory.
+    /// Commands that wait are answered first.
     pub async fn shutdown(&self) {
-        self.drain().await;
+        self.hand_over(handover::TRANSFER_TIMEOUT).await;
+        self.close(DRAIN_TIMEOUT).await;
+    }
+
+    /// Stops everything and closes the directory. Commands that wait get so much time for their outcome; then
+    /// they are answered that they were not executed, or that their outcome is not known.
+    pub async fn close(&self, answers_within: Duration) {
+        self.drain(answers_within).await;
         // If the caller ended the runtime before the engine has, a peer's request that comes at that
         // moment would find it half stopped, and panic (`raft_inner.rs:214` of alpha.37).
         if let Some(engine) = self.end() {
@@ -400,19 +426,21 @@ impl Node {
         drop(self.end());
     }
 
-    /// Hands leadership over, lets clients that wait have their answers, and saves what peers have told.
-    async fn drain(&self) {
+    /// Takes no more commands, lets clients that wait have their answers, and saves what peers have told.
+    async fn drain(&self, within: Duration) {
         let group = &*self.group;
         let process = &group.process;
-        if let Some(engine) = group.engine.get() {
-            handover::hand_over(engine, &process.peers, &process.lines, |_| true).await;
+        group.writes.session.finish();
+        #[cfg(memkv_bugs)]
+        if crate::bugs::active(crate::bugs::Bug::DropInFlight) {
+            return;
         }
         let drained = async {
             while !group.writes.session.is_idle() {
                 tokio::time::sleep(DRAIN_PAUSE).await;
             }
         };
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
+        let _ = tokio::time::timeout(within, drained).await;
         memory::save(&group.memory, &process.peers, &process.env, true).await;
     }
 

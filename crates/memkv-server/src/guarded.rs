@@ -10,6 +10,7 @@ use memkv_proto::ErrorCode;
 
 use crate::admission::{Door, Full};
 use crate::backend::Backend;
+use crate::drain::STOPPING;
 use crate::http::{Admission, Answer, Api, App, Head, PeerUpgrade, Refusal, Response};
 use crate::tls::Facts;
 
@@ -45,6 +46,8 @@ pub(crate) struct Guarded<'a, B> {
     pub(crate) facts: Option<Arc<Facts>>,
     /// Why it serves no client, if it does not.
     pub(crate) refused: Option<Refused>,
+    /// It came when the node was about to stop.
+    pub(crate) is_late: bool,
 }
 
 impl<B: Backend> App for Guarded<'_, B> {
@@ -58,6 +61,10 @@ impl<B: Backend> App for Guarded<'_, B> {
                 Admission::Close(self.api.refuse(Some(head), refusal))
             };
             return self.api.admit_only_peer(head, facts).unwrap_or_else(refuse);
+        }
+        if self.is_late && self.api.is_for_clients(head) {
+            let refusal = Refusal::new(ErrorCode::Loading, STOPPING);
+            return Admission::Close(self.api.refuse(Some(head), refusal));
         }
         head.facts.clone_from(&self.facts);
         let admitted = self.api.admit_on(head, facts).await;

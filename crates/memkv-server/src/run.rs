@@ -15,10 +15,12 @@ use memkv_proto::{Durability, TlsClientAuth, TlsClients, TlsPeers};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::admission::{Admission, AdmissionSettings, Counts, know_peers};
 use crate::audit::{self, AuditError};
 use crate::consensus::Consensus;
+use crate::drain::Drain;
 use crate::exposure::{self, Exposed};
 use crate::http::{Api, ApiSettings, Limits};
 use crate::ledger::Ledger;
@@ -41,14 +43,19 @@ mod exit {
     pub(super) const CONFIG: u8 = 2;
 }
 
-/// Handing over leadership and closing the log takes well below this; then the process ends
-/// anyway: the log is safe at any moment.
-const SHUTDOWN_MAX: Duration = Duration::from_millis(2500);
+/// A node that is told to stop has ended after three seconds. Until then, from the signal on:
+/// leadership is handed over, which takes a tenth of this where another voter answers;
+const HAND_OVER_MAX: Duration = Duration::from_millis(1200);
+/// clients that are at work send a request, to which the answer is that they must go;
+const LAST_REQUEST_MAX: Duration = Duration::from_millis(400);
+/// what has been received is answered;
+const ANSWERS_MAX: Duration = Duration::from_millis(600);
+/// the log is closed. Then the process ends anyway: the log is safe at any moment.
+const CLOSED_BY: Duration = Duration::from_millis(2500);
+/// Answers that the end itself has caused, such as "unknown", get this long to leave.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(200);
 
-/// After the node has answered, responses get this long to leave.
-const DRAIN_MAX: Duration = Duration::from_millis(300);
-
-/// How often a node that is not ready yet looks whether it is.
+/// How often a node that starts or stops looks whether it has.
 const READY_POLL: Duration = Duration::from_millis(10);
 
 /// Redis's own port, where its clients look first.
@@ -153,6 +160,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     let api = http_api(settings, trust.clone(), service.clone(), resp.clone());
     let limits = Limits {
         ledger: ledger.clone(),
+        drain: service.drain().clone(),
         ..Limits::default()
     };
     let admission = admission(settings, &trust, &service, resp.counts().clone());
@@ -165,10 +173,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     );
     let listener = Arc::new(listener.with_tls(tls));
     introduce(settings, redis.as_ref());
-    let mut accepting = vec![tokio::spawn(listener.clone().accept(socket))];
-    if let Some(redis) = redis {
-        accepting.push(tokio::spawn(listener.accept_resp(redis)));
-    }
+    let accepting = accept(listener, socket, redis);
 
     let node = match start(consensus.node, &mut signals).await {
         Ok(node) => node,
@@ -191,11 +196,23 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         (name, _) = signals.next() => tracing::info!(signal = name, "stopping"),
         () = resp.stop_asked() => tracing::info!("stopping: a client has said SHUTDOWN"),
     }
-    // Still accepting: the next leader may have to connect to this node to take over.
-    service.stop();
-    let code = stop(&node, &service, &mut signals).await;
-    accepting.iter().for_each(tokio::task::JoinHandle::abort);
-    Ok(code)
+    let drained = drain(&node, &resp, service.drain(), accepting);
+    tokio::select! {
+        () = drained => Ok(exit::OK),
+        // A second signal ends the process at once.
+        (_, code) = signals.next() => Ok(code),
+    }
+}
+
+/// Accepts connections, in tasks that end with the drain.
+fn accept(
+    listener: Arc<Listener<Node>>,
+    socket: TcpListener,
+    redis: Option<TcpListener>,
+) -> Vec<JoinHandle<()>> {
+    let shared = tokio::spawn(listener.clone().accept(socket));
+    let own = redis.map(|redis| tokio::spawn(listener.accept_resp(redis)));
+    [shared].into_iter().chain(own).collect()
 }
 
 /// What reads and writes for clients, once there is a node.
@@ -497,22 +514,38 @@ async fn report_writes(node: Node) {
     }
 }
 
-/// Hands over and stops. A second signal ends the process at once.
-async fn stop(node: &Node, service: &Service<Node>, signals: &mut StopSignals) -> u8 {
-    let orderly = async {
-        if tokio::time::timeout(SHUTDOWN_MAX, node.shutdown())
-            .await
-            .is_err()
-        {
-            tracing::warn!("the node took too long to stop; what was acknowledged is safe");
+/// Hands over and stops, step by step.
+async fn drain(node: &Node, resp: &Resp<Node>, drain: &Drain, accepting: Vec<JoinHandle<()>>) {
+    let close_by = tokio::time::Instant::now() + CLOSED_BY;
+    drain.begin();
+    // Still accepting: the next leader may have to connect to this node to take over.
+    node.hand_over(HAND_OVER_MAX).await;
+    drain.refuse();
+    resp.wake_all();
+    gone(LAST_REQUEST_MAX, || drain.early()).await;
+    drain.end();
+    resp.wake_all();
+    gone(ANSWERS_MAX, || drain.early()).await;
+    let closed = node.close(Duration::ZERO);
+    if tokio::time::timeout_at(close_by, closed).await.is_err() {
+        tracing::warn!("the node took too long to stop; what was acknowledged is safe");
+        node.kill();
+    }
+    drain.close();
+    let last_words = async {
+        for accepting in accepting {
+            // It ends once it has accepted all that had come.
+            let _ = accepting.await;
         }
-        let drain = Instant::now();
-        while service.active() > 0 && drain.elapsed() < DRAIN_MAX {
-            tokio::time::sleep(READY_POLL).await;
-        }
+        gone(LAST_WORDS_MAX, || drain.open()).await;
     };
-    tokio::select! {
-        () = orderly => exit::OK,
-        (_, code) = signals.next() => code,
+    let _ = tokio::time::timeout(LAST_WORDS_MAX, last_words).await;
+}
+
+/// Waits until no connection is open of those that are counted, but no longer than this.
+async fn gone(within: Duration, count: impl Fn() -> usize) {
+    let start = Instant::now();
+    while count() > 0 && start.elapsed() < within {
+        tokio::time::sleep(READY_POLL).await;
     }
 }

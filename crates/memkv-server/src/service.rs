@@ -5,7 +5,6 @@
 //! has changed nothing; a write whose outcome did not come in time is unknown and never "not
 //! executed".
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use memkv_store::{Command, Principal, Query, Reply, ReplyError, ReplyValue, Revi
 
 use crate::aside::{Aside, is_long, steps_of};
 use crate::backend::{Backend, bytes_of};
+use crate::drain::Drain;
 use crate::ledger::{Class, Held, Ledger};
 use crate::metrics::Latency;
 use crate::read_batch::ReadBatch;
@@ -66,9 +66,8 @@ pub struct Service<B> {
     backend: OnceLock<B>,
     /// Every command is answered within this time.
     request_timeout: Duration,
-    stopping: AtomicBool,
-    /// HTTP requests that are being executed.
-    active: AtomicUsize,
+    /// How far its end has come.
+    drain: Arc<Drain>,
     latency: Latency,
     /// Users, and what each may do.
     rights: Arc<Rights>,
@@ -92,8 +91,7 @@ impl<B: Backend> Service<B> {
             rights: Arc::new(rights),
             backend: OnceLock::new(),
             request_timeout,
-            stopping: AtomicBool::new(false),
-            active: AtomicUsize::new(0),
+            drain: Arc::default(),
             latency: Latency::default(),
             aside: Arc::default(),
             ledger: Ledger::default(),
@@ -303,33 +301,9 @@ impl<B: Backend> Service<B> {
         &self.aside
     }
 
-    /// From now on the node says that it is not ready, so that balancers choose another one.
-    pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    /// HTTP requests that are being executed.
-    pub fn active(&self) -> usize {
-        self.active.load(Ordering::Relaxed)
-    }
-
-    /// Counts a request as being executed until the guard is dropped.
-    pub(crate) fn enter(&self) -> Active<'_> {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        Active(&self.active)
-    }
-}
-
-/// A request that is being executed.
-pub(crate) struct Active<'a>(&'a AtomicUsize);
-
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// How far the end of the service has come.
+    pub fn drain(&self) -> &Arc<Drain> {
+        &self.drain
     }
 }
 
@@ -414,15 +388,6 @@ mod tests {
             "{write:?}"
         );
         assert!(hanging.confirm(TIMEOUT).await.is_err());
-    }
-
-    #[test]
-    fn a_request_is_active_until_it_ends() {
-        let service = service(Fake::working());
-        let active = service.enter();
-        assert_eq!(service.active(), 1);
-        drop(active);
-        assert_eq!(service.active(), 0);
     }
 
     /// One function can decide which reads are allowed only if each says what it looks at, and all

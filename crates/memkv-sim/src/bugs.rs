@@ -72,6 +72,7 @@ const BUGS: &[Bug] = {
         bug!("ignore-credential", store::IgnoreCredential breaks RightsHold),
         bug!("skip-gap", store::SkipGap breaks GapsAreRefused),
         bug!("acknowledge-too-much", node::AcknowledgeTooMuch breaks ReplyIsKept),
+        bug!("drop-in-flight", node::DropInFlight breaks StopAnswers),
         bug!("frontier-too-low", disk::FrontierTooLow breaks DurableSurvives),
         bug!("frontier-too-high", disk::FrontierTooHigh breaks CrashIsNoCorruption),
     ]

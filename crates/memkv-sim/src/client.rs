@@ -351,6 +351,9 @@ fn settle_write(
     in_flight: InFlight,
     answer: Result<memkv_store::Reply, RequestError>,
 ) -> Option<(bool, u64)> {
+    if let Err(RequestError::Unknown { detail }) = &answer {
+        cluster.check_stop(home, detail);
+    }
     let home = name(home);
     let answer = match answer {
         Ok(answer) => answer,

@@ -57,8 +57,8 @@ pub(crate) struct Host {
     pub(crate) disk_stalled_until: Instant,
     /// The current process has met a disk error on purpose, and may die of it.
     pub(crate) excused: bool,
-    /// The current process stops in order.
-    pub(crate) stops: bool,
+    /// The current process stops in order, since then.
+    pub(crate) stops: Option<Instant>,
     /// Its disk was put back to an older copy, and that has not been found yet.
     pub(crate) is_old: bool,
     /// The process of this generation was told to compute another effect than the others, and that has
@@ -158,7 +158,7 @@ impl Cluster {
                     disk_slow: (1, now),
                     disk_stalled_until: now,
                     excused: false,
-                    stops: false,
+                    stops: None,
                     is_old: false,
                     differs: None,
                     lies: false,

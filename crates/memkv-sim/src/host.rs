@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use memkv_disk::disk::guard;
 use memkv_disk::disk::sim::SimDisk;
 use memkv_disk::{WalHandle, WalWorker};
@@ -27,6 +28,9 @@ use crate::users::ByWord;
 
 /// Pause before a process that failed is started again, in milliseconds.
 const RESTART_MS: (u64, u64) = (10, 2_000);
+
+/// How long a node that stops waits for outcomes at least.
+const STOP_WAITS: Duration = Duration::from_secs(1);
 
 /// Mean time of work that takes a processor and no disk. Commands are small here, and work that leaves
 /// the thread of consensus as heavy takes some microseconds: this is a thread's switch, which at
@@ -113,7 +117,7 @@ impl Cluster {
         self.invariants
             .note_clock(slot, forgets, self.trace.micros());
         host.excused = false;
-        host.stops = false;
+        host.stops = None;
         if matches!(death, Death::Power) {
             host.boot_id += 1;
         }
@@ -162,7 +166,7 @@ impl Cluster {
                 return;
             };
             let stopping = (node, life.generation, life.stopping.clone());
-            host.stops = true;
+            host.stops = Some(Instant::now());
             stopping
         };
         self.trace.line(format_args!("{} stops", name(slot)));
@@ -172,6 +176,21 @@ impl Cluster {
         tokio::time::sleep(Duration::from_millis(50)).await;
         if self.is_life(slot, generation) {
             self.restart(slot, Death::Process, "stopped");
+        }
+    }
+
+    /// A client of this host was told that the node has stopped and that an outcome is not known. An orderly stop
+    /// does that to no command for as long as it may wait, unless the node fails meanwhile.
+    pub(crate) fn check_stop(&self, slot: usize, detail: &str) {
+        let host = self.hosts[slot].lock();
+        let Some(node) = host.life.as_ref().and_then(|life| life.node.as_ref()) else {
+            return;
+        };
+        let may_wait = host.stops.is_some_and(|since| since.elapsed() < STOP_WAITS);
+        let has_failed = node.failed().now_or_never().is_some();
+        if may_wait && !has_failed && detail == "the node stopped" {
+            let seen = format!("{}: {detail}", name(slot));
+            self.violated(Promise::StopAnswers, seen);
         }
     }
 

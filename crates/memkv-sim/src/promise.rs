@@ -118,6 +118,8 @@ pub enum Promise {
     ValueIsAsWritten,
     /// A reply is kept until its client has it.
     ReplyIsKept,
+    /// A node that stops in order answers what it has taken, as long as it may wait for that.
+    StopAnswers,
     /// A write answers what it should.
     AnswersWhatItShould,
     /// A command is seen whole.
@@ -198,6 +200,7 @@ impl Promise {
             Self::HealedConverges => "a healed cluster converges",
             Self::OrderOfAClient => "a client's writes keep their order",
             Self::ValueIsAsWritten => "a value is what was written",
+            Self::StopAnswers => "a node that stops in order answers what it has taken",
             Self::ReplyIsKept => "a reply is kept until its client has it",
             Self::AnswersWhatItShould => "a write answers what it should",
             Self::SeenWhole => "a command is seen whole",

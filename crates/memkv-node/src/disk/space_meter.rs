@@ -109,7 +109,8 @@ pub(crate) async fn run(meter: SpaceMeter, peers: Arc<Peers>, engine: Engine, li
             let of_majority = meter.space.of_majority(peers.my_id(), voters);
             if of_majority == Shortage::None {
                 let roomy = |id: &u64| meter.space.of_peer(*id) == Shortage::None;
-                handover::hand_over(&engine, &peers, &lines, roomy).await;
+                let within = handover::TRANSFER_TIMEOUT;
+                handover::hand_over(&engine, &peers, &lines, within, roomy).await;
             }
         }
     }

@@ -10,21 +10,22 @@ use crate::engine::handle::{Engine, Matched};
 use crate::peer::client::Peers;
 use crate::report::seldom::Lines;
 
-/// Longest wait for a peer to be caught up and to take over. An operator's stop must not hang.
-const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for a peer to be caught up and to take over.
+pub(crate) const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the followers' logs are compared with the leader's.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Transfers leadership to a voter that `fits`, for as long as an operator can wait; after that the
-/// peers elect a leader by themselves when this one is gone.
+/// Transfers leadership to a voter that `fits`, within this time; after that the peers elect a leader by
+/// themselves when this one is gone.
 pub(crate) async fn hand_over(
     engine: &Engine,
     peers: &Peers,
     lines: &Lines,
+    within: Duration,
     fits: impl Fn(&u64) -> bool,
 ) {
     let transferred = transfer(engine, peers, lines, fits);
-    let _ = tokio::time::timeout(TRANSFER_TIMEOUT, transferred).await;
+    let _ = tokio::time::timeout(within, transferred).await;
 }
 
 /// Transfers leadership to the voter that has all of the log. One that lags must not get it: a

@@ -320,7 +320,8 @@ impl Reconciler {
                 }
             }
             Move::HandOver => {
-                handover::hand_over(&self.engine, &self.peers, &self.lines, |_| true).await;
+                let within = handover::TRANSFER_TIMEOUT;
+                handover::hand_over(&self.engine, &self.peers, &self.lines, within, |_| true).await;
             }
             Move::Settle(node) => {
                 self.propose(MemberChange::Settle { node }, "a node has joined")

@@ -225,7 +225,8 @@ impl Verbs {
             let name = self.peers.name_of(candidate);
             return Ok(format!("{name} would lead (dry run: nothing was changed)"));
         }
-        handover::hand_over(engine, &self.peers, &self.lines, fits).await;
+        let within = handover::TRANSFER_TIMEOUT;
+        handover::hand_over(engine, &self.peers, &self.lines, within, fits).await;
         let standing = engine.report().standing;
         match standing.leader.filter(|_| !standing.leads()) {
             Some(id) => Ok(format!("{} leads now", self.peers.name_of(id))),

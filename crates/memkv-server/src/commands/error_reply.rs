@@ -8,6 +8,7 @@ use memkv_node::RequestError;
 use memkv_proto::ErrorCode;
 use memkv_resp::Request;
 
+use crate::drain::STOPPING;
 use crate::failure;
 use crate::rights::{AuthError, Denied};
 use crate::service::{OLD_RIGHTS, ServiceError};
@@ -161,6 +162,11 @@ impl ErrorReply {
     /// While the node may not act by the rights that it knows.
     pub(crate) fn old_rights() -> Self {
         Self::of(ErrorCode::NoLeader, OLD_RIGHTS)
+    }
+
+    /// While the node is stopping.
+    pub(crate) fn stopping() -> Self {
+        Self::of(ErrorCode::Loading, STOPPING)
     }
 
     /// While the node has no data yet.

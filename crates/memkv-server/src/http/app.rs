@@ -181,6 +181,16 @@ impl<B: Backend> Api<B> {
         self.settings.names.iter().any(|name| name == id) || self.backend().is_some_and(is_member)
     }
 
+    /// Whether a request asks for more than how the node is: for clients' data, or for what does not exist.
+    pub(crate) fn is_for_clients(&self, head: &Head) -> bool {
+        match self.route(&head.path).map(|route| route.kind()) {
+            Ok(RouteKind::Health | RouteKind::Metrics | RouteKind::Status) => false,
+            Ok(RouteKind::Compat(_) | RouteKind::Other) => true,
+            // That may be a peer's.
+            Err(_) => false,
+        }
+    }
+
     /// Whether a request that was admitted comes from a client, and not from one that asks for health only.
     pub(crate) fn shows_password(&self, head: &Head) -> bool {
         let needs_secret = !self.service.rights().table().default_user().nopass;
@@ -490,7 +500,6 @@ impl<B: Backend> App for Api<B> {
     }
 
     async fn call(&self, head: Head, body: Bytes) -> Answer {
-        let _active = self.service.enter();
         #[cfg(memkv_bugs)]
         memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Request);
         let route = self.route(&head.path);

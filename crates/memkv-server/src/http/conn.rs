@@ -248,7 +248,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
             if was_large || self.input.capacity() > OUTPUT_BYTES {
                 self.input = BytesMut::from(&self.input[..]);
             }
-            self.fill(idle).await?;
+            let drain = self.limits.drain.clone();
+            tokio::select! {
+                biased;
+                filled = self.fill(idle) => filled?,
+                () = drain.ending() => return Err(Stop::Disconnected),
+            }
         }
         let deadline = Instant::now() + self.limits.header_time;
         let mut end = HeadEnd::default();
@@ -315,7 +320,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
         }
     }
 
-    async fn respond<U>(&mut self, response: Response, framing: Framing) -> io::Result<Next<U>> {
+    async fn respond<U>(
+        &mut self,
+        response: Response,
+        mut framing: Framing,
+    ) -> io::Result<Next<U>> {
+        self.say_last(&mut framing);
         self.held.set(self.input.len());
         let separate_body = response.encode(framing, &mut self.output);
         let closes = framing.connection == Connection::Close;
@@ -326,7 +336,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
         } else if closes || self.output.len() >= OUTPUT_BYTES {
             self.flush().await?;
         }
-        Ok(if closes { Next::Close } else { Next::Request })
+        Ok(self.next(closes))
+    }
+
+    /// Where the node stops, an answer says that the connection ends: the last one to what has been received, or
+    /// at once when there is no time for that.
+    fn say_last(&self, framing: &mut Framing) {
+        let drain = &self.limits.drain;
+        if drain.has_begun() && (self.input.is_empty() || drain.ends()) {
+            framing.connection = Connection::Close;
+        }
+    }
+
+    /// What comes behind an answer. A connection that the node ends may have been sent a request meanwhile, which
+    /// must not cost its client the answer.
+    fn next<U>(&self, closes: bool) -> Next<U> {
+        match (closes, self.limits.drain.has_begun()) {
+            (false, _) => Next::Request,
+            (true, false) => Next::Close,
+            (true, true) => Next::Discard,
+        }
     }
 
     /// Sends a body piece by piece. One that breaks off ends the connection without its last chunk.
@@ -338,6 +367,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
         takes_chunks: bool,
     ) -> io::Result<Next<U>> {
         self.held.set(self.input.len());
+        self.say_last(&mut framing);
         if !takes_chunks {
             framing.connection = Connection::Close;
         }
@@ -360,7 +390,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Conn<S> {
         }
         self.flush().await?;
         let closes = framing.connection == Connection::Close;
-        Ok(if closes { Next::Close } else { Next::Request })
+        Ok(self.next(closes))
     }
 
     /// The last response of a connection whose request was not read to its end.

@@ -2,10 +2,12 @@
 //! error that rejects a request names the limit. Never read from a file: the settings that an
 //! operator may change are in the configuration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use memkv_proto::limits::{MAX_HTTP_HEADER_BYTES, MAX_KEY_BYTES};
 
+use crate::drain::Drain;
 use crate::ledger::Ledger;
 use crate::pace::{BYTES_PER_SECOND, GRACE};
 
@@ -39,6 +41,8 @@ pub struct Limits {
     pub stream_stall: Duration,
     /// The memory that clients take.
     pub(crate) ledger: Ledger,
+    /// How far the end of the service has come.
+    pub(crate) drain: Arc<Drain>,
     /// After a rejection, further input is discarded for at most this long, so that the client
     /// reads the refusal and not a connection reset.
     pub linger: Duration,
@@ -58,6 +62,7 @@ impl Default for Limits {
             // A reader at 1 KiB/s may leave its socket's buffers, some mebibytes, full for long.
             stream_stall: Duration::from_secs(900),
             ledger: Ledger::default(),
+            drain: Arc::default(),
             linger: Duration::from_secs(2),
         }
     }

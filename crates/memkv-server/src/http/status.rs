@@ -49,7 +49,7 @@ pub(super) async fn ready<B: Backend>(api: &Api<B>, head: &Head) -> Response {
     let Some(backend) = api.backend() else {
         return Response::text(503, "not ready: this node is loading its data");
     };
-    if api.service().is_stopping() {
+    if api.service().drain().has_begun() {
         return Response::text(503, "not ready: this node is stopping");
     }
     match api.service().confirm(READY_WITHIN).await {

@@ -6,6 +6,7 @@
 //! not proved itself can take few permits of any kind. A handshake of TLS proves nothing by itself, so a
 //! connection is unproven during it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -36,6 +37,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A peer's proof follows its upgrade by one round trip.
 const PROOF_MAX: Duration = Duration::from_secs(5);
+
+/// Connections that the system holds for a socket that accepts none, at most: tokio's own number.
+const BACKLOG: usize = 1024;
 
 /// First read: enough for most requests.
 const FIRST_READ_BYTES: usize = 4 * 1024;
@@ -108,23 +112,58 @@ impl<B: Backend> Listener<B> {
         self
     }
 
-    /// Accepts clients and peers until it is dropped.
-    pub async fn accept(self: Arc<Self>, listener: TcpListener) {
-        loop {
-            let (stream, addrs) = accept(&listener).await;
+    /// Accepts clients and peers until the drain is closed.
+    pub async fn accept(self: Arc<Self>, socket: TcpListener) {
+        let serve = |stream, addrs| {
             #[cfg(memkv_bugs)]
             memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Accept);
             let listener = self.clone();
-            tokio::spawn(contained(move || listener.connection(stream, addrs)));
-        }
+            self.spawn(move || listener.connection(stream, addrs));
+        };
+        self.accept_all(socket, serve).await;
     }
 
-    /// Accepts RESP clients until it is dropped.
-    pub async fn accept_resp(self: Arc<Self>, listener: TcpListener) {
-        loop {
-            let (stream, addrs) = accept(&listener).await;
+    /// Accepts RESP clients until the drain is closed.
+    pub async fn accept_resp(self: Arc<Self>, socket: TcpListener) {
+        let serve = |stream, addrs| {
             let listener = self.clone();
-            tokio::spawn(contained(move || listener.resp_connection(stream, addrs)));
+            self.spawn(move || listener.resp_connection(stream, addrs));
+        };
+        self.accept_all(socket, serve).await;
+    }
+
+    /// Starts the task of a connection, which is open from now on.
+    fn spawn<F>(&self, connection: impl FnOnce() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let open = self.limits.drain.enter();
+        tokio::spawn(async move {
+            contained(connection).await;
+            drop(open);
+        });
+    }
+
+    async fn accept_all(&self, socket: TcpListener, serve: impl Fn(TcpStream, Addrs)) {
+        loop {
+            tokio::select! {
+                biased;
+                (stream, addrs) = accept(&socket) => serve(stream, addrs),
+                () = self.limits.drain.closed() => break,
+            }
+        }
+        // The system resets connections that have come and are not accepted, of which the runtime may not know yet.
+        let Ok(socket) = socket.into_std() else {
+            return;
+        };
+        let rest = (0..BACKLOG).map_while(|_| socket.accept().ok());
+        for (stream, client) in rest {
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(stream));
+            if let Ok((stream, addrs)) = stream.and_then(|stream| tuned(stream, client)) {
+                serve(stream, addrs);
+            }
         }
     }
 
@@ -267,6 +306,7 @@ impl<B: Backend> Listener<B> {
             door,
             facts,
             refused,
+            is_late: self.limits.drain.has_begun(),
         };
         let limits = self.limits.clone();
         let serving = || http::serve_through(door, stream, client, input, &app, limits);
@@ -375,11 +415,7 @@ async fn tell(mut stream: Stream, refusal: &[u8]) {
 async fn accept(listener: &TcpListener) -> (TcpStream, Addrs) {
     loop {
         let accepted = listener.accept().await;
-        match accepted.and_then(|(stream, client)| {
-            client_socket::tune(&stream)?;
-            let local = stream.local_addr()?;
-            Ok((stream, Addrs { client, local }))
-        }) {
+        match accepted.and_then(|(stream, client)| tuned(stream, client)) {
             Ok(accepted) => return accepted,
             // Also a connection that ended before it could be served.
             Err(error) => {
@@ -390,6 +426,12 @@ async fn accept(listener: &TcpListener) -> (TcpStream, Addrs) {
             }
         }
     }
+}
+
+fn tuned(stream: TcpStream, client: SocketAddr) -> io::Result<(TcpStream, Addrs)> {
+    client_socket::tune(&stream)?;
+    let local = stream.local_addr()?;
+    Ok((stream, Addrs { client, local }))
 }
 
 #[cfg(test)]

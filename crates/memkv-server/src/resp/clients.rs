@@ -197,6 +197,11 @@ impl Client {
         self.killed.load(Ordering::Relaxed)
     }
 
+    /// Has the connection look what has changed.
+    pub(crate) fn wake(&self) {
+        self.wake_flag.wake();
+    }
+
     /// Waits until there is a message or the connection is to end.
     pub(crate) async fn woken(&self) {
         self.wake_flag.woken().await;

@@ -106,6 +106,8 @@ pub(super) struct Conn<'a, S, B> {
     pub(super) session: Session,
     pub(super) batch: PipelineBatch,
     pub(super) deadline_timer: DeadlineTimer,
+    /// Its requests are refused, because the node stops.
+    pub(super) leaves: bool,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
@@ -132,6 +134,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             session,
             batch: PipelineBatch::counted(ledger.hold(Class::Output)),
             deadline_timer: DeadlineTimer::default(),
+            // It came when the node was about to stop.
+            leaves: resp.service.drain().has_begun(),
         }
     }
 
@@ -158,6 +162,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
     /// Executes the requests in the buffer, up to a limit, and writes the answers.
     async fn turn(&mut self) -> Result<Turn, Disconnected> {
         let (mut requests, mut bytes) = (0, 0);
+        self.leaves |= self.resp.service.drain().refuses();
         let turn = loop {
             if self.session.is_closing {
                 break Turn::Close;
@@ -194,6 +199,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
                         }
                     }
                 }
+                // The words are the answers to all that has been received.
+                Ok(None) if self.leaves && requests > 0 => break Turn::Refuse,
                 Ok(None) => break Turn::Idle,
                 Err(error) => {
                     tracing::debug!(%error, client = %self.session.client.addr, "closing");
@@ -238,6 +245,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             self.flush().await?;
             if self.session.client.is_killed() {
                 return Err(Disconnected);
+            }
+            if self.resp.service.drain().ends() {
+                return Ok(Turn::Close);
             }
             // The next part of a large request needs the room that is there.
             let is_idle = self.input.is_empty() && self.input.capacity() > OUTPUT_BYTES;

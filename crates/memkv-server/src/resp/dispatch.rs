@@ -49,6 +49,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     pub(super) async fn dispatch(&mut self, request: Request) -> Result<(), Disconnected> {
         #[cfg(memkv_bugs)]
         memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Command);
+        if self.leaves {
+            self.refuse(&request, &ErrorReply::stopping());
+            self.session.command_done();
+            return Ok(());
+        }
         if self.session.is_outdated() {
             // The commands so far go under the table by which they were judged.
             Box::pin(self.run_batch()).await?;

@@ -141,6 +141,12 @@ impl<B: Backend> Resp<B> {
         Some(metrics::show(&self.server, &node, &stats, latency))
     }
 
+    /// Has every connection look how far the end of the service has come.
+    pub fn wake_all(&self) {
+        let clients = self.server.clients.all();
+        clients.iter().for_each(|client| client.wake());
+    }
+
     /// Resolves when a client has said `SHUTDOWN`.
     pub async fn stop_asked(&self) {
         self.server.stop.notified().await;

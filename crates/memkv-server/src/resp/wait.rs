@@ -37,6 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         } else {
             Some(Duration::ZERO)
         };
+        let drain = self.resp.service.drain();
         let mut copies = backend.wait_copies(waiting.wanted, within);
         let copies: Copies = if may_wait {
             self.flush().await?;
@@ -59,6 +60,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     () = self.session.client.woken() => {
                         if self.session.client.is_killed() {
                             return Err(Disconnected);
+                        }
+                        if drain.refuses() {
+                            // What there is by now, as if its time was over.
+                            let now = Some(Duration::ZERO);
+                            break backend.wait_copies(waiting.wanted, now).await;
                         }
                     }
                 }

@@ -233,7 +233,7 @@ impl Nemesis {
         let others = || (0..self.cluster.nodes()).filter(|other| *other != slot);
         let goes_on = |other: usize| {
             let host = self.cluster.hosts[other].lock();
-            host.life.is_some() && host.disk.is_powered() && !host.excused && !host.stops
+            host.life.is_some() && host.disk.is_powered() && !host.excused && host.stops.is_none()
         };
         let remembers = |other: usize| {
             let mark = self.cluster.node(other)?.remembers(node_id)?;

@@ -85,7 +85,7 @@ impl Nemesis {
                 && host.disk.is_powered()
                 && host.disk_is_as_usual()
                 && host.loss.is_none()
-                && !(host.excused || host.stops || host.lies)
+                && !(host.excused || host.stops.is_some() || host.lies)
         };
         let nodes = self.cluster.live();
         let applied = nodes.iter().filter_map(|(_, node)| {

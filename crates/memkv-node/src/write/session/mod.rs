@@ -245,7 +245,7 @@ impl Session {
         let mut window = self.window.lock();
         #[cfg(memkv_bugs)]
         memkv_disk::bugs::pass(memkv_disk::bugs::PanicPoint::Writing);
-        if window.closed {
+        if window.finishing || window.closed {
             return Err(RequestError::Stopping);
         }
         if window.leaving {
@@ -458,6 +458,11 @@ impl Session {
     /// When [`Session::next_group`] must be called again, even if nothing has come by then.
     pub(crate) fn waits_for_more_until(&self) -> Option<Instant> {
         self.window.lock().group_commit.until(Instant::now())
+    }
+
+    /// Takes no more commands; those that it has taken go on.
+    pub(crate) fn finish(&self) {
+        self.window.lock().finishing = true;
     }
 
     /// Refuses everything from now on and answers everything that waits.

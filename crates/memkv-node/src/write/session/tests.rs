@@ -405,6 +405,18 @@ async fn short_memory_refuses_what_may_grow_the_keys_and_lets_the_rest_pass() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_finishes_takes_nothing_more_and_sends_what_it_has() {
+    let session = open();
+    let mut taken = submit(&session, "a");
+    session.finish();
+    let late = session.submit_as(Command::Noop.encode(), None, HOLD);
+    assert!(matches!(late, Err(RequestError::Stopping)));
+    assert!(!session.is_idle());
+    assert!(session.next_group().is_some());
+    assert_eq!(answer(&mut taken), None, "it waits for its outcome");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_answers_everybody() {
     let session = open();
     let mut sent = submit(&session, "a");

@@ -66,7 +66,9 @@ pub(super) struct Window {
     /// This node leaves the cluster: it takes no more commands.
     pub(super) leaving: bool,
     pub(super) pending_bytes: usize,
-    /// Nothing more is accepted: the node stops.
+    /// Nothing more is accepted: the node stops. What was accepted goes on.
+    pub(super) finishing: bool,
+    /// The same, and nothing goes on.
     pub(super) closed: bool,
     /// Until then nothing that may grow the keys is accepted.
     pub(super) growth_refused_until: Option<Instant>,

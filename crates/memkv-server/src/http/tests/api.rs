@@ -353,7 +353,7 @@ async fn health_and_status_tell_apart_alive_ready_and_loading() {
     );
 
     let stopping = api(Some(Fake::working()));
-    stopping.service().stop();
+    stopping.service().drain().begin();
     let mut client = connect_to(stopping);
     assert_eq!(client.ask("GET", "/livez", b"").await.status, 200);
     let answer = client.ask("GET", "/readyz", b"").await;

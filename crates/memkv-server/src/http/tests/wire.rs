@@ -346,3 +346,30 @@ async fn a_large_value_arrives_and_leaves_in_pieces() {
     let most = most.load(Ordering::Relaxed);
     assert!(most <= MOST, "{most} bytes while others waited");
 }
+
+#[tokio::test]
+async fn where_the_node_stops_the_last_answer_says_that_the_connection_ends() {
+    let limits = Arc::new(limits());
+    let connect = || connect_with(api(Some(Fake::working())), limits.clone());
+    let (mut busy, mut pipelining, mut idle) = (connect(), connect(), connect());
+    for client in [&mut busy, &mut pipelining, &mut idle] {
+        let answer = client.ask("GET", "/livez", b"").await;
+        assert_eq!(answer.header("connection"), None);
+    }
+    limits.drain.begin();
+    limits.drain.refuse();
+    // It is executed: the answer can say that no other will be.
+    let answer = busy.ask("PUT", "/v1/kv/k", b"v").await;
+    assert_eq!(answer.header("connection"), Some("Close"));
+    assert!(matches!(answer.status, 200 | 201 | 204), "{answer:?}");
+    assert!(busy.is_closed().await);
+    let one = "GET /v1/kv/k HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    pipelining.send(format!("{one}{one}")).await;
+    let first = pipelining.answer(true).await;
+    assert_eq!(first.header("connection"), None);
+    let last = pipelining.answer(true).await;
+    assert_eq!(last.header("connection"), Some("Close"));
+    assert!(pipelining.is_closed().await);
+    limits.drain.end();
+    assert!(idle.is_closed().await);
+}

@@ -4,6 +4,7 @@ mod answers;
 mod commands;
 mod connection;
 mod dialogues;
+mod drain;
 mod failures;
 mod ledger;
 mod limits;
@@ -95,7 +96,10 @@ async fn start_on(
     let listener = Listener::new(
         api,
         resp.clone(),
-        Limits::default(),
+        Limits {
+            drain: service.drain().clone(),
+            ..Limits::default()
+        },
         admission,
         Handle::current(),
     );
