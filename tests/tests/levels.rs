@@ -4,9 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::process::Command;
 use std::time::Duration;
 
-use memkv_black_box::{Cluster, Node, Resp, command_with_bugs, eventually, order};
+use memkv_black_box::{Cluster, Node, Resp, binary, command_with_bugs, eventually, order};
 use serde_json::json;
 
 /// Longer than a start and an election take on a busy machine.
@@ -45,6 +46,21 @@ fn ends(node: &mut Node, words: &[&str]) -> String {
         .to_owned()
 }
 
+/// What a binary says of replacing the one that runs, or ran.
+#[track_caller]
+fn may_replace(command: &mut Command, may: bool, words: &[String]) {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(i32::from(!may)), "{output:?}");
+    assert!(
+        said.starts_with(if may { "yes: " } else { "no: " }),
+        "{said}"
+    );
+    for part in words {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
 #[test]
 fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_build() {
     let at_once = json!({ "raise_feature_level_after_s": 0 });
@@ -53,6 +69,14 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
     for index in 0..3 {
         let node = &mut cluster.nodes[index];
         assert_eq!(level(node), Some(OLD));
+        let newer = command_with_bugs(node);
+        let mut newer = Command::new(newer.get_program());
+        let words = [
+            format!("up to {NEW}"),
+            format!("uses level {OLD}"),
+            format!("max_feature_level = {OLD}"),
+        ];
+        may_replace(newer.arg("upgrade-check").arg(&node.addr), true, &words);
         node.terminate();
         let command = command_with_bugs(node);
         node.start_with(command);
@@ -86,10 +110,19 @@ fn a_cluster_is_raised_once_every_node_knows_more_and_then_refuses_the_older_bui
         .collect();
     assert_eq!(announced, [Some(NEW); 3]);
 
-    // The older build refuses, each time with the same words.
+    // The older build refuses, each time with the same words, and says so before it is tried.
+    let levels = [format!("feature level {NEW}"), format!("up to {OLD}")];
+    let older = || Command::new(binary("memkv_server"));
+    let running = &cluster.nodes[1].addr;
+    may_replace(older().arg("upgrade-check").arg(running), false, &levels);
     let node = &mut cluster.nodes[0];
     node.terminate();
-    let levels = [format!("feature level {NEW}"), format!("up to {OLD}")];
+    let dir = &node.dir;
+    may_replace(
+        older().args(["upgrade-check", "--data"]).arg(dir),
+        false,
+        &levels,
+    );
     let words = [
         &levels[0],
         &levels[1],

@@ -27,6 +27,7 @@ mod shared;
 mod snapshot_format;
 mod snapshots;
 mod space;
+mod survey;
 mod wal;
 mod writer;
 
@@ -43,4 +44,5 @@ pub use restoring::Restoring;
 pub use snapshot_format::{MAX_BLOCK, MAX_EXTRA, SnapshotMeta, SnapshotReader};
 pub use snapshots::{SnapshotReceiver, SnapshotStore, SnapshotWriter};
 pub use space::{RESERVE_BASE, Space};
+pub use survey::{Survey, survey};
 pub use wal::{Completions, Done, WalHandle, WalWorker};

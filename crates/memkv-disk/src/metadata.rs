@@ -33,6 +33,8 @@ const FIXED_LEN: usize = 256;
 /// Place of the identity's length; the Raft group follows.
 const IDENTITY_LEN_AT: usize = 8 + 20 * 8;
 const GROUP_AT: usize = IDENTITY_LEN_AT + 4;
+/// Most bytes of a copy.
+pub(crate) const LONGEST_COPY: u64 = (FIXED_LEN + MAX_IDENTITY) as u64;
 /// Place of the CRC, which covers everything before it and the blob.
 const CRC_AT: usize = FIXED_LEN - 4;
 /// Size of a copy when it is created: every value up to an identity of 3.75 KiB, which is more
@@ -99,7 +101,7 @@ impl Stored {
     /// # Errors
     /// [`Unreadable::Version`] and [`Unreadable::Group`] for an intact copy of another format
     /// version or Raft group, [`Unreadable::Damaged`] for anything else.
-    fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         if bytes.len() < FIXED_LEN {
             return Err(Unreadable::Damaged);
         }
@@ -196,7 +198,7 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Found> {
         file.sync_data()?;
         file.drop_cache();
         // A longer file is not ours; the bytes beyond cannot be part of a valid copy.
-        let len = file.len()?.min((FIXED_LEN + MAX_IDENTITY) as u64);
+        let len = file.len()?.min(LONGEST_COPY);
         let mut bytes = vec![0; len as usize];
         read_exact_at(&*file, 0, &mut bytes)?;
         *copy = match Stored::decode(&bytes) {

@@ -26,7 +26,7 @@ pub const MAX_BLOCK: usize = 65 << 20;
 /// Most bytes of `SnapshotMeta::extra`.
 pub const MAX_EXTRA: usize = 1 << 20;
 
-const MAGIC: &[u8; 8] = b"MKVSNAP1";
+pub(crate) const MAGIC: &[u8; 8] = b"MKVSNAP1";
 const HEADER_LEN: usize = 40;
 const BLOCK_HEADER_LEN: usize = 16;
 const BLOCK: u32 = u32::from_le_bytes(*b"BLCK");

@@ -43,7 +43,7 @@ pub use config::{NodeConfig, Peer};
 pub use engine::runtime::seed_engine_randomness;
 pub use env::{BlockingWork, Elsewhere, Env};
 pub use error::{FatalError, RequestError, StartError, TooOld};
-pub use membership::life::cluster_of;
+pub use membership::life::{cluster_of, level_of};
 pub use membership::verbs::{MemberVerb, MemberView, VerbError};
 pub use node::Node;
 #[doc(hidden)]

@@ -10,6 +10,7 @@ use memkv_proto::config::{KEYS, Key, Kind};
 use crate::cert::{self, CertArgs};
 use crate::reset::{self, ResetArgs};
 use crate::restore::{self, RestoreArgs};
+use crate::upgrade::{self, UpgradeArgs};
 
 /// Where the original listens when it is not told otherwise.
 const DEFAULT_ADDR: &str = "127.0.0.1:11081";
@@ -58,6 +59,13 @@ pub enum Mode {
         /// What and where.
         args: RestoreArgs,
     },
+    /// Say whether this binary may replace the one that runs.
+    UpgradeCheck {
+        /// Configuration file; without it `raft_config.json` in the directory, if there is one.
+        config: Option<PathBuf>,
+        /// What to look at.
+        args: UpgradeArgs,
+    },
 }
 
 /// The cluster to demonstrate.
@@ -88,6 +96,10 @@ pub fn parse(
         "restore" => Mode::Restore {
             config: path(inner, "config"),
             args: restore::args(inner),
+        },
+        "upgrade-check" => Mode::UpgradeCheck {
+            config: path(inner, "config"),
+            args: upgrade::args(inner),
         },
         "alone" => Mode::Node {
             config: path(inner, "CONFIG").or_else(|| path(inner, "config")),
@@ -141,6 +153,7 @@ fn command() -> Command {
         .subcommand(cert::command())
         .subcommand(reset::command())
         .subcommand(restore::command())
+        .subcommand(upgrade::command())
 }
 
 fn data() -> Arg {

@@ -59,3 +59,4 @@ pub mod signals;
 #[cfg(test)]
 mod testing;
 mod tls;
+pub mod upgrade;

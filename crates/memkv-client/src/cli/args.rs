@@ -208,6 +208,11 @@ pub(crate) enum Command {
 pub(crate) enum Member {
     /// Prints a line for each member, as the leader sees it, and how many may fail
     List,
+    /// Says whether the cluster can spare a node now, and why; exits 1 if it cannot
+    CheckStop {
+        /// The node [default: each one]
+        name: Option<OsString>,
+    },
     /// Expects a node of this NAME, or lets a removed one come back
     Add {
         /// The name: the id of its node_addr
@@ -288,6 +293,10 @@ impl Member {
         };
         match self {
             Member::List => vec!["MEMKV.CLUSTER".into(), "MEMBERS".into()],
+            Member::CheckStop { name } => {
+                let words = vec!["MEMKV.CLUSTER".into(), "CHECKSTOP".into()];
+                words.into_iter().chain(name).collect()
+            }
             Member::Add { name, replica, how } => {
                 let role = if replica { "REPLICA" } else { "VOTER" };
                 about("ADD", vec![name, role.into()], how)

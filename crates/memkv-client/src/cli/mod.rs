@@ -138,10 +138,16 @@ fn run(args: Args) -> Result<u8, Failure> {
         Some(Command::Backup(backup)) if !backup.needs_cluster() => {
             return backup::local(&backup, args.output);
         }
-        Some(Command::Member(member)) => return ask(link(), auth, args.output, member.words()),
+        Some(Command::Member(member)) => {
+            let ask_node = match member {
+                args::Member::CheckStop { .. } => repl::question,
+                _ => repl::once,
+            };
+            return ask(ask_node, link(), auth, args.output, member.words());
+        }
         Some(Command::Leader { verb }) => {
             let words = verb.map_or_else(|| args::Member::List.words(), args::Leader::words);
-            return ask(link(), auth, args.output, words);
+            return ask(repl::once, link(), auth, args.output, words);
         }
         Some(command) => command,
     };
@@ -167,8 +173,13 @@ fn run(args: Args) -> Result<u8, Failure> {
     runtime.block_on(commands::execute(command, &client, &printer))
 }
 
+/// Has a node execute words, and shows the answer.
+type AskNode =
+    fn(repl::Link, Option<Vec<Vec<u8>>>, args::Format, &Vec<Vec<u8>>) -> Result<u8, Failure>;
+
 /// Has a node execute a command of Redis's protocol.
 fn ask(
+    ask_node: AskNode,
     link: repl::Link,
     auth: Option<Vec<Vec<u8>>>,
     output: args::Format,
@@ -180,7 +191,7 @@ fn ask(
         args::Format::Table => args::Format::Raw,
         other => other,
     };
-    repl::once(link, auth, output, &words)
+    ask_node(link, auth, output, &words)
 }
 
 /// The user whose password it is if none is named.

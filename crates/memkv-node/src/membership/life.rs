@@ -174,6 +174,19 @@ pub fn cluster_of(record: Bytes) -> Result<[u8; 16], String> {
     }
 }
 
+/// The feature level that is in use in the directory with this record; none if it belongs to no cluster.
+///
+/// # Errors
+/// Why it cannot be read, in words.
+pub fn level_of(record: Bytes) -> Result<Option<u32>, String> {
+    match decode(record) {
+        Ok(Some((_, level, State::Running(identity)))) => Ok(Some(level.max(identity.level))),
+        Ok(Some((_, level, State::Prepared(agreed)))) => Ok(Some(level.max(agreed.proposal.level))),
+        Ok(_) => Ok(None),
+        Err(error) => Err(format!("its identity cannot be read: {error}")),
+    }
+}
+
 /// Whether a node may go from one state to the other.
 fn may_follow(now: &State, next: &State) -> bool {
     match (now, next) {
@@ -290,6 +303,21 @@ mod tests {
             State::Running(identity(1, true)),
             State::Stopped,
         ]
+    }
+
+    #[test]
+    fn the_level_in_use_is_the_higher_one_of_record_and_identity() {
+        assert_eq!(level_of(Bytes::new()), Ok(None));
+        let record = |level, state| encode([9; 16], level, &state);
+        assert_eq!(level_of(record(1, State::Blank)), Ok(None));
+        let running = |level| {
+            let mut identity = identity(1, true);
+            identity.level = level;
+            State::Running(identity)
+        };
+        assert_eq!(level_of(record(1, running(3))), Ok(Some(3)));
+        assert_eq!(level_of(record(4, running(3))), Ok(Some(4)));
+        assert!(level_of(Bytes::from_static(b"\xff")).is_err());
     }
 
     #[test]

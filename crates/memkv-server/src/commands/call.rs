@@ -59,6 +59,7 @@ pub(crate) enum Account {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Members {
     List,
+    CheckStop,
     Add,
     Remove,
     Replace,

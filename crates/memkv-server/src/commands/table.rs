@@ -408,6 +408,8 @@ Memkv {
         "Shows and changes the members of the cluster.";
     "memkv.cluster|members" 2 (OPS) NONE "0.1.0" "O(N) with N members" Nothing Account(Account::Members(Members::List)),
         "Returns a line for each member, as the leader sees it.";
+    "memkv.cluster|checkstop" -2 (OPS) NONE "0.1.0" "O(N) with N members" Nothing Account(Account::Members(Members::CheckStop)),
+        "Says whether the cluster can spare a node now, and why; without a name, for each one.";
     "memkv.cluster|add" -3 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Members(Members::Add)),
         "Expects a node of this name, as VOTER or REPLICA; lets a removed one come back.";
     "memkv.cluster|remove" -3 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Members(Members::Remove)),

@@ -7,6 +7,7 @@ use memkv_proto::ErrorCode;
 use memkv_store::{MAX_NAME_BYTES, Role};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::check_stop;
 use super::conn::Conn;
 use crate::audit::{self, Event};
 use crate::backend::Backend;
@@ -26,6 +27,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if members == Members::List {
             let views = backend.members().await.map_err(|error| failed(&error))?;
             return Ok(lines(&views));
+        }
+        if members == Members::CheckStop {
+            let name = match args.len() {
+                2 => None,
+                3 => Some(node_name(args.get(2))?),
+                _ => return Err(ErrorReply::subcommand_syntax(args.name, args.get(1))),
+            };
+            let views = backend.members().await.map_err(|error| failed(&error))?;
+            return check_stop::lines(&views, name.as_deref());
         }
         let (verb, dry_run) = verb(members, args)?;
         let done = backend.administer(verb, dry_run).await;
@@ -59,7 +69,7 @@ fn verb(members: Members, args: &Args<'_>) -> Result<(MemberVerb, bool), ErrorRe
         false => Err(wrong()),
     };
     let (verb, used) = match members {
-        Members::List => return Err(wrong()),
+        Members::List | Members::CheckStop => return Err(wrong()),
         Members::Add => {
             let role = match len {
                 ..=3 => Role::Voter,
@@ -135,7 +145,7 @@ fn lines(views: &[MemberView]) -> String {
 /// A node that has not answered for so long does not count: the default election timeout.
 const SILENT_MS: u64 = 1_000;
 
-fn is_silent(view: &MemberView) -> bool {
+pub(super) fn is_silent(view: &MemberView) -> bool {
     view.heard_ms.is_none_or(|heard| heard >= SILENT_MS)
 }
 

@@ -14,6 +14,7 @@
 //! earlier writes and none of its later ones; what a connection holds is bounded.
 
 mod account;
+mod check_stop;
 mod clients;
 mod conn;
 mod deadline_timer;

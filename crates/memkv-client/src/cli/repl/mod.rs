@@ -74,6 +74,34 @@ pub(super) fn once(
     }
 }
 
+/// The same for a question that a node answers with lines of `yes: ` or `no: `.
+pub(super) fn question(
+    link: Link,
+    auth: Option<Words>,
+    format: Format,
+    words: &Words,
+) -> Result<u8, Failure> {
+    let session = Session::new(link, auth);
+    let mut repl = Repl { session, format };
+    match repl.session.execute(words) {
+        Outcome::Replies(replies) => {
+            let code = repl.show(words, &replies)?;
+            let is_no = replies.iter().any(says_no);
+            Ok(code.max(if is_no { exit::NOT_FOUND } else { exit::OK }))
+        }
+        failed => Ok(report(&failed)),
+    }
+}
+
+fn says_no(reply: &Frame) -> bool {
+    let text = match reply {
+        Frame::Bulk(text) | Frame::Verbatim(_, text) | Frame::Simple(text) => text,
+        _ => return false,
+    };
+    text.split(|byte| *byte == b'\n')
+        .any(|line| line.starts_with(b"no: "))
+}
+
 struct Repl {
     session: Session,
     format: Format,

@@ -185,6 +185,7 @@ const STATEMENT: &str = "
     memkv.range a:r                 | r
     memkv.backup                    | ad
     memkv.cluster members           | ad
+    memkv.cluster checkstop n9      | ad
     memkv.cluster add n9            | ad
     memkv.cluster remove n9         | ad
     memkv.cluster replace n8 n9     | ad
