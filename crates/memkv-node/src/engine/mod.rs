@@ -10,6 +10,8 @@ pub(crate) mod codec;
 mod cold_reads;
 #[cfg(test)]
 mod giving_way;
+#[cfg(test)]
+mod golden;
 pub(crate) mod handle;
 pub(crate) mod inbound;
 mod load;
