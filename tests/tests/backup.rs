@@ -339,3 +339,42 @@ fn old_backups_of_a_directory_go_and_a_node_without_a_leader_gives_none() {
     fails(client(&addr).args(["backup", "save"]).arg(&file), 3);
     assert!(!file.exists(), "not even a part");
 }
+
+/// The client, started by a shell that has done something before: its process keeps the shell's id.
+fn after(script: &str, addr: &str, file: &Path) -> Command {
+    let mut command = Command::new("bash");
+    let script = format!("{script}; exec \"$0\" --endpoints \"$1\" backup save \"$2\"");
+    command.args(["-c", &script]).arg(binary("memkv_client"));
+    command.arg(addr).arg(file);
+    command
+}
+
+#[test]
+fn a_backup_that_does_not_fit_names_its_file_and_leaves_none() {
+    let cluster = Cluster::start(1);
+    let addr = &cluster.nodes[0].addr;
+    fill(addr);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("all.backup");
+    // Writing beyond a kibibyte is an error, as on a full disk.
+    let said = fails(&mut after("trap '' XFSZ; ulimit -f 1", addr, &file), 1);
+    assert!(said.contains(file.to_str().unwrap()), "{said}");
+    assert!(!said.contains("standard output"), "{said}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_link_in_the_place_of_a_backups_part_is_not_followed() {
+    let cluster = Cluster::start(1);
+    let addr = &cluster.nodes[0].addr;
+    let dir = tempfile::tempdir().unwrap();
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "years of work").unwrap();
+    let file = dir.path().join("all.backup");
+    let link = format!("ln -s victim '{}'/.memkv-$$.part", dir.path().display());
+    succeeds(&mut after(&link, addr, &file));
+    assert_eq!(fs::read(&victim).unwrap(), b"years of work");
+    let mode = fs::symlink_metadata(&file).unwrap();
+    assert!(mode.is_file() && mode.permissions().mode() & 0o777 == 0o600);
+    succeeds(client(addr).args(["backup", "verify"]).arg(&file));
+}

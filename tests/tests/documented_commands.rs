@@ -1,4 +1,4 @@
-//! The commands of the README and of `docs/operations.md`: extracted from the page, run, and compared
+//! The commands of the README, of `docs/operations.md` and of `docs/recover.md`: extracted from the page, run, and compared
 //! with the output that the page shows.
 //!
 //! The `sh` blocks of a section form one script, which runs in the repository as a reader would run it,
@@ -171,6 +171,11 @@ fn every_command_of_the_readme_works_and_prints_what_it_shows() {
 #[test]
 fn every_command_of_the_operations_page_works_and_prints_what_it_shows() {
     run("docs/operations.md");
+}
+
+#[test]
+fn every_command_of_the_worst_days_page_works_and_prints_what_it_shows() {
+    run("docs/recover.md");
 }
 
 /// Each row of the README's benchmark has its figures from the page that the benchmark writes.

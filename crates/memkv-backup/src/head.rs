@@ -28,8 +28,27 @@ pub struct Head {
     /// Whether it was salvaged from a stopped directory: then entries behind the committed ones may be in it.
     #[serde(default)]
     pub salvaged: bool,
-    /// Of a salvaged one, the highest index that is known to be committed; 0 if that is not known, and in
-    /// any other backup the same as `index`.
+    /// Of a salvaged one, the highest index that is known to be committed, which may be above `index` where
+    /// the directory is damaged; 0 if none is known. In any other backup the same as `index`.
     #[serde(default)]
     pub committed: u64,
+    /// Of a salvaged one, where the log's terms begin.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terms: Vec<TermStart>,
+    /// Why a salvaged one ends before the directory's log did, with file and offset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+    /// Why the directory that it was salvaged from was marked as one that must not be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condemned: Option<String>,
+}
+
+/// From which index on the entries are of a term, as far as that is known: the term may have begun before the
+/// first of a list. A list grows in both numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TermStart {
+    /// The term.
+    pub term: u64,
+    /// The index.
+    pub index: u64,
 }

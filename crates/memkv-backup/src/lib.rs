@@ -26,11 +26,13 @@
 
 mod error;
 mod head;
+mod rank;
 mod reader;
 mod writer;
 
 pub use error::{BackupError, Location};
-pub use head::Head;
+pub use head::{Head, TermStart};
+pub use rank::{Rank, shared};
 pub use reader::{BackupReader, Summary};
 pub use writer::BackupWriter;
 
@@ -46,6 +48,9 @@ pub const CONTENT_BYTES: usize = 256 * 1024;
 
 /// Most bytes of a record: a snapshot's largest block, which is one value of 64 MiB with its key.
 pub const MAX_RECORD_BYTES: usize = 65 << 20;
+
+/// Most terms that a head lists. Each costs up to 40 bytes of the head's 64 KiB.
+pub const MAX_TERMS: usize = 256;
 
 /// Most bytes of the head.
 const MAX_HEAD_BYTES: usize = 64 * 1024;

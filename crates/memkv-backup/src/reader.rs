@@ -58,6 +58,9 @@ impl<R: Read> BackupReader<R> {
             written_by: String::new(),
             salvaged: false,
             committed: 0,
+            terms: Vec::new(),
+            stopped: None,
+            condemned: None,
         };
         let mut reader = Self {
             source,

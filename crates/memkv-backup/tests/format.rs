@@ -21,6 +21,9 @@ fn head() -> Head {
         written_by: "0.1.0".to_owned(),
         salvaged: false,
         committed: 5,
+        terms: Vec::new(),
+        stopped: None,
+        condemned: None,
     }
 }
 

@@ -12,7 +12,8 @@
 //!   peers                                       memory of the peers; two slots, rarely synced
 //!   condemned                                   why this directory must be set aside
 //!   reset-admin                                 a user that gets all rights and a new password
-//!   restoring                                   a restore is under way here; no content
+//!   restoring                                   a restore is under way here
+//!   recovering                                  the files are being set aside, to be filled anew
 //! snapshot_path/
 //!   00000000-00000000000000000500-...-....snap  group (hex), index, term (hex), leader (hex); newest two
 //!   incoming-1.part  building-2.part            unfinished; removed at the next start
@@ -34,6 +35,7 @@
 //! | `condemned` | its text | the directory is set aside nevertheless |
 //! | `reset-admin` | never: synced before the rename | the node says so and goes on |
 //! | any file, while there is `restoring` | yes | refuse to start; the next restore begins anew |
+//! | `recovering` | never: synced before the rename | refuse to start; the next recovery goes on |
 //! | snapshot | never: synced and re-read before the rename | the older one, if the log covers the gap; else refuse |
 //! | `*.part`, `spare-*`, `reserve` | always | removed or overwritten |
 //!
@@ -73,6 +75,9 @@ pub(crate) const CONDEMNED_FILE: &str = "condemned";
 pub(crate) const RESET_FILE: &str = "reset-admin";
 /// Name of the file that marks a directory in which a restore has not ended.
 pub(crate) const RESTORING_FILE: &str = "restoring";
+
+/// Name of the file that marks a directory whose files are being set aside, to be filled anew.
+pub(crate) const RECOVERING_FILE: &str = "recovering";
 
 /// Directories with contents set aside start with this.
 pub(crate) const QUARANTINE_PREFIX: &str = "quarantine-";

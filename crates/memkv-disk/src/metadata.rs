@@ -187,16 +187,27 @@ pub(crate) enum Found {
 
 /// Reads both copies, dropping the page cache first so that the disk itself is seen.
 pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Found> {
+    read_with(dir, &|path| {
+        let file = disk.open(path)?;
+        file.sync_data()?;
+        file.drop_cache();
+        Ok(file)
+    })
+}
+
+/// The same, of files that `open` gives.
+pub(crate) fn read_with(
+    dir: &Path,
+    open: &dyn Fn(&Path) -> io::Result<Arc<dyn DiskFile>>,
+) -> io::Result<Found> {
     let mut exist = 0;
     let mut copies: [Option<Stored>; 2] = [None, None];
     for (name, copy) in METADATA_FILES.iter().zip(&mut copies) {
-        let file = match disk.open(&dir.join(name)) {
+        let file = match open(&dir.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
         };
         exist += 1;
-        file.sync_data()?;
-        file.drop_cache();
         // A longer file is not ours; the bytes beyond cannot be part of a valid copy.
         let len = file.len()?.min(LONGEST_COPY);
         let mut bytes = vec![0; len as usize];

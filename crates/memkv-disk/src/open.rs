@@ -17,6 +17,7 @@ use crate::layout::{
 use crate::metadata::{self, Found, Metadata, MetadataFiles, Stored};
 use crate::peers_file::check_condemned;
 use crate::reader::LogReader;
+use crate::recovering;
 use crate::recovery::{self, Claims, Recovered, TornTail};
 use crate::restoring;
 use crate::shared::{Inner, LogState, Shared};
@@ -119,6 +120,16 @@ pub enum OpenError {
         /// The mark.
         path: PathBuf,
     },
+    /// A recovery of it was cut short.
+    #[error(
+        "`{path}` says that a recovery of this directory was cut short: run `memkv_server recover` on it again.          All that it held is still there, or in `{aside}` and its neighbours"
+    )]
+    Recovering {
+        /// The mark.
+        path: PathBuf,
+        /// Where the metadata are, or will be, set aside.
+        aside: PathBuf,
+    },
     /// A restore needs a directory without data.
     #[error(
         "`{path}` is there, and a restore needs a directory without data: name another one, or move this \
@@ -175,6 +186,7 @@ impl OpenError {
 /// [`OpenError::Metadata`] nothing was changed.
 pub fn open(disk: Arc<dyn Disk>, layout: &Layout, options: Options) -> Result<Opened, OpenError> {
     let locks = Arc::new(lock(&*disk, layout)?);
+    recovering::check(&*disk, layout)?;
     restoring::check(&*disk, layout)?;
     open_locked(disk, layout, options, locks)
 }
@@ -418,6 +430,18 @@ fn committed_hint(
 /// files moved by then stay moved, and [`open`] refuses the rest until it is moved too.
 pub fn quarantine(disk: Arc<dyn Disk>, layout: &Layout) -> Result<PathBuf, OpenError> {
     let _locks = lock(&*disk, layout)?;
+    let number = next_quarantine(&*disk, layout)?;
+    let name = format!("{QUARANTINE_PREFIX}{number}");
+    // Metadata comes last: without the others it is refused, and so is any part of this.
+    for dir in layout.directories() {
+        set_aside(&*disk, dir, &dir.join(&name))
+            .map_err(|error| OpenError::io("set aside", dir, error))?;
+    }
+    Ok(layout.metadata.join(&name))
+}
+
+/// The first number under which nothing was set aside yet.
+pub(crate) fn next_quarantine(disk: &dyn Disk, layout: &Layout) -> Result<u64, OpenError> {
     let mut number = 1;
     for dir in layout.directories() {
         let names = disk
@@ -430,13 +454,7 @@ pub fn quarantine(disk: Arc<dyn Disk>, layout: &Layout) -> Result<PathBuf, OpenE
             number.max(used.saturating_add(1))
         });
     }
-    let name = format!("{QUARANTINE_PREFIX}{number}");
-    // Metadata comes last: without the others it is refused, and so is any part of this.
-    for dir in layout.directories() {
-        set_aside(&*disk, dir, &dir.join(&name))
-            .map_err(|error| OpenError::io("set aside", dir, error))?;
-    }
-    Ok(layout.metadata.join(&name))
+    Ok(number)
 }
 
 /// Where an earlier [`quarantine`] put the metadata of this directory, if it still lies there.

@@ -24,6 +24,9 @@ const HEAD_LEN: usize = 8 + 8 + 4;
 /// The checksum, behind the payload.
 const CRC_LEN: usize = 4;
 
+/// Most bytes of the reason why a directory was condemned that are read.
+pub(crate) const MAX_REASON: usize = SLOT_LEN;
+
 /// Most bytes of a value.
 pub const MAX_PEERS_BYTES: usize = SLOT_LEN - HEAD_LEN - CRC_LEN;
 
@@ -145,7 +148,7 @@ pub(crate) fn check_condemned(disk: &dyn Disk, layout: &Layout) -> Result<(), Op
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(OpenError::io("open", &path, error)),
     };
-    let mut why = vec![0; SLOT_LEN];
+    let mut why = vec![0; MAX_REASON];
     let len = file
         .read_at(0, &mut why)
         .map_err(|error| OpenError::io("read", &path, error))?;

@@ -17,10 +17,11 @@
 //! record, unless a synced segment follows.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::OpenError;
-use crate::disk::{Disk, read_exact_at};
+use crate::disk::{Disk, DiskFile, read_exact_at};
 use crate::format::Unreadable;
 use crate::layout::{is_spare_name, parse_segment_name};
 use crate::record::LogId;
@@ -33,7 +34,7 @@ use crate::writer::Spare;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TornTail {
     /// The segment.
-    pub path: std::path::PathBuf,
+    pub path: PathBuf,
     /// Where its valid part ends.
     pub offset: u64,
     /// Bytes from there to the end of the file, preallocated ones included.
@@ -158,34 +159,40 @@ fn open_segments(
     let mut segments = Vec::with_capacity(names.segments.len());
     for (first, generation, name) in &names.segments {
         let path = dir.join(name);
-        let io = |error| OpenError::io("read log segment", &path, error);
-        let file = disk.open(&path).map_err(io)?;
-        let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
-        let read = match read_exact_at(&*file, 0, &mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Unreadable::Damaged),
-            other => other.map(|()| SegmentHeader::decode(&bytes)).map_err(io)?,
-        };
-        let header = read.map_err(|unreadable| match unreadable {
-            Unreadable::Damaged => OpenError::corrupt(&path, 0, "the segment's header is damaged"),
-            other => OpenError::foreign(&path, 0, other),
-        })?;
-        if (header.first, header.generation) != (*first, *generation) {
-            return Err(OpenError::corrupt(
-                &path,
-                0,
-                "the segment's header is of another segment",
-            ));
-        }
-        if header.store != claims.store {
-            return Err(OpenError::corrupt(
-                &path,
-                0,
-                "the segment belongs to another node's data directory",
-            ));
-        }
-        segments.push(SegmentIndex::new(path, file, header));
+        let file = disk.open(&path);
+        let file = file.map_err(|error| OpenError::io("read log segment", &path, error))?;
+        let segment = open_segment(path, file, (*first, *generation), Some(claims.store))?;
+        segments.push(segment);
     }
     Ok(segments)
+}
+
+/// Reads a segment's header, which must fit its name and the directory's own id, where that is known.
+pub(crate) fn open_segment(
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    name: (u64, u64),
+    store: Option<u64>,
+) -> Result<SegmentIndex, OpenError> {
+    let io = |error| OpenError::io("read log segment", &path, error);
+    let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
+    let read = match read_exact_at(&*file, 0, &mut bytes) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Unreadable::Damaged),
+        other => other.map(|()| SegmentHeader::decode(&bytes)).map_err(io)?,
+    };
+    let header = read.map_err(|unreadable| match unreadable {
+        Unreadable::Damaged => OpenError::corrupt(&path, 0, "the segment's header is damaged"),
+        other => OpenError::foreign(&path, 0, other),
+    })?;
+    if (header.first, header.generation) != name {
+        let what = "the segment's header is of another segment";
+        return Err(OpenError::corrupt(&path, 0, what));
+    }
+    if store.is_some_and(|store| store != header.store) {
+        let what = "the segment belongs to another node's data directory";
+        return Err(OpenError::corrupt(&path, 0, what));
+    }
+    Ok(SegmentIndex::new(path, file, header))
 }
 
 /// Removes segments that newer ones override as a whole; the rest has growing first indexes.
@@ -202,9 +209,8 @@ fn take_overridden(segments: &mut Vec<SegmentIndex>) -> Vec<SegmentIndex> {
             obsolete.push(segment);
             continue;
         }
-        while let Some(older) =
-            kept.pop_if(|older| segment.header.starts_log || older.first() >= segment.first())
-        {
+        let (first, starts_log) = (segment.first(), segment.header.starts_log);
+        while let Some(older) = kept.pop_if(|older| overrides(first, starts_log, older.first())) {
             obsolete.push(older);
         }
         kept.push(segment);
@@ -213,8 +219,13 @@ fn take_overridden(segments: &mut Vec<SegmentIndex>) -> Vec<SegmentIndex> {
     obsolete
 }
 
+/// Whether a segment overrides all of an older one, which begins at `older`.
+pub(crate) fn overrides(first: u64, starts_log: bool, older: u64) -> bool {
+    starts_log || older >= first
+}
+
 /// The log is purged up to the metadata's mark, or up to the snapshot that replaced all of it.
-fn purge_mark(segments: &[SegmentIndex], claims: &Claims) -> Option<LogId> {
+pub(crate) fn purge_mark(segments: &[SegmentIndex], claims: &Claims) -> Option<LogId> {
     let start = segments.first().filter(|segment| segment.header.starts_log);
     let start = start.and_then(|segment| segment.header.previous);
     match (claims.purged, start) {
@@ -246,7 +257,12 @@ impl Recovered {
             self.next = self.segments[at].next();
             self.committed_next = self.committed_next.max(found.committed);
             let Some(bad) = found.bad else { continue };
-            self.judge(at, &bad, claims)?;
+            let later: Vec<(u64, bool)> = self.segments[at + 1..]
+                .iter()
+                .map(|later| (later.first(), later.header.synced))
+                .collect();
+            self.torn = judge(&self.segments[at], &bad, &later, claims)?;
+            self.rotate = self.torn.is_some();
             // A cut in an unsynced segment: later segments continue a record that is lost.
             self.obsolete.extend(self.segments.drain(at + 1..));
             break;
@@ -274,48 +290,49 @@ impl Recovered {
         scan(segment, limit.unwrap_or(u64::MAX))
             .map_err(|error| OpenError::io("read log segment", &path, error))
     }
+}
 
-    /// Decides whether an invalid record is the end of the log or corruption.
-    fn judge(&mut self, at: usize, bad: &Bad, claims: &Claims) -> Result<(), OpenError> {
-        let segment = &self.segments[at];
-        let path = &segment.path;
-        let io = |error| OpenError::io("read log segment", path, error);
-        let behind = look_behind(segment, bad).map_err(io)?;
-        let here = Some((bad.offset, bad.unreadable));
-        let here = here.filter(|(_, unreadable)| *unreadable != Unreadable::Damaged);
-        if let Some((offset, other)) = here.or(behind.unreadable) {
-            return Err(OpenError::foreign(path, offset, other));
-        }
-        let mut frontier = behind.frontier;
-        if claims.generation == segment.header.generation {
-            frontier = frontier.max(claims.frontier.map_or(0, |id| id.index + 1));
-        }
-        let later = &self.segments[at + 1..];
-        let must_go_on = !later.is_empty()
-            && (segment.header.synced || later.iter().any(|later| later.header.synced));
-        if (frontier > bad.index || must_go_on) && !ignore_damage() {
-            let known = frontier.max(later.first().map_or(0, SegmentIndex::first));
-            let what = format!(
-                "{}; record {} was there, since the log was durable up to index {}",
-                bad.what,
-                bad.index,
-                known.saturating_sub(1)
-            );
-            return Err(OpenError::corrupt(path, bad.offset, what));
-        }
-        if bad.remains || behind.count > 0 || !later.is_empty() {
-            let bytes = segment.file.len().map_err(io)?.saturating_sub(bad.offset);
-            let (path, offset) = (path.clone(), bad.offset);
-            self.torn = Some(TornTail {
-                path,
-                offset,
-                bytes,
-                index: bad.index,
-            });
-            self.rotate = true;
-        }
-        Ok(())
+/// Decides whether an invalid record is the end of the log or corruption. `later` are the first index of each
+/// segment behind this one, and whether it is synced. Returns the tail that was never acknowledged, if there is one.
+pub(crate) fn judge(
+    segment: &SegmentIndex,
+    bad: &Bad,
+    later: &[(u64, bool)],
+    claims: &Claims,
+) -> Result<Option<TornTail>, OpenError> {
+    let path = &segment.path;
+    let io = |error| OpenError::io("read log segment", path, error);
+    let behind = look_behind(segment, bad).map_err(io)?;
+    let here = Some((bad.offset, bad.unreadable));
+    let here = here.filter(|(_, unreadable)| *unreadable != Unreadable::Damaged);
+    if let Some((offset, other)) = here.or(behind.unreadable) {
+        return Err(OpenError::foreign(path, offset, other));
     }
+    let mut frontier = behind.frontier;
+    if claims.generation == segment.header.generation {
+        frontier = frontier.max(claims.frontier.map_or(0, |id| id.index + 1));
+    }
+    let must_go_on =
+        !later.is_empty() && (segment.header.synced || later.iter().any(|(_, synced)| *synced));
+    if (frontier > bad.index || must_go_on) && !ignore_damage() {
+        let known = frontier.max(later.first().map_or(0, |(first, _)| *first));
+        let what = format!(
+            "{}; record {} was there, since the log was durable up to index {}",
+            bad.what,
+            bad.index,
+            known.saturating_sub(1)
+        );
+        return Err(OpenError::corrupt(path, bad.offset, what));
+    }
+    if !bad.remains && behind.count == 0 && later.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(TornTail {
+        path: path.clone(),
+        offset: bad.offset,
+        bytes: segment.file.len().map_err(io)?.saturating_sub(bad.offset),
+        index: bad.index,
+    }))
 }
 
 #[cfg(memkv_bugs)]

@@ -15,6 +15,7 @@ use crate::disk::Disk;
 use crate::layout::{CLOCK_FILE, Layout, Options, RESERVE_FILE, RESTORING_FILE, is_data_name};
 use crate::open::{OpenError, Opened, lock, open_locked};
 use crate::record::LogId;
+use crate::recovering;
 use crate::snapshots::SnapshotWriter;
 use crate::wal::Done;
 
@@ -33,14 +34,15 @@ impl Restoring {
     /// Marks an empty directory and opens it. What an earlier restore has left there is removed.
     ///
     /// # Errors
-    /// [`OpenError::NotEmpty`] if it holds data; then nothing was changed. [`OpenError::Locked`],
-    /// [`OpenError::Io`].
+    /// [`OpenError::NotEmpty`] if it holds data, [`OpenError::Recovering`] if that is being set aside; then nothing
+    /// was changed. [`OpenError::Locked`], [`OpenError::Io`].
     pub fn begin(
         disk: Arc<dyn Disk>,
         layout: &Layout,
         options: Options,
     ) -> Result<Self, OpenError> {
         let locks = Arc::new(lock(&*disk, layout)?);
+        recovering::check_moved(&*disk, layout)?;
         if is_marked(&*disk, layout)? {
             clear(&*disk, layout)?;
         } else {
@@ -130,7 +132,7 @@ fn mark(disk: &dyn Disk, layout: &Layout) -> Result<(), OpenError> {
 }
 
 /// Whether this file is one that a node writes, besides the lock.
-fn is_ours(name: &str) -> bool {
+pub(crate) fn is_ours(name: &str) -> bool {
     is_data_name(name) || name == CLOCK_FILE || name == RESERVE_FILE
 }
 

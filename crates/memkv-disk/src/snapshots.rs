@@ -126,7 +126,10 @@ pub(crate) fn find(
     let mut damage = None;
     for id in ids {
         let path = dir.join(snapshot_name(id));
-        match read(disk, &path, id, found.good.is_empty()) {
+        let read = disk
+            .open(&path)
+            .and_then(|file| read(file, id, found.good.is_empty()));
+        match read {
             Ok(known) => found.good.push(known),
             Err(error) if is_damage(&error) && found.good.is_empty() => {
                 damage.get_or_insert(error);
@@ -152,8 +155,8 @@ pub(crate) fn find(
     Ok(found)
 }
 
-fn read(disk: &dyn Disk, path: &Path, id: LogId, whole: bool) -> io::Result<Known> {
-    let file = disk.open(path)?;
+/// Reads a snapshot's description, and verifies all of it where the `whole` counts.
+fn read(file: Arc<dyn DiskFile>, id: LogId, whole: bool) -> io::Result<Known> {
     let mut reader = SnapshotReader::open(file.clone())?;
     if reader.meta().last != id {
         let what = "the snapshot's content does not fit its name";
@@ -164,6 +167,12 @@ fn read(disk: &dyn Disk, path: &Path, id: LogId, whole: bool) -> io::Result<Know
     }
     let (meta, len) = (reader.meta().clone(), reader.raw_len());
     Ok(Known { meta, len, file })
+}
+
+/// Verifies all of a snapshot in a directory that is only read.
+pub(crate) fn verified(disk: &dyn Disk, path: &Path, id: LogId) -> io::Result<Arc<dyn DiskFile>> {
+    let known = read(disk.open_to_read(path)?, id, true)?;
+    Ok(known.file)
 }
 
 fn is_damage(error: &io::Error) -> bool {

@@ -39,6 +39,7 @@ mod time;
 mod write;
 
 pub use backup::restore::{RestoreError, RestorePlan, Restored, restore, revision_of_restore};
+pub use backup::salvage::{SalvageError, Salvaged, salvage};
 pub use config::{NodeConfig, Peer};
 pub use engine::runtime::seed_engine_randomness;
 pub use env::{BlockingWork, Elsewhere, Env};

@@ -8,8 +8,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use memkv_proto::config::{KEYS, Key, Kind};
 
 use crate::cert::{self, CertArgs};
+use crate::recover::{self, RecoverArgs};
 use crate::reset::{self, ResetArgs};
 use crate::restore::{self, RestoreArgs};
+use crate::salvage::{self, SalvageArgs};
 use crate::upgrade::{self, UpgradeArgs};
 
 /// Where the original listens when it is not told otherwise.
@@ -66,6 +68,20 @@ pub enum Mode {
         /// What to look at.
         args: UpgradeArgs,
     },
+    /// Make a stopped directory that of a new cluster.
+    Recover {
+        /// Configuration file; without it `raft_config.json` in the directory, if there is one.
+        config: Option<PathBuf>,
+        /// What and how.
+        args: RecoverArgs,
+    },
+    /// Save what a stopped directory holds.
+    Salvage {
+        /// Configuration file; without it `raft_config.json` in the directory, if there is one.
+        config: Option<PathBuf>,
+        /// What and where.
+        args: SalvageArgs,
+    },
 }
 
 /// The cluster to demonstrate.
@@ -100,6 +116,14 @@ pub fn parse(
         "upgrade-check" => Mode::UpgradeCheck {
             config: path(inner, "config"),
             args: upgrade::args(inner),
+        },
+        "recover" => Mode::Recover {
+            config: path(inner, "config"),
+            args: recover::args(inner),
+        },
+        "salvage" => Mode::Salvage {
+            config: path(inner, "config"),
+            args: salvage::args(inner),
         },
         "alone" => Mode::Node {
             config: path(inner, "CONFIG").or_else(|| path(inner, "config")),
@@ -154,6 +178,8 @@ fn command() -> Command {
         .subcommand(reset::command())
         .subcommand(restore::command())
         .subcommand(upgrade::command())
+        .subcommand(salvage::command())
+        .subcommand(recover::command())
 }
 
 fn data() -> Arg {

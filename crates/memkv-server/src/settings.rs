@@ -117,6 +117,31 @@ impl Settings {
         })
     }
 
+    /// Where a node's files are, for a look at them on whatever machine: nothing else of the configuration
+    /// needs to hold, and no secret is read. Without a configuration it is that of the node's own, or the three
+    /// names of the original in the working directory.
+    ///
+    /// # Errors
+    /// [`SettingsError`] if the configuration cannot be read.
+    pub fn layout(
+        file: Option<&Path>,
+        overrides: &[(&'static str, String, String)],
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Layout, SettingsError> {
+        let (mut config, _, is_embedded) = base(file, None)?;
+        config.apply_env(&variable)?;
+        for (key, value, flag) in overrides {
+            config.apply_override(key, value, flag)?;
+        }
+        if is_embedded && !Path::new(EMBEDDED_DIR).exists() {
+            let original = Layout::under(Path::new(""));
+            if original.metadata.exists() || original.log.exists() {
+                return Ok(original);
+            }
+        }
+        Ok(layout(&config))
+    }
+
     /// Which events of keys are announced until the cluster is told by `CONFIG SET`.
     pub fn announce(&self) -> KeyEventClasses {
         let letters = self.config.notify_keyspace_events.as_bytes();
@@ -138,14 +163,9 @@ impl Settings {
     /// The settings of the node behind the interfaces.
     pub fn node_config(&self) -> NodeConfig {
         let config = &self.config;
-        let layout = Layout {
-            log: PathBuf::from(&config.log_path),
-            metadata: PathBuf::from(&config.metadata_path),
-            snapshot: PathBuf::from(&config.snapshot_path),
-        };
         let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let memory_limit = process_memory(config.max_memory);
-        let defaults = NodeConfig::new(peer(&config.node_addr), layout);
+        let defaults = NodeConfig::new(peer(&config.node_addr), layout(config));
         let log_share = memory_limit.map_or(u64::MAX, |limit| limit / LOG_SHARE);
         NodeConfig {
             memory_limit,
@@ -198,6 +218,14 @@ fn base(
             true,
         )),
         (text, _) => Ok((parse(path, text)?, path.display().to_string(), false)),
+    }
+}
+
+fn layout(config: &RaftConfig) -> Layout {
+    Layout {
+        log: PathBuf::from(&config.log_path),
+        metadata: PathBuf::from(&config.metadata_path),
+        snapshot: PathBuf::from(&config.snapshot_path),
     }
 }
 

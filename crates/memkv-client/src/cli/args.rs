@@ -39,6 +39,11 @@ transaction did its \"else\", or a backup is not whole or cannot be stored; 2
 wrong usage; 3 unavailable, nothing was written; 4 outcome unknown: the write may or may not have been executed, and is not sent
 a second time; 5 the write was done, but standard output cannot be written.";
 
+const RECOVER_HELP: &str = "\
+It asks no node. The first of the table is the one to restore: it holds every
+acknowledged write that any file holds. LACKS and OWN are entries, at most so many,
+of the first and of the file that the other has not. Exits 1 if a file is damaged.";
+
 /// Heading of what every command takes.
 const EVERYWHERE: &str = "Options of every command";
 
@@ -189,6 +194,13 @@ pub(crate) enum Command {
     /// Saves all keys to a file, and tells what is in such files
     #[command(subcommand)]
     Backup(Backup),
+    /// Ranks what was salvaged after a majority was lost, and says what each FILE lacks
+    #[command(after_help = RECOVER_HELP)]
+    Recover {
+        /// Files that `memkv_server salvage` wrote, or other backups of the same cluster
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
     /// Shows users and changes them, as Redis's ACL does
     #[command(subcommand)]
     Acl(Acl),

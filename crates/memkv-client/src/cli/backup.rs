@@ -2,7 +2,9 @@
 //! Never touches a file that is no backup of memkv, and never leaves a part of one under the name that was
 //! asked for.
 
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, BufReader, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -60,7 +62,7 @@ pub(super) async fn save(
     }
     let mut download = client.backup().await?;
     if file == Path::new("-") {
-        receive(&mut download, &mut io::stdout().lock()).await?;
+        receive(&mut download, &mut io::stdout().lock(), Failure::Output).await?;
         return Ok(exit::OK);
     }
     let dir = match (is_directory, file.parent()) {
@@ -69,11 +71,9 @@ pub(super) async fn save(
         (false, _) => Path::new("."),
     };
     let mut part = Part::create(dir)?;
-    receive(&mut download, &mut part.file).await?;
+    receive(&mut download, &mut part.file, |err| stored(file, &err)).await?;
     // What is on the disk is what counts, and not what came.
-    part.file
-        .sync_all()
-        .map_err(|err| stored(&part.path, &err))?;
+    part.file.sync_all().map_err(|err| stored(file, &err))?;
     let (head, summary) = read_whole(&part.path)?;
     let target = match is_directory {
         true => dir.join(name_of(&head)),
@@ -102,14 +102,18 @@ fn check_replaceable(file: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Writes a backup as it comes, and tells a terminal how far it is.
-async fn receive(download: &mut Download, out: &mut impl Write) -> Result<u64, Failure> {
+/// Writes a backup as it comes, and tells a terminal how far it is. `failed` names what cannot be written.
+async fn receive(
+    download: &mut Download,
+    out: &mut impl Write,
+    failed: impl Fn(io::Error) -> Failure,
+) -> Result<u64, Failure> {
     let mut progress = Progress::begin();
     while let Some(bytes) = download.next().await? {
-        out.write_all(&bytes).map_err(Failure::Output)?;
+        out.write_all(&bytes).map_err(&failed)?;
         progress.advance(bytes.len() as u64);
     }
-    out.flush().map_err(Failure::Output)?;
+    out.flush().map_err(&failed)?;
     progress.end();
     Ok(progress.bytes)
 }
@@ -121,10 +125,14 @@ struct Part {
 }
 
 impl Part {
+    /// Makes a file of a name that no other program can guess, and takes none that is there: a link that another
+    /// user put in its place would have it written elsewhere.
     fn create(dir: &Path) -> Result<Self, Failure> {
-        let path = dir.join(format!(".{PREFIX}{}.part", std::process::id()));
+        // The standard library seeds these keys from the operating system's generator.
+        let name = RandomState::new().build_hasher().finish();
+        let path = dir.join(format!(".{PREFIX}{name:016x}.part"));
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(MODE);
+        options.write(true).create_new(true).mode(MODE);
         let file = options.open(&path).map_err(|err| stored(&path, &err))?;
         Ok(Self { file, path })
     }
@@ -240,7 +248,7 @@ fn open(file: &Path) -> Result<BackupReader<Box<dyn Read>>, Failure> {
 }
 
 /// Verifies a whole backup.
-fn read_whole(file: &Path) -> Result<(Head, Summary), Failure> {
+pub(super) fn read_whole(file: &Path) -> Result<(Head, Summary), Failure> {
     let reader = open(file)?;
     let head = reader.head().clone();
     let summary = reader.verify();
@@ -402,6 +410,9 @@ mod tests {
             written_by: "0.1.0".to_owned(),
             salvaged: false,
             committed: 1,
+            terms: Vec::new(),
+            stopped: None,
+            condemned: None,
         }
     }
 

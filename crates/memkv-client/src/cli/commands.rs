@@ -69,7 +69,9 @@ pub(crate) async fn execute(
         Command::Backup(Backup::Save { file, keep }) => {
             backup::save(client, printer, &file, keep).await
         }
-        Command::Backup(_) => Err(usage("this needs no cluster".to_owned())),
+        Command::Backup(_) | Command::Recover { .. } => {
+            Err(usage("this needs no cluster".to_owned()))
+        }
         Command::Acl(_) | Command::Member(_) | Command::Leader { .. } => Err(usage(
             "users and members are changed over Redis's protocol".to_owned(),
         )),

@@ -5,6 +5,7 @@ mod args;
 mod backup;
 mod commands;
 mod output;
+mod recover;
 mod repl;
 mod table;
 mod target;
@@ -138,6 +139,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         Some(Command::Backup(backup)) if !backup.needs_cluster() => {
             return backup::local(&backup, args.output);
         }
+        Some(Command::Recover { files }) => return recover::rank(&files, args.output),
         Some(Command::Member(member)) => {
             let ask_node = match member {
                 args::Member::CheckStop { .. } => repl::question,

@@ -31,9 +31,14 @@ pub(crate) fn table(view: &ClusterView) -> String {
         row[0] = format!("{} {}", if view.leads(node) { '*' } else { ' ' }, row[0]);
         rows.push(row);
     }
-    let widths = fit(&rows);
+    columns(&rows)
+}
+
+/// Rows in columns of their width, within a terminal's if the first two can be shortened so far.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths = fit(rows);
     let mut text = String::new();
-    for row in &rows {
+    for row in rows {
         let line: Vec<String> = row
             .iter()
             .zip(widths)
@@ -115,16 +120,17 @@ fn cells(node: &NodeView) -> [String; 9] {
     }
 }
 
-/// What came from the network must not control a terminal.
-fn printable(text: &str) -> String {
+/// What came from the network, or from a file, must not control a terminal.
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()
 }
 
-/// Column widths: what the cells need, and less for addresses, then names, if that is too much.
-fn fit(rows: &[[String; 8]]) -> [usize; 8] {
-    let mut widths = [0; 8];
+/// Column widths: what the cells need, and less for the second, then the first, if that is too much: names and
+/// addresses, or files.
+fn fit<const N: usize>(rows: &[[String; N]]) -> [usize; N] {
+    let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);

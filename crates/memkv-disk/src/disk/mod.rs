@@ -21,6 +21,11 @@ pub trait Disk: Send + Sync + 'static {
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Opens an existing file that is only read. Works where nothing may be written.
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path)
+    }
+
     /// Creates a directory and its missing parents; durable when it returns.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
@@ -45,6 +50,13 @@ pub trait Disk: Send + Sync + 'static {
     /// [`io::ErrorKind::WouldBlock`] when another process (or another handle) holds it; the text
     /// names the holder where that is known.
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn DirLock>>;
+
+    /// The same lock, taken without a change to any file: nothing if the directory has no lock file, so that no
+    /// process has ever worked on it. Whose directory it is does not matter.
+    ///
+    /// # Errors
+    /// As of [`Disk::lock`].
+    fn lock_unchanged(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>>;
 
     /// Bytes that an unprivileged process can still write below this directory.
     fn free_space(&self, dir: &Path) -> io::Result<u64>;

@@ -46,6 +46,11 @@ impl Disk for RealDisk {
         Ok(Arc::new(RealFile(options().open(path)?.into())))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        guard::check();
+        Ok(Arc::new(RealFile(File::open(path)?.into())))
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         guard::check();
         if path.is_dir() {
@@ -96,26 +101,20 @@ impl Disk for RealDisk {
             .create(true)
             .truncate(false)
             .open(dir.join(LOCK_FILE))?;
-        let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
-        match retry(|| rustix::fs::flock(&file, exclusive)) {
-            Ok(()) => {
-                file.set_len(0)?;
-                writeln!(file, "{}", std::process::id())?;
-                Ok(Box::new(RealLock(file.into())))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut holder = String::new();
-                // The text only helps the reader; without it the message is still right.
-                let _ = file.take(20).read_to_string(&mut holder);
-                let holder = holder.trim();
-                let holder = if holder.is_empty() { "unknown" } else { holder };
-                Err(io::Error::new(
-                    error.kind(),
-                    format!("held by process {holder}"),
-                ))
-            }
-            Err(error) => Err(error),
-        }
+        take(&file)?;
+        file.set_len(0)?;
+        writeln!(file, "{}", std::process::id())?;
+        Ok(Box::new(RealLock(file.into())))
+    }
+
+    fn lock_unchanged(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>> {
+        guard::check();
+        let file = match File::open(dir.join(LOCK_FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        take(&file)?;
+        Ok(Some(Box::new(RealLock(file.into()))))
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
@@ -129,6 +128,25 @@ impl Disk for RealDisk {
         std::collections::hash_map::RandomState::new()
             .build_hasher()
             .finish()
+    }
+}
+
+/// Takes the lock that this file is, or names its holder.
+fn take(file: &File) -> io::Result<()> {
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    match retry(|| rustix::fs::flock(file, exclusive)) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let mut holder = String::new();
+            // The text only helps the reader; without it the message is still right.
+            let _ = file.take(20).read_to_string(&mut holder);
+            let holder = holder.trim();
+            let holder = if holder.is_empty() { "unknown" } else { holder };
+            Err(io::Error::new(
+                error.kind(),
+                format!("held by process {holder}"),
+            ))
+        }
+        other => other,
     }
 }
 

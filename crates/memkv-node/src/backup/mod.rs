@@ -2,4 +2,5 @@
 //! Never knows the format of backup files: blocks of snapshots come in and go out.
 
 pub(crate) mod restore;
+pub(crate) mod salvage;
 pub(crate) mod take;

@@ -20,6 +20,7 @@ pub(crate) mod network;
 #[cfg(test)]
 mod publishes;
 mod read_ahead;
+pub(crate) mod replay;
 mod responder;
 pub(crate) mod runtime;
 pub(crate) mod settings;

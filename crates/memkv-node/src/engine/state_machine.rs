@@ -227,15 +227,17 @@ pub(crate) struct Loaded {
 
 /// Reads the newest snapshot into a store.
 pub(crate) fn load_latest(snapshots: &SnapshotStore) -> io::Result<Option<Loaded>> {
-    let Some(reader) = snapshots.open_latest()? else {
-        return Ok(None);
-    };
+    snapshots.open_latest()?.map(load_from).transpose()
+}
+
+/// Reads a snapshot into a store.
+pub(crate) fn load_from(reader: SnapshotReader) -> io::Result<Loaded> {
     let meta = engine_meta(reader.meta())?;
-    Ok(Some(Loaded {
+    Ok(Loaded {
         last: reader.meta().last,
         members: codec::members(&meta.last_membership),
         store: load::load(reader)?,
-    }))
+    })
 }
 
 /// Builds snapshots of the replica, each of the moment when it is begun.

@@ -126,6 +126,9 @@ impl Body {
             written_by: env!("CARGO_PKG_VERSION").to_owned(),
             salvaged: false,
             committed: last.index,
+            terms: Vec::new(),
+            stopped: None,
+            condemned: None,
         };
         let mut writer = BackupWriter::new(Vec::new(), &head)?;
         writer.begin_record(self.block.len())?;

@@ -25,36 +25,42 @@ pub(crate) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Where the node will run: relative paths of its configuration are below it"),
         )
-        .arg(
-            Arg::new("users")
-                .long("users")
-                .value_name("keep|drop")
-                .value_parser(["keep", "drop"])
-                .default_value("keep")
-                .help("Users of the backup, or only those of the configuration"),
-        )
-        .arg(
-            Arg::new("keep_ttl")
-                .long("keep-ttl")
-                .action(ArgAction::SetTrue)
-                .help("Move deadlines by the time since the backup, so that keys live as long as they had left"),
-        )
-        .arg(
-            Arg::new("revision_above")
-                .long("revision-above")
-                .value_name("N")
-                .value_parser(value_parser!(u64))
-                .help("Begin above this revision, where the clock cannot tell [default: Unix time in seconds x 2^20]"),
-        )
+        .args(how())
+}
+
+/// How to restore.
+pub(crate) fn how() -> [Arg; 3] {
+    [
+        Arg::new("users")
+            .long("users")
+            .value_name("keep|drop")
+            .value_parser(["keep", "drop"])
+            .default_value("keep")
+            .help("Users of the backup, or only those of the configuration"),
+        Arg::new("keep_ttl")
+            .long("keep-ttl")
+            .action(ArgAction::SetTrue)
+            .help("Move deadlines by the time since the backup, so that keys live as long as they had left"),
+        Arg::new("revision_above")
+            .long("revision-above")
+            .value_name("N")
+            .value_parser(value_parser!(u64))
+            .help("Begin above this revision, where the clock cannot tell [default: Unix time in seconds x 2^20]"),
+    ]
 }
 
 /// What was asked for.
 pub(crate) fn args(matches: &ArgMatches) -> RestoreArgs {
-    let path = |name: &str| matches.get_one::<PathBuf>(name).cloned();
+    let file = matches.get_one::<PathBuf>("FILE").cloned();
+    args_of(matches, file.unwrap_or_default())
+}
+
+/// The same, from another file.
+pub(crate) fn args_of(matches: &ArgMatches, file: PathBuf) -> RestoreArgs {
     let users = matches.get_one::<String>("users");
     RestoreArgs {
-        file: path("FILE").unwrap_or_default(),
-        data: path("data").unwrap_or_default(),
+        file,
+        data: matches.get_one("data").cloned().unwrap_or_default(),
         keep_users: users.is_none_or(|users| users == "keep"),
         keep_ttl: matches.get_flag("keep_ttl"),
         revision_above: matches.get_one("revision_above").copied(),

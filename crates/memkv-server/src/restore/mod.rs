@@ -16,7 +16,7 @@ use memkv_disk::disk::real::RealDisk;
 use memkv_node::{Peer, RestoreError, RestorePlan, Restored, revision_of_restore};
 use memkv_proto::ErrorCode;
 
-pub(crate) use arguments::{args, command};
+pub(crate) use arguments::{args, args_of, command, how};
 
 use crate::audit::{self, AuditError, Event};
 use crate::console;
@@ -107,6 +107,23 @@ fn restore(
     fs::create_dir_all(&data).map_err(io("create"))?;
     std::env::set_current_dir(&data).map_err(io("use"))?;
     let settings = Settings::load(config.as_deref(), None, overrides, variable)?;
+    let restored = into_directory(args, &settings, &mut backup)?;
+    Ok(summary(
+        args,
+        &head,
+        &restored,
+        &data,
+        &settings.node_config().me,
+    ))
+}
+
+/// Restores a backup into the directory of these settings, which must hold no data.
+fn into_directory(
+    args: &RestoreArgs,
+    settings: &Settings,
+    backup: &mut BackupReader<impl Read>,
+) -> Result<Restored, Failure> {
+    let head = backup.head();
     let now_ms = now_ms();
     let above = args.revision_above;
     let plan = RestorePlan {
@@ -124,8 +141,34 @@ fn restore(
     let mut blocks = || backup.next_record().map_err(io::Error::other);
     let node = settings.node_config();
     let restored = memkv_node::restore(&node, Arc::new(RealDisk), &plan, &mut blocks)?;
-    note(&settings)?;
-    Ok(summary(args, &head, &restored, &data, &node.me))
+    note(settings)?;
+    Ok(restored)
+}
+
+/// The same for a caller that has made the backup and works in the directory already; returns what was done, and
+/// the next step.
+///
+/// # Errors
+/// Why nothing was restored, in words.
+pub(crate) fn from_file(
+    args: &RestoreArgs,
+    settings: &Settings,
+    data: &Path,
+) -> Result<String, String> {
+    let restore = || {
+        let source = BufReader::with_capacity(READ_BYTES, open(&args.file)?);
+        let mut backup = BackupReader::open(source).map_err(|source| in_file(args, source))?;
+        let head = backup.head().clone();
+        let restored = into_directory(args, settings, &mut backup)?;
+        Ok(summary(
+            args,
+            &head,
+            &restored,
+            data,
+            &settings.node_config().me,
+        ))
+    };
+    restore().map_err(|failure: Failure| failure.to_string())
 }
 
 /// Tells the audit log, if there is one.

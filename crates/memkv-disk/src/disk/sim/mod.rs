@@ -395,6 +395,10 @@ impl Disk for SimDisk {
         }))
     }
 
+    fn lock_unchanged(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>> {
+        self.lock(dir).map(Some)
+    }
+
     fn free_space(&self, _dir: &Path) -> io::Result<u64> {
         self.look(|state| {
             let capacity = state.capacity.unwrap_or(u64::MAX);
