@@ -120,3 +120,87 @@ fn with_suffix(dir: &Path, suffix: &str) -> io::Result<Vec<PathBuf>> {
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::Options;
+    use crate::disk::real::RealDisk;
+
+    fn names(survey: &Survey) -> Vec<(&str, &str)> {
+        let mut found = Vec::new();
+        for (path, why) in &survey.unreadable {
+            found.push((
+                path.file_name().and_then(|name| name.to_str()).unwrap(),
+                &**why,
+            ));
+        }
+        found
+    }
+
+    fn flip(path: &Path) {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[100] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// The header of a segment of this format version, whole.
+    fn segment_of_version(version: u8) -> Vec<u8> {
+        let header = SegmentHeader {
+            store: 1,
+            generation: 1,
+            salt: 1,
+            first: 0,
+            synced: true,
+            starts_log: true,
+            previous: None,
+            previous_checksum: 0,
+        };
+        let mut bytes = header.encode().to_vec();
+        bytes[6] = version;
+        let crc = crc32fast::hash(&bytes[..508]);
+        bytes[508..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn other_formats_are_named_and_one_torn_copy_of_the_metadata_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::under(root.path());
+        assert_eq!(
+            survey(&layout).unwrap(),
+            Survey::default(),
+            "there is nothing"
+        );
+        drop(crate::open(Arc::new(RealDisk), &layout, Options::default()).unwrap());
+        assert_eq!(names(&survey(&layout).unwrap()), []);
+        flip(&layout.metadata.join("metadata-a"));
+        assert_eq!(names(&survey(&layout).unwrap()), []);
+        flip(&layout.metadata.join("metadata-b"));
+        let both = [
+            ("metadata-a", "it is damaged"),
+            ("metadata-b", "it is damaged"),
+        ];
+        assert_eq!(names(&survey(&layout).unwrap()), both);
+        for (name, version) in [("1-1.log", b'2'), ("2-2.log", b'3')] {
+            fs::write(layout.log.join(name), segment_of_version(version)).unwrap();
+        }
+        fs::write(layout.log.join("3-3.log"), b"short").unwrap();
+        fs::write(layout.snapshot.join("1.snap"), b"MKVSNAP2").unwrap();
+        let found = survey(&layout).unwrap();
+        assert_eq!(found.readable, 2, "one is that of the open");
+        assert_eq!(
+            names(&found)[2..],
+            [
+                (
+                    "2-2.log",
+                    "its format version is 3, and this build reads version 2 only"
+                ),
+                ("3-3.log", "it is damaged"),
+                ("1.snap", "it is damaged"),
+            ]
+        );
+    }
+}
