@@ -6,6 +6,7 @@
 //! was executed was answered.
 
 use std::io::{self, ErrorKind};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Node};
 use crate::http::Http;
 use crate::resp::{Resp, encode};
 use crate::wait::eventually;
@@ -111,6 +112,12 @@ impl DrainLoad {
 
     #[track_caller]
     fn restart(&self, cluster: &mut Cluster, node: usize) {
+        self.restart_with(cluster, node, Node::command);
+    }
+
+    /// Stops a node, and starts it again by this command, such as one of another build.
+    #[track_caller]
+    pub fn restart_with(&self, cluster: &mut Cluster, node: usize, command: fn(&Node) -> Command) {
         let led = cluster.leader() == node;
         for seen in &self.seen {
             for count in [&seen.longest_us, &seen.told, &seen.reset] {
@@ -127,7 +134,8 @@ impl DrainLoad {
         let of_node = (CLIENTS * KINDS.len()) as u64;
         assert!(told >= of_node, "{told} of {of_node} clients were told");
         cluster.nodes[node].kill();
-        cluster.nodes[node].start();
+        let command = command(&cluster.nodes[node]);
+        cluster.nodes[node].start_with(command);
         cluster.wait_serving();
         self.wait_answered();
         let others = self.seen.iter().enumerate().filter(|(at, _)| *at != node);

@@ -7,7 +7,10 @@
 use std::process::Command;
 use std::time::Duration;
 
-use memkv_black_box::{Cluster, Node, Resp, binary, command_with_bugs, eventually, order};
+use memkv_black_box::{
+    Cluster, Delayed, DrainLoad, Node, Partition, Resp, binary, command_with_bugs, eventually,
+    order,
+};
 use serde_json::json;
 
 /// Longer than a start and an election take on a busy machine.
@@ -172,5 +175,68 @@ fn an_entry_that_cannot_be_read_stops_the_node_with_the_same_words_at_each_start
     for command in [node.command(), command_with_bugs(node), node.command()] {
         node.start_with(command);
         assert_eq!(ends(node, &words), first);
+    }
+}
+
+/// How a build of either level runs a node.
+type Build = fn(&Node) -> Command;
+
+#[test]
+fn a_rolling_upgrade_under_load_with_a_rollback_in_the_middle_fails_no_request() {
+    // Longer than two restarts on a busy machine: the raise must wait for all of it.
+    let later = json!({ "raise_feature_level_after_s": 15 });
+    let mut cluster = Cluster::configured_with(3, &later);
+    cluster.start_all();
+    let load = DrainLoad::start(&cluster);
+    let (newer, older): (Build, Build) = (command_with_bugs, Node::command);
+    // All know more, one goes back before the level is raised, and comes again.
+    for (index, build) in [(0, newer), (1, newer), (2, newer), (1, older), (1, newer)] {
+        load.restart_with(&mut cluster, index, build);
+        assert_eq!(level(&cluster.nodes[index]), Some(OLD));
+    }
+    for node in &cluster.nodes {
+        eventually("the level is raised", LIMIT, || {
+            (level(node) == Some(NEW)).then_some(())
+        });
+    }
+    load.finish(&cluster);
+}
+
+#[test]
+fn an_older_node_that_is_cut_off_holds_the_level_back() {
+    let partition = Partition::default();
+    let at_once = json!({ "raise_feature_level_after_s": 0 });
+    let through = |node: &Node| partition.proxy(&node.id, &node.addr);
+    let mut cluster = Cluster::configured_as(3, &at_once, through);
+    cluster.start_all();
+    let replace = |node: &mut Node| {
+        node.terminate();
+        let command = command_with_bugs(node);
+        node.start_with(command);
+        node.wait_serving();
+    };
+    cluster.nodes[..2].iter_mut().for_each(replace);
+    let behind = cluster.nodes[2].id.clone();
+    partition.cut_off(&behind);
+    for node in &cluster.nodes[..2] {
+        eventually("the two serve without it", LIMIT, || {
+            (node.compat().set("cut", "off").ok()?.status == "ok").then_some(())
+        });
+    }
+    for number in 0..200 {
+        let key = format!("beside-{number}");
+        let written = cluster.nodes[number % 2].compat().set(&key, "v").unwrap();
+        assert_eq!(written.status, "ok");
+    }
+    for node in &cluster.nodes[..2] {
+        assert_eq!(level(node), Some(OLD), "it has announced no more");
+    }
+    partition.heal(&behind, Delayed::Lost);
+    cluster.nodes[2].wait_serving();
+    replace(&mut cluster.nodes[2]);
+    for node in &cluster.nodes {
+        eventually("the level is raised", LIMIT, || {
+            (level(node) == Some(NEW)).then_some(())
+        });
     }
 }
