@@ -12,7 +12,7 @@ use std::process::Command;
 
 use serde_json::{Map, Value, json};
 
-use crate::cargo::{cargo, root, run, target_dir};
+use crate::cargo::{RELEASE, cargo, root, run, target_dir};
 use crate::packages;
 
 /// How many per cent a count may be above its baseline: compilers and processors differ by a few.
@@ -58,13 +58,7 @@ pub(crate) fn run_all(arguments: &[String]) -> Result<(), String> {
 }
 
 fn build() -> Result<PathBuf, String> {
-    run(&mut cargo([
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "memkv-hot-path",
-    ]))?;
+    run(cargo(RELEASE).args(["-p", "memkv-hot-path", "--bin", "memkv-hot-path"]))?;
     Ok(target_dir().join("release/memkv-hot-path"))
 }
 

@@ -18,6 +18,7 @@ mod fuzz;
 mod instructions;
 mod links;
 mod packages;
+mod programs;
 mod sim;
 mod supply;
 mod tally;

@@ -2,10 +2,11 @@
 //! find. Later steps run even if earlier ones failed, so that one run finds every failure.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::cargo::{self, cargo, release_binaries, run_lines, target_dir};
-use crate::tally::Tally;
+use crate::cargo::{self, cargo, release_binaries, root, run_lines, target_dir};
+use crate::programs::{self, Program};
+use crate::tally::{Counts, Tally};
 use crate::{deps, fuzz, instructions, links, packages, sim, supply, tidy};
 
 /// Seeds that are run a second time in another process: one would do, but a difference may be rare.
@@ -42,15 +43,20 @@ pub(crate) fn run() -> Result<(), String> {
     let mut tally = Tally::default();
     tally.step("programs that the tests call", packages::ensure);
     checks(&mut tally);
+    let mut programs = Vec::new();
+    tally.step("test programs", || {
+        programs = programs::build()?;
+        Ok(())
+    });
+    // Those of the binaries need what is built last.
+    let of_binaries = |one: &Program| one.package == root().join("tests");
+    let (of_binaries, units): (Vec<_>, Vec<_>) = programs.into_iter().partition(of_binaries);
     tally.tests("unit tests", |counts| {
-        let mut tests = cargo([
-            "test",
-            "--workspace",
-            "--exclude",
-            "memkv-black-box",
-            "--locked",
-        ]);
-        run_lines(tests.arg("--no-fail-fast"), |line| counts.line(line))
+        let documented = run_lines(
+            cargo(["test", "--workspace", "--locked", "--doc"]).arg("--no-fail-fast"),
+            |line| counts.line(line),
+        );
+        run_each(&units, &[], counts).and(documented)
     });
     tally.step_where_possible("fuzz targets", fuzz::run_all);
     // As many seeds as its floors need.
@@ -77,20 +83,15 @@ pub(crate) fn run() -> Result<(), String> {
     tally.tests("tests of the binaries", |counts| {
         let skips = target_dir().join("skipped-tests");
         fs::write(&skips, "").map_err(|error| format!("{}: {error}", skips.display()))?;
-        let mut tests = cargo([
-            "test",
-            "-p",
-            "memkv-black-box",
-            "--locked",
-            "--no-fail-fast",
-        ]);
-        tests.env("MEMKV_BIN_DIR", target_dir().join("release"));
-        tests.env("MEMKV_BUGS_BIN_DIR", sim::build_server()?);
-        tests.env("MEMKV_INTEROP_DIR", packages::interop_dir());
-        tests.env("MEMKV_CRASH_ROUNDS", CRASH_ROUNDS);
-        tests.env("MEMKV_SKIP_FILE", &skips);
-        tests.env("RUST_TEST_THREADS", BLACK_BOX_THREADS);
-        let outcome = run_lines(&mut tests, |line| counts.line(line));
+        let envs = [
+            ("MEMKV_BIN_DIR", target_dir().join("release")),
+            ("MEMKV_BUGS_BIN_DIR", sim::build_server()?),
+            ("MEMKV_INTEROP_DIR", packages::interop_dir()),
+            ("MEMKV_CRASH_ROUNDS", CRASH_ROUNDS.into()),
+            ("MEMKV_SKIP_FILE", skips.clone()),
+            ("RUST_TEST_THREADS", BLACK_BOX_THREADS.into()),
+        ];
+        let outcome = run_each(&of_binaries, &envs, counts);
         let skipped = fs::read_to_string(&skips).unwrap_or_default();
         print!("{skipped}");
         counts.skip(skipped.lines().count());
@@ -120,6 +121,19 @@ fn checks(tally: &mut Tally) {
     tally.step("foreign crates", supply::check);
     tally.step("tidy", tidy::check);
     tally.step("links", links::check);
+}
+
+/// Runs all of them, also behind one that fails.
+fn run_each(
+    programs: &[Program],
+    envs: &[(&str, PathBuf)],
+    counts: &mut Counts,
+) -> Result<(), String> {
+    let mut outcome = Ok(());
+    for program in programs {
+        outcome = outcome.and(program.run(envs, |line| counts.line(line)));
+    }
+    outcome
 }
 
 /// The binary that people run holds no deliberate bug, and the simulator's holds them: if the

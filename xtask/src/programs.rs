@@ -1,0 +1,121 @@
+//! The test programs of the workspace: built in one go, run by this program.
+//!
+//! `cargo test -p ONE` and `cargo test --workspace --exclude ONE` select different features of shared
+//! crates, so that each would build most crates again: a third of the time of a whole test run. Here
+//! cargo builds everything once and says where the programs are; each is then run as cargo runs it,
+//! with the directory of its package as the working directory.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::cargo::{cargo, run_lines};
+
+/// A program that holds tests.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    /// The directory of its package.
+    pub(crate) package: PathBuf,
+    /// `unit tests` or the name of the file below `tests/`.
+    name: String,
+    executable: PathBuf,
+}
+
+impl Program {
+    /// Runs its tests and hands each line of the output to `line`.
+    pub(crate) fn run(
+        &self,
+        envs: &[(&str, PathBuf)],
+        line: impl FnMut(&str),
+    ) -> Result<(), String> {
+        println!("\n   {}, {}", self.package.display(), self.name);
+        let mut command = Command::new(&self.executable);
+        command.current_dir(&self.package);
+        command.env("CARGO_MANIFEST_DIR", &self.package);
+        command.envs(envs.iter().map(|(name, value)| (name, value)));
+        run_lines(&mut command, line)
+    }
+}
+
+/// Builds every test program of the workspace.
+pub(crate) fn build() -> Result<Vec<Program>, String> {
+    let mut build = cargo([
+        "test",
+        "--workspace",
+        "--locked",
+        "--no-run",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    let mut child = build
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cargo: {error}"))?;
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let mut programs = Vec::new();
+    for message in BufReader::new(stdout).lines() {
+        let message = message.map_err(|error| format!("cargo: {error}"))?;
+        programs.extend(program(&message));
+    }
+    let status = child.wait().map_err(|error| format!("cargo: {error}"))?;
+    if !status.success() {
+        return Err(format!("the tests did not build: {status}"));
+    }
+    // Cargo names them in the order in which they were built, which is chance.
+    programs.sort_by(|a, b| (&a.package, &a.name).cmp(&(&b.package, &b.name)));
+    Ok(programs)
+}
+
+/// What a message of cargo's says of a test program; `None` for every other message.
+fn program(message: &str) -> Option<Program> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let manifest = Path::new(message["manifest_path"].as_str()?);
+    let target = &message["target"];
+    let name = match target["kind"][0].as_str()? {
+        "test" => target["name"].as_str()?.to_owned(),
+        kind => format!("unit tests of its {kind}"),
+    };
+    Some(Program {
+        package: manifest.parent()?.to_path_buf(),
+        name,
+        executable: message["executable"].as_str()?.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Program, program};
+
+    #[test]
+    fn a_test_program_is_known_by_its_message() {
+        let message = |reason: &str, kind: &str, test: bool| {
+            format!(
+                r#"{{"reason":"{reason}","manifest_path":"/w/crates/one/Cargo.toml",
+                "target":{{"kind":["{kind}"],"name":"shapes"}},"profile":{{"test":{test}}},
+                "executable":"/w/target/debug/deps/shapes-1"}}"#
+            )
+        };
+        let expected = |name: &str| Program {
+            package: "/w/crates/one".into(),
+            name: name.to_owned(),
+            executable: "/w/target/debug/deps/shapes-1".into(),
+        };
+        let of = |reason, kind, test| program(&message(reason, kind, test));
+        assert_eq!(
+            of("compiler-artifact", "test", true),
+            Some(expected("shapes"))
+        );
+        assert_eq!(
+            of("compiler-artifact", "lib", true),
+            Some(expected("unit tests of its lib"))
+        );
+        assert_eq!(of("compiler-artifact", "bin", false), None);
+        assert_eq!(of("build-finished", "test", true), None);
+        assert_eq!(program("no JSON"), None);
+    }
+}
