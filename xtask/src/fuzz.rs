@@ -19,9 +19,7 @@ const SECONDS: u32 = 10;
 /// missing dependency would show only where there is a nightly compiler.
 pub(crate) fn compile() -> Result<(), String> {
     let mut check = cargo(["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
-    check
-        .arg("--target-dir")
-        .arg(target_dir().join("fuzz-check"));
+    check.arg("--target-dir").arg(target_dir());
     run(check.current_dir(root()))
 }
 

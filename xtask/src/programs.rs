@@ -5,9 +5,14 @@
 //! cargo builds everything once and says where the programs are; each is then run as cargo runs it,
 //! with the directory of its package as the working directory.
 
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -24,19 +29,82 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Runs its tests and hands each line of the output to `line`.
-    pub(crate) fn run(
-        &self,
-        envs: &[(&str, PathBuf)],
-        line: impl FnMut(&str),
-    ) -> Result<(), String> {
-        println!("\n   {}, {}", self.package.display(), self.name);
+    /// Whether it is the file of this name below `tests/`.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        self.name == name
+    }
+
+    fn command(&self, envs: &[(&str, PathBuf)]) -> Command {
         let mut command = Command::new(&self.executable);
         command.current_dir(&self.package);
         command.env("CARGO_MANIFEST_DIR", &self.package);
         command.envs(envs.iter().map(|(name, value)| (name, value)));
-        run_lines(&mut command, line)
+        command
     }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.package.display(), self.name)
+    }
+}
+
+/// Runs one after the other, also behind one that fails; `line` gets each line of the output.
+pub(crate) fn run_each(
+    programs: &[Program],
+    envs: &[(&str, PathBuf)],
+    mut line: impl FnMut(&str),
+) -> Result<(), String> {
+    let mut outcome = Ok(());
+    for program in programs {
+        println!("\n   {program}");
+        let started = Instant::now();
+        outcome = outcome.and(run_lines(&mut program.command(envs), &mut line));
+        println!("   {:.1} s", started.elapsed().as_secs_f64());
+    }
+    outcome
+}
+
+/// Runs `beside` of them at a time. The output of each is shown when it has ended, so that none runs into another.
+pub(crate) fn run_beside(
+    programs: &[Program],
+    beside: usize,
+    envs: &[(&str, PathBuf)],
+    mut line: impl FnMut(&str),
+) -> Result<(), String> {
+    let next = AtomicUsize::new(0);
+    let (ended, results) = mpsc::channel();
+    let mut outcome = Ok(());
+    thread::scope(|scope| {
+        for _ in 0..beside {
+            let (next, ended) = (&next, ended.clone());
+            scope.spawn(move || {
+                while let Some(program) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let started = Instant::now();
+                    let output = program.command(envs).output();
+                    // The receiver outlives the scope.
+                    let _ = ended.send((program, started.elapsed(), output));
+                }
+            });
+        }
+        drop(ended);
+        for (program, took, output) in results {
+            println!("\n   {program}");
+            let one = output.map_err(|error| format!("{program}: {error}"));
+            let one = one.and_then(|output| {
+                let streams = [output.stdout, output.stderr].concat();
+                for text in String::from_utf8_lossy(&streams).lines() {
+                    println!("{text}");
+                    line(text);
+                }
+                let failed = || format!("{program} ended with {}", output.status);
+                output.status.success().then_some(()).ok_or_else(failed)
+            });
+            println!("   {:.1} s", took.as_secs_f64());
+            outcome = outcome.clone().and(one);
+        }
+    });
+    outcome
 }
 
 /// Builds every test program of the workspace.

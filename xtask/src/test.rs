@@ -2,11 +2,11 @@
 //! find. Later steps run even if earlier ones failed, so that one run finds every failure.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cargo::{self, cargo, release_binaries, root, run_lines, target_dir};
 use crate::programs::{self, Program};
-use crate::tally::{Counts, Tally};
+use crate::tally::Tally;
 use crate::{deps, fuzz, instructions, links, packages, sim, supply, tidy};
 
 /// Seeds that are run a second time in another process: one would do, but a difference may be rare.
@@ -20,7 +20,16 @@ const CRASH_ROUNDS: &str = "20";
 
 /// Black-box tests that run at the same time. Each starts a cluster; with more, two cores starve
 /// the clusters until their own time limits pass.
-const BLACK_BOX_THREADS: &str = "2";
+const BLACK_BOX_TESTS: usize = 2;
+
+/// Test programs beside which no other runs: they compare times, fill the memory, or use the ports of a page.
+const ALONE: [&str; 5] = [
+    "bench",
+    "documented_commands",
+    "failover",
+    "memory",
+    "security",
+];
 
 /// Format, lints and tidy.
 pub(crate) fn check() -> Result<(), String> {
@@ -56,7 +65,8 @@ pub(crate) fn run() -> Result<(), String> {
             cargo(["test", "--workspace", "--locked", "--doc"]).arg("--no-fail-fast"),
             |line| counts.line(line),
         );
-        run_each(&units, &[], counts).and(documented)
+        let units = programs::run_each(&units, &[], |line| counts.line(line));
+        units.and(documented)
     });
     tally.step_where_possible("fuzz targets", fuzz::run_all);
     // As many seeds as its floors need.
@@ -89,9 +99,19 @@ pub(crate) fn run() -> Result<(), String> {
             ("MEMKV_INTEROP_DIR", packages::interop_dir()),
             ("MEMKV_CRASH_ROUNDS", CRASH_ROUNDS.into()),
             ("MEMKV_SKIP_FILE", skips.clone()),
-            ("RUST_TEST_THREADS", BLACK_BOX_THREADS.into()),
         ];
-        let outcome = run_each(&of_binaries, &envs, counts);
+        let envs_of = |threads: &str| {
+            let threads = ("RUST_TEST_THREADS", threads.into());
+            envs.iter().cloned().chain([threads]).collect::<Vec<_>>()
+        };
+        let is_alone = |one: &Program| ALONE.iter().any(|name| one.is(name));
+        let (alone, beside): (Vec<_>, Vec<_>) = of_binaries.into_iter().partition(is_alone);
+        let two = programs::run_beside(&beside, BLACK_BOX_TESTS, &envs_of("1"), |line| {
+            counts.line(line);
+        });
+        let threads = BLACK_BOX_TESTS.to_string();
+        let outcome = programs::run_each(&alone, &envs_of(&threads), |line| counts.line(line));
+        let outcome = outcome.and(two);
         let skipped = fs::read_to_string(&skips).unwrap_or_default();
         print!("{skipped}");
         counts.skip(skipped.lines().count());
@@ -121,19 +141,6 @@ fn checks(tally: &mut Tally) {
     tally.step("foreign crates", supply::check);
     tally.step("tidy", tidy::check);
     tally.step("links", links::check);
-}
-
-/// Runs all of them, also behind one that fails.
-fn run_each(
-    programs: &[Program],
-    envs: &[(&str, PathBuf)],
-    counts: &mut Counts,
-) -> Result<(), String> {
-    let mut outcome = Ok(());
-    for program in programs {
-        outcome = outcome.and(program.run(envs, |line| counts.line(line)));
-    }
-    outcome
 }
 
 /// The binary that people run holds no deliberate bug, and the simulator's holds them: if the
