@@ -23,6 +23,7 @@ mod http;
 mod interop;
 mod load;
 mod machine;
+mod members;
 mod partition;
 mod ports;
 mod process;
@@ -48,6 +49,7 @@ pub use interop::{
 };
 pub use load::{Load, Verdict};
 pub use machine::{Tmpfs, allow_files, skip};
+pub use members::{ask_cluster, growing, members, wait_voters};
 pub use partition::{Delayed, Partition};
 pub use ports::free_port;
 pub use process::{Process, binary, children_of, cpu_ticks, exists, rss_bytes};

@@ -76,12 +76,14 @@ pub(crate) fn run_beside(
     let (ended, results) = mpsc::channel();
     let mut outcome = Ok(());
     thread::scope(|scope| {
-        for _ in 0..beside {
+        for worker in 0..beside {
             let (next, ended) = (&next, ended.clone());
             scope.spawn(move || {
+                let share = ("MEMKV_PORTS_SHARE", format!("{worker}/{beside}"));
                 while let Some(program) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let started = Instant::now();
-                    let output = program.command(envs).output();
+                    let mut command = program.command(envs);
+                    let output = command.env(share.0, &share.1).output();
                     // The receiver outlives the scope.
                     let _ = ended.send((program, started.elapsed(), output));
                 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::cargo::{self, cargo, release_binaries, root, run_lines, target_dir};
 use crate::programs::{self, Program};
-use crate::tally::Tally;
+use crate::tally::{Counts, Tally};
 use crate::{deps, fuzz, instructions, links, packages, sim, supply, tidy};
 
 /// Seeds that are run a second time in another process: one would do, but a difference may be rare.
@@ -91,33 +91,38 @@ pub(crate) fn run() -> Result<(), String> {
         || instructions::run_all(&[]),
     );
     tally.tests("tests of the binaries", |counts| {
-        let skips = target_dir().join("skipped-tests");
-        fs::write(&skips, "").map_err(|error| format!("{}: {error}", skips.display()))?;
-        let envs = [
-            ("MEMKV_BIN_DIR", target_dir().join("release")),
-            ("MEMKV_BUGS_BIN_DIR", sim::build_server()?),
-            ("MEMKV_INTEROP_DIR", packages::interop_dir()),
-            ("MEMKV_CRASH_ROUNDS", CRASH_ROUNDS.into()),
-            ("MEMKV_SKIP_FILE", skips.clone()),
-        ];
-        let envs_of = |threads: &str| {
-            let threads = ("RUST_TEST_THREADS", threads.into());
-            envs.iter().cloned().chain([threads]).collect::<Vec<_>>()
-        };
-        let is_alone = |one: &Program| ALONE.iter().any(|name| one.is(name));
-        let (alone, beside): (Vec<_>, Vec<_>) = of_binaries.into_iter().partition(is_alone);
-        let two = programs::run_beside(&beside, BLACK_BOX_TESTS, &envs_of("1"), |line| {
-            counts.line(line);
-        });
-        let threads = BLACK_BOX_TESTS.to_string();
-        let outcome = programs::run_each(&alone, &envs_of(&threads), |line| counts.line(line));
-        let outcome = outcome.and(two);
-        let skipped = fs::read_to_string(&skips).unwrap_or_default();
-        print!("{skipped}");
-        counts.skip(skipped.lines().count());
-        outcome
+        test_binaries(of_binaries, counts)
     });
     tally.finish()
+}
+
+/// Runs the test programs that call the binaries.
+fn test_binaries(programs: Vec<Program>, counts: &mut Counts) -> Result<(), String> {
+    let skips = target_dir().join("skipped-tests");
+    fs::write(&skips, "").map_err(|error| format!("{}: {error}", skips.display()))?;
+    let envs = [
+        ("MEMKV_BIN_DIR", target_dir().join("release")),
+        ("MEMKV_BUGS_BIN_DIR", sim::build_server()?),
+        ("MEMKV_INTEROP_DIR", packages::interop_dir()),
+        ("MEMKV_CRASH_ROUNDS", CRASH_ROUNDS.into()),
+        ("MEMKV_SKIP_FILE", skips.clone()),
+    ];
+    let envs_of = |threads: &str| {
+        let threads = ("RUST_TEST_THREADS", threads.into());
+        envs.iter().cloned().chain([threads]).collect::<Vec<_>>()
+    };
+    let is_alone = |one: &Program| ALONE.iter().any(|name| one.is(name));
+    let (alone, beside): (Vec<_>, Vec<_>) = programs.into_iter().partition(is_alone);
+    let two = programs::run_beside(&beside, BLACK_BOX_TESTS, &envs_of("1"), |line| {
+        counts.line(line);
+    });
+    let threads = BLACK_BOX_TESTS.to_string();
+    let outcome = programs::run_each(&alone, &envs_of(&threads), |line| counts.line(line));
+    let outcome = outcome.and(two);
+    let skipped = fs::read_to_string(&skips).unwrap_or_default();
+    print!("{skipped}");
+    counts.skip(skipped.lines().count());
+    outcome
 }
 
 fn checks(tally: &mut Tally) {

@@ -61,6 +61,8 @@ pub enum Bug {
     IgnoreRemoval = 31,
     /// A node that stops waits for the outcome of no command that it has taken.
     DropInFlight = 32,
+    /// A node that has moved is not looked for at the address that it tells.
+    IgnoreMoves = 33,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

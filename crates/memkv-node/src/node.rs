@@ -28,6 +28,7 @@ use crate::membership::life::State;
 use crate::membership::record::Record;
 use crate::membership::verb_wire;
 use crate::membership::verbs::{MemberVerb, MemberView, VerbError};
+use crate::peer::addresses::Addresses;
 use crate::peer::client::Peers;
 use crate::peer::server;
 use crate::process::Process;
@@ -73,8 +74,7 @@ impl Node {
         let new = random_uuid((env.random)());
         let directory = startup::open(&config, disk.clone(), &env, new).await?;
         let opened = directory.opened;
-        let boot = opened.metadata.boot + 1;
-        let vote = opened.metadata.hard_state;
+        let (boot, vote) = (opened.metadata.boot + 1, opened.metadata.hard_state);
         let session = Arc::new(Session::new(boot, config.queue_bytes()));
         let replica = Arc::new(Replica::new(session.clone()));
         startup::load_snapshot(&replica, &opened.snapshots, &env, config.highest_level).await?;
@@ -89,6 +89,7 @@ impl Node {
             replica.clone(),
             clock.clone(),
             Arc::new(Levels::new(&config)),
+            Addresses::new(config.peers.clone()),
         ));
         (env.drive_wal)(opened.worker, opened.wal.clone());
         let old_through = opened.log.last().map_or(0, |last| last.index);

@@ -28,6 +28,7 @@ use crate::membership::form::{self, Formation};
 use crate::membership::identity::Identity;
 use crate::membership::introduce::Prepare;
 use crate::membership::life::State;
+use crate::membership::moves::Mover;
 use crate::membership::raise::{self, Raiser};
 use crate::membership::reconcile::Reconciler;
 use crate::pubsub::announce::Announcer;
@@ -63,10 +64,10 @@ pub(crate) async fn live(group: Arc<Group>, opened: Opened) {
         Err(StartError::Identity(why)) => return fail(FatalError::Engine(why)),
         Err(error) => return fail(FatalError::Disk(error.to_string())),
     };
-    if may_be_old
-        && let Some(why) = memory::is_outdated(&group.memory, &process.config, &process.peers).await
-    {
-        return fail(process.directory.condemn(why, FatalError::OldDisk).await);
+    // Before anything asks the others: they may have to be told where this node is, and it where they are.
+    process.lifecycle.spawn(mover(&group).run());
+    if may_be_old && ends_as_outdated(&group).await {
+        return;
     }
     let rival = rival(&group);
     if rival.ends_node().await || (may_be_old && ends_as_removed(&group).await) {
@@ -141,6 +142,20 @@ fn formation(group: &Group) -> Formation {
     }
 }
 
+/// A mover, after this node knows what its last process has saved.
+fn mover(group: &Group) -> Mover {
+    let process = &group.process;
+    let mover = Mover {
+        config: process.config.clone(),
+        peers: process.peers.clone(),
+        replica: group.replica.clone(),
+        memory: group.memory.clone(),
+        lifecycle: process.lifecycle.clone(),
+    };
+    mover.recall();
+    mover
+}
+
 fn rival(group: &Group) -> Rival {
     let process = &group.process;
     Rival {
@@ -150,6 +165,16 @@ fn rival(group: &Group) -> Rival {
         lifecycle: process.lifecycle.clone(),
         introduced: process.introduced.subscribe(),
     }
+}
+
+/// Ends a node whose disk is an old one before its engine exists. Whether it does.
+async fn ends_as_outdated(group: &Group) -> bool {
+    let process = &group.process;
+    let outdated = memory::is_outdated(&group.memory, &process.config, &process.peers).await;
+    let Some(why) = outdated else { return false };
+    let error = process.directory.condemn(why, FatalError::OldDisk).await;
+    process.lifecycle.fail(error);
+    true
 }
 
 /// Ends a node that was removed from its cluster before its engine exists. Whether it does.

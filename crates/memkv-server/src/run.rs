@@ -473,7 +473,7 @@ fn introduce(settings: &Settings, redis: Option<&TcpListener>) {
            durability  {durability}",
         version = env!("CARGO_PKG_VERSION"),
         id = config.node_addr.id,
-        addr = config.node_addr.addr,
+        addr = config.told_addr(),
         source = settings.source,
         log = config.log_path,
         snapshot = config.snapshot_path,

@@ -152,8 +152,10 @@ impl Settings {
     /// The names of the configuration under which HTTP clients may reach this node: those meant for
     /// this, and those of its own addresses.
     pub fn allowed_hosts(&self) -> Vec<String> {
-        let own = [&self.config.node_addr.addr, &self.bind];
-        let hosts = own.into_iter().filter_map(|addr| split_addr(addr));
+        let node = &self.config.node_addr;
+        let mut own = vec![&*node.addr, self.config.told_addr(), &*self.bind];
+        own.dedup();
+        let hosts = own.into_iter().filter_map(split_addr);
         let hosts = hosts.map(|(host, _port)| host.to_owned());
         hosts
             .chain(self.config.allowed_hosts.iter().cloned())
@@ -165,7 +167,11 @@ impl Settings {
         let config = &self.config;
         let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let memory_limit = process_memory(config.max_memory);
-        let defaults = NodeConfig::new(peer(&config.node_addr), layout(config));
+        let me = Peer {
+            addr: config.told_addr().to_owned(),
+            ..peer(&config.node_addr)
+        };
+        let defaults = NodeConfig::new(me, layout(config));
         let log_share = memory_limit.map_or(u64::MAX, |limit| limit / LOG_SHARE);
         NodeConfig {
             memory_limit,
@@ -360,6 +366,20 @@ mod tests {
         }
         assert_eq!(announce("").unwrap(), KeyEventClasses::default());
         assert!(announce("Kq").is_err());
+    }
+
+    #[test]
+    fn other_nodes_are_told_the_advertised_address() {
+        let told = |more: &str| {
+            let own = r#""node_addr": {"addr": "n1:1", "id": "1"}"#;
+            let (_dir, file) = written(&format!("{{{own}{more}}}"));
+            let settings = Settings::load(Some(&file), None, &[], |_| None).unwrap();
+            (settings.node_config().me.addr, settings.allowed_hosts())
+        };
+        let (addr, hosts) = told("");
+        assert_eq!((&*addr, hosts.contains(&"out".to_owned())), ("n1:1", false));
+        let (addr, hosts) = told(r#", "advertise_addr": "out:9""#);
+        assert_eq!((&*addr, hosts.contains(&"out".to_owned())), ("out:9", true));
     }
 
     #[test]

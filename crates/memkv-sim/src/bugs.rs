@@ -52,6 +52,7 @@ const BUGS: &[Bug] = {
         bug!("stop-at-first-seat", node::StopAtFirstSeat breaks HealedConverges),
         bug!("table-before-engine", node::TableBeforeEngine breaks TableHoldsEngine),
         bug!("ignore-removal", node::IgnoreRemoval breaks HealedConverges),
+        bug!("ignore-moves", node::IgnoreMoves breaks HealedConverges),
         bug!("trust-persisted-clock", node::TrustPersistedClock breaks ClockGoesOnBehind),
         bug!("trust-own-store", node::TrustOwnStore breaks DifferentIsFound),
         bug!("believe-one-report", node::BelieveOneReport breaks SetAsideOnlyIfDifferent),

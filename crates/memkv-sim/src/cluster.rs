@@ -76,6 +76,10 @@ pub(crate) struct Host {
     pub(crate) was_new: bool,
     /// The error of its process when it met an entry that it could not read.
     pub(crate) unreadable: Option<String>,
+    /// How often it has moved to another address.
+    pub(crate) moves: u32,
+    /// The number of the address that it has now.
+    pub(crate) at: u32,
 }
 
 impl Host {
@@ -131,17 +135,21 @@ pub(crate) fn name(slot: usize) -> String {
     format!("n{}", slot + 1)
 }
 
-/// As long as names of pods are: with two of them an identity takes more than a sector, so that a
-/// power cut may tear it.
-pub(crate) fn addr(slot: usize) -> String {
-    let pod = format!("memkv-production-{slot}.memkv-production-peers");
+/// A host's address after so many moves. As long as names of pods are: with two of them an identity takes more
+/// than a sector, so that a power cut may tear it.
+pub(crate) fn addr(slot: usize, moves: u32) -> String {
+    let moved = match moves {
+        0 => String::new(),
+        moves => format!("-{moves}"),
+    };
+    let pod = format!("memkv-production-{slot}{moved}.memkv-production-peers");
     format!("{pod}.some-rather-long-namespace.svc.cluster.example.org:7000")
 }
 
 impl Cluster {
     /// Hosts with empty disks, nothing running. Must be called inside the run's runtime.
     pub fn new(seed: u64, swarm: Swarm, trace: Arc<Trace>) -> Arc<Self> {
-        let addresses: Vec<String> = (0..swarm.nodes).map(addr).collect();
+        let addresses: Vec<String> = (0..swarm.nodes).map(|slot| addr(slot, 0)).collect();
         let net_rng = Rng::new(seed, "net");
         let net = Net::new(&addresses, swarm.weather.clone(), net_rng, trace.clone());
         let rng = Rng::new(seed, "cluster");
@@ -167,6 +175,8 @@ impl Cluster {
                     build: if is_old { OLD } else { NEW },
                     was_new: !is_old,
                     unreadable: None,
+                    moves: 0,
+                    at: 0,
                 })
             })
             .collect();
@@ -259,11 +269,37 @@ impl Cluster {
             .map(|(_, slot)| slot)
     }
 
-    /// The configuration of a process of this build.
+    /// Where a host is now. A wrong list names hosts that do not exist.
+    pub(crate) fn addr(&self, slot: usize) -> String {
+        let host = self.hosts.get(slot);
+        addr(slot, host.map_or(0, |host| host.lock().at))
+    }
+
+    /// A host without a process gets an address that it never had.
+    pub(crate) fn move_away(&self, slot: usize) {
+        let moves = {
+            let mut host = self.hosts[slot].lock();
+            host.moves += 1;
+            host.at = host.moves;
+            host.at
+        };
+        self.net.readdress(slot, addr(slot, moves));
+    }
+
+    /// A host without a process gets an address back that it has had.
+    pub(crate) fn settle_at(&self, slot: usize, known: &str) {
+        let mut host = self.hosts[slot].lock();
+        if let Some(at) = (0..=host.moves).find(|at| addr(slot, *at) == known) {
+            host.at = at;
+            self.net.readdress(slot, known.to_owned());
+        }
+    }
+
+    /// The configuration of a process of this build: with the addresses that the hosts have at its start.
     pub(crate) fn config(&self, slot: usize, build: u32) -> NodeConfig {
         let peer = |slot| Peer {
             name: name(slot),
-            addr: addr(slot),
+            addr: self.addr(slot),
         };
         let mut config = NodeConfig::new(peer(slot), Layout::under(Path::new("/memkv")));
         let others = self.lists.of(slot).into_iter();
@@ -291,7 +327,7 @@ impl Cluster {
             .retain(|peer| founds && names.contains(&peer.name));
         if !founds || self.invariants.level() > 0 {
             let others = (0..self.nodes()).filter(|other| *other != slot);
-            config.join = others.map(addr).collect();
+            config.join = others.map(|other| self.addr(other)).collect();
         }
         config.promote_after = self.swarm.replace_after / 4;
         config.drop_joiner_after = self.swarm.replace_after * 4;

@@ -88,17 +88,18 @@ async fn whole_run(seed: u64, options: Options) -> Report {
         }
     }));
     let workload = Workload::new(cluster.clone());
-    let looker = tokio::spawn(look(cluster.clone()));
-    let operator = tokio::spawn(cluster.clone().operate());
-    let tender = tokio::spawn(cluster.clone().tend());
+    let beside = [
+        tokio::spawn(look(cluster.clone())),
+        tokio::spawn(cluster.clone().operate()),
+        tokio::spawn(cluster.clone().tend()),
+        tokio::spawn(cluster.clone().mind_addresses()),
+    ];
     let rest = tokio::select! {
         biased;
         () = cluster.broken() => None,
         rest = phases(&cluster, &workload, options.duration) => rest,
     };
-    looker.abort();
-    operator.abort();
-    tender.abort();
+    beside.iter().for_each(tokio::task::JoinHandle::abort);
     let simulated = Duration::from_micros(trace.micros());
     if let Some(rest) = &rest
         && cluster.violation().is_none()

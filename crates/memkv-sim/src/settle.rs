@@ -10,7 +10,7 @@ use std::time::Duration;
 use memkv_check::Op;
 use memkv_check::ledger::Final;
 use memkv_node::{Inspection, Node, Phase};
-use memkv_store::{MemberState, Store};
+use memkv_store::{Member, MemberState, Store};
 use tokio::time::Instant;
 
 use crate::client::{Workload, key_name, value_id};
@@ -257,9 +257,16 @@ pub(crate) fn serving(cluster: &Cluster) -> bool {
                 && cluster.hosts[*slot].lock().loss.is_none()
                 && node.read_stale(|store| {
                     let mut rows = store.member_table().rows();
-                    rows.all(|row| row.state == MemberState::Member)
+                    rows.all(|row| {
+                        row.state == MemberState::Member && is_at_home(cluster, row.member)
+                    })
                 })
         })
+}
+
+/// Whether the table has a member where its host is.
+fn is_at_home(cluster: &Cluster, member: &Member) -> bool {
+    (0..cluster.nodes()).any(|slot| member.name == name(slot) && member.addr == cluster.addr(slot))
 }
 
 /// Whether every node votes; in a cluster that has grown one may have to wait, since voters are odd in number.

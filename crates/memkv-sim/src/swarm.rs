@@ -73,6 +73,8 @@ pub enum Fault {
     CorruptEnd,
     /// An operator changes members or roles, or has another node lead.
     ChangeMembers,
+    /// A host goes down and comes back at another address, or all of them do.
+    Move,
 }
 
 impl Fault {
@@ -227,12 +229,10 @@ impl Swarm {
         // A node that has missed some entries then needs a snapshot.
         let cut_entries = has(Fault::CutEntries);
         let floods = !faults.is_empty() && aim.chance(20 * PERCENT);
-        // Draws of their own, so that the others are those of before.
-        let growth = Rng::new(seed, "growth");
-        let grows = nodes > 1 && growth.chance(15 * PERCENT);
-        let founders = grows.then(|| *growth.pick(&[1, 1, 3]).min(&(nodes - 1)));
-        if grows && !faults.is_empty() {
-            faults.push((Fault::ChangeMembers, growth.between(2, 12)));
+        let (founders, changes) = changes(seed, nodes);
+        let grows = founders.is_some();
+        if !faults.is_empty() {
+            faults.extend(changes);
         }
         Self {
             nodes,
@@ -270,6 +270,23 @@ impl Swarm {
             users: Rng::new(seed, "runs with users").chance(30 * PERCENT),
         }
     }
+}
+
+/// How many nodes found the cluster if others are to join it, and what changes about members and their addresses.
+/// Draws of their own, so that the others are those of before.
+fn changes(seed: u64, nodes: usize) -> (Option<usize>, Vec<(Fault, u64)>) {
+    let mut changes = Vec::new();
+    let growth = Rng::new(seed, "growth");
+    let grows = nodes > 1 && growth.chance(15 * PERCENT);
+    let founders = grows.then(|| *growth.pick(&[1, 1, 3]).min(&(nodes - 1)));
+    if grows {
+        changes.push((Fault::ChangeMembers, growth.between(2, 12)));
+    }
+    let moves = Rng::new(seed, "moves");
+    if nodes > 1 && moves.chance(20 * PERCENT) {
+        changes.push((Fault::Move, moves.between(1, 6)));
+    }
+    (founders, changes)
 }
 
 fn weather(rng: &Rng) -> Weather {

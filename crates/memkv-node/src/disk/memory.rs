@@ -25,6 +25,9 @@
 //! The boot counter is durable before any peer hears of it and grows with each start, so a start with a
 //! boot that a peer knows already is one from an older disk, or a second process on a copy.
 //!
+//! Beside it stand the members that have come or moved since this node got its identity: the log, which has them,
+//! is not read before the peers are asked.
+//!
 //! Invariants: nothing is remembered that its node had not made durable before; losing the newest of it
 //! only loses the proof. Marks are not compared with `durability: os`, where a power cut may take back
 //! what was told.
@@ -34,22 +37,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use memkv_disk::disk::Disk;
 use memkv_disk::{HardState, Layout, MAX_PEERS_BYTES, OpenError, PeersFile};
 use tokio::time::Instant;
 
 use crate::disk::storage::Storage;
 use crate::env::blocking;
+use crate::membership::greet::peer_of;
 use crate::membership::identity::Identity;
 use crate::peer::client::{PeerError, Peers};
-use crate::peer::encoding::{DecodeError, Reader, put_option};
-use crate::peer::message::{self, Kind};
+use crate::peer::encoding::{DecodeError, Reader, len32, put_option};
+use crate::peer::message::{self, Kind, MemberInfo};
 use crate::sync::lock::Mutex;
 use crate::{Env, Frame, Lane, NodeConfig, Peer};
 
-/// Version of the encoding.
+/// Version of the encoding without members.
 const VERSION: u8 = 1;
+/// The same with members. Older builds do not read it, and remember nothing then, so it is written only where
+/// there are any.
+const VERSION_WITH_MEMBERS: u8 = 2;
 /// Peers that are remembered; of more, those with the highest ids. Far more than a cluster has members,
 /// and they fit into the file.
 const MAX_PEERS: usize = 64;
@@ -99,6 +108,7 @@ impl Remembered {
 #[derive(Default)]
 struct State {
     peers: BTreeMap<u64, Remembered>,
+    members: Vec<MemberInfo>,
     is_new: bool,
 }
 
@@ -129,12 +139,17 @@ impl Memory {
     ) -> Result<Self, OpenError> {
         let (file, saved) = PeersFile::open(disk, layout)?;
         let peers = saved.map(|saved| decode(Reader(saved)));
-        let peers = match (peers, identity) {
-            (Some(Ok((cluster, peers))), Some(identity)) if cluster == identity.cluster => peers,
-            _ => BTreeMap::new(),
+        let (peers, members) = match (peers, identity) {
+            (Some(Ok((cluster, peers, members))), Some(identity))
+                if cluster == identity.cluster =>
+            {
+                (peers, members)
+            }
+            _ => Default::default(),
         };
         let state = State {
             peers,
+            members,
             is_new: false,
         };
         Ok(Self {
@@ -169,6 +184,20 @@ impl Memory {
         self.state.lock().peers.get(&id).copied()
     }
 
+    /// The members that are not in this node's identity, or elsewhere.
+    pub(crate) fn note_members(&self, members: Vec<MemberInfo>) {
+        let mut state = self.state.lock();
+        if state.members != members {
+            state.members = members;
+            state.is_new = true;
+        }
+    }
+
+    /// The members that were noted, by this process or the one before.
+    pub(crate) fn members(&self) -> Vec<MemberInfo> {
+        self.state.lock().members.clone()
+    }
+
     /// Answers what this node remembers of the node that asks.
     pub(crate) fn answer(&self, from: u64) -> Frame {
         let remembered = self.recall(from);
@@ -178,7 +207,7 @@ impl Memory {
     /// The memory to be saved, if anything in it is new.
     fn take_new(&self, cluster: [u8; 16]) -> Option<Bytes> {
         let mut state = self.state.lock();
-        std::mem::take(&mut state.is_new).then(|| encode(cluster, &state.peers))
+        std::mem::take(&mut state.is_new).then(|| encode(cluster, &state.peers, &state.members))
     }
 }
 
@@ -196,21 +225,34 @@ pub(crate) fn held(boot: u64, vote: Option<HardState>, storage: &Storage) -> Rem
     }
 }
 
-fn encode(cluster: [u8; 16], peers: &BTreeMap<u64, Remembered>) -> Bytes {
+fn encode(cluster: [u8; 16], peers: &BTreeMap<u64, Remembered>, members: &[MemberInfo]) -> Bytes {
     let mut out = BytesMut::new();
-    out.put_u8(VERSION);
+    out.put_u8(match members.is_empty() {
+        true => VERSION,
+        false => VERSION_WITH_MEMBERS,
+    });
     out.put_slice(&cluster);
-    out.put_u32_le(u32::try_from(peers.len()).unwrap_or(u32::MAX));
+    out.put_u32_le(len32(peers.len()));
     for (id, remembered) in peers {
         out.put_u64_le(*id);
         remembered.put(&mut out);
     }
+    // They go to the end; those that do not fit are left out.
+    for member in members {
+        let mut one = BytesMut::new();
+        member.put(&mut one);
+        if out.len() + one.len() <= MAX_PEERS_BYTES {
+            out.put_slice(&one);
+        }
+    }
     out.freeze()
 }
 
-fn decode(mut reader: Reader) -> Result<([u8; 16], BTreeMap<u64, Remembered>), DecodeError> {
+type Saved = ([u8; 16], BTreeMap<u64, Remembered>, Vec<MemberInfo>);
+
+fn decode(mut reader: Reader) -> Result<Saved, DecodeError> {
     let version = reader.u8("version")?;
-    if version != VERSION {
+    if !matches!(version, VERSION | VERSION_WITH_MEMBERS) {
         return Err(DecodeError::Bad {
             what: "version of the memory of peers",
             value: u64::from(version),
@@ -220,8 +262,12 @@ fn decode(mut reader: Reader) -> Result<([u8; 16], BTreeMap<u64, Remembered>), D
     let peers = reader.list("peers", |reader| {
         Ok((reader.u64("node id")?, Remembered::read(reader)?))
     })?;
+    let mut members = Vec::new();
+    while version == VERSION_WITH_MEMBERS && !reader.0.is_empty() {
+        members.push(MemberInfo::read(&mut reader)?);
+    }
     reader.end("memory of peers")?;
-    Ok((cluster, peers.into_iter().collect()))
+    Ok((cluster, peers.into_iter().collect(), members))
 }
 
 /// Why a disk that holds `own` is older than what its node once told, if it is.
@@ -252,31 +298,60 @@ pub(crate) async fn is_outdated(
     }
     let me = &peers.me;
     let mut others: Vec<Peer> = config.peers.clone();
-    let members = peers.members().into_iter().map(|member| Peer {
-        name: member.name,
-        addr: member.addr,
-    });
+    let members = peers.members();
+    // They may know a newer address than the table, which is that of the last snapshot here.
+    let identity = peers.identity().map(|identity| identity.members);
+    let newer = [memory.members(), identity.unwrap_or_default()].concat();
+    let is_member = |one: &&MemberInfo| members.iter().any(|member| member.id == one.id);
+    let members = members.iter().chain(newer.iter().filter(is_member));
+    let members = members.map(peer_of);
     others.extend(members.filter(|member| member.name != me.name));
     others.sort();
     others.dedup();
-    let asked = others.iter().map(|peer| ask(config, peers, peer));
+    let asked = others
+        .chunk_by(|one, other| one.name == other.name)
+        .map(|addrs| ask_any(config, peers, addrs));
     let told = join_all(asked).await;
     let mut own = memory.own;
-    others.iter().zip(told).find_map(|(peer, told)| {
-        let told = told?;
+    told.into_iter().flatten().find_map(|(name, told)| {
         if !config.sync {
             own.mark = told.mark;
         }
         let why = is_older(own, told)?;
         Some(format!(
-            "the disk of {} went back in time: {} remembers that {why}",
-            me.name, peer.name
+            "the disk of {} went back in time: {name} remembers that {why}",
+            me.name
         ))
     })
 }
 
+/// Asks one peer at all addresses that it may have; the first one with an answer will do.
+async fn ask_any<'a>(
+    config: &NodeConfig,
+    peers: &Peers,
+    addrs: &'a [Peer],
+) -> Option<(&'a str, Remembered)> {
+    let asked = addrs.iter().map(|peer| ask(config, peers, peer));
+    let mut answers: FuturesUnordered<_> = asked.collect();
+    while let Some(answer) = answers.next().await {
+        if let Answer::Told(told) = answer {
+            let name = &addrs.first()?.name;
+            return Some((name, told?));
+        }
+    }
+    None
+}
+
+/// The result of asking at an address.
+enum Answer {
+    /// A node of this cluster has answered, with what it remembers, if that is anything.
+    Told(Option<Remembered>),
+    /// None has.
+    Nothing,
+}
+
 /// Asks one peer, as long as it may still answer.
-async fn ask(config: &NodeConfig, peers: &Peers, peer: &Peer) -> Option<Remembered> {
+async fn ask(config: &NodeConfig, peers: &Peers, peer: &Peer) -> Answer {
     let began = Instant::now();
     // A node that does not listen may be about to start, as all nodes are after a power cut.
     let refused_until = began + (config.election_timeout / 2).min(LONGEST_WAIT);
@@ -294,15 +369,15 @@ async fn ask(config: &NodeConfig, peers: &Peers, peer: &Peer) -> Option<Remember
         let until = match call.await {
             Ok(mut body) => {
                 let told = body.option("what is remembered", Remembered::read);
-                return told.ok().flatten();
+                return Answer::Told(told.ok().flatten());
             }
             // It remembers nothing of this cluster.
-            Err(PeerError::Refused(_)) => return None,
+            Err(PeerError::Refused(_)) => return Answer::Nothing,
             Err(PeerError::NoListener(_)) => refused_until,
             Err(PeerError::Unreachable(_) | PeerError::Lost(_)) => silent_until,
         };
         if Instant::now() >= until {
-            return None;
+            return Answer::Nothing;
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
@@ -350,11 +425,21 @@ mod tests {
     #[test]
     fn what_was_told_outlives_the_process() {
         let peers = BTreeMap::from([(1, told(2, 3, 4)), (900, told(u64::MAX, 0, 7))]);
-        let saved = encode([5; 16], &peers);
-        assert_eq!(decode(Reader(saved.clone())), Ok(([5; 16], peers)));
+        let saved = encode([5; 16], &peers, &[]);
+        let read = decode(Reader(saved.clone()));
+        assert_eq!(read, Ok(([5; 16], peers.clone(), Vec::new())));
         for len in 0..saved.len() {
             assert!(decode(Reader(saved.slice(..len))).is_err());
         }
+        assert_eq!(saved.first(), Some(&VERSION), "older builds read it");
+        let member = |id, addr: &str| MemberInfo {
+            id,
+            name: format!("n{id}"),
+            addr: addr.to_owned(),
+        };
+        let moved = vec![member(1, "h:1"), member(900, "new:2")];
+        let saved = encode([5; 16], &peers, &moved);
+        assert_eq!(decode(Reader(saved)), Ok(([5; 16], peers, moved)));
     }
 
     #[test]
@@ -378,8 +463,15 @@ mod tests {
         }
         assert_eq!(state.peers.len(), MAX_PEERS);
         assert_eq!(state.of(2 * MAX_PEERS as u64).boot, 2 * MAX_PEERS as u64);
-        let bytes = encode([0; 16], &state.peers).len();
-        assert!(bytes <= MAX_PEERS_BYTES);
+        let long = (1..=64).map(|id| MemberInfo {
+            id,
+            name: "n".to_owned(),
+            addr: "x".repeat(261),
+        });
+        let saved = encode([0; 16], &state.peers, &long.collect::<Vec<_>>());
+        assert!(saved.len() <= MAX_PEERS_BYTES);
+        let (_, peers, members) = decode(Reader(saved)).unwrap();
+        assert!(peers.len() == MAX_PEERS && members.len() >= 3);
     }
 
     async fn outdated(script: Script) -> (Option<String>, Duration) {

@@ -24,6 +24,7 @@ use super::{EngineLogId, Entry, Membership, Vote};
 use crate::disk::memory::{Memory, Remembered};
 use crate::leadership::leader::Leader;
 use crate::membership::identity::Identity;
+use crate::peer::addresses::Addresses;
 use crate::peer::client::Peers;
 use crate::peer::message::MemberInfo;
 use crate::read::published::Published;
@@ -132,6 +133,7 @@ async fn a_commit_index_is_published_before_a_peer_is_told() {
         Arc::new(Replica::new(Arc::new(Session::new(1, 64 << 20)))),
         clock.clone(),
         Arc::default(),
+        Addresses::default(),
     ));
     let identified = peers.set_identity(Identity {
         cluster: [7; 16],

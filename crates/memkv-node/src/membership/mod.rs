@@ -15,6 +15,7 @@ pub(crate) mod levels;
 pub(crate) mod life;
 pub(crate) mod list;
 pub(crate) mod members;
+pub(crate) mod moves;
 pub(crate) mod plan;
 pub(crate) mod raise;
 pub(crate) mod reconcile;

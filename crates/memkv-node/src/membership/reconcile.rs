@@ -18,6 +18,7 @@ use crate::engine::handle::{Engine, Seen};
 use crate::leadership::handover;
 use crate::leadership::known::Leadership;
 use crate::membership::members::Members;
+use crate::membership::moves::{self, Found};
 use crate::membership::plan::{self, Move, Wanted, Watch};
 use crate::membership::seats::{self, Arrivals, Known, Step};
 use crate::peer::client::Peers;
@@ -125,9 +126,16 @@ impl Reconciler {
         let has_roles = table.level() >= MEMBERS_LEVEL;
         let planned = has_roles.then(|| plan::next(&wanted, &view)).flatten();
         let staying: Vec<Member> = members.iter().filter(stays).cloned().collect();
+        let moved = || moves::next(&self.peers, &table);
         let todo = match planned {
             Some(planned) => Todo::Move(planned),
-            None => Todo::Step(seats::next(&staying, &view)?),
+            None => match seats::next(&staying, &view) {
+                Some(step) => Todo::Step(step),
+                None => {
+                    let (id, old, new) = moved()?;
+                    Todo::Address { id, old, new }
+                }
+            },
         };
         Some((todo, seen))
     }
@@ -147,6 +155,12 @@ enum Todo {
     Abandoned(BTreeSet<u64>),
     Step(Step),
     Move(Move),
+    /// This member says that it is elsewhere.
+    Address {
+        id: u64,
+        old: String,
+        new: String,
+    },
 }
 
 /// The cluster as this leader knows it at this moment.
@@ -269,6 +283,43 @@ impl Reconciler {
             },
             Todo::Step(step) => self.take_step(step, &seen).await,
             Todo::Move(step) => self.make_move(step, &seen).await,
+            Todo::Address { id, old, new } => self.write_down(id, &old, new).await,
+        }
+    }
+
+    /// Writes down a member's new address, once it answers there.
+    async fn write_down(&self, node: u64, old: &str, addr: String) {
+        let name = self.peers.name_of(node);
+        match moves::look(&self.peers, node, old, &addr).await {
+            Found::Moved => {
+                let op = SystemOp::SetAddress {
+                    node,
+                    addr: addr.clone(),
+                };
+                if let Ok(Ok(outcome)) = self.batcher.propose_system(op).await {
+                    tracing::info!(%name, id = node, %old, %addr, ?outcome, "a member has moved");
+                }
+            }
+            Found::Unreachable(why) => {
+                if let Some(left_out) = self.lines.moved.say() {
+                    tracing::warn!(
+                        %name, id = node, %addr, %why, left_out,
+                        "a member says that it has moved, and does not answer at its new address: give it one \
+                         that all others reach (advertise_addr)"
+                    );
+                }
+                tokio::time::sleep(INTERVAL * 4).await;
+            }
+            Found::Twice => {
+                if let Some(left_out) = self.lines.moved.say() {
+                    tracing::error!(
+                        %name, id = node, %old, %addr, left_out,
+                        "a member answers at two addresses: its directory was copied, and two processes have its \
+                         id. Stop one of them and delete its directory"
+                    );
+                }
+                tokio::time::sleep(INTERVAL * 4).await;
+            }
         }
     }
 

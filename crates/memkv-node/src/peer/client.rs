@@ -6,10 +6,12 @@ use std::time::Duration;
 use crate::sync::lock::RwLock;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
+use memkv_store::Member;
 use tokio::sync::watch;
 
 use crate::membership::identity::Identity;
 use crate::membership::levels::Levels;
+use crate::peer::addresses::{Addresses, Located};
 use crate::peer::encoding::Reader;
 use crate::peer::message::{self, Envelope, Kind, MemberInfo};
 use crate::replica::Replica;
@@ -33,6 +35,13 @@ pub(crate) enum PeerError {
     Refused(String),
 }
 
+impl PeerError {
+    /// Whether no connection came about, perhaps because the address is that of another node.
+    pub(crate) fn is_undelivered(&self) -> bool {
+        matches!(self, PeerError::Unreachable(_) | PeerError::NoListener(_))
+    }
+}
+
 /// This node's side of all its peer links.
 pub(crate) struct Peers {
     pub(crate) me: Peer,
@@ -45,6 +54,8 @@ pub(crate) struct Peers {
     identity: RwLock<Option<Identity>>,
     /// The member at whose address no process listened last.
     refused: Arc<watch::Sender<u64>>,
+    /// Where members are that are not where the member table says.
+    pub(crate) addresses: Arc<Addresses>,
 }
 
 impl Peers {
@@ -55,6 +66,7 @@ impl Peers {
         replica: Arc<Replica>,
         clock: Arc<LogClock>,
         levels: Arc<Levels>,
+        addresses: Addresses,
     ) -> Self {
         Self {
             me,
@@ -65,6 +77,7 @@ impl Peers {
             levels,
             identity: RwLock::new(None),
             refused: Arc::new(watch::Sender::new(0)),
+            addresses: Arc::new(addresses),
         }
     }
 
@@ -109,11 +122,7 @@ impl Peers {
         if table.cluster().is_some() {
             return table
                 .members()
-                .map(|member| MemberInfo {
-                    id: member.id,
-                    name: member.name.clone(),
-                    addr: member.addr.clone(),
-                })
+                .map(|member| self.find(info(member)).0)
                 .collect();
         }
         self.identity
@@ -122,20 +131,28 @@ impl Peers {
             .map_or_else(Vec::new, |identity| identity.members.clone())
     }
 
-    /// Where a member is. An admitted node that is not in this node's table yet is found in its
-    /// identity's list.
+    /// A member, and the address at which to dial it. An admitted node that is not in this node's table yet is
+    /// found in its identity's list.
     pub(crate) fn member(&self, id: u64) -> Option<MemberInfo> {
+        self.locate(id).map(|(member, _)| member)
+    }
+
+    /// The same, with what is needed to try another address after this one.
+    pub(crate) fn locate(&self, id: u64) -> Option<Located> {
         if let Some(member) = self.replica.member_table().member(id) {
-            let (name, addr) = (member.name.clone(), member.addr.clone());
-            return Some(MemberInfo { id, name, addr });
+            return Some(self.find(info(member)));
         }
-        let identity = self.identity.read();
-        identity
-            .as_ref()?
-            .members
-            .iter()
-            .find(|member| member.id == id)
-            .cloned()
+        let members = self.identity()?.members;
+        let member = members.into_iter().find(|member| member.id == id)?;
+        Some(self.find(member))
+    }
+
+    /// Where to find a member. This node knows best where it is itself.
+    fn find(&self, mut member: MemberInfo) -> Located {
+        if member.name == self.me.name && member.id == self.my_id() {
+            member.addr.clone_from(&self.me.addr);
+        }
+        self.addresses.locate(member)
     }
 
     /// A member's name, for messages.
@@ -175,16 +192,20 @@ impl Peers {
         request: Frame,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Reader, PeerError>> {
-        match self.member(to) {
-            Some(member) => {
+        match self.locate(to) {
+            Some(located) => {
+                let (member, _) = &located;
                 let sent = self
                     .transport
                     .call(&member.name, &member.addr, lane, request);
-                let refused = self.refused.clone();
+                let (refused, addresses) = (self.refused.clone(), self.addresses.clone());
                 Box::pin(async move {
                     let answer = wait(sent, timeout).await;
                     if matches!(answer, Err(PeerError::NoListener(_))) {
                         refused.send_replace(to);
+                    }
+                    if answer.as_ref().is_err_and(PeerError::is_undelivered) {
+                        addresses.failed(&located);
                     }
                     answer
                 })
@@ -210,6 +231,14 @@ impl Peers {
             self.transport.call(name, addr, lane, request),
             timeout,
         ))
+    }
+}
+
+fn info(member: &Member) -> MemberInfo {
+    MemberInfo {
+        id: member.id,
+        name: member.name.clone(),
+        addr: member.addr.clone(),
     }
 }
 

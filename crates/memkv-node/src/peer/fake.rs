@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use memkv_store::{Member, SystemOp};
 
 use crate::membership::identity::Identity;
+use crate::peer::addresses::Addresses;
 use crate::peer::client::Peers;
 use crate::peer::message::{self, MemberInfo};
 use crate::replica::Replica;
@@ -101,6 +102,7 @@ impl Fakes {
             replica.clone(),
             clock,
             levels,
+            Addresses::default(),
         );
         assert!(peers.set_identity(identity()));
         Self {

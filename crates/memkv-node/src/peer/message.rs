@@ -66,11 +66,13 @@ pub(crate) enum Kind {
     Administer = 26,
     /// Asks the leader for the members as it sees them.
     Members = 27,
+    /// A member tells its address.
+    Moved = 28,
 }
 
 impl Kind {
     fn from_u8(value: u8) -> Result<Self, DecodeError> {
-        const ALL: [Kind; 21] = [
+        const ALL: [Kind; 22] = [
             Kind::Append,
             Kind::Vote,
             Kind::PreVote,
@@ -92,6 +94,7 @@ impl Kind {
             Kind::AnnounceMemory,
             Kind::Administer,
             Kind::Members,
+            Kind::Moved,
         ];
         ALL.into_iter()
             .find(|kind| *kind as u8 == value)
@@ -106,9 +109,10 @@ impl Kind {
         matches!(self, Kind::Propose | Kind::OpenSession | Kind::ReadIndex)
     }
 
-    /// Whether nodes without a common cluster may exchange it.
-    pub(crate) fn is_introduction(self) -> bool {
-        matches!(self, Kind::Hello | Kind::Prepare | Kind::Join)
+    /// Whether nodes may exchange it that have no common cluster, or do not know each other's ids yet.
+    pub(crate) fn is_open(self) -> bool {
+        let introduces = matches!(self, Kind::Hello | Kind::Prepare | Kind::Join);
+        introduces || matches!(self, Kind::Recall | Kind::Moved)
     }
 }
 
@@ -231,23 +235,29 @@ pub(crate) struct MemberInfo {
     pub(crate) addr: String,
 }
 
-pub(crate) fn put_members(out: &mut BytesMut, members: &[MemberInfo]) {
-    out.put_u32_le(crate::peer::encoding::len32(members.len()));
-    for member in members {
-        out.put_u64_le(member.id);
-        put_blob(out, member.name.as_bytes());
-        put_blob(out, member.addr.as_bytes());
+impl MemberInfo {
+    pub(crate) fn put(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.id);
+        put_blob(out, self.name.as_bytes());
+        put_blob(out, self.addr.as_bytes());
     }
-}
 
-pub(crate) fn read_members(reader: &mut Reader) -> Result<Vec<MemberInfo>, DecodeError> {
-    reader.list("members", |reader| {
-        Ok(MemberInfo {
+    pub(crate) fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
             id: reader.u64("member id")?,
             name: reader.text("member name")?,
             addr: reader.text("member address")?,
         })
-    })
+    }
+}
+
+pub(crate) fn put_members(out: &mut BytesMut, members: &[MemberInfo]) {
+    out.put_u32_le(crate::peer::encoding::len32(members.len()));
+    members.iter().for_each(|member| member.put(out));
+}
+
+pub(crate) fn read_members(reader: &mut Reader) -> Result<Vec<MemberInfo>, DecodeError> {
+    reader.list("members", MemberInfo::read)
 }
 
 /// The role that a node proposes which joins under a new name, at the end of [`Kind::Join`]. Older leaders do not

@@ -3,6 +3,7 @@
 //!
 //! Opens no socket: `memkv-server` and the simulator do.
 
+pub(crate) mod addresses;
 pub(crate) mod answer;
 pub(crate) mod client;
 pub(crate) mod encoding;

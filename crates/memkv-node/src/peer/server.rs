@@ -15,6 +15,7 @@ use crate::engine::inbound;
 use crate::group::Group;
 use crate::leadership::{failure_detector, rival};
 use crate::membership::identity::uuid_text;
+use crate::membership::moves;
 use crate::membership::verb_wire;
 use crate::peer::answer::{Answer, answer, bad};
 use crate::peer::client::Peers;
@@ -42,12 +43,8 @@ pub(crate) fn handle(group: &Group, proven: Option<&str>, request: Bytes) -> Ans
     {
         return answer(message::refused(&why));
     }
-    if envelope.kind.is_introduction() {
-        rival::note(&process.introduced, &envelope);
-        return group.introducer.answer(envelope, body);
-    }
-    if envelope.kind == Kind::Recall {
-        return answer(recall(group, &envelope));
+    if envelope.kind.is_open() {
+        return open(group, envelope, body);
     }
     if let Err(why) = meant_for_us(&process.peers, &envelope) {
         return answer(message::refused(&why));
@@ -90,13 +87,26 @@ pub(crate) fn handle(group: &Group, proven: Option<&str>, request: Bytes) -> Ans
         Kind::Publish => {
             publish::receive(&process.publisher, body).unwrap_or_else(|error| answer(bad(&error)))
         }
-        Kind::Recall => answer(recall(group, &envelope)),
         Kind::Checkpoints => answer(divergence::answer(
             &group.replica,
             &group.divergence,
             process.peers.boot,
         )),
-        Kind::Hello | Kind::Prepare | Kind::Join => group.introducer.answer(envelope, body),
+        Kind::Hello | Kind::Prepare | Kind::Join | Kind::Recall | Kind::Moved => {
+            open(group, envelope, body)
+        }
+    }
+}
+
+/// Answers what is asked before the recipient's id is known.
+fn open(group: &Group, envelope: Envelope, body: Reader) -> Answer {
+    if envelope.kind == Kind::Recall {
+        return answer(recall(group, &envelope));
+    }
+    rival::note(&group.process.introduced, &envelope);
+    match envelope.kind {
+        Kind::Moved => answer(moves::receive(group, &envelope, body)),
+        _ => group.introducer.answer(envelope, body),
     }
 }
 

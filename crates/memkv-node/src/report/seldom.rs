@@ -82,6 +82,8 @@ pub(crate) struct Lines {
     pub(crate) handing_over: Seldom,
     /// That a node was admitted.
     pub(crate) admitted: Seldom,
+    /// That a member has moved, or seems to.
+    pub(crate) moved: Seldom,
     /// That a snapshot is installed.
     pub(crate) installing: Seldom,
     /// That the feature level cannot be raised yet.
@@ -98,6 +100,7 @@ impl Default for Lines {
             diagnoses: Seldom::new(),
             handing_over: Seldom::new(),
             admitted: Seldom::at_most(MOST_CHANGES, PERIOD),
+            moved: Seldom::at_most(MOST_CHANGES, PERIOD),
             installing: Seldom::new(),
             level_waits: Seldom::new(),
             not_formed: Seldom::new(),

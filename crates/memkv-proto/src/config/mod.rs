@@ -9,6 +9,7 @@ mod cluster;
 mod failure;
 mod key;
 mod keys;
+mod nearest;
 mod nodes;
 mod raft;
 mod value;

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::address::NodeAddr;
 use super::failure::ConfigError;
 use super::key::Key;
-use super::keys::nearest;
+use super::nearest::nearest;
 use crate::json::{Members, Source, Text, kind_of};
 
 /// The characters allowed around an item of a list: any other is a part of it.

@@ -11,6 +11,7 @@ mod forming;
 pub(crate) mod growth;
 mod links;
 mod members;
+mod moves;
 pub(crate) mod stores;
 
 use std::sync::Arc;
@@ -166,6 +167,9 @@ impl Nemesis {
             Fault::Upgrade if self.formed => self.upgrade(slot),
             Fault::Downgrade if self.formed => self.downgrade(slot),
             Fault::Upgrade | Fault::Downgrade => {}
+            // A list of nodes that is wrong besides would keep them apart for good.
+            Fault::Move if self.formed && !self.cluster.swarm.wrong_lists => self.relocate(slot),
+            Fault::Move => {}
             Fault::Deviate => self.deviate(slot).await,
             Fault::FalseReport => self.lie(slot),
         }

@@ -158,6 +158,13 @@ impl Net {
         self.shared.state.lock().generations[slot] = generation;
     }
 
+    /// A host has this address from now on, and no other.
+    pub fn readdress(&self, slot: usize, addr: String) {
+        let mut state = self.shared.state.lock();
+        state.addresses.retain(|_, of| *of != slot);
+        state.addresses.insert(addr, slot);
+    }
+
     /// A process listens.
     pub fn open(&self, slot: usize, port: Port) {
         self.shared.state.lock().ports[slot] = Some(port);

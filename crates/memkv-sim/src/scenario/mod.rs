@@ -161,7 +161,7 @@ impl Stage {
     fn shown(&self, text: &str) -> String {
         let mut shown = text.to_owned();
         for slot in 0..self.cluster.nodes() {
-            shown = shown.replace(&cluster::addr(slot), "its address");
+            shown = shown.replace(&cluster::addr(slot, 0), "its address");
         }
         for slot in 0..self.cluster.nodes() {
             shown = shown.replace(&cluster::name(slot), self.part(slot));

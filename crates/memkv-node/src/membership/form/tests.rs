@@ -458,8 +458,15 @@ async fn a_request_for_another_recipient_is_refused_on_every_lane() {
         });
         (!answer.contains("unreadable request (")).then_some(answer)
     };
-    // Those need no common cluster; the last is asked before a peer's id is known.
-    let open = [Kind::Hello, Kind::Prepare, Kind::Join, Kind::Recall].map(|kind| kind as u8);
+    // The first three need no common cluster; the others come before a peer's id is known.
+    let open = [
+        Kind::Hello,
+        Kind::Prepare,
+        Kind::Join,
+        Kind::Recall,
+        Kind::Moved,
+    ];
+    let open = open.map(|kind| kind as u8);
     let mut kinds = 0;
     for kind in (0..=u8::MAX).filter(|kind| !open.contains(kind)) {
         let is_kind = Envelope::decode({

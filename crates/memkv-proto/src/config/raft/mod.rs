@@ -35,6 +35,7 @@ pub struct RaftConfig {
     pub max_log_count: u64,
     pub peer_addrs: Vec<NodeAddr>,
     pub node_addr: NodeAddr,
+    pub advertise_addr: String,
     pub join: Vec<String>,
     pub role: NodeRole,
     pub admit: Admit,
@@ -92,6 +93,7 @@ impl Default for RaftConfig {
                 addr: String::new(),
                 id: String::new(),
             },
+            advertise_addr: String::new(),
             join: Vec::new(),
             role: NodeRole::Voter,
             admit: Admit::Proven,
@@ -248,6 +250,14 @@ impl RaftConfig {
         self.peer_addrs.is_empty() && self.join.is_empty()
     }
 
+    /// Where other nodes reach this one.
+    pub fn told_addr(&self) -> &str {
+        match &self.advertise_addr[..] {
+            "" => &self.node_addr.addr,
+            advertised => advertised,
+        }
+    }
+
     /// This node and its peers, in ascending order of id: the same list on every node.
     pub fn nodes(&self) -> Vec<&NodeAddr> {
         let mut nodes: Vec<_> = std::iter::once(&self.node_addr)
@@ -278,28 +288,32 @@ impl RaftConfig {
             let what = format!("this node's id {:?} is also in peer_addrs", own.id);
             return Err(self.conflict(&both, what, next));
         }
-        if self.peer_addrs.iter().any(|peer| peer.addr == own.addr) {
-            let what = format!("this node's address {:?} is also in peer_addrs", own.addr);
+        let told = self.told_addr();
+        let is_own = |addr: &str| addr == own.addr || addr == told;
+        if let Some(peer) = self.peer_addrs.iter().find(|peer| is_own(&peer.addr)) {
+            let what = format!("this node's address {:?} is also in peer_addrs", peer.addr);
             return Err(self.conflict(&both, what, next));
         }
-        if self.join == [own.addr.clone()] {
+        if let [only] = &self.join[..]
+            && is_own(only)
+        {
             return Err(self.conflict(
                 &["join", "node_addr"],
-                format!("join names this node's own address {:?} only", own.addr),
+                format!("join names this node's own address {only:?} only"),
                 "name the address of a node that belongs to the cluster",
             ));
         }
-        let unspecified = |node: &&NodeAddr| {
-            let host = split_addr(&node.addr).and_then(|(host, _)| host.parse().ok());
+        let unspecified = |addr: &&str| {
+            let host = split_addr(addr).and_then(|(host, _)| host.parse().ok());
             host.is_some_and(|ip: core::net::IpAddr| ip.is_unspecified())
         };
-        if let (false, Some(node)) = (self.is_single(), self.nodes().into_iter().find(unspecified))
-        {
-            let what = format!(
-                "{:?} names no machine that other nodes could reach",
-                node.addr
-            );
-            return Err(self.conflict(&both, what, "write the address that the others connect to"));
+        let peers = self.peer_addrs.iter().map(|peer| &peer.addr[..]);
+        let unreachable = peers.chain([told]).find(unspecified);
+        if let (false, Some(addr)) = (self.is_single(), unreachable) {
+            let what = format!("{addr:?} names no machine that other nodes could reach");
+            let next = "write the address that the others connect to, in advertise_addr if this node \
+                        listens on another one";
+            return Err(self.conflict(&both, what, next));
         }
         Ok(())
     }
@@ -369,6 +383,7 @@ impl RaftConfig {
             ("max_log_count", Value::Number(v)) => self.max_log_count = v,
             ("peer_addrs", Value::Nodes(v)) => self.peer_addrs = v,
             ("node_addr", Value::Node(v)) => self.node_addr = v,
+            ("advertise_addr", Value::Text(v)) => self.advertise_addr = v,
             ("join", Value::Hosts(v)) => self.join = v,
             ("role", Value::Text(v)) => set(&mut self.role, NodeRole::from_word(&v)),
             ("admit", Value::Text(v)) => set(&mut self.admit, Admit::from_word(&v)),

@@ -216,6 +216,17 @@ fn settings_that_conflict_are_refused() {
     assert!(fails(&own_addr).contains(r#"this node's address "h:1" is also in peer_addrs"#));
     let anywhere = cluster(node("1", "0.0.0.0:1"), &[node("2", "h:1")]);
     assert!(fails(&anywhere).contains("names no machine"));
+    let advertised = |addr: &str| {
+        let peer = node("2", "h:2");
+        let own = node("1", "0.0.0.0:1");
+        format!(r#"{{"node_addr":{own},"peer_addrs":[{peer}],"advertise_addr":"{addr}"}}"#)
+    };
+    let config = RaftConfig::from_json(&advertised("h:1"), "f").unwrap();
+    assert_eq!((config.validate(), config.told_addr()), (Ok(()), "h:1"));
+    assert!(
+        fails(&advertised("h:2")).contains(r#"this node's address "h:2" is also in peer_addrs"#)
+    );
+    assert!(fails(&advertised("[::]:1")).contains("names no machine"));
     assert!(
         RaftConfig::from_json(&cluster(node("1", "[::]:1"), &[]), "f")
             .unwrap()

@@ -1,0 +1,255 @@
+//! Where members are, beside what the member table says: a node that has moved tells its address before the log
+//! can, because without the log's majority nothing enters the log.
+//!
+//! Three sources, tried in this order: what a member has told of itself in its newest life, the member table, the
+//! configuration until this node serves. The next one is tried when no connection comes about; a node that is not the right one refuses
+//! its connection, so a wrong address does no harm. Never changes the table: the leader does, after it has dialled
+//! the address (`membership/reconcile.rs`). Invariant: only members have an entry, so the map is as small as the
+//! table.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use memkv_store::MemberTable;
+
+use crate::Peer;
+use crate::peer::message::MemberInfo;
+use crate::sync::lock::RwLock;
+
+/// A member's address as it was told, and the life of the member that told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) addr: String,
+    pub(crate) boot: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Location {
+    told: Option<Told>,
+    /// The address to dial now, if that is not the table's.
+    now: Option<String>,
+}
+
+/// A member, where to dial it now, and the table's address if that is another one.
+pub(crate) type Located = (MemberInfo, Option<String>);
+
+/// The addresses at which members are dialled.
+#[derive(Default)]
+pub(crate) struct Addresses {
+    configured: Vec<Peer>,
+    locations: RwLock<BTreeMap<u64, Location>>,
+    /// The table is as new as the configuration: what the log says, this node has read.
+    table_is_current: AtomicBool,
+    /// Whether there is a location at all. Calls look at this alone where nothing has moved.
+    any: AtomicBool,
+}
+
+impl Addresses {
+    /// With the other nodes as the configuration names them.
+    pub(crate) fn new(configured: Vec<Peer>) -> Self {
+        Self {
+            configured,
+            ..Self::default()
+        }
+    }
+
+    /// Where to dial a member of the table.
+    pub(crate) fn locate(&self, mut member: MemberInfo) -> Located {
+        let mut table = None;
+        if self.any.load(Ordering::Relaxed) {
+            let locations = self.locations.read();
+            let location = locations.get(&member.id);
+            if let Some(addr) = location.and_then(|location| location.now.clone()) {
+                table = Some(std::mem::replace(&mut member.addr, addr));
+            }
+        }
+        (member, table)
+    }
+
+    /// Notes what a member has told of itself. Whether that is new; word of an earlier life is not.
+    pub(crate) fn note(&self, id: u64, told: Told) -> bool {
+        let mut locations = self.locations.write();
+        let location = locations.entry(id).or_default();
+        let is_older = |before: &Told| told.boot < before.boot;
+        if location.told.as_ref().is_some_and(is_older) {
+            return false;
+        }
+        let is_new = location.told.as_ref().map(|told| &told.addr) != Some(&told.addr);
+        location.now = Some(told.addr.clone());
+        location.told = Some(told);
+        self.any.store(true, Ordering::Relaxed);
+        is_new
+    }
+
+    /// No connection came about at this address of a member: the next source comes to its turn.
+    pub(crate) fn failed(&self, (tried, table): &Located) {
+        let mut locations = self.locations.write();
+        let location = locations.get(&tried.id).cloned().unwrap_or_default();
+        let table = table.as_ref().unwrap_or(&tried.addr);
+        // Several lanes fail together; the first of them has moved on already.
+        if *location.now.as_ref().unwrap_or(table) != tried.addr {
+            return;
+        }
+        let told = location.told.as_ref().map(|told| &told.addr);
+        let is_asked = !self.table_is_current.load(Ordering::Relaxed);
+        let configured = self.configured.iter().filter(|_| is_asked);
+        let configured = configured.filter(|peer| peer.name == tried.name);
+        let sources = told.into_iter().chain([table]);
+        let mut distinct: Vec<&String> = Vec::new();
+        for addr in sources.chain(configured.map(|peer| &peer.addr)) {
+            if !distinct.contains(&addr) {
+                distinct.push(addr);
+            }
+        }
+        if distinct.len() < 2 {
+            return;
+        }
+        let at = distinct.iter().position(|addr| **addr == tried.addr);
+        let next = at.map_or(0, |at| (at + 1) % distinct.len());
+        let now = distinct.get(next).map(|addr| (*addr).clone());
+        locations.insert(tried.id, Location { now, ..location });
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    /// This node serves, so the table is current: the configuration is no source any more, since a wrong address in
+    /// it would be tried by turns with the right one for as long as a member is down.
+    pub(crate) fn trust_table(&self) {
+        self.table_is_current.store(true, Ordering::Relaxed);
+    }
+
+    /// What members have told, for others.
+    pub(crate) fn told(&self) -> Vec<(u64, Told)> {
+        let locations = self.locations.read();
+        let told = locations.iter();
+        told.filter_map(|(id, location)| Some((*id, location.told.clone()?)))
+            .collect()
+    }
+
+    /// A member that has told another address than the table has: its id, and both addresses.
+    pub(crate) fn moved(&self, table: &MemberTable) -> Option<(u64, String, String)> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        let locations = self.locations.read();
+        locations.iter().find_map(|(id, location)| {
+            let told = location.told.as_ref()?;
+            let seat = table.member(*id)?;
+            (seat.addr != told.addr).then(|| (*id, seat.addr.clone(), told.addr.clone()))
+        })
+    }
+
+    /// Forgets what the table says as well, and nodes that it has no more.
+    pub(crate) fn tidy(&self, table: &MemberTable) {
+        if !self.any.load(Ordering::Relaxed) || table.cluster().is_none() {
+            return;
+        }
+        let mut locations = self.locations.write();
+        locations.retain(|id, location| {
+            let is_other = |seat: &memkv_store::Member| {
+                let told = location.told.as_ref().map(|told| &told.addr);
+                let mut both = told.into_iter().chain(&location.now);
+                both.any(|addr| *addr != seat.addr)
+            };
+            table.member(*id).is_some_and(is_other)
+        });
+        self.any.store(!locations.is_empty(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memkv_store::{BatchBuilder, Store};
+
+    use super::*;
+    use crate::peer::fake::form;
+
+    fn told(addr: &str, boot: u64) -> Told {
+        Told {
+            addr: addr.to_owned(),
+            boot,
+        }
+    }
+
+    /// Where n2, which the table has at `h:2`, is dialled by a call that comes now.
+    fn n2(addresses: &Addresses) -> Located {
+        addresses.locate(MemberInfo {
+            id: 2,
+            name: "n2".to_owned(),
+            addr: "h:2".to_owned(),
+        })
+    }
+
+    /// The addresses that are dialled if none answers.
+    fn turns(addresses: &Addresses, count: usize) -> Vec<String> {
+        let each = (0..count).map(|_| {
+            let tried = n2(addresses);
+            addresses.failed(&tried);
+            tried.0.addr
+        });
+        each.collect()
+    }
+
+    fn addresses(configured: &str) -> Addresses {
+        Addresses::new(vec![Peer {
+            name: "n2".to_owned(),
+            addr: configured.to_owned(),
+        }])
+    }
+
+    #[test]
+    fn the_told_address_is_tried_before_the_table_and_the_configuration() {
+        let addresses = addresses("config:2");
+        assert_eq!(turns(&addresses, 3), ["h:2", "config:2", "h:2"]);
+        assert!(addresses.note(2, told("new:2", 5)));
+        assert_eq!(turns(&addresses, 4), ["new:2", "h:2", "config:2", "new:2"]);
+        addresses.trust_table();
+        assert_eq!(turns(&addresses, 4), ["h:2", "new:2", "h:2", "new:2"]);
+    }
+
+    #[test]
+    fn one_address_is_tried_again_and_again() {
+        let addresses = addresses("h:2");
+        assert_eq!(turns(&addresses, 2), ["h:2", "h:2"]);
+        assert!(!addresses.any.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn lanes_that_fail_together_move_on_once() {
+        let addresses = addresses("config:2");
+        let tried = n2(&addresses);
+        addresses.failed(&tried);
+        addresses.failed(&tried);
+        assert_eq!(n2(&addresses).0.addr, "config:2");
+    }
+
+    #[test]
+    fn word_of_an_earlier_life_counts_for_nothing() {
+        let addresses = addresses("h:2");
+        assert!(addresses.note(2, told("new:2", 5)));
+        assert!(!addresses.note(2, told("old:2", 4)));
+        assert!(!addresses.note(2, told("new:2", 6)), "it is no news");
+        assert_eq!(n2(&addresses).0.addr, "new:2");
+        assert_eq!(addresses.told(), [(2, told("new:2", 6))]);
+    }
+
+    #[test]
+    fn what_the_table_says_as_well_is_forgotten_and_so_are_nodes_that_are_gone() {
+        let mut store = Store::new();
+        let mut batch = BatchBuilder::new(5);
+        batch.system(&form(3));
+        store.apply(1, &batch.finish(), &mut ());
+        let table = store.member_table();
+        let addresses = addresses("h:2");
+        assert!(addresses.note(2, told("new:2", 5)) && addresses.note(9, told("new:9", 1)));
+        let (old, new) = ("h:2".to_owned(), "new:2".to_owned());
+        assert_eq!(addresses.moved(table), Some((2, old, new)));
+        addresses.tidy(Store::new().member_table());
+        assert_eq!(addresses.told().len(), 2, "there is no table yet");
+        addresses.tidy(table);
+        assert_eq!(addresses.told(), [(2, told("new:2", 5))]);
+        addresses.note(2, told("h:2", 5));
+        assert_eq!(addresses.moved(table), None);
+        addresses.tidy(table);
+        assert!(!addresses.any.load(Ordering::Relaxed));
+    }
+}
