@@ -2,8 +2,8 @@
 //!
 //! `cargo test -p ONE` and `cargo test --workspace --exclude ONE` select different features of shared
 //! crates, so that each would build most crates again: a third of the time of a whole test run. Here
-//! cargo builds everything once and says where the programs are; each is then run as cargo runs it,
-//! with the directory of its package as the working directory.
+//! cargo builds everything once and says where the programs are; each is then run in the directory of its package,
+//! as cargo runs it, but without the variables of a package.
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::cargo::{cargo, run_lines};
+use crate::cargo::{cargo, forget_package, run_lines};
 
 /// A program that holds tests.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,7 +37,8 @@ impl Program {
     fn command(&self, envs: &[(&str, PathBuf)]) -> Command {
         let mut command = Command::new(&self.executable);
         command.current_dir(&self.package);
-        command.env("CARGO_MANIFEST_DIR", &self.package);
+        // The tests of the pages call cargo.
+        forget_package(&mut command);
         command.envs(envs.iter().map(|(name, value)| (name, value)));
         command
     }
