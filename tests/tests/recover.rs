@@ -337,7 +337,7 @@ fn directories_that_hold_nothing_or_are_in_use_are_refused_in_words() {
     assert!(said.contains("hold no data of a node"), "{said}");
     assert_eq!(files_in(&empty).len(), 0);
 
-    // A copy without its configuration, whose files nobody may write.
+    // A copy without its configuration, whose files no user may write.
     let copy = files.path().join("copy");
     for part in ["log", "metadata", "snapshot"] {
         fs::create_dir_all(copy.join(part)).unwrap();

@@ -384,7 +384,7 @@ impl Node {
     }
 
     /// Hands leadership over if this node leads, to a voter that answers and has the whole log; gives up after
-    /// `within`. The node goes on for its clients, who see no more than a pause.
+    /// `within`. The node goes on for its clients, which see no more than a pause.
     pub async fn hand_over(&self, within: Duration) {
         let group = &*self.group;
         let process = &group.process;

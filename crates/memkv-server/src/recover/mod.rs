@@ -9,7 +9,6 @@ use std::path::Path;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use memkv_disk::disk::real::RealDisk;
 use memkv_disk::{Layout, OpenError, Recovery};
-use memkv_proto::ErrorCode;
 use memkv_store::HIGHEST_LEVEL;
 
 use crate::console;
@@ -85,20 +84,8 @@ pub fn run(
     overrides: &[(&'static str, String, String)],
     variable: impl Fn(&str) -> Option<String>,
 ) -> u8 {
-    match recover(args, config, overrides, variable) {
-        Ok(text) => {
-            console::out(text);
-            0
-        }
-        Err(Failure::Settings(error)) => {
-            console::coded_error(error, ErrorCode::BadConfig);
-            2
-        }
-        Err(error) => {
-            console::error(error);
-            1
-        }
-    }
+    let outcome = recover(args, config, overrides, variable);
+    console::end(outcome, |failure| matches!(failure, Failure::Settings(_)))
 }
 
 fn recover(

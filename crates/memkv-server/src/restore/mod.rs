@@ -14,7 +14,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use memkv_backup::{BackupError, BackupReader, Head};
 use memkv_disk::disk::real::RealDisk;
 use memkv_node::{Peer, RestoreError, RestorePlan, Restored, revision_of_restore};
-use memkv_proto::ErrorCode;
 
 pub(crate) use arguments::{args, args_of, command, how};
 
@@ -67,20 +66,8 @@ pub fn run(
     overrides: &[(&'static str, String, String)],
     variable: impl Fn(&str) -> Option<String>,
 ) -> u8 {
-    match restore(args, config, overrides, variable) {
-        Ok(text) => {
-            console::out(text);
-            0
-        }
-        Err(Failure::Settings(error)) => {
-            console::coded_error(error, ErrorCode::BadConfig);
-            2
-        }
-        Err(error) => {
-            console::error(error);
-            1
-        }
-    }
+    let outcome = restore(args, config, overrides, variable);
+    console::end(outcome, |failure| matches!(failure, Failure::Settings(_)))
 }
 
 fn restore(

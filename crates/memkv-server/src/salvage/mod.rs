@@ -15,7 +15,6 @@ use memkv_backup::{BackupError, BackupReader, BackupWriter, Head, MAX_TERMS, Ter
 use memkv_disk::Layout;
 use memkv_disk::disk::real::RealDisk;
 use memkv_node::{SalvageError, Salvaged};
-use memkv_proto::ErrorCode;
 use memkv_store::{HIGHEST_LEVEL, SnapshotHead};
 
 pub(crate) use arguments::{args, command};
@@ -73,20 +72,8 @@ pub fn run(
     overrides: &[(&'static str, String, String)],
     variable: impl Fn(&str) -> Option<String>,
 ) -> u8 {
-    match salvage(args, config, overrides, variable) {
-        Ok(text) => {
-            console::out(text);
-            0
-        }
-        Err(Failure::Settings(error)) => {
-            console::coded_error(error, ErrorCode::BadConfig);
-            2
-        }
-        Err(error) => {
-            console::error(error);
-            1
-        }
-    }
+    let outcome = salvage(args, config, overrides, variable);
+    console::end(outcome, |failure| matches!(failure, Failure::Settings(_)))
 }
 
 fn salvage(

@@ -66,12 +66,7 @@ pub(super) fn once(
     format: Format,
     words: &Words,
 ) -> Result<u8, Failure> {
-    let session = Session::new(link, auth);
-    let mut repl = Repl { session, format };
-    match repl.session.execute(words) {
-        Outcome::Replies(replies) => repl.show(words, &replies),
-        failed => Ok(report(&failed)),
-    }
+    executed(link, auth, format, words).map(|(code, _)| code)
 }
 
 /// The same for a question that a node answers with lines of `yes: ` or `no: `.
@@ -81,15 +76,25 @@ pub(super) fn question(
     format: Format,
     words: &Words,
 ) -> Result<u8, Failure> {
+    let (code, is_no) = executed(link, auth, format, words)?;
+    Ok(code.max(if is_no { exit::NOT_FOUND } else { exit::OK }))
+}
+
+/// Executes one command and shows the replies. The exit code, and whether a reply says `no`.
+fn executed(
+    link: Link,
+    auth: Option<Words>,
+    format: Format,
+    words: &Words,
+) -> Result<(u8, bool), Failure> {
     let session = Session::new(link, auth);
     let mut repl = Repl { session, format };
     match repl.session.execute(words) {
         Outcome::Replies(replies) => {
             let code = repl.show(words, &replies)?;
-            let is_no = replies.iter().any(says_no);
-            Ok(code.max(if is_no { exit::NOT_FOUND } else { exit::OK }))
+            Ok((code, replies.iter().any(says_no)))
         }
-        failed => Ok(report(&failed)),
+        failed => Ok((report(&failed), false)),
     }
 }
 
