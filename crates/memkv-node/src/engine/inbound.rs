@@ -143,7 +143,7 @@ impl Inbound {
             match response {
                 Ok(response) => message::ok(|out| {
                     codec::put_vote_response(out, &response);
-                    message::put_clock(out, self.clock.read());
+                    message::put_clock(out, self.clock.answer());
                 }),
                 Err(error) => message::refused(&error.to_string()),
             }

@@ -276,7 +276,9 @@ impl Link {
         // The winner has an answer of a majority: if any of them knows the time, the next leader does.
         let clock =
             crate::peer::message::read_clock(&mut body).map_err(|error| bad_answer(&error))?;
-        self.clock.learn(clock);
+        let [own, peers] = [&request.last_log_id, &response.last_log_id]
+            .map(|last| last.as_ref().map_or(0, |id| id.leader_id.term));
+        self.clock.learn(clock, own.saturating_sub(peers));
         if kind == Kind::Vote && response.vote_granted {
             self.memory
                 .note_mark(self.to, request.vote.leader_id.term, 0);

@@ -18,7 +18,9 @@
 //! tell lateness from that, this node was set back when it heard them; if it leads before, or yet
 //! another leader comes before, the doubt counts as if it were so: late is allowed, early is not. Each
 //! leader in turn may be behind the one before it, so each adds to how far this node goes back. It goes
-//! back before it tells its time as the leader: no follower may be ahead of its stamps.
+//! back before it tells its time as the leader: no follower may be ahead of its stamps. What a node writes
+//! down for its next process, and what it tells a candidate, is less the doubt as well. A candidate counts the
+//! terms of its own log that a peer has heard nothing of as leaders that the peer may be ahead of.
 //!
 //! Invariants: a stamp is never smaller than the highest one applied here; only the leader that this node follows steps a
 //! synchronized clock, unless its own reading is second-hand; a clock that has
@@ -201,10 +203,19 @@ impl State {
 
     /// Goes back by what was heard and has not counted yet.
     fn settle(&mut self) {
-        if let Some(heard) = self.heard.take().filter(Heard::is_undecided) {
-            let log_ms = self.reading.log_ms.saturating_sub(heard.back_ms());
-            self.reading.log_ms = log_ms.max(self.floor);
+        if self.heard.as_ref().is_some_and(Heard::is_undecided) {
+            self.reading.log_ms = self.sure_ms();
         }
+        self.heard = None;
+    }
+
+    /// What another node, or the next process here, may go by: the reading, less what was heard and has not
+    /// counted yet.
+    fn sure_ms(&self) -> u64 {
+        let doubt = self.heard.as_ref().filter(|heard| heard.is_undecided());
+        let doubt_ms = doubt.map_or(0, Heard::back_ms);
+        let sure_ms = self.reading.log_ms.saturating_sub(doubt_ms);
+        sure_ms.max(self.floor)
     }
 
     /// Whether a restart would go on from about here.
@@ -213,7 +224,7 @@ impl State {
             let elapsed = millis(self.at.saturating_duration_since(at));
             let expected = log_ms.saturating_add(elapsed);
             let least = expected - set_back_ms(elapsed).min(expected);
-            (least..=expected.saturating_add(SET_MS)).contains(&self.reading.log_ms)
+            (least..=expected.saturating_add(SET_MS)).contains(&self.sure_ms())
         })
     }
 }
@@ -309,6 +320,16 @@ impl LogClock {
         let mut state = self.state.lock();
         state.run();
         state.reading
+    }
+
+    /// The reading that a candidate may go by, if it comes to lead.
+    pub(crate) fn answer(&self) -> Reading {
+        let mut state = self.state.lock();
+        state.run();
+        Reading {
+            log_ms: state.sure_ms(),
+            ..state.reading
+        }
     }
 
     /// The same for the simulator, which must not disturb the clock.
@@ -410,21 +431,25 @@ impl LogClock {
             state.followed_at = state.at;
             let log_ms = state.reading.log_ms - back_ms;
             state.reading.log_ms = log_ms.max(state.floor);
-            self.keep(state);
         }
+        self.keep(state);
     }
 
     /// Takes over the reading in a peer's answer if this node has none that is synchronized, or has its own
     /// from messages and this one is ahead: the others were late. Every synchronized clock runs at most 0.5 %
     /// fast, so the one that is ahead of all does too.
-    pub(crate) fn learn(&self, peer: Reading) {
+    ///
+    /// `missed` is the number of terms of this node's log that the peer has heard nothing of. Each may have had a
+    /// leader that was behind the one before it, and set keys.
+    pub(crate) fn learn(&self, peer: Reading, missed: u64) {
         let mut state = self.state.lock();
         if !peer.synchronized || (state.reading.synchronized && !state.is_second_hand) {
             return;
         }
         state.run();
-        if !state.reading.synchronized || peer.log_ms > state.reading.log_ms {
-            self.take_over(state, peer.log_ms);
+        let log_ms = peer.log_ms.saturating_sub(missed.saturating_mul(BEHIND_MS));
+        if !state.reading.synchronized || log_ms > state.reading.log_ms {
+            self.take_over(state, log_ms);
         }
     }
 
@@ -469,7 +494,7 @@ impl LogClock {
                 return;
             }
             state.run();
-            let (log_ms, is_second_hand) = (state.reading.log_ms, state.is_second_hand);
+            let (log_ms, is_second_hand) = (state.sure_ms(), state.is_second_hand);
             // Also if it fails: a disk that takes nothing must not be asked with every stamp.
             state.persisted = Some((log_ms, state.at));
             drop(state);

@@ -120,7 +120,7 @@ async fn a_restarted_process_goes_on_and_a_rebooted_machine_asks_its_peers() {
         synchronized(1_294),
         "300 ms later, less the slew and the margin"
     );
-    same.learn(synchronized(9));
+    same.learn(synchronized(9), 0);
     assert_eq!(
         same.read(),
         synchronized(1_294),
@@ -133,27 +133,27 @@ async fn a_restarted_process_goes_on_and_a_rebooted_machine_asks_its_peers() {
         synchronized: false,
     };
     assert_eq!(rebooted.read(), unsure);
-    rebooted.learn(unsure);
+    rebooted.learn(unsure, 0);
     assert_eq!(rebooted.read(), unsure);
-    rebooted.learn(synchronized(1_300));
+    rebooted.learn(synchronized(1_300), 0);
     assert_eq!(rebooted.read(), synchronized(1_300));
-    rebooted.learn(synchronized(1_200));
+    rebooted.learn(synchronized(1_200), 0);
     assert_eq!(rebooted.read(), synchronized(1_300), "that was late");
-    rebooted.learn(synchronized(1_400));
+    rebooted.learn(synchronized(1_400), 0);
     assert_eq!(
         rebooted.read(),
         synchronized(1_400),
         "the one before was late"
     );
     rebooted.follow(A, synchronized(1_500), Instant::now());
-    rebooted.learn(synchronized(1_600));
+    rebooted.learn(synchronized(1_600), 0);
     assert_eq!(
         rebooted.read(),
         synchronized(1_600),
         "the leader's was late"
     );
     rebooted.stamp();
-    rebooted.learn(synchronized(9_000));
+    rebooted.learn(synchronized(9_000), 0);
     assert_eq!(
         rebooted.read(),
         synchronized(1_600),
@@ -168,7 +168,7 @@ async fn a_clock_is_written_down_before_anybody_goes_by_it() {
         |clock, _| {
             clock.stamp();
         },
-        LogClock::learn,
+        |clock, reading| clock.learn(reading, 0),
         |clock, reading| clock.follow(A, reading, Instant::now()),
     ];
     for act in become_sure {
@@ -194,7 +194,7 @@ async fn a_clock_that_is_set_in_small_steps_is_written_down_too() {
     let wall = Arc::new(AtomicU64::new(START));
     let open = clock_file();
     let clock = clock_with(&wall, None, Some(open().0));
-    clock.learn(synchronized(START));
+    clock.learn(synchronized(START), 0);
     for step in 1..=10 {
         clock.follow(A, synchronized(START + step * SET_MS / 2), Instant::now());
     }
@@ -238,7 +238,7 @@ async fn a_second_hand_reading_stays_second_hand_over_a_restart() {
     before.follow(A, synchronized(START - 1_600), Instant::now());
     before.write_down();
     let after = clock(&wall, open().1);
-    after.learn(synchronized(START));
+    after.learn(synchronized(START), 0);
     assert_eq!(
         after.read(),
         synchronized(START),
@@ -250,7 +250,7 @@ async fn a_second_hand_reading_stays_second_hand_over_a_restart() {
     led.write_down();
     let after = clock(&wall, open().1);
     let own = after.read();
-    after.learn(synchronized(START + 1_000));
+    after.learn(synchronized(START + 1_000), 0);
     assert_eq!(after.read(), own, "a leader's time is its own");
 }
 
@@ -339,6 +339,64 @@ async fn a_follower_that_is_ahead_of_two_leaders_in_turn_leads_behind_both() {
     assert_eq!(follower.stamp(), stamp, "it counts once");
 }
 
+/// A was restarted and is behind, and its keys go by that. One follower, with a reading of its own, is ahead of A
+/// and has not heard enough to go by it when A is gone. Another one has its time from A alone, and asks the first
+/// one for its vote.
+#[tokio::test(start_paused = true)]
+async fn a_candidate_does_not_go_by_a_peer_that_is_ahead_of_the_last_leader() {
+    let wall = Arc::new(AtomicU64::new(START));
+    let [peer, candidate] = [0, 1].map(|_| clock(&wall, None));
+    peer.stamp();
+    for _ in 0..2 * HEARD_ENOUGH {
+        peer.follow(B, synchronized(START - 55), Instant::now());
+    }
+    assert_eq!(
+        peer.read(),
+        synchronized(START),
+        "a link was stuck, perhaps"
+    );
+    candidate.follow(B, synchronized(START - 60), Instant::now());
+    candidate.learn(peer.answer(), 0);
+    candidate.lead(B.term + 1);
+    assert_eq!(
+        candidate.stamp(),
+        START - 55,
+        "the peer's message was less late, and that counts"
+    );
+}
+
+/// The same, but no message of the last leader reached the peer.
+#[tokio::test(start_paused = true)]
+async fn a_candidate_does_not_go_by_a_peer_that_has_not_heard_the_last_leader() {
+    let wall = Arc::new(AtomicU64::new(START));
+    let [peer, candidate, rebooted] = [0, 1, 2].map(|_| clock(&wall, None));
+    peer.stamp();
+    candidate.follow(B, synchronized(START - 55), Instant::now());
+    candidate.learn(peer.answer(), 1);
+    assert_eq!(candidate.stamp(), START - 55);
+    // The time that it heard is lost with the power, and its log is not.
+    rebooted.learn(peer.answer(), 2);
+    assert_eq!(rebooted.stamp(), START - 2 * BEHIND_MS);
+}
+
+/// It has not heard enough to go by what it heard, and the next process will not have heard it.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_starts_again_is_not_ahead_of_the_last_leader() {
+    let wall = Arc::new(AtomicU64::new(START));
+    let open = clock_file();
+    let clock = clock_with(&wall, None, Some(open().0));
+    clock.stamp();
+    clock.write_down();
+    clock.follow(B, synchronized(START - 55), Instant::now());
+    assert!(
+        clock.persisted().now_or_never().is_none(),
+        "nothing of the new leader is acknowledged before it is written down"
+    );
+    clock.write_down();
+    let restarted = LogClock::resume(clock.env.clone(), open().1, None);
+    assert_eq!(restarted.stamp(), START - 55 - MARGIN_MS);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_process_that_starts_again_does_not_undo_what_set_it_back() {
     let wall = Arc::new(AtomicU64::new(START));
@@ -349,7 +407,7 @@ async fn a_process_that_starts_again_does_not_undo_what_set_it_back() {
         ..clock(&wall, None).env
     };
     let clock = LogClock::resume(env.clone(), None, Some(open().0));
-    clock.learn(synchronized(START));
+    clock.learn(synchronized(START), 0);
     clock.write_down();
     hear_out(&clock, A, 30).await;
     clock.write_down();
@@ -405,7 +463,7 @@ async fn a_clock_is_written_down_without_waiting_for_the_disk() {
     let (file, _) = ClockFile::open(&disk, &layout).unwrap();
     let clock = clock_with(&wall, None, Some(file));
     let _scope = memkv_disk::disk::guard::forbid();
-    clock.learn(synchronized(START));
+    clock.learn(synchronized(START), 0);
     clock.follow(A, synchronized(2 * START), Instant::now());
     clock.applied(3 * START);
     clock.stamp();
