@@ -67,7 +67,9 @@ impl<B: Backend> App for Guarded<'_, B> {
             return Admission::Close(self.api.refuse(Some(head), refusal));
         }
         head.facts.clone_from(&self.facts);
+        let judging = self.door.judging();
         let admitted = self.api.admit_on(head, facts).await;
+        drop(judging);
         let is_client = match &admitted {
             Admission::Upgrade(..) => false,
             Admission::Body(_) => self.api.shows_password(head),

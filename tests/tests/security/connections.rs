@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use memkv_black_box::{Cluster, Resp, allow_files, eventually, free_port, skip, write_secret};
+use memkv_black_box::{
+    Cluster, Http, Resp, allow_files, encode, eventually, free_port, skip, write_secret,
+};
 use serde_json::json;
 
 use crate::watch::{Honest, LIMIT, MIB, Watch, connect};
@@ -201,6 +203,36 @@ fn ten_thousand_clients_with_a_password_come_back_at_once() {
     for client in [0, count / 2, count - 1] {
         assert_eq!(clients[client].call(&["PING"]).unwrap().text(), b"PONG");
     }
+}
+
+/// After many failures an attempt waits for as long as a connection may stay unproven: it is answered anyway.
+#[test]
+fn the_password_is_taken_after_many_wrong_ones_from_the_same_address() {
+    /// The wait doubles seven times, from 100 ms to 5 s.
+    const WRONG: usize = 8;
+    const LONGEST_WAIT: Duration = Duration::from_secs(5);
+    let (_cluster, addr) = with_password();
+    let mut guessing: Vec<Resp> = (0..WRONG).map(|_| Resp::connect(&addr).unwrap()).collect();
+    for client in &mut guessing {
+        client.send(&encode(&["AUTH", "a guess"])).unwrap();
+    }
+    for client in &mut guessing {
+        assert!(client.receive().unwrap().is_error());
+    }
+    let started = Instant::now();
+    // `default` and the password, in base64.
+    let shown = "Basic ZGVmYXVsdDpjb3JyZWN0IGhvcnNlIGJhdHRlcnkgc3RhcGxl";
+    let mut http = Http::connect(&addr).unwrap();
+    let mut redis = Resp::connect(&addr).unwrap();
+    redis.send(&encode(&["AUTH", PASSWORD])).unwrap();
+    let status = http.request("GET", "/v1/status", &[("Authorization", shown)], b"");
+    assert_eq!(status.unwrap().status, 200);
+    assert_eq!(redis.receive().unwrap().text(), b"OK");
+    assert!(started.elapsed() >= LONGEST_WAIT, "{:?}", started.elapsed());
+    // Neither connection ends later.
+    assert_eq!(redis.call(&["PING"]).unwrap().text(), b"PONG");
+    let again = http.request("GET", "/v1/status", &[("Authorization", shown)], b"");
+    assert_eq!(again.unwrap().status, 200);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One connection's way in: first unproven, then a client's or a peer's. It ends a connection that stays
-//! unproven for too long, or whose permit another one needs.
+//! unproven for too long, or whose permit another one needs. Never ends one for a wait that the node itself
+//! imposes, as after failures from its address; how long that may take in all is bounded.
 
 use std::future::{Future, poll_fn};
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use memkv_node::lock::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::permits::Permit;
 use super::{Admission, ClientPermit, PeerPermit};
@@ -18,6 +20,10 @@ use crate::ledger::{CONNECTION_BYTES, Class, Held};
 
 /// How long a connection may be unproven: many round trips, and no time to be spared.
 pub(crate) const UNPROVEN_TIME: Duration = Duration::from_secs(5);
+
+/// How much longer it may be when that time is up while the node judges what the client has shown: the longest
+/// wait after failures, and as much again for the hash of a password on a busy machine.
+pub(crate) const JUDGED_TIME: Duration = Duration::from_secs(10);
 
 /// Why there is no permit for a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +39,17 @@ pub struct Door {
     /// None: a connection that is let in without being counted, as tests have it.
     admission: Option<(Arc<Admission>, IpAddr)>,
     is_proven: AtomicBool,
+    is_judging: AtomicBool,
     state: Mutex<State>,
+}
+
+/// The client waits for the node's judgement of what it has shown until this is dropped.
+pub(crate) struct Judging<'a>(&'a Door);
+
+impl Drop for Judging<'_> {
+    fn drop(&mut self) {
+        self.0.is_judging.store(false, Ordering::Relaxed);
+    }
 }
 
 /// What a connection holds.
@@ -61,6 +77,7 @@ impl Door {
         Self {
             admission: None,
             is_proven: AtomicBool::new(true),
+            is_judging: AtomicBool::new(false),
             state: Mutex::new(State::Nothing),
         }
     }
@@ -98,6 +115,7 @@ impl Door {
     fn of(admission: Arc<Admission>, address: IpAddr, state: State) -> Self {
         Self {
             is_proven: AtomicBool::new(matches!(state, State::Client { .. })),
+            is_judging: AtomicBool::new(false),
             admission: Some((admission, address)),
             state: Mutex::new(state),
         }
@@ -106,6 +124,12 @@ impl Door {
     /// Whether it is a client's or a peer's.
     pub(crate) fn is_proven(&self) -> bool {
         self.is_proven.load(Ordering::Relaxed)
+    }
+
+    /// The client has shown something, and waits. One connection is judged for one thing at a time.
+    pub(crate) fn judging(&self) -> Judging<'_> {
+        self.is_judging.store(true, Ordering::Relaxed);
+        Judging(self)
     }
 
     /// Whether clients must authenticate before they are let in.
@@ -162,8 +186,11 @@ impl Door {
         };
         // Most of a connection's life is behind its proof.
         let mut limit = Some(Box::pin(async move {
-            // Either ends it.
-            let _ = tokio::time::timeout(UNPROVEN_TIME, permit.lost()).await;
+            let is_late = timeout(UNPROVEN_TIME, permit.lost()).await.is_err();
+            if is_late && self.is_judging.load(Ordering::Relaxed) {
+                // Either ends it.
+                let _ = timeout(JUDGED_TIME, permit.lost()).await;
+            }
         }));
         poll_fn(|context| {
             if serve.as_mut().poll(context).is_ready() {

@@ -229,6 +229,40 @@ mod tests {
         assert_eq!(admission.counts.expelled.load(Ordering::Relaxed), 1);
     }
 
+    /// The wait after failures is as long as a connection may be unproven.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_the_node_lets_wait_is_told_the_outcome_but_does_not_stay() {
+        let admission = admission(10, None, true);
+        let start = tokio::time::Instant::now();
+        let right = admission.enter(address("10.0.0.1")).unwrap();
+        let is_told = AtomicBool::new(false);
+        let serve = async {
+            let judging = right.judging();
+            tokio::time::sleep(door::UNPROVEN_TIME).await;
+            right.admit_client().unwrap();
+            drop(judging);
+            tokio::time::sleep(door::JUDGED_TIME * 2).await;
+            is_told.store(true, Ordering::Relaxed);
+        };
+        right.watch(std::pin::pin!(serve)).await;
+        assert!(is_told.load(Ordering::Relaxed));
+        assert_eq!(admission.counts.expelled.load(Ordering::Relaxed), 0);
+        let wrong = admission.enter(address("10.0.0.1")).unwrap();
+        let (start, mut answers) = (start + start.elapsed(), 0);
+        let serve = async {
+            loop {
+                let judging = wrong.judging();
+                tokio::time::sleep(door::UNPROVEN_TIME * 2 / 3).await;
+                drop(judging);
+                answers += 1;
+            }
+        };
+        wrong.watch(std::pin::pin!(serve)).await;
+        assert_eq!(start.elapsed(), door::UNPROVEN_TIME + door::JUDGED_TIME);
+        assert_eq!(answers, 4);
+        assert_eq!(admission.counts.expelled.load(Ordering::Relaxed), 1);
+    }
+
     /// The users of the cluster decide, and not the password that the node was started with.
     #[test]
     fn loopback_must_prove_itself_once_the_user_default_needs_a_password() {

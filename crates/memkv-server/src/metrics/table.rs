@@ -141,7 +141,7 @@ metrics! {
         => |seen| count(&seen.server.stats.rejected);
     Gauge "memkv_connections_unproven" "Open connections of clients and peers that have not authenticated."
         => |seen| whole(seen.server.admission.unproven.load(Ordering::Relaxed) as u64);
-    Counter "memkv_connections_expelled_total" "Connections that were closed because they did not authenticate within 5 s, or because others needed their places."
+    Counter "memkv_connections_expelled_total" "Connections that were closed because they did not authenticate in time, or because others needed their places."
         => |seen| count(&seen.server.admission.expelled);
     Gauge "memkv_peer_connections" "Open connections that peers have opened."
         => |seen| whole(seen.server.admission.peers.load(Ordering::Relaxed) as u64);

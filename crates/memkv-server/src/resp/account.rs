@@ -115,7 +115,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         };
         let addr = self.session.client.addr.ip();
         let now_ms = self.resp.service.log_time_ms();
+        let judging = self.door.judging();
         let result = Box::pin(rights.authenticate(addr, &shown, now_ms)).await;
+        drop(judging);
         audit::record(&Event {
             kind: audit::Kind::Authentication,
             allowed: result.is_ok(),

@@ -87,7 +87,7 @@ enum Turn {
 /// A connection and its buffers.
 pub(super) struct Conn<'a, S, B> {
     pub(super) resp: &'a Resp<B>,
-    door: &'a Door,
+    pub(super) door: &'a Door,
     pub(super) stream: S,
     pub(super) input: BytesMut,
     /// Whether a large request lay in the input's memory, all of which stays as long as a byte of it is

@@ -226,6 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if std::mem::replace(&mut self.session.has_waited, true) {
             return false;
         }
+        let _judging = self.door.judging();
         rights.wait_known(self.resp.service.answer_within()).await
     }
 }
