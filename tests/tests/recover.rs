@@ -256,8 +256,14 @@ fn damage_is_named_and_no_value_is_another() {
             100,
         ));
     }
-    cluster.nodes[0].terminate();
     let dir = cluster.nodes[0].dir.clone();
+    // It is written beside the commands, and a stop does not wait for it.
+    let is_snapshot = |path: &PathBuf| path.extension().is_some_and(|end| end == "snap");
+    eventually("a snapshot", LIMIT, || {
+        let files = files_in(&dir.join("snapshot"));
+        files.iter().any(is_snapshot).then_some(())
+    });
+    cluster.nodes[0].terminate();
     let files = tempfile::tempdir().unwrap();
     let whole = files.path().join("whole");
     succeeds(&mut salvage(&dir, &whole));

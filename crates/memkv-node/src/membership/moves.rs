@@ -2,8 +2,10 @@
 //!
 //! A member whose address is another one than the table's tells all others once a second, at the addresses that it
 //! knows of them: those that they have told, the table's, and the configuration's, `join` included. In return it
-//! learns where the others are, so that all may move at once over a restart. The leader dials the told address and
-//! the table's, and changes the table if the member answers at the first and not at the second.
+//! learns where the others are, so that all may move at once over a restart: what has been told, and from a node
+//! that serves its table as well, since those that moved first are in that already, and tell nothing any more. The
+//! leader dials the told address and the table's, and changes the table if the member answers at the first and not
+//! at the second.
 //!
 //! Never lets a node in: only a member of this cluster is listened to, in its newest life. Invariant: a told
 //! address is where calls are tried first; an identity is never taken from it.
@@ -128,23 +130,31 @@ impl Mover {
         });
         let mut body = told.await?;
         match read_told(&mut body) {
-            Ok(told) => {
-                for (id, told) in told {
-                    note(&self.peers, &self.replica, &self.memory, id, told);
-                }
-            }
+            Ok(known) => self.learn(known),
             Err(error) => tracing::debug!(%error, "an unreadable answer to this node's address"),
         }
         Ok(())
+    }
+
+    /// Notes where others are, as a member knows it.
+    fn learn(&self, known: Known) {
+        for (id, told) in known.told {
+            note(&self.peers, &self.replica, &self.memory, id, told);
+        }
+        for (id, addr) in known.table {
+            let is_other = id != self.peers.my_id() && self.peers.member(id).is_some();
+            if is_other && fits(&addr) {
+                self.peers.addresses.hear(id, addr);
+            }
+        }
     }
 }
 
 /// Notes where a member is, if it is one and that is its newest life. Whether it is a member.
 fn note(peers: &Peers, replica: &Replica, memory: &Memory, id: u64, told: Told) -> bool {
     let is_me = id == peers.my_id();
-    let fits = !told.addr.is_empty() && told.addr.len() <= MAX_ADDR_BYTES;
     let name = match peers.member(id) {
-        Some(member) if fits && !is_me => member.name,
+        Some(member) if fits(&told.addr) && !is_me => member.name,
         _ => return false,
     };
     #[cfg(memkv_bugs)]
@@ -162,6 +172,10 @@ fn note(peers: &Peers, replica: &Replica, memory: &Memory, id: u64, told: Told) 
         tracing::info!(%name, id, %addr, "a member tells that it has moved");
     }
     true
+}
+
+fn fits(addr: &str) -> bool {
+    !addr.is_empty() && addr.len() <= MAX_ADDR_BYTES
 }
 
 /// Answers a member that tells its address: with those that this node and others have told.
@@ -189,34 +203,58 @@ pub(crate) fn receive(group: &Group, envelope: &Envelope, mut body: Reader) -> F
     if !note(peers, &group.replica, &group.memory, envelope.from, told) {
         return message::refused("this node knows no such member, or one that has started since");
     }
-    let mut known = peers.addresses.told();
-    known.retain(|(id, _)| *id != envelope.from);
-    known.push((
+    let mut told = peers.addresses.told();
+    told.retain(|(id, _)| *id != envelope.from);
+    told.push((
         peers.my_id(),
         Told {
             addr: peers.me.addr.clone(),
             boot: peers.boot,
         },
     ));
-    message::ok(|out| put_told(out, &known))
+    let mut table = Vec::new();
+    if peers.addresses.trusts_table() {
+        let seats = group.replica.member_table();
+        let others = seats.members().filter(|seat| seat.id != envelope.from);
+        table.extend(others.map(|seat| (seat.id, seat.addr.clone())));
+    }
+    message::ok(|out| put_told(out, &Known { told, table }))
 }
 
-fn put_told(out: &mut BytesMut, told: &[(u64, Told)]) {
-    out.put_u32_le(len32(told.len()));
-    for (id, told) in told {
+/// Where a member knows others to be.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Known {
+    /// What members have told of themselves.
+    told: Vec<(u64, Told)>,
+    /// What the table says, from a node that serves.
+    table: Vec<(u64, String)>,
+}
+
+fn put_told(out: &mut BytesMut, known: &Known) {
+    out.put_u32_le(len32(known.told.len()));
+    for (id, told) in &known.told {
         out.put_u64_le(*id);
         out.put_u64_le(told.boot);
         put_blob(out, told.addr.as_bytes());
     }
+    out.put_u32_le(len32(known.table.len()));
+    for (id, addr) in &known.table {
+        out.put_u64_le(*id);
+        put_blob(out, addr.as_bytes());
+    }
 }
 
-fn read_told(body: &mut Reader) -> Result<Vec<(u64, Told)>, DecodeError> {
-    body.list("addresses", |reader| {
+fn read_told(body: &mut Reader) -> Result<Known, DecodeError> {
+    let told = body.list("told addresses", |reader| {
         let id = reader.u64("member id")?;
         let boot = reader.u64("boot")?;
         let addr = reader.text("address")?;
         Ok((id, Told { addr, boot }))
-    })
+    })?;
+    let table = body.list("addresses", |reader| {
+        Ok((reader.u64("member id")?, reader.text("address")?))
+    })?;
+    Ok(Known { told, table })
 }
 
 /// A member that the leader may write down at another address, if it answers there: its id, the table's address
@@ -280,10 +318,12 @@ mod tests {
                 },
             ),
         ];
+        let table = vec![(4, "h:4".to_owned()), (7, "h:7".to_owned())];
+        let known = Known { told, table };
         let mut out = BytesMut::new();
-        put_told(&mut out, &told);
+        put_told(&mut out, &known);
         let whole = out.freeze();
-        assert_eq!(read_told(&mut Reader(whole.clone())), Ok(told));
+        assert_eq!(read_told(&mut Reader(whole.clone())), Ok(known));
         for len in 0..whole.len() {
             assert!(read_told(&mut Reader(whole.slice(..len))).is_err());
         }

@@ -1,11 +1,12 @@
 //! Where members are, beside what the member table says: a node that has moved tells its address before the log
 //! can, because without the log's majority nothing enters the log.
 //!
-//! Three sources, tried in this order: what a member has told of itself in its newest life, the member table, the
-//! configuration until this node serves. The next one is tried when no connection comes about; a node that is not the right one refuses
-//! its connection, so a wrong address does no harm. Never changes the table: the leader does, after it has dialled
-//! the address (`membership/reconcile.rs`). Invariant: only members have an entry, so the map is as small as the
-//! table.
+//! Four sources, tried in this order: what a member has told of itself in its newest life, the table of a node that
+//! serves, this node's table, and the configuration; the second and the last until this node serves itself. The next one is tried
+//! when no connection comes about; a node that is not the right one refuses its connection, so a wrong address does
+//! no harm. Never changes the table: the leader does, after it has dialled the address (`membership/reconcile.rs`).
+//! Invariants: only members have an entry, so the map is as small as the table; only what a member has told of
+//! itself is told to others.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,8 @@ pub(crate) struct Told {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Location {
     told: Option<Told>,
+    /// What the table of a node that serves says, until this node's says it.
+    heard: Option<String>,
     /// The address to dial now, if that is not the table's.
     now: Option<String>,
 }
@@ -81,6 +84,21 @@ impl Addresses {
         is_new
     }
 
+    /// Notes what the table of a node that serves says.
+    pub(crate) fn hear(&self, id: u64, addr: String) {
+        if self.trusts_table() {
+            return;
+        }
+        let mut locations = self.locations.write();
+        let location = locations.entry(id).or_default();
+        let is_new = location.heard.as_ref() != Some(&addr);
+        if is_new && location.told.is_none() {
+            location.now = Some(addr.clone());
+        }
+        location.heard = Some(addr);
+        self.any.store(true, Ordering::Relaxed);
+    }
+
     /// No connection came about at this address of a member: the next source comes to its turn.
     pub(crate) fn failed(&self, (tried, table): &Located) {
         let mut locations = self.locations.write();
@@ -91,22 +109,24 @@ impl Addresses {
             return;
         }
         let told = location.told.as_ref().map(|told| &told.addr);
-        let is_asked = !self.table_is_current.load(Ordering::Relaxed);
+        let is_asked = !self.trusts_table();
         let configured = self.configured.iter().filter(|_| is_asked);
         let configured = configured.filter(|peer| peer.name == tried.name);
-        let sources = told.into_iter().chain([table]);
+        let heard = location.heard.as_ref().filter(|_| is_asked);
+        let sources = told.into_iter().chain(heard).chain([table]);
         let mut distinct: Vec<&String> = Vec::new();
         for addr in sources.chain(configured.map(|peer| &peer.addr)) {
             if !distinct.contains(&addr) {
                 distinct.push(addr);
             }
         }
-        if distinct.len() < 2 {
-            return;
-        }
+        // What was tried may be no source any more.
         let at = distinct.iter().position(|addr| **addr == tried.addr);
         let next = at.map_or(0, |at| (at + 1) % distinct.len());
         let now = distinct.get(next).map(|addr| (*addr).clone());
+        if now.as_ref() == Some(&tried.addr) {
+            return;
+        }
         locations.insert(tried.id, Location { now, ..location });
         self.any.store(true, Ordering::Relaxed);
     }
@@ -115,6 +135,11 @@ impl Addresses {
     /// it would be tried by turns with the right one for as long as a member is down.
     pub(crate) fn trust_table(&self) {
         self.table_is_current.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the table is as new as what the log says.
+    pub(crate) fn trusts_table(&self) -> bool {
+        self.table_is_current.load(Ordering::Relaxed)
     }
 
     /// What members have told, for others.
@@ -144,11 +169,16 @@ impl Addresses {
             return;
         }
         let mut locations = self.locations.write();
+        if self.trusts_table() {
+            locations
+                .values_mut()
+                .for_each(|location| location.heard = None);
+        }
         locations.retain(|id, location| {
             let is_other = |seat: &memkv_store::Member| {
                 let told = location.told.as_ref().map(|told| &told.addr);
-                let mut both = told.into_iter().chain(&location.now);
-                both.any(|addr| *addr != seat.addr)
+                let mut all = told.into_iter().chain(&location.heard).chain(&location.now);
+                all.any(|addr| *addr != seat.addr)
             };
             table.member(*id).is_some_and(is_other)
         });
@@ -204,6 +234,28 @@ mod tests {
         assert_eq!(turns(&addresses, 4), ["new:2", "h:2", "config:2", "new:2"]);
         addresses.trust_table();
         assert_eq!(turns(&addresses, 4), ["h:2", "new:2", "h:2", "new:2"]);
+    }
+
+    #[test]
+    fn a_table_that_is_heard_of_is_a_source_until_this_node_serves_and_is_not_told() {
+        let addresses = addresses("h:2");
+        addresses.hear(2, "table:2".to_owned());
+        assert_eq!(turns(&addresses, 3), ["table:2", "h:2", "table:2"]);
+        assert!(addresses.note(2, told("new:2", 5)));
+        addresses.hear(2, "stale:2".to_owned());
+        assert_eq!(turns(&addresses, 4), ["new:2", "stale:2", "h:2", "new:2"]);
+        assert_eq!(addresses.told(), [(2, told("new:2", 5))]);
+        addresses.trust_table();
+        addresses.hear(2, "later:2".to_owned());
+        assert_eq!(turns(&addresses, 4), ["stale:2", "new:2", "h:2", "new:2"]);
+    }
+
+    #[test]
+    fn an_address_that_is_no_source_any_more_is_left() {
+        let addresses = addresses("config:2");
+        assert_eq!(turns(&addresses, 1), ["h:2"]);
+        addresses.trust_table();
+        assert_eq!(turns(&addresses, 3), ["config:2", "h:2", "h:2"]);
     }
 
     #[test]
