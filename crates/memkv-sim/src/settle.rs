@@ -26,6 +26,9 @@ use crate::{redis, translate};
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long a follower stays away at the end of a run: pauses that grow would have grown by then.
 const AWAY: Duration = Duration::from_secs(1);
+/// How long before that it has served: it looks once a second for members that have moved, and writes down once a
+/// second what it has found, so that its next process asks them at their addresses.
+const SERVED: Duration = Duration::from_millis(2_500);
 /// How long it then takes to start, be found, and get the entries that it has missed.
 const REJOIN: Duration = Duration::from_millis(400);
 /// How often it is looked at.
@@ -85,6 +88,7 @@ async fn rejoin(cluster: &Arc<Cluster>, workload: &Arc<Workload>) -> Option<()> 
         // Without it there is no majority.
         return Some(());
     }
+    tokio::time::sleep(SERVED).await;
     let Some(leader) = cluster.leader() else {
         // An election is under way: no moment for this.
         return Some(());

@@ -42,21 +42,30 @@ pub(crate) struct Mover {
 }
 
 impl Mover {
-    /// Tells the others as long as the table has another address. Runs from the moment on from which the node has
-    /// its identity.
+    /// Tells the others as long as the table has another address, and saves what this node's next process has to
+    /// know. Runs from the moment on from which the node has its identity.
     pub(crate) async fn run(self) {
-        loop {
-            self.peers.addresses.tidy(&self.replica.member_table());
-            // Before that, the table may be an old one.
-            if self.lifecycle.phase().0 == Phase::Serving {
-                self.peers.addresses.trust_table();
-                self.remember();
+        let keep = async {
+            loop {
+                self.peers.addresses.tidy(&self.replica.member_table());
+                // Before that, the table may be an old one.
+                if self.lifecycle.phase().0 == Phase::Serving {
+                    self.peers.addresses.trust_table();
+                    self.remember();
+                }
+                tokio::time::sleep(INTERVAL).await;
             }
-            if self.has_moved() {
-                self.tell().await;
+        };
+        // Apart: nodes that are gone are waited for.
+        let tell = async {
+            loop {
+                if self.has_moved() {
+                    self.tell().await;
+                }
+                tokio::time::sleep(INTERVAL).await;
             }
-            tokio::time::sleep(INTERVAL).await;
-        }
+        };
+        let ((), ()) = tokio::join!(keep, tell);
     }
 
     /// Goes on with the addresses that an earlier process has known. Comes before anything asks the others.
