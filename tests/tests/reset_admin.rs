@@ -4,12 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use memkv_black_box::{Cluster, Node, Resp, binary, eventually, files_in, write_secret};
+use rustix::fs::OFlags;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::json;
 
 /// Longer than an election takes on a busy machine.
@@ -112,6 +116,69 @@ fn a_lost_password_is_replaced_through_a_stopped_nodes_directory() {
 }
 
 const GUESSED: &str = "canary-other-password-63";
+
+/// A terminal: the end of the person, and the end of the program.
+fn terminal() -> (File, File) {
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap();
+    let mut options = File::options();
+    options.read(true).write(true);
+    let options = options.custom_flags(OFlags::NOCTTY.bits() as i32);
+    let program = options.open(name.to_str().unwrap()).unwrap();
+    (File::from(person), program)
+}
+
+#[test]
+fn ctrl_c_at_the_prompt_changes_nothing_and_the_terminal_shows_again_what_is_typed() {
+    let mut cluster = Cluster::start(1);
+    cluster.nodes[0].terminate();
+    let node = &cluster.nodes[0];
+    for typed in [&b"\x03"[..], b"half a password\x03", b"a password\n\x03"] {
+        let (mut person, program) = terminal();
+        let is_shown = || {
+            tcgetattr(&program)
+                .unwrap()
+                .local_modes
+                .contains(LocalModes::ECHO)
+        };
+        assert!(is_shown());
+        // The terminal is the one whose keys end the program.
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").arg(binary("memkv_server"));
+        command.args(["acl", "reset-admin", "--data", node.dir.to_str().unwrap()]);
+        for (end, set) in [
+            (
+                &program,
+                Command::stdin as fn(&mut Command, Stdio) -> &mut Command,
+            ),
+            (&program, Command::stderr),
+        ] {
+            set(&mut command, Stdio::from(end.try_clone().unwrap()));
+        }
+        let mut child = command.spawn().unwrap();
+        let mut shown = Vec::new();
+        for (line, prompt) in typed
+            .split_inclusive(|byte| *byte == b'\n')
+            .zip(["New password: ", "The same again: "])
+        {
+            while !String::from_utf8_lossy(&shown).ends_with(prompt) {
+                let mut bytes = [0; 256];
+                let count = person.read(&mut bytes).unwrap();
+                shown.extend_from_slice(&bytes[..count]);
+            }
+            assert!(!is_shown());
+            person.write_all(line).unwrap();
+        }
+        let status = child.wait().unwrap();
+        assert!(is_shown(), "{typed:?}");
+        assert_eq!(status.code(), Some(1), "{typed:?}");
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        assert!(!shown.contains("password\r"), "{shown}");
+        assert!(!node.dir.join("metadata/reset-admin").exists());
+    }
+}
 
 #[test]
 fn a_node_that_is_killed_meanwhile_resets_the_password_all_the_same() {

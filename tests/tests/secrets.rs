@@ -253,6 +253,16 @@ fn make_ann(cluster: &Cluster) -> String {
     token
 }
 
+/// All texts of a reply.
+fn text_of(reply: &Frame) -> String {
+    let items = reply.items.iter().map(text_of);
+    let own = String::from_utf8_lossy(reply.text()).into_owned();
+    std::iter::once(own)
+        .chain(items)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 /// Checks what a node says over RESP: to secrets that are right, wrong and misplaced, and of itself.
 fn check_replies(node: &Node, canaries: &Canaries) {
     let mut client = admin(node);
@@ -281,8 +291,10 @@ fn check_replies(node: &Node, canaries: &Canaries) {
         &["MEMKV.CLUSTER", "MEMBERS"],
     ] {
         let reply = client.call(line).unwrap();
-        canaries.check(line[0], &format!("{reply:?}"));
+        canaries.check(line[0], &text_of(&reply));
     }
+    let list = text_of(&client.call(&["ACL", "LIST"]).unwrap());
+    assert!(list.contains("user ann on #$argon2id$"), "{list}");
 }
 
 /// Checks what a node says over HTTP.

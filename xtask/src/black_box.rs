@@ -1,4 +1,4 @@
-//! `cargo xtask crash`, `differential`, `failover`, `nemesis`, `interop`: one test of `tests/` alone,
+//! `cargo xtask crash`, `differential`, `failover`, `nemesis`, `security`, `interop`: one test of `tests/` alone,
 //! against release binaries, longer than `cargo xtask test` runs it or with the same choices again.
 
 use crate::{cargo, packages};
@@ -49,6 +49,16 @@ const TESTS: &[Alone] = &[
         flags: &[
             ("--rounds", "MEMKV_NEMESIS_ROUNDS", Some("30")),
             ("--seed", "MEMKV_NEMESIS_SEED", None),
+        ],
+    },
+    Alone {
+        name: "security",
+        files: &["security"],
+        only: "",
+        flags: &[
+            ("--times", "MEMKV_SECURITY_TIMES", Some("2")),
+            ("--back-within", "MEMKV_SECURITY_BACK_WITHIN_S", Some("10")),
+            ("--threads", "RUST_TEST_THREADS", Some("1")),
         ],
     },
     Alone {

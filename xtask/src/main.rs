@@ -44,6 +44,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                                 cut off (default 100)
   nemesis [--rounds N] [--seed S]
                                 the same clients while nodes fail together (default 30)
+  security [--times N] [--back-within SECONDS]
+                                hostile clients on a machine that does nothing else: another
+                                client's reads take at most twice as long (default 2 and 10)
   differential [--commands N] [--seed S]
                                 the same random commands to memkv and to redis-server 7.0, every
                                 reply compared (default 1000000)

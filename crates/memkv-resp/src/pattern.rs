@@ -43,6 +43,8 @@ impl std::error::Error for PatternTooLong {}
 #[derive(Debug)]
 pub struct Pattern {
     text: Bytes,
+    /// Bytes of the literal part that it begins with.
+    literal: usize,
     /// A star is followed by something, so that the walk may have to go back.
     retries: bool,
     table: OnceLock<Table>,
@@ -58,10 +60,13 @@ impl Pattern {
         if text.len() > MAX_PATTERN_BYTES {
             return Err(PatternTooLong { bytes: text.len() });
         }
+        let is_special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\\');
+        let literal = text.iter().position(is_special).unwrap_or(text.len());
         let before_last = text.iter().rposition(|byte| *byte != b'*').unwrap_or(0);
         let retries = text.iter().take(before_last).any(|byte| *byte == b'*');
         Ok(Self {
             text,
+            literal,
             retries,
             table: OnceLock::new(),
         })
@@ -84,7 +89,9 @@ impl Pattern {
     /// of a range are signed, so `\x80` is before `a`. A `\` at the end stands for itself.
     #[must_use]
     pub fn matches(&self, text: &[u8]) -> bool {
-        if self.is_walked(text) {
+        if !text.starts_with(self.literal_prefix()) {
+            false
+        } else if self.is_walked(text) {
             glob::matches(&self.text, text, false)
         } else {
             let table = self.table.get_or_init(|| Table::new(&self.text));
@@ -102,9 +109,25 @@ impl Pattern {
     /// The literal bytes with which every match begins.
     #[must_use]
     pub fn literal_prefix(&self) -> &[u8] {
-        let is_special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\\');
-        let end = self.text.iter().position(is_special);
-        &self.text[..end.unwrap_or(self.text.len())]
+        self.text.get(..self.literal).unwrap_or_default()
+    }
+
+    /// Makes the table now, if the pattern may need one: from then on a match takes at most
+    /// [`Pattern::steps_per_byte`] for each byte of the text, however short that is.
+    pub fn prepare(&self) {
+        if self.retries {
+            self.table.get_or_init(|| Table::new(&self.text));
+        }
+    }
+
+    /// How many steps each byte of a text takes at most, once the pattern is prepared; none if what a match takes
+    /// depends on the pattern's length alone.
+    #[must_use]
+    pub fn steps_per_byte(&self) -> usize {
+        match self.retries {
+            true => Table::words(&self.text),
+            false => 0,
+        }
     }
 
     /// How many steps [`Pattern::matches`] takes at most, about; a step takes some nanoseconds.
@@ -123,7 +146,8 @@ impl Pattern {
     }
 
     fn is_walked(&self, text: &[u8]) -> bool {
-        !self.retries || self.text.len() * text.len() <= WALKED_STEPS
+        let is_short = || self.text.len() * text.len() <= WALKED_STEPS;
+        !self.retries || text.is_empty() || (self.table.get().is_none() && is_short())
     }
 }
 
@@ -285,6 +309,23 @@ mod tests {
             let pattern = Pattern::new(pattern.into()).unwrap();
             assert!(pattern.steps(&text) <= most, "{}", pattern.steps(&text));
         }
+    }
+
+    #[test]
+    fn a_prepared_pattern_takes_few_steps_for_short_texts_too() {
+        let text = [b'a'; 60];
+        let pattern = Pattern::new(b"*a".repeat(32).into()).unwrap();
+        assert!(pattern.steps(&text) > 3000);
+        let before = pattern.matches(&text);
+        pattern.prepare();
+        assert_eq!(pattern.steps(&text), pattern.steps_per_byte() * text.len());
+        assert_eq!((pattern.steps_per_byte(), before), (2, true));
+        assert_eq!(
+            (pattern.matches(&text), pattern.matches(b"")),
+            (true, false)
+        );
+        let literal = Pattern::new(Bytes::from_static(b"user:*")).unwrap();
+        assert_eq!(literal.steps_per_byte(), 0);
     }
 
     #[test]

@@ -7,11 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use memkv_black_box::{
-    Cluster, Http, Resp, allow_files, encode, eventually, free_port, skip, write_secret,
+    Cluster, Http, Resp, allow_files, encode, eventually, free_port, setting, skip, write_secret,
 };
 use serde_json::json;
 
-use crate::watch::{Honest, LIMIT, MIB, Watch, connect};
+use crate::watch::{Honest, LIMIT, MIB, Watch, compare, connect};
 
 /// How long another client may wait on a machine whose cores are all busy.
 const HONEST_LIMIT: Duration = Duration::from_secs(2);
@@ -38,6 +38,13 @@ fn with_password() -> (Cluster, String) {
     (cluster, addr)
 }
 
+/// What 99 % of a client's reads take while nothing else happens.
+fn quiet(addr: &str, password: Option<&str>) -> Duration {
+    let honest = Honest::start(addr, password);
+    thread::sleep(Duration::from_secs(1));
+    honest.end("before", HONEST_LIMIT)
+}
+
 #[test]
 fn two_thousand_slow_connections_cost_others_little_and_are_closed() {
     const CONNECTIONS: usize = 2000;
@@ -47,6 +54,7 @@ fn two_thousand_slow_connections_cost_others_little_and_are_closed() {
     let mut cluster = Cluster::start(1);
     let addr = cluster.nodes[0].addr.clone();
     let mut watch = Watch::begin(&addr, cluster.nodes[0].process().id(), None);
+    let quiet = quiet(&addr, None);
     let honest = Honest::start(&addr, None);
     let begun: [&[u8]; 4] = [
         b"*2\r\n$3\r\nGET\r\n$100\r\n",
@@ -70,7 +78,8 @@ fn two_thousand_slow_connections_cost_others_little_and_are_closed() {
         watch.look_for(Duration::from_millis(500));
     }
     watch.check("2,000 slow connections");
-    honest.end("2,000 slow connections", HONEST_LIMIT);
+    let meanwhile = honest.end("2,000 slow connections", HONEST_LIMIT);
+    compare("2,000 slow connections", quiet, meanwhile);
     eventually("slow connections are closed", LIMIT, || {
         slow.retain_mut(|stream| !is_ended(stream));
         slow.is_empty().then_some(())
@@ -175,8 +184,8 @@ fn authenticate(addr: &str, count: usize) -> Vec<Resp> {
 
 #[test]
 fn ten_thousand_clients_with_a_password_come_back_at_once() {
-    /// On two idle cores it takes two seconds.
-    const BACK_WITHIN: Duration = Duration::from_secs(60);
+    /// On two idle cores it takes two seconds; on a busy machine nothing less is certain.
+    const BACK_WITHIN_S: u64 = 60;
     let count = match allow_files(11_000) {
         true => 9_900,
         false if allow_files(2_500) => 2_000,
@@ -184,9 +193,7 @@ fn ten_thousand_clients_with_a_password_come_back_at_once() {
     };
     let (mut cluster, addr) = with_password();
     let clients = authenticate(&addr, count);
-    let quiet = Honest::start(&addr, Some(PASSWORD));
-    thread::sleep(Duration::from_millis(500));
-    let quiet = quiet.end("before they come back", HONEST_LIMIT);
+    let quiet = quiet(&addr, Some(PASSWORD));
     // The node has forgotten which password was right.
     cluster.nodes[0].kill();
     drop(clients);
@@ -197,9 +204,10 @@ fn ten_thousand_clients_with_a_password_come_back_at_once() {
     let took = started.elapsed();
     let p99 = honest.end("while they come back", HONEST_LIMIT);
     eprintln!(
-        "{count} clients were back within {took:?}; 99 % of another within {p99:?}, before {quiet:?}"
+        "{count} clients were back within {took:?}; 99 % of another's reads within {p99:?}, before {quiet:?}"
     );
-    assert!(took < BACK_WITHIN, "{took:?}");
+    let within = setting("MEMKV_SECURITY_BACK_WITHIN_S").unwrap_or(BACK_WITHIN_S);
+    assert!(took < Duration::from_secs(within), "{took:?}");
     for client in [0, count / 2, count - 1] {
         assert_eq!(clients[client].call(&["PING"]).unwrap().text(), b"PONG");
     }

@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use memkv_black_box::{Cluster, Resp, encode, eventually};
+use memkv_black_box::{
+    Ca, Cluster, Resp, TlsClient, allow_files, encode, eventually, rss_bytes, skip, tls_config,
+};
 use serde_json::json;
 
 use crate::watch::{Honest, LIMIT, MIB, Watch, connect};
@@ -82,6 +84,65 @@ fn slow_readers_of_large_replies_are_bounded_and_disconnected() {
     });
     readers.clear();
     eventually("their memory is given back", LIMIT, || {
+        (watch.metric("memkv_client_memory_bytes") < MIB).then_some(())
+    });
+}
+
+#[test]
+fn connections_with_tls_take_what_the_ledger_says() {
+    const CONNECTIONS: u64 = 2000;
+    /// Of the threads that shake hands, and of the allocator.
+    const SLACK: u64 = 16 * MIB;
+    if !allow_files(CONNECTIONS + 500) {
+        return skip("connections with TLS", "too few files may be open");
+    }
+    let kept = tempfile::tempdir().unwrap();
+    let ca = Ca::new(kept.path(), "ca");
+    ca.issue_node("n1");
+    let more = json!({
+        "tls": "accept",
+        "tls_cert_file": ca.file("n1.crt"),
+        "tls_key_file": ca.file("n1.key"),
+    });
+    let mut cluster = Cluster::configured_with(1, &more);
+    cluster.start_all();
+    let (addr, process) = (
+        cluster.nodes[0].addr.clone(),
+        cluster.nodes[0].process().id(),
+    );
+    let config = tls_config(&ca, None, None);
+    let watch = Watch::begin(&addr, process, None);
+    let open = |_| {
+        let mut client = TlsClient::connect(&addr, config.clone()).unwrap();
+        client.send(&encode(&["PING"])).unwrap();
+        assert_eq!(client.receive(7).unwrap(), b"+PONG\r\n");
+        client
+    };
+    // What the first ones cost once is no connection's.
+    let first: Vec<TlsClient> = (0..20).map(open).collect();
+    let taken = || {
+        (
+            rss_bytes(process),
+            watch.metric("memkv_client_memory_bytes"),
+        )
+    };
+    let before = taken();
+    let clients: Vec<TlsClient> = (0..CONNECTIONS).map(open).collect();
+    let after = taken();
+    let (resident, counted) = (after.0.saturating_sub(before.0), after.1 - before.1);
+    let each = |bytes: u64| bytes / CONNECTIONS;
+    eprintln!(
+        "{CONNECTIONS} connections with TLS: {} bytes each are resident, {} counted",
+        each(resident),
+        each(counted)
+    );
+    assert!(counted > CONNECTIONS * 16 * 1024, "{counted}");
+    assert!(
+        resident <= counted + SLACK,
+        "{resident} bytes, {counted} counted"
+    );
+    drop((first, clients));
+    eventually("it is given back", LIMIT, || {
         (watch.metric("memkv_client_memory_bytes") < MIB).then_some(())
     });
 }

@@ -16,6 +16,9 @@ use crate::rights::{Attempt, AuthError, CERTIFIED_GONE, Denied, Identity, Touche
 /// What is missing, for a client that has shown nothing.
 const NOTHING_SHOWN: &str = "this cluster has users: send `Authorization: Bearer TOKEN`, or with curl: -u USER:PASSWORD; the password of the user default goes as a token too";
 
+/// What is wrong by a table that may be old.
+const NOT_KNOWN_YET: &str = "the users of the cluster are not known here yet";
+
 impl<B: Backend> Api<B> {
     /// Finds out who sends a request; may wait for a password's hash.
     pub(super) async fn identify(&self, head: &Head) -> Result<Identity, Refusal> {
@@ -49,6 +52,7 @@ impl<B: Backend> Api<B> {
         };
         let shown = Authorization::parse(field).ok_or(unauthorized(NOTHING_SHOWN))?;
         let now_ms = self.service().log_time_ms();
+        let is_event = rights.is_known();
         // One that is wrong on the same connection later waits as any other.
         let identity = match head.proven == Some(rights.mark(field)) {
             true => {
@@ -60,7 +64,7 @@ impl<B: Backend> Api<B> {
         };
         let user = shown.shown().user.unwrap_or_default();
         // Each request shows it again, so only failures are events.
-        if identity.is_err() {
+        if identity.is_err() && is_event {
             audit::record(&Event {
                 kind: audit::Kind::Authentication,
                 allowed: false,
@@ -70,6 +74,7 @@ impl<B: Backend> Api<B> {
             });
         }
         identity.map_err(|error| match error {
+            AuthError::Wrong if !is_event => unauthorized(NOT_KNOWN_YET),
             AuthError::Wrong => {
                 let client = || format!("addr={client}").into_bytes();
                 rights.log.add("auth", "http", b"AUTH", user, client);

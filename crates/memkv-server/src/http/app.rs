@@ -210,13 +210,16 @@ impl<B: Backend> Api<B> {
         }
         // A node that starts tells of itself to clients with the password of its own configuration.
         let is_about_node = matches!(route, Some(RouteKind::Metrics | RouteKind::Status));
-        if !is_about_node && let Err(error) = self.service.know_users().await {
-            return Err(match route {
-                Some(RouteKind::Compat(op)) => compat::failed(op, &error),
-                _ => Response::problem(&failure::problem(&error)),
-            });
+        if !is_about_node {
+            self.know_users(route).await?;
         }
-        let identified = self.identify(head).await;
+        let was_known = self.service.rights().is_known();
+        let mut identified = self.identify(head).await;
+        if identified.is_err() && !was_known && head.authorization.is_some() {
+            // It may be a user's that this node does not know yet.
+            self.know_users(route).await?;
+            identified = self.identify(head).await;
+        }
         let shown = head.authorization.as_deref().filter(|_| identified.is_ok());
         head.proven = shown.map(|shown| self.service.rights().mark(shown));
         match identified {
@@ -232,6 +235,15 @@ impl<B: Backend> Api<B> {
                 Err(response.with("WWW-Authenticate", "Basic realm=\"memkv\", Bearer"))
             }
         }
+    }
+
+    /// Waits until the users of the cluster are known.
+    async fn know_users(&self, route: Option<RouteKind>) -> Result<(), Response> {
+        let known = self.service.know_users().await;
+        known.map_err(|error| match route {
+            Some(RouteKind::Compat(op)) => compat::failed(op, &error),
+            _ => Response::problem(&failure::problem(&error)),
+        })
     }
 
     /// The text for a peer that was looking for the node `id` and has reached this one.

@@ -47,10 +47,16 @@ const MOST_UNPROVEN: usize = 16 * MIB;
 /// the registry. A test of the real binary measures it.
 pub(crate) const CONNECTION_BYTES: usize = 16 * 1024;
 
+/// Memory of TLS beside that of its connection (16 KiB): the session's state and keys, certificates, and the buffers
+/// of a record in either direction that a connection keeps which is used now and then. A test of the real binary
+/// measures it. Not counted are up to 64 KiB of records on their way to a reader that is slow, for as long as one
+/// may be.
+const TLS_BYTES: usize = 16 * 1024;
+
 /// What clients' memory is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// The basic cost of connections, [`CONNECTION_BYTES`] each.
+    /// The basic cost of connections, [`CONNECTION_BYTES`] each, and [`TLS_BYTES`] more with TLS.
     Connections,
     /// Connections that have not authenticated, and their first requests.
     Unproven,
@@ -163,6 +169,13 @@ impl Ledger {
     pub(crate) fn connection(&self) -> Held {
         let mut held = self.hold(Class::Connections);
         held.set(CONNECTION_BYTES);
+        held
+    }
+
+    /// What TLS takes besides, until it ends.
+    pub(crate) fn tls(&self) -> Held {
+        let mut held = self.hold(Class::Connections);
+        held.set(TLS_BYTES);
         held
     }
 

@@ -216,6 +216,7 @@ impl<B: Backend> Listener<B> {
         };
         // Most of a connection's memory would be that of a handshake.
         let mut stream = Box::pin(tls.accept(stream, input)).await?;
+        stream.charge(&self.limits.ledger);
         let mut input = BytesMut::with_capacity(FIRST_READ_BYTES);
         let is_open = matches!(stream.read_buf(&mut input).await, Ok(1..))
             && Protocol::of(input[0]) != Protocol::Tls;

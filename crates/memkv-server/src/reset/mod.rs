@@ -7,7 +7,7 @@
 mod apply;
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use memkv_disk::disk::real::RealDisk;
 use memkv_disk::{OpenError, ResetAdmin, Stopped};
 use memkv_proto::secret::{self, Access, MAX_SECRET_BYTES, SecretError};
 use memkv_store::{MAX_USER_NAME_BYTES, SecretKind};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
 
 pub(crate) use apply::apply;
 
@@ -188,8 +188,8 @@ fn password(file: Option<&Path>) -> Result<Vec<u8>, ResetError> {
             all_of(file).map_err(failed)?
         }
         None if io::stdin().is_terminal() => {
-            let (first, second) = (ask("New password: "), ask("The same again: "));
-            let (first, second) = (first.map_err(failed)?, second.map_err(failed)?);
+            let first = ask("New password: ").map_err(failed)?;
+            let second = ask("The same again: ").map_err(failed)?;
             if first != second {
                 return Err(ResetError::Differ);
             }
@@ -210,19 +210,35 @@ fn all_of(from: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A line from the terminal, which does not show it.
+/// A line from the terminal, which does not show it. Keys that would end the process end the line instead: the
+/// terminal shows again what is typed, whatever the person does.
 fn ask(prompt: &str) -> io::Result<Vec<u8>> {
     let before = tcgetattr(io::stdin())?;
+    let interrupt = before.special_codes[SpecialCodeIndex::VINTR];
     let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
+    silent
+        .local_modes
+        .remove(LocalModes::ECHO | LocalModes::ISIG);
+    silent.special_codes[SpecialCodeIndex::VEOL] = interrupt;
     tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
     console::prompt(prompt);
-    let mut line = String::new();
-    let read = io::stdin().read_line(&mut line);
+    let read = line_of(io::stdin().lock(), interrupt);
     tcsetattr(io::stdin(), OptionalActions::Flush, &before)?;
     console::prompt("\n");
-    read?;
-    Ok(line.into_bytes())
+    read
+}
+
+/// The bytes before the end of a line, or one more than the limit at most.
+fn line_of(from: impl BufRead, interrupt: u8) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    for byte in from.bytes().take(MAX_SECRET_BYTES + 1) {
+        match byte? {
+            b'\n' => break,
+            byte if byte == interrupt => return Err(io::Error::other("interrupted")),
+            byte => line.push(byte),
+        }
+    }
+    Ok(line)
 }
 
 #[cfg(test)]

@@ -189,7 +189,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             for op in &ops {
                 draft.modify(op).map_err(|bad| bad_modifier(op, &bad))?;
             }
-            Ok((draft.spec(), draft.narrows(user)))
+            Ok((
+                draft.spec().map_err(|bad| too_much(&bad))?,
+                draft.narrows(user),
+            ))
         };
         self.change_user(name, Arc::new(change)).await?;
         Ok(Done::Ok)
@@ -214,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         let (token, secret) = new_token(now_ms.saturating_add(life_ms));
         let change = move |user: Option<&User>| {
             let user = user.ok_or(ErrorReply::new("ERR there is no such user"))?;
-            let mut spec = Draft::of(user).spec();
+            let mut spec = Draft::of(user).spec().map_err(|bad| too_much(&bad))?;
             spec.secrets.retain(|secret| match secret.kind() {
                 SecretKind::Token { expires_at_ms, .. } => now_ms < *expires_at_ms,
                 _ => true,
@@ -346,10 +349,18 @@ fn user_name(name: &[u8]) -> Result<Bytes, ErrorReply> {
 }
 
 /// What is wrong with a modifier, without the password that it may have.
+/// What all modifiers together would make of a user.
+fn too_much(bad: &Bad) -> ErrorReply {
+    ErrorReply::with(format!("ERR ACL SETUSER: {bad}; nothing was changed"))
+}
+
 fn bad_modifier(op: &[u8], bad: &Bad) -> ErrorReply {
     let shown: &[u8] = match op {
         [b'>', ..] => b">(password)",
         [b'<', ..] => b"<(password)",
+        // What is no hash may be a password.
+        [b'#', ..] => b"#(hash)",
+        [b'!', ..] => b"!(hash)",
         op => op,
     };
     let why = bad.to_string();

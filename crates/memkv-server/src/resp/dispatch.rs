@@ -164,8 +164,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if let Handler::Data(data) = spec.handler {
             return self.data(data, spec, &args).await;
         }
-        if let Err(denied) = self.session.judge(spec, &args, None) {
-            self.fail(&ErrorReply::denied(&denied));
+        // The others are judged at the moment of their execution.
+        let is_judged_now = matches!(
+            spec.handler,
+            Handler::TransactionControl(_) | Handler::Wait(_) | Handler::Account(_)
+        );
+        if is_judged_now && let Err(error) = self.session.judge_aside(spec, &args, None) {
+            self.fail(&error);
             return Ok(());
         }
         match spec.handler {
@@ -207,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 Box::pin(self.resp.server.aside.run(steps, work)).await
             }
             (false, _) => {
-                let steps = steps.saturating_mul(1 + self.session.patterns());
+                let steps = steps.saturating_add(self.session.judging_steps(args.request));
                 let session = &self.session;
                 let work = || {
                     let op = prepare(data, args, max);
@@ -358,8 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             Handler::Data(data) => data(&args).ok(),
             _ => None,
         };
-        let judged = self.session.judge(spec, &args, op.as_ref());
-        judged.map_err(|denied| ErrorReply::denied(&denied))
+        self.session.judge_aside(spec, &args, op.as_ref())
     }
 
     /// Queues a command in memory of its own: it must not keep the buffer that it was read into.
@@ -495,6 +499,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         let db = self.session.db;
         let steps = queue.steps();
+        let requests = queue.requests.iter().map(|(_, request)| request);
+        let judging = requests.map(|request| self.session.judging_steps(request));
+        let judging = judging.fold(steps, usize::saturating_add);
         let max = self.resp.server.settings.max_value_bytes;
         let session = &self.session;
         let judge = |spec, args: &Args<'_>, op: Option<&Op>| {
@@ -502,7 +509,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             judged.map_err(|denied| ErrorReply::denied_in_exec(&denied))
         };
         let plan = || Plan::new(queue, db, |command| check(command, max), judge);
-        let (plan, operations) = Box::pin(self.resp.server.aside.run(steps, plan)).await;
+        let (plan, operations) = Box::pin(self.resp.server.aside.run(judging, plan)).await;
         let is_last = plan.has_local();
         let silent = self.session.is_silent();
         if let Err(error) = check_steps(watched.len(), &operations) {

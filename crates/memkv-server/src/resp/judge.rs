@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::conn::{Conn, Disconnected};
 use super::session::Session;
 use super::subscriptions::Kind;
+use crate::aside::step_aside;
 use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::commands::{Args, ErrorReply, Handler, Op, Spec, flag, judge, judge_name, resolve};
@@ -127,9 +128,13 @@ impl Session {
             })
     }
 
-    /// Patterns with which each of a call's keys may have to be compared.
-    pub(super) fn patterns(&self) -> usize {
-        self.user().map_or(0, |user| user.rules.patterns())
+    /// How many steps judging a request takes at most: it names its keys once, and a script is judged for each
+    /// command that it calls.
+    pub(super) fn judging_steps(&self, request: &Request) -> usize {
+        const TIMES: usize = 2;
+        let rules = self.user().map(|user| &user.rules);
+        let (names, bytes) = (request.args().len(), request.byte_count());
+        rules.map_or(0, |rules| rules.steps(TIMES * names, TIMES * bytes))
     }
 
     fn user(&self) -> Option<&Arc<User>> {
@@ -166,6 +171,18 @@ impl Session {
         judge(&user.rules, spec, args, op).inspect_err(|denied| self.note(user, denied))
     }
 
+    /// The same, aside if it takes long.
+    pub(super) fn judge_aside(
+        &self,
+        spec: &'static Spec,
+        args: &Args<'_>,
+        op: Option<&Op>,
+    ) -> Result<(), ErrorReply> {
+        let steps = self.judging_steps(args.request);
+        let judged = step_aside(steps, || self.judge(spec, args, op));
+        judged.map_err(|denied| ErrorReply::denied(&denied))
+    }
+
     fn note(&self, user: &User, denied: &Denied) {
         let rights = &self.server.rights;
         rights.denied();
@@ -195,8 +212,8 @@ impl Session {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
-    /// Judges a command that the node executes by itself at the moment of its execution: what came before it may
-    /// have taken long. A command that acts on more than its connection needs rights that are fresh.
+    /// Judges a command that the node executes by itself at the moment of its execution and only then: what came
+    /// before it may have taken long. A command that acts on more than its connection needs rights that are fresh.
     pub(super) async fn judge_now(
         &mut self,
         spec: &'static Spec,
@@ -211,9 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         if self.session.is_outdated() && !self.session.renew() {
             return Err(Disconnected);
         }
-        // Also if the table has not moved now: what was judged before this call may be older.
-        let judged = self.session.judge(spec, args, None);
-        Ok(judged.map_err(|denied| ErrorReply::denied(&denied)))
+        Ok(self.session.judge_aside(spec, args, None))
     }
 
     /// Whether a command can be judged, or need not be. A node that starts waits for its cluster's users as it

@@ -138,11 +138,12 @@ fn messages(event: KeyEvent) -> impl Iterator<Item = Publication> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::ledger::Ledger;
     use crate::resp::Kind;
+    use crate::rights::tests::replicated;
 
     fn server() -> Arc<Server> {
         let settings = crate::testing::resp_settings();
@@ -200,6 +201,55 @@ mod tests {
         }
         listeners.announce(vec![event]);
         assert_eq!(dropped(), 2);
+    }
+
+    /// The next message may come before the task that ends connections has run.
+    #[tokio::test]
+    async fn nothing_is_delivered_to_a_user_who_is_gone() {
+        let event = KeyEvent {
+            database: 0,
+            key: Bytes::from_static(b"k"),
+            event: "set",
+            on_keyspace: true,
+            on_keyevent: false,
+        };
+        for is_key_event in [false, true] {
+            let server = server();
+            let listens: &[&str] = &["on", "nopass", "allchannels"];
+            let tables = [
+                replicated(&[("ann", listens)]),
+                replicated(&[("bob", listens), ("eve", listens)]),
+            ];
+            let (tables, is_gone) = (tables.map(Arc::new), Arc::new(AtomicBool::new(false)));
+            let now = is_gone.clone();
+            server.users_with(Box::new(move || {
+                let at = usize::from(now.load(Ordering::Relaxed));
+                tables.get(at).cloned()
+            }));
+            server.follow_users();
+            let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+            let client = server.clients.add(addr, addr);
+            client.shown.lock().identity = server.rights.certified(b"ann");
+            let message = messages(event.clone()).next().unwrap();
+            let name = [message.channel.clone()];
+            let listen = server.subscriptions.listen(Kind::Channel, &name, &client);
+            listen.unwrap();
+            let listeners = Listeners::start(server.clone());
+            for expected in [1, 0] {
+                if is_key_event {
+                    listeners.announce(vec![event.clone()]);
+                    while listeners.key_events.waiting() > 0 {
+                        tokio::task::yield_now().await;
+                    }
+                } else {
+                    let count = listeners.deliver(message.clone()).await;
+                    assert_eq!(count, Some(expected));
+                }
+                let got = client.take_messages().messages.len() as u64;
+                assert_eq!(got, expected, "{is_key_event}");
+                is_gone.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     #[tokio::test]

@@ -2,18 +2,23 @@
 //! that the command meets. Runs on the thread of consensus, so it never waits, and remembers the last user.
 //!
 //! A command of the log has one name, whichever command of Redis it came from: `SETEX` is judged as `set`,
-//! `INCR` as `incrby`, a transaction by all its steps.
+//! `INCR` as `incrby`, a transaction by all its steps. Invariant: judging a command takes a bounded time; one that
+//! would take longer is refused, which the window does only to a user that has lost a right.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use memkv_node::Judge;
 use memkv_node::lock::Mutex;
-use memkv_store::{Command, Principal, Query, Step, UserTable};
+use memkv_store::{Command, Principal, Query, Step, Touched, UserTable};
 
 use super::user::User;
 use super::{Attempt, Rules, Touches, decide};
 use crate::commands::find;
+
+/// Most steps of a command, about ten milliseconds: an election begins after some hundred.
+const MAX_STEPS: usize = 16 * 1024 * 1024;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -41,12 +46,44 @@ impl Judge for JudgeAgain {
         let user = self.user(users, principal.user);
         user.is_some_and(|user| {
             user.is_all
-                || Command::decode(command).is_ok_and(|command| allows(&user.rules, &command))
+                || Command::decode(command).is_ok_and(|command| {
+                    let rules = Bounded::new(&user.rules);
+                    allows(&rules, &command)
+                })
         })
     }
 }
 
-fn allows(rules: &Rules, command: &Command) -> bool {
+/// Rules, and the steps that are left.
+struct Bounded<'a> {
+    rules: &'a Rules,
+    left: Cell<usize>,
+}
+
+impl<'a> Bounded<'a> {
+    fn new(rules: &'a Rules) -> Self {
+        Self {
+            rules,
+            left: Cell::new(MAX_STEPS),
+        }
+    }
+
+    /// Takes the steps that it takes to judge a call; whether there were as many.
+    fn take(&self, touches: Touches<'_, '_>) -> bool {
+        let (mut names, mut bytes) = (0, 0);
+        touches(&mut |touch| {
+            if let Touched::Key { key, .. } = touch.what {
+                names += 1;
+                bytes += key.len();
+            }
+        });
+        let left = self.left.get().checked_sub(self.rules.steps(names, bytes));
+        self.left.set(left.unwrap_or_default());
+        left.is_some()
+    }
+}
+
+fn allows(rules: &Bounded<'_>, command: &Command) -> bool {
     match command {
         Command::InDatabase { command, .. } => allows(rules, command),
         Command::Transaction {
@@ -70,7 +107,7 @@ fn allows(rules: &Rules, command: &Command) -> bool {
     }
 }
 
-fn allows_call<'a>(rules: &Rules, name: &str, touches: Touches<'a, '_>) -> bool {
+fn allows_call<'a>(rules: &Bounded<'_>, name: &str, touches: Touches<'a, '_>) -> bool {
     let name = match name {
         "cas" => "memkv.cas",
         "delrev" => "memkv.delrev",
@@ -78,8 +115,8 @@ fn allows_call<'a>(rules: &Rules, name: &str, touches: Touches<'a, '_>) -> bool 
         "acl|init" => "memkv.users|init",
         name => name,
     };
-    find(name.as_bytes())
-        .is_some_and(|spec| decide(rules, &Attempt::command(spec), touches).is_ok())
+    let decided = |spec| decide(rules.rules, &Attempt::command(spec), touches).is_ok();
+    rules.take(touches) && find(name.as_bytes()).is_some_and(decided)
 }
 
 fn name_of(query: &Query) -> &'static str {
@@ -102,6 +139,38 @@ fn name_of(query: &Query) -> &'static str {
 mod tests {
     use super::*;
     use crate::rights::tests::replicated;
+
+    #[test]
+    fn a_command_that_takes_long_to_judge_is_refused() {
+        let slow = (0..64).map(|at| format!("~*a*{at}*b"));
+        let ops: Vec<String> = ["on", "nopass", "+@all", "~*a"].map(str::to_owned).into();
+        let ops: Vec<String> = ops.into_iter().chain(slow.skip(1)).collect();
+        let ops: Vec<&str> = ops.iter().map(String::as_str).collect();
+        let users = Arc::new(replicated(&[("ann", &ops)]));
+        let principal = Principal {
+            user: users.get(b"ann").unwrap().id,
+            credential: memkv_store::NO_CREDENTIAL,
+            revision: 1,
+        };
+        let judge = JudgeAgain::default();
+        let del = |count: usize| {
+            let key = Bytes::from(vec![b'a'; 64 * 1024]);
+            Command::Del {
+                keys: vec![key; count],
+            }
+        };
+        assert!(judge.judge(&users, &principal, &del(1).encode()));
+        assert!(judge.judge(&users, &principal, &del(3).encode()));
+        assert!(!judge.judge(&users, &principal, &del(5).encode()));
+        // A transaction is bounded with all its steps.
+        let steps = (0..5).map(|_| Step::Write(del(1)));
+        let all = Command::Transaction {
+            guards: Vec::new(),
+            operations: steps.collect(),
+            otherwise: Vec::new(),
+        };
+        assert!(!judge.judge(&users, &principal, &all.encode()));
+    }
 
     #[test]
     fn a_command_is_judged_by_the_table_that_it_meets() {

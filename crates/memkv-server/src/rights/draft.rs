@@ -13,6 +13,9 @@ use super::user::User;
 /// The longest password: the configuration takes none that is longer either.
 const MAX_PASSWORD_BYTES: usize = memkv_proto::secret::MAX_SECRET_BYTES;
 
+/// Most passwords that are hashed for one change, each in some hundredths of a second: all of a user, removed and added.
+const MAX_HASHES: usize = 2 * MAX_SECRETS;
+
 /// See the module's documentation. The default is a new user, as in Redis: it is off and may do nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
@@ -20,6 +23,8 @@ pub(crate) struct Draft {
     nopass: bool,
     secrets: Vec<Secret>,
     rules: Rules,
+    /// Passwords that were hashed for it.
+    hashes: usize,
 }
 
 impl Draft {
@@ -30,6 +35,7 @@ impl Draft {
             nopass: user.nopass,
             secrets: user.secrets.clone(),
             rules: user.rules.clone(),
+            hashes: 0,
         }
     }
 
@@ -49,9 +55,14 @@ impl Draft {
                 self.nopass = false;
                 self.secrets.clear();
             }
-            _ if is("reset") => *self = Self::default(),
+            _ if is("reset") => {
+                *self = Self {
+                    hashes: self.hashes,
+                    ..Self::default()
+                };
+            }
             [b'>', password @ ..] => {
-                let hashed = hashed(password, &self.secrets)?;
+                let hashed = self.hashed(password)?;
                 self.add(hashed)?;
             }
             [b'#', hash @ ..] => {
@@ -59,7 +70,7 @@ impl Draft {
                 self.add(secret)?;
             }
             [b'<', password @ ..] => {
-                let hashed = hashed(password, &self.secrets)?;
+                let hashed = self.hashed(password)?;
                 let plain: String = secret::sha256(password)
                     .iter()
                     .map(|byte| format!("{byte:02x}"))
@@ -74,6 +85,18 @@ impl Draft {
             _ => self.rules.modify(op)?,
         }
         Ok(())
+    }
+
+    fn hashed(&mut self, password: &[u8]) -> Result<Secret, Bad> {
+        if password.len() > MAX_PASSWORD_BYTES {
+            return Err(Bad::TooMany("bytes of a password", MAX_PASSWORD_BYTES));
+        }
+        if self.hashes == MAX_HASHES {
+            return Err(Bad::TooMany("passwords in one command", MAX_HASHES));
+        }
+        self.hashes += 1;
+        // It fails for no password that is short enough.
+        secret::hash(password, &self.secrets).ok_or(Bad::Syntax)
     }
 
     fn add(&mut self, secret: Secret) -> Result<(), Bad> {
@@ -99,13 +122,17 @@ impl Draft {
     }
 
     /// What is proposed.
-    pub(crate) fn spec(&self) -> UserSpec {
-        UserSpec {
+    ///
+    /// # Errors
+    /// The rules are more than a user may have.
+    pub(crate) fn spec(&self) -> Result<UserSpec, Bad> {
+        self.rules.check()?;
+        Ok(UserSpec {
             enabled: self.enabled,
             nopass: self.nopass,
             secrets: self.secrets.clone(),
             rules: Bytes::from(self.rules.text()),
-        }
+        })
     }
 
     /// Whether it takes a right from the user as it was; a secret that disappears is not one.
@@ -116,14 +143,6 @@ impl Draft {
                 || !self.rules.covers(&was.rules)
         })
     }
-}
-
-fn hashed(password: &[u8], secrets: &[Secret]) -> Result<Secret, Bad> {
-    if password.len() > MAX_PASSWORD_BYTES {
-        return Err(Bad::TooMany("bytes of a password", MAX_PASSWORD_BYTES));
-    }
-    // It fails for no password that is short enough.
-    secret::hash(password, secrets).ok_or(Bad::Syntax)
 }
 
 #[cfg(test)]
@@ -140,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_new_user_is_off_and_may_do_nothing() {
-        let spec = draft(&[""]).unwrap().spec();
+        let spec = draft(&[""]).unwrap().spec().unwrap();
         assert!(!spec.enabled && !spec.nopass && spec.secrets.is_empty());
         assert_eq!(&spec.rules[..], b"resetchannels -@all");
     }
@@ -149,7 +168,7 @@ mod tests {
     fn passwords_are_added_and_removed_by_text_and_by_hash() {
         let hash = "0123456789abcdef".repeat(4);
         let (given, taken) = (format!("#{hash}"), format!("!{hash}"));
-        let count = |ops: &[&str]| draft(ops).map(|draft| draft.spec().secrets.len());
+        let count = |ops: &[&str]| draft(ops).map(|draft| draft.spec().unwrap().secrets.len());
         assert_eq!(count(&[">a", ">a", ">b", &given]), Ok(3));
         assert_eq!(count(&[">a", "<a"]), Ok(0));
         assert_eq!(count(&[&given, &taken]), Ok(0));
@@ -161,8 +180,12 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(count(&many[1..]), Ok(MAX_SECRETS));
         assert!(matches!(count(&many), Err(Bad::TooMany(..))));
+        let mut same = vec![">a"; MAX_HASHES];
+        assert_eq!(count(&same), Ok(1));
+        same.extend(["reset", ">a"]);
+        assert!(matches!(count(&same), Err(Bad::TooMany(..))));
         let of_a = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb";
         assert_eq!(count(&[&format!("#{of_a}"), "<a"]), Ok(0));
-        assert!(draft(&["nopass", ">a"]).is_ok_and(|draft| !draft.spec().nopass));
+        assert!(draft(&["nopass", ">a"]).is_ok_and(|draft| !draft.spec().unwrap().nopass));
     }
 }

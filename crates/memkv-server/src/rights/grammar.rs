@@ -1,7 +1,8 @@
 //! The grammar of Redis's access lists: which modifiers there are, what is wrong with one, and the text in
 //! which a user's rules are kept. Never hashes a password; `draft` does.
 //!
-//! Invariants: the text of rules, read again, is the same rules; what a user may hold is bounded.
+//! Invariants: the text of rules, read again, is the same rules; what a user may hold is bounded; reading rules takes
+//! linear time.
 
 use memkv_store::MAX_RULES_BYTES;
 
@@ -9,6 +10,13 @@ use super::selector::Selector;
 
 /// Most selectors of a user, besides its own rules.
 pub(crate) const MAX_SELECTORS: usize = 16;
+
+/// Most steps that all patterns of a user together take for each byte of a key. Those that end with their only star
+/// take none, others one for each 64 bytes of the pattern; a step takes about a nanosecond.
+pub(crate) const MAX_STEPS_PER_BYTE: usize = 64;
+
+/// Steps to compare a name with a pattern, besides those for each byte.
+const STEPS_OF_PATTERN: usize = 8;
 
 /// What is wrong with a modifier, in Redis's words where Redis has the case.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +47,11 @@ pub(crate) enum Bad {
     TooMany(&'static str, usize),
     #[error("{0}")]
     Pattern(String),
+    #[error(
+        "the patterns take too long to compare: at most {MAX_STEPS_PER_BYTE} for each 64 bytes may have a star before \
+         their end; patterns such as user:* do not count"
+    )]
+    Slow,
 }
 
 /// What a user may do: allowed is what one of the selectors allows. The first one is always there.
@@ -76,10 +89,28 @@ impl Rules {
         for op in merge(&words).map_err(|_unclosed| Bad::Syntax)? {
             rules.modify(&op)?;
         }
+        rules.check()?;
+        rules.selectors.iter().for_each(Selector::prepare);
         Ok(rules)
     }
 
-    /// Takes one modifier about keys, channels, commands or selectors.
+    /// Whether all of it together is within the limits of a user. Asked once, after the last modifier: the text is
+    /// as long as all of them.
+    ///
+    /// # Errors
+    /// What is too much.
+    pub(crate) fn check(&self) -> Result<(), Bad> {
+        if self.steps_per_byte() > MAX_STEPS_PER_BYTE {
+            return Err(Bad::Slow);
+        }
+        if self.text().len() > MAX_RULES_BYTES {
+            return Err(Bad::TooMany("bytes of rules", MAX_RULES_BYTES));
+        }
+        Ok(())
+    }
+
+    /// Takes one modifier about keys, channels, commands or selectors. What a selector may hold is bounded here,
+    /// and all of it together by [`Rules::check`].
     ///
     /// # Errors
     /// What is wrong with it; the rules may have changed in part, and are not to be used.
@@ -95,11 +126,7 @@ impl Rules {
                 Some(root) => root.modify(op),
                 None => Err(Bad::Syntax),
             },
-        }?;
-        if self.text().len() > MAX_RULES_BYTES {
-            return Err(Bad::TooMany("bytes of rules", MAX_RULES_BYTES));
         }
-        Ok(())
     }
 
     fn add_selector(&mut self, words: &[u8]) -> Result<(), Bad> {
@@ -135,9 +162,16 @@ impl Rules {
         selectors.any(|selector| selector.allows_channel(name, is_pattern))
     }
 
-    /// How many patterns a key may have to be compared with.
-    pub(crate) fn patterns(&self) -> usize {
-        self.selectors.iter().map(Selector::patterns).sum()
+    /// About how many steps of a nanosecond or two it takes to judge so many keys or channels with so many bytes,
+    /// at most.
+    pub(crate) fn steps(&self, names: usize, bytes: usize) -> usize {
+        let patterns: usize = self.selectors.iter().map(Selector::patterns).sum();
+        let of_names = names.saturating_mul(patterns * STEPS_OF_PATTERN);
+        of_names.saturating_add(bytes.saturating_mul(self.steps_per_byte()))
+    }
+
+    fn steps_per_byte(&self) -> usize {
+        self.selectors.iter().map(Selector::steps_per_byte).sum()
     }
 
     /// Whether all that `other` allows is certainly allowed here too.
@@ -188,6 +222,8 @@ pub(crate) fn merge<W: AsRef<[u8]>>(words: &[W]) -> Result<Vec<Vec<u8>>, usize> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::rights::selector::{MAX_PATTERNS, MAX_RULES};
 
@@ -197,6 +233,7 @@ mod tests {
         for op in merge(&words).map_err(|_| Bad::Syntax)? {
             rules.modify(&op)?;
         }
+        rules.check()?;
         Ok(rules)
     }
 
@@ -284,6 +321,61 @@ mod tests {
         assert!(many(MAX_RULES_BYTES / 1100, &longest).is_ok());
         assert!(many(MAX_RULES_BYTES / 1000 + 1, &longest).is_err());
         assert!(rules(&format!("~{}", "x".repeat(1025))).is_err());
+    }
+
+    /// The best of several rounds, since the machine may be busy.
+    #[test]
+    fn a_modifier_takes_as_long_for_a_user_with_long_rules_as_for_one_with_none() {
+        const ROUNDS: usize = 7;
+        const MODIFIERS: usize = 2_000;
+        let mut text = String::new();
+        for at in 0..MAX_PATTERNS {
+            text += &format!(" ~{at}{}* &{at}{}*", "k".repeat(100), "c".repeat(100));
+        }
+        let mut long = rules(text.trim_start()).unwrap();
+        assert!(long.text().len() > MAX_RULES_BYTES * 3 / 4);
+        let time = |rules: &mut Rules| {
+            let started = Instant::now();
+            for at in 0..MODIFIERS {
+                let op: &[u8] = if at % 2 == 0 { b"-get" } else { b"+get" };
+                rules.modify(op).unwrap();
+            }
+            started.elapsed()
+        };
+        let mut none = Rules::default();
+        let (mut best_of_none, mut best_of_long) = (Duration::MAX, Duration::MAX);
+        for _ in 0..ROUNDS {
+            best_of_none = best_of_none.min(time(&mut none));
+            best_of_long = best_of_long.min(time(&mut long));
+        }
+        eprintln!("{MODIFIERS} modifiers: {best_of_none:?}, with long rules {best_of_long:?}");
+        assert!(best_of_long < best_of_none * 4);
+    }
+
+    #[test]
+    fn patterns_that_compare_slowly_are_few_in_all_selectors_together() {
+        let slow = |count: usize| {
+            let words = (0..count).map(|at| format!("~*a*{at}*b"));
+            words.collect::<Vec<_>>().join(" ")
+        };
+        let full = slow(MAX_STEPS_PER_BYTE);
+        assert!(rules(&full).is_ok());
+        assert_eq!(rules(&format!("{full} (~*x*y)")).unwrap_err(), Bad::Slow);
+        assert_eq!(rules(&format!("{full} (&*x*y)")).unwrap_err(), Bad::Slow);
+        assert!(rules(&format!("{full} (~x* %R~y ~z?*)")).is_ok());
+        // A long one takes more steps.
+        let long = format!("~{}b", "*a".repeat(500));
+        assert_eq!(
+            rules(&format!("{long} {}", slow(60))).unwrap_err(),
+            Bad::Slow
+        );
+        // What it takes is bounded for each key and for each byte.
+        let full = rules(&full).unwrap();
+        assert_eq!(full.steps(0, 1000), 1000 * MAX_STEPS_PER_BYTE);
+        assert_eq!(
+            full.steps(10, 0),
+            10 * MAX_STEPS_PER_BYTE * STEPS_OF_PATTERN
+        );
     }
 
     #[test]

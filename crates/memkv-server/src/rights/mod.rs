@@ -283,7 +283,10 @@ impl Rights {
         self.marks.hash_one(shown)
     }
 
-    /// The same without that wait, for a connection that has shown just this before and was right: others
+    /// The same without that wait. A failure counts once the users are known: before, the caller must not answer that
+    /// it is one.
+    ///
+    /// For a connection that has shown just this before and was right: others
     /// of its address must not slow it down.
     pub(crate) async fn authenticate_at_once(
         &self,
@@ -291,8 +294,10 @@ impl Rights {
         shown: &Shown<'_>,
         now_ms: u64,
     ) -> Result<Identity, AuthError> {
+        // What is wrong by an old table may be right by the present one.
+        let counts = self.is_known();
         let result = self.check(addr, shown, now_ms).await;
-        if result.as_ref().is_err_and(|why| *why == AuthError::Wrong) {
+        if counts && result.as_ref().is_err_and(|why| *why == AuthError::Wrong) {
             self.backoff.failed(addr);
             self.failures.fetch_add(1, Ordering::Relaxed);
         }

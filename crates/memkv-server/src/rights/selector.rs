@@ -343,6 +343,21 @@ impl Selector {
         self.keys.len() + self.channels.len()
     }
 
+    /// Steps for each byte of a key or channel.
+    pub(super) fn steps_per_byte(&self) -> usize {
+        self.all_patterns().map(Pattern::steps_per_byte).sum()
+    }
+
+    /// Makes what matching needs, once the patterns are known to be few.
+    pub(super) fn prepare(&self) {
+        self.all_patterns().for_each(Pattern::prepare);
+    }
+
+    fn all_patterns(&self) -> impl Iterator<Item = &Pattern> {
+        let keys = self.keys.iter().map(|key| &*key.pattern);
+        keys.chain(self.channels.iter().map(|channel| &**channel))
+    }
+
     /// Whether everything that `other` allows is allowed here too, on this build and on others.
     pub(super) fn covers(&self, other: &Self) -> bool {
         let has_key = |key: &KeyPattern| {

@@ -22,7 +22,10 @@ pub(crate) fn replicated(users: &[(&str, &[&str])]) -> UserTable {
         for op in *ops {
             draft.modify(op.as_bytes()).unwrap();
         }
-        all.push((Bytes::copy_from_slice(name.as_bytes()), draft.spec()));
+        all.push((
+            Bytes::copy_from_slice(name.as_bytes()),
+            draft.spec().unwrap(),
+        ));
     }
     UserTable::first(&all).unwrap()
 }

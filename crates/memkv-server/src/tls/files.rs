@@ -106,20 +106,25 @@ impl Files {
 
 /// Warns of files that give clients their names, where every user of the machine can write them.
 pub(super) fn warn_of_writers(settings: &TlsSettings) {
-    for (key, path) in [
+    for (key, path) in open_files(settings) {
+        tracing::warn!(
+            key,
+            path,
+            "every user of this machine can write this file, and so say who clients are: chmod o-w it"
+        );
+    }
+}
+
+/// Those files: the settings, and the paths.
+pub(super) fn open_files(settings: &TlsSettings) -> impl Iterator<Item = (&'static str, &str)> {
+    let named = [
         ("tls_user_map", &settings.user_map),
         ("tls_ca_file", &settings.ca_file),
         ("tls_peer_ca_file", &settings.peer_ca_file),
         ("tls_crl_file", &settings.crl_file),
-    ] {
-        if is_open(path) {
-            tracing::warn!(
-                key,
-                path,
-                "every user of this machine can write this file, and so say who clients are: chmod o-w it"
-            );
-        }
-    }
+    ];
+    let named = named.into_iter().map(|(key, path)| (key, path.as_str()));
+    named.filter(|(_, path)| is_open(path))
 }
 
 /// Whether every user of the machine can write a file.

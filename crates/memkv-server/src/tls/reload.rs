@@ -17,10 +17,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Between two readings of files that have changed: a file is believed once two readings are equal, since one may
 /// catch it half written.
-const SETTLES_IN: Duration = Duration::from_millis(200);
+pub(super) const SETTLES_IN: Duration = Duration::from_millis(200);
 
 /// Readings until a file that changes each time is left for the next look.
-const MAX_READINGS: usize = 10;
+pub(super) const MAX_READINGS: usize = 10;
 
 /// A certificate that ends within this is told.
 pub(super) const EXPIRES_SOON: i64 = 14 * 24 * 3600;
@@ -96,7 +96,11 @@ async fn look(tls: &Tls, files: &mut Files, asked: bool) {
     warn_of_end(tls.current().not_after);
 }
 
-async fn changed(settings: &TlsSettings, files: &Files) -> Result<Option<(Files, Set)>, TlsError> {
+/// The files once they are others than these and two readings of them were equal.
+pub(super) async fn changed(
+    settings: &TlsSettings,
+    files: &Files,
+) -> Result<Option<(Files, Set)>, TlsError> {
     let mut new = Files::read(settings)?;
     if new == *files {
         return Ok(None);

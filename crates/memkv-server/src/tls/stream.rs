@@ -17,6 +17,7 @@ use tokio_rustls::TlsStream;
 
 use super::lease::Lease;
 use super::wire::Wire;
+use crate::ledger::{Held, Ledger};
 
 /// Bytes that TLS takes in one call, and after which others have their turn (64 KiB): four records, which
 /// take some hundredths of a millisecond.
@@ -46,6 +47,8 @@ pub(crate) struct Secure {
     tls: TlsStream<Wire>,
     facts: Arc<Facts>,
     lease: Option<Box<Lease>>,
+    /// What it takes besides a connection without TLS.
+    held: Option<Held>,
     /// Bytes moved since others had their turn.
     moved: usize,
     turn: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -65,6 +68,7 @@ impl Secure {
             tls,
             facts: Arc::new(facts),
             lease: lease.map(Box::new),
+            held: None,
             moved: 0,
             turn: None,
         }
@@ -127,6 +131,13 @@ impl Stream {
         match self {
             Self::Plain(_) => None,
             Self::Tls(secure) => secure.lease.take(),
+        }
+    }
+
+    /// Charges what TLS takes, if there is TLS, until the connection ends.
+    pub(crate) fn charge(&mut self, ledger: &Ledger) {
+        if let Self::Tls(secure) = self {
+            secure.held = Some(ledger.tls());
         }
     }
 

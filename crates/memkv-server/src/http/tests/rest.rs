@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::rights::tests::replicated;
 
 fn body(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap()
@@ -239,6 +240,46 @@ async fn a_node_that_starts_answers_nobody_until_it_knows_the_users() {
         service.rights().known();
     });
     assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// What is shown may be a user's of the cluster, whom the node does not know yet.
+#[tokio::test(start_paused = true)]
+async fn what_a_node_that_starts_cannot_judge_is_no_failure() {
+    let password = Password::new("hunter2");
+    let rights = Rights::starting(Some(&password), false);
+    let service = Service::with_rights(Duration::from_secs(5), rights);
+    service.attach(Fake::working());
+    let service = Arc::new(service);
+    let api = api_on(service.clone(), MAX_VALUE_BYTES);
+    let own = "Authorization: Bearer hunter2\r\n";
+    let anns = "Authorization: Basic YW5uOmE=\r\n";
+    let guess = "Authorization: Basic YW5uOmI=\r\n";
+    let path = "/v1/status";
+    let begun = tokio::time::Instant::now();
+    let answer = connect_to(api.clone())
+        .ask_with("GET", path, own, b"")
+        .await;
+    assert_eq!((answer.status, begun.elapsed()), (200, Duration::ZERO));
+    for shown in [anns, guess] {
+        let answer = connect_to(api.clone())
+            .ask_with("GET", path, shown, b"")
+            .await;
+        assert_eq!(answer.status, 503, "{}", answer.text());
+    }
+    assert_eq!(service.rights().counted(), [0, 0]);
+    let mut waits = connect_to(api.clone());
+    let (answer, ()) = tokio::join!(waits.ask_with("GET", path, anns, b""), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let of_a = "#ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb";
+        let users = replicated(&[("ann", &["on", of_a, "+@all", "~*"])]);
+        assert!(service.rights().follow(&users));
+        service.rights().known();
+    });
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(service.rights().counted(), [0, 0]);
+    let answer = connect_to(api).ask_with("GET", path, guess, b"").await;
+    assert_eq!(answer.status, 401);
+    assert_eq!(service.rights().counted(), [1, 0]);
 }
 
 #[tokio::test(start_paused = true)]

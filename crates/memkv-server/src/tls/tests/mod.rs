@@ -2,6 +2,7 @@
 //! what a new set of files does to connections that are open. `peers` and `clients` go through the listener.
 
 mod clients;
+mod files;
 mod peers;
 mod revoked;
 
