@@ -63,6 +63,8 @@ pub enum Bug {
     DropInFlight = 32,
     /// A node that has moved is not looked for at the address that it tells.
     IgnoreMoves = 33,
+    /// Every command of a user is sent as one of the operator, which stands in every table.
+    SendAsOperator = 34,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

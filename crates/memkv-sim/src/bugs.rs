@@ -68,6 +68,7 @@ const BUGS: &[Bug] = {
         bug!("tear-at-cap", store::TearAtCap breaks ClientsSawTheLog, Atomic),
         bug!("cost-by-history", store::CostByHistory breaks EqualStates, SetAsideOnlyIfDifferent),
         bug!("stamp-at-sending", node::StampAtSending breaks RightsHold),
+        bug!("send-as-operator", node::SendAsOperator breaks RightsHold),
         bug!("queue-anew", node::QueueAnew breaks RightsHold, OrderOfAClient),
         bug!("refuse-before-dedup", store::RefuseBeforeDedup breaks FirstOutcomeStays),
         bug!("ignore-credential", store::IgnoreCredential breaks RightsHold),

@@ -140,6 +140,15 @@ impl super::Window {
     }
 }
 
+/// The operator in place of a user, if that bug is on.
+#[cfg(memkv_bugs)]
+pub(super) fn as_operator(principal: Principal) -> Principal {
+    match crate::bugs::active(crate::bugs::Bug::SendAsOperator) && principal.user != NO_TABLE {
+        true => Principal::OPERATOR,
+        false => principal,
+    }
+}
+
 #[cfg(memkv_bugs)]
 impl Judging {
     /// Stamps the commands that were not sent with the revision that is published now, if that bug is on.
