@@ -20,6 +20,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("redis-benchmark", "redis-tools"),
     ("haproxy", "haproxy"),
     ("prometheus-redis-exporter", "prometheus-redis-exporter"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
     ("python3", "python3"),
     ("node", "nodejs"),
     ("npm", "npm"),

@@ -8,10 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
+use memkv_proto::events::Events;
 use memkv_proto::limits::{MAX_KEY_BYTES, MAX_VALUE_BYTES_CEILING};
 use memkv_proto::{
-    ErrorCode, KV_PREFIX, Problem, STATUS_PATH, Status, TRANSACTION_PATH, encode_key_path,
+    EVENTS_PATH, ErrorCode, KV_PREFIX, Problem, STATUS_PATH, Status, TRANSACTION_PATH,
+    encode_key_path,
 };
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::Endpoints;
@@ -309,7 +312,30 @@ impl Client {
         &self,
         endpoint: String,
     ) -> impl Future<Output = Result<Status, String>> + Send + use<> {
-        let call = Call::new(Method::GET, STATUS_PATH.to_owned());
+        self.ask_json(endpoint, STATUS_PATH.to_owned(), "status")
+    }
+
+    /// The events of the node at `endpoint` behind the number `since`; 0 for all that it has.
+    ///
+    /// # Errors
+    /// The reason, as text.
+    pub fn events(
+        &self,
+        endpoint: &str,
+        since: u64,
+    ) -> impl Future<Output = Result<Events, String>> + Send + use<> {
+        let path = format!("{EVENTS_PATH}?since={since}");
+        self.ask_json(endpoint.to_owned(), path, "events")
+    }
+
+    /// What one node says at a path.
+    fn ask_json<T: DeserializeOwned>(
+        &self,
+        endpoint: String,
+        path: String,
+        what: &'static str,
+    ) -> impl Future<Output = Result<T, String>> + Send + use<T> {
+        let call = Call::new(Method::GET, path);
         let deadline = Instant::now() + self.timeout.min(STATUS_TIMEOUT);
         let pool = self.router.pool.clone();
         async move {
@@ -317,10 +343,8 @@ impl Client {
             let reply = exchange.await.map_err(|failed| failed.reason)?;
             match answer::read(reply) {
                 Answer::Done(success) => serde_json::from_slice(&success.body)
-                    .map_err(|err| format!("its status cannot be read: {err}")),
-                Answer::Absent => {
-                    Err("it has no status; is this endpoint a memkv node?".to_owned())
-                }
+                    .map_err(|err| format!("its {what} cannot be read: {err}")),
+                Answer::Absent => Err(format!("it has no {what}; is this endpoint a memkv node?")),
                 Answer::Refused(problem) | Answer::Later(problem) | Answer::Maybe(problem) => {
                     Err(format!("{}: {}", problem.title, problem.detail))
                 }

@@ -52,11 +52,13 @@ pub use peer::server::is_readable;
 pub use peer::transport::{CallError, Frame, Lane, Transport};
 pub use pubsub::publish::{MAX_CHANNEL_BYTES, MAX_PUBLICATION_BYTES, Publication, Subscribers};
 pub use read::long_read::Answers;
+pub use report::event::Event;
 #[doc(hidden)]
 pub use report::inspect::{Inspection, addressee, kind_of};
 pub use report::seldom;
 pub use report::stats::NodeStats;
 pub use report::status::{MemberStatus, NodeStatus, Phase, Role};
+pub use report::timeline::{MAX_EVENTS, MAX_TEXT_BYTES, Noted, Timeline};
 pub use sync::yielding::yield_to_ready_tasks;
 pub use sync::{contain, lock};
 #[doc(hidden)]

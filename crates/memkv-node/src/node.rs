@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,8 +37,10 @@ use crate::pubsub::publish::{self, Publication, Subscribers};
 use crate::read::barrier;
 use crate::read::long_read::Answers;
 use crate::replica::Replica;
+use crate::report::event::Event;
 use crate::report::stats::NodeStats;
 use crate::report::status::NodeStatus;
+use crate::report::timeline::Timeline;
 use crate::running;
 use crate::time::log_clock::{self, LogClock};
 use crate::write::checked;
@@ -367,6 +370,11 @@ impl Node {
         self.group.stats()
     }
 
+    /// What has happened here since the process began.
+    pub fn timeline(&self) -> &Timeline {
+        &self.group.replica.timeline
+    }
+
     /// Resolves when the node has failed for good; the process must then end.
     pub fn failed(&self) -> impl Future<Output = FatalError> + Send + use<> {
         let mut fatal = self.group.process.lifecycle.failures();
@@ -399,7 +407,8 @@ impl Node {
                 .is_none_or(|row| row.state == MemberState::Member);
             stays && engine.answered(*id, answers_within)
         };
-        handover::hand_over(engine, &process.peers, &process.lines, within, fits).await;
+        let told = (&*process.lines, &*group.replica.timeline);
+        handover::hand_over(engine, &process.peers, told, within, fits).await;
     }
 
     /// Hands leadership over as [`Node::hand_over`] does, then stops everything and closes the directory.
@@ -455,6 +464,15 @@ impl Node {
     }
 }
 
+/// Begins the timeline of this process.
+fn tell_start(group: &Group, old_through: u64) {
+    let (process, timeline) = (&group.process, &group.replica.timeline);
+    let level = group.introducer.record.life.level.load(Ordering::Acquire);
+    let boot = process.peers.boot;
+    timeline.begin(process.env.wall_clock_ms.clone(), boot, old_through);
+    timeline.note(&Event::Started { level, boot });
+}
+
 fn log_store(group: &Group, vote: Option<HardState>, committed_hint: Option<LogId>) -> LogStore {
     LogStore::new(
         group.storage.wal.clone(),
@@ -468,6 +486,7 @@ fn log_store(group: &Group, vote: Option<HardState>, committed_hint: Option<LogI
 
 /// Starts the tasks of a process that has no engine yet.
 fn spawn(group: &Arc<Group>, opened: running::Opened) {
+    tell_start(group, opened.old_through);
     let Process {
         lifecycle,
         env,

@@ -34,6 +34,7 @@ use crate::membership::reconcile::Reconciler;
 use crate::pubsub::announce::Announcer;
 use crate::pubsub::publish;
 use crate::replica::divergence::{self, Comparison};
+use crate::report::trouble::{self, Trouble};
 use crate::time::expiry;
 use crate::write::sender::Sender;
 use crate::{FatalError, Phase, StartError};
@@ -209,6 +210,7 @@ fn space_meter(group: &Group) -> SpaceMeter {
         snapshots: group.storage.snapshots.clone(),
         space: process.space.clone(),
         counters: process.counters.clone(),
+        timeline: group.replica.timeline.clone(),
     }
 }
 
@@ -280,6 +282,7 @@ fn spawn_leadership(group: &Group, engine: &Engine) {
         peers: process.peers.clone(),
         leadership: group.leadership.clone(),
         lines: process.lines.clone(),
+        timeline: group.replica.timeline.clone(),
         engine: engine.clone(),
     };
     process
@@ -358,10 +361,20 @@ fn spawn_upkeep(group: &Group, engine: &Engine, transfers: Arc<Transfers>, meter
     ));
     spawn_capacity(group, engine);
     lifecycle.spawn(divergence::run(comparison));
+    lifecycle.spawn(trouble::run(trouble(group)));
     lifecycle.spawn(diagnosis::run(diagnosis(group), engine.clone()));
     lifecycle.spawn(expiry::run(replica, clock, batcher, engine.clone()));
     lifecycle.spawn(raise::run(raiser, engine.clone()));
     lifecycle.spawn(publish::probe(process.publisher.clone(), peers.clone()));
+}
+
+fn trouble(group: &Group) -> Trouble {
+    Trouble {
+        env: group.process.env.clone(),
+        wal: group.storage.wal.clone(),
+        counters: group.process.counters.clone(),
+        timeline: group.replica.timeline.clone(),
+    }
 }
 
 /// Starts the tasks that care for memory.

@@ -10,6 +10,7 @@ mod calendar;
 pub mod compat;
 pub mod config;
 pub mod error;
+pub mod events;
 mod json;
 pub mod json_bytes;
 pub mod limits;
@@ -51,6 +52,9 @@ pub const HEADER_EXPIRES: &str = "x-memkv-expires";
 
 /// Path at which a node answers its [`Status`].
 pub const STATUS_PATH: &str = "/v1/status";
+
+/// Path at which a node answers its [`Events`](events::Events).
+pub const EVENTS_PATH: &str = "/v1/events";
 
 /// The whole state as a backup file.
 pub const BACKUP_PATH: &str = "/v1/backup";

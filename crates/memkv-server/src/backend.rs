@@ -12,7 +12,7 @@ use memkv_disk::SnapshotReader;
 use memkv_disk::bugs;
 use memkv_node::{
     Answers, Copies, Frame, Lane, MemberVerb, MemberView, Node, NodeStats, NodeStatus, Publication,
-    RequestError, Subscribers, VerbError,
+    RequestError, Subscribers, Timeline, VerbError,
 };
 use memkv_store::{
     Command, DATABASES, KeyEventClasses, Memory, Principal, Query, Reply, ReplyValue, Store,
@@ -166,6 +166,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// What the node has counted of its work.
     fn stats(&self) -> NodeStats;
 
+    /// What has happened to the node.
+    fn timeline(&self) -> &Timeline;
+
     /// Answers a request of a peer that has proved to be the node `proven`, if it has; called in the
     /// order of arrival on each lane, see [`Node::handle`].
     fn handle(&self, lane: Lane, proven: Option<&str>, request: Bytes)
@@ -274,6 +277,10 @@ impl Backend for Node {
 
     fn stats(&self) -> NodeStats {
         Self::stats(self)
+    }
+
+    fn timeline(&self) -> &Timeline {
+        Self::timeline(self)
     }
 
     fn handle(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use memkv_node::{FatalError, Node, NodeStatus, Phase, StartError};
+use memkv_node::{Event, FatalError, Node, NodeStatus, Phase, StartError};
 use memkv_proto::config::split_addr;
 use memkv_proto::{Durability, TlsClientAuth, TlsClients, TlsPeers};
 use tokio::net::TcpListener;
@@ -184,6 +184,25 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     service.attach(node.clone());
     follow_users(settings, resp.clone(), service.clone(), &node);
     start_tasks(settings, &node, admission, started);
+    let why = match stop_reason(&node, &resp, &mut signals).await {
+        Ok(why) => why,
+        Err(code) => return Ok(code),
+    };
+    node.timeline().note(&Event::Draining { why });
+    let drained = drain(&node, &resp, service.drain(), accepting);
+    tokio::select! {
+        () = drained => Ok(exit::OK),
+        // A second signal ends the process at once.
+        (_, code) = signals.next() => Ok(code),
+    }
+}
+
+/// Waits for a reason to stop; an exit code if the node has failed.
+async fn stop_reason(
+    node: &Node,
+    resp: &Resp<Node>,
+    signals: &mut StopSignals,
+) -> Result<String, u8> {
     tokio::select! {
         failure = node.failed() => {
             tracing::error!(%failure, "the node has failed");
@@ -191,16 +210,16 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
             if let FatalError::OldDisk(_) | FatalError::NoSeat(_) | FatalError::Diverged(_) = failure {
                 begin_anew();
             }
-            return Ok(exit::FAILED);
+            Err(exit::FAILED)
         }
-        (name, _) = signals.next() => tracing::info!(signal = name, "stopping"),
-        () = resp.stop_asked() => tracing::info!("stopping: a client has said SHUTDOWN"),
-    }
-    let drained = drain(&node, &resp, service.drain(), accepting);
-    tokio::select! {
-        () = drained => Ok(exit::OK),
-        // A second signal ends the process at once.
-        (_, code) = signals.next() => Ok(code),
+        (name, _) = signals.next() => {
+            tracing::info!(signal = name, "stopping");
+            Ok(format!("signal {name}"))
+        }
+        () = resp.stop_asked() => {
+            tracing::info!("stopping: a client has said SHUTDOWN");
+            Ok("a client has said SHUTDOWN".to_owned())
+        }
     }
 }
 

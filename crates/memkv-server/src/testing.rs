@@ -15,7 +15,7 @@ use memkv_metrics::Histogram;
 use memkv_node::lock::Mutex;
 use memkv_node::{
     Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication,
-    RequestError, Role, Subscribers,
+    RequestError, Role, Subscribers, Timeline,
 };
 use memkv_store::{
     BY_CERTIFICATE, BatchBuilder, Command, DEFAULT_USER, EDGE_LEVEL, GroupRights, KeyEventClasses,
@@ -44,6 +44,7 @@ pub(crate) struct Fake {
     others: watch::Sender<Vec<u64>>,
     /// The next write waits for this on its thread.
     gate: Arc<Mutex<Option<Gate>>>,
+    timeline: Arc<Timeline>,
 }
 
 /// Both directions between a write that waits on its thread, and a task that lets it go on.
@@ -76,6 +77,7 @@ impl Fake {
             says: Arc::default(),
             others: watch::Sender::new(Vec::new()),
             gate: Arc::default(),
+            timeline: Arc::default(),
         }
     }
 
@@ -383,6 +385,7 @@ impl Backend for Fake {
             disk_low: false,
             memory_limit: None,
             growth_refused: 0,
+            clock_steps: 0,
             divergence_checks: 0,
             divergence_alarm: false,
             publications_unconfirmed: 0,
@@ -390,6 +393,10 @@ impl Backend for Fake {
             apply: Histogram::of_durations().counted(),
             read_batch: Histogram::of_sizes().counted(),
         }
+    }
+
+    fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
     /// Answers a peer with its request.

@@ -14,6 +14,8 @@ use crate::capacity::watch::{CapacityWatch, Limit};
 use crate::env::blocking;
 use crate::peer::client::Peers;
 use crate::replica::Replica;
+use crate::report::event::Event;
+use crate::report::timeline::Timeline;
 
 /// How often it is measured. At a gigabyte a second, which no network brings, the reserve of a node of
 /// 1 GiB outlasts it.
@@ -47,7 +49,7 @@ pub(crate) async fn run(meter: CapacityMeter) {
         if let Some(limit) = &limit {
             meter.measure(limit).await;
         }
-        alarm = raise_alarm(alarm, &meter.replica.memory());
+        alarm = raise_alarm(alarm, &meter.replica.memory(), &meter.replica.timeline);
     }
 }
 
@@ -62,6 +64,13 @@ impl CapacityMeter {
         if before == is_near {
             return;
         }
+        self.replica.timeline.note(&match is_near {
+            true => Event::MemoryLow {
+                resident,
+                limit: limit.bytes,
+            },
+            false => Event::MemoryBack { resident },
+        });
         let (resident_mib, limit_mib) = (resident >> 20, limit.bytes >> 20);
         let detail = match is_near {
             true => {
@@ -84,11 +93,12 @@ impl CapacityMeter {
 }
 
 /// Logs that the keys have come near their cap; returns the share that was reached, 0 for none.
-fn raise_alarm(before: u64, memory: &Memory) -> u64 {
+fn raise_alarm(before: u64, memory: &Memory, timeline: &Timeline) -> u64 {
     let share = memory.share_percent();
     let reached = ALARMS.into_iter().rev().find(|alarm| share >= *alarm);
     let reached = reached.unwrap_or(0);
     if reached > before {
+        timeline.note(&Event::CapNear { percent: share });
         tracing::warn!(
             percent = share,
             dataset_bytes = memory.cost,
@@ -100,6 +110,9 @@ fn raise_alarm(before: u64, memory: &Memory) -> u64 {
         return reached;
     }
     if share + REST < before {
+        if reached == 0 {
+            timeline.note(&Event::CapBack { percent: share });
+        }
         reached
     } else {
         before
@@ -117,6 +130,8 @@ mod tests {
             cap: Some(1_000),
             ..Memory::default()
         };
+        let timeline = Timeline::default();
+        timeline.begin(Arc::new(|| 0), 1, 0);
         let mut alarm = 0;
         for (cost, expected) in [
             (799, 0),
@@ -129,9 +144,15 @@ mod tests {
             (890, 80),
             (740, 0),
         ] {
-            alarm = raise_alarm(alarm, &at(cost));
+            alarm = raise_alarm(alarm, &at(cost), &timeline);
             assert_eq!(alarm, expected, "{cost}");
         }
-        assert_eq!(raise_alarm(80, &Memory::default()), 0, "there is no cap");
+        assert_eq!(
+            raise_alarm(80, &Memory::default(), &timeline),
+            0,
+            "there is no cap"
+        );
+        let told: Vec<_> = timeline.since(0).iter().map(|noted| noted.kind).collect();
+        assert_eq!(told, ["cap_near", "cap_near", "cap_ok", "cap_ok"]);
     }
 }

@@ -16,7 +16,9 @@ use crate::env::blocking;
 use crate::leadership::handover;
 use crate::peer::client::Peers;
 use crate::report::counters::Counters;
+use crate::report::event::Event;
 use crate::report::seldom::Lines;
+use crate::report::timeline::Timeline;
 
 /// How often free space is measured. The reserve outlasts some seconds of the fastest writing.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -31,6 +33,7 @@ pub(crate) struct SpaceMeter {
     pub(crate) snapshots: SnapshotStore,
     pub(crate) space: Arc<SpaceWatch>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) timeline: Arc<Timeline>,
 }
 
 impl SpaceMeter {
@@ -65,7 +68,12 @@ impl SpaceMeter {
         if before == shortage {
             return;
         }
-        let free_mib = space.free >> 20;
+        let (free, is_full) = (space.free, shortage == Shortage::Exhausted);
+        self.timeline.note(&match shortage {
+            Shortage::None => Event::DiskBack { free },
+            Shortage::Low | Shortage::Exhausted => Event::DiskLow { free, is_full },
+        });
+        let free_mib = free >> 20;
         let me = &self.name;
         let detail = match shortage {
             Shortage::Exhausted => {
@@ -110,7 +118,8 @@ pub(crate) async fn run(meter: SpaceMeter, peers: Arc<Peers>, engine: Engine, li
             if of_majority == Shortage::None {
                 let roomy = |id: &u64| meter.space.of_peer(*id) == Shortage::None;
                 let within = handover::TRANSFER_TIMEOUT;
-                handover::hand_over(&engine, &peers, &lines, within, roomy).await;
+                let told = (&*lines, &*meter.timeline);
+                handover::hand_over(&engine, &peers, told, within, roomy).await;
             }
         }
     }

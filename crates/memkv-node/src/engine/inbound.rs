@@ -21,6 +21,7 @@ use crate::capacity::watch::{CapacityWatch, NEAR_BIT};
 use crate::disk::memory::Memory;
 use crate::disk::space::{Shortage, SpaceWatch};
 use crate::env::blocking;
+use crate::leadership::cause::Cause;
 use crate::leadership::known::Leadership;
 use crate::leadership::leader::Leader;
 use crate::membership::record::Record;
@@ -155,6 +156,8 @@ impl Inbound {
             Ok(request) => request,
             Err(error) => return answer(bad(&error)),
         };
+        let from = request.from_leader().leader_id.node_id;
+        self.leadership.causes.note(Cause::HandedOver { from });
         Box::pin(async move {
             match self.engine.raft().handle_transfer_leader(request).await {
                 Ok(response) => message::ok(|out| codec::put_transfer_response(out, &response)),

@@ -24,6 +24,7 @@ use crate::membership::members::Members;
 use crate::pubsub::announce::Announcer;
 use crate::replica::Replica;
 use crate::report::counters::Counters;
+use crate::report::event::Event;
 use crate::time::log_clock::LogClock;
 
 /// Entries that are looked at together.
@@ -132,6 +133,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
         let (applier, snapshots) = (self.applier.clone(), self.snapshots.clone());
+        let started = tokio::time::Instant::now();
         let last = meta.last_log_id.as_ref().map(codec::storage_id);
         let members = codec::members(&meta.last_membership);
         blocking(&self.applier.env, move || {
@@ -149,6 +151,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Ok::<_, io::Error>(())
         })
         .await??;
+        self.applier
+            .replica
+            .timeline
+            .note(&Event::SnapshotReceived {
+                index: last.map_or(0, |last| last.index),
+                took: started.elapsed(),
+            });
         if let Some(last) = &meta.last_log_id {
             self.applier.replica.publish_applied(last.index);
         }
@@ -253,6 +262,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let _building = Building::begin(&self.counters);
+        let started = tokio::time::Instant::now();
         let mut told = false;
         loop {
             match self.build_once().await {
@@ -278,6 +288,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                     }
                     let counter = &self.counters.snapshots_built;
                     counter.fetch_add(u64::from(built.is_ok()), Ordering::Relaxed);
+                    self.tell(&built, started.elapsed());
                     return built;
                 }
             }
@@ -302,6 +313,18 @@ impl Drop for Building {
 }
 
 impl SnapshotBuilder {
+    /// Notes that a snapshot is built, if it is.
+    fn tell(&self, built: &Result<Snapshot, io::Error>, took: Duration) {
+        let Ok(snapshot) = built else { return };
+        let SnapshotData::Stored(reader) = &snapshot.snapshot else {
+            return;
+        };
+        let index = reader.meta().last.index;
+        let bytes = reader.raw_len();
+        let written = Event::SnapshotWritten { index, bytes, took };
+        self.replica.timeline.note(&written);
+    }
+
     async fn build_once(&mut self) -> Result<Snapshot, io::Error> {
         let begun = {
             // Between two entries.

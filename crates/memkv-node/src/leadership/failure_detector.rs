@@ -18,11 +18,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::engine::handle::Engine;
+use crate::leadership::cause::Cause;
 use crate::leadership::known::Leadership;
 use crate::leadership::leader::Leader;
 use crate::peer::client::{PeerError, Peers};
 use crate::peer::message::{self, Kind};
+use crate::report::event::Event;
 use crate::report::seldom::Lines;
+use crate::report::timeline::Timeline;
 use crate::{Frame, Lane};
 
 /// How long a request stays at the leader before it is asked anew. What a broken connection leaves
@@ -52,6 +55,7 @@ pub(crate) struct FailureDetector {
     pub(crate) peers: Arc<Peers>,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) lines: Arc<Lines>,
+    pub(crate) timeline: Arc<Timeline>,
     pub(crate) engine: Engine,
 }
 
@@ -87,6 +91,7 @@ impl FailureDetector {
         tokio::time::sleep(FIRST_PAUSE + STAGGER * self.rank(None)).await;
         for _ in 0..FIRST_TRIES {
             if self.is_voter() {
+                self.leadership.causes.note(Cause::Start);
                 // Fails only if the engine has stopped.
                 let _ = self.engine.elect().await;
             }
@@ -105,15 +110,8 @@ impl FailureDetector {
         let mut trusts_refusals = true;
         loop {
             self.death(leader, &mut trusts_refusals).await;
-            if self.leadership.suspicion.raise(leader)
-                && let Some(left_out) = self.lines.deaths.say()
-            {
-                tracing::info!(
-                    node = %self.peers.me.name,
-                    leader = %self.peers.name_of(leader.id),
-                    left_out,
-                    "the leader's process is gone"
-                );
+            if self.leadership.suspicion.raise(leader) {
+                self.tell_death(leader.id);
             }
             tokio::select! {
                 biased;
@@ -129,6 +127,17 @@ impl FailureDetector {
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+    }
+
+    /// Tells the operator that the leader's process is dead.
+    fn tell_death(&self, leader: u64) {
+        self.leadership.causes.note(Cause::ProcessGone { leader });
+        let name = self.peers.name_of(leader);
+        if let Some(left_out) = self.lines.deaths.say() {
+            let node = &self.peers.me.name;
+            tracing::info!(%node, leader = %name, left_out, "the leader's process is gone");
+        }
+        self.timeline.note(&Event::LeaderGone { leader: name });
     }
 
     /// Resolves when the leader's process is dead.
@@ -190,6 +199,8 @@ impl FailureDetector {
         }
         tokio::time::sleep(NOTICE_PAUSE + STAGGER * self.rank(Some(dead.id))).await;
         loop {
+            let leader = dead.id;
+            self.leadership.causes.note(Cause::ProcessGone { leader });
             // It fails only if the engine has stopped.
             let _ = self.engine.elect().await;
             tokio::time::sleep(AGAIN_PAUSE).await;

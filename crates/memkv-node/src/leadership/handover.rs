@@ -8,39 +8,50 @@ use std::time::Duration;
 
 use crate::engine::handle::{Engine, Matched};
 use crate::peer::client::Peers;
+use crate::report::event::Event;
 use crate::report::seldom::Lines;
+use crate::report::timeline::Timeline;
 
 /// Longest wait for a peer to be caught up and to take over.
 pub(crate) const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the followers' logs are compared with the leader's.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Where it is told that leadership is handed over.
+pub(crate) type Told<'a> = (&'a Lines, &'a Timeline);
+
 /// Transfers leadership to a voter that `fits`, within this time; after that the peers elect a leader by
 /// themselves when this one is gone.
 pub(crate) async fn hand_over(
     engine: &Engine,
     peers: &Peers,
-    lines: &Lines,
+    told: Told<'_>,
     within: Duration,
     fits: impl Fn(&u64) -> bool,
 ) {
-    let transferred = transfer(engine, peers, lines, fits);
+    let transferred = transfer(engine, peers, told, fits);
     let _ = tokio::time::timeout(within, transferred).await;
 }
 
 /// Transfers leadership to the voter that has all of the log. One that lags must not get it: a
 /// failed transfer has no undo and suppresses heartbeats (`raft_core.rs:708` of alpha.37).
-async fn transfer(engine: &Engine, peers: &Peers, lines: &Lines, fits: impl Fn(&u64) -> bool) {
+async fn transfer(
+    engine: &Engine,
+    peers: &Peers,
+    (lines, timeline): Told<'_>,
+    fits: impl Fn(&u64) -> bool,
+) {
     while engine.is_leader() {
         let me = peers.my_id();
         let report = engine.report();
         let (voters, matched) = (report.members.voters(), report.matched);
         match successor(&voters, &matched, |id| *id != me && fits(id)) {
             Some(to) => {
+                let name = peers.name_of(to);
                 if let Some(left_out) = lines.handing_over.say() {
-                    let to = peers.name_of(to);
-                    tracing::info!(%to, left_out, "handing leadership over");
+                    tracing::info!(to = %name, left_out, "handing leadership over");
                 }
+                timeline.note(&Event::HandsOver { to: name });
                 if engine.transfer_to(to).await.is_err() {
                     return;
                 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::NodeConfig;
 use crate::engine::handle::Engine;
+use crate::leadership::cause::Causes;
 use crate::leadership::leader::Leader;
 use crate::leadership::suspicion::Suspicion;
 use crate::peer::client::Peers;
@@ -28,6 +29,8 @@ pub(crate) struct Leadership {
     led_since: Mutex<Option<Instant>>,
     /// Whether the leader's process seems dead.
     pub(crate) suspicion: Suspicion,
+    /// Why leadership changes, for operators.
+    pub(crate) causes: Causes,
     /// A follower that heard nothing for this long has started an election.
     longest_silence: Duration,
     /// How long a follower that heard its leader grants no vote.
@@ -42,6 +45,7 @@ impl Leadership {
             heard: Notify::new(),
             led_since: Mutex::default(),
             suspicion: Suspicion::default(),
+            causes: Causes::default(),
             longest_silence: config.longest_silence(),
             lease: config.engine_timeouts().1,
         }

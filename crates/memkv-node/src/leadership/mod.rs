@@ -4,6 +4,7 @@
 //!
 //! Never elects anything by itself: that is the engine's work.
 
+pub(crate) mod cause;
 pub(crate) mod diagnosis;
 pub(crate) mod failure_detector;
 pub(crate) mod handover;

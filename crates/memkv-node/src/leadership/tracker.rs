@@ -13,7 +13,10 @@ use crate::lifecycle::Lifecycle;
 use crate::peer::client::Peers;
 use crate::replica::Replica;
 use crate::report::counters::Counters;
+use crate::report::event::Event;
 use crate::report::seldom::Lines;
+use crate::report::status::Role;
+use crate::report::timeline::Timeline;
 
 /// Follows the engine.
 pub(crate) struct Tracker {
@@ -31,16 +34,23 @@ pub(crate) async fn run(tracker: Tracker, engine: Engine) {
     let mut changes = engine.changes();
     let mut applied = tracker.replica.subscribe();
     let mut last_leader = None;
+    let mut stood_in = 0;
     loop {
         let (named, leads) = {
             let now = changes.now();
             let term = now.term;
+            if now.role == Role::Candidate && term != stood_in {
+                stood_in = term;
+                tracker.tell_candidate(term);
+            }
             let leader = now.leader.map(|id| Leader { term, id });
             (leader, now.leads())
         };
         tracker.leadership.note_leading(leads);
         let (leader, lost_at) = shown(named, leads, tracker.leadership.lost_at());
+        let before = tracker.leadership.leader();
         if tracker.leadership.show(leader) {
+            tracker.tell(before, leader);
             // A leader that was lost and is there again in the same term is no other.
             if leader.is_some() && leader != last_leader {
                 last_leader = leader;
@@ -97,6 +107,55 @@ fn shown(
 }
 
 impl Tracker {
+    /// Notes a change of the leader with its reason.
+    fn tell(&self, before: Option<Leader>, now: Option<Leader>) {
+        let why = self.why(before);
+        self.timeline().note(&match now {
+            None => Event::NoLeader { why },
+            Some(Leader { term, id }) if id == self.peers.my_id() => Event::Leads { term, why },
+            Some(Leader { term, id }) => Event::Follows {
+                term,
+                leader: self.peers.name_of(id),
+                why,
+            },
+        });
+        if now.is_some() {
+            self.leadership.causes.clear();
+        }
+    }
+
+    fn tell_candidate(&self, term: u64) {
+        let why = self.why(self.leadership.leader());
+        self.timeline().note(&Event::Stands { term, why });
+    }
+
+    fn timeline(&self) -> &Timeline {
+        &self.replica.timeline
+    }
+
+    /// Why there is another leader than before, or none, as far as this node knows.
+    fn why(&self, before: Option<Leader>) -> String {
+        let name = |id| self.peers.name_of(id);
+        if let Some(why) = self.leadership.causes.explain(name) {
+            return why;
+        }
+        match (before, self.leadership.heard_at()) {
+            (Some(before), _) if before.id == self.peers.my_id() => {
+                "a majority has gone on without it".to_owned()
+            }
+            (Some(before), Some(at)) if Some(Instant::now()) >= self.leadership.lost_at() => {
+                let silent = at.elapsed();
+                format!("{} was not heard for {silent:.1?}", name(before.id))
+            }
+            (None, Some(at)) => {
+                let silent = at.elapsed();
+                format!("there was no leader, and none was heard for {silent:.1?}")
+            }
+            (None, None) => "it is the first that this process hears of".to_owned(),
+            (Some(_), _) => "it was elected in a later term".to_owned(),
+        }
+    }
+
     /// Logs one line per change, for the operator, unless there are too many of them.
     fn log(&self, leader: Option<Leader>) {
         let Some(left_out) = self.lines.leaders.say() else {

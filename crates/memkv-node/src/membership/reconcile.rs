@@ -372,7 +372,8 @@ impl Reconciler {
             }
             Move::HandOver => {
                 let within = handover::TRANSFER_TIMEOUT;
-                handover::hand_over(&self.engine, &self.peers, &self.lines, within, |_| true).await;
+                let told = (&*self.lines, &*self.replica.timeline);
+                handover::hand_over(&self.engine, &self.peers, told, within, |_| true).await;
             }
             Move::Settle(node) => {
                 self.propose(MemberChange::Settle { node }, "a node has joined")

@@ -226,7 +226,8 @@ impl Verbs {
             return Ok(format!("{name} would lead (dry run: nothing was changed)"));
         }
         let within = handover::TRANSFER_TIMEOUT;
-        handover::hand_over(engine, &self.peers, &self.lines, within, fits).await;
+        let told = (&*self.lines, &*self.replica.timeline);
+        handover::hand_over(engine, &self.peers, told, within, fits).await;
         let standing = engine.report().standing;
         match standing.leader.filter(|_| !standing.leads()) {
             Some(id) => Ok(format!("{} leads now", self.peers.name_of(id))),

@@ -30,6 +30,8 @@ use crate::peer::encoding::Reader;
 use crate::peer::message::{self, Kind};
 use crate::replica::Replica;
 use crate::replica::checkpoints::{self, Checkpoint};
+use crate::report::event::Event;
+use crate::report::timeline::Timeline;
 use crate::sync::lock::Mutex;
 use crate::{FatalError, Frame, Lane};
 
@@ -134,18 +136,21 @@ impl Divergence {
         self.rounds.load(Ordering::Relaxed)
     }
 
-    fn raise(&self, alarm: String) {
+    fn raise(&self, alarm: String, timeline: &Timeline) {
         let mut current = self.alarm.lock();
         if current.is_empty() {
             tracing::error!("{alarm}");
+            let alarm = alarm.clone();
+            timeline.note(&Event::Diverged { alarm });
         }
         *current = alarm;
     }
 
-    fn clear(&self) {
+    fn clear(&self, timeline: &Timeline) {
         let alarm = std::mem::take(&mut *self.alarm.lock());
         if !alarm.is_empty() {
             tracing::info!("the stores of the nodes differ no more, or it is known which is wrong");
+            timeline.note(&Event::Converged);
         }
     }
 }
@@ -237,9 +242,10 @@ impl Watch {
             Verdict::Undecided { .. } => self.undecided.saturating_add(1),
             _ => 0,
         };
+        let timeline = &comparison.replica.timeline;
         match verdict {
             Verdict::Equal { whole: Some(index) } => {
-                comparison.divergence.clear();
+                comparison.divergence.clear(timeline);
                 let at = own.iter().rev().find(|at| at.index == index);
                 self.settled = at.map(|at| (*at, voters));
                 self.wrong.clear();
@@ -247,7 +253,7 @@ impl Watch {
             // Some have not been compared: they may be those that differed.
             Verdict::Equal { whole: None } => {}
             Verdict::OthersWrong { index, others } => {
-                comparison.divergence.clear();
+                comparison.divergence.clear(timeline);
                 if self.wrong != others {
                     tracing::error!(
                         nodes = %comparison.names(&others),
@@ -259,11 +265,12 @@ impl Watch {
                 }
             }
             Verdict::Undecided { index } if self.undecided >= ROUNDS => {
-                comparison.divergence.raise(format!(
+                let alarm = format!(
                     "the stores of the nodes differ after log entry {index}, and none of the values has \
                      a majority: it is not known which node is right, and no node is stopped. Compare \
                      what they hold, and move the data directory of a wrong one away"
-                ));
+                );
+                comparison.divergence.raise(alarm, timeline);
             }
             Verdict::Undecided { .. } | Verdict::Wrong { .. } => {}
         }
@@ -452,10 +459,15 @@ mod tests {
     #[test]
     fn an_alarm_is_there_until_it_is_taken_back() {
         let divergence = Divergence::default();
-        divergence.raise("they differ".to_owned());
-        divergence.raise("they differ still".to_owned());
+        let timeline = Timeline::default();
+        timeline.begin(Arc::new(|| 0), 1, 0);
+        divergence.raise("they differ".to_owned(), &timeline);
+        divergence.raise("they differ still".to_owned(), &timeline);
         assert_eq!(divergence.alarm(), "they differ still");
-        divergence.clear();
+        divergence.clear(&timeline);
+        divergence.clear(&timeline);
         assert_eq!(divergence.alarm(), "");
+        let told: Vec<_> = timeline.since(0).iter().map(|noted| noted.kind).collect();
+        assert_eq!(told, ["diverged", "converged"], "each change once");
     }
 }

@@ -19,6 +19,8 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::membership::members::Members;
 use crate::replica::checkpoints::Checkpoints;
+use crate::report::membership;
+use crate::report::timeline::Timeline;
 use crate::sync::lock_order::Root;
 use crate::write::session::Session;
 use crate::{FatalError, RequestError};
@@ -97,6 +99,8 @@ pub(crate) struct Replica {
     /// this build does not know, or a store that is known to be wrong.
     halted: OnceLock<FatalError>,
     pub(crate) checkpoints: Checkpoints,
+    /// What has happened here, for operators.
+    pub(crate) timeline: Arc<Timeline>,
     pub(crate) session: Arc<Session>,
 }
 
@@ -114,6 +118,7 @@ impl Replica {
             applied: watch::Sender::new(0),
             halted: OnceLock::new(),
             checkpoints: Checkpoints::default(),
+            timeline: Arc::default(),
             session,
         }
     }
@@ -160,7 +165,10 @@ impl Replica {
         let refuses_growth = now.memory.refuses_growth();
         self.refuses_growth.store(refuses_growth, Ordering::Relaxed);
         now.installs = machine.installs;
-        if !Arc::ptr_eq(&now.membership, &machine.membership) {
+        if !Arc::ptr_eq(&now.membership, &machine.membership)
+            || !Arc::ptr_eq(&now.table, &machine.table)
+        {
+            self.tell_members(now, machine);
             now.membership = machine.membership.clone();
         }
         if !Arc::ptr_eq(&now.table, &machine.table) {
@@ -174,6 +182,21 @@ impl Replica {
             now.users_revision = users_revision;
             self.users.send_replace(machine.store.users().cloned());
         }
+    }
+
+    /// Notes how the members have changed, unless that is replayed.
+    fn tell_members(&self, before: &AppliedState, machine: &Machine) {
+        let index = machine.last_applied.map_or(0, |last| last.index);
+        if !self.timeline.is_news(index) {
+            return;
+        }
+        let (was, is) = (&before.membership.configs, &machine.membership.configs);
+        let changes = membership::between(&before.table, &machine.table);
+        let voters = membership::voters(was, is, &machine.table);
+        changes
+            .iter()
+            .chain(&voters)
+            .for_each(|event| self.timeline.note(event));
     }
 
     /// The users, as published last.

@@ -19,6 +19,8 @@ pub(crate) struct Counters {
     pub(crate) building: AtomicBool,
     /// Free bytes of the disk when it was last looked at; `u64::MAX` before.
     pub(crate) disk_free: AtomicU64,
+    /// How often the wall clock has jumped.
+    pub(crate) clock_steps: AtomicU64,
     /// Commands of this node's session that were refused at the memory cap.
     pub(crate) growth_refused: AtomicU64,
     /// How long applying took, a run of entries at a time.
@@ -36,6 +38,7 @@ impl Default for Counters {
             snapshots_built: AtomicU64::new(0),
             building: AtomicBool::new(false),
             disk_free: AtomicU64::new(u64::MAX),
+            clock_steps: AtomicU64::new(0),
             growth_refused: AtomicU64::new(0),
             apply: Histogram::of_durations(),
             read_batch: Histogram::of_sizes(),

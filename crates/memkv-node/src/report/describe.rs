@@ -153,6 +153,7 @@ impl Group {
             divergence_checks: self.divergence.rounds(),
             divergence_alarm: !self.divergence.alarm().is_empty(),
             publications_unconfirmed: count(&process.publisher.unconfirmed),
+            clock_steps: count(&counters.clock_steps),
             fsync: self.storage.wal.fsync_durations(),
             apply: counters.apply.counted(),
             read_batch: counters.read_batch.counted(),

@@ -34,6 +34,8 @@ pub struct NodeStats {
     pub divergence_alarm: bool,
     /// Published messages that a peer did not confirm.
     pub publications_unconfirmed: u64,
+    /// How often the wall clock has jumped.
+    pub clock_steps: u64,
     /// Duration of the log's fsyncs.
     pub fsync: Counted,
     /// Duration of applying, a run of entries at a time.

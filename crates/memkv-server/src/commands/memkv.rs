@@ -18,6 +18,12 @@ pub(super) fn backup(_: &mut Call<'_>) -> Result<(), ErrorReply> {
     Err(ErrorReply::new(text))
 }
 
+/// Events are read over HTTP, and so is no reply.
+pub(super) fn events(_: &mut Call<'_>) -> Result<(), ErrorReply> {
+    let text = "ERR events are read over HTTP: GET /v1/events";
+    Err(ErrorReply::new(text))
+}
+
 pub(super) fn meta(args: &Args<'_>) -> Result<Op, ErrorReply> {
     let query = Query::Meta {
         key: args.bytes(1),

@@ -404,6 +404,8 @@ Memkv {
         "Returns keys in order, by prefix.";
     "memkv.backup" 1 (OPS) NONE "0.1.0" "O(1)" Nothing Local(memkv::backup),
         "Its right is the right to GET /v1/backup, which memkv_client backup save reads.";
+    "memkv.events" 1 (OPS) NONE "0.1.0" "O(1)" Nothing Local(memkv::events),
+        "Its right is the right to GET /v1/events.";
     "memkv.cluster" -2 (0) NONE "0.1.0" "of the subcommand" Nothing Container,
         "Shows and changes the members of the cluster.";
     "memkv.cluster|members" 2 (OPS) NONE "0.1.0" "O(N) with N members" Nothing Account(Account::Members(Members::List)),

@@ -8,13 +8,15 @@ use bytes::Bytes;
 use memkv_node::Lane;
 use memkv_proto::compat::CompatOp;
 use memkv_proto::limits::{MAX_KEY_BYTES, MAX_NODE_ID_BYTES};
-use memkv_proto::{BACKUP_PATH, ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH};
+use memkv_proto::{
+    BACKUP_PATH, EVENTS_PATH, ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::conn::{Admission, App};
 use super::head::{Head, Method, Refusal};
 use super::response::{Answer, Response};
-use super::{backup, compat, kv, listing, site, status, txn};
+use super::{backup, compat, events, kv, listing, site, status, txn};
 use crate::aside::Aside;
 use crate::backend::Backend;
 use crate::failure;
@@ -85,17 +87,19 @@ enum Route<'a> {
     Compat(CompatOp),
     Status,
     Metrics,
+    Events,
     Backup,
     Live,
     Ready,
 }
 
 /// The paths without a variable part.
-const ROUTES: [(&str, Route<'static>); 7] = [
+const ROUTES: [(&str, Route<'static>); 8] = [
     (LISTING_PATH, Route::Listing),
     (TRANSACTION_PATH, Route::Transaction),
     (STATUS_PATH, Route::Status),
     (METRICS_PATH, Route::Metrics),
+    (EVENTS_PATH, Route::Events),
     (BACKUP_PATH, Route::Backup),
     ("/livez", Route::Live),
     ("/readyz", Route::Ready),
@@ -287,9 +291,12 @@ impl<B: Backend> Api<B> {
             Route::Compat(_) => "GET, POST",
             Route::Transaction => "POST",
             Route::Backup => "GET",
-            Route::Listing | Route::Status | Route::Metrics | Route::Live | Route::Ready => {
-                "GET, HEAD"
-            }
+            Route::Listing
+            | Route::Status
+            | Route::Metrics
+            | Route::Events
+            | Route::Live
+            | Route::Ready => "GET, HEAD",
         };
         match (&route, head.method) {
             (Route::Key(_), Method::Put) => Admission::Body(self.settings.max_value_bytes),
@@ -304,7 +311,12 @@ impl<B: Backend> Api<B> {
             (Route::Key(_), Method::Get | Method::Head | Method::Delete | Method::Post)
             | (Route::Backup, Method::Get)
             | (
-                Route::Listing | Route::Status | Route::Metrics | Route::Live | Route::Ready,
+                Route::Listing
+                | Route::Status
+                | Route::Metrics
+                | Route::Events
+                | Route::Live
+                | Route::Ready,
                 Method::Get | Method::Head,
             ) => Admission::Body(super::limits::MAX_IGNORED_BODY_BYTES),
             _ => Admission::Refuse(method_not_allowed(head, &route, allow)),
@@ -482,7 +494,8 @@ impl Route<'_> {
             Route::Live | Route::Ready => RouteKind::Health,
             Route::Metrics => RouteKind::Metrics,
             Route::Compat(op) => RouteKind::Compat(*op),
-            Route::Status => RouteKind::Status,
+            // A node without a leader has most to tell.
+            Route::Status | Route::Events => RouteKind::Status,
             Route::Key(_) | Route::Listing | Route::Transaction | Route::Backup => RouteKind::Other,
         }
     }
@@ -527,6 +540,7 @@ impl<B: Backend> App for Api<B> {
             Ok(Route::Compat(op)) => compat::answer(self, &head, op, &body).await,
             Ok(Route::Status) => status::status(self, &head),
             Ok(Route::Metrics) => status::metrics(self, &head),
+            Ok(Route::Events) => events::answer(self, &head),
             Ok(Route::Backup) => return backup::answer(self, &head).await,
             Ok(Route::Live) => Response::text(200, "alive"),
             Ok(Route::Ready) => status::ready(self, &head).await,

@@ -5,11 +5,13 @@
 //! connection, so that no reader takes the rest for a backup.
 
 use std::io;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_backup::{BackupWriter, Head as BackupHead};
 use memkv_disk::SnapshotReader;
+use memkv_node::Event as Timed;
 use memkv_proto::ErrorCode;
 use memkv_store::SnapshotHead;
 use tokio::sync::OwnedSemaphorePermit;
@@ -52,6 +54,8 @@ async fn begin<B: Backend>(api: &Api<B>, head: &Head) -> Result<Answer, Response
     let snapshot = taken.map_err(failed)?;
     // Rights that were taken away meanwhile count: nothing has left yet.
     api.check_read(principal).map_err(refused)?;
+    let user = head.identity.as_ref().map(|it| it.user.name.clone());
+    let user = String::from_utf8_lossy(&user.unwrap_or_default()).into_owned();
     let mut body = Body {
         name: api.settings().name.clone(),
         snapshot,
@@ -76,19 +80,24 @@ async fn begin<B: Backend>(api: &Api<B>, head: &Head) -> Result<Answer, Response
         .map_err(io::Error::other)
         .and_then(|begun| begun);
     let body = begun.map_err(damaged)?;
-    let user = head
-        .identity
-        .as_ref()
-        .map(|identity| identity.user.name.clone());
     audit::record(&Event {
         kind: audit::Kind::Backup,
         allowed: true,
-        user: &String::from_utf8_lossy(&user.unwrap_or_default()),
+        user: &user,
         origin: head.client,
         detail: "backup over HTTP",
     });
     let response = Response::bytes(Bytes::new()).with("Cache-Control", "no-store");
-    Ok(Answer::Streamed(response, Box::new(Stream(Some(body)))))
+    let timeline = backend.timeline();
+    timeline.note(&Timed::BackupBegun { user });
+    let story = Story {
+        backend: backend.clone(),
+        began: Instant::now(),
+        bytes: 0,
+        is_whole: false,
+    };
+    let body = Some(body);
+    Ok(Answer::Streamed(response, Box::new(Stream { body, story })))
 }
 
 /// A backup that is being written.
@@ -178,13 +187,35 @@ impl Body {
 }
 
 /// The body between two pieces; nothing while a piece is made, or after a panic of that.
-struct Stream(Option<Body>);
+struct Stream<B: Backend> {
+    body: Option<Body>,
+    story: Story<B>,
+}
 
-impl Pieces for Stream {
+/// What is told of the backup in the node's timeline, once it has ended.
+struct Story<B: Backend> {
+    backend: B,
+    began: Instant,
+    /// Bytes that were sent.
+    bytes: u64,
+    is_whole: bool,
+}
+
+impl<B: Backend> Drop for Story<B> {
+    fn drop(&mut self) {
+        let (bytes, took) = (self.bytes, self.began.elapsed());
+        self.backend.timeline().note(&match self.is_whole {
+            true => Timed::BackupDone { bytes, took },
+            false => Timed::BackupBroken { bytes },
+        });
+    }
+}
+
+impl<B: Backend> Pieces for Stream<B> {
     fn next(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
         Box::pin(async {
             let gone = || io::Error::other("the backup has ended");
-            let mut body = self.0.take().ok_or_else(gone)?;
+            let mut body = self.body.take().ok_or_else(gone)?;
             let made = tokio::task::spawn_blocking(move || {
                 let piece = body.piece();
                 (body, piece)
@@ -193,7 +224,12 @@ impl Pieces for Stream {
             if let Err(error) = &piece {
                 tracing::error!(%error, "a backup breaks off: the snapshot cannot be read");
             }
-            self.0 = Some(body);
+            match &piece {
+                Ok(Some(sent)) => self.story.bytes += sent.len() as u64,
+                Ok(None) => self.story.is_whole = true,
+                Err(_) => {}
+            }
+            self.body = Some(body);
             piece
         })
     }

@@ -14,6 +14,7 @@ mod condition;
 mod conn;
 mod date;
 mod end;
+mod events;
 mod head;
 mod json;
 mod kv;

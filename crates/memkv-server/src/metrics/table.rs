@@ -228,6 +228,8 @@ metrics! {
         => |_| Samples::Maybe(tls::counts().not_after.map(|end| end as f64));
     Gauge "memkv_tls_files_broken" "1 if the files of TLS were changed and cannot be used; those before stay in force, and the log says why."
         => |_| flag(tls::counts().is_broken);
+    Counter "memkv_clock_steps_total" "Jumps of this machine's wall clock by more than half a second."
+        => |seen| whole(seen.stats.clock_steps);
     Gauge "memkv_clock_skew_seconds" "Log time minus this machine's wall clock."
         => |seen| Samples::One((seen.node.now_ms as f64 - seen.wall_ms as f64) / 1000.0);
 }

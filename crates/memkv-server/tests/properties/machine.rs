@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use memkv_disk::SnapshotReader;
 use memkv_node::{
     Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication,
-    RequestError, Role, Subscribers,
+    RequestError, Role, Subscribers, Timeline,
 };
 use memkv_server::backend::{Backend, Introspection};
 use memkv_server::http::{Api, ApiSettings};
@@ -311,6 +311,10 @@ impl Backend for Machine {
 
     fn stats(&self) -> NodeStats {
         unreachable!("only the metrics page asks")
+    }
+
+    fn timeline(&self) -> &Timeline {
+        unreachable!("only operators ask")
     }
 
     fn refuses_growth(&self) -> bool {

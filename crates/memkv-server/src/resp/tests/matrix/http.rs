@@ -46,6 +46,8 @@ const REQUESTS: &[(&str, &str, &str, &[&str])] = &[
     ("HEAD", "/v1/status", "", &["info server"]),
     ("GET", "/metrics", "", &["info server"]),
     ("HEAD", "/metrics", "", &["info server"]),
+    ("GET", "/v1/events", "", &["memkv.events"]),
+    ("HEAD", "/v1/events?since=1", "", &["memkv.events"]),
     ("GET", "/v1/backup", "", &["memkv.backup"]),
     ("GET", "/livez", "", &[]),
     ("HEAD", "/livez", "", &[]),

@@ -184,6 +184,7 @@ const STATEMENT: &str = "
     memkv.delrev a1:rw 1            | w
     memkv.range a:r                 | r
     memkv.backup                    | ad
+    memkv.events                    | ad
     memkv.cluster members           | ad
     memkv.cluster checkstop n9      | ad
     memkv.cluster add n9            | ad
