@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use memkv_proto::config::{KEYS, Key, Kind};
 
 use crate::cert::{self, CertArgs};
+use crate::doctor::{self, DoctorArgs};
 use crate::recover::{self, RecoverArgs};
 use crate::reset::{self, ResetArgs};
 use crate::restore::{self, RestoreArgs};
@@ -68,6 +69,13 @@ pub enum Mode {
         /// What to look at.
         args: UpgradeArgs,
     },
+    /// Say what is well with the machine, and what is not.
+    Doctor {
+        /// Configuration file; without it `raft_config.json` in the directory, if there is one.
+        config: Option<PathBuf>,
+        /// What to look at.
+        args: DoctorArgs,
+    },
     /// Make a stopped directory that of a new cluster.
     Recover {
         /// Configuration file; without it `raft_config.json` in the directory, if there is one.
@@ -116,6 +124,10 @@ pub fn parse(
         "upgrade-check" => Mode::UpgradeCheck {
             config: path(inner, "config"),
             args: upgrade::args(inner),
+        },
+        "doctor" => Mode::Doctor {
+            config: path(inner, "config"),
+            args: doctor::args(inner),
         },
         "recover" => Mode::Recover {
             config: path(inner, "config"),
@@ -178,6 +190,7 @@ fn command() -> Command {
         .subcommand(reset::command())
         .subcommand(restore::command())
         .subcommand(upgrade::command())
+        .subcommand(doctor::command())
         .subcommand(salvage::command())
         .subcommand(recover::command())
 }

@@ -30,6 +30,7 @@ mod commands;
 pub mod consensus;
 pub mod console;
 pub mod demo;
+pub mod doctor;
 pub mod drain;
 mod exposure;
 mod failure;

@@ -7,7 +7,9 @@ use memkv_proto::ErrorCode;
 use memkv_server::args::{Args, Mode, parse};
 use memkv_server::peer::random_hex;
 use memkv_server::settings::Settings;
-use memkv_server::{cert, console, demo, process, recover, reset, restore, run, salvage, upgrade};
+use memkv_server::{
+    cert, console, demo, doctor, process, recover, reset, restore, run, salvage, upgrade,
+};
 
 /// It gives memory back to the system also where threads free what others have allocated and sizes differ, as
 /// values do: beside it, others kept several times what was in use. `.cargo/config.toml` has its settings.
@@ -56,6 +58,10 @@ fn start(args: Args) -> u8 {
         }
         Mode::UpgradeCheck { config, args: what } => {
             upgrade::run(&what, config, &args.overrides, variable)
+        }
+        Mode::Doctor { config, args: what } => {
+            process::keep_private();
+            doctor::run(&what, config, &args.overrides, variable)
         }
         Mode::Salvage { config, args: what } => {
             process::keep_private();

@@ -77,9 +77,14 @@ impl Descriptors {
     }
 }
 
+/// How many files must be allowed open for so many connections of clients.
+pub(crate) fn open_files_for(max_connections: u64) -> u64 {
+    max_connections.saturating_add(OTHERS as u64)
+}
+
 /// Raises the limit of open files so that `max_connections` fit; returns how many do.
 pub fn fit_connections(max_connections: u64) -> Descriptors {
-    let wanted = max_connections.saturating_add(OTHERS as u64);
+    let wanted = open_files_for(max_connections);
     let limit = getrlimit(Resource::Nofile);
     // No limit at all is none.
     let (mut current, maximum) = (

@@ -35,7 +35,7 @@ pub enum UpgradeArgs {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-enum CheckError {
+pub(crate) enum CheckError {
     #[error("cannot ask {addr}: {why}")]
     Ask { addr: String, why: String },
     #[error(
@@ -228,7 +228,7 @@ fn look(
 }
 
 /// The status of a node over plain HTTP.
-fn ask(addr: &str, password: Option<String>) -> Result<Status, CheckError> {
+pub(crate) fn ask(addr: &str, password: Option<String>) -> Result<Status, CheckError> {
     let failed = |why: String| CheckError::Ask {
         addr: addr.to_owned(),
         why,

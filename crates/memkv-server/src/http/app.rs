@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::conn::{Admission, App};
 use super::head::{Head, Method, Refusal};
 use super::response::{Answer, Response};
-use super::{backup, compat, events, kv, listing, site, status, txn};
+use super::{backup, compat, events, health, kv, listing, site, status, txn};
 use crate::aside::Aside;
 use crate::backend::Backend;
 use crate::failure;
@@ -542,8 +542,8 @@ impl<B: Backend> App for Api<B> {
             Ok(Route::Metrics) => status::metrics(self, &head),
             Ok(Route::Events) => events::answer(self, &head),
             Ok(Route::Backup) => return backup::answer(self, &head).await,
-            Ok(Route::Live) => Response::text(200, "alive"),
-            Ok(Route::Ready) => status::ready(self, &head).await,
+            Ok(Route::Live) => health::live(self, &head),
+            Ok(Route::Ready) => health::ready(self, &head).await,
             // Only if a member left between the two checks of the path.
             Err(detail) => Response::error(ErrorCode::BadPath, detail),
         };

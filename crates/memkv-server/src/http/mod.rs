@@ -16,6 +16,7 @@ mod date;
 mod end;
 mod events;
 mod head;
+mod health;
 mod json;
 mod kv;
 mod limits;

@@ -1,7 +1,4 @@
-//! `/v1/status` and `/metrics`: the node's own view, answered without a leader. `/readyz`: whether it
-//! can serve, found out by a read. None of them ever changes anything.
-
-use std::time::Duration;
+//! `/v1/status` and `/metrics`: the node's own view, answered without a leader. None of them ever changes anything.
 
 use memkv_node as raft;
 use memkv_proto::{Durability, Member, Phase, Role, Status};
@@ -11,9 +8,6 @@ use super::head::Head;
 use super::response::Response;
 use crate::backend::Backend;
 use crate::failure;
-
-/// A linearizable read takes one round trip; a balancer asks about once a second.
-const READY_WITHIN: Duration = Duration::from_secs(1);
 
 /// `GET /v1/status`.
 pub(super) fn status<B: Backend>(api: &Api<B>, head: &Head) -> Response {
@@ -41,28 +35,6 @@ pub(super) fn metrics<B: Backend>(api: &Api<B>, head: &Head) -> Response {
             body: text.into(),
         },
         None => Response::problem(&failure::loading()),
-    }
-}
-
-/// `GET /readyz`. Why the node is not ready is told to users only.
-pub(super) async fn ready<B: Backend>(api: &Api<B>, head: &Head) -> Response {
-    let Some(backend) = api.backend() else {
-        return Response::text(503, "not ready: this node is loading its data");
-    };
-    if api.service().drain().has_begun() {
-        return Response::text(503, "not ready: this node is stopping");
-    }
-    match api.service().confirm(READY_WITHIN).await {
-        Ok(()) => Response::text(200, "ready"),
-        Err(_) if api.identify(head).await.is_err() => Response::text(503, "not ready"),
-        Err(error) => {
-            let status = backend.status();
-            let mut line = format!("not ready: {}", failure::problem(&error).detail);
-            if !status.message.is_empty() {
-                line = format!("{line} ({})", status.message);
-            }
-            Response::text(503, line)
-        }
     }
 }
 
@@ -117,7 +89,7 @@ fn role(role: raft::Role) -> Role {
     }
 }
 
-fn phase(phase: raft::Phase) -> Phase {
+pub(super) fn phase(phase: raft::Phase) -> Phase {
     match phase {
         raft::Phase::Forming => Phase::Forming,
         raft::Phase::Joining => Phase::Joining,

@@ -342,10 +342,39 @@ async fn health_and_status_tell_apart_alive_ready_and_loading() {
     );
     assert_eq!(status["cluster"], "07070707-0707-0707-0707-070707070707");
 
+    let verbose = client.ask("GET", "/readyz?verbose", b"").await;
+    assert_eq!(
+        (verbose.status, verbose.text()),
+        (
+            200,
+            "[+]data ok\n[+]drain ok\n[+]member ok\n[+]leader ok\n[+]users ok\n[+]read ok\n\
+             [+]log ok\n[+]disk ok\n[+]memory ok\n[+]tls ok\nready\n"
+        )
+    );
+    let verbose = client.ask("GET", "/livez?verbose=1", b"").await;
+    assert_eq!(verbose.text(), "[+]process ok\n[+]data ok\nalive\n");
+
     let mut client = connect_failing(no_leader());
     assert_eq!(client.ask("GET", "/livez", b"").await.status, 200);
     let answer = client.ask("GET", "/readyz", b"").await;
     assert!(answer.status == 503 && answer.text().contains("n2 does not answer"));
+    let answer = client.ask("GET", "/readyz?x=1&verbose", b"").await;
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.text().contains("\n[+]leader ok\n"),
+        "{}",
+        answer.text()
+    );
+    assert!(
+        answer.text().contains("\n[-]read failed: "),
+        "{}",
+        answer.text()
+    );
+    assert!(
+        answer.text().ends_with("\nnot ready\n"),
+        "{}",
+        answer.text()
+    );
     assert_eq!(
         client.ask("GET", "/v1/status", b"").await.status,
         200,
@@ -356,8 +385,10 @@ async fn health_and_status_tell_apart_alive_ready_and_loading() {
     stopping.service().drain().begin();
     let mut client = connect_to(stopping);
     assert_eq!(client.ask("GET", "/livez", b"").await.status, 200);
-    let answer = client.ask("GET", "/readyz", b"").await;
-    assert!(answer.status == 503 && answer.text().contains("stopping"));
+    for path in ["/readyz", "/readyz?verbose"] {
+        let answer = client.ask("GET", path, b"").await;
+        assert!(answer.status == 503 && answer.text().contains("stopping"));
+    }
 
     let mut client = connect_to(api(None));
     assert_eq!(client.ask("GET", "/livez", b"").await.status, 200);

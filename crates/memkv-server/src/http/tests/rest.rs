@@ -187,6 +187,12 @@ async fn with_a_password_only_health_is_open_to_all() {
     for path in ["/livez", "/readyz"] {
         assert_eq!(client.ask("GET", path, b"").await.status, 200, "{path}");
     }
+    let verbose = client.ask("GET", "/readyz?verbose", b"").await;
+    assert_eq!(
+        (verbose.status, verbose.text()),
+        (200, "ready\n"),
+        "to a stranger"
+    );
     for path in ["/nowhere", "/memkvn9/store/get"] {
         let refused = client.ask("GET", path, b"").await;
         assert_eq!(refused.status, 401, "{path}");
