@@ -9,22 +9,33 @@ use std::process::Command;
 
 use crate::cargo;
 
+/// The simulator's program.
+pub(crate) const NAME: &str = "memkv-sim";
+
 /// Text that every deliberate bug carries into the binary it is compiled into.
 pub(crate) const BUG_MARKER: &[u8] = b"memkv-deliberate-bug";
 
+/// The simulator alone, for who works with it.
+const SIMULATOR: &[&str] = &[NAME];
+
+/// All that the tests run with the deliberate bugs. Crates are built for a selection of packages; another selection
+/// builds most of them once more.
+const EVERYTHING: &[&str] = &[NAME, "memkv-server"];
+
 /// Builds and runs the simulator with `arguments`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
-    cargo::run(Command::new(build()?).args(arguments))
+    let simulator = build(SIMULATOR)?.join(NAME);
+    cargo::run(Command::new(simulator).args(arguments))
 }
 
-/// Builds the simulator and returns its path.
-pub(crate) fn build() -> Result<PathBuf, String> {
-    Ok(build_package("memkv-sim")?.join("memkv-sim"))
+/// The same, built together with what the other tests need.
+pub(crate) fn test(arguments: &[&str]) -> Result<(), String> {
+    cargo::run(Command::new(build_tested()?.join(NAME)).args(arguments))
 }
 
-/// Builds the server with the deliberate bugs, and returns the directory that holds it.
-pub(crate) fn build_server() -> Result<PathBuf, String> {
-    build_package("memkv-server")
+/// Builds the simulator and the server with the deliberate bugs, and returns the directory that holds them.
+pub(crate) fn build_tested() -> Result<PathBuf, String> {
+    build(EVERYTHING)
 }
 
 /// Runs the tests that find the deliberate bugs which the simulator cannot reach, and the one that this
@@ -42,14 +53,22 @@ pub(crate) fn test_bugs() -> Result<(), String> {
 /// Runs the scenarios of whole clusters, which need the simulator's flags; `tests` gets their output.
 pub(crate) fn scenarios(line: impl FnMut(&str)) -> Result<(), String> {
     let mut tests = with_bugs("test");
-    cargo::run_lines(tests.args(["-p", "memkv-sim", "--test", "scenarios"]), line)
+    select(&mut tests, EVERYTHING);
+    cargo::run_lines(tests.args(["--test", "scenarios"]), line)
 }
 
-fn build_package(package: &str) -> Result<PathBuf, String> {
+fn build(packages: &[&str]) -> Result<PathBuf, String> {
     let mut build = with_bugs("build");
-    cargo::run(build.args(["-p", package, "--bins"]))
-        .map_err(|error| format!("{package} did not build with the deliberate bugs: {error}"))?;
+    select(&mut build, packages);
+    cargo::run(build.arg("--bins"))
+        .map_err(|error| format!("{packages:?} did not build with the deliberate bugs: {error}"))?;
     Ok(target().join("release"))
+}
+
+fn select(command: &mut Command, packages: &[&str]) {
+    for package in packages {
+        command.args(["-p", package]);
+    }
 }
 
 fn target() -> PathBuf {

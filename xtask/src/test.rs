@@ -18,6 +18,9 @@ const BUG_SEEDS: &str = "200";
 /// Rounds of the crash test per run; `cargo xtask crash` runs more.
 const CRASH_ROUNDS: &str = "20";
 
+/// Programs of unit tests that run at the same time. Some have one test that takes minutes on one core.
+const UNIT_TESTS: usize = 2;
+
 /// Black-box tests that run at the same time. Each starts a cluster; with more, two cores starve
 /// the clusters until their own time limits pass.
 const BLACK_BOX_TESTS: usize = 2;
@@ -65,17 +68,17 @@ pub(crate) fn run() -> Result<(), String> {
             cargo(["test", "--workspace", "--locked", "--doc"]).arg("--no-fail-fast"),
             |line| counts.line(line),
         );
-        let units = programs::run_each(&units, &[], |line| counts.line(line));
+        let units = programs::run_beside(&units, UNIT_TESTS, &[], |line| counts.line(line));
         units.and(documented)
     });
     tally.step_where_possible("fuzz targets", fuzz::run_all);
     // As many seeds as its floors need.
-    tally.step("simulator", || sim::run(&[]));
+    tally.step("simulator", || sim::test(&[]));
     tally.step("a seed has one trace", || {
-        sim::run(&["--seeds", TWIN_SEEDS, "--twice"].map(str::to_owned))
+        sim::test(&["--seeds", TWIN_SEEDS, "--twice"])
     });
     tally.step("simulator finds every deliberate bug", || {
-        sim::run(&["--every-bug", "--seeds", BUG_SEEDS].map(str::to_owned))
+        sim::test(&["--every-bug", "--seeds", BUG_SEEDS])
     });
     tally.tests("scenarios", |counts| {
         sim::scenarios(|line| counts.line(line))
@@ -102,7 +105,7 @@ fn test_binaries(programs: Vec<Program>, counts: &mut Counts) -> Result<(), Stri
     fs::write(&skips, "").map_err(|error| format!("{}: {error}", skips.display()))?;
     let envs = [
         ("MEMKV_BIN_DIR", target_dir().join("release")),
-        ("MEMKV_BUGS_BIN_DIR", sim::build_server()?),
+        ("MEMKV_BUGS_BIN_DIR", sim::build_tested()?),
         ("MEMKV_INTEROP_DIR", packages::interop_dir()),
         ("MEMKV_CRASH_ROUNDS", CRASH_ROUNDS.into()),
         ("MEMKV_SKIP_FILE", skips.clone()),
@@ -158,7 +161,7 @@ fn no_bugs_in_release() -> Result<(), String> {
             plain.display()
         ));
     }
-    let simulator = sim::build()?;
+    let simulator = sim::build_tested()?.join(sim::NAME);
     if !contains(&simulator, sim::BUG_MARKER)? {
         return Err(format!(
             "{} does not hold the deliberate bugs",
