@@ -5,10 +5,9 @@
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, BufReader, IsTerminal, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use memkv_backup::{BackupReader, Head, Summary};
 use memkv_client::{Client, Download};
@@ -18,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::args::{Backup, Format};
 use super::output::Printer;
+use super::progress::{Progress, size};
 use super::{Failure, print, usage};
 
 /// Only the user that saves a backup may read it: it holds all values and the users' hashes.
@@ -29,9 +29,6 @@ const SUFFIX: &str = ".backup";
 
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 1024 * 1024;
-
-/// How often a terminal is told how far a backup has come.
-const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// Executes what needs no cluster.
 pub(super) fn local(backup: &Backup, format: Format) -> Result<u8, Failure> {
@@ -115,7 +112,7 @@ async fn receive(
     }
     out.flush().map_err(&failed)?;
     progress.end();
-    Ok(progress.bytes)
+    Ok(progress.bytes())
 }
 
 /// A file that is being written, under a name of its own. It goes when it is dropped before it is published.
@@ -323,77 +320,15 @@ pub(super) fn head_json(head: &Head) -> Value {
     serde_json::to_value(head).unwrap_or_default()
 }
 
-/// Bytes for people.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut units = UNITS.iter();
-    let mut unit = units.next();
-    while let (true, Some(next)) = (value >= 1024.0, units.as_slice().first()) {
-        value /= 1024.0;
-        unit = Some(next);
-        units.next();
-    }
-    format!("{value:.1} {}", unit.unwrap_or(&"KiB"))
-}
-
-/// Tells a terminal how far a backup has come; nothing elsewhere.
-struct Progress {
-    began: Instant,
-    told: Instant,
-    bytes: u64,
-    is_terminal: bool,
-}
-
-impl Progress {
-    fn begin() -> Self {
-        let now = Instant::now();
-        Self {
-            began: now,
-            told: now,
-            bytes: 0,
-            is_terminal: io::stderr().is_terminal(),
-        }
-    }
-
-    fn advance(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        if self.is_terminal && self.told.elapsed() >= TELL_EVERY {
-            self.told = Instant::now();
-            self.tell();
-        }
-    }
-
-    fn end(&self) {
-        if self.is_terminal {
-            self.tell();
-            let _ = io::stderr().write_all(b"\n");
-        }
-    }
-
-    fn tell(&self) {
-        let seconds = self.began.elapsed().as_secs_f64().max(0.001);
-        let rate = size((self.bytes as f64 / seconds) as u64);
-        let line = format!("\r{}  {rate}/s        ", size(self.bytes));
-        let _ = io::stderr().write_all(line.as_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes_are_for_people() {
+    fn times_are_for_people() {
         assert_eq!(time_text(0, "-"), "1970-01-01T00:00:00Z");
         assert_eq!(time_text(951_827_696_999, "-"), "2000-02-29T12:34:56Z");
         assert_eq!(time_text(1_796_026_500_000, ""), "20261130T081500Z");
-        assert_eq!(size(1023), "1023 B");
-        assert_eq!(size(1024), "1.0 KiB");
-        assert_eq!(size(3 << 30), "3.0 GiB");
     }
 
     fn head(time: u64, cluster: &str) -> Head {

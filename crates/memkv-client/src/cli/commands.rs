@@ -11,9 +11,9 @@ use memkv_proto::error::exit;
 use memkv_proto::limits::MAX_VALUE_BYTES_CEILING;
 
 use super::args::{Backup, Command, condition};
-use super::backup;
 use super::output::{Printer, Talk};
 use super::{Failure, usage};
+use super::{backup, export, import};
 
 /// Keys that `scan` asks for at a time: few enough that the first ones are there at once, enough
 /// that a round trip costs little for each.
@@ -69,6 +69,12 @@ pub(crate) async fn execute(
         Command::Backup(Backup::Save { file, keep }) => {
             backup::save(client, printer, &file, keep).await
         }
+        Command::Export {
+            file,
+            prefix,
+            resume,
+        } => export::export(client, printer, &file, prefix.as_bytes(), resume).await,
+        Command::Import(import) => import::import(client, printer, &import).await,
         Command::Backup(_) | Command::Recover { .. } => {
             Err(usage("this needs no cluster".to_owned()))
         }

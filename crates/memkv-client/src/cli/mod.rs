@@ -4,7 +4,11 @@
 mod args;
 mod backup;
 mod commands;
+mod export;
+mod import;
+mod line;
 mod output;
+mod progress;
 mod recover;
 mod repl;
 mod table;
@@ -138,6 +142,9 @@ fn run(args: Args) -> Result<u8, Failure> {
         }
         Some(Command::Backup(backup)) if !backup.needs_cluster() => {
             return backup::local(&backup, args.output);
+        }
+        Some(Command::Import(import)) if import.dry_run => {
+            return import::try_out(&import, args.output);
         }
         Some(Command::Recover { files }) => return recover::rank(&files, args.output),
         Some(Command::Member(member)) => {

@@ -9,6 +9,7 @@ use memkv_proto::{ErrorCode, json_bytes};
 use serde_json::{Map, Value, json};
 
 use super::args::Format;
+use super::progress::size;
 use super::{backup, print, table};
 
 const RED: &str = "\x1b[31m";
@@ -54,6 +55,16 @@ impl Talk {
             .collect();
         eprintln!("{start}{shown}");
     }
+}
+
+/// What became of the keys of an import.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Imported {
+    pub(crate) written: u64,
+    /// They were there already, and were left as they are.
+    pub(crate) present: u64,
+    /// Their time was over.
+    pub(crate) expired: u64,
 }
 
 /// Prints results in the format that was asked for.
@@ -204,11 +215,49 @@ impl Printer {
                     escape(file.as_bytes()),
                     head.keys,
                     head.revision,
-                    backup::size(summary.file_bytes),
+                    size(summary.file_bytes),
                 );
                 print(line.as_bytes())
             }
         }
+    }
+
+    /// An export that is whole.
+    pub(crate) fn exported(&self, file: &str, keys: u64) -> io::Result<()> {
+        match self.format {
+            Format::Json => self.object(json!({ "file": file, "keys": keys })),
+            Format::Table | Format::Raw => {
+                print(format!("{}: {keys} keys\n", escape(file.as_bytes())).as_bytes())
+            }
+        }
+    }
+
+    /// What an import did, or would do.
+    pub(crate) fn imported(&self, done: &Imported, is_trial: bool) -> io::Result<()> {
+        let Imported {
+            written,
+            present,
+            expired,
+        } = done;
+        if self.format == Format::Json {
+            return self.object(json!({
+                "written": written, "present": present, "expired": expired, "dry_run": is_trial,
+            }));
+        }
+        let would = if is_trial {
+            "would be written"
+        } else {
+            "written"
+        };
+        let mut line = format!("{written} keys {would}");
+        if *present > 0 {
+            line.push_str(&format!(", {present} were there"));
+        }
+        if *expired > 0 {
+            line.push_str(&format!(", {expired} had expired"));
+        }
+        line.push('\n');
+        print(line.as_bytes())
     }
 
     /// The result of `exist`.

@@ -1,6 +1,7 @@
 //! A node that speaks Redis's protocol as a test wants and remembers what it was asked.
 //! Knows only `COMMAND`, with a read and a write; the test knows the rest.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,6 +16,9 @@ const COMMANDS: &str = "*2\r\n\
     *6\r\n$3\r\nget\r\n:2\r\n*1\r\n+readonly\r\n:1\r\n:1\r\n:1\r\n\
     *6\r\n$3\r\nset\r\n:-3\r\n*1\r\n+write\r\n:1\r\n:1\r\n:1\r\n";
 const DOCS: &str = "*2\r\n$3\r\nget\r\n*2\r\n$7\r\nsummary\r\n$8\r\nReads k.\r\n";
+
+/// The state of an open connection in `/proc/net/tcp`.
+const ESTABLISHED: &str = "01";
 
 /// What to do with a command.
 pub(crate) enum Act {
@@ -53,9 +57,23 @@ impl FakeRedis {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Waits until a connection was closed from this side.
+    /// Waits until a connection was closed from this side, and the other side could know it: on a busy machine, the
+    /// kernel delivers what was sent to the same machine later.
     pub(crate) fn wait_closed(&self) {
         self.closed.recv().unwrap();
+        let port = self.addr.rsplit(':').next().unwrap();
+        let remote = format!("0100007F:{:04X}", port.parse::<u16>().unwrap());
+        let is_open = |row: &str| {
+            let mut fields = row.split_whitespace().skip(2);
+            fields.next() == Some(&remote) && fields.next() == Some(ESTABLISHED)
+        };
+        while fs::read_to_string("/proc/net/tcp")
+            .unwrap()
+            .lines()
+            .any(is_open)
+        {
+            thread::yield_now();
+        }
     }
 }
 

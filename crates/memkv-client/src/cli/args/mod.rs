@@ -1,5 +1,7 @@
 //! What the command line accepts. Never touches the environment or a file.
 
+mod members;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use memkv_client::Condition;
 use memkv_proto::ttl_ms;
+
+pub(crate) use members::{Leader, Member};
 
 /// The file that is read if it is in the working directory, as the original's client does.
 pub(crate) const DEFAULT_CONFIG: &str = "cluster_config.json";
@@ -35,9 +39,10 @@ no other user can read, or in the variable MEMKV_PASSWORD. Where there are both,
 a file and MEMKV_PASSWORD, they must hold the same.
 
 Exit codes: 0 done; 1 the key is absent, a condition does not hold, or a
-transaction did its \"else\", or a backup is not whole or cannot be stored; 2
-wrong usage; 3 unavailable, nothing was written; 4 outcome unknown: the write may or may not have been executed, and is not sent
-a second time; 5 the write was done, but standard output cannot be written.";
+transaction did its \"else\", or a backup or an export is not whole or cannot be
+stored; 2 wrong usage; 3 unavailable, nothing was written; 4 outcome unknown: the
+write may or may not have been executed, and is not sent a second time; 5 the
+write was done, but standard output cannot be written.";
 
 const RECOVER_HELP: &str = "\
 It asks no node. The first of the table is the one to restore: it holds every
@@ -194,6 +199,24 @@ pub(crate) enum Command {
     /// Saves all keys to a file, and tells what is in such files
     #[command(subcommand)]
     Backup(Backup),
+    /// Writes the keys as lines of JSON to FILE; unlike a backup, not those of one moment
+    Export {
+        /// The file, which must not be there; "-" writes to standard output
+        file: PathBuf,
+        /// Only keys that begin with this
+        #[arg(
+            long,
+            value_name = "PREFIX",
+            default_value = "",
+            hide_default_value = true
+        )]
+        prefix: OsString,
+        /// Goes on with an export that has failed, from what is in FILE.part
+        #[arg(long)]
+        resume: bool,
+    },
+    /// Sets the keys of a file of lines, as "export" writes them; those that are there are replaced
+    Import(Import),
     /// Ranks what was salvaged after a majority was lost, and says what each FILE lacks
     #[command(after_help = RECOVER_HELP)]
     Recover {
@@ -215,119 +238,28 @@ pub(crate) enum Command {
     },
 }
 
-/// What to do with members. A node joins by itself: start it with `memkv_server --join`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Member {
-    /// Prints a line for each member, as the leader sees it, and how many may fail
-    List,
-    /// Says whether the cluster can spare a node now, and why; exits 1 if it cannot
-    CheckStop {
-        /// The node [default: each one]
-        name: Option<OsString>,
-    },
-    /// Expects a node of this NAME, or lets a removed one come back
-    Add {
-        /// The name: the id of its node_addr
-        name: OsString,
-        /// It is to have the data and no vote
-        #[arg(long)]
-        replica: bool,
-        #[command(flatten)]
-        how: How,
-    },
-    /// Lets the node leave; refused if the others could not go on without it
-    Remove {
-        /// The node
-        name: OsString,
-        #[command(flatten)]
-        how: How,
-    },
-    /// Gives the place of OLD to NEW, which has joined already; OLD leaves
-    Replace {
-        /// The node that leaves
-        old: OsString,
-        /// The node that gets its place
-        new: OsString,
-        #[command(flatten)]
-        how: How,
-    },
-    /// Lets a replica vote, as soon as the number of voters stays odd with it
-    Promote {
-        /// The node
-        name: OsString,
-        #[command(flatten)]
-        how: How,
-    },
-    /// Takes the vote of a node, which stays as a replica
-    Demote {
-        /// The node
-        name: OsString,
-        #[command(flatten)]
-        how: How,
-    },
-}
-
-/// What to do with leadership.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Leader {
-    /// Hands leadership over
-    Transfer {
-        /// To this node [default: any that has the whole log]
-        name: Option<OsString>,
-        #[command(flatten)]
-        how: How,
-    },
-}
-
-/// How a change is made.
-#[derive(Debug, Clone, Copy, clap::Args)]
-pub(crate) struct How {
-    /// Only says what would be done
+/// Which keys are set.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Import {
+    /// The file; it is checked whole before anything is written. "-" reads standard input
+    pub(crate) file: PathBuf,
+    /// Only keys that begin with this
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) prefix: OsString,
+    /// Only keys that are absent; the others keep their values
+    #[arg(long)]
+    pub(crate) nx: bool,
+    /// Begins with this line, as an import that has failed says
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) from_line: u64,
+    /// Only checks the file and says what would be written; asks no node
     #[arg(long)]
     pub(crate) dry_run: bool,
-}
-
-impl How {
-    fn put(self, mut words: Vec<OsString>) -> Vec<OsString> {
-        if self.dry_run {
-            words.push("DRYRUN".into());
-        }
-        words
-    }
-}
-
-impl Member {
-    /// The command that a node gets.
-    pub(crate) fn words(self) -> Vec<OsString> {
-        let about = |verb: &str, names: Vec<OsString>, how: How| {
-            let words = vec!["MEMKV.CLUSTER".into(), verb.into()];
-            how.put([words, names].concat())
-        };
-        match self {
-            Member::List => vec!["MEMKV.CLUSTER".into(), "MEMBERS".into()],
-            Member::CheckStop { name } => {
-                let words = vec!["MEMKV.CLUSTER".into(), "CHECKSTOP".into()];
-                words.into_iter().chain(name).collect()
-            }
-            Member::Add { name, replica, how } => {
-                let role = if replica { "REPLICA" } else { "VOTER" };
-                about("ADD", vec![name, role.into()], how)
-            }
-            Member::Remove { name, how } => about("REMOVE", vec![name], how),
-            Member::Replace { old, new, how } => about("REPLACE", vec![old, new], how),
-            Member::Promote { name, how } => about("PROMOTE", vec![name], how),
-            Member::Demote { name, how } => about("DEMOTE", vec![name], how),
-        }
-    }
-}
-
-impl Leader {
-    /// The same.
-    pub(crate) fn words(self) -> Vec<OsString> {
-        let Leader::Transfer { name, how } = self;
-        let words = vec!["MEMKV.CLUSTER".into(), "TRANSFER".into()];
-        how.put([words, name.into_iter().collect()].concat())
-    }
 }
 
 /// What to do with backups.
