@@ -158,6 +158,29 @@ fn a_bad_line_is_named_and_nothing_is_written() {
     }
 }
 
+/// A pipe can be read once only, so it is not checked first.
+#[test]
+fn a_pipe_is_imported_up_to_a_bad_line() {
+    let cluster = Cluster::start(1);
+    let addr = &cluster.nodes[0].addr;
+    let import = |script: &str| {
+        let mut bash = Command::new("bash");
+        bash.env("CLIENT", binary("memkv_client"));
+        bash.env("MEMKV_ENDPOINTS", addr);
+        bash.args(["-c", script]).output().unwrap()
+    };
+    let done = import(r#""$CLIENT" import <(printf '%s\n' '{"key":"a","value":"1"}')"#);
+    assert_eq!(
+        String::from_utf8_lossy(&done.stdout),
+        "1 keys written\n",
+        "{done:?}"
+    );
+    let failed = import(r#"printf '%s\n' '{"key":"b","value":"2"}' nonsense | "$CLIENT" import -"#);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    assert_eq!(goes_on_at(&failed), "2");
+    assert_eq!(succeeds(addr, &["export", "-"]).lines().count(), 2);
+}
+
 /// The lines that an import which was stopped has left, by its own words.
 fn goes_on_at(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);

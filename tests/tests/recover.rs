@@ -185,7 +185,10 @@ fn two_of_five_disks_give_back_all_that_was_acknowledged_and_name_the_rest() {
         assert_eq!(mode & 0o777, 0o600);
         succeeds(client(&["backup", "verify"]).arg(&file));
         let said = fails(&mut salvage(dir, &file), 1);
-        assert!(said.contains("File exists"), "{said}");
+        assert!(
+            said.contains("is there already") && said.contains("name another file"),
+            "{said}"
+        );
     }
     let (older, newer) = (name(older), name(newer));
     let text = succeeds(client(&["recover"]).args([&older, &newer]));

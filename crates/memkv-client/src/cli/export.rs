@@ -188,9 +188,13 @@ impl Part {
         };
         let publish = || {
             self.file.sync_all()?;
-            // Unlike a rename, this fails if somebody has made a file of that name meanwhile.
-            fs::hard_link(&self.path, target)?;
-            fs::remove_file(&self.path)?;
+            // Unlike a rename, a link fails if another program has made a file of that name meanwhile; but not every
+            // file system has links.
+            match fs::hard_link(&self.path, target) {
+                Ok(()) => fs::remove_file(&self.path)?,
+                Err(err) if err.kind() == io::ErrorKind::AlreadyExists => return Err(err),
+                Err(_) => fs::rename(&self.path, target)?,
+            }
             File::open(dir)?.sync_all()
         };
         publish().map_err(|err| stored(target, &err))

@@ -1,7 +1,7 @@
 //! `import`: writes the keys that a file of lines names, as `export` has written them.
 //!
-//! A file is read twice: nothing is written before all of it was found to be right. Standard input is read once, so
-//! what precedes a bad line is written. Each line is one write, many at a time; two of one key follow each other as in
+//! A file is read twice: nothing is written before all of it was found to be right. Standard input and pipes are read
+//! once, so what precedes a bad line is written. Each line is one write, many at a time; two of one key follow each other as in
 //! the file. Never sends a write of unknown outcome again: it says from which line to go on.
 
 use std::collections::HashSet;
@@ -55,7 +55,8 @@ pub(super) async fn import(
     printer: &Printer,
     choice: &Import,
 ) -> Result<u8, Failure> {
-    if choice.file.as_path() != Path::new("-") {
+    // A pipe, such as that of `<(zcat keys.gz)`, can be read once only.
+    if choice.file.is_file() {
         let mut lines = Lines::open(choice)?;
         while lines.next()?.is_some() {}
     }

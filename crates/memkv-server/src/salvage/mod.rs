@@ -57,6 +57,8 @@ pub(crate) enum Failure {
         .0.display()
     )]
     Within(PathBuf),
+    #[error("{} is there already, and is left as it is: name another file", .0.display())]
+    FileThere(PathBuf),
     #[error("{} was written, and is not what was read back: {source}", path.display())]
     ReadBack { path: PathBuf, source: BackupError },
     #[error(transparent)]
@@ -116,7 +118,10 @@ fn check_outside(file: &Path, layout: &Layout) -> Result<(), Failure> {
 pub(crate) fn store(salvaged: &mut Salvaged, file: &Path) -> Result<Head, Failure> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(MODE);
-    let created = options.open(file).map_err(io_at("create", file))?;
+    let created = options.open(file).map_err(|err| match err.kind() {
+        io::ErrorKind::AlreadyExists => Failure::FileThere(file.to_owned()),
+        _ => io_at("create", file)(err),
+    })?;
     let stored = write(salvaged, &created)
         .map_err(io_at("write", file))
         .and_then(|head| {
