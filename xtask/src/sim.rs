@@ -15,16 +15,18 @@ pub(crate) const NAME: &str = "memkv-sim";
 /// Text that every deliberate bug carries into the binary it is compiled into.
 pub(crate) const BUG_MARKER: &[u8] = b"memkv-deliberate-bug";
 
-/// The simulator alone, for who works with it.
-const SIMULATOR: &[&str] = &[NAME];
+/// All that the tests run with the deliberate bugs. Crates are built for a selection of packages and kinds of targets;
+/// another selection builds most of them once more, so every step has this one.
+const EVERYTHING: &[&str] = &[NAME, "memkv-server", "memkv-disk", "memkv-store"];
 
-/// All that the tests run with the deliberate bugs. Crates are built for a selection of packages; another selection
-/// builds most of them once more.
-const EVERYTHING: &[&str] = &[NAME, "memkv-server"];
+/// Their test programs: scenarios of whole clusters, which need the simulator's flags, the bugs which the simulator
+/// cannot reach, and the test that this build's memory decides nothing.
+const SCENARIOS: &[&str] = &["scenarios"];
+const BUGS: &[&str] = &["bugs", "slots"];
 
 /// Builds and runs the simulator with `arguments`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
-    let simulator = build(SIMULATOR)?.join(NAME);
+    let simulator = built(with_bugs("build", &[NAME]).arg("--bins"))?.join(NAME);
     cargo::run(Command::new(simulator).args(arguments))
 }
 
@@ -35,39 +37,34 @@ pub(crate) fn test(arguments: &[&str]) -> Result<(), String> {
 
 /// Builds the simulator and the server with the deliberate bugs, and returns the directory that holds them.
 pub(crate) fn build_tested() -> Result<PathBuf, String> {
-    build(EVERYTHING)
+    let mut build = with_bugs("build", EVERYTHING);
+    build.arg("--bins");
+    select(&mut build, &[SCENARIOS, BUGS].concat());
+    built(&mut build)
 }
 
-/// Runs the tests that find the deliberate bugs which the simulator cannot reach, and the one that this
-/// build's memory decides nothing.
+/// Runs the tests that find the deliberate bugs which the simulator cannot reach.
 pub(crate) fn test_bugs() -> Result<(), String> {
-    let crates = ["-p", "memkv-disk", "-p", "memkv-store"];
-    let mut tests = with_bugs("test");
-    cargo::run(
-        tests
-            .args(crates)
-            .args(["--test", "bugs", "--test", "slots"]),
-    )
+    let mut tests = with_bugs("test", EVERYTHING);
+    select(&mut tests, BUGS);
+    cargo::run(&mut tests)
 }
 
-/// Runs the scenarios of whole clusters, which need the simulator's flags; `tests` gets their output.
+/// Runs the scenarios of whole clusters; `tests` gets their output.
 pub(crate) fn scenarios(line: impl FnMut(&str)) -> Result<(), String> {
-    let mut tests = with_bugs("test");
-    select(&mut tests, EVERYTHING);
-    cargo::run_lines(tests.args(["--test", "scenarios"]), line)
+    let mut tests = with_bugs("test", EVERYTHING);
+    select(&mut tests, SCENARIOS);
+    cargo::run_lines(&mut tests, line)
 }
 
-fn build(packages: &[&str]) -> Result<PathBuf, String> {
-    let mut build = with_bugs("build");
-    select(&mut build, packages);
-    cargo::run(build.arg("--bins"))
-        .map_err(|error| format!("{packages:?} did not build with the deliberate bugs: {error}"))?;
+fn built(build: &mut Command) -> Result<PathBuf, String> {
+    cargo::run(build).map_err(|error| format!("the deliberate bugs did not build: {error}"))?;
     Ok(target().join("release"))
 }
 
-fn select(command: &mut Command, packages: &[&str]) {
-    for package in packages {
-        command.args(["-p", package]);
+fn select(command: &mut Command, tests: &[&str]) {
+    for test in tests {
+        command.args(["--test", test]);
     }
 }
 
@@ -76,7 +73,7 @@ fn target() -> PathBuf {
 }
 
 /// Cargo, set up for what has the deliberate bugs.
-fn with_bugs(subcommand: &str) -> Command {
+fn with_bugs(subcommand: &str, packages: &[&str]) -> Command {
     let mut build = cargo::cargo([
         subcommand,
         "--release",
@@ -86,6 +83,9 @@ fn with_bugs(subcommand: &str) -> Command {
         "--config",
         "profile.release.package.validit.debug-assertions=false",
     ]);
+    for package in packages {
+        build.args(["-p", package]);
+    }
     build.env("CARGO_TARGET_DIR", target());
     build.env("RUSTFLAGS", "--cfg tokio_unstable --cfg memkv_bugs");
     // Assertions are the simulator's eyes; link-time optimisation only makes its build slower.
