@@ -1,9 +1,12 @@
-//! The timeline: each node tells what has happened to it with reasons, over HTTP,
-//! and begins anew with each process.
+//! The timeline: each node tells what has happened to it with reasons, the client merges the nodes' stories and
+//! follows them over a restart.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use memkv_black_box::{Cluster, Http, Node, Resp, binary, eventually};
@@ -29,17 +32,60 @@ fn texts(node: &Node, kind: &str) -> Vec<String> {
         .collect()
 }
 
-/// Waits for an event of a kind on one node.
-#[track_caller]
-fn wait(node: &Node, kind: &str, fits: impl Fn(&str) -> bool) -> String {
-    eventually(kind, LIMIT, || {
-        let told = texts(node, kind);
-        told.into_iter().find(|text| fits(text))
-    })
+fn client(cluster: &Cluster, words: &[&str]) -> Command {
+    let mut command = Command::new(binary("memkv_client"));
+    command
+        .args(["events"])
+        .args(words)
+        .current_dir(cluster.client_dir());
+    command
+}
+
+/// A client that follows, and its lines.
+struct Follower {
+    child: Child,
+    lines: mpsc::Receiver<Value>,
+}
+
+impl Follower {
+    fn start(cluster: &Cluster) -> Follower {
+        let mut command = client(cluster, &["--follow", "-o", "json"]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                drop(sender.send(serde_json::from_str(&line).unwrap()));
+            }
+        });
+        Follower { child, lines }
+    }
+
+    /// The next line that fits.
+    #[track_caller]
+    fn wait(&self, fits: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let line = self.lines.recv_timeout(LIMIT).expect("such an event");
+            if fits(&line) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }
 
 #[test]
-fn a_leaders_death_is_told_by_all_with_its_reason() {
+fn a_leaders_death_is_told_by_all_with_its_reason_and_followed_over_its_restart() {
     let mut cluster = Cluster::start(3);
     let leader = cluster.leader();
     let old = cluster.nodes[leader].id.clone();
@@ -50,37 +96,39 @@ fn a_leaders_death_is_told_by_all_with_its_reason() {
         assert!(formed[0].contains(&node.id), "{formed:?}");
     }
     assert_eq!(texts(&cluster.nodes[leader], "leader").len(), 1);
+    let follower = Follower::start(&cluster);
+    follower.wait(|line| line["kind"] == "leader");
     cluster.nodes[leader].kill();
     // The two others say the same of it, each with the reason that it knows.
     let gone = format!("the process of the leader {old} is gone");
-    let others: Vec<&Node> = cluster.nodes.iter().filter(|node| node.id != old).collect();
+    let told = follower.wait(|line| line["kind"] == "leader_gone");
+    assert_eq!(told["text"], gone);
+    assert_eq!(told["warns"], true);
+    let next = follower.wait(|line| line["kind"] == "leader");
     let why = format!("the process of {old} is gone");
-    for other in others {
-        wait(other, "leader_gone", |text| text == gone);
-    }
-    let next = cluster.leader();
-    wait(&cluster.nodes[next], "leader", |text| text.ends_with(&why));
-    // Numbers begin anew with the process.
+    assert!(next["text"].as_str().unwrap().ends_with(&why), "{next}");
+    // Numbers begin anew with the process, and it is told from its first event on.
     cluster.nodes[leader].start();
     cluster.nodes[leader].wait_serving();
-    let back = &cluster.nodes[leader];
-    wait(back, "started", |text| text.ends_with("start 2"));
-    wait(back, "follower", |_| true);
-    let all = events(back, 0);
+    let started = follower.wait(|line| line["kind"] == "started");
     assert_eq!(
-        (&all["boot"], &all["events"][0]["seq"]),
-        (&2.into(), &1.into())
+        (&started["node"], &started["seq"]),
+        (&old.clone().into(), &1.into())
     );
+    let follows = follower.wait(|line| line["kind"] == "follower" && line["node"] == *old);
+    assert_eq!(follows["warns"], false);
     // Nothing is told again that was replayed from the log.
     assert_eq!(texts(&cluster.nodes[leader], "formed"), [""; 0]);
-    let last = all["events"].as_array().unwrap().len() as u64;
-    let behind = events(back, last + 1000);
-    assert_eq!(behind["events"], Value::Array(vec![]));
+    let last = follows["seq"].as_u64().unwrap();
+    assert_eq!(
+        events(&cluster.nodes[leader], last + 1000)["events"],
+        Value::Array(vec![])
+    );
 }
 
 #[test]
-fn a_handover_and_a_backup_are_told() {
-    let cluster = Cluster::start(3);
+fn a_handover_and_a_backup_are_told_and_lines_fit() {
+    let mut cluster = Cluster::start(3);
     let leader = cluster.leader();
     let (old, addr) = (
         cluster.nodes[leader].id.clone(),
@@ -114,4 +162,20 @@ fn a_handover_and_a_backup_are_told() {
     });
     let answer = Http::once(&addr, "GET", "/v1/events?since=x", b"").unwrap();
     assert_eq!(answer.status, 400);
+    cluster.nodes[leader].kill();
+    let shown = client(&cluster, &["--since", "1h"]).output().unwrap();
+    assert!(shown.status.success(), "{shown:?}");
+    let said = String::from_utf8(shown.stderr).unwrap();
+    assert!(
+        said.contains(&old),
+        "the node that does not answer is named: {said}"
+    );
+    let lines = String::from_utf8(shown.stdout).unwrap();
+    assert!(lines.lines().count() >= 4, "{lines}");
+    let times: Vec<&str> = lines.lines().map(|line| &line[..18]).collect();
+    assert!(times.is_sorted(), "{lines}");
+    let long: Vec<&str> = lines.lines().filter(|line| line.len() > 120).collect();
+    assert_eq!(long, [""; 0]);
+    let none = client(&cluster, &["--since", "1ms"]).output().unwrap();
+    assert!(none.status.success() && none.stdout.is_empty(), "{none:?}");
 }

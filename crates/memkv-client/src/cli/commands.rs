@@ -10,10 +10,10 @@ use memkv_proto::ErrorCode;
 use memkv_proto::error::exit;
 use memkv_proto::limits::MAX_VALUE_BYTES_CEILING;
 
-use super::args::{Backup, Command, condition};
+use super::args::{Backup, Command};
 use super::output::{Printer, Talk};
 use super::{Failure, usage};
-use super::{backup, export, import};
+use super::{backup, events, export, import};
 
 /// Keys that `scan` asks for at a time: few enough that the first ones are there at once, enough
 /// that a round trip costs little for each.
@@ -66,6 +66,7 @@ pub(crate) async fn execute(
             Ok(found(answer.succeeded))
         }
         Command::Status => status(client, printer).await,
+        Command::Events(wanted) => events::show(client, printer, wanted).await,
         Command::Backup(Backup::Save { file, keep }) => {
             backup::save(client, printer, &file, keep).await
         }
@@ -81,6 +82,16 @@ pub(crate) async fn execute(
         Command::Acl(_) | Command::Member(_) | Command::Leader { .. } => Err(usage(
             "users and members are changed over Redis's protocol".to_owned(),
         )),
+    }
+}
+
+/// What `set` demands.
+pub(crate) fn condition(nx: bool, xx: bool, if_rev: Option<u64>) -> Condition {
+    match if_rev {
+        Some(revision) => Condition::Revision(revision),
+        None if nx => Condition::Absent,
+        None if xx => Condition::Present,
+        None => Condition::Always,
     }
 }
 

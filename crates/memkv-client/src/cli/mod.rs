@@ -4,6 +4,7 @@
 mod args;
 mod backup;
 mod commands;
+mod events;
 mod export;
 mod import;
 mod line;

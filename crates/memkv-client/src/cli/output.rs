@@ -5,12 +5,13 @@ use std::io::{self, IsTerminal};
 
 use memkv_backup::{Head, Summary};
 use memkv_client::{ClusterView, Entry, Health, Item, StepResult, Sum, TxnAnswer};
+use memkv_proto::events::Event;
 use memkv_proto::{ErrorCode, json_bytes};
 use serde_json::{Map, Value, json};
 
 use super::args::Format;
 use super::progress::size;
-use super::{backup, print, table};
+use super::{backup, events, print, table};
 
 const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
@@ -193,6 +194,29 @@ impl Printer {
             lines.push(b'\n');
         }
         print(&lines)
+    }
+
+    /// A node's event.
+    pub(crate) fn event(&self, node: &str, event: &Event) -> io::Result<()> {
+        let line = match self.format {
+            Format::Json => {
+                return self.object(json!({
+                    "node": node,
+                    "seq": event.seq,
+                    "at_ms": event.at_ms,
+                    "kind": event.kind,
+                    "warns": event.warns,
+                    "text": event.text,
+                }));
+            }
+            Format::Raw => events::tabs(node, event),
+            Format::Table => events::line(node, event, self.is_terminal),
+        };
+        let colour = self.coloured && event.warns && self.format == Format::Table;
+        match colour {
+            true => print(format!("{YELLOW}{line}{RESET}\n").as_bytes()),
+            false => print(format!("{line}\n").as_bytes()),
+        }
     }
 
     /// A backup that was found whole.

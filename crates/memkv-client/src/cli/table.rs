@@ -4,7 +4,8 @@
 use memkv_client::{ClusterView, NodeView};
 use memkv_proto::Phase;
 
-const WIDTH: usize = 80;
+/// Columns of a terminal.
+pub(crate) const WIDTH: usize = 80;
 
 /// Columns are this far apart.
 const GAP: usize = 2;
@@ -147,7 +148,7 @@ fn fit<const N: usize>(rows: &[[String; N]]) -> [usize; N] {
 }
 
 /// At most `width` characters: the beginning and the end, which tell addresses apart.
-fn shorten(text: &str, width: usize) -> String {
+pub(crate) fn shorten(text: &str, width: usize) -> String {
     let length = text.chars().count();
     if length <= width {
         return text.to_owned();

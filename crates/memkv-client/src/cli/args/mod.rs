@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use memkv_client::Condition;
 use memkv_proto::ttl_ms;
 
+use super::events;
 pub(crate) use members::{Leader, Member};
 
 /// The file that is read if it is in the working directory, as the original's client does.
@@ -196,6 +196,8 @@ pub(crate) enum Command {
     },
     /// Shows all nodes and how well the cluster is; exits 3 if it does not serve
     Status,
+    /// Shows what has happened to the nodes, in the order of time
+    Events(events::Wanted),
     /// Saves all keys to a file, and tells what is in such files
     #[command(subcommand)]
     Backup(Backup),
@@ -386,22 +388,12 @@ fn user(name: &str) -> Result<String, String> {
     }
 }
 
-/// What `set` demands.
-pub(crate) fn condition(nx: bool, xx: bool, if_rev: Option<u64>) -> Condition {
-    match if_rev {
-        Some(revision) => Condition::Revision(revision),
-        None if nx => Condition::Absent,
-        None if xx => Condition::Present,
-        None => Condition::Always,
-    }
-}
-
 /// Revisions begin with 1.
 fn revision() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..)
 }
 
-fn ttl(text: &str) -> Result<Duration, String> {
+pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
     let ms = ttl_ms(text).and_then(|ms| u64::try_from(ms).ok());
     ms.map(Duration::from_millis)
         .ok_or_else(|| "write a whole number above 0 with ms, s, m, h or d, such as 30s".to_owned())
@@ -425,7 +417,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use memkv_client::Condition;
 
+    use super::super::commands::condition;
     use super::*;
 
     #[test]
