@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use memkv_black_box::{Cluster, Resp, binary, eventually};
@@ -179,6 +180,31 @@ fn a_pipe_is_imported_up_to_a_bad_line() {
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
     assert_eq!(goes_on_at(&failed), "2");
     assert_eq!(succeeds(addr, &["export", "-"]).lines().count(), 2);
+
+    // A line is written when it is there, however long the next one takes.
+    let mut import = client(addr, &["import", "-", "--timeout", "1s"]);
+    import
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut import = import.spawn().unwrap();
+    let mut lines = import.stdin.take().unwrap();
+    for key in ["slow:1", "slow:2"] {
+        writeln!(lines, "{{\"key\":\"{key}\",\"value\":\"v\"}}").unwrap();
+        eventually("it is written", LIMIT, || {
+            let found = Resp::connect(addr).ok()?.call(&["EXISTS", key]).ok()?;
+            (found.integer()? == 1).then_some(())
+        });
+        // Longer than a write may take.
+        thread::sleep(Duration::from_millis(1_500));
+    }
+    drop(lines);
+    let done = import.wait_with_output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&done.stdout),
+        "2 keys written\n",
+        "{done:?}"
+    );
 }
 
 /// The lines that an import which was stopped has left, by its own words.

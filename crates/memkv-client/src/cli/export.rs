@@ -1,8 +1,8 @@
 //! `export`: keys as lines of JSON, in their order, to a file or to standard output.
 //!
 //! Reads page by page, so the keys are those of no one moment; a backup is. A file has the name that was asked for
-//! once it is whole; until then, and after a failure, it is there as `FILE.part`, from which `--resume` goes on.
-//! Never overwrites a file.
+//! once it is whole; until then, and after a failure, it is there as a part, from which `--resume` goes on. The part of
+//! another prefix has another name: to go on with it would leave keys out. Never overwrites a file.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -43,7 +43,7 @@ pub(super) async fn export(
     }
     let mut part = match is_resumed {
         true => Part::resume(file, prefix)?,
-        false => Part::create(file)?,
+        false => Part::create(file, prefix)?,
     };
     let (after, before) = (part.last.take(), part.keys);
     let failed = |err| stored(&part.path, &err);
@@ -63,7 +63,7 @@ pub(super) async fn export(
         }
         Err(failure) => {
             Talk::new().note(&format!(
-                "what was read is kept in {}; add --resume to go on from there",
+                "what was read is kept in {}; the same command with --resume goes on from there",
                 part.path.display()
             ));
             Err(failure)
@@ -114,8 +114,8 @@ struct Part {
 }
 
 impl Part {
-    fn create(target: &Path) -> Result<Self, Failure> {
-        let path = checked(target)?;
+    fn create(target: &Path, prefix: &[u8]) -> Result<Self, Failure> {
+        let path = checked(target, prefix)?;
         let mut options = OpenOptions::new();
         let options = options.write(true).create_new(true).mode(MODE);
         let file = options.open(&path).map_err(|err| match err.kind() {
@@ -135,12 +135,13 @@ impl Part {
 
     /// Goes on after the last whole line.
     fn resume(target: &Path, prefix: &[u8]) -> Result<Self, Failure> {
-        let path = checked(target)?;
+        let path = checked(target, prefix)?;
         let mut options = OpenOptions::new();
         let opened = options.read(true).append(true).open(&path);
         let file = opened.map_err(|err| match err.kind() {
             io::ErrorKind::NotFound => usage(format!(
-                "there is no {}, so no export to go on with; leave --resume out",
+                "there is no {}, so no export of this prefix to go on with: name the same --prefix as before, or leave \
+                 --resume out",
                 path.display()
             )),
             _ => stored(&path, &err),
@@ -202,14 +203,24 @@ impl Part {
 }
 
 /// The name of the part, if nothing has the name of the whole.
-fn checked(target: &Path) -> Result<PathBuf, Failure> {
+fn checked(target: &Path, prefix: &[u8]) -> Result<PathBuf, Failure> {
     if fs::symlink_metadata(target).is_ok() {
         let name = target.display();
         return Err(usage(format!("{name} is there already; name another file")));
     }
     let mut name = OsString::from(target);
+    if !prefix.is_empty() {
+        name.push(format!(".{:016x}", fingerprint(prefix)));
+    }
     name.push(".part");
     Ok(name.into())
+}
+
+/// The same number for the same prefix in every version: FNV-1a.
+fn fingerprint(prefix: &[u8]) -> u64 {
+    prefix.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 fn stored(path: &Path, err: &io::Error) -> Failure {
@@ -220,10 +231,13 @@ fn stored(path: &Path, err: &io::Error) -> Failure {
 mod tests {
     use super::*;
 
+    /// The part of an export of what begins with "a".
+    const PART: &str = "keys.af63dc4c8601ec8c.part";
+
     fn part(text: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("keys");
-        fs::write(dir.path().join("keys.part"), text).unwrap();
+        fs::write(dir.path().join(PART), text).unwrap();
         (dir, target)
     }
 
@@ -236,13 +250,15 @@ mod tests {
                 panic!("refused with {rest:?}");
             };
             assert_eq!((part.last.as_deref(), part.keys), (Some(&b"a2"[..]), 2));
-            assert_eq!(
-                fs::read_to_string(dir.path().join("keys.part")).unwrap(),
-                whole
-            );
+            assert_eq!(fs::read_to_string(dir.path().join(PART)).unwrap(), whole);
         }
         let (_dir, target) = part("");
         assert!(Part::resume(&target, b"a").is_ok_and(|part| part.last.is_none()));
+        assert!(
+            Part::resume(&target, b"").is_err(),
+            "it would lack what is before"
+        );
+        assert!(Part::resume(&target, b"ab").is_err());
     }
 
     #[test]
@@ -254,15 +270,12 @@ mod tests {
         ] {
             let (dir, target) = part(text);
             assert!(Part::resume(&target, b"a").is_err(), "{text}");
-            assert!(Part::create(&target).is_err());
-            assert_eq!(
-                fs::read_to_string(dir.path().join("keys.part")).unwrap(),
-                text
-            );
+            assert!(Part::create(&target, b"a").is_err());
+            assert_eq!(fs::read_to_string(dir.path().join(PART)).unwrap(), text);
         }
         let (_dir, target) = part("");
         fs::write(&target, "there").unwrap();
-        assert!(Part::resume(&target, b"").is_err());
-        assert!(Part::create(&target).is_err());
+        assert!(Part::resume(&target, b"a").is_err());
+        assert!(Part::create(&target, b"a").is_err());
     }
 }

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use futures_util::stream::FuturesUnordered;
 use memkv_client::{Client, Condition, Error, SetOptions};
 use memkv_proto::ErrorCode;
 use memkv_proto::error::exit;
+use tokio::sync::mpsc::{Receiver, channel};
 
 use super::args::{Format, Import};
 use super::line::{self, Line};
@@ -60,15 +62,25 @@ pub(super) async fn import(
         let mut lines = Lines::open(choice)?;
         while lines.next()?.is_some() {}
     }
-    let mut lines = Lines::open(choice)?;
+    let mut lines = read_aside(choice.clone());
     let mut progress = Progress::begin();
     let mut writes = Writes::new(client, choice.nx);
     let failure = loop {
-        match lines.next() {
-            Ok(None) => break None,
-            Err(failure) => break Some((lines.at, failure)),
-            Ok(Some((at, line))) => {
-                progress.advance(lines.text.len() as u64 + 1);
+        // A line may be long in coming; what is under way goes on meanwhile.
+        let line = tokio::select! {
+            Some(written) = writes.under_way.next() => {
+                match writes.finish(written) {
+                    Ok(()) => continue,
+                    Err(failed) => break Some(failed),
+                }
+            }
+            line = lines.recv() => line,
+        };
+        match line {
+            None => break None,
+            Some(Err(failed)) => break Some(failed),
+            Some(Ok((at, line, bytes))) => {
+                progress.advance(bytes);
                 if let Err(failed) = writes.begin(at, line).await {
                     break Some(failed);
                 }
@@ -97,6 +109,33 @@ pub(super) async fn import(
 
 /// A line that was not written, and why.
 type Failed = (u64, Failure);
+
+/// Lines that wait to be written: few, since each may hold 64 MiB.
+const READ_AHEAD: usize = 2;
+
+/// Reads lines on a thread of its own: each with its number and its bytes. Ends with the receiver, with the process, or
+/// after the last line.
+fn read_aside(choice: Import) -> Receiver<Result<(u64, Line, u64), Failed>> {
+    let (send, lines) = channel(READ_AHEAD);
+    thread::spawn(move || {
+        let mut source = match Lines::open(&choice) {
+            Ok(source) => source,
+            // There is nobody to tell if the receiver is gone.
+            Err(failure) => return drop(send.blocking_send(Err((choice.from_line, failure)))),
+        };
+        loop {
+            let read = match source.next() {
+                Ok(None) => return,
+                Ok(Some((at, line))) => Ok((at, line, source.text.len() as u64 + 1)),
+                Err(failure) => Err((source.at, failure)),
+            };
+            if send.blocking_send(read).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
 
 /// Writes under way.
 struct Writes<'a> {
@@ -186,9 +225,13 @@ impl<'a> Writes<'a> {
     }
 
     async fn finish_one(&mut self) -> Result<(), Failed> {
-        let Some(written) = self.under_way.next().await else {
-            return Ok(());
-        };
+        match self.under_way.next().await {
+            Some(written) => self.finish(written),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, written: Written) -> Result<(), Failed> {
         self.bytes -= written.bytes;
         self.keys.remove(&written.key);
         match written.outcome {
@@ -214,7 +257,7 @@ impl<'a> Lines<'a> {
     fn open(choice: &'a Import) -> Result<Self, Failure> {
         let name = choice.file.display().to_string();
         let source: Box<dyn BufRead> = match choice.file == Path::new("-") {
-            true => Box::new(io::stdin().lock()),
+            true => Box::new(BufReader::with_capacity(READ_BYTES, io::stdin())),
             false => {
                 let opened = File::open(&choice.file);
                 let opened = opened.map_err(|err| usage(format!("cannot read {name}: {err}")))?;

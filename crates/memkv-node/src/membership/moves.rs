@@ -47,7 +47,10 @@ impl Mover {
     pub(crate) async fn run(self) {
         let keep = async {
             loop {
-                self.peers.addresses.tidy(&self.replica.member_table());
+                let newest = |id| self.memory.recall(id).map_or(0, |of| of.boot);
+                self.peers
+                    .addresses
+                    .tidy(&self.replica.member_table(), newest);
                 // Before that, the table may be an old one.
                 if self.lifecycle.phase().0 == Phase::Serving {
                     self.peers.addresses.trust_table();
@@ -71,8 +74,7 @@ impl Mover {
     /// Goes on with the addresses that an earlier process has known. Comes before anything asks the others.
     pub(crate) fn recall(&self) {
         for MemberInfo { id, addr, .. } in self.memory.members() {
-            let boot = self.memory.recall(id).map_or(0, |of| of.boot);
-            self.peers.addresses.note(id, Told { addr, boot });
+            self.peers.addresses.hear(id, addr);
         }
     }
 
@@ -267,13 +269,16 @@ fn read_told(body: &mut Reader) -> Result<Known, DecodeError> {
 }
 
 /// A member that the leader may write down at another address, if it answers there: its id, the table's address
-/// and the new one. The leader itself is asked first, since it is told nothing of itself.
+/// and the new one. The leader itself is the first of them, since it is told nothing of itself.
 pub(crate) fn next(peers: &Peers, table: &MemberTable) -> Option<(u64, String, String)> {
     let me = table.member(peers.my_id());
     let mine = me
         .filter(|me| me.addr != peers.me.addr)
         .map(|me| (me.id, me.addr.clone(), peers.me.addr.clone()));
-    mine.or_else(|| peers.addresses.moved(table))
+    let mut moved: Vec<_> = mine.into_iter().collect();
+    moved.extend(peers.addresses.moved(table));
+    let at = peers.addresses.turn(moved.len())?;
+    moved.into_iter().nth(at)
 }
 
 /// What a leader finds that dials both addresses of a member.

@@ -301,6 +301,7 @@ impl Reconciler {
                 }
             }
             Found::Unreachable(why) => {
+                self.peers.addresses.pass_over();
                 if let Some(left_out) = self.lines.moved.say() {
                     tracing::warn!(
                         %name, id = node, %addr, %why, left_out,
@@ -311,6 +312,7 @@ impl Reconciler {
                 tokio::time::sleep(INTERVAL * 4).await;
             }
             Found::Twice => {
+                self.peers.addresses.pass_over();
                 if let Some(left_out) = self.lines.moved.say() {
                     tracing::error!(
                         %name, id = node, %old, %addr, left_out,

@@ -9,7 +9,7 @@
 //! itself is told to others.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use memkv_store::MemberTable;
 
@@ -45,6 +45,8 @@ pub(crate) struct Addresses {
     table_is_current: AtomicBool,
     /// Whether there is a location at all. Calls look at this alone where nothing has moved.
     any: AtomicBool,
+    /// Which of the members that have moved is looked at next.
+    turn: AtomicUsize,
 }
 
 impl Addresses {
@@ -78,7 +80,10 @@ impl Addresses {
             return false;
         }
         let is_new = location.told.as_ref().map(|told| &told.addr) != Some(&told.addr);
-        location.now = Some(told.addr.clone());
+        // What is told again and again must not undo what was found out by dialling.
+        if is_new {
+            location.now = Some(told.addr.clone());
+        }
         location.told = Some(told);
         self.any.store(true, Ordering::Relaxed);
         is_new
@@ -150,29 +155,49 @@ impl Addresses {
             .collect()
     }
 
-    /// A member that has told another address than the table has: its id, and both addresses.
-    pub(crate) fn moved(&self, table: &MemberTable) -> Option<(u64, String, String)> {
+    /// The members that have told another address than the table has: id, and both addresses.
+    pub(crate) fn moved(&self, table: &MemberTable) -> Vec<(u64, String, String)> {
         if !self.any.load(Ordering::Relaxed) {
-            return None;
+            return Vec::new();
         }
         let locations = self.locations.read();
-        locations.iter().find_map(|(id, location)| {
+        let moved = locations.iter().filter_map(|(id, location)| {
             let told = location.told.as_ref()?;
             let seat = table.member(*id)?;
             (seat.addr != told.addr).then(|| (*id, seat.addr.clone(), told.addr.clone()))
-        })
+        });
+        moved.collect()
     }
 
-    /// Forgets what the table says as well, and nodes that it has no more.
-    pub(crate) fn tidy(&self, table: &MemberTable) {
+    /// One of the members that have moved, by turns: one that cannot be written down must not keep the others waiting.
+    pub(crate) fn turn(&self, members: usize) -> Option<usize> {
+        self.turn.load(Ordering::Relaxed).checked_rem(members)
+    }
+
+    /// The member whose turn it was cannot be written down now.
+    pub(crate) fn pass_over(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Forgets what the table says as well, and nodes that it has no more. Once this node serves, also what an earlier
+    /// life of a member has told, by its `newest` boot: it would tell again if the table were wrong.
+    pub(crate) fn tidy(&self, table: &MemberTable, newest: impl Fn(u64) -> u64) {
         if !self.any.load(Ordering::Relaxed) || table.cluster().is_none() {
             return;
         }
         let mut locations = self.locations.write();
         if self.trusts_table() {
-            locations
-                .values_mut()
-                .for_each(|location| location.heard = None);
+            for (id, location) in locations.iter_mut() {
+                location.heard = None;
+                let newest = newest(*id);
+                if location
+                    .told
+                    .as_ref()
+                    .is_some_and(|told| told.boot < newest)
+                {
+                    *location = Location::default();
+                }
+            }
         }
         locations.retain(|id, location| {
             let is_other = |seat: &memkv_store::Member| {
@@ -294,14 +319,46 @@ mod tests {
         let addresses = addresses("h:2");
         assert!(addresses.note(2, told("new:2", 5)) && addresses.note(9, told("new:9", 1)));
         let (old, new) = ("h:2".to_owned(), "new:2".to_owned());
-        assert_eq!(addresses.moved(table), Some((2, old, new)));
-        addresses.tidy(Store::new().member_table());
+        assert_eq!(addresses.moved(table), [(2, old, new)]);
+        addresses.tidy(Store::new().member_table(), |_| 0);
         assert_eq!(addresses.told().len(), 2, "there is no table yet");
-        addresses.tidy(table);
+        addresses.tidy(table, |_| 0);
         assert_eq!(addresses.told(), [(2, told("new:2", 5))]);
         addresses.note(2, told("h:2", 5));
-        assert_eq!(addresses.moved(table), None);
-        addresses.tidy(table);
+        assert_eq!(addresses.moved(table), []);
+        addresses.tidy(table, |_| 0);
         assert!(!addresses.any.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn what_an_earlier_life_has_told_goes_once_this_node_serves() {
+        let mut store = Store::new();
+        let mut batch = BatchBuilder::new(5);
+        batch.system(&form(3));
+        store.apply(1, &batch.finish(), &mut ());
+        let table = store.member_table();
+        let addresses = addresses("h:2");
+        assert!(addresses.note(2, told("wrong:2", 5)));
+        addresses.tidy(table, |_| 6);
+        assert_eq!(
+            n2(&addresses).0.addr,
+            "wrong:2",
+            "the table may be an old one"
+        );
+        addresses.trust_table();
+        addresses.tidy(table, |_| 5);
+        assert_eq!(n2(&addresses).0.addr, "wrong:2");
+        addresses.tidy(table, |_| 6);
+        assert_eq!(n2(&addresses).0.addr, "h:2");
+        assert_eq!(addresses.moved(table), []);
+    }
+
+    #[test]
+    fn what_is_told_again_undoes_nothing() {
+        let addresses = addresses("h:2");
+        assert!(addresses.note(2, told("wrong:2", 5)));
+        assert_eq!(turns(&addresses, 1), ["wrong:2"]);
+        assert!(!addresses.note(2, told("wrong:2", 5)));
+        assert_eq!(n2(&addresses).0.addr, "h:2");
     }
 }

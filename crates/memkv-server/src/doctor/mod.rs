@@ -15,7 +15,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::json;
 
 use crate::console;
-use crate::secrets::PASSWORD_VARIABLE;
 use crate::settings::{Settings, SettingsError};
 
 /// What to look at.
@@ -186,11 +185,10 @@ fn look(
         .transpose()
         .map_err(failed)?;
     std::env::set_current_dir(data).map_err(failed)?;
-    let password = variable(PASSWORD_VARIABLE);
     let settings = Settings::load(config.as_deref(), None, overrides, variable)?;
     let mut findings = disk::look(&settings);
     findings.extend(machine::look(&settings));
-    findings.extend(peers::look(&settings, password.as_deref()));
+    findings.extend(peers::look(&settings));
     Ok(findings)
 }
 

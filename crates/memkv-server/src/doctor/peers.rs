@@ -1,13 +1,16 @@
 //! The other nodes of the configuration: whether they answer, which version they run, and what they say of
-//! themselves. All are asked at the same time.
+//! themselves. All are asked at the same time. Never shows a password: it goes over a plain connection, to whatever
+//! answers at an address that may be wrong.
 
 use std::net::{TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::Duration;
 
+use memkv_proto::config::TlsClients;
+
 use super::Finding;
 use crate::settings::Settings;
-use crate::upgrade;
+use crate::upgrade::{self, CheckError};
 
 /// A node of the same network accepts within milliseconds.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -15,7 +18,8 @@ const WITHIN: Duration = Duration::from_secs(2);
 const NEXT: &str = "start it, or correct its address here; see that no firewall is between them";
 
 /// Asks them.
-pub(super) fn look(settings: &Settings, password: Option<&str>) -> Vec<Finding> {
+pub(super) fn look(settings: &Settings) -> Vec<Finding> {
+    let is_tls = settings.config.tls != TlsClients::Off;
     let addrs = settings
         .config
         .peer_addrs
@@ -23,8 +27,8 @@ pub(super) fn look(settings: &Settings, password: Option<&str>) -> Vec<Finding> 
         .map(|peer| (&peer.id, &peer.addr));
     let asked: Vec<_> = addrs
         .map(|(name, addr)| {
-            let (name, addr, password) = (name.clone(), addr.clone(), password.map(str::to_owned));
-            thread::spawn(move || ask(&name, &addr, password))
+            let (name, addr) = (name.clone(), addr.clone());
+            thread::spawn(move || ask(&name, &addr, is_tls))
         })
         .collect();
     // A thread that panics has reported it.
@@ -34,12 +38,12 @@ pub(super) fn look(settings: &Settings, password: Option<&str>) -> Vec<Finding> 
         .collect()
 }
 
-fn ask(name: &str, addr: &str, password: Option<String>) -> Finding {
+fn ask(name: &str, addr: &str, is_tls: bool) -> Finding {
     if let Err(why) = connect(addr) {
         let found = format!("{name} at {addr} does not answer: {why}");
         return Finding::warn("peer", found, NEXT);
     }
-    match upgrade::ask(addr, password) {
+    match upgrade::ask(addr, None) {
         Ok(status) if status.name != name => Finding::bad(
             "peer",
             format!(
@@ -72,10 +76,18 @@ fn ask(name: &str, addr: &str, password: Option<String>) -> Finding {
             "peer",
             format!("{name} at {addr} runs {} and is well", status.version),
         ),
-        // It wants TLS or a password: it is there.
-        Err(_) => Finding::ok(
+        Err(CheckError::Status { status, .. }) if status.contains(" 401") => Finding::ok(
             "peer",
-            format!("{name} at {addr} accepts connections, and tells more to users only"),
+            format!("{name} at {addr} answers, and tells more to users only"),
+        ),
+        Err(_) if is_tls => Finding::ok(
+            "peer",
+            format!("{name} at {addr} accepts connections; what it says over TLS was not asked"),
+        ),
+        Err(why) => Finding::warn(
+            "peer",
+            format!("{name} at {addr} accepts connections and does not answer as a node: {why}"),
+            "see that it runs and is not stopped, and that the address is that of a node",
         ),
     }
 }

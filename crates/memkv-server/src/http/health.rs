@@ -103,7 +103,16 @@ pub(super) async fn ready<B: Backend>(api: &Api<B>, head: &Head) -> Response {
         return Response::text(code, "ready");
     }
     // A node that loads or stops says so to all: it tells nothing of the cluster.
+    let rights = api.service().rights();
+    let is_known = rights.is_known();
     if !is_plain && api.identify(head).await.is_err() {
+        // By an old table this may be a mistake, so it is no failure; but who guesses has to wait.
+        if let (false, Some(client)) = (
+            is_known,
+            head.client.filter(|_| head.authorization.is_some()),
+        ) {
+            rights.delay(client.ip());
+        }
         let word = if code == 200 { "ready" } else { "not ready" };
         return Response::text(code, word);
     }

@@ -277,6 +277,11 @@ impl Rights {
         self.authenticate_at_once(addr, shown, now_ms).await
     }
 
+    /// Lets the next attempts from an address wait, as after a failure.
+    pub(crate) fn delay(&self, addr: IpAddr) {
+        self.backoff.failed(addr);
+    }
+
     /// What a connection remembers of something that it has shown: it tells nothing of it, and it is enough
     /// to know it again, where that decides of a wait alone.
     pub(crate) fn mark(&self, shown: &str) -> u64 {

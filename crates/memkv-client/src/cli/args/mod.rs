@@ -213,7 +213,7 @@ pub(crate) enum Command {
             hide_default_value = true
         )]
         prefix: OsString,
-        /// Goes on with an export that has failed, from what is in FILE.part
+        /// Goes on with the same export that has failed
         #[arg(long)]
         resume: bool,
     },
@@ -241,7 +241,7 @@ pub(crate) enum Command {
 }
 
 /// Which keys are set.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Import {
     /// The file; it is checked whole before anything is written. "-" reads standard input
     pub(crate) file: PathBuf,

@@ -72,8 +72,8 @@ const MARGIN_MS: u64 = 5;
 const HEARD_ENOUGH: u32 = 4;
 const HEARD_FOR: Duration = Duration::from_millis(500);
 
-/// Most that a follower is set back by that, in milliseconds, for each new leader since it was set
-/// back or was not ahead: a leader that was restarted is behind by less. What is behind further was
+/// Most that a follower is set back by that, in milliseconds, for each term since that of the leader that it was set
+/// back by or was not ahead of: a leader that was restarted is behind by less. What is behind further was
 /// late.
 const BEHIND_MS: u64 = 100;
 
@@ -177,6 +177,10 @@ impl State {
             Some(heard) if heard.leader == leader => (Some(heard), None),
             before => (None, before),
         };
+        // Each term between may have had a leader that was set back, of which nothing was heard here.
+        let leaders = before.as_ref().map_or(1, |before| {
+            leader.term.saturating_sub(before.leader.term).max(1)
+        });
         let undecided_ms = before
             .filter(Heard::is_undecided)
             .map_or(0, |before| before.most_ms);
@@ -185,7 +189,7 @@ impl State {
             since: Some(self.at),
             messages: 0,
             ahead_ms,
-            most_ms: undecided_ms.saturating_add(BEHIND_MS),
+            most_ms: undecided_ms.saturating_add(BEHIND_MS.saturating_mul(leaders)),
         });
         heard.messages = heard.messages.saturating_add(1);
         heard.ahead_ms = heard.ahead_ms.min(ahead_ms);

@@ -339,6 +339,21 @@ async fn a_follower_that_is_ahead_of_two_leaders_in_turn_leads_behind_both() {
     assert_eq!(follower.stamp(), stamp, "it counts once");
 }
 
+/// It was cut off while three leaders came, each restarted and behind the one before it.
+#[tokio::test(start_paused = true)]
+async fn a_follower_counts_the_leaders_that_it_has_not_heard() {
+    let wall = Arc::new(AtomicU64::new(START));
+    let follower = clock(&wall, None);
+    follower.follow(A, synchronized(START), Instant::now());
+    let last = Leader { term: 4, id: 3 };
+    follower.follow(last, synchronized(START - 165), Instant::now());
+    assert_eq!(follower.stamp(), START - 165);
+    follower.follow(last, synchronized(START), Instant::now());
+    let next = Leader { term: 5, id: 1 };
+    follower.follow(next, synchronized(START - 1_000), Instant::now());
+    assert_eq!(follower.stamp(), START - BEHIND_MS, "the rest is late");
+}
+
 /// A was restarted and is behind, and its keys go by that. One follower, with a reading of its own, is ahead of A
 /// and has not heard enough to go by it when A is gone. Another one has its time from A alone, and asks the first
 /// one for its vote.
