@@ -3,7 +3,7 @@
 //! Invariants: each event is printed once; those of one node come in its own order where its clock only runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use memkv_client::Client;
 use memkv_proto::Utc;
@@ -11,10 +11,10 @@ use memkv_proto::error::exit;
 use memkv_proto::events::{Event, Events};
 use tokio::task::JoinSet;
 
-use super::Failure;
 use super::args::ttl;
 use super::output::{Printer, Talk};
 use super::table::{WIDTH, printable, shorten};
+use super::{Failure, ms, now_ms};
 
 /// How often the nodes are asked with `--follow`.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -182,15 +182,6 @@ fn time(at_ms: u64) -> String {
         utc.second,
         at_ms % 1000
     )
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, ms)
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

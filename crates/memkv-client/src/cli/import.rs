@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -24,7 +24,7 @@ use super::args::{Format, Import};
 use super::line::{self, Line};
 use super::output::{Imported, Printer, Talk};
 use super::progress::Progress;
-use super::{Failure, usage};
+use super::{Failure, now_ms, usage};
 
 /// Writes under way at a time: a leader puts those that arrive together into one log entry.
 const WRITES: usize = 64;
@@ -120,7 +120,7 @@ fn read_aside(choice: Import) -> Receiver<Result<(u64, Line, u64), Failed>> {
     thread::spawn(move || {
         let mut source = match Lines::open(&choice) {
             Ok(source) => source,
-            // There is nobody to tell if the receiver is gone.
+            // A receiver that is gone needs no word of it.
             Err(failure) => return drop(send.blocking_send(Err((choice.from_line, failure)))),
         };
         loop {
@@ -301,11 +301,4 @@ impl<'a> Lines<'a> {
 /// Whether a key has no time left.
 fn is_gone(line: &Line, now_ms: u64) -> bool {
     line.expires_ms.is_some_and(|at| at <= now_ms)
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }

@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use memkv_client::{Client, Error};
@@ -55,6 +55,16 @@ impl From<io::Error> for Failure {
     fn from(err: io::Error) -> Self {
         Self::Output(err)
     }
+}
+
+/// The time of this machine's clock, in milliseconds since the epoch.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, ms)
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn usage(message: String) -> Failure {

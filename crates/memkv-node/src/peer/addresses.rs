@@ -244,6 +244,15 @@ mod tests {
         each.collect()
     }
 
+    /// A store with the table of a cluster of three.
+    fn formed() -> Store {
+        let mut store = Store::new();
+        let mut batch = BatchBuilder::new(5);
+        batch.system(&form(3));
+        store.apply(1, &batch.finish(), &mut ());
+        store
+    }
+
     fn addresses(configured: &str) -> Addresses {
         Addresses::new(vec![Peer {
             name: "n2".to_owned(),
@@ -311,10 +320,7 @@ mod tests {
 
     #[test]
     fn what_the_table_says_as_well_is_forgotten_and_so_are_nodes_that_are_gone() {
-        let mut store = Store::new();
-        let mut batch = BatchBuilder::new(5);
-        batch.system(&form(3));
-        store.apply(1, &batch.finish(), &mut ());
+        let store = formed();
         let table = store.member_table();
         let addresses = addresses("h:2");
         assert!(addresses.note(2, told("new:2", 5)) && addresses.note(9, told("new:9", 1)));
@@ -332,10 +338,7 @@ mod tests {
 
     #[test]
     fn what_an_earlier_life_has_told_goes_once_this_node_serves() {
-        let mut store = Store::new();
-        let mut batch = BatchBuilder::new(5);
-        batch.system(&form(3));
-        store.apply(1, &batch.finish(), &mut ());
+        let store = formed();
         let table = store.member_table();
         let addresses = addresses("h:2");
         assert!(addresses.note(2, told("wrong:2", 5)));

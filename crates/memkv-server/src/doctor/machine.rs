@@ -41,7 +41,7 @@ fn open_files(may: u64, max_connections: u64) -> Finding {
     let next = "raise the limit (LimitNOFILE of systemd, ulimit -n), or lower max_connections";
     match may {
         _ if may >= needed => Finding::ok("open files", found),
-        // Half as many clients is no trouble that anybody sees at once.
+        // Half as many clients is no trouble at once.
         _ if may >= needed / 2 => Finding::warn("open files", found, next),
         _ => Finding::bad("open files", found, next),
     }

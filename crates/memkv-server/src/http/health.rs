@@ -106,7 +106,7 @@ pub(super) async fn ready<B: Backend>(api: &Api<B>, head: &Head) -> Response {
     let rights = api.service().rights();
     let is_known = rights.is_known();
     if !is_plain && api.identify(head).await.is_err() {
-        // By an old table this may be a mistake, so it is no failure; but who guesses has to wait.
+        // By an old table this may be a mistake, so it is no failure; but the next attempt has to wait.
         if let (false, Some(client)) = (
             is_known,
             head.client.filter(|_| head.authorization.is_some()),

@@ -92,7 +92,7 @@ fn a_file_that_says_who_clients_are_and_that_all_can_write_is_warned_of() {
     // One file is named by two settings.
     allow("ca.crt", 0o666);
     assert_eq!(open(), ["tls_user_map", "tls_ca_file", "tls_peer_ca_file"]);
-    // A group is whom the operator has made it of.
+    // The operator has chosen the members of a group.
     allow("users", 0o664);
     allow("ca.crt", 0o644);
     assert!(open().is_empty());
