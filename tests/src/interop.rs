@@ -73,10 +73,17 @@ pub fn python_script(name: &str, listener: &Listener) {
 
 /// The same with further arguments.
 pub fn python_script_with(name: &str, listener: &Listener, more: &[&str]) {
+    let mut python = python();
+    python.arg(scripts().join(name));
+    session(python, name, listener, more);
+}
+
+/// Python with the packages of `tests/interop/requirements.txt`.
+pub fn python() -> Command {
     let mut python = Command::new(tools().join("python/bin/python"));
     // -B: nothing is written beside the scripts.
-    python.arg("-B").arg(scripts().join(name));
-    session(python, name, listener, more);
+    python.arg("-B");
+    python
 }
 
 /// Runs a script of `tests/interop/` with Node. A module finds others only from where it lies, so

@@ -45,7 +45,8 @@ pub use data::{files_in, first_index, flip_bit, newest_snapshot, write_secret};
 pub use drain_load::DrainLoad;
 pub use http::{Http, Response};
 pub use interop::{
-    Listener, node_script, node_script_with, on_every_listener, python_script, python_script_with,
+    Listener, node_script, node_script_with, on_every_listener, python, python_script,
+    python_script_with,
 };
 pub use load::{Load, Verdict};
 pub use machine::{Tmpfs, allow_files, skip};

@@ -185,12 +185,15 @@ fn run(args: Args) -> Result<u8, Failure> {
     };
     let client = say_once_that_it_waits(client, args.timeout);
     let printer = Printer::new(args.output);
-    // One request at a time waits for the network: one thread is enough.
+    runtime()?.block_on(commands::execute(command, &client, &printer))
+}
+
+/// What waits for the network. One request at a time does: one thread is enough.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let runtime = runtime.map_err(Failure::Start)?;
-    runtime.block_on(commands::execute(command, &client, &printer))
+    runtime.map_err(Failure::Start)
 }
 
 /// Has a node execute words, and shows the answer.

@@ -57,11 +57,6 @@ impl Progress {
         }
     }
 
-    /// Bytes so far.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     fn tell(&self) {
         let seconds = self.began.elapsed().as_secs_f64().max(0.001);
         let rate = size((self.bytes as f64 / seconds) as u64);

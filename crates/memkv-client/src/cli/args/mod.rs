@@ -270,26 +270,35 @@ pub(crate) enum Backup {
     /// Saves all keys, users and settings as of now; from any node, while writes go on
     Save {
         /// The file, which only this user may read; in a directory it gets a name with time and
-        /// revision; "-" writes to standard output
+        /// revision; "-" writes to standard output; s3://BUCKET/KEY stores it in a bucket, and under
+        /// s3://BUCKET/PREFIX/ it gets a name, too
         file: PathBuf,
-        /// FILE is a directory: afterwards only the newest N backups of this cluster stay there
+        /// FILE is a directory or a prefix: afterwards only the newest N backups of this cluster stay
+        /// there
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         keep: Option<u64>,
     },
     /// Reads all of a backup and exits 1 if any byte of it is not as it was written
     Verify {
-        /// The backup; "-" reads it from standard input
+        /// The backup, in a file or at s3://BUCKET/KEY; "-" reads it from standard input
         file: PathBuf,
     },
     /// Prints what a backup says of itself
     Inspect {
-        /// The backup; "-" reads it from standard input
+        /// The backup, in a file or at s3://BUCKET/KEY; "-" reads it from standard input
         file: PathBuf,
     },
-    /// Lists the backups in a directory, oldest first
+    /// Lists the backups in a directory or under a prefix of a bucket, oldest first
     Ls {
-        /// The directory
+        /// The directory, or s3://BUCKET/PREFIX/
         dir: PathBuf,
+    },
+    /// Brings a backup from a bucket here, whole or not at all
+    Fetch {
+        /// The backup: s3://BUCKET/KEY
+        from: PathBuf,
+        /// The file, or the directory in which it keeps its name; "-" writes to standard output
+        file: PathBuf,
     },
 }
 
