@@ -175,6 +175,11 @@ impl WalHandle {
         self.shared.fsync.counted()
     }
 
+    /// The longest fsync of the log since the last call, in nanoseconds; 0 if there was none.
+    pub fn take_longest_fsync(&self) -> u64 {
+        self.shared.fsync.take_peak()
+    }
+
     /// The last durable record that was not dropped since (with `sync: false`, the last written
     /// one).
     pub fn durable(&self) -> Option<LogId> {

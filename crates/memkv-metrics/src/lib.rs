@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod fine;
 mod histogram;
 
+pub use fine::{FineCounted, FineHistogram};
 pub use histogram::{Counted, Histogram};

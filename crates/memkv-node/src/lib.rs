@@ -56,9 +56,10 @@ pub use report::event::Event;
 #[doc(hidden)]
 pub use report::inspect::{Inspection, addressee, kind_of};
 pub use report::seldom;
-pub use report::stats::NodeStats;
+pub use report::stats::{NodeStats, Peaks, PeerStats};
 pub use report::status::{MemberStatus, NodeStatus, Phase, Role};
 pub use report::timeline::{MAX_EVENTS, MAX_TEXT_BYTES, Noted, Timeline};
+pub use report::waypoints::Stages;
 pub use sync::yielding::yield_to_ready_tasks;
 pub use sync::{contain, lock};
 #[doc(hidden)]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use memkv_disk::disk::Disk;
 use memkv_disk::{HardState, LogId, SnapshotReader};
-use memkv_store::{Command, MemberState, Principal, Query, Reply, Store, UserTable};
+use memkv_store::{Command, MemberState, Principal, Query, Reply, Revision, Store, UserTable};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -38,9 +38,10 @@ use crate::read::barrier;
 use crate::read::long_read::Answers;
 use crate::replica::Replica;
 use crate::report::event::Event;
-use crate::report::stats::NodeStats;
+use crate::report::stats::{NodeStats, Peaks};
 use crate::report::status::NodeStatus;
 use crate::report::timeline::Timeline;
+use crate::report::waypoints::Stages;
 use crate::running;
 use crate::time::log_clock::{self, LogClock};
 use crate::write::checked;
@@ -370,6 +371,19 @@ impl Node {
         self.group.stats()
     }
 
+    /// The longest that this node has waited for its disk, for apply and for a leader since the last call. For one
+    /// caller: what it has seen, another one does not see.
+    pub fn take_peaks(&self) -> Peaks {
+        self.group.take_peaks()
+    }
+
+    /// Where the time of a write went that was submitted here at this time and has made this revision. Nothing if it
+    /// has made none, or if some hundred entries have followed it.
+    pub fn stages(&self, revision: Revision, submitted: std::time::Instant) -> Option<Stages> {
+        let waypoints = &self.group.process.counters.waypoints;
+        waypoints.stages(revision, submitted)
+    }
+
     /// What has happened here since the process began.
     pub fn timeline(&self) -> &Timeline {
         &self.group.replica.timeline
@@ -481,6 +495,7 @@ fn log_store(group: &Group, vote: Option<HardState>, committed_hint: Option<LogI
         committed_hint,
         group.reads.barrier.published.clone(),
         group.process.env.clone(),
+        group.process.counters.clone(),
     )
 }
 

@@ -11,12 +11,12 @@ use memkv_disk::SnapshotReader;
 #[cfg(memkv_bugs)]
 use memkv_disk::bugs;
 use memkv_node::{
-    Answers, Copies, Frame, Lane, MemberVerb, MemberView, Node, NodeStats, NodeStatus, Publication,
-    RequestError, Subscribers, Timeline, VerbError,
+    Answers, Copies, Frame, Lane, MemberVerb, MemberView, Node, NodeStats, NodeStatus, Peaks,
+    Publication, RequestError, Stages, Subscribers, Timeline, VerbError,
 };
 use memkv_store::{
-    Command, DATABASES, KeyEventClasses, Memory, Principal, Query, Reply, ReplyValue, Store,
-    UserTable,
+    Command, DATABASES, KeyEventClasses, Memory, Principal, Query, Reply, ReplyValue, Revision,
+    Store, UserTable,
 };
 use tokio::sync::watch;
 
@@ -169,6 +169,16 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// What has happened to the node.
     fn timeline(&self) -> &Timeline;
 
+    /// The longest that the node has waited since the last call, see [`Node::take_peaks`].
+    fn take_peaks(&self) -> Peaks {
+        Peaks::default()
+    }
+
+    /// Where the time of a write went, see [`Node::stages`].
+    fn stages(&self, _revision: Revision, _submitted: std::time::Instant) -> Option<Stages> {
+        None
+    }
+
     /// Answers a request of a peer that has proved to be the node `proven`, if it has; called in the
     /// order of arrival on each lane, see [`Node::handle`].
     fn handle(&self, lane: Lane, proven: Option<&str>, request: Bytes)
@@ -281,6 +291,14 @@ impl Backend for Node {
 
     fn timeline(&self) -> &Timeline {
         Self::timeline(self)
+    }
+
+    fn take_peaks(&self) -> Peaks {
+        Self::take_peaks(self)
+    }
+
+    fn stages(&self, revision: Revision, submitted: std::time::Instant) -> Option<Stages> {
+        Self::stages(self, revision, submitted)
     }
 
     fn handle(

@@ -49,6 +49,7 @@ pub mod peer;
 pub mod process;
 pub mod read_batch;
 pub mod recover;
+mod report;
 pub mod reset;
 pub mod resp;
 pub mod restore;

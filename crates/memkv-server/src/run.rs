@@ -272,6 +272,8 @@ fn follow_users(
         service.rights().known();
         reset::apply(service, layout).await;
     });
+    let seen = resp.clone();
+    tokio::spawn(async move { seen.follow_peaks().await });
     tokio::spawn(async move { resp.follow_all_users().await });
 }
 

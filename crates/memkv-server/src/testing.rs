@@ -14,8 +14,8 @@ use memkv_disk::{Layout, LogId, Options, SnapshotMeta, SnapshotReader};
 use memkv_metrics::Histogram;
 use memkv_node::lock::Mutex;
 use memkv_node::{
-    Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, Phase, Publication,
-    RequestError, Role, Subscribers, Timeline,
+    Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, PeerStats, Phase,
+    Publication, RequestError, Role, Subscribers, Timeline,
 };
 use memkv_store::{
     BY_CERTIFICATE, BatchBuilder, Command, DEFAULT_USER, EDGE_LEVEL, GroupRights, KeyEventClasses,
@@ -392,6 +392,17 @@ impl Backend for Fake {
             fsync: Histogram::of_durations().counted(),
             apply: Histogram::of_durations().counted(),
             read_batch: Histogram::of_sizes().counted(),
+            peers: vec![PeerStats {
+                id: 2,
+                name: "n2".to_owned(),
+                addr: "h:2".to_owned(),
+                fails: false,
+                last_contact: Some(Duration::from_millis(40)),
+                round_trip: Some(Duration::from_micros(120)),
+                sent: 1000,
+                received: 70,
+                lag: Some((3, Duration::from_millis(9))),
+            }],
         }
     }
 

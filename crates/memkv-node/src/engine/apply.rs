@@ -182,6 +182,10 @@ impl Applier {
     /// raises the feature level above what this build knows.
     pub(super) async fn apply(&self, chunk: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
         self.check_running()?;
+        if let Some((entry, _)) = chunk.last() {
+            let waypoints = &self.counters.waypoints;
+            waypoints.committed(entry.log_id().index);
+        }
         let mut entries = Entries {
             waiting: chunk.into_iter(),
             read: None,
@@ -277,6 +281,10 @@ impl Applier {
         entries.garbage = machine.store.take_garbage();
         entries.key_events = machine.store.take_key_events();
         self.counters.apply.count_duration(started.elapsed(), 1);
+        if let Some(last) = entries.last {
+            let revision = machine.store.revision();
+            self.counters.waypoints.applied(last, revision);
+        }
         progress
     }
 

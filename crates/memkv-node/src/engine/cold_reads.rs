@@ -91,6 +91,7 @@ fn log() -> Log {
         None,
         Arc::default(),
         env,
+        Arc::default(),
     );
     Log {
         disk,

@@ -27,6 +27,7 @@ use crate::Env;
 use crate::env::blocking;
 use crate::leadership::leader::Leader;
 use crate::read::published::Published;
+use crate::report::counters::Counters;
 
 /// Most bytes of entries that one read for replication returns (at least one entry always comes).
 /// A frame of this size takes about 10 ms on a gigabit link: far less than a heartbeat interval.
@@ -45,6 +46,7 @@ struct Parts {
     published: Arc<Published>,
     env: Env,
     ahead: Arc<ReadAhead>,
+    counters: Arc<Counters>,
 }
 
 /// The state that the engine asks for and the disk holds already.
@@ -61,6 +63,7 @@ impl LogStore {
         committed: Option<memkv_disk::LogId>,
         published: Arc<Published>,
         env: Env,
+        counters: Arc<Counters>,
     ) -> Self {
         if let Some(vote) = hard_state {
             published.publish_vote(leader(vote));
@@ -76,6 +79,7 @@ impl LogStore {
             published,
             env,
             ahead: Arc::default(),
+            counters,
         }))
     }
 
@@ -306,9 +310,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .collect();
         self.0.ahead.end();
         let end = records.last().map(|record| record.id);
+        let last = end.map(|id| id.index);
+        if let Some(last) = last {
+            self.0.counters.waypoints.appended(last);
+        }
+        let counters = self.0.counters.clone();
         self.0.wal.append(
             records,
-            Box::new(move |result| callback.io_completed(result)),
+            Box::new(move |result| {
+                if let (Some(last), Ok(())) = (last, &result) {
+                    counters.waypoints.durable(last);
+                }
+                callback.io_completed(result);
+            }),
         );
         // A WAL that has failed takes nothing. The engine must stop here, because it would next
         // apply entries that are not there, and reading them would end early without an error.

@@ -53,7 +53,15 @@ fn log(vote: Option<HardState>) -> (Opened, LogStore, Arc<Published>) {
     let opened = opened.unwrap();
     let published = Arc::<Published>::default();
     let (wal, reader) = (opened.wal.clone(), opened.log.clone());
-    let store = LogStore::new(wal, reader, vote, None, published.clone(), Env::real());
+    let store = LogStore::new(
+        wal,
+        reader,
+        vote,
+        None,
+        published.clone(),
+        Env::real(),
+        Arc::default(),
+    );
     (opened, store, published)
 }
 

@@ -58,6 +58,7 @@ impl<F: Fn() -> Directory + Send + Sync> StoreBuilder<TypeConfig, LogStore, Stat
             opened.metadata.committed_hint,
             Arc::default(),
             env.clone(),
+            Arc::default(),
         );
         let replica = Arc::new(Replica::new(Arc::new(Session::new(1, 64 << 20))));
         let clock = Arc::new(LogClock::resume(env.clone(), None, None));

@@ -35,12 +35,14 @@ pub(crate) async fn run(tracker: Tracker, engine: Engine) {
     let mut applied = tracker.replica.subscribe();
     let mut last_leader = None;
     let mut stood_in = 0;
+    let mut leaderless_since = None;
     loop {
         let (named, leads) = {
             let now = changes.now();
             let term = now.term;
             if now.role == Role::Candidate && term != stood_in {
                 stood_in = term;
+                leaderless_since.get_or_insert_with(Instant::now);
                 tracker.tell_candidate(term);
             }
             let leader = now.leader.map(|id| Leader { term, id });
@@ -49,6 +51,7 @@ pub(crate) async fn run(tracker: Tracker, engine: Engine) {
         tracker.leadership.note_leading(leads);
         let (leader, lost_at) = shown(named, leads, tracker.leadership.lost_at());
         let before = tracker.leadership.leader();
+        tracker.count_leaderless(&mut leaderless_since, leader.is_some());
         if tracker.leadership.show(leader) {
             tracker.tell(before, leader);
             // A leader that was lost and is there again in the same term is no other.
@@ -127,6 +130,17 @@ impl Tracker {
     fn tell_candidate(&self, term: u64) {
         let why = self.why(self.leadership.leader());
         self.timeline().note(&Event::Stands { term, why });
+    }
+
+    /// Counts the time without a leader once it is over.
+    fn count_leaderless(&self, since: &mut Option<Instant>, has_leader: bool) {
+        if !has_leader {
+            since.get_or_insert_with(Instant::now);
+        } else if let Some(since) = since.take() {
+            let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let longest = &self.counters.leaderless;
+            longest.fetch_max(nanos, Ordering::Relaxed);
+        }
     }
 
     fn timeline(&self) -> &Timeline {

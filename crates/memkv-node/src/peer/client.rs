@@ -8,10 +8,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use memkv_store::Member;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::membership::identity::Identity;
 use crate::membership::levels::Levels;
 use crate::peer::addresses::{Addresses, Located};
+use crate::peer::contacts::Contacts;
 use crate::peer::encoding::Reader;
 use crate::peer::message::{self, Envelope, Kind, MemberInfo};
 use crate::replica::Replica;
@@ -56,6 +58,8 @@ pub(crate) struct Peers {
     refused: Arc<watch::Sender<u64>>,
     /// Where members are that are not where the member table says.
     pub(crate) addresses: Arc<Addresses>,
+    /// When each member was heard.
+    pub(crate) contacts: Arc<Contacts>,
 }
 
 impl Peers {
@@ -78,6 +82,7 @@ impl Peers {
             identity: RwLock::new(None),
             refused: Arc::new(watch::Sender::new(0)),
             addresses: Arc::new(addresses),
+            contacts: Arc::default(),
         }
     }
 
@@ -195,12 +200,16 @@ impl Peers {
         match self.locate(to) {
             Some(located) => {
                 let (member, _) = &located;
+                let (contacts, began) = (self.contacts.clone(), Instant::now());
+                contacts.sent(to, request.len());
                 let sent = self
                     .transport
                     .call(&member.name, &member.addr, lane, request);
                 let (refused, addresses) = (self.refused.clone(), self.addresses.clone());
                 Box::pin(async move {
                     let answer = wait(sent, timeout).await;
+                    let bytes = answer.as_ref().ok().map(|answer| answer.0.len());
+                    contacts.ended(to, began, bytes);
                     if matches!(answer, Err(PeerError::NoListener(_))) {
                         refused.send_replace(to);
                     }

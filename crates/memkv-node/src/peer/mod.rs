@@ -6,6 +6,7 @@
 pub(crate) mod addresses;
 pub(crate) mod answer;
 pub(crate) mod client;
+pub(crate) mod contacts;
 pub(crate) mod encoding;
 #[cfg(test)]
 pub(crate) mod fake;

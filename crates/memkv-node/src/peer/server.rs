@@ -32,6 +32,7 @@ use crate::write::session::GroupOutcome;
 /// Answers one request; `proven` is the node that the other side has proved to be, if it has.
 pub(crate) fn handle(group: &Group, proven: Option<&str>, request: Bytes) -> Answer {
     let process = &group.process;
+    let bytes = request.len();
     let (envelope, body) = match Envelope::decode(request) {
         Ok(decoded) => decoded,
         Err(error) => return answer(bad(&error)),
@@ -54,6 +55,7 @@ pub(crate) fn handle(group: &Group, proven: Option<&str>, request: Bytes) -> Ans
         return answer(message::refused(&too_old.to_string()));
     }
     group.memory.note_boot(envelope.from, envelope.boot);
+    process.peers.contacts.heard(envelope.from, bytes);
     let Some(inbound) = group.inbound.get().cloned() else {
         return answer(message::refused("this node has not joined its cluster yet"));
     };

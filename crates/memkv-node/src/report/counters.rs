@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use memkv_metrics::Histogram;
 
+use crate::report::waypoints::Waypoints;
+
 /// The counters that the node's tasks share.
 #[derive(Debug)]
 pub(crate) struct Counters {
@@ -27,6 +29,10 @@ pub(crate) struct Counters {
     pub(crate) apply: Histogram,
     /// Reads that shared a confirmation.
     pub(crate) read_batch: Histogram,
+    /// The longest time without a leader that has ended since it was taken, in nanoseconds.
+    pub(crate) leaderless: AtomicU64,
+    /// When the last entries were where.
+    pub(crate) waypoints: Waypoints,
 }
 
 impl Default for Counters {
@@ -42,6 +48,8 @@ impl Default for Counters {
             growth_refused: AtomicU64::new(0),
             apply: Histogram::of_durations(),
             read_batch: Histogram::of_sizes(),
+            leaderless: AtomicU64::new(0),
+            waypoints: Waypoints::default(),
         }
     }
 }

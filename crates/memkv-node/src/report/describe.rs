@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::group::Group;
-use crate::report::stats::NodeStats;
+use crate::report::stats::{NodeStats, Peaks, PeerStats};
 use crate::report::status::{MemberStatus, NodeStatus, Phase, Role};
 
 /// The engine's part of a status.
@@ -157,7 +158,57 @@ impl Group {
             fsync: self.storage.wal.fsync_durations(),
             apply: counters.apply.counted(),
             read_batch: counters.read_batch.counted(),
+            peers: self.peers(),
         }
+    }
+
+    /// See [`crate::Node::take_peaks`].
+    pub(crate) fn take_peaks(&self) -> Peaks {
+        let counters = &self.process.counters;
+        let leaderless = counters.leaderless.swap(0, Ordering::Relaxed);
+        Peaks {
+            fsync: Duration::from_nanos(self.storage.wal.take_longest_fsync()),
+            apply: Duration::from_nanos(counters.apply.take_peak()),
+            leaderless: Duration::from_nanos(leaderless),
+        }
+    }
+
+    /// The other members, as this node has heard them.
+    fn peers(&self) -> Vec<PeerStats> {
+        let (known, waypoints) = (&self.process.peers, &self.process.counters.waypoints);
+        let me = known.my_id();
+        let matched = self.engine.get().map(|engine| engine.matched());
+        let last = matched.as_ref().and_then(|matched| matched.last);
+        let lag = |id| {
+            let members = matched.as_ref().map(|matched| &matched.members)?;
+            let (_, has) = members.iter().find(|(member, _)| *member == id)?;
+            let has = has.unwrap_or(0);
+            let entries = last.unwrap_or(0).saturating_sub(has);
+            let since = match entries {
+                0 => Duration::ZERO,
+                _ => waypoints.age(has + 1),
+            };
+            Some((entries, since))
+        };
+        let others = known.members().into_iter().filter(|member| member.id != me);
+        let mut peers: Vec<PeerStats> = others
+            .map(|member| {
+                let contact = known.contacts.of(member.id);
+                PeerStats {
+                    id: member.id,
+                    fails: contact.fails,
+                    last_contact: contact.heard_at.map(|at| at.elapsed()),
+                    round_trip: contact.round_trip(),
+                    sent: contact.sent,
+                    received: contact.received,
+                    lag: lag(member.id),
+                    name: member.name,
+                    addr: member.addr,
+                }
+            })
+            .collect();
+        peers.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        peers
     }
 
     fn peer_lag(&self) -> Vec<(String, u64)> {

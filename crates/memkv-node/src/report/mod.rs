@@ -12,3 +12,4 @@ pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod timeline;
 pub(crate) mod trouble;
+pub(crate) mod waypoints;

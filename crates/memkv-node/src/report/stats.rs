@@ -1,9 +1,46 @@
 //! A node's numbers, for metrics. Nothing here decides anything.
 
+use std::time::Duration;
+
 use memkv_metrics::Counted;
 
+/// The longest of what the node has waited for since it was asked last; zero if there was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Peaks {
+    /// One call that made the log durable.
+    pub fsync: Duration,
+    /// Applying a run of entries.
+    pub apply: Duration,
+    /// A time without a leader that has ended.
+    pub leaderless: Duration,
+}
+
+/// Another member, as this node has heard it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStats {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub addr: String,
+    /// Whether the last call to it got no answer.
+    pub fails: bool,
+    /// Since its last answer or request; none if there was none.
+    pub last_contact: Option<Duration>,
+    /// The shortest call of the last seconds.
+    pub round_trip: Option<Duration>,
+    /// Bytes of requests to it.
+    pub sent: u64,
+    /// Bytes of its answers and requests.
+    pub received: u64,
+    /// Entries that it lacks of this leader's log, and since when it lacks the first of them, as far as this node
+    /// remembers; none if this node does not lead.
+    pub lag: Option<(u64, Duration)>,
+}
+
 /// A node's counters at about one moment, since its process began.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NodeStats {
     /// How often another leader than before was heard of, this node among them.
     pub leader_changes: u64,
@@ -42,4 +79,6 @@ pub struct NodeStats {
     pub apply: Counted,
     /// Reads that shared a confirmation, each confirmation counted once.
     pub read_batch: Counted,
+    /// The other members, in the order of their names.
+    pub peers: Vec<PeerStats>,
 }

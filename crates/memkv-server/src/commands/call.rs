@@ -75,6 +75,8 @@ pub(crate) enum Op {
     Write(Command, ReplyFormat),
     /// Beside the log.
     Read(Query, ReplyFormat),
+    /// By this node alone, at once.
+    Here(Local),
 }
 
 /// The command, for a database. Each part of a transaction names its own.

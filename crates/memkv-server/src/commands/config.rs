@@ -1,12 +1,15 @@
 //! `CONFIG`: settings under the names that Redis has for them, for clients and tools that look
 //! before they work. Three can be set here, for the whole cluster: which events of keys are announced, the
-//! memory cap, and what makes room at it.
+//! memory cap, and what makes room at it. Three more, about what is slow, hold for this node until its process ends.
 //! All others are in the configuration file.
+
+use std::ops::RangeInclusive;
 
 use memkv_resp::Pattern;
 use memkv_store::{Command, DATABASES, EvictionPolicy, KeyEventClasses};
 
 use super::{Args, Call, ErrorReply, Op, ReplyFormat};
+use crate::report;
 use crate::resp::{Server, most_waiting};
 
 /// Most patterns of one CONFIG GET: more than there are settings, and all of them the slowest that
@@ -17,6 +20,12 @@ const MAX_PATTERNS: usize = 64;
 const MAXMEMORY: &str = "maxmemory";
 const POLICY: &str = "maxmemory-policy";
 const ANNOUNCE: &str = "notify-keyspace-events";
+
+/// The settings of this node alone, which are forgotten with its process.
+const SLOW_MICROS: &str = "slowlog-log-slower-than";
+const SLOW_LEN: &str = "slowlog-max-len";
+const SPIKE_MS: &str = "latency-monitor-threshold";
+const OF_NODE: [&str; 3] = [SLOW_MICROS, SLOW_LEN, SPIKE_MS];
 
 /// What an acknowledgement means.
 const APPEND_FSYNC: &str = "appendfsync";
@@ -30,6 +39,8 @@ const FIXED: [(&str, &str); 20] = [
     ("daemonize", "no"),
     ("dir", ""),
     ("hash-max-listpack-entries", "512"),
+    ("latency-tracking", "yes"),
+    ("latency-tracking-info-percentiles", "50 99 99.9"),
     ("lazyfree-lazy-user-flush", "yes"),
     ("list-max-listpack-size", "-2"),
     ("protected-mode", "no"),
@@ -39,17 +50,18 @@ const FIXED: [(&str, &str); 20] = [
     ("save", ""),
     ("set-max-intset-entries", "512"),
     ("slave-read-only", "no"),
-    ("slowlog-log-slower-than", "-1"),
-    ("slowlog-max-len", "0"),
     ("tcp-keepalive", "60"),
     ("zset-max-listpack-entries", "128"),
 ];
 
 /// Settings that the node must be asked for.
-const ASKED: [&str; 11] = [
+const ASKED: [&str; 14] = [
     APPEND_FSYNC,
     "client-output-buffer-limit",
     "databases",
+    SPIKE_MS,
+    SLOW_MICROS,
+    SLOW_LEN,
     "maxclients",
     "maxmemory-clients",
     MAXMEMORY,
@@ -85,6 +97,10 @@ fn values(server: &Server) -> Vec<(&'static str, String)> {
     let timeout = settings.idle_time.map_or(0, |time| time.as_secs());
     values.push(("timeout", timeout.to_string()));
     values.push(("databases", DATABASES.to_string()));
+    let (slow_log, spikes) = (&server.slow_log, &server.spikes);
+    values.push((SLOW_MICROS, slow_log.least_micros().to_string()));
+    values.push((SLOW_LEN, slow_log.max_len().to_string()));
+    values.push((SPIKE_MS, spikes.least_ms().to_string()));
     values.push(("maxclients", settings.max_connections.to_string()));
     values.push(("port", settings.port.to_string()));
     values.push(("proto-max-bulk-len", settings.max_value_bytes.to_string()));
@@ -135,6 +151,14 @@ pub(super) fn set(args: &Args<'_>) -> Result<Op, ErrorReply> {
     if let Some((_, name)) = names.iter().enumerate().find(|at| is_twice(*at)) {
         return Err(refused(name, "duplicate parameter"));
     }
+    let is_of_node = |name: &Vec<u8>| OF_NODE.map(str::as_bytes).contains(&&name[..]);
+    if names.iter().all(is_of_node) {
+        return Ok(Op::Here(set_of_node));
+    }
+    if let Some(name) = names.iter().find(|name| is_of_node(name)) {
+        let why = "it is a setting of this node alone; set it in a command of its own";
+        return Err(refused(name, why));
+    }
     let is_settable = |name: &&Vec<u8>| {
         [MAXMEMORY, POLICY, ANNOUNCE]
             .map(str::as_bytes)
@@ -156,6 +180,49 @@ pub(super) fn set(args: &Args<'_>) -> Result<Op, ErrorReply> {
         refused(ANNOUNCE.as_bytes(), why)
     })?;
     Ok(Op::Write(Command::Announce { classes }, ReplyFormat::Plain))
+}
+
+/// Sets what holds for this node alone: all of it, or nothing.
+fn set_of_node(call: &mut Call<'_>) -> Result<(), ErrorReply> {
+    let args = call.args;
+    let value = |at: usize, name: &str, range: RangeInclusive<i64>| {
+        let refused = |why: &str| refused(name.as_bytes(), why);
+        let value = args.int(at).map_err(|_| {
+            let why = "argument couldn't be parsed into an integer";
+            refused(why)
+        })?;
+        match range.contains(&value) {
+            true => Ok(value),
+            false => Err(refused(&format!(
+                "argument must be between {} and {} inclusive",
+                range.start(),
+                range.end()
+            ))),
+        }
+    };
+    let most = i64::try_from(report::MAX_LEN).unwrap_or(i64::MAX);
+    let (mut micros, mut len, mut spike) = (None, None, None);
+    for at in (2..args.len()).step_by(2) {
+        if args.is(at, SLOW_MICROS) {
+            micros = Some(value(at + 1, SLOW_MICROS, -1..=i64::MAX)?);
+        } else if args.is(at, SLOW_LEN) {
+            len = Some(value(at + 1, SLOW_LEN, 0..=most)?);
+        } else {
+            spike = Some(value(at + 1, SPIKE_MS, 0..=i64::MAX)?);
+        }
+    }
+    let server = call.server;
+    if let Some(micros) = micros {
+        server.slow_log.set_least_micros(micros);
+    }
+    if let Some(len) = len.and_then(|len| usize::try_from(len).ok()) {
+        server.slow_log.set_max_len(len);
+    }
+    if let Some(ms) = spike {
+        server.spikes.set_least_ms(ms.unsigned_abs());
+    }
+    call.reply().ok();
+    Ok(())
 }
 
 /// Sets the memory cap, what makes room at it, or both.
@@ -202,7 +269,7 @@ fn refused(name: &[u8], why: &str) -> ErrorReply {
 }
 
 pub(super) fn resetstat(call: &mut Call<'_>) -> Result<(), ErrorReply> {
-    call.server.stats.reset();
+    call.server.reset_stats();
     call.reply().ok();
     Ok(())
 }

@@ -54,6 +54,13 @@ impl ErrorReply {
         &self.0
     }
 
+    /// Whether a call that is answered so was not executed, as Redis counts it: for lack of a right, of memory, or
+    /// of data.
+    pub(crate) fn is_rejection(&self) -> bool {
+        let codes = [&b"NOPERM "[..], b"NOAUTH ", b"OOM ", b"LOADING "];
+        codes.iter().any(|code| self.0.starts_with(code))
+    }
+
     /// The same error, for an EXEC that was refused: the transaction is over.
     pub(crate) fn of_exec(&self) -> Self {
         let why = self.0.strip_prefix(b"ERR ").unwrap_or(&self.0);

@@ -80,7 +80,8 @@ pub(super) fn tips(spec: &Spec) -> &'static [&'static str] {
             "request_policy:all_shards",
             "response_policy:special",
         ],
-        "latency|latest" | "latency|history" | "latency|doctor" => &[
+        "latency|latest" | "latency|history" | "latency|doctor" | "latency|graph"
+        | "latency|histogram" => &[
             "nondeterministic_output",
             "request_policy:all_nodes",
             "response_policy:special",

@@ -15,29 +15,35 @@ use crate::resp::{Kind, Server};
 
 type Section = fn(&mut String, &Server, Option<&Introspection>);
 
-/// Sections in their order. There are none that only `everything` would show.
-const SECTIONS: &[(&str, Section)] = &[
-    ("Server", about_server),
-    ("Clients", about_clients),
-    ("Memory", about_memory),
-    ("Persistence", about_persistence),
-    ("Stats", about_stats),
-    ("Replication", about_replication),
-    ("Cluster", about_cluster),
-    ("Keyspace", about_keyspace),
-    ("Raft", about_raft),
+/// Sections in their order, and whether one is shown without being asked for. `everything` shows no more than
+/// `all`: what it adds in Redis are the sections of modules.
+const SECTIONS: &[(&str, bool, Section)] = &[
+    ("Server", true, about_server),
+    ("Clients", true, about_clients),
+    ("Memory", true, about_memory),
+    ("Persistence", true, about_persistence),
+    ("Stats", true, about_stats),
+    ("Replication", true, about_replication),
+    ("Commandstats", false, about_commands),
+    ("Errorstats", true, about_errors),
+    ("Latencystats", false, about_latency),
+    ("Cluster", true, about_cluster),
+    ("Keyspace", true, about_keyspace),
+    ("Raft", true, about_raft),
+    ("Peers", false, about_peers),
 ];
 
 pub(super) fn info(call: &mut Call<'_>) -> Result<(), ErrorReply> {
     let args = call.args;
-    let wants = |section: &str| {
-        let all = ["all", "everything", "default"];
-        let named = |name: &str| (1..args.len()).any(|at| args.is(at, name));
-        args.len() == 1 || named(section) || all.into_iter().any(named)
+    let named = |name: &str| (1..args.len()).any(|at| args.is(at, name));
+    let wants_all = named("all") || named("everything");
+    let wants_default = args.len() == 1 || named("default");
+    let wants = |(name, is_default, _): &&(&str, bool, Section)| {
+        wants_all || (*is_default && wants_default) || named(name)
     };
     let node = call.server.introspect();
     let mut text = String::new();
-    for (name, section) in SECTIONS.iter().filter(|(name, _)| wants(name)) {
+    for (name, _, section) in SECTIONS.iter().filter(wants) {
         if !text.is_empty() {
             text.push_str("\r\n");
         }
@@ -129,7 +135,7 @@ fn human(bytes: u64) -> String {
     }
 }
 
-fn about_persistence(text: &mut String, _: &Server, node: Option<&Introspection>) {
+fn about_persistence(text: &mut String, server: &Server, node: Option<&Introspection>) {
     let status = node.map(|node| &node.status);
     let is_building = status.is_some_and(|status| status.building_snapshot);
     // A write that the disk does not take ends the process; one that would not fit is refused first.
@@ -145,6 +151,18 @@ fn about_persistence(text: &mut String, _: &Server, node: Option<&Introspection>
             ("aof_enabled", &1),
             ("aof_rewrite_in_progress", &0),
             ("aof_last_write_status", &if is_low { "err" } else { "ok" }),
+        ],
+    );
+    let Some(stats) = server.measured() else {
+        return;
+    };
+    let fsync = stats.fsync;
+    lines(
+        text,
+        [
+            ("fsyncs", &fsync.at_most.last().copied().unwrap_or(0)),
+            ("fsync_p50_usec", &(fsync.quantile(500) / 1_000)),
+            ("fsync_p99_usec", &(fsync.quantile(990) / 1_000)),
         ],
     );
 }
@@ -179,6 +197,46 @@ fn about_replication(text: &mut String, _: &Server, node: Option<&Introspection>
             ("master_repl_offset", &index),
         ],
     );
+}
+
+fn about_commands(text: &mut String, server: &Server, _: Option<&Introspection>) {
+    for seen in server.calls.seen() {
+        let (calls, micros) = (seen.took.total, seen.took.nanos / 1_000);
+        let per_call = match calls {
+            0 => 0.0,
+            calls => micros as f64 / calls as f64,
+        };
+        line(
+            text,
+            format_args!(
+                "cmdstat_{}:calls={calls},usec={micros},usec_per_call={per_call:.2},\
+                 rejected_calls={},failed_calls={}",
+                seen.spec.name, seen.rejected, seen.failed
+            ),
+        );
+    }
+}
+
+fn about_errors(text: &mut String, server: &Server, _: Option<&Introspection>) {
+    for (kind, count) in server.errors.counted() {
+        line(text, format_args!("errorstat_{kind}:count={count}"));
+    }
+}
+
+fn about_latency(text: &mut String, server: &Server, _: Option<&Introspection>) {
+    for seen in server.calls.seen().filter(|seen| seen.took.total > 0) {
+        let micros = |permille| seen.took.quantile(permille) as f64 / 1_000.0;
+        line(
+            text,
+            format_args!(
+                "latency_percentiles_usec_{}:p50={:.3},p99={:.3},p99.9={:.3}",
+                seen.spec.name,
+                micros(500),
+                micros(990),
+                micros(999)
+            ),
+        );
+    }
 }
 
 fn about_cluster(text: &mut String, _: &Server, _: Option<&Introspection>) {
@@ -247,6 +305,32 @@ fn about_raft(text: &mut String, _: &Server, node: Option<&Introspection>) {
             format_args!(
                 "peer{at}:id={},name={},addr={},role={role},highest_feature_level={}",
                 member.id, member.name, member.addr, member.highest_level
+            ),
+        );
+    }
+}
+
+/// A line for each other member, as this node has heard it; its lag where this node leads.
+fn about_peers(text: &mut String, server: &Server, _: Option<&Introspection>) {
+    let peers = server.measured().map_or_else(Vec::new, |stats| stats.peers);
+    for (at, peer) in peers.into_iter().enumerate() {
+        let state = match (peer.fails, peer.last_contact) {
+            (true, _) => "failing",
+            (false, Some(_)) => "up",
+            (false, None) => "unknown",
+        };
+        let number = |number: Option<u128>| number.map_or("-".to_owned(), |it| it.to_string());
+        let entries = number(peer.lag.map(|(entries, _)| entries.into()));
+        let lag_ms = number(peer.lag.map(|(_, since)| since.as_millis()));
+        let contact = number(peer.last_contact.map(|ago| ago.as_millis()));
+        let round_trip = number(peer.round_trip.map(|took| took.as_micros()));
+        line(
+            text,
+            format_args!(
+                "peer{at}:id={},name={},addr={},state={state},round_trip_usec={round_trip},\
+                 last_contact_ms={contact},lag_entries={entries},lag_ms={lag_ms},\
+                 sent_bytes={},received_bytes={}",
+                peer.id, peer.name, peer.addr, peer.sent, peer.received
             ),
         );
     }

@@ -20,12 +20,14 @@ mod hints;
 mod info;
 mod judge;
 mod keys;
+mod latency;
 mod memkv;
 mod pubsub;
 mod reply_format;
 mod scan;
 mod script;
 mod server;
+mod slowlog;
 mod spec;
 mod strings;
 mod stubs;
@@ -44,7 +46,7 @@ pub(crate) use pubsub::push_message;
 pub(crate) use reply_format::{ReplyFormat, range_head};
 #[cfg(test)]
 pub(crate) use script::texts as script_texts;
-pub(crate) use spec::{Handler, Spec, find, flag, resolve};
+pub(crate) use spec::{Handler, Spec, find, flag, named, resolve};
 pub(crate) use table::TABLE;
 
 /// How many commands there are.

@@ -151,7 +151,7 @@ pub(crate) mod flag {
     pub(crate) const STALE: u32 = 1 << 7;
     /// Left out of `MONITOR`, which memkv does not have.
     pub(crate) const SKIP_MONITOR: u32 = 1 << 8;
-    /// Left out of the slow log, which memkv does not have.
+    /// Left out of the slow log in Redis; memkv's has all commands.
     pub(crate) const SKIP_SLOWLOG: u32 = 1 << 9;
     /// Short and of constant cost.
     pub(crate) const FAST: u32 = 1 << 10;
@@ -230,7 +230,8 @@ pub(crate) fn resolve(request: &Request) -> Result<&'static Spec, ErrorReply> {
     }
 }
 
-fn named(request: &Request) -> Result<&'static Spec, ErrorReply> {
+/// The same, whatever the number of its arguments.
+pub(crate) fn named(request: &Request) -> Result<&'static Spec, ErrorReply> {
     let name = request.arg(0).unwrap_or_default();
     let spec = find(name).filter(|spec| !spec.is_subcommand());
     let spec = spec.ok_or_else(|| ErrorReply::unknown_command(request))?;

@@ -5,7 +5,7 @@ use super::spec::Handler::Container;
 use super::spec::{Group, Handler, Judged, Keys, Spec, flag::*};
 use super::{
     Account, Members, TransactionControl, acl, client, command, config, connection, counters,
-    expiry, info, keys, memkv, pubsub, scan, script, server, strings, stubs,
+    expiry, info, keys, latency, memkv, pubsub, scan, script, server, slowlog, strings, stubs,
 };
 
 const NONE: (i32, i32, i32) = (0, 0, 0);
@@ -309,7 +309,7 @@ Server {
     "config|get" -3 (OPS) NONE "2.0.0" "O(N) with N settings" Nothing Local(config::get),
         "Returns settings by pattern, under the names that Redis has for them.";
     "config|set" -4 (OPS) NONE "2.0.0" "O(N) with N settings" Touches Data(config::set),
-        "Sets maxmemory, maxmemory-policy or notify-keyspace-events for the whole cluster; other settings are in the configuration file.";
+        "Sets maxmemory, maxmemory-policy or notify-keyspace-events for the whole cluster, or slowlog-log-slower-than, slowlog-max-len or latency-monitor-threshold for this node; other settings are in the configuration file.";
     "config|resetstat" 2 (OPS) NONE "2.0.0" "O(1)" Nothing Local(config::resetstat),
         "Sets the counters of INFO to zero.";
     "config|rewrite" 2 (OPS) NONE "2.8.0" "O(1)" Nothing Local(config::rewrite),
@@ -325,25 +325,29 @@ Server {
     "memory|help" 2 (LOADING | STALE) NONE "4.0.0" "O(1)" Nothing Local(command::help),
         "Lists the subcommands.";
     "slowlog" -2 (0) NONE "2.2.12" "of the subcommand" Nothing Container,
-        "Tells that no slow commands are kept.";
-    "slowlog|get" -2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Nothing Local(stubs::slowlog_get),
-        "Returns nothing: no slow commands are kept.";
-    "slowlog|len" 2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Nothing Local(stubs::zero),
-        "Returns 0.";
-    "slowlog|reset" 2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Nothing Local(stubs::ok),
-        "Does nothing.";
+        "Tells which commands were slow on this node.";
+    "slowlog|get" -2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(N) with N entries" Nothing Local(slowlog::get),
+        "Returns the last slow commands, without secrets.";
+    "slowlog|len" 2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(1)" Nothing Local(slowlog::len),
+        "Counts the slow commands that are kept.";
+    "slowlog|reset" 2 (ADMIN | LOADING | STALE) NONE "2.2.12" "O(N) with N entries" Nothing Local(slowlog::reset),
+        "Forgets the slow commands.";
     "slowlog|help" 2 (LOADING | STALE) NONE "6.2.0" "O(1)" Nothing Local(command::help),
         "Lists the subcommands.";
     "latency" -2 (0) NONE "2.8.13" "of the subcommand" Nothing Container,
-        "Tells that no latency events are kept.";
-    "latency|latest" 2 (OPS) NONE "2.8.13" "O(1)" Nothing Local(stubs::empty_array),
-        "Returns nothing.";
-    "latency|history" 3 (OPS) NONE "2.8.13" "O(1)" Nothing Local(stubs::empty_array),
-        "Returns nothing.";
-    "latency|reset" -2 (OPS) NONE "2.8.13" "O(1)" Nothing Local(stubs::zero),
-        "Returns 0.";
-    "latency|doctor" 2 (OPS) NONE "2.8.13" "O(1)" Nothing Local(stubs::doctor),
-        "Says that nothing is known to be wrong.";
+        "Tells how long commands take on this node, and when something took long.";
+    "latency|histogram" -2 (OPS) NONE "7.0.0" "O(N) with N commands" Nothing Local(latency::histogram),
+        "Returns how long the calls of commands took.";
+    "latency|latest" 2 (OPS) NONE "2.8.13" "O(1)" Nothing Local(latency::latest),
+        "Returns the last spike of each event: command, fast-command, fsync, apply, election.";
+    "latency|history" 3 (OPS) NONE "2.8.13" "O(1)" Nothing Local(latency::history),
+        "Returns the spikes of an event.";
+    "latency|graph" 3 (OPS) NONE "2.8.13" "O(1)" Nothing Local(latency::graph),
+        "Draws the spikes of an event.";
+    "latency|reset" -2 (OPS) NONE "2.8.13" "O(1)" Nothing Local(latency::reset),
+        "Forgets the spikes, of these events or of all.";
+    "latency|doctor" 2 (OPS) NONE "2.8.13" "O(N) with N commands" Nothing Local(latency::doctor),
+        "Says in sentences what was measured, and what to do next.";
     "latency|help" 2 (LOADING | STALE) NONE "2.8.13" "O(1)" Nothing Local(command::help),
         "Lists the subcommands.";
     "module" -2 (0) NONE "4.0.0" "of the subcommand" Nothing Container,
@@ -406,6 +410,8 @@ Memkv {
         "Its right is the right to GET /v1/backup, which memkv_client backup save reads.";
     "memkv.events" 1 (OPS) NONE "0.1.0" "O(1)" Nothing Local(memkv::events),
         "Its right is the right to GET /v1/events.";
+    "memkv.slowlog" -1 (ADMIN | LOADING | STALE) NONE "0.1.0" "O(N) with N entries" Nothing Local(slowlog::by_stages),
+        "Returns the last slow commands, each with the time that it spent in every stage.";
     "memkv.cluster" -2 (0) NONE "0.1.0" "of the subcommand" Nothing Container,
         "Shows and changes the members of the cluster.";
     "memkv.cluster|members" 2 (OPS) NONE "0.1.0" "O(N) with N members" Nothing Account(Account::Members(Members::List)),

@@ -13,7 +13,6 @@ use memkv_store::{Command, MAX_SECRETS, MAX_USER_NAME_BYTES, ReplyValue, SecretK
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::Conn;
-use super::server::Stats;
 use super::subscriptions::Kind;
 use crate::audit::{self, Event};
 use crate::backend::Backend;
@@ -87,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     }
 
     fn fail_account(&mut self, error: &ErrorReply) {
-        Stats::add(&self.resp.server.stats.errors, 1);
+        self.note_error(error);
         self.answer_account(|reply| reply.error(error.as_bytes()));
     }
 

@@ -254,6 +254,8 @@ impl Client {
 pub(crate) struct Clients {
     ledger: Ledger,
     last_id: AtomicU64,
+    /// Of the connections that were accepted, those that are not counted any more.
+    forgotten: AtomicU64,
     open: Mutex<BTreeMap<u64, Arc<Client>>>,
 }
 
@@ -303,9 +305,16 @@ impl Clients {
         self.open.lock().len()
     }
 
-    /// Connections accepted since the node was started.
+    /// Connections accepted since the node was started, or since they were forgotten.
     pub(crate) fn total(&self) -> u64 {
-        self.last_id.load(Ordering::Relaxed)
+        let all = self.last_id.load(Ordering::Relaxed);
+        all.saturating_sub(self.forgotten.load(Ordering::Relaxed))
+    }
+
+    /// Forgets those that were accepted.
+    pub(crate) fn reset_total(&self) {
+        let all = self.last_id.load(Ordering::Relaxed);
+        self.forgotten.store(all, Ordering::Relaxed);
     }
 
     /// All of them, in the order in which they came.

@@ -33,6 +33,7 @@ use crate::backend::Backend;
 use crate::commands::{ErrorReply, push_message};
 use crate::ledger::{Class, Held};
 use crate::pace::{Arrival, BYTES_PER_SECOND, Departure, GRACE};
+use crate::report::Slow;
 
 /// Requests executed before answers are written: a pipeline of a million is served in a thousand
 /// turns, and others get theirs in between.
@@ -105,6 +106,10 @@ pub(super) struct Conn<'a, S, B> {
     pub(super) parser: RequestParser,
     pub(super) session: Session,
     pub(super) batch: PipelineBatch,
+    /// Errors that were answered.
+    pub(super) failures: u64,
+    /// Slow commands whose answers have not been sent, with when they were there.
+    pub(super) slow: Vec<(Instant, Slow)>,
     pub(super) deadline_timer: DeadlineTimer,
     /// Its requests are refused, because the node stops.
     pub(super) leaves: bool,
@@ -133,6 +138,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             parser: RequestParser::new(limits(resp, &session)),
             session,
             batch: PipelineBatch::counted(ledger.hold(Class::Output)),
+            failures: 0,
+            slow: Vec::new(),
             deadline_timer: DeadlineTimer::default(),
             // It came when the node was about to stop.
             leaves: resp.service.drain().has_begun(),
@@ -226,8 +233,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'a, S, B> {
             // send.
             yield_to_ready_tasks().await;
         }
-        self.flush().await?;
-        Ok(turn)
+        let flushed = self.flush().await;
+        self.slow_sent();
+        flushed.map(|()| turn)
     }
 
     /// Waits for requests, and passes messages on meanwhile.

@@ -4,31 +4,25 @@
 //! Invariant: answers leave in the order of the requests. A request that is not for the store
 //! therefore either puts its answer into the batch, or has the batch run first.
 
-use std::collections::BTreeSet;
-use std::mem;
-
-use bytes::Bytes;
 use memkv_proto::ErrorCode;
 use memkv_resp::{Output, ReplyWriter, Request};
-use memkv_store::{Command, Query, ReplyError, check_steps};
+use memkv_store::{Command, ReplyError};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conn::{Conn, Disconnected};
 use super::pipeline_batch::Slot;
-use super::server::Stats;
-use super::session::{MAX_QUEUED, MAX_QUEUED_BYTES, Queue, WATCHED_BYTES, Watched};
-use super::transaction::{Plan, guards, writes};
+use super::session::{MAX_QUEUED, MAX_QUEUED_BYTES};
 use crate::aside::{is_long, step_aside, steps_of};
 use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::commands::{
-    Args, Call, Data, ErrorReply, Handler, Op, ReplyFormat, Spec, TransactionControl, flag,
-    in_database, resolve,
+    Args, Call, Data, ErrorReply, Handler, Local, Op, ReplyFormat, Spec, flag, in_database, named,
+    resolve,
 };
-use crate::ledger::{Class, Held};
+use crate::ledger::Class;
 
 /// Why a command is not queued, or a key not watched.
-const QUEUES_ARE_FULL: &str = "the transactions that all clients have begun take too much memory; \
+pub(super) const QUEUES_ARE_FULL: &str = "the transactions that all clients have begun take too much memory; \
                                nothing was executed; try again later, or ask another node";
 
 /// Commands that a RESP2 connection with subscriptions may still send.
@@ -86,7 +80,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                     }
                     _ => {
                         self.route(spec, &request).await?;
-                        self.parser.recycle(request);
+                        if self.batch.waits_for_store() && self.batch.head.is_none() {
+                            self.batch.head = Some((spec, request));
+                        } else {
+                            self.parser.recycle(request);
+                        }
                     }
                 }
             }
@@ -97,6 +95,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
 
     /// Answers a request that is not executed, nor queued.
     fn refuse(&mut self, request: &Request, error: &ErrorReply) {
+        if let Ok(spec) = named(request) {
+            self.resp.server.calls.reject(spec);
+        }
         if is_exec(request) {
             self.session.queue = None;
             self.session.watched.clear();
@@ -170,27 +171,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             Handler::TransactionControl(_) | Handler::Wait(_) | Handler::Account(_)
         );
         if is_judged_now && let Err(error) = self.session.judge_aside(spec, &args, None) {
-            self.fail(&error);
+            self.fail_of(spec, &error);
             return Ok(());
         }
         match spec.handler {
-            Handler::TransactionControl(control) => self.control(control, request).await,
+            Handler::TransactionControl(control) => self.control(control, spec, request).await,
             Handler::Publish(publish) => self.publish(publish, spec, &args).await,
             Handler::Wait(wait) => {
                 self.run_batch().await?;
+                let since = self.since();
                 let waiting = wait(&args);
-                self.wait_copies(waiting, true).await
+                self.wait_copies(waiting, true).await?;
+                self.executed(spec, None, &since);
+                Ok(())
             }
             Handler::Account(account) => {
                 self.run_batch().await?;
+                let since = self.since();
                 Box::pin(self.account(account, spec, request)).await;
+                self.executed(spec, Some(request), &since);
                 Ok(())
             }
             _ => {
                 self.run_batch().await?;
                 match self.judge_now(spec, &args).await? {
                     Ok(()) => self.answer_locally(spec, request).await,
-                    Err(error) => self.fail(&error),
+                    Err(error) => self.fail_of(spec, &error),
                 }
                 Ok(())
             }
@@ -225,36 +231,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             }
         };
         match op {
-            Ok(Op::Write(command, format)) => self.write(spec.name, command, steps, format).await,
-            Ok(Op::Read(query, format)) => self.read(spec.name, query, format).await,
-            Err(error) => {
-                self.fail(&error);
-                Ok(())
+            Ok(Op::Write(command, format)) => {
+                if !self.batch.takes_write(&command) {
+                    self.run_batch().await?;
+                }
+                let slot = self.slot(spec, format);
+                self.batch.write(command, steps, slot);
             }
+            Ok(Op::Read(query, format)) => {
+                if !self.batch.takes_read() {
+                    self.run_batch().await?;
+                }
+                let slot = self.slot(spec, format);
+                self.batch.read(query, slot);
+            }
+            Ok(Op::Here(_)) => {
+                self.run_batch().await?;
+                self.answer_locally(spec, args.request).await;
+            }
+            Err(error) => self.fail_of(spec, &error),
+        }
+        Ok(())
+    }
+
+    fn slot(&self, spec: &'static Spec, format: ReplyFormat) -> Slot {
+        Slot::Op {
+            spec,
+            format,
+            silent: self.session.is_silent(),
         }
     }
 
-    async fn write(
-        &mut self,
-        name: &'static str,
-        command: Command,
-        steps: usize,
-        format: ReplyFormat,
-    ) -> Result<(), Disconnected> {
-        let silent = self.session.is_silent();
-        self.add_write(
-            command,
-            steps,
-            Slot::Op {
-                name,
-                format,
-                silent,
-            },
-        )
-        .await
-    }
-
-    async fn add_write(
+    /// Takes a write into the batch.
+    pub(super) async fn add_write(
         &mut self,
         command: Command,
         steps: usize,
@@ -267,29 +276,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         Ok(())
     }
 
-    async fn read(
-        &mut self,
-        name: &'static str,
-        query: Query,
-        format: ReplyFormat,
-    ) -> Result<(), Disconnected> {
-        if !self.batch.takes_read() {
-            self.run_batch().await?;
-        }
-        let silent = self.session.is_silent();
-        self.batch.read(
-            query,
-            Slot::Op {
-                name,
-                format,
-                silent,
-            },
-        );
-        Ok(())
-    }
-
     /// Puts an answer behind those to earlier requests.
-    fn answer(&mut self, write: impl FnOnce(&mut ReplyWriter<'_, dyn Output>)) {
+    pub(super) fn answer(&mut self, write: impl FnOnce(&mut ReplyWriter<'_, dyn Output>)) {
         if self.session.is_silent() {
             return;
         }
@@ -305,30 +293,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     }
 
     pub(super) fn fail(&mut self, error: &ErrorReply) {
-        Stats::add(&self.resp.server.stats.errors, 1);
+        self.note_error(error);
         self.answer(|reply| reply.error(error.as_bytes()));
+    }
+
+    /// The same for a call of this command that is not executed.
+    pub(super) fn fail_of(&mut self, spec: &'static Spec, error: &ErrorReply) {
+        self.count_refused(spec, error);
+        self.fail(error);
     }
 
     /// Answers at once, aside if that takes long. Only while no batch is being collected.
     pub(super) async fn answer_locally(&mut self, spec: &'static Spec, request: &Request) {
         let steps = steps_of(request.arg_count(), request.byte_count());
-        if !is_long(steps) {
-            return self.call_local(spec, request);
+        let since = self.since();
+        if is_long(steps) {
+            let server = &self.resp.server;
+            Box::pin(server.aside.run(steps, || self.call_local(spec, request))).await;
+        } else {
+            self.call_local(spec, request);
         }
-        let server = &self.resp.server;
-        Box::pin(server.aside.run(steps, || self.call_local(spec, request))).await;
+        self.executed(spec, Some(request), &since);
     }
 
     fn call_local(&mut self, spec: &'static Spec, request: &Request) {
-        let (Handler::Local(local) | Handler::ContainerOr(local)) = spec.handler else {
-            return self.fail(&ErrorReply::arity(spec.name));
-        };
-        let start = self.out.mark();
         let args = Args {
             request,
             name: spec.name,
             db: self.session.db,
         };
+        let Some(local) = local(spec, &args) else {
+            return self.fail(&ErrorReply::arity(spec.name));
+        };
+        let start = self.out.mark();
         let result = local(&mut Call {
             args,
             session: &mut self.session,
@@ -375,7 +372,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         };
         if let Err(error) = judged {
             queue.is_broken = true;
-            return self.fail(&error);
+            return self.fail_of(spec, &error);
         }
         // It will not be executed, so nothing more is kept of it.
         if queue.is_broken {
@@ -393,7 +390,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         if is_refused {
             queue.give_up();
-            return self.fail(&ErrorReply::OUT_OF_MEMORY);
+            return self.fail_of(spec, &ErrorReply::OUT_OF_MEMORY);
         }
         if !self
             .session
@@ -409,150 +406,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         queue.requests.push((spec, detached));
         self.answer(|reply| reply.simple(b"QUEUED"));
     }
-
-    async fn control(
-        &mut self,
-        control: TransactionControl,
-        request: &Request,
-    ) -> Result<(), Disconnected> {
-        let is_open = self.session.queue.is_some();
-        match control {
-            TransactionControl::Multi if is_open => {
-                self.fail(&ErrorReply::new("ERR MULTI calls can not be nested"));
-            }
-            TransactionControl::Multi => {
-                self.session.queue = Some(Queue::default());
-                self.answer(|reply| reply.ok());
-            }
-            TransactionControl::Discard => {
-                if self.session.queue.take().is_some() {
-                    self.session.watched.clear();
-                    self.answer(|reply| reply.ok());
-                } else {
-                    self.fail(&ErrorReply::new("ERR DISCARD without MULTI"));
-                }
-            }
-            TransactionControl::Watch if is_open => {
-                self.fail(&ErrorReply::new("ERR WATCH inside MULTI is not allowed"));
-            }
-            TransactionControl::Watch => return self.watch(request).await,
-            TransactionControl::Exec => return self.exec().await,
-        }
-        Ok(())
-    }
-
-    async fn watch(&mut self, request: &Request) -> Result<(), Disconnected> {
-        self.run_batch().await?;
-        let db = self.session.db;
-        let watched = &self.session.watched;
-        let (steps, server) = (request.byte_count(), &self.resp.server);
-        let keys = Box::pin(server.aside.run(steps, || new_keys(watched, db, request))).await;
-        let Some(keys) = keys else {
-            self.fail(&ErrorReply::with(format!(
-                "ERR a connection watches at most {MAX_QUEUED} keys"
-            )));
-            return Ok(());
-        };
-        let bytes = keys
-            .iter()
-            .map(|key| key.len() + WATCHED_BYTES)
-            .sum::<usize>();
-        let bytes = self.session.watched_bytes + bytes;
-        if !self.session.queued.try_set(bytes) {
-            self.fail(&ErrorReply::of(ErrorCode::Overloaded, QUEUES_ARE_FULL));
-            return Ok(());
-        }
-        self.session.watched_bytes = bytes;
-        let query = |key: &Bytes| Watched::query(db, key.clone());
-        let queries = keys.iter().map(query).collect();
-        let mut answers_memory = Held::default();
-        let read = self
-            .resp
-            .service
-            .read_all(false, queries, &mut answers_memory);
-        match read.await {
-            Ok(answers) => {
-                let seen = keys.into_iter().zip(&answers.values);
-                let watched =
-                    seen.map(|(key, value)| Watched::new(db, key, value, answers.revision));
-                self.session.watched.extend(watched);
-                self.answer(|reply| reply.ok());
-            }
-            Err(error) => self.fail(&ErrorReply::from(&error)),
-        }
-        Ok(())
-    }
-
-    async fn exec(&mut self) -> Result<(), Disconnected> {
-        let Some(queue) = self.session.queue.take() else {
-            self.fail(&ErrorReply::new("ERR EXEC without MULTI"));
-            return Ok(());
-        };
-        let watched = mem::take(&mut self.session.watched);
-        if queue.is_broken {
-            self.fail(&ErrorReply::EXEC_ABORT);
-            return Ok(());
-        }
-        if self.resp.service.backend().is_none() {
-            self.fail(&ErrorReply::loading());
-            return Ok(());
-        }
-        let db = self.session.db;
-        let steps = queue.steps();
-        let requests = queue.requests.iter().map(|(_, request)| request);
-        let judging = requests.map(|request| self.session.judging_steps(request));
-        let judging = judging.fold(steps, usize::saturating_add);
-        let max = self.resp.server.settings.max_value_bytes;
-        let session = &self.session;
-        let judge = |spec, args: &Args<'_>, op: Option<&Op>| {
-            let judged = session.judge(spec, args, op);
-            judged.map_err(|denied| ErrorReply::denied_in_exec(&denied))
-        };
-        let plan = || Plan::new(queue, db, |command| check(command, max), judge);
-        let (plan, operations) = Box::pin(self.resp.server.aside.run(judging, plan)).await;
-        let is_last = plan.has_local();
-        let silent = self.session.is_silent();
-        if let Err(error) = check_steps(watched.len(), &operations) {
-            self.fail(&ErrorReply::executed(error, "exec").of_exec());
-            return Ok(());
-        }
-        if watched.is_empty() && !writes(&operations) {
-            self.run_batch().await?;
-            let (stale, principal) = (self.session.stale_reads, self.session.principal());
-            let mut memory = self.resp.service.ledger().hold(Class::Output);
-            let values = self
-                .resp
-                .read_all(stale, principal, operations, &mut memory)
-                .await;
-            self.write_exec(&plan, values, silent).await?;
-            return self.flush().await;
-        }
-        let command = Command::Transaction {
-            guards: guards(watched),
-            operations,
-            otherwise: Vec::new(),
-        };
-        self.add_write(command, steps, Slot::Exec { plan, silent })
-            .await?;
-        if is_last {
-            self.run_batch().await?;
-        }
-        Ok(())
-    }
-}
-
-/// The keys that a request names and that are not watched yet, each once; none if they are too many.
-/// Compares each with few others, since keys may be long and alike.
-fn new_keys(watched: &[Watched], db: u8, request: &Request) -> Option<Vec<Bytes>> {
-    let here = watched.iter().filter(|watched| watched.db == db);
-    let known: BTreeSet<&[u8]> = here.map(|watched| &watched.key[..]).collect();
-    let mut new = BTreeSet::new();
-    for key in request.args().skip(1) {
-        if !known.contains(key) && new.insert(key) && watched.len() + new.len() > MAX_QUEUED {
-            return None;
-        }
-    }
-    Some(new.into_iter().map(Bytes::copy_from_slice).collect())
 }
 
 /// Understands a request and checks it, for the connection's database.
@@ -567,11 +420,24 @@ fn prepare(data: Data, args: &Args<'_>, max_value_bytes: usize) -> Result<Op, Er
             checked.map_err(|error| ErrorReply::executed(error, args.name))?;
             Ok(Op::Read(query.in_database(args.db), format))
         }
+        Op::Here(local) => Ok(Op::Here(local)),
+    }
+}
+
+/// The function that answers a call by itself.
+fn local(spec: &Spec, args: &Args<'_>) -> Option<Local> {
+    match spec.handler {
+        Handler::Local(local) | Handler::ContainerOr(local) => Some(local),
+        Handler::Data(data) => match data(args) {
+            Ok(Op::Here(local)) => Some(local),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
 /// Whether the command is within the limits, so that what cannot succeed costs no log entry.
-fn check(command: &Command, max: usize) -> Result<(), ErrorReply> {
+pub(super) fn check(command: &Command, max: usize) -> Result<(), ErrorReply> {
     let (_, value) = command.longest();
     if value > max {
         let detail = crate::failure::too_large_value(value, max);

@@ -3,7 +3,8 @@
 //!
 //! - `conn` is the loop of a connection; `dispatch` sorts its requests into a `pipeline_batch`,
 //!   `run_batch` submits that and writes the answers, `out` sends them.
-//! - `transaction` is MULTI to EXEC, `publish` is PUBLISH, `wait` is WAIT, `key_events` are
+//! - `multi` is MULTI to EXEC, planned by `transaction`; `counted` counts calls and keeps what was slow,
+//!   `publish` is PUBLISH, `wait` is WAIT, `key_events` are
 //!   notifications of keys.
 //! - `account` is who the client is, and changes of users; `judge` what the client may do.
 //! - `session` is the state of a connection, `names` are its subscriptions. `server`, `clients` and
@@ -17,11 +18,13 @@ mod account;
 mod check_stop;
 mod clients;
 mod conn;
+mod counted;
 mod deadline_timer;
 mod dispatch;
 mod judge;
 mod key_events;
 mod members;
+mod multi;
 mod names;
 mod out;
 mod pipeline_batch;
@@ -50,11 +53,13 @@ use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::metrics;
 use crate::read_batch::ReadBatch;
+use crate::report::Kind as Spike;
 use crate::rights::CERTIFIED_GONE;
 use crate::service::Service;
 use crate::tls::Facts;
 
 pub(crate) use clients::{Client, Message, most_waiting};
+pub(crate) use counted::unix_seconds;
 pub(crate) use out::Out;
 pub(crate) use server::Server;
 pub(crate) use session::{Replies, STEPS_TO_LEAVE, Session};
@@ -66,6 +71,9 @@ pub use server::RespSettings;
 
 /// A majority answers within this time, or the node is taken to be cut off.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often the node is asked for its longest waits: as often as `LATENCY` takes a sample.
+const PEAK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long it is until it is looked whether a token has expired: not less, so that many tokens cost little,
 /// and not more, so that a jump of log time is noticed.
@@ -104,6 +112,8 @@ impl<B: Backend> Resp<B> {
         }));
         let node = backend.clone();
         self.server.users_with(Box::new(move || node.users()));
+        let node = backend.clone();
+        self.server.measure_with(Box::new(move || node.stats()));
         let introspect = Box::new(move || backend.introspect());
         self.server.introspect_with(introspect);
     }
@@ -146,6 +156,22 @@ impl<B: Backend> Resp<B> {
     pub fn wake_all(&self) {
         let clients = self.server.clients.all();
         clients.iter().for_each(|client| client.wake());
+    }
+
+    /// Looks once a second for the longest that the node has waited, for `LATENCY`, until the process ends.
+    pub async fn follow_peaks(&self) {
+        let Some(backend) = self.service.backend() else {
+            return;
+        };
+        loop {
+            tokio::time::sleep(PEAK_INTERVAL).await;
+            let peaks = backend.take_peaks();
+            let now = counted::unix_seconds();
+            let spikes = &self.server.spikes;
+            spikes.add(Spike::Fsync, now, peaks.fsync);
+            spikes.add(Spike::Apply, now, peaks.apply);
+            spikes.add(Spike::Election, now, peaks.leaderless);
+        }
     }
 
     /// Resolves when a client has said `SHUTDOWN`.

@@ -5,11 +5,12 @@
 use std::mem;
 
 use bytes::BytesMut;
+use memkv_resp::Request;
 use memkv_store::{Command, Query};
 
 use super::publish::Receivers;
 use super::transaction::Plan;
-use crate::commands::ReplyFormat;
+use crate::commands::{ReplyFormat, Spec};
 use crate::ledger::Held;
 use crate::read_batch::ReadBatch;
 
@@ -25,14 +26,22 @@ pub(super) enum Slot {
     Ready(usize),
     /// The next outcome.
     Op {
-        name: &'static str,
+        spec: &'static Spec,
         format: ReplyFormat,
         silent: bool,
     },
     /// The next outcome, of a whole transaction.
-    Exec { plan: Plan, silent: bool },
+    Exec {
+        spec: &'static Spec,
+        plan: Plan,
+        silent: bool,
+    },
     /// A message that has been sent, and the count of its receivers.
-    Published { receivers: Receivers, silent: bool },
+    Published {
+        spec: &'static Spec,
+        receivers: Receivers,
+        silent: bool,
+    },
 }
 
 /// See the module's documentation. Invariant: there are no commands or no queries, and of the other
@@ -40,6 +49,8 @@ pub(super) enum Slot {
 #[derive(Default)]
 pub(super) struct PipelineBatch {
     pub(super) slots: Vec<Slot>,
+    /// The first request for the store, in case all of them are slow.
+    pub(super) head: Option<(&'static Spec, Request)>,
     pub(super) commands: Vec<Command>,
     pub(super) reads: ReadBatch,
     /// Answers that the node has given by itself in between.
@@ -70,6 +81,7 @@ impl PipelineBatch {
             return *self = Self::counted(memory);
         }
         self.slots.clear();
+        self.head = None;
         self.commands.clear();
         self.reads.clear();
         self.ready.clear();

@@ -44,19 +44,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             self.run_batch().await?;
         }
         if let Err(error) = self.judge_now(spec, args).await? {
-            self.fail(&error);
+            self.fail_of(spec, &error);
             return Ok(());
         }
         match message(self.resp, publish, args).await {
             Ok(publication) => {
                 let receivers = send_out(self.resp, &publication).await;
                 let silent = self.session.is_silent();
-                self.batch.slots.push(Slot::Published { receivers, silent });
+                self.batch.slots.push(Slot::Published {
+                    spec,
+                    receivers,
+                    silent,
+                });
                 if self.session.listens.iter().any(|names| !names.is_empty()) {
                     self.run_batch().await?;
                 }
             }
-            Err(error) => self.fail(&error),
+            Err(error) => self.fail_of(spec, &error),
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::time::Duration;
 use std::vec;
 
 use memkv_node::RequestError;
@@ -19,14 +20,15 @@ use tokio::time::Instant;
 
 use super::Resp;
 use super::conn::{Conn, Disconnected, OUTPUT_BYTES};
+use super::counted::Executed;
 use super::deadline_timer::DeadlineTimer;
-use super::pipeline_batch::Slot;
-use super::server::Stats;
+use super::pipeline_batch::{PipelineBatch, Slot};
 use super::transaction::{Item, Plan};
 use crate::backend::Backend;
 use crate::commands::{Args, ErrorReply, Handler, ReplyFormat, Spec, range_head};
 use crate::ledger::{Class, Held};
 use crate::read_batch::ReadBatch;
+use crate::report::Run;
 use crate::service::{Service, memory_of};
 
 /// The user of a read is not as it was when the read was judged. It happens once for each change.
@@ -87,6 +89,10 @@ struct Answers<'a, B, F> {
     failed: Option<ErrorReply>,
     /// When the writes were submitted, or the store was asked last.
     started: Instant,
+    /// From then to the last answer of those that were asked for.
+    took: Duration,
+    /// The revision of the last write.
+    revision: u64,
     deadline: Instant,
 }
 
@@ -109,10 +115,11 @@ impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B,
             held: self.service.ledger().hold(Class::Output),
         });
         for outcome in mem::take(&mut self.outcomes) {
-            values.push(timer.wait(self.deadline, outcome).await);
+            let outcome = timer.wait(self.deadline, outcome).await;
+            self.note_revision(outcome.as_ref());
+            values.push(outcome);
         }
-        let latency = self.service.latency();
-        latency.wrote(self.started.elapsed(), self.writes);
+        self.wrote();
         self.values = Some(values);
     }
 
@@ -128,9 +135,9 @@ impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B,
         }
         if let Some(outcome) = self.outcomes.next() {
             let outcome = timer.wait(self.deadline, outcome).await;
+            self.note_revision(outcome.as_ref());
             if self.outcomes.len() == 0 {
-                let latency = self.service.latency();
-                latency.wrote(self.started.elapsed(), self.writes);
+                self.wrote();
             }
             return answer(name, outcome);
         }
@@ -139,6 +146,26 @@ impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B,
         }
         let value = self.reads.values.pop_front();
         value.ok_or_else(|| self.failed.clone().unwrap_or(ErrorReply::SYNTAX))
+    }
+
+    fn note_revision(&mut self, outcome: Option<&Result<Reply, RequestError>>) {
+        if let Some(Ok(reply)) = outcome {
+            self.revision = reply.revision;
+        }
+    }
+
+    /// All writes have their outcomes.
+    fn wrote(&mut self) {
+        self.took = self.started.elapsed();
+        self.service.latency().wrote(self.took, self.writes);
+    }
+
+    /// How long the commands took that were answered last.
+    fn took(&self) -> Duration {
+        match self.outcomes.len() {
+            0 => self.took,
+            _ => self.started.elapsed(),
+        }
     }
 
     /// Asks the store for as many answers as it gives at once.
@@ -155,7 +182,8 @@ impl<B: Backend, F: Future<Output = Result<Reply, RequestError>>> Answers<'_, B,
         }
         let now = Instant::now();
         let answered = asked.saturating_sub(self.reads.queries.len());
-        self.service.latency().read(now - self.started, answered);
+        self.took = now - self.started;
+        self.service.latency().read(self.took, answered);
         // Queries that are left are asked again later, and their time begins then.
         self.started = now;
     }
@@ -189,47 +217,90 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             reads: mem::take(&mut batch.reads),
             failed: None,
             started,
+            took: Duration::ZERO,
+            revision: 0,
             deadline: started + service.answer_within(),
         };
         if batch.answers_values() {
             Box::pin(answers.collect(&mut self.deadline_timer)).await;
         }
+        let commands = batch.slots.len();
+        self.write_answers(&mut batch, &mut answers).await?;
+        let executed = Executed {
+            started,
+            took: answers.took(),
+            revision: answers.revision,
+            more: commands.saturating_sub(1),
+        };
+        batch.reads = answers.reads;
+        if let Some((spec, request)) = batch.head.take() {
+            self.note_slow(spec, &request, &executed);
+            self.parser.recycle(request);
+        }
+        batch.recycle();
+        self.batch = batch;
+        Ok(())
+    }
+
+    /// Writes the answers of a batch as they come, in order, and counts its calls.
+    async fn write_answers<F: Future<Output = Result<Reply, RequestError>>>(
+        &mut self,
+        batch: &mut PipelineBatch,
+        answers: &mut Answers<'_, B, F>,
+    ) -> Result<(), Disconnected> {
+        let mut run = Run::default();
         for slot in batch.slots.drain(..) {
-            match slot {
+            let failures = self.failures;
+            let (spec, failed) = match slot {
                 Slot::Ready(length) => {
                     let ready = batch.ready.split_to(length);
                     self.out.put(&ready);
                     continue;
                 }
-                Slot::Published { receivers, silent } => {
+                Slot::Published {
+                    spec,
+                    receivers,
+                    silent,
+                } => {
+                    run.end(&self.resp.server.calls, answers.took());
+                    let since = self.since();
                     self.write_receivers(receivers, silent).await?;
+                    self.executed(spec, None, &since);
                     continue;
                 }
                 Slot::Op {
-                    name,
+                    spec,
                     format,
                     silent,
                 } => {
+                    if run.ends_with(spec) {
+                        run.end(&self.resp.server.calls, answers.took());
+                    }
                     let value = match answers.ready() {
                         Some(value) => Ok(value),
-                        None => answers.next(&mut self.deadline_timer, name).await,
+                        None => answers.next(&mut self.deadline_timer, spec.name).await,
                     };
                     if !silent {
-                        self.write_answer(name, &format, value).await?;
+                        self.write_answer(spec.name, &format, value).await?;
                     }
+                    (spec, self.failures > failures)
                 }
-                Slot::Exec { plan, silent } => {
-                    let value = answers.next(&mut self.deadline_timer, "exec").await;
-                    Box::pin(self.write_exec(&plan, value, silent)).await?;
+                Slot::Exec { spec, plan, silent } => {
+                    run.end(&self.resp.server.calls, answers.took());
+                    let value = answers.next(&mut self.deadline_timer, spec.name).await;
+                    let took = answers.took();
+                    // A command of it that fails is its own failure.
+                    let failed = !matches!(value, Ok(ReplyValue::Array(_) | ReplyValue::Nil));
+                    Box::pin(self.write_exec(&plan, value, silent, took)).await?;
+                    (spec, failed)
                 }
-            }
+            };
+            run.add(spec, failed);
             if self.out.len() >= OUTPUT_BYTES {
                 self.flush().await?;
             }
         }
-        batch.reads = answers.reads;
-        batch.recycle();
-        self.batch = batch;
+        run.end(&self.resp.server.calls, answers.took());
         Ok(())
     }
 
@@ -295,7 +366,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         let result = value.and_then(|value| format.write(&mut reply, name, &value));
         if let Err(error) = result {
             self.out.truncate(start);
-            Stats::add(&self.resp.server.stats.errors, 1);
+            self.note_error(&error);
             ReplyWriter::new(&mut self.out, self.session.protocol).error(error.as_bytes());
         }
     }
@@ -313,9 +384,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             db: self.session.db,
         };
         if let Err(error) = self.judge_now(spec, &args).await? {
+            self.count_refused(spec, &error);
             self.write_value("exec", &ReplyFormat::Plain, Err(error));
             return Ok(());
         }
+        let since = self.since();
         match spec.handler {
             Handler::Publish(publish) => self.publish_in_exec(publish, request, spec.name).await,
             Handler::Wait(wait) => {
@@ -324,18 +397,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 let _ = self.wait_copies(waiting, false).await;
             }
             Handler::Account(account) => Box::pin(self.account(account, spec, request)).await,
-            _ => self.answer_locally(spec, request).await,
+            _ => {
+                self.answer_locally(spec, request).await;
+                return Ok(());
+            }
         }
+        self.executed(spec, None, &since);
         Ok(())
     }
 
-    /// Answers EXEC: the store's answers, and in their places what the node answers by itself. A
-    /// silent one sends nothing.
+    /// Answers EXEC, which took so long: the store's answers, and in their places what the node answers by
+    /// itself. A silent one sends nothing.
     pub(super) async fn write_exec(
         &mut self,
         plan: &Plan,
         value: Result<ReplyValue, ErrorReply>,
         silent: bool,
+        took: Duration,
     ) -> Result<(), Disconnected> {
         let start = self.out.mark();
         match value {
@@ -345,16 +423,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
                 reply.array(plan.items.len());
                 for item in &plan.items {
                     match item {
-                        Item::Step { name, format } => {
+                        Item::Step { spec, format } => {
+                            let failures = self.failures;
                             let value = values.next().ok_or(ErrorReply::SYNTAX);
                             if !silent {
-                                self.write_answer(name, format, value).await?;
+                                self.write_answer(spec.name, format, value).await?;
                             }
+                            let failed = u64::from(self.failures > failures);
+                            self.resp.server.calls.count(spec, took, 1, failed);
                         }
                         Item::Local(spec, request) => {
                             Box::pin(self.run_local(spec, request)).await?;
                         }
-                        Item::Failed(error) => {
+                        Item::Failed(spec, error) => {
+                            self.count_refused(spec, error);
                             let failed = Err(error.clone());
                             self.write_value("exec", &ReplyFormat::Plain, failed);
                         }

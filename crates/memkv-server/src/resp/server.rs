@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use memkv_node::NodeStats;
 use memkv_node::lock::Mutex;
 use memkv_store::{KeyEventClasses, UserTable};
 use tokio::sync::Notify;
@@ -17,6 +18,7 @@ use crate::aside::Aside;
 use crate::backend::Introspection;
 use crate::commands::ErrorReply;
 use crate::ledger::Ledger;
+use crate::report::{Calls, Errors, SlowLog, Spikes};
 use crate::rights::Rights;
 
 /// The part of the configuration that RESP needs.
@@ -41,6 +43,8 @@ pub struct RespSettings {
 type Users = Box<dyn Fn() -> Option<Arc<UserTable>> + Send + Sync>;
 
 type Introspect = Box<dyn Fn() -> Introspection + Send + Sync>;
+
+type Measure = Box<dyn Fn() -> NodeStats + Send + Sync>;
 
 /// Counters since the start or `CONFIG RESETSTAT`.
 #[derive(Debug, Default)]
@@ -91,12 +95,21 @@ pub(crate) struct Server {
     /// Users, and what each may do.
     pub(crate) rights: Arc<Rights>,
     pub(crate) stats: Stats,
+    /// How often each command was called, and how long it took.
+    pub(crate) calls: Calls,
+    /// How often each kind of error was answered.
+    pub(crate) errors: Errors,
+    /// The last slow commands.
+    pub(crate) slow_log: SlowLog,
+    /// When something took long.
+    pub(crate) spikes: Spikes,
     pub(crate) started: Instant,
     /// Differs with every start, 40 hex digits.
     pub(crate) run_id: String,
     /// `SHUTDOWN` was said.
     pub(crate) stop: Notify,
     introspect: OnceLock<Introspect>,
+    measure: OnceLock<Measure>,
     /// The users of the cluster, as the node has them.
     users: OnceLock<Users>,
     /// The revision of the table of users that connections and subscriptions follow.
@@ -121,6 +134,10 @@ impl Server {
             subscriptions: Subscriptions::default(),
             aside,
             stats: Stats::default(),
+            calls: Calls::default(),
+            errors: Errors::default(),
+            slow_log: SlowLog::default(),
+            spikes: Spikes::default(),
             started: Instant::now(),
             run_id: rand::random::<[u8; 20]>()
                 .iter()
@@ -128,6 +145,7 @@ impl Server {
                 .collect(),
             stop: Notify::new(),
             introspect: OnceLock::new(),
+            measure: OnceLock::new(),
             users: OnceLock::new(),
             enforced: AtomicU64::new(0),
             enforcing: Mutex::new(()),
@@ -156,6 +174,14 @@ impl Server {
         self.enforced.fetch_max(users.revision(), Ordering::Release);
     }
 
+    /// `CONFIG RESETSTAT`: forgets what was counted, but neither slow commands nor spikes, as in Redis.
+    pub(crate) fn reset_stats(&self) {
+        self.stats.reset();
+        self.calls.reset();
+        self.errors.reset();
+        self.clients.reset_total();
+    }
+
     /// Counts a client for which there is no place; the error that says so.
     pub(crate) fn refused(&self, why: Full) -> ErrorReply {
         Stats::add(&self.stats.rejected, 1);
@@ -171,6 +197,16 @@ impl Server {
     /// From now on there is a node to describe. A second call has no effect.
     pub(crate) fn introspect_with(&self, introspect: Introspect) {
         let _ = self.introspect.set(introspect);
+    }
+
+    /// From now on there is a node that counts its work. A second call has no effect.
+    pub(crate) fn measure_with(&self, measure: Measure) {
+        let _ = self.measure.set(measure);
+    }
+
+    /// What the node has counted of its work; nothing while it loads its data.
+    pub(crate) fn measured(&self) -> Option<NodeStats> {
+        self.measure.get().map(|measure| measure())
     }
 
     /// What the node tells of itself; nothing while it loads its data.

@@ -21,13 +21,13 @@ pub(super) struct Plan {
 pub(super) enum Item {
     /// The next answer of the store.
     Step {
-        name: &'static str,
+        spec: &'static Spec,
         format: ReplyFormat,
     },
     /// The node answers.
     Local(&'static Spec, Request),
     /// It never got as far.
-    Failed(ErrorReply),
+    Failed(&'static Spec, ErrorReply),
 }
 
 impl Plan {
@@ -51,21 +51,22 @@ impl Plan {
             let item = match spec.handler {
                 Handler::Data(data) => match judged(data(&args), |op| judge(spec, &args, Some(op)))
                 {
-                    Ok(Op::Write(Command::Transaction { .. }, _)) => Item::Failed(NO_NESTING),
+                    Ok(Op::Write(Command::Transaction { .. }, _)) => Item::Failed(spec, NO_NESTING),
                     Ok(Op::Write(command, format)) => match check(&command) {
                         Ok(()) => {
                             steps.push(Step::Write(command.in_database(db)));
-                            Item::Step { name, format }
+                            Item::Step { spec, format }
                         }
-                        Err(error) => Item::Failed(error),
+                        Err(error) => Item::Failed(spec, error),
                     },
+                    Ok(Op::Here(_)) => Item::Local(spec, request),
                     Ok(Op::Read(query, format)) => {
                         steps.push(Step::Read(query.in_database(db)));
-                        Item::Step { name, format }
+                        Item::Step { spec, format }
                     }
-                    Err(error) => Item::Failed(error),
+                    Err(error) => Item::Failed(spec, error),
                 },
-                _ if let Err(error) = judge(spec, &args, None) => Item::Failed(error),
+                _ if let Err(error) = judge(spec, &args, None) => Item::Failed(spec, error),
                 _ => {
                     // It will be executed later, and is about the commands after it already now.
                     if name == "select" {

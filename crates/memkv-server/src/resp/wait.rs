@@ -10,7 +10,6 @@ use memkv_resp::ReplyWriter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::conn::{Conn, Disconnected, OUTPUT_BYTES};
-use super::server::Stats;
 use crate::backend::Backend;
 use crate::commands::{ErrorReply, Waiting};
 
@@ -81,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     }
 
     fn fail_at_once(&mut self, error: &ErrorReply) {
-        Stats::add(&self.resp.server.stats.errors, 1);
+        self.note_error(error);
         if !self.session.is_silent() {
             ReplyWriter::new(&mut self.out, self.session.protocol).error(error.as_bytes());
         }

@@ -310,7 +310,7 @@ impl Backend for Machine {
     }
 
     fn stats(&self) -> NodeStats {
-        unreachable!("only the metrics page asks")
+        NodeStats::default()
     }
 
     fn timeline(&self) -> &Timeline {

@@ -9,6 +9,7 @@ mod failures;
 mod ledger;
 mod limits;
 mod matrix;
+mod observe;
 mod pubsub;
 mod scripts;
 mod transactions;

@@ -142,6 +142,7 @@ const STATEMENT: &str = "
     command help                    | c
     config get port                 | ad
     config set maxmemory 0          | ad
+    config set slowlog-max-len 128  | ad
     config resetstat                | ad
     config rewrite                  | ad
     config help                     |
@@ -152,8 +153,10 @@ const STATEMENT: &str = "
     slowlog len                     | ad
     slowlog reset                   | ad
     slowlog help                    |
+    latency histogram               | ad
     latency latest                  | ad
     latency history x               | ad
+    latency graph x                 | ad
     latency reset                   | ad
     latency doctor                  | ad
     latency help                    |
@@ -185,6 +188,7 @@ const STATEMENT: &str = "
     memkv.range a:r                 | r
     memkv.backup                    | ad
     memkv.events                    | ad
+    memkv.slowlog                   | ad
     memkv.cluster members           | ad
     memkv.cluster checkstop n9      | ad
     memkv.cluster add n9            | ad
