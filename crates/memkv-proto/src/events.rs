@@ -12,6 +12,10 @@ pub struct Events {
     pub name: String,
     /// How often a process has opened the node's directory. Numbers begin anew with each.
     pub boot: u64,
+    /// When the process began, in milliseconds since the Unix epoch, by the node's wall clock; 0 of a node that does
+    /// not tell. An emptied directory counts its starts anew.
+    #[serde(default)]
+    pub began_at_ms: u64,
     /// What has happened since the process began, as far as it is kept, in the order of the numbers.
     pub events: Vec<Event>,
 }
@@ -19,7 +23,8 @@ pub struct Events {
 /// What has happened to a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Its number, from 1, without a gap but where the oldest have gone.
+    /// Its number, from 1, without a gap but where older ones have gone: the oldest of the most
+    /// frequent kind goes first.
     pub seq: u64,
     /// Milliseconds since the Unix epoch, by the node's wall clock.
     pub at_ms: u64,
@@ -28,6 +33,9 @@ pub struct Event {
     /// Whether an operator should look.
     #[serde(default)]
     pub warns: bool,
+    /// It has happened while the node was away; `at_ms` is when the node has found it.
+    #[serde(default)]
+    pub late: bool,
     /// Words for people.
     pub text: String,
 }
@@ -42,6 +50,10 @@ mod tests {
             {"seq":1,"at_ms":5,"kind":"eclipse","text":"dark","moon":true}]}"#;
         let read: Events = serde_json::from_str(json).unwrap();
         let event = &read.events[0];
-        assert_eq!((&*event.kind, event.warns), ("eclipse", false));
+        assert_eq!(
+            (&*event.kind, event.warns, event.late),
+            ("eclipse", false, false)
+        );
+        assert_eq!(read.began_at_ms, 0);
     }
 }

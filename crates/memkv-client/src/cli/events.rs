@@ -37,6 +37,7 @@ pub(crate) struct Wanted {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Read {
     boot: u64,
+    began_at_ms: u64,
     last: u64,
 }
 
@@ -58,11 +59,13 @@ impl Merge {
         let (mut merged, mut again) = (Vec::new(), false);
         for answer in answers {
             let read = self.read.entry(answer.name.clone()).or_default();
-            if read.boot != answer.boot {
+            // A node whose directory was emptied counts its starts anew, but does not begin at the same time.
+            if (read.boot, read.began_at_ms) != (answer.boot, answer.began_at_ms) {
                 // What it has told now is behind a number of the process before.
                 let was_asked_from_0 = read.last == 0;
                 *read = Read {
                     boot: answer.boot,
+                    began_at_ms: answer.began_at_ms,
                     last: 0,
                 };
                 if !was_asked_from_0 {
@@ -194,11 +197,13 @@ mod tests {
             at_ms: *at_ms,
             kind: "leader".to_owned(),
             warns: false,
+            late: false,
             text: "leads".to_owned(),
         };
         Events {
             name: name.to_owned(),
             boot,
+            began_at_ms: 0,
             events: seqs.iter().map(event).collect(),
         }
     }
@@ -243,12 +248,26 @@ mod tests {
     }
 
     #[test]
+    fn an_emptied_node_that_has_started_as_often_is_asked_from_its_first_event() {
+        let mut merge = Merge::default();
+        let of = |began_at_ms, seqs: &[(u64, u64)]| Events {
+            began_at_ms,
+            ..events("n1", 1, seqs)
+        };
+        take(&mut merge, vec![of(5, &[(1, 10), (2, 30)])]);
+        assert_eq!(take(&mut merge, vec![of(40, &[(3, 50)])]), (vec![], true));
+        let all = vec![of(40, &[(1, 41), (2, 45), (3, 50)])];
+        assert_eq!(take(&mut merge, all).0.len(), 3);
+    }
+
+    #[test]
     fn a_line_fits_a_terminal_and_commands_none() {
         let event = Event {
             seq: 1,
             at_ms: 1_796_059_971_123,
             kind: "no_leader".to_owned(),
             warns: true,
+            late: false,
             text: format!("\x1b[2Jknows no leader: {}", "x".repeat(300)),
         };
         let fitting = line("a-very-long-name-of-a-node", &event, true);

@@ -206,6 +206,7 @@ impl Printer {
                     "at_ms": event.at_ms,
                     "kind": event.kind,
                     "warns": event.warns,
+                    "late": event.late,
                     "text": event.text,
                 }));
             }

@@ -193,10 +193,17 @@ impl Replica {
         let (was, is) = (&before.membership.configs, &machine.membership.configs);
         let changes = membership::between(&before.table, &machine.table);
         let voters = membership::voters(was, is, &machine.table);
-        changes
-            .iter()
-            .chain(&voters)
-            .for_each(|event| self.timeline.note(event));
+        let is_late = self.timeline.is_late(machine.store.stamp_ms());
+        for event in &changes {
+            match is_late {
+                true => self.timeline.note_late(event),
+                false => self.timeline.note(event),
+            }
+        }
+        // The engine's entry has no time of its own.
+        if let Some(event) = voters {
+            self.timeline.note(&event);
+        }
     }
 
     /// The users, as published last.

@@ -29,6 +29,7 @@ pub(super) fn answer<B: Backend>(api: &Api<B>, head: &Head) -> Response {
     let events = Events {
         name: api.settings().name.clone(),
         boot: timeline.boot(),
+        began_at_ms: timeline.began_at_ms(),
         events: timeline.since(since).into_iter().map(event).collect(),
     };
     // Strings, numbers and lists can always be written.
@@ -50,6 +51,7 @@ fn event(noted: Noted) -> Event {
         at_ms: noted.at_ms,
         kind: noted.kind.to_owned(),
         warns: noted.warns,
+        late: noted.late,
         text: noted.text.into(),
     }
 }
