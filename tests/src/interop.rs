@@ -86,6 +86,16 @@ pub fn python() -> Command {
     python
 }
 
+/// The documents of a file of YAML, as the Python that has the clients reads them.
+pub fn yaml(file: &Path) -> Vec<serde_json::Value> {
+    let program =
+        "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let output = python().args(["-c", program]).arg(file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", file.display());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 /// Runs a script of `tests/interop/` with Node. A module finds others only from where it lies, so
 /// the scripts are copied to the clients.
 pub fn node_script(name: &str, listener: &Listener) {

@@ -46,7 +46,7 @@ pub use drain_load::DrainLoad;
 pub use http::{Http, Response};
 pub use interop::{
     Listener, node_script, node_script_with, on_every_listener, python, python_script,
-    python_script_with,
+    python_script_with, yaml,
 };
 pub use load::{Load, Verdict};
 pub use machine::{Tmpfs, allow_files, skip};

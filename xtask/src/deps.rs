@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("memkv-metrics", &[]),
     ("memkv-disk", &["memkv-metrics"]),
     ("memkv-check", &[]),
+    ("memkv-manual", &[]),
     (
         "memkv-node",
         &["memkv-store", "memkv-disk", "memkv-metrics"],
@@ -61,8 +62,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// Crate, and a crate of ours that its tests alone may name.
-const TEST_LAYERS: &[(&str, &str)] = &[("memkv-server", "memkv-black-box")];
+/// Crate, and a crate of ours that its tests and examples alone may name.
+const TEST_LAYERS: &[(&str, &str)] = &[
+    ("memkv-server", "memkv-black-box"),
+    ("memkv-server", "memkv-manual"),
+    ("memkv-client", "memkv-manual"),
+];
 
 /// The only crate that may name the consensus engine, so that changing it touches one crate.
 const ENGINE_USER: &str = "memkv-node";

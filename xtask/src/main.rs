@@ -17,8 +17,10 @@ mod deps;
 mod fuzz;
 mod instructions;
 mod links;
+mod package;
 mod packages;
 mod programs;
+mod sbom;
 mod sim;
 mod supply;
 mod tally;
@@ -51,6 +53,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
                                 the same random commands to memkv and to redis-server 7.0, every
                                 reply compared (default 1000000)
   interop                       Redis clients of other projects at a follower
+  package [--programs DIR] [--out DIR] [--revision N] [--compression xz|none]
+                                the Debian package, in target/package/
+  sbom                          what the programs contain, as CycloneDX
   instructions [--write]        instructions of the hot path against benches/baseline.json
   bench compare [--rows TEXT,...] [--seconds N] [--times N]
                                 memkv and its peers in one run; writes docs/performance.md
@@ -77,6 +82,8 @@ fn main() -> ExitCode {
         "scenarios" => sim::scenarios(|_| ()),
         name if black_box::knows(name) => black_box::run(name, rest),
         "bench" => bench::run(rest),
+        "package" => package::run(rest),
+        "sbom" => package::bill(),
         "instructions" => instructions::run_all(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

@@ -25,6 +25,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("node", "nodejs"),
     ("npm", "npm"),
+    ("systemd-analyze", "systemd"),
+    ("man", "man-db"),
+    ("adduser", "adduser"),
 ];
 
 /// The same for the benchmarks.

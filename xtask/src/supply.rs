@@ -18,7 +18,7 @@ const MOST_DIRECT: usize = 40;
 const MOST_IN_ALL: usize = 200;
 
 /// Licences without conditions on the programs that contain the crate, besides naming it.
-const PERMISSIVE: [&str; 10] = [
+pub(crate) const PERMISSIVE: [&str; 10] = [
     "MIT",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -31,8 +31,35 @@ const PERMISSIVE: [&str; 10] = [
     "Zlib",
 ];
 
+/// What the shipped programs contain.
+pub(crate) struct Shipped {
+    /// Foreign crates, as `cargo metadata` has them, in the order of their ids.
+    pub(crate) foreign: Vec<Value>,
+    /// The ids of those that ours name.
+    pub(crate) direct: BTreeSet<String>,
+    /// Each foreign crate's id, and those of the crates that it names.
+    pub(crate) names: BTreeMap<String, BTreeSet<String>>,
+}
+
 /// Checks the crates that are shipped.
 pub(crate) fn check() -> Result<(), String> {
+    let faults = faults(&metadata()?);
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n  "))
+    }
+}
+
+/// What the programs contain that are built on this platform.
+pub(crate) fn contents() -> Result<Shipped, String> {
+    shipped(&metadata()?).ok_or_else(|| UNLISTED.to_owned())
+}
+
+/// What is said where `cargo metadata` is not what it should be.
+const UNLISTED: &str = "cargo metadata does not list the shipped crates";
+
+fn metadata() -> Result<Value, String> {
     // The platform that CI tests: crates for others are in no program that it builds.
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let output = cargo(["metadata", "--format-version", "1", "--locked"])
@@ -43,18 +70,11 @@ pub(crate) fn check() -> Result<(), String> {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("cargo metadata: {said}"));
     }
-    let metadata = serde_json::from_slice(&output.stdout)
-        .map_err(|error| format!("cargo metadata: {error}"))?;
-    let faults = faults(&metadata);
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(faults.join("\n  "))
-    }
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("cargo metadata: {error}"))
 }
 
-/// The foreign crates that the shipped programs contain, and how many of them ours name.
-fn shipped(metadata: &Value) -> Option<(Vec<Value>, usize)> {
+/// Follows the dependencies of the shipped crates, other than those of tests.
+fn shipped(metadata: &Value) -> Option<Shipped> {
     let packages: BTreeMap<String, Value> = list(&metadata["packages"])
         .into_iter()
         .map(|package| (text(&package["id"]), package))
@@ -76,43 +96,55 @@ fn shipped(metadata: &Value) -> Option<(Vec<Value>, usize)> {
     if left.len() != SHIPPED.len() {
         return None;
     }
-    let (mut seen, mut direct) = (BTreeSet::new(), BTreeSet::new());
+    let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     while let Some(id) = left.pop() {
-        if !seen.insert(id.clone()) {
+        if names.contains_key(&id) {
             continue;
         }
         let dependencies = nodes.get(&id).map(|node| list(&node["deps"]));
+        let mut targets = BTreeSet::new();
         for dependency in dependencies.unwrap_or_default() {
             let mut kinds = list(&dependency["dep_kinds"]).into_iter();
-            let target = text(&dependency["pkg"]);
             if kinds.any(|kind| kind["kind"] != "dev") {
-                if is_ours(&id) && !is_ours(&target) {
-                    direct.insert(target.clone());
-                }
-                left.push(target);
+                targets.insert(text(&dependency["pkg"]));
             }
         }
+        left.extend(targets.iter().cloned());
+        names.insert(id, targets);
     }
-    let foreign = seen.iter().filter(|id| !is_ours(id));
-    let foreign = foreign.filter_map(|id| packages.get(id)).cloned();
-    Some((foreign.collect(), direct.len()))
+    let (ours, foreign): (Vec<_>, Vec<_>) = names.into_iter().partition(|(id, _)| is_ours(id));
+    let direct = ours.into_iter().flat_map(|(_, targets)| targets);
+    let packages_of = |id: &String| packages.get(id).cloned();
+    Some(Shipped {
+        direct: direct.filter(|id| !is_ours(id)).collect(),
+        foreign: foreign
+            .iter()
+            .filter_map(|(id, _)| packages_of(id))
+            .collect(),
+        names: foreign.into_iter().collect(),
+    })
 }
 
-fn list(value: &Value) -> Vec<Value> {
+/// An array's values; none where it is absent.
+pub(crate) fn list(value: &Value) -> Vec<Value> {
     value.as_array().cloned().unwrap_or_default()
 }
 
-fn text(value: &Value) -> String {
+/// A string; an empty one where it is absent.
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
 fn faults(metadata: &Value) -> Vec<String> {
-    let Some((foreign, direct)) = shipped(metadata) else {
-        return vec!["cargo metadata does not list the shipped crates".to_owned()];
+    let Some(Shipped {
+        foreign, direct, ..
+    }) = shipped(metadata)
+    else {
+        return vec![UNLISTED.to_owned()];
     };
     let mut faults = Vec::new();
     for (what, count, most) in [
-        ("named by ours", direct, MOST_DIRECT),
+        ("named by ours", direct.len(), MOST_DIRECT),
         ("in the programs", foreign.len(), MOST_IN_ALL),
     ] {
         if count > most {
@@ -160,9 +192,12 @@ fn is_permissive(expression: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::{Value, json};
 
-    use super::{MOST_DIRECT, faults, is_permissive};
+    use super::{MOST_DIRECT, PERMISSIVE, faults, is_permissive};
+    use crate::cargo::root;
 
     #[test]
     fn an_expression_needs_a_permissive_way() {
@@ -196,6 +231,17 @@ mod tests {
         let mut deps: Vec<Value> = (0..count).map(|at| dependency(at, Value::Null)).collect();
         deps.push(dependency(999, "dev".into()));
         json!({ "packages": packages, "resolve": { "nodes": [{ "id": "memkv-server", "deps": deps }] } })
+    }
+
+    /// `deny.toml` is for a tool that asks the network; both lists must refuse the same.
+    #[test]
+    fn deny_toml_has_the_same_licences() {
+        let file = fs::read_to_string(root().join("deny.toml")).unwrap();
+        let (_, licences) = file.split_once("[licenses]").unwrap();
+        let (_, list) = licences.split_once("allow = [").unwrap();
+        let (list, _) = list.split_once(']').unwrap();
+        let listed: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+        assert_eq!(listed, PERMISSIVE);
     }
 
     #[test]

@@ -155,7 +155,9 @@ pub fn parse(
     })
 }
 
-fn command() -> Command {
+/// What the command line may be: the source of help, man pages and completions.
+#[must_use]
+pub fn command() -> Command {
     let config = Arg::new("config")
         .long("config")
         .value_name("FILE")

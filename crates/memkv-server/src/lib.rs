@@ -60,6 +60,7 @@ pub mod secrets;
 pub mod service;
 pub mod settings;
 pub mod signals;
+mod supervisor;
 #[cfg(test)]
 mod testing;
 mod tls;

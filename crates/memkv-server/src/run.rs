@@ -31,6 +31,7 @@ use crate::rights::{JudgeAgain, Rights};
 use crate::service::Service;
 use crate::settings::{RedisListener, Settings, process_memory};
 use crate::signals::StopSignals;
+use crate::supervisor::Supervisor;
 use crate::tls::{self, Tls};
 use crate::{console, logging, memory, panics, process, reset};
 
@@ -153,6 +154,7 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
         Handle::current(),
     )
     .map_err(system("the consensus thread"))?;
+    let supervisor = Supervisor::start(consensus.handle.clone());
     let ledger = ledger(settings);
     let service = service(settings, &ledger);
     let redis_settings = resp_settings(settings, redis.as_ref());
@@ -183,11 +185,12 @@ async fn serve(settings: &Settings) -> Result<u8, RunError> {
     resp.attach(node.clone());
     service.attach(node.clone());
     follow_users(settings, resp.clone(), service.clone(), &node);
-    start_tasks(settings, &node, admission, started);
+    start_tasks(settings, &node, admission, (started, supervisor.clone()));
     let why = match stop_reason(&node, &resp, &mut signals).await {
         Ok(why) => why,
         Err(code) => return Ok(code),
     };
+    supervisor.stopping(&why);
     node.timeline().note(&Event::Draining { why });
     let drained = drain(&node, &resp, service.drain(), accepting);
     tokio::select! {
@@ -278,8 +281,14 @@ fn follow_users(
 }
 
 /// Starts what runs beside the node.
-fn start_tasks(settings: &Settings, node: &Node, admission: Arc<Admission>, started: Instant) {
-    tokio::spawn(announce(node.clone(), started));
+fn start_tasks(
+    settings: &Settings,
+    node: &Node,
+    admission: Arc<Admission>,
+    (started, supervisor): (Instant, Arc<Supervisor>),
+) {
+    supervisor.follow(node);
+    tokio::spawn(announce(node.clone(), started, supervisor));
     tokio::spawn(memory::give_back());
     tokio::spawn(know_peers(admission, peer_addrs(settings, node.clone())));
     if settings.config.report_writes {
@@ -502,8 +511,9 @@ fn introduce(settings: &Settings, redis: Option<&TcpListener>) {
     ));
 }
 
-/// Prints `ready` once the node leads or follows. The node logs what it waits for meanwhile.
-async fn announce(node: Node, started: Instant) {
+/// Prints `ready` once the node leads or follows, and tells the supervisor. The node logs what it waits for
+/// meanwhile.
+async fn announce(node: Node, started: Instant, supervisor: Arc<Supervisor>) {
     let status = loop {
         let status = node.status();
         if is_ready(&status) {
@@ -511,6 +521,7 @@ async fn announce(node: Node, started: Instant) {
         }
         tokio::time::sleep(READY_POLL).await;
     };
+    supervisor.ready();
     let leader = status.leader.unwrap_or_default();
     console::out(format!(
         "ready in {} ms  leader {leader}",

@@ -26,7 +26,9 @@ use memkv_client::{Client, Error};
 use memkv_proto::ErrorCode;
 use memkv_proto::error::exit;
 
-use args::{Args, Command};
+// The example that writes the manual reads it.
+pub(crate) use args::Args;
+use args::Command;
 use output::{Printer, Talk};
 
 /// Why the program ends without having done what it was asked.
