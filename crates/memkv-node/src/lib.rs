@@ -45,7 +45,8 @@ pub use engine::runtime::seed_engine_randomness;
 pub use env::{BlockingWork, Elsewhere, Env};
 pub use error::{FatalError, RequestError, StartError, TooOld};
 pub use membership::life::{cluster_of, level_of};
-pub use membership::verbs::{MemberVerb, MemberView, VerbError};
+pub use membership::verbs::{MemberVerb, VerbError};
+pub use membership::view::{MemberList, MemberView};
 pub use node::Node;
 #[doc(hidden)]
 pub use peer::server::is_readable;

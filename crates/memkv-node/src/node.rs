@@ -28,7 +28,8 @@ use crate::membership::levels::Levels;
 use crate::membership::life::State;
 use crate::membership::record::Record;
 use crate::membership::verb_wire;
-use crate::membership::verbs::{MemberVerb, MemberView, VerbError};
+use crate::membership::verbs::{MemberVerb, VerbError};
+use crate::membership::view::MemberList;
 use crate::peer::addresses::Addresses;
 use crate::peer::client::Peers;
 use crate::peer::server;
@@ -357,7 +358,7 @@ impl Node {
     /// [`VerbError`] if there is no leader.
     pub fn members(
         &self,
-    ) -> impl Future<Output = Result<Vec<MemberView>, VerbError>> + Send + use<> {
+    ) -> impl Future<Output = Result<MemberList, VerbError>> + Send + use<> {
         verb_wire::ask_list(self.group.clone())
     }
 

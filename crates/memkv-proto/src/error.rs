@@ -133,6 +133,9 @@ error_table! {
     UnknownHost "MK-042" 421 "ERR" USAGE final No "unknown host name";
     /// The user may not run this command, or not with these keys or channels.
     NoPermission "MK-043" 403 "NOPERM" USAGE final No "no permission";
+    /// The cluster would not survive the change of its members, or it makes no sense; the detail has the way that
+    /// works.
+    ChangeRefused "MK-050" 409 "ERR" USAGE final No "change of members refused";
     /// A defect of the node: the detail has a summary, the node's log has more.
     Internal "MK-100" 500 "ERR" UNKNOWN final Maybe "internal error";
     /// More is queued than the node may hold; refused before it was proposed.

@@ -58,3 +58,6 @@ pub const EVENTS_PATH: &str = "/v1/events";
 
 /// The whole state as a backup file.
 pub const BACKUP_PATH: &str = "/v1/backup";
+
+/// The members of the cluster, and the verbs that change them.
+pub const CLUSTER_PATH: &str = "/v1/cluster";

@@ -11,8 +11,8 @@ use memkv_disk::SnapshotReader;
 #[cfg(memkv_bugs)]
 use memkv_disk::bugs;
 use memkv_node::{
-    Answers, Copies, Frame, Lane, MemberVerb, MemberView, Node, NodeStats, NodeStatus, Peaks,
-    Publication, RequestError, Stages, Subscribers, Timeline, VerbError,
+    Answers, Copies, Frame, Lane, MemberList, MemberVerb, Node, NodeStats, NodeStatus, Peaks, Publication,
+    RequestError, Stages, Subscribers, Timeline, VerbError,
 };
 use memkv_store::{
     Command, DATABASES, KeyEventClasses, Memory, Principal, Query, Reply, ReplyValue, Revision,
@@ -159,7 +159,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     }
 
     /// The members as the leader sees them, see [`Node::members`].
-    fn members(&self) -> BoxFuture<'static, Result<Vec<MemberView>, VerbError>> {
+    fn members(&self) -> BoxFuture<'static, Result<MemberList, VerbError>> {
         Box::pin(ready(Err(no_cluster())))
     }
 
@@ -281,7 +281,7 @@ impl Backend for Node {
         Box::pin(Self::administer(self, verb, dry_run))
     }
 
-    fn members(&self) -> BoxFuture<'static, Result<Vec<MemberView>, VerbError>> {
+    fn members(&self) -> BoxFuture<'static, Result<MemberList, VerbError>> {
         Box::pin(Self::members(self))
     }
 

@@ -39,6 +39,7 @@ pub mod http;
 pub mod ledger;
 pub mod listener;
 pub mod logging;
+mod members;
 mod memory;
 pub mod memory_limit;
 mod metrics;

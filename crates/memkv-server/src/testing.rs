@@ -14,8 +14,8 @@ use memkv_disk::{Layout, LogId, Options, SnapshotMeta, SnapshotReader};
 use memkv_metrics::Histogram;
 use memkv_node::lock::Mutex;
 use memkv_node::{
-    Answers, Copies, Frame, Lane, MemberStatus, NodeStats, NodeStatus, PeerStats, Phase,
-    Publication, RequestError, Role, Subscribers, Timeline,
+    Answers, Copies, Frame, Lane, MemberList, MemberStatus, MemberVerb, NodeStats, NodeStatus, PeerStats, Phase,
+    Publication, RequestError, Role, Subscribers, Timeline, VerbError,
 };
 use memkv_store::{
     BY_CERTIFICATE, BatchBuilder, Command, DEFAULT_USER, EDGE_LEVEL, GroupRights, KeyEventClasses,
@@ -58,6 +58,10 @@ struct Gate {
 struct Says {
     building_snapshot: bool,
     disk_low: bool,
+    /// What is left to do for the members, see [`MemberList`]; without it there is no cluster.
+    left_to_do: Option<Option<String>>,
+    /// The verbs that were carried out, and whether they were to be tried only.
+    verbs: Vec<(MemberVerb, bool)>,
 }
 
 impl Fake {
@@ -150,6 +154,15 @@ impl Fake {
 
     pub(crate) fn is_building_a_snapshot(&self, is: bool) {
         self.says.lock().building_snapshot = is;
+    }
+
+    /// From now on there is a cluster, without members.
+    pub(crate) fn has_left_to_do(&self, left: Option<&str>) {
+        self.says.lock().left_to_do = Some(left.map(str::to_owned));
+    }
+
+    pub(crate) fn verbs(&self) -> Vec<(MemberVerb, bool)> {
+        self.says.lock().verbs.clone()
     }
 
     pub(crate) fn is_low_on_disk(&self, is: bool) {
@@ -317,6 +330,30 @@ impl Backend for Fake {
                 highest_level: 1,
             }],
         }
+    }
+
+    fn administer(
+        &self,
+        verb: MemberVerb,
+        dry_run: bool,
+    ) -> BoxFuture<'static, Result<String, VerbError>> {
+        let mut says = self.says.lock();
+        let done = match says.left_to_do {
+            Some(_) => Ok("it is done".to_owned()),
+            None => Err(VerbError::Refused("this store has no cluster".to_owned())),
+        };
+        says.verbs.push((verb, dry_run));
+        Box::pin(std::future::ready(done))
+    }
+
+    fn members(&self) -> BoxFuture<'static, Result<MemberList, VerbError>> {
+        let left = self.says.lock().left_to_do.clone();
+        let list = left.map(|left_to_do| MemberList {
+            members: Vec::new(),
+            left_to_do,
+        });
+        let none = || VerbError::Refused("this store has no cluster".to_owned());
+        Box::pin(std::future::ready(list.ok_or_else(none)))
     }
 
     /// There is no other node.

@@ -8,6 +8,7 @@ mod events;
 mod export;
 mod import;
 mod line;
+mod members;
 mod output;
 mod progress;
 mod recover;
@@ -15,9 +16,7 @@ mod repl;
 mod table;
 mod target;
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -161,15 +160,10 @@ fn run(args: Args) -> Result<u8, Failure> {
         }
         Some(Command::Recover { files }) => return recover::rank(&files, args.output),
         Some(Command::Member(member)) => {
-            let ask_node = match member {
-                args::Member::CheckStop { .. } => repl::question,
-                _ => repl::once,
-            };
-            return ask(ask_node, link(), auth, args.output, member.words());
+            return members::run(member, link, auth, args.output);
         }
         Some(Command::Leader { verb }) => {
-            let words = verb.map_or_else(|| args::Member::List.words(), args::Leader::words);
-            return ask(repl::once, link(), auth, args.output, words);
+            return members::lead(verb, link, auth, args.output);
         }
         Some(command) => command,
     };
@@ -196,27 +190,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build();
     runtime.map_err(Failure::Start)
-}
-
-/// Has a node execute words, and shows the answer.
-type AskNode =
-    fn(repl::Link, Option<Vec<Vec<u8>>>, args::Format, &Vec<Vec<u8>>) -> Result<u8, Failure>;
-
-/// Has a node execute a command of Redis's protocol.
-fn ask(
-    ask_node: AskNode,
-    link: repl::Link,
-    auth: Option<Vec<Vec<u8>>>,
-    output: args::Format,
-    words: Vec<OsString>,
-) -> Result<u8, Failure> {
-    let words: Vec<Vec<u8>> = words.into_iter().map(OsString::into_vec).collect();
-    // The answer is lines for people.
-    let output = match output {
-        args::Format::Table => args::Format::Raw,
-        other => other,
-    };
-    ask_node(link, auth, output, &words)
 }
 
 /// The user whose password it is if none is named.

@@ -23,3 +23,4 @@ pub(crate) mod record;
 pub(crate) mod seats;
 pub(crate) mod verb_wire;
 pub(crate) mod verbs;
+pub(crate) mod view;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use memkv_store::{MemberState, Role};
 
-use super::verbs::{MemberVerb, MemberView, VerbError, Verbs};
+use super::verbs::{MemberVerb, VerbError, Verbs};
+use super::view::{MemberList, MemberView};
 use crate::group::Group;
 use crate::peer::answer::{Answer, answer, bad};
 use crate::peer::client::PeerError;
@@ -57,14 +58,13 @@ pub(crate) async fn send(
 }
 
 /// The members as the leader sees them.
-pub(crate) async fn ask_list(group: Arc<Group>) -> Result<Vec<MemberView>, VerbError> {
+pub(crate) async fn ask_list(group: Arc<Group>) -> Result<MemberList, VerbError> {
     if group.engine.leads() {
         return group.verbs.list();
     }
     let mut body = ask(&group, Kind::Members, |_| {}).await?;
-    let views = body.list("members", read_view);
     // Nothing was to be changed.
-    views.map_err(|error| VerbError::NoLeader(error.to_string()))
+    read_list(&mut body).map_err(|error| VerbError::NoLeader(error.to_string()))
 }
 
 async fn ask(
@@ -114,10 +114,7 @@ pub(crate) fn administer(verbs: Arc<Verbs>, mut body: Reader) -> Answer {
 /// Answers [`Kind::Members`].
 pub(crate) fn list(verbs: &Verbs) -> Frame {
     match verbs.list() {
-        Ok(views) => message::ok(|out| {
-            out.put_u32_le(len32(views.len()));
-            views.iter().for_each(|view| put_view(out, view));
-        }),
+        Ok(list) => message::ok(|out| put_list(out, &list)),
         Err(error) => message::refused(&error.to_string()),
     }
 }
@@ -187,6 +184,35 @@ const STATES: [MemberState; 3] = [
     MemberState::Leaving,
 ];
 
+/// What older versions do not read stands at the end.
+fn put_list(out: &mut BytesMut, list: &MemberList) {
+    let members = &list.members;
+    out.put_u32_le(len32(members.len()));
+    members.iter().for_each(|view| put_view(out, view));
+    put_blob(out, list.left_to_do.as_deref().unwrap_or_default().as_bytes());
+    let levels = members.iter().map(|view| view.highest_level);
+    levels.for_each(|level| out.put_u32_le(level));
+}
+
+fn read_list(body: &mut Reader) -> Result<MemberList, DecodeError> {
+    let mut members = body.list("members", read_view)?;
+    if body.end("members").is_ok() {
+        let left_to_do = None;
+        return Ok(MemberList {
+            members,
+            left_to_do,
+        });
+    }
+    let left_to_do = Some(body.text("what is left to do")?);
+    for view in &mut members {
+        view.highest_level = body.u32("level")?;
+    }
+    Ok(MemberList {
+        members,
+        left_to_do,
+    })
+}
+
 fn put_view(out: &mut BytesMut, view: &MemberView) {
     put_blob(out, view.name.as_bytes());
     out.put_u64_le(view.id);
@@ -221,6 +247,7 @@ fn read_view(reader: &mut Reader) -> Result<MemberView, DecodeError> {
         leads: reader.bool("whether it leads")?,
         lag: reader.option("lag", |reader| reader.u64("lag"))?,
         heard_ms: reader.option("silence", |reader| reader.u64("silence"))?,
+        highest_level: 0,
     })
 }
 
@@ -255,21 +282,39 @@ mod tests {
             }
             assert_eq!(read_verb(&mut Reader(whole)), Ok(verb));
         }
-        for state in STATES.map(Some).into_iter().chain([None]) {
-            let view = MemberView {
-                name: name(),
-                id: 4,
-                addr: "h:4".to_owned(),
-                role,
-                state,
-                votes: true,
-                leads: false,
-                lag: Some(7),
-                heard_ms: None,
-            };
-            let mut out = BytesMut::new();
-            put_view(&mut out, &view);
-            assert_eq!(read_view(&mut Reader(out.freeze())), Ok(view));
+    }
+
+    #[test]
+    fn members_survive_the_wire_also_from_an_older_leader() {
+        let states = STATES.map(Some).into_iter().chain([None]);
+        let view = |state| MemberView {
+            name: "n4".to_owned(),
+            id: 4,
+            addr: "h:4".to_owned(),
+            role: Role::Replica,
+            state,
+            votes: true,
+            leads: false,
+            lag: Some(7),
+            heard_ms: None,
+            highest_level: 3,
+        };
+        let list = MemberList {
+            members: states.map(view).collect(),
+            left_to_do: Some("n4 joins".to_owned()),
+        };
+        let mut out = BytesMut::new();
+        put_list(&mut out, &list);
+        let whole = out.freeze();
+        let mut older = BytesMut::new();
+        older.put_u32_le(len32(list.members.len()));
+        list.members.iter().for_each(|view| put_view(&mut older, view));
+        for len in 0..whole.len() {
+            let read = read_list(&mut Reader(whole.slice(..len)));
+            assert_eq!(read.is_ok(), len == older.len(), "{len}");
         }
+        assert_eq!(read_list(&mut Reader(whole)), Ok(list));
+        let read = read_list(&mut Reader(older.freeze())).unwrap();
+        assert_eq!((read.members.len(), read.left_to_do), (4, None));
     }
 }

@@ -17,6 +17,7 @@ use crate::NodeConfig;
 use crate::engine::handle::{Engine, EngineSlot};
 use crate::leadership::handover;
 use crate::membership::levels;
+use crate::membership::view::{MemberList, MemberView, left_to_do};
 use crate::peer::client::Peers;
 use crate::replica::Replica;
 use crate::report::seldom::Lines;
@@ -73,29 +74,6 @@ pub enum VerbError {
     /// It may have been carried out.
     #[error("the outcome is not known: {0}; look at `member list` before you try again")]
     Unknown(String),
-}
-
-/// A node as the leader sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberView {
-    /// Its name.
-    pub name: String,
-    /// Its node id.
-    pub id: u64,
-    /// Where it listens.
-    pub addr: String,
-    /// The role that it is to have.
-    pub role: Role,
-    /// Where it is between admission and removal; nothing for a name that is expected.
-    pub state: Option<MemberState>,
-    /// Whether it votes now.
-    pub votes: bool,
-    /// Whether it leads.
-    pub leads: bool,
-    /// Entries that it lacks; nothing if that is not known.
-    pub lag: Option<u64>,
-    /// How long ago it answered, in milliseconds; nothing if it has not answered this leader.
-    pub heard_ms: Option<u64>,
 }
 
 /// Carries verbs out while this node leads.
@@ -240,8 +218,10 @@ impl Verbs {
     }
 
     /// All members as this leader sees them, and names that are expected, in the order of their names.
-    pub(crate) fn list(&self) -> Result<Vec<MemberView>, VerbError> {
+    pub(crate) fn list(&self) -> Result<MemberList, VerbError> {
         let engine = self.leading()?;
+        // Before the table, which is then at least as new.
+        let settled = engine.settled();
         let (table, me) = (self.replica.member_table(), self.peers.my_id());
         let (voters, matched) = (engine.members().voters(), engine.matched());
         let last = matched.last.unwrap_or(0);
@@ -262,6 +242,7 @@ impl Verbs {
                     true => Some(0),
                     false => engine.acked_ago(id).map(millis),
                 },
+                highest_level: table.advertised(id).map_or(0, |it| it.highest),
             }
         };
         let mut views: Vec<MemberView> = table.rows().map(seen).collect();
@@ -275,10 +256,15 @@ impl Verbs {
             leads: false,
             lag: None,
             heard_ms: None,
+            highest_level: 0,
         }));
         // Ids are in the order of admission, which is chance where nodes join together.
         views.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(views)
+        let left_to_do = left_to_do(&table, settled.as_ref().map(|(members, _)| members));
+        Ok(MemberList {
+            members: views,
+            left_to_do: Some(left_to_do),
+        })
     }
 }
 

@@ -60,6 +60,7 @@ pub(crate) enum Account {
 pub(crate) enum Members {
     List,
     CheckStop,
+    Wait,
     Add,
     Remove,
     Replace,

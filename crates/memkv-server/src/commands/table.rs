@@ -418,6 +418,8 @@ Memkv {
         "Returns a line for each member, as the leader sees it.";
     "memkv.cluster|checkstop" -2 (OPS) NONE "0.1.0" "O(N) with N members" Nothing Account(Account::Members(Members::CheckStop)),
         "Says whether the cluster can spare a node now, and why; without a name, for each one.";
+    "memkv.cluster|wait" 3 (OPS) NONE "0.1.0" "O(N) with N members" Nothing Account(Account::Members(Members::Wait)),
+        "Says within so many seconds, at most 60, whether nothing of what was asked for is left to do.";
     "memkv.cluster|add" -3 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Members(Members::Add)),
         "Expects a node of this name, as VOTER or REPLICA; lets a removed one come back.";
     "memkv.cluster|remove" -3 (OPS) NONE "0.1.0" "O(1)" Nothing Account(Account::Members(Members::Remove)),

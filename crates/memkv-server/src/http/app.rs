@@ -9,14 +9,14 @@ use memkv_node::Lane;
 use memkv_proto::compat::CompatOp;
 use memkv_proto::limits::{MAX_KEY_BYTES, MAX_NODE_ID_BYTES};
 use memkv_proto::{
-    BACKUP_PATH, EVENTS_PATH, ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH,
+    BACKUP_PATH, CLUSTER_PATH, EVENTS_PATH, ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::conn::{Admission, App};
 use super::head::{Head, Method, Refusal};
 use super::response::{Answer, Response};
-use super::{backup, compat, events, health, kv, listing, site, status, txn};
+use super::{backup, cluster, compat, events, health, kv, listing, site, status, txn};
 use crate::aside::Aside;
 use crate::backend::Backend;
 use crate::failure;
@@ -89,18 +89,20 @@ enum Route<'a> {
     Metrics,
     Events,
     Backup,
+    Cluster,
     Live,
     Ready,
 }
 
 /// The paths without a variable part.
-const ROUTES: [(&str, Route<'static>); 8] = [
+const ROUTES: [(&str, Route<'static>); 9] = [
     (LISTING_PATH, Route::Listing),
     (TRANSACTION_PATH, Route::Transaction),
     (STATUS_PATH, Route::Status),
     (METRICS_PATH, Route::Metrics),
     (EVENTS_PATH, Route::Events),
     (BACKUP_PATH, Route::Backup),
+    (CLUSTER_PATH, Route::Cluster),
     ("/livez", Route::Live),
     ("/readyz", Route::Ready),
 ];
@@ -290,6 +292,7 @@ impl<B: Backend> Api<B> {
             Route::Key(_) => "GET, HEAD, PUT, DELETE, POST",
             Route::Compat(_) => "GET, POST",
             Route::Transaction => "POST",
+            Route::Cluster => "GET, HEAD, POST",
             Route::Backup => "GET",
             Route::Listing
             | Route::Status
@@ -308,6 +311,7 @@ impl<B: Backend> Api<B> {
                 Err(response) => Admission::Refuse(response),
             },
             (Route::Transaction, Method::Post) => Admission::Body(MAX_TRANSACTION_BYTES),
+            (Route::Cluster, Method::Post) => Admission::Body(cluster::MAX_BODY_BYTES),
             (Route::Key(_), Method::Get | Method::Head | Method::Delete | Method::Post)
             | (Route::Backup, Method::Get)
             | (
@@ -315,6 +319,7 @@ impl<B: Backend> Api<B> {
                 | Route::Status
                 | Route::Metrics
                 | Route::Events
+                | Route::Cluster
                 | Route::Live
                 | Route::Ready,
                 Method::Get | Method::Head,
@@ -496,7 +501,11 @@ impl Route<'_> {
             Route::Compat(op) => RouteKind::Compat(*op),
             // A node without a leader has most to tell.
             Route::Status | Route::Events => RouteKind::Status,
-            Route::Key(_) | Route::Listing | Route::Transaction | Route::Backup => RouteKind::Other,
+            Route::Key(_)
+            | Route::Listing
+            | Route::Transaction
+            | Route::Backup
+            | Route::Cluster => RouteKind::Other,
         }
     }
 }
@@ -542,6 +551,7 @@ impl<B: Backend> App for Api<B> {
             Ok(Route::Metrics) => status::metrics(self, &head),
             Ok(Route::Events) => events::answer(self, &head),
             Ok(Route::Backup) => return backup::answer(self, &head).await,
+            Ok(Route::Cluster) => cluster::answer(self, &head, &body).await,
             Ok(Route::Live) => health::live(self, &head),
             Ok(Route::Ready) => health::ready(self, &head).await,
             // Only if a member left between the two checks of the path.
@@ -573,6 +583,10 @@ impl<B: Backend> App for Api<B> {
                 "the body is longer than {limit} bytes, so its value is longer than \
                  {max_value_bytes} bytes, the limit; raise max_value_bytes on every node"
             ),
+            Ok(Route::Cluster) if head.method == Method::Post => {
+                let detail = format!("the body is longer than {limit} bytes; it has one verb");
+                return Refusal::new(ErrorCode::BodyTooLarge, detail);
+            }
             Ok(Route::Transaction) => {
                 let detail = format!(
                     "the body is longer than {limit} bytes, the limit of a transaction in JSON, \

@@ -9,6 +9,7 @@ mod access;
 mod app;
 mod backup;
 mod body;
+mod cluster;
 mod compat;
 mod condition;
 mod conn;

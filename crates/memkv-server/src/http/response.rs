@@ -204,6 +204,7 @@ pub(super) struct Framing {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        202 => "Accepted",
         304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -211,6 +212,7 @@ fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        409 => "Conflict",
         412 => "Precondition Failed",
         413 => "Content Too Large",
         415 => "Unsupported Media Type",

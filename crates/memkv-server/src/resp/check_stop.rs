@@ -5,8 +5,8 @@
 
 use memkv_node::MemberView;
 
-use super::members::is_silent;
 use crate::commands::ErrorReply;
+use crate::members::is_silent;
 
 /// A voter that lacks more entries than this may not be one of those that stay: until it has them, the loss of
 /// another one would stop the cluster. Some are always on their way under load.
@@ -118,6 +118,7 @@ mod tests {
             leads: id == 1,
             lag: *lag,
             heard_ms: *heard_ms,
+            highest_level: 3,
         };
         (1..).zip(seen).map(view).collect()
     }

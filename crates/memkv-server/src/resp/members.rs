@@ -2,21 +2,23 @@
 //!
 //! Never decides: the leader does. Every verb is in the audit log, whether it was carried out or refused.
 
+use std::time::Duration;
+
 use memkv_node::{MemberVerb, MemberView, VerbError};
 use memkv_proto::ErrorCode;
-use memkv_store::{MAX_NAME_BYTES, Role};
+use memkv_store::Role;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::check_stop;
 use super::conn::Conn;
-use crate::audit::{self, Event};
 use crate::backend::Backend;
 use crate::commands::{Args, ErrorReply, Members};
+use crate::members::{self, BAD_NAME, MAX_WAIT, settle};
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
     pub(super) async fn members(
         &mut self,
-        members: Members,
+        asked: Members,
         args: &Args<'_>,
     ) -> Result<String, ErrorReply> {
         let backend = self
@@ -24,28 +26,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             .service
             .backend()
             .ok_or_else(ErrorReply::loading)?;
-        if members == Members::List {
-            let views = backend.members().await.map_err(|error| failed(&error))?;
-            return Ok(lines(&views));
+        if asked == Members::List {
+            let list = backend.members().await.map_err(|error| failed(&error))?;
+            return Ok(lines(&list.members));
         }
-        if members == Members::CheckStop {
+        if asked == Members::CheckStop {
             let name = match args.len() {
                 2 => None,
                 3 => Some(node_name(args.get(2))?),
                 _ => return Err(ErrorReply::subcommand_syntax(args.name, args.get(1))),
             };
-            let views = backend.members().await.map_err(|error| failed(&error))?;
-            return check_stop::lines(&views, name.as_deref());
+            let list = backend.members().await.map_err(|error| failed(&error))?;
+            return check_stop::lines(&list.members, name.as_deref());
         }
-        let (verb, dry_run) = verb(members, args)?;
+        if asked == Members::Wait {
+            let seconds = u64::try_from(args.int(2)?).ok().map(Duration::from_secs);
+            let within = seconds.filter(|within| *within <= MAX_WAIT).ok_or_else(|| {
+                let most = MAX_WAIT.as_secs();
+                ErrorReply::with(format!("ERR a wait is a number of seconds, at most {most}"))
+            })?;
+            return Ok(match settle(&self.resp.service, within).await {
+                Ok(()) => "yes: nothing is left to do".to_owned(),
+                Err(why) => format!("no: {why}"),
+            });
+        }
+        let (verb, dry_run) = verb(asked, args)?;
         let done = backend.administer(verb, dry_run).await;
-        audit::record(&Event {
-            kind: audit::Kind::Members,
-            allowed: done.is_ok(),
-            user: &String::from_utf8_lossy(&self.session.user_name()),
-            origin: Some(self.session.client.addr),
-            detail: args.name,
-        });
+        let origin = Some(self.session.client.addr);
+        members::record(done.is_ok(), &self.session.user_name(), origin, args.name);
         done.map_err(|error| failed(&error))
     }
 }
@@ -69,7 +77,7 @@ fn verb(members: Members, args: &Args<'_>) -> Result<(MemberVerb, bool), ErrorRe
         false => Err(wrong()),
     };
     let (verb, used) = match members {
-        Members::List | Members::CheckStop => return Err(wrong()),
+        Members::List | Members::CheckStop | Members::Wait => return Err(wrong()),
         Members::Add => {
             let role = match len {
                 ..=3 => Role::Voter,
@@ -102,12 +110,7 @@ fn verb(members: Members, args: &Args<'_>) -> Result<(MemberVerb, bool), ErrorRe
 }
 
 fn node_name(bytes: &[u8]) -> Result<String, ErrorReply> {
-    let name = std::str::from_utf8(bytes).ok();
-    let name = name
-        .filter(|name| memkv_proto::config::check_id(name).is_ok() && name.len() <= MAX_NAME_BYTES);
-    name.map(str::to_owned).ok_or_else(|| {
-        ErrorReply::new("ERR that is no name of a node: it is the id of its node_addr")
-    })
+    members::node_name(bytes).ok_or_else(|| ErrorReply::with(format!("ERR {BAD_NAME}")))
 }
 
 /// A line for each member, then a sentence. Names and addresses have no blanks.
@@ -134,30 +137,7 @@ fn lines(views: &[MemberView]) -> String {
             number(view.heard_ms),
         );
     }
-    let voters = views.iter().filter(|view| view.votes).count();
-    let silent = views
-        .iter()
-        .filter(|view| view.votes && is_silent(view))
-        .count();
-    text + &may_fail(voters, silent) + "\n"
-}
-
-/// A node that has not answered for so long does not count: the default election timeout.
-const SILENT_MS: u64 = 1_000;
-
-pub(super) fn is_silent(view: &MemberView) -> bool {
-    view.heard_ms.is_none_or(|heard| heard >= SILENT_MS)
-}
-
-/// How many voters may still fail, as a sentence.
-fn may_fail(voters: usize, silent: usize) -> String {
-    let spare = voters.saturating_sub(1) / 2;
-    let answer = voters - silent;
-    match spare.checked_sub(silent) {
-        Some(0) => format!("{answer} of {voters} voters answer; no other may fail"),
-        Some(left) => format!("{answer} of {voters} voters answer; {left} may fail"),
-        None => format!("{answer} of {voters} voters answer, less than a majority"),
-    }
+    text + &members::may_fail(members::voters(views)) + "\n"
 }
 
 #[cfg(test)]
@@ -178,6 +158,7 @@ mod tests {
             leads: name == "n1",
             lag: Some(0),
             heard_ms,
+            highest_level: 3,
         };
         let expected = MemberView {
             addr: String::new(),
@@ -199,7 +180,5 @@ mod tests {
              name=n4 id=1 addr=- role=voter state=expected votes=no leads=no lag=- heard-ms=-\n\
              2 of 3 voters answer; no other may fail\n"
         );
-        assert_eq!(may_fail(5, 0), "5 of 5 voters answer; 2 may fail");
-        assert_eq!(may_fail(3, 2), "1 of 3 voters answer, less than a majority");
     }
 }

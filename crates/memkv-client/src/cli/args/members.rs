@@ -2,6 +2,7 @@
 //! Never decides whether a change is safe: the cluster does.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::Subcommand;
 
@@ -9,7 +10,10 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Member {
     /// Prints a line for each member, as the leader sees it, and how many may fail
-    List,
+    List {
+        #[command(flatten)]
+        patience: Patience,
+    },
     /// Says whether the cluster can spare a node now, and why; exits 1 if it cannot
     CheckStop {
         /// The node [default: each one]
@@ -22,8 +26,9 @@ pub(crate) enum Member {
         /// It is to have the data and no vote
         #[arg(long)]
         replica: bool,
-        #[command(flatten)]
-        how: How,
+        /// Only says what would be done
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Lets the node leave; refused if the others could not go on without it
     Remove {
@@ -73,35 +78,65 @@ pub(crate) enum Leader {
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct How {
     /// Only says what would be done
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
+    #[command(flatten)]
+    patience: Patience,
 }
 
-impl How {
-    fn put(self, mut words: Vec<OsString>) -> Vec<OsString> {
-        if self.dry_run {
-            words.push("DRYRUN".into());
-        }
-        words
+/// How long to wait for the cluster.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Patience {
+    /// Ends only once nothing that was asked for is left to do; exits 1 if there is after TIME
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "60s",
+        value_parser = super::ttl
+    )]
+    wait: Option<Duration>,
+}
+
+/// The command that a node gets, and how long to wait afterwards until nothing is left to do.
+pub(crate) struct Request {
+    pub(crate) words: Vec<OsString>,
+    pub(crate) wait: Option<Duration>,
+}
+
+fn request(verb: &str, names: Vec<OsString>, dry_run: bool, wait: Option<Duration>) -> Request {
+    let mut words = vec!["MEMKV.CLUSTER".into(), verb.into()];
+    words.extend(names);
+    if dry_run {
+        words.push("DRYRUN".into());
     }
+    Request { words, wait }
 }
 
 impl Member {
-    /// The command that a node gets.
-    pub(crate) fn words(self) -> Vec<OsString> {
+    /// Shows the members at once.
+    pub(crate) const LIST: Member = Member::List {
+        patience: Patience { wait: None },
+    };
+
+    /// What a node is asked.
+    pub(crate) fn request(self) -> Request {
         let about = |verb: &str, names: Vec<OsString>, how: How| {
-            let words = vec!["MEMKV.CLUSTER".into(), verb.into()];
-            how.put([words, names].concat())
+            request(verb, names, how.dry_run, how.patience.wait)
         };
         match self {
-            Member::List => vec!["MEMKV.CLUSTER".into(), "MEMBERS".into()],
+            Member::List { patience } => request("MEMBERS", Vec::new(), false, patience.wait),
             Member::CheckStop { name } => {
-                let words = vec!["MEMKV.CLUSTER".into(), "CHECKSTOP".into()];
-                words.into_iter().chain(name).collect()
+                request("CHECKSTOP", name.into_iter().collect(), false, None)
             }
-            Member::Add { name, replica, how } => {
+            Member::Add {
+                name,
+                replica,
+                dry_run,
+            } => {
                 let role = if replica { "REPLICA" } else { "VOTER" };
-                about("ADD", vec![name, role.into()], how)
+                request("ADD", vec![name, role.into()], dry_run, None)
             }
             Member::Remove { name, how } => about("REMOVE", vec![name], how),
             Member::Replace { old, new, how } => about("REPLACE", vec![old, new], how),
@@ -113,9 +148,9 @@ impl Member {
 
 impl Leader {
     /// The same.
-    pub(crate) fn words(self) -> Vec<OsString> {
+    pub(crate) fn request(self) -> Request {
         let Leader::Transfer { name, how } = self;
-        let words = vec!["MEMKV.CLUSTER".into(), "TRANSFER".into()];
-        how.put([words, name.into_iter().collect()].concat())
+        let names = name.into_iter().collect();
+        request("TRANSFER", names, how.dry_run, how.patience.wait)
     }
 }

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use memkv_proto::ttl_ms;
 
 use super::events;
-pub(crate) use members::{Leader, Member};
+pub(crate) use members::{Leader, Member, Request};
 
 /// The file that is read if it is in the working directory, as the original's client does.
 pub(crate) const DEFAULT_CONFIG: &str = "cluster_config.json";

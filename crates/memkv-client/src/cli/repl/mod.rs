@@ -98,6 +98,49 @@ fn executed(
     }
 }
 
+/// Why a question has no answer.
+pub(super) enum NoAnswer {
+    /// It may have one later, or at another node.
+    Later(String),
+    /// It will never have one.
+    Never(String),
+}
+
+/// Questions to the cluster one after the other, each at a node that can be reached.
+pub(super) struct Questions(Session);
+
+impl Questions {
+    pub(super) fn new(link: Link, auth: Option<Words>) -> Self {
+        Self(Session::new(link, auth))
+    }
+
+    /// The answer to a question, as text.
+    ///
+    /// # Errors
+    /// [`NoAnswer`]. The next question goes to another node if a connection was lost.
+    pub(super) fn ask(&mut self, words: &[Vec<u8>]) -> Result<String, NoAnswer> {
+        let later = |why: String| Err(NoAnswer::Later(why));
+        match self.0.execute(&words.to_vec()) {
+            Outcome::Replies(replies) => match replies.first() {
+                Some(Frame::Bulk(text) | Frame::Verbatim(_, text) | Frame::Simple(text)) => {
+                    Ok(String::from_utf8_lossy(text).into_owned())
+                }
+                Some(reply) => {
+                    let error = reply.as_error().unwrap_or_default();
+                    let words = String::from_utf8_lossy(error).into_owned();
+                    match exit_code(error) {
+                        exit::USAGE => Err(NoAnswer::Never(words)),
+                        _ => later(words),
+                    }
+                }
+                None => later("no answer".to_owned()),
+            },
+            Outcome::Nothing(what, _) | Outcome::Unknown(what) => later(what),
+            Outcome::Nowhere(reasons) => later(reasons.join("; ")),
+        }
+    }
+}
+
 fn says_no(reply: &Frame) -> bool {
     let text = match reply {
         Frame::Bulk(text) | Frame::Verbatim(_, text) | Frame::Simple(text) => text,

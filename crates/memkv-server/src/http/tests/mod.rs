@@ -4,6 +4,7 @@
 
 mod api;
 mod backup;
+mod cluster;
 mod framing;
 mod rest;
 mod sites;

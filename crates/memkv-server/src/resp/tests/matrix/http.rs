@@ -49,6 +49,44 @@ const REQUESTS: &[(&str, &str, &str, &[&str])] = &[
     ("GET", "/v1/events", "", &["memkv.events"]),
     ("HEAD", "/v1/events?since=1", "", &["memkv.events"]),
     ("GET", "/v1/backup", "", &["memkv.backup"]),
+    ("GET", "/v1/cluster", "", &["memkv.cluster members"]),
+    ("HEAD", "/v1/cluster", "", &["memkv.cluster members"]),
+    (
+        "POST",
+        "/v1/cluster",
+        r#"{"add": {"name": "n9", "role": "replica"}}"#,
+        &["memkv.cluster add n9"],
+    ),
+    (
+        "POST",
+        "/v1/cluster?dry_run=true",
+        r#"{"remove": {"name": "n9"}}"#,
+        &["memkv.cluster remove n9"],
+    ),
+    (
+        "POST",
+        "/v1/cluster?wait=1",
+        r#"{"replace": {"old": "n8", "new": "n9"}}"#,
+        &["memkv.cluster replace n8 n9"],
+    ),
+    (
+        "POST",
+        "/v1/cluster",
+        r#"{"promote": {"name": "n9"}}"#,
+        &["memkv.cluster promote n9"],
+    ),
+    (
+        "POST",
+        "/v1/cluster",
+        r#"{"demote": {"name": "n9"}}"#,
+        &["memkv.cluster demote n9"],
+    ),
+    (
+        "POST",
+        "/v1/cluster",
+        r#"{"transfer": {}}"#,
+        &["memkv.cluster transfer"],
+    ),
     ("GET", "/livez", "", &[]),
     ("HEAD", "/livez", "", &[]),
     ("GET", "/readyz", "", &[]),
@@ -132,8 +170,8 @@ fn verdict(answer: &str) -> Verdict {
     match answer.split(' ').nth(1) {
         Some("401") => Verdict::Stranger,
         Some("403") => Verdict::Denied,
-        // Without metrics, the node says that it is loading.
-        Some("200" | "204" | "404" | "503") => Verdict::Allowed,
+        // Without metrics, the node says that it is loading, and without a cluster it refuses to change one.
+        Some("200" | "204" | "404" | "409" | "503") => Verdict::Allowed,
         _ => panic!("{answer}"),
     }
 }
@@ -141,9 +179,10 @@ fn verdict(answer: &str) -> Verdict {
 /// The categories of what stands for a request are those of its statement.
 fn calls_of(texts: &[&str]) -> Vec<Call> {
     let of = |text: &&str| {
-        let name = text.split(' ').next().unwrap_or_default();
-        let stated = CALLS.iter().find(|call| call.name() == name);
-        let stated = stated.expect("it has a statement");
+        let asked = Call::of((*text).to_owned(), "");
+        let name = asked.name().split('|').next().unwrap_or_default().to_owned();
+        let named = |call: &&Call| call.name() == asked.name() || call.name() == name;
+        let stated = CALLS.iter().find(named).expect("it has a statement");
         Call::of((*text).to_owned(), stated.letters())
     };
     texts.iter().map(of).collect()

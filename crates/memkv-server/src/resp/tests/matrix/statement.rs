@@ -191,6 +191,7 @@ const STATEMENT: &str = "
     memkv.slowlog                   | ad
     memkv.cluster members           | ad
     memkv.cluster checkstop n9      | ad
+    memkv.cluster wait 0            | ad
     memkv.cluster add n9            | ad
     memkv.cluster remove n9         | ad
     memkv.cluster replace n8 n9     | ad
