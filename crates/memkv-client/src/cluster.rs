@@ -23,6 +23,12 @@ pub struct NodeView {
     pub votes: bool,
     /// The highest feature level that it announces, as far as the others say; 0 if they know of none.
     pub highest_level: u32,
+    /// Where it is between admission and removal, as far as the others say; else empty.
+    pub state: String,
+    /// Entries of the log that it lacks, if the leader says so.
+    pub lag: Option<u64>,
+    /// Whether it answers the leader, if that says so.
+    pub answers: Option<bool>,
 }
 
 impl NodeView {
@@ -147,6 +153,9 @@ fn merge(
             status: Err("not asked".to_owned()),
             votes: member.role.votes(),
             highest_level: member.highest_feature_level,
+            state: member.state,
+            lag: member.lag,
+            answers: member.answers,
         })
         .collect();
     for (addr, status) in asked {
@@ -168,6 +177,9 @@ fn merge(
                     status,
                     votes: false,
                     highest_level: 0,
+                    state: String::new(),
+                    lag: None,
+                    answers: None,
                 });
             }
         }
@@ -177,10 +189,25 @@ fn merge(
     let term = statuses().map(|status| status.term).max();
     let mut newest = statuses().filter(|status| Some(status.term) == term);
     let leader = newest.find_map(|status| status.leader.clone());
-    ClusterView { nodes, leader }
+    let mut view = ClusterView { nodes, leader };
+    view.believe_leader();
+    view
 }
 
 impl ClusterView {
+    /// Takes over what the leader alone knows of the others.
+    fn believe_leader(&mut self) {
+        let leader = self.nodes.iter().find(|node| self.leads(node));
+        let said = leader.and_then(|node| node.status.as_ref().ok());
+        let members = said.map(|status| status.members.clone());
+        for node in &mut self.nodes {
+            let of_node = |member: &&Member| member.name == node.name;
+            let member = members.iter().flatten().find(of_node);
+            node.lag = member.and_then(|member| member.lag);
+            node.answers = member.and_then(|member| member.answers);
+        }
+    }
+
     /// How well the cluster is, and a sentence that says so, why, and what to do.
     pub fn health(&self) -> (Health, String) {
         let answering = self.nodes.iter().filter(|node| node.status.is_ok()).count();
@@ -199,34 +226,44 @@ impl ClusterView {
                 return (Health::Forming, format!("forming: {message}"));
             }
             let sentence = if serving >= needed {
-                format!("no leader: {serving} of {total} nodes serve, an election is under way")
+                format!("no leader: {serving} of {total} voters serve, an election is under way")
             } else {
                 format!(
-                    "no leader: {serving} of {total} nodes reachable, {needed} are needed{start}"
+                    "no leader: {serving} of {total} voters reachable, {needed} are needed{start}"
                 )
             };
             return (Health::Unavailable, sentence);
         }
         let counted = format!(
             "{serving} of {total} {}",
-            if total == 1 { "node" } else { "nodes" }
+            if total == 1 { "voter" } else { "voters" }
         );
         if serving < needed {
             let sentence = format!("degraded: only {counted} reachable from here{start}");
             return (Health::Degraded, sentence);
         }
+        let verb = if total == 1 { "serves" } else { "serve" };
         let spare = match serving - needed {
-            0 => "can lose none".to_owned(),
-            spare => format!("can lose {spare} more and keep serving"),
+            0 => "no node may fail".to_owned(),
+            spare => format!("{spare} of them may fail now"),
         };
         if serving == total {
-            (Health::Healthy, format!("healthy: {counted}; {spare}"))
-        } else {
-            (
-                Health::Degraded,
-                format!("degraded: {counted}; {spare}{start}"),
-            )
+            let sentence = format!("healthy: {counted} {verb}; {spare}");
+            return (Health::Healthy, sentence);
         }
+        let missing: Vec<_> = voters
+            .iter()
+            .filter(|node| !node.serves())
+            .map(|node| match &node.status {
+                Ok(status) => format!("{} is {}", node.label(), status.phase),
+                Err(_) => format!("{} does not answer", node.label()),
+            })
+            .collect();
+        let sentence = format!(
+            "degraded: {counted} {verb}; {spare}: {}{start}",
+            missing.join(", ")
+        );
+        (Health::Degraded, sentence)
     }
 
     /// What an operator should know besides, a line each.
@@ -234,6 +271,10 @@ impl ClusterView {
         let mut notes = Vec::new();
         for node in &self.nodes {
             match &node.status {
+                Err(reason) if node.answers == Some(true) => notes.push(format!(
+                    "{}: {reason}; it answers the leader, so the way from here is broken",
+                    node.label()
+                )),
                 Err(reason) => notes.push(format!("{}: {reason}", node.label())),
                 Ok(status) if !status.message.is_empty() => {
                     notes.push(format!(
@@ -299,6 +340,9 @@ mod tests {
 
     fn member(name: &str, role: Role) -> Member {
         Member {
+            state: String::new(),
+            lag: None,
+            answers: None,
             highest_feature_level: 1,
             name: name.into(),
             addr: format!("{name}:1"),
@@ -347,27 +391,27 @@ mod tests {
             (
                 vec![up("n1", n2), up("n2", n2), up("n3", n2)],
                 Health::Healthy,
-                "healthy: 3 of 3 nodes; can lose 1 more and keep serving",
+                "healthy: 3 of 3 voters serve; 1 of them may fail now",
             ),
             (
                 vec![up("n1", n2), up("n2", n2), ("n3", None)],
                 Health::Degraded,
-                "degraded: 2 of 3 nodes; can lose none; start n3",
+                "degraded: 2 of 3 voters serve; no node may fail: n3 does not answer; start n3",
             ),
             (
                 vec![up("n1", n2), ("n2", None), ("n3", None)],
                 Health::Degraded,
-                "degraded: only 1 of 3 nodes reachable from here; start n2 or n3",
+                "degraded: only 1 of 3 voters reachable from here; start n2 or n3",
             ),
             (
                 vec![up("n1", None), ("n2", None), ("n3", None)],
                 Health::Unavailable,
-                "no leader: 1 of 3 nodes reachable, 2 are needed; start n2 or n3",
+                "no leader: 1 of 3 voters reachable, 2 are needed; start n2 or n3",
             ),
             (
                 vec![up("n1", None), up("n2", None), ("n3", None)],
                 Health::Unavailable,
-                "no leader: 2 of 3 nodes serve, an election is under way",
+                "no leader: 2 of 3 voters serve, an election is under way",
             ),
             (
                 vec![("n1", None), ("n2", None), ("n3", None)],
@@ -445,6 +489,31 @@ mod tests {
     }
 
     #[test]
+    fn the_leader_alone_says_who_lags_and_answers() {
+        let mut seen = ["n1", "n2", "n3"].map(|name| member(name, Role::Follower));
+        seen[2].state = "leaving".into();
+        let stale = status("n1", Some("n2"), 3);
+        let mut n2 = status("n2", Some("n2"), 3);
+        n2.members = seen.to_vec();
+        n2.members[2].lag = Some(7);
+        n2.members[2].answers = Some(true);
+        let asked = [
+            ("n1:1".to_owned(), Ok(stale)),
+            ("n2:1".to_owned(), Ok(n2)),
+            ("n3:1".to_owned(), Err("refused".to_owned())),
+        ];
+        let view = merge(seen.to_vec(), asked.into_iter());
+        let n3 = &view.nodes[2];
+        assert_eq!((&*n3.state, n3.lag), ("leaving", Some(7)));
+        assert!(
+            view.notes()[0].contains("answers the leader"),
+            "{:?}",
+            view.notes()
+        );
+        assert_eq!(view.nodes[0].lag, None);
+    }
+
+    #[test]
     fn learners_do_not_count_and_os_durability_is_noted() {
         let asked = [(
             "n1:1".to_owned(),
@@ -455,7 +524,10 @@ mod tests {
         )];
         let members = vec![member("n1", Role::Leader), member("n2", Role::Learner)];
         let view = merge(members, asked.into_iter());
-        assert_eq!(view.health().1, "healthy: 1 of 1 node; can lose none");
+        assert_eq!(
+            view.health().1,
+            "healthy: 1 of 1 voter serves; no node may fail"
+        );
         assert_eq!(view.notes().len(), 2, "{:?}", view.notes());
     }
 }

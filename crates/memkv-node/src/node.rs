@@ -356,9 +356,7 @@ impl Node {
     /// # Errors
     ///
     /// [`VerbError`] if there is no leader.
-    pub fn members(
-        &self,
-    ) -> impl Future<Output = Result<MemberList, VerbError>> + Send + use<> {
+    pub fn members(&self) -> impl Future<Output = Result<MemberList, VerbError>> + Send + use<> {
         verb_wire::ask_list(self.group.clone())
     }
 

@@ -93,6 +93,15 @@ pub struct Member {
     /// The highest feature level that it announces; 0 before it has announced any.
     #[serde(default)]
     pub highest_feature_level: u32,
+    /// Where it is: `joining`, `member` or `leaving`; empty if the asked node does not know.
+    #[serde(default)]
+    pub state: String,
+    /// Entries of the log that it lacks; the leader alone says so.
+    #[serde(default)]
+    pub lag: Option<u64>,
+    /// Whether it has answered lately; the leader alone says so.
+    #[serde(default)]
+    pub answers: Option<bool>,
 }
 
 /// The answer to `GET /v1/status`.
@@ -183,6 +192,10 @@ mod tests {
         );
         assert_eq!(status.members[0].role, Role::Learner);
         assert_eq!(
+            (&*status.members[0].state, status.members[0].lag),
+            ("", None)
+        );
+        assert_eq!(
             (status.durability, status.phase),
             (Durability::Os, Phase::Serving)
         );
@@ -202,6 +215,9 @@ mod tests {
                 addr: "h:1".into(),
                 role: Role::Leader,
                 highest_feature_level: 2,
+                state: "member".into(),
+                lag: Some(0),
+                answers: Some(true),
             }],
             durability: Durability::Sync,
             version: "0.1.0".into(),

@@ -11,8 +11,8 @@ use memkv_disk::SnapshotReader;
 #[cfg(memkv_bugs)]
 use memkv_disk::bugs;
 use memkv_node::{
-    Answers, Copies, Frame, Lane, MemberList, MemberVerb, Node, NodeStats, NodeStatus, Peaks, Publication,
-    RequestError, Stages, Subscribers, Timeline, VerbError,
+    Answers, Copies, Frame, Lane, MemberList, MemberVerb, Node, NodeStats, NodeStatus, Peaks,
+    Publication, RequestError, Stages, Subscribers, Timeline, VerbError,
 };
 use memkv_store::{
     Command, DATABASES, KeyEventClasses, Memory, Principal, Query, Reply, ReplyValue, Revision,

@@ -14,8 +14,8 @@ use memkv_disk::{Layout, LogId, Options, SnapshotMeta, SnapshotReader};
 use memkv_metrics::Histogram;
 use memkv_node::lock::Mutex;
 use memkv_node::{
-    Answers, Copies, Frame, Lane, MemberList, MemberStatus, MemberVerb, NodeStats, NodeStatus, PeerStats, Phase,
-    Publication, RequestError, Role, Subscribers, Timeline, VerbError,
+    Answers, Copies, Frame, Lane, MemberList, MemberStatus, MemberVerb, NodeStats, NodeStatus,
+    PeerStats, Phase, Publication, RequestError, Role, Subscribers, Timeline, VerbError,
 };
 use memkv_store::{
     BY_CERTIFICATE, BatchBuilder, Command, DEFAULT_USER, EDGE_LEVEL, GroupRights, KeyEventClasses,
@@ -328,7 +328,12 @@ impl Backend for Fake {
                 addr: "127.0.0.1:11081".to_owned(),
                 role: Role::Leader,
                 highest_level: 1,
+                state: None,
+                lag: Some(0),
+                answers: Some(true),
             }],
+            voters: 1,
+            voters_answering: Some(1),
         }
     }
 

@@ -62,7 +62,11 @@ fn for_people(format: Format) -> Format {
 }
 
 fn words(request: Request) -> Vec<Vec<u8>> {
-    request.words.into_iter().map(OsStringExt::into_vec).collect()
+    request
+        .words
+        .into_iter()
+        .map(OsStringExt::into_vec)
+        .collect()
 }
 
 fn carry_out(
@@ -102,11 +106,7 @@ const ROUND: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Waits until nothing is left to do.
-fn settle(
-    link: &impl Fn() -> repl::Link,
-    auth: &Auth,
-    within: Duration,
-) -> Result<String, String> {
+fn settle(link: &impl Fn() -> repl::Link, auth: &Auth, within: Duration) -> Result<String, String> {
     let deadline = Instant::now() + within;
     let mut nodes = repl::Questions::new(link(), auth.clone());
     loop {

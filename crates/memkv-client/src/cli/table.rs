@@ -17,7 +17,7 @@ const NONE: &str = "-";
 const MIN_COLUMN: usize = 8;
 
 const HEADING: [&str; 8] = [
-    "NODE", "ADDR", "ROLE", "STATE", "TERM", "COMMIT", "APPLIED", "LEVEL",
+    "NODE", "ADDR", "ROLE", "STATE", "TERM", "APPLIED", "LAG", "LEVEL",
 ];
 
 /// A heading and one line per node; the leader is marked with `*`.
@@ -25,10 +25,21 @@ pub(crate) fn table(view: &ClusterView) -> String {
     let mut rows = vec![HEADING.map(|word| word.to_owned())];
     rows[0][0] = format!("  {}", HEADING[0]);
     for node in &view.nodes {
-        let [more @ .., used, highest] = cells(node);
-        let [name, addr, role, state, term, commit, applied] = more;
+        // How far a node knows the log to be committed says little beside what it lacks.
+        let [
+            name,
+            addr,
+            role,
+            state,
+            term,
+            _,
+            applied,
+            used,
+            highest,
+            lag,
+        ] = cells(node);
         let level = level(&used, &highest);
-        let mut row = [name, addr, role, state, term, commit, applied, level];
+        let mut row = [name, addr, role, state, term, applied, lag, level];
         row[0] = format!("{} {}", if view.leads(node) { '*' } else { ' ' }, row[0]);
         rows.push(row);
     }
@@ -68,7 +79,7 @@ fn level(used: &str, highest: &str) -> String {
     }
 }
 
-fn cells(node: &NodeView) -> [String; 9] {
+fn cells(node: &NodeView) -> [String; 10] {
     let number = |number: u32| match number {
         0 => NONE.to_owned(),
         number => number.to_string(),
@@ -83,6 +94,7 @@ fn cells(node: &NodeView) -> [String; 9] {
         &node.name
     };
     let (name, addr) = (printable(name), printable(&node.addr));
+    let lag = node.lag.map_or(NONE.to_owned(), |lag| lag.to_string());
     match &node.status {
         Err(_) => {
             let none = || NONE.to_owned();
@@ -96,13 +108,14 @@ fn cells(node: &NodeView) -> [String; 9] {
                 none(),
                 used,
                 highest,
+                lag,
             ]
         }
         Ok(status) => {
-            let state = if status.phase == Phase::Serving {
-                "ok"
-            } else {
-                status.phase.as_str()
+            let state = match (status.phase, &*node.state) {
+                (Phase::Serving, state @ ("joining" | "leaving")) => state,
+                (Phase::Serving, _) => "ok",
+                (phase, _) => phase.as_str(),
             };
             let numbers = [status.term, status.commit_index, status.applied_index];
             let [term, commit, applied] = numbers.map(|number| number.to_string());
@@ -116,6 +129,7 @@ fn cells(node: &NodeView) -> [String; 9] {
                 applied,
                 used,
                 highest,
+                lag,
             ]
         }
     }
@@ -181,6 +195,9 @@ mod tests {
             status,
             votes: true,
             highest_level: 2,
+            state: "member".to_owned(),
+            lag: Some(0),
+            answers: None,
         };
         ClusterView {
             nodes: vec![
@@ -194,15 +211,22 @@ mod tests {
     #[test]
     fn columns_line_up_and_the_leader_is_marked() {
         let expected = concat!(
-            "  NODE  ADDR            ROLE    STATE        TERM  COMMIT  APPLIED  LEVEL\n",
-            "* n2    10.0.0.2:11081  leader  ok           7     88412   88412    1/2\n",
-            "  n3    10.0.0.2:11081  -       unreachable  -     -       -        -/2\n",
+            "  NODE  ADDR            ROLE    STATE        TERM  APPLIED  LAG  LEVEL\n",
+            "* n2    10.0.0.2:11081  leader  ok           7     88412    0    1/2\n",
+            "  n3    10.0.0.2:11081  -       unreachable  -     -        0    -/2\n",
         );
         assert_eq!(table(&view("10.0.0.2:11081")), expected);
         assert_eq!(
             tabs(&view("h:1")),
-            "n2\th:1\tleader\tok\t7\t88412\t88412\t1\t2\nn3\th:1\t-\tunreachable\t-\t-\t-\t-\t2\n"
+            "n2\th:1\tleader\tok\t7\t88412\t88412\t1\t2\t0\nn3\th:1\t-\tunreachable\t-\t-\t-\t-\t2\t0\n"
         );
+    }
+
+    #[test]
+    fn a_node_that_serves_and_leaves_is_shown_as_leaving() {
+        let mut view = view("h:1");
+        view.nodes[0].state = "leaving".to_owned();
+        assert!(table(&view).contains("leader  leaving"), "{}", table(&view));
     }
 
     #[test]

@@ -315,7 +315,7 @@ fn status_finds_members_that_nobody_named_and_sums_up() {
     }
     assert_eq!(
         lines[4],
-        "healthy: 3 of 3 nodes; can lose 1 more and keep serving"
+        "healthy: 3 of 3 voters serve; 1 of them may fail now"
     );
     assert!(
         lines
@@ -347,12 +347,14 @@ fn status_shows_who_is_missing_and_why() {
     assert_eq!((code, talk.as_str()), (0, "n3: connection refused\n"));
     assert!(table.contains("unreachable"), "{table}");
     assert!(
-        table.ends_with("degraded: 2 of 3 nodes; can lose none; start n3\n"),
+        table.ends_with(
+            "degraded: 2 of 3 voters serve; no node may fail: n3 does not answer; start n3\n"
+        ),
         "{table}"
     );
     let (_, tabs, _) = told(&run(&both, &["status", "-o", "raw"]));
     assert!(
-        tabs.ends_with(&format!("n3\t{dead}\t-\tunreachable\t-\t-\t-\t-\t1\n")),
+        tabs.ends_with(&format!("n3\t{dead}\t-\tunreachable\t-\t-\t-\t-\t1\t-\n")),
         "{tabs}"
     );
 

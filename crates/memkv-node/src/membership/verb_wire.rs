@@ -189,7 +189,10 @@ fn put_list(out: &mut BytesMut, list: &MemberList) {
     let members = &list.members;
     out.put_u32_le(len32(members.len()));
     members.iter().for_each(|view| put_view(out, view));
-    put_blob(out, list.left_to_do.as_deref().unwrap_or_default().as_bytes());
+    put_blob(
+        out,
+        list.left_to_do.as_deref().unwrap_or_default().as_bytes(),
+    );
     let levels = members.iter().map(|view| view.highest_level);
     levels.for_each(|level| out.put_u32_le(level));
 }
@@ -308,7 +311,9 @@ mod tests {
         let whole = out.freeze();
         let mut older = BytesMut::new();
         older.put_u32_le(len32(list.members.len()));
-        list.members.iter().for_each(|view| put_view(&mut older, view));
+        list.members
+            .iter()
+            .for_each(|view| put_view(&mut older, view));
         for len in 0..whole.len() {
             let read = read_list(&mut Reader(whole.slice(..len)));
             assert_eq!(read.is_ok(), len == older.len(), "{len}");

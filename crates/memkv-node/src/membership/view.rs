@@ -97,19 +97,22 @@ mod tests {
     /// n1 to n5 are in the table and are to vote, but for what these changes say.
     fn table(changes: &[MemberChange]) -> MemberTable {
         let mut store = Store::new();
-        let mut batch = BatchBuilder::new(5);
-        batch.system(&form_at(5, MEMBERS_LEVEL));
-        for change in changes {
-            batch.system(&SystemOp::Members(change.clone()));
+        let changes = changes.iter().cloned().map(SystemOp::Members);
+        for (index, op) in (1..).zip([form_at(5, MEMBERS_LEVEL)].into_iter().chain(changes)) {
+            let mut batch = BatchBuilder::new(index);
+            batch.system(&op);
+            store.apply(index, &batch.finish(), &mut ());
         }
-        store.apply(1, &batch.finish(), &mut ());
         store.member_table().clone()
     }
 
     #[track_caller]
     fn left(changes: &[MemberChange], configs: &[&[u64]], learners: &[u64], words: &str) {
         let members = Members {
-            configs: configs.iter().map(|ids| ids.iter().copied().collect()).collect(),
+            configs: configs
+                .iter()
+                .map(|ids| ids.iter().copied().collect())
+                .collect(),
             learners: learners.iter().copied().collect(),
             at: None,
         };
@@ -126,12 +129,7 @@ mod tests {
         left(&[], &[&[1, 2, 3]], &[4, 5], "to vote: n4, n5");
         left(&[], &[&[1, 2, 3, 4]], &[5], "to vote: n5");
         left(&[replica(5)], &[&[1, 2, 3]], &[4, 5], "");
-        left(
-            &[replica(5)],
-            &[&[1, 2, 3, 4, 5]],
-            &[],
-            "n5 loses its vote",
-        );
+        left(&[replica(5)], &[&[1, 2, 3, 4, 5]], &[], "n5 loses its vote");
         left(&[], &[&[1, 2, 3], &[1, 2]], &[4, 5], "the voters change");
         left(
             &[replica(4), replica(5)],

@@ -27,6 +27,8 @@ impl Group {
         let (phase, message) = self.situation(leader_id);
         let standing = self.standing();
         let members = self.members(leader_id, &standing.voters);
+        let voters = standing.voters.len();
+        let voters_answering = self.voters_answering(leader_id, &standing.voters);
         let applied = self.replica.applied_state();
         NodeStatus {
             name: peers.me.name.clone(),
@@ -50,6 +52,8 @@ impl Group {
             sync: process.config.sync,
             level: peers.levels.in_use(),
             members,
+            voters,
+            voters_answering,
         }
     }
 
@@ -92,6 +96,18 @@ impl Group {
         }
     }
 
+    /// Voters that answer, if this node can say so: see [`NodeStatus::voters_answering`].
+    fn voters_answering(&self, leader_id: Option<u64>, voters: &BTreeSet<u64>) -> Option<usize> {
+        let me = self.process.peers.my_id();
+        if leader_id.is_none() {
+            return Some(usize::from(voters.contains(&me)));
+        }
+        let engine = self.engine.get().filter(|engine| engine.is_leader())?;
+        let within = self.process.config.election_timeout;
+        let answering = voters.iter().filter(|id| engine.answered(**id, within));
+        Some(answering.count())
+    }
+
     /// The members in the order of their names; before there are any, the nodes of the configuration.
     fn members(&self, leader_id: Option<u64>, voters: &BTreeSet<u64>) -> Vec<MemberStatus> {
         let process = &self.process;
@@ -106,11 +122,25 @@ impl Group {
             id if voters.contains(&id) => Role::Follower,
             _ => Role::Learner,
         };
+        let leading = self.engine.get().filter(|engine| engine.is_leader());
+        let matched = leading.map(|engine| engine.matched());
+        let lag = |id| match &matched {
+            Some(_) if Some(id) == leader_id => Some(0),
+            Some(matched) => {
+                let has = matched.of_member(id)?;
+                Some(matched.last.unwrap_or(0).saturating_sub(has))
+            }
+            None => None,
+        };
+        let within = process.config.election_timeout;
         let known = process.peers.members().into_iter();
         let mut members: Vec<MemberStatus> = known
             .map(|member| MemberStatus {
                 role: role_of(member.id),
                 highest_level: highest_of(member.id),
+                state: table.row(member.id).map(|row| row.state),
+                lag: lag(member.id),
+                answers: leading.map(|engine| engine.answered(member.id, within)),
                 id: member.id,
                 name: member.name,
                 addr: member.addr,
@@ -124,6 +154,9 @@ impl Group {
                 addr: peer.addr.clone(),
                 role: Role::Learner,
                 highest_level: 0,
+                state: None,
+                lag: None,
+                answers: None,
             };
             members = configured.map(as_member).collect();
         }

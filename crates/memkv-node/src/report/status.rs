@@ -1,6 +1,7 @@
 //! A node's view of itself, for operators and clients. Types only; `describe` fills them in.
 
 use memkv_disk::LogId;
+use memkv_store::MemberState;
 
 /// Raft role, as the paper names it, with learners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,12 @@ pub struct MemberStatus {
     pub role: Role,
     /// Highest feature level that it advertises; 0 before it has advertised any.
     pub highest_level: u32,
+    /// Where it is between admission and removal; none before the cluster has a member table.
+    pub state: Option<MemberState>,
+    /// Entries that it lacks; known to the leader only.
+    pub lag: Option<u64>,
+    /// Whether it has answered within the election timeout; known to the leader only.
+    pub answers: Option<bool>,
 }
 
 /// A node's view of itself and of its cluster.
@@ -88,4 +95,9 @@ pub struct NodeStatus {
     pub level: u32,
     /// All members, in the order of their names.
     pub members: Vec<MemberStatus>,
+    /// Nodes that vote, as far as this node's log says.
+    pub voters: usize,
+    /// Those of them that have answered the leader within the election timeout. Known to the leader; a node that
+    /// knows no leader counts itself alone.
+    pub voters_answering: Option<usize>,
 }

@@ -9,7 +9,8 @@ use memkv_node::Lane;
 use memkv_proto::compat::CompatOp;
 use memkv_proto::limits::{MAX_KEY_BYTES, MAX_NODE_ID_BYTES};
 use memkv_proto::{
-    BACKUP_PATH, CLUSTER_PATH, EVENTS_PATH, ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH, TRANSACTION_PATH,
+    BACKUP_PATH, CLUSTER_PATH, EVENTS_PATH, ErrorCode, KV_PREFIX, LISTING_PATH, STATUS_PATH,
+    TRANSACTION_PATH,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 

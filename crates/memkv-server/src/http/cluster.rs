@@ -115,11 +115,7 @@ async fn show<B: Backend>(api: &Api<B>, head: &Head) -> Result<Response, Respons
     Ok(Response::json(200, document(&list).to_string()))
 }
 
-async fn change<B: Backend>(
-    api: &Api<B>,
-    head: &Head,
-    body: &Bytes,
-) -> Result<Response, Response> {
+async fn change<B: Backend>(api: &Api<B>, head: &Head, body: &Bytes) -> Result<Response, Response> {
     let query = QueryString::parse(&head.query, &["dry_run", "wait"]).map_err(refused)?;
     let within = wait(&query).map_err(refused)?;
     let dry_run = query.parsed("dry_run", "true or false", |text| text.parse().ok());

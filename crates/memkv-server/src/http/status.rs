@@ -77,6 +77,9 @@ fn member(member: raft::MemberStatus) -> Member {
         addr: member.addr,
         role: role(member.role),
         highest_feature_level: member.highest_level,
+        state: member.state.map_or("", |state| state.name()).to_owned(),
+        lag: member.lag,
+        answers: member.answers,
     }
 }
 

@@ -92,6 +92,10 @@ metrics! {
         => |seen| flag(seen.node.status.leader.is_some());
     Gauge "memkv_raft_members" "Members of the cluster as this node knows them, newcomers among them."
         => |seen| whole(seen.node.status.members.len() as u64);
+    Gauge "memkv_raft_voters" "Members that vote, as this node knows them; replicas and newcomers do not."
+        => |seen| whole(seen.node.status.voters as u64);
+    Gauge "memkv_raft_voters_answering" "Voters that have answered the leader lately, itself included, at the leader; a node that knows no leader counts itself only, and a follower has no sample."
+        => |seen| Samples::Maybe(seen.node.status.voters_answering.map(|voters| voters as f64));
     Gauge "memkv_feature_level" "The cluster's feature level, as far as this node uses it."
         => |seen| whole(u64::from(seen.node.status.level));
     Gauge "memkv_feature_level_announced" "The highest feature level that a member announces; no sample before it has announced one."

@@ -41,10 +41,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
         }
         if asked == Members::Wait {
             let seconds = u64::try_from(args.int(2)?).ok().map(Duration::from_secs);
-            let within = seconds.filter(|within| *within <= MAX_WAIT).ok_or_else(|| {
-                let most = MAX_WAIT.as_secs();
-                ErrorReply::with(format!("ERR a wait is a number of seconds, at most {most}"))
-            })?;
+            let within = seconds
+                .filter(|within| *within <= MAX_WAIT)
+                .ok_or_else(|| {
+                    let most = MAX_WAIT.as_secs();
+                    ErrorReply::with(format!("ERR a wait is a number of seconds, at most {most}"))
+                })?;
             return Ok(match settle(&self.resp.service, within).await {
                 Ok(()) => "yes: nothing is left to do".to_owned(),
                 Err(why) => format!("no: {why}"),

@@ -351,7 +351,12 @@ impl Backend for Machine {
                 addr: "127.0.0.1:11081".to_owned(),
                 role: Role::Leader,
                 highest_level: 1,
+                state: None,
+                lag: Some(0),
+                answers: Some(true),
             }],
+            voters: 1,
+            voters_answering: Some(1),
         }
     }
 

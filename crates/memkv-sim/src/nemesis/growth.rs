@@ -151,7 +151,11 @@ impl Cluster {
             let replica = |view: &MemberView| {
                 view.state == Some(MemberState::Member) && view.role == Role::Replica
             };
-            let views = server.members().await.map(|list| list.members).unwrap_or_default();
+            let views = server
+                .members()
+                .await
+                .map(|list| list.members)
+                .unwrap_or_default();
             for MemberView { name, .. } in views.into_iter().filter(replica) {
                 let _ = server.administer(MemberVerb::Promote { name }, false).await;
             }

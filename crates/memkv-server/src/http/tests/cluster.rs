@@ -127,7 +127,10 @@ async fn what_is_not_understood_completely_changes_nothing() {
     let mut alone = connect();
     let body = br#"{"remove": {"name": "n4"}}"#;
     let answer = alone.ask("POST", "/v1/cluster", body).await;
-    assert_eq!((answer.status, &json(&answer)["code"]), (409, &"MK-050".into()));
+    assert_eq!(
+        (answer.status, &json(&answer)["code"]),
+        (409, &"MK-050".into())
+    );
     assert_eq!(json(&answer)["executed"], "no");
     let mut loading = connect_to(api(None));
     assert_eq!(loading.ask("GET", "/v1/cluster", b"").await.status, 503);

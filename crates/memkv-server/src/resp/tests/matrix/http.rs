@@ -180,7 +180,12 @@ fn verdict(answer: &str) -> Verdict {
 fn calls_of(texts: &[&str]) -> Vec<Call> {
     let of = |text: &&str| {
         let asked = Call::of((*text).to_owned(), "");
-        let name = asked.name().split('|').next().unwrap_or_default().to_owned();
+        let name = asked
+            .name()
+            .split('|')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         let named = |call: &&Call| call.name() == asked.name() || call.name() == name;
         let stated = CALLS.iter().find(named).expect("it has a statement");
         Call::of((*text).to_owned(), stated.letters())
