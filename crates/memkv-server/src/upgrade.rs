@@ -9,7 +9,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Arg, ArgGroup, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 use memkv_disk::{Layout, Survey, survey};
 use memkv_proto::{STATUS_PATH, Status};
 use memkv_store::HIGHEST_LEVEL;
@@ -27,8 +27,13 @@ const MAX_STATUS_BYTES: u64 = 1024 * 1024;
 /// What to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpgradeArgs {
-    /// A node that runs, `host:port`.
-    Running(String),
+    /// A node that runs.
+    Running {
+        /// Its address, `host:port`.
+        addr: String,
+        /// The password may be sent to another machine as it is.
+        insecure: bool,
+    },
     /// The directory of a node, as `--data` names it.
     Data(PathBuf),
 }
@@ -43,6 +48,12 @@ pub(crate) enum CheckError {
          node and ask about its directory: memkv_server upgrade-check --data DIR"
     )]
     Status { addr: String, status: String },
+    #[error(
+        "this asks without TLS, and the password of MEMKV_PASSWORD would cross the network to {addr} as it is; nothing \
+         was sent. Run this command on that machine, or stop the node and ask about its directory: memkv_server \
+         upgrade-check --data DIR. --insecure sends it all the same"
+    )]
+    Clear { addr: String },
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error("cannot read {}: {source}", path.display())]
@@ -73,6 +84,13 @@ pub(crate) fn command() -> Command {
                 .help("A node that runs, host:port; the password of the user default is in MEMKV_PASSWORD"),
         )
         .arg(
+            Arg::new("insecure")
+                .long("insecure")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("data")
+                .help("Send the password to another machine, although this command has no TLS"),
+        )
+        .arg(
             Arg::new("data")
                 .long("data")
                 .value_name("DIR")
@@ -85,7 +103,10 @@ pub(crate) fn command() -> Command {
 /// What was asked for.
 pub(crate) fn args(matches: &ArgMatches) -> UpgradeArgs {
     match matches.get_one::<String>("ADDR") {
-        Some(addr) => UpgradeArgs::Running(addr.clone()),
+        Some(addr) => UpgradeArgs::Running {
+            addr: addr.clone(),
+            insecure: matches.get_flag("insecure"),
+        },
         None => UpgradeArgs::Data(matches.get_one("data").cloned().unwrap_or_default()),
     }
 }
@@ -98,8 +119,9 @@ pub fn run(
     variable: impl Fn(&str) -> Option<String>,
 ) -> u8 {
     let verdict = match args {
-        UpgradeArgs::Running(addr) => {
-            ask(addr, variable(PASSWORD_VARIABLE)).map(|status| of_running(&status, HIGHEST_LEVEL))
+        UpgradeArgs::Running { addr, insecure } => {
+            let asked = ask(addr, variable(PASSWORD_VARIABLE), *insecure);
+            asked.map(|status| of_running(&status, HIGHEST_LEVEL))
         }
         UpgradeArgs::Data(data) => look(data, config, overrides, variable)
             .and_then(|(path, found)| of_directory(&path, &found, HIGHEST_LEVEL)),
@@ -227,8 +249,12 @@ fn look(
     Ok((data.join(&layout.metadata), found))
 }
 
-/// The status of a node over plain HTTP.
-pub(crate) fn ask(addr: &str, password: Option<String>) -> Result<Status, CheckError> {
+/// The status of a node over plain HTTP. A password leaves this machine only if `insecure`.
+pub(crate) fn ask(
+    addr: &str,
+    password: Option<String>,
+    insecure: bool,
+) -> Result<Status, CheckError> {
     let failed = |why: String| CheckError::Ask {
         addr: addr.to_owned(),
         why,
@@ -238,6 +264,11 @@ pub(crate) fn ask(addr: &str, password: Option<String>) -> Result<Status, CheckE
     let socket = sockets
         .next()
         .ok_or_else(|| failed("it is no address".to_owned()))?;
+    if password.is_some() && !insecure && !socket.ip().is_loopback() {
+        return Err(CheckError::Clear {
+            addr: addr.to_owned(),
+        });
+    }
     let mut stream = TcpStream::connect_timeout(&socket, WITHIN).map_err(io)?;
     stream.set_read_timeout(Some(WITHIN)).map_err(io)?;
     let authorization = password.map_or(String::new(), |password| {
@@ -316,6 +347,23 @@ mod tests {
             ],
         );
         says(&of_running(&running(0, 0), 3), false, &["does not say"]);
+    }
+
+    #[test]
+    fn a_password_leaves_this_machine_only_if_that_is_asked_for() {
+        // Of a network for documentation (RFC 5737): nothing is there, and nothing is tried.
+        let refused = ask("192.0.2.1:1", Some("secret".to_owned()), false).unwrap_err();
+        assert!(matches!(refused, CheckError::Clear { .. }), "{refused}");
+        let words = refused.to_string();
+        assert!(
+            words.contains("--insecure") && !words.contains("secret"),
+            "{words}"
+        );
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = gone.local_addr().unwrap().to_string();
+        drop(gone);
+        let tried = ask(&addr, Some("secret".to_owned()), false).unwrap_err();
+        assert!(matches!(tried, CheckError::Ask { .. }), "{tried}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn ask(name: &str, addr: &str, is_tls: bool) -> Finding {
         let found = format!("{name} at {addr} does not answer: {why}");
         return Finding::warn("peer", found, NEXT);
     }
-    match upgrade::ask(addr, None) {
+    match upgrade::ask(addr, None, false) {
         Ok(status) if status.name != name => Finding::bad(
             "peer",
             format!(
