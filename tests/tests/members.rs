@@ -233,6 +233,67 @@ fn a_removed_name_comes_back_only_when_it_is_expected() {
     process.wait_output("was removed from this cluster", LIMIT);
     ask(&addr, &["ADD", &name]).unwrap();
     wait_voters(&cluster, &[0, 1, 2]);
+    an_emptied_founder_serves_nothing(&mut cluster);
+}
+
+/// The founder of a cluster that has grown from it knows no other node; its disk is not mounted.
+fn an_emptied_founder_serves_nothing(cluster: &mut Cluster) {
+    let founder = &mut cluster.nodes[0];
+    founder.kill();
+    founder.wipe();
+    let began = Instant::now();
+    founder.start();
+    let process = founder.process();
+    process.wait_output("calls this node one of its members", LIMIT);
+    process.wait_end(LIMIT);
+    eprintln!("an emptied founder ended after {:?}", began.elapsed());
+    founder.kill();
+    founder.wipe();
+    let mut config = founder.read_config();
+    config["found"] = json!("never");
+    founder.write_config(&config);
+    founder.start();
+    eventually("it founds nothing", LIMIT, || {
+        let status = founder.status()?;
+        let message = status["message"].as_str()?;
+        (status["phase"] == "joining" && message.contains("founds no")).then_some(())
+    });
+    founder.kill();
+    let others: Vec<String> = cluster.nodes[1..]
+        .iter()
+        .map(|node| node.addr.clone())
+        .collect();
+    config["join"] = json!(others);
+    cluster.nodes[0].write_config(&config);
+    cluster.nodes[0].start();
+    wait_voters(cluster, &[0, 1, 2]);
+}
+
+#[test]
+fn twenty_nodes_join_at_once_while_writes_go_on() {
+    let mut cluster = growing(21);
+    for node in &cluster.nodes[1..] {
+        let mut config = node.read_config();
+        // More than seven never vote.
+        config["role"] = json!("replica");
+        node.write_config(&config);
+    }
+    start(&mut cluster, &[0]);
+    cluster.nodes[0].wait_serving();
+    let addr = cluster.nodes[0].addr.clone();
+    let pulse = Pulse::start(vec![addr.clone()]);
+    let began = Instant::now();
+    start(&mut cluster, &(1..21).collect::<Vec<_>>());
+    eventually("all have joined", LIMIT, || {
+        let members = members(&addr)?;
+        let joined = members
+            .values()
+            .filter(|member| member["state"] == "member");
+        (joined.count() == 21).then_some(())
+    });
+    pulse.step(&format!("twenty joined within {:?}", began.elapsed()));
+    let written = pulse.finish(&addr);
+    assert!(written > 100, "writes went on: {written}");
 }
 
 #[test]

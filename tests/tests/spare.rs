@@ -35,7 +35,10 @@ fn verbs_over_http_and_with_a_wait(cluster: &Cluster, through: usize) {
     };
     let (status, seen) = http("GET", "/v1/cluster?wait=30", "");
     assert_eq!((status, &seen["settled"]), (200, &true.into()), "{seen}");
-    assert_eq!((&seen["voters"], &seen["voters_answering"]), (&3.into(), &3.into()));
+    assert_eq!(
+        (&seen["voters"], &seen["voters_answering"]),
+        (&3.into(), &3.into())
+    );
     let name = &cluster.nodes[through].id;
     let remove = json!({ "remove": { "name": name } }).to_string();
     let (status, tried) = http("POST", "/v1/cluster?dry_run=true", &remove);
@@ -44,20 +47,29 @@ fn verbs_over_http_and_with_a_wait(cluster: &Cluster, through: usize) {
     let (status, refused) = http("POST", "/v1/cluster", r#"{"remove": {"name": "N1"}}"#);
     assert_eq!((status, &refused["code"]), (409, &"MK-050".into()));
     let words = refused["detail"].as_str().unwrap();
-    assert!(words.contains("no node named N1") && words.contains(name.as_str()), "{words}");
+    assert!(
+        words.contains("no node named N1") && words.contains(name.as_str()),
+        "{words}"
+    );
 
     let run = |words: &[&str]| {
         let mut command = Command::new(binary("memkv_client"));
         let output = command.args(["--endpoints", addr]).args(words).output();
         let output = output.unwrap();
         let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
     };
     let done = run(&["leader", "transfer", name, "--wait=30s"]);
     assert_eq!(done.0, Some(0), "{done:?}");
     // Already so: the same verb again is no error.
     let done = run(&["leader", "transfer", name, "--wait"]);
-    assert!(done.0 == Some(0) && done.1.contains("leads already"), "{done:?}");
+    assert!(
+        done.0 == Some(0) && done.1.contains("leads already"),
+        "{done:?}"
+    );
     let done = run(&["member", "demote", name, "--wait=30s", "--dry-run"]);
     assert_eq!(done.0, Some(2), "nothing to wait for: {done:?}");
     let (_, seen) = http("GET", "/v1/cluster", "");

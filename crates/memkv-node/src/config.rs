@@ -30,6 +30,8 @@ pub struct NodeConfig {
     pub join: Vec<String>,
     /// The role that this node proposes when it joins.
     pub role: Role,
+    /// An empty node never founds a cluster, whatever else is configured.
+    pub found_never: bool,
     /// As a leader, it admits only nodes that the operator expects.
     pub admit_expected_only: bool,
     /// For how long a node must have been close behind the leader before it gets a vote.
@@ -87,6 +89,7 @@ impl NodeConfig {
             join: Vec::new(),
             role: Role::Voter,
             admit_expected_only: false,
+            found_never: false,
             promote_after: Duration::from_secs(10),
             drop_joiner_after: Duration::from_secs(600),
             layout,
@@ -112,6 +115,11 @@ impl NodeConfig {
     /// Whether other nodes are configured: of a list, or of a cluster to join.
     pub(crate) fn knows_others(&self) -> bool {
         !self.peers.is_empty() || !self.join.is_empty()
+    }
+
+    /// Whether this node, empty, waits for a cluster that exists and founds none.
+    pub(crate) fn founds_none(&self) -> bool {
+        self.found_never || !self.join.is_empty()
     }
 
     /// Whether a table of users can begin with the first users.

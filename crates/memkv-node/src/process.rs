@@ -33,6 +33,8 @@ pub(crate) struct Process {
     pub(crate) counters: Arc<Counters>,
     /// The node that has introduced itself last as one of a cluster.
     pub(crate) introduced: Introduced,
+    /// The node that has called this one last a member of another cluster.
+    pub(crate) called: Introduced,
     /// Log lines that peers can cause.
     pub(crate) lines: Arc<Lines>,
 }
@@ -64,6 +66,7 @@ impl Process {
             publisher: Arc::default(),
             counters: Arc::default(),
             introduced: Introduced::new(None),
+            called: Introduced::new(None),
             lines: Arc::default(),
         }
     }

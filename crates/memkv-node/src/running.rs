@@ -139,6 +139,7 @@ fn formation(group: &Group) -> Formation {
         replica: group.replica.clone(),
         lifecycle: process.lifecycle.clone(),
         lines: process.lines.clone(),
+        called: process.called.subscribe(),
         quarantined: group.introducer.quarantined.clone(),
     }
 }
@@ -165,6 +166,7 @@ fn rival(group: &Group) -> Rival {
         replica: group.replica.clone(),
         lifecycle: process.lifecycle.clone(),
         introduced: process.introduced.subscribe(),
+        called: process.called.subscribe(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use memkv_disk::Layout;
 use memkv_node::{NodeConfig, Peer};
-use memkv_proto::config::{Admit, NodeAddr, NodeRole, check_addr, split_addr};
+use memkv_proto::config::{Admit, Found, NodeAddr, NodeRole, check_addr, split_addr};
 use memkv_proto::limits::MAX_CONFIG_BYTES;
 use memkv_proto::{ConfigError, Durability, RaftConfig};
 use memkv_store::{KeyEventClasses, Role};
@@ -183,6 +183,7 @@ impl Settings {
                 NodeRole::Replica => Role::Replica,
             },
             admit_expected_only: config.admit == Admit::Listed,
+            found_never: config.found == Found::Never,
             max_log_size: config.max_log_size,
             max_log_count: whole(config.max_log_count),
             sync: config.durability == Durability::Sync,

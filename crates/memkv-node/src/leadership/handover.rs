@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use memkv_store::{MemberState, MemberTable, Role};
+
 use crate::engine::handle::{Engine, Matched};
 use crate::peer::client::Peers;
 use crate::report::event::Event;
@@ -69,6 +71,24 @@ async fn transfer(
     }
 }
 
+/// Whether the vote's heir of a leader that is to lose its own may be this voter: one that answers, and keeps its
+/// vote, unless every other one that answers loses it too. In a cluster without writes a voter that is gone has all
+/// of the log as well, and a transfer to it would stop the heartbeats.
+pub(crate) fn may_follow(
+    id: u64,
+    me: u64,
+    voters: &BTreeSet<u64>,
+    table: &MemberTable,
+    answers: impl Fn(u64) -> bool,
+) -> bool {
+    let keeps = |id: u64| {
+        let row = table.row(id);
+        row.is_some_and(|row| row.state == MemberState::Member && row.role == Role::Voter)
+    };
+    let stays = |other: &u64| *other != me && keeps(*other) && answers(*other);
+    answers(id) && (keeps(id) || !voters.iter().any(stays))
+}
+
 /// The first voter that fits and has all of the leader's log.
 fn successor(
     voters: &BTreeSet<u64>,
@@ -82,7 +102,26 @@ fn successor(
 
 #[cfg(test)]
 mod tests {
+    use memkv_store::{BatchBuilder, MEMBERS_LEVEL, MemberChange, Store, SystemOp};
+
     use super::*;
+    use crate::peer::fake::form_at;
+
+    #[test]
+    fn a_leader_that_leaves_is_followed_by_a_voter_that_answers_and_stays() {
+        let mut store = Store::new();
+        let leave = |node| SystemOp::Members(MemberChange::Leave { node });
+        for (index, op) in (1..).zip([form_at(3, MEMBERS_LEVEL), leave(1), leave(2)]) {
+            let mut batch = BatchBuilder::new(index);
+            batch.system(&op);
+            store.apply(index, &batch.finish(), &mut ());
+        }
+        let (table, voters) = (store.member_table(), BTreeSet::from([1, 2, 3]));
+        let may = |id, alive: &[u64]| may_follow(id, 1, &voters, table, |id| alive.contains(&id));
+        assert!(may(3, &[1, 2, 3]) && !may(2, &[1, 2, 3]), "2 leaves too");
+        assert!(!may(3, &[1, 2]), "it is silent");
+        assert!(may(2, &[1, 2]), "it is the only one that answers");
+    }
 
     #[test]
     fn only_a_voter_with_all_of_the_log_may_take_over() {

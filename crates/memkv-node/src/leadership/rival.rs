@@ -1,6 +1,6 @@
 //! Ends a node whose cluster never had a second member when a node of another cluster answers at an address
-//! of its configuration, or introduces itself under a name of it: two nodes that are meant to be one cluster
-//! must not serve as two.
+//! of its configuration, introduces itself under a name of it, or calls this node a member of the other cluster: two
+//! nodes that are meant to be one cluster must not serve as two.
 //!
 //! So it is where one backup was restored on several nodes, and where a founder has lost its disk beside the
 //! cluster that has grown from it. Never ends a node of a cluster that has, or ever had, more members: that
@@ -38,6 +38,27 @@ pub(crate) fn note(introduced: &Introduced, envelope: &Envelope) {
     });
 }
 
+/// Notes the sender of a request for a member of its cluster, which this node is not. It has looked for this node
+/// under its name.
+pub(crate) fn note_member_call(called: &Introduced, peers: &Peers, envelope: &Envelope) {
+    if envelope.to != 0 && peers.cluster() != Some(envelope.cluster) {
+        note(called, envelope);
+    }
+}
+
+/// Why an empty node that knows no others must not found a cluster, if another one calls it a member.
+pub(crate) fn must_not_found(
+    called: &watch::Receiver<Option<(String, [u8; 16])>>,
+) -> Option<String> {
+    let (name, cluster) = called.borrow().clone()?;
+    let cluster = uuid_text(&cluster);
+    Some(format!(
+        "this node's directory is empty, and {name} calls it a member of cluster {cluster}: it founds no other one. \
+         If that cluster goes on, start this node with `join` and the address of {name}; if it is given up, stop \
+         {name} and start this node again"
+    ))
+}
+
 /// Looks for another cluster where this one's nodes should be.
 pub(crate) struct Rival {
     /// The nodes of the configuration, without this one.
@@ -46,6 +67,8 @@ pub(crate) struct Rival {
     pub(crate) replica: Arc<Replica>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) introduced: watch::Receiver<Option<(String, [u8; 16])>>,
+    /// The last node that has called this one a member of another cluster.
+    pub(crate) called: watch::Receiver<Option<(String, [u8; 16])>>,
 }
 
 impl Rival {
@@ -61,6 +84,7 @@ impl Rival {
             let told = self.introduced.borrow().clone()?;
             introduced(mine, &self.configured, &told)
         });
+        let words = words.or_else(|| called(mine, self.called.borrow().as_ref()?));
         match words.filter(|_| self.is_alone()) {
             Some(words) => {
                 self.lifecycle.fail(FatalError::SecondCluster(words));
@@ -74,18 +98,21 @@ impl Rival {
     pub(crate) async fn run(mut self) {
         while self.is_alone() && !self.ends_node().await {
             // The other side lives as long as this node.
-            let _ = tokio::time::timeout(INTERVAL, self.introduced.changed()).await;
+            tokio::select! {
+                biased;
+                _ = self.introduced.changed() => {}
+                _ = self.called.changed() => {}
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
         }
     }
 
-    /// Whether the cluster never had a second member, and should have.
+    /// Whether the cluster never had a second member.
     fn is_alone(&self) -> bool {
         let identity = self.peers.identity();
         let founded_alone = identity.is_some_and(|identity| identity.members.len() <= 1);
         // Ids only grow, and the first node has 1.
-        !self.configured.is_empty()
-            && founded_alone
-            && self.replica.member_table().highest_id() <= 1
+        founded_alone && self.replica.member_table().highest_id() <= 1
     }
 }
 
@@ -109,6 +136,17 @@ fn introduced(
     let mine = mine.filter(|mine| mine != theirs)?;
     let peer = configured.iter().find(|peer| peer.name == *name)?;
     Some(explain(peer, *theirs, mine))
+}
+
+/// The same for a node that has called this one a member.
+fn called(mine: Option<[u8; 16]>, (name, theirs): &(String, [u8; 16])) -> Option<String> {
+    let mine = mine.filter(|mine| mine != theirs)?;
+    let (theirs, mine) = (uuid_text(theirs), uuid_text(&mine));
+    Some(format!(
+        "{name} of cluster {theirs} calls this node one of its members, and this node is the only one that cluster \
+         {mine} ever had: they would serve as two clusters. If cluster {theirs} goes on, move the data directory of \
+         this node away, and start it with `join` and the address of {name}; if it is given up, stop {name}"
+    ))
 }
 
 fn explain(peer: &Peer, theirs: [u8; 16], mine: [u8; 16]) -> String {
@@ -161,6 +199,20 @@ mod tests {
             found.starts_with("b at b:1 belongs to cluster 02020202-"),
             "{found}"
         );
+    }
+
+    #[test]
+    fn a_member_of_another_cluster_that_calls_this_node_is_a_rival() {
+        let told = ("n2".to_owned(), [2; 16]);
+        let words = called(Some([1; 16]), &told).unwrap();
+        assert!(words.contains("n2 of cluster 02020202-"), "{words}");
+        assert_eq!(called(Some([2; 16]), &told), None, "of the same cluster");
+        assert_eq!(called(None, &told), None);
+        let calls = Introduced::new(None);
+        assert_eq!(must_not_found(&calls.subscribe()), None);
+        calls.send_replace(Some(told));
+        let words = must_not_found(&calls.subscribe()).unwrap();
+        assert!(words.contains("`join` and the address of n2"), "{words}");
     }
 
     #[test]

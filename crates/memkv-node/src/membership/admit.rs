@@ -172,7 +172,7 @@ impl Admission {
             return Err(format!(
                 "this cluster knows {name} at {}, not at {addr}: a node keeps its address when it is \
                  replaced. If {name} is gone for good, remove it with `memkv_client member remove {name}`; \
-                 `member add {name}` then lets this node come",
+                 `member add {name}` then lets this node come, with `join` in its configuration",
                 listed.addr,
             ));
         }
@@ -283,7 +283,7 @@ impl Admission {
 }
 
 /// Whether an address is one of its machine alone.
-fn is_loopback(addr: &str) -> bool {
+pub(crate) fn is_loopback(addr: &str) -> bool {
     let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let ip: Option<core::net::IpAddr> = host.parse().ok();

@@ -142,9 +142,9 @@ impl Introducer {
             .check(level)
             .map_err(|too_old| too_old.to_string())?;
         if !carried_out {
-            if !self.config.join.is_empty() {
+            if self.config.founds_none() {
                 return Err(format!(
-                    "{my_name} is to join a cluster that exists (join), and founds none"
+                    "{my_name} waits for a cluster that exists (join, or found is \"never\"), and founds none"
                 ));
             }
             let mine = configured_members(&self.config);

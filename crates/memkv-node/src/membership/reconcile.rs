@@ -375,7 +375,13 @@ impl Reconciler {
             Move::HandOver => {
                 let within = handover::TRANSFER_TIMEOUT;
                 let told = (&*self.lines, &*self.replica.timeline);
-                handover::hand_over(&self.engine, &self.peers, told, within, |_| true).await;
+                let fits = |id: &u64| {
+                    let (table, me) = (self.replica.member_table(), self.peers.my_id());
+                    let voters = self.engine.members().voters();
+                    let answers = |id: u64| self.answers(id);
+                    handover::may_follow(*id, me, &voters, &table, answers)
+                };
+                handover::hand_over(&self.engine, &self.peers, told, within, fits).await;
             }
             Move::Settle(node) => {
                 self.propose(MemberChange::Settle { node }, "a node has joined")

@@ -48,6 +48,7 @@ pub(crate) fn handle(group: &Group, proven: Option<&str>, request: Bytes) -> Ans
         return open(group, envelope, body);
     }
     if let Err(why) = meant_for_us(&process.peers, &envelope) {
+        rival::note_member_call(&process.called, &process.peers, &envelope);
         return answer(message::refused(&why));
     }
     if let Err(too_old) = process.peers.levels.check(envelope.level) {

@@ -3,7 +3,7 @@
 
 use super::key::{Key, Kind};
 use super::words::{
-    Admit, Durability, LogFormat, LogLevel, NodeRole, NopassFrom, TlsClientAuth, TlsClients,
+    Admit, Durability, Found, LogFormat, LogLevel, NodeRole, NopassFrom, TlsClientAuth, TlsClients,
     TlsPeers,
 };
 use crate::limits::{DEFAULT_MAX_VALUE_BYTES, MAX_VALUE_BYTES_CEILING};
@@ -81,6 +81,15 @@ pub const KEYS: &[Key] = &[
         "",
         "Addresses of nodes of a cluster to join, such as that of one node that runs; an empty node with any \
          never founds a cluster. Of no effect once the node belongs to one.",
+    ),
+    key(
+        "found",
+        Kind::Word(Found::WORDS),
+        "auto",
+        "",
+        "Whether the node may found a cluster when its directory is empty: \"auto\" = alone, or with all of \
+         peer_addrs, unless it has join; \"never\" = it waits for the cluster that it belonged to. Set it once the \
+         cluster exists: a disk that was not mounted is an empty directory.",
     ),
     key(
         "role",

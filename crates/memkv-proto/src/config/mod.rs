@@ -22,7 +22,7 @@ pub use key::{Key, Kind};
 pub use keys::{KEYS, markdown, page};
 pub use raft::RaftConfig;
 pub use words::{
-    Admit, Durability, LogFormat, LogLevel, NodeRole, NopassFrom, TlsClientAuth, TlsClients,
+    Admit, Durability, Found, LogFormat, LogLevel, NodeRole, NopassFrom, TlsClientAuth, TlsClients,
     TlsPeers,
 };
 

@@ -129,6 +129,16 @@ words! {
 }
 
 words! {
+    /// Whether a node with an empty directory may found a cluster.
+    Found {
+        /// Unless it is to join one.
+        Auto "auto",
+        /// Never.
+        Never "never",
+    }
+}
+
+words! {
     /// Which nodes of new names a leader admits.
     Admit {
         /// Those that prove that they belong to the cluster.

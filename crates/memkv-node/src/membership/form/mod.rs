@@ -33,10 +33,12 @@ use std::time::Duration;
 
 use bytes::BufMut;
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::leadership::rival;
 use crate::lifecycle::Lifecycle;
+use crate::membership::admit::is_loopback;
 use crate::membership::greet::{
     Greeting, HELLO_TIMEOUT, absent, call_peer, formed, greet, greet_addresses, peer_of,
 };
@@ -69,6 +71,10 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// said to one of them before its directory was emptied has arrived by then, or never does.
 const BETWEEN_LOOKS: Duration = HELLO_TIMEOUT.saturating_mul(2);
 
+/// A node alone that other machines reach listens for so long before it founds a cluster: the leader of one that it
+/// is a member of calls it several times meanwhile.
+const LISTEN: Duration = Duration::from_millis(500);
+
 /// Gives this node an identity.
 pub(crate) struct Formation {
     pub(crate) config: Arc<NodeConfig>,
@@ -79,6 +85,8 @@ pub(crate) struct Formation {
     pub(crate) replica: Arc<Replica>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) lines: Arc<Lines>,
+    /// The last node that has called this one a member of a cluster.
+    pub(crate) called: watch::Receiver<Option<(String, [u8; 16])>>,
     /// Where damaged data of this node lies, see [`Introducer`](super::introduce::Introducer).
     pub(crate) quarantined: Option<PathBuf>,
 }
@@ -89,6 +97,7 @@ struct Way<'a> {
     prepares: &'a mut mpsc::UnboundedReceiver<Prepare>,
     /// Drawn once per process: the leader recognises a repeated request by it.
     nonce: u64,
+    began: Instant,
     /// Since when all other members say that they never ran the cluster that this node agreed to,
     /// and in which directory its proposer is.
     never_ran: Option<(Instant, Directory)>,
@@ -105,6 +114,7 @@ pub(crate) async fn obtain_identity(
         form,
         prepares,
         nonce,
+        began: Instant::now(),
         never_ran: None,
     };
     loop {
@@ -136,7 +146,6 @@ impl Way<'_> {
     /// As a blank node: joins a cluster, or proposes one.
     async fn look_around(&mut self) -> Result<Option<Duration>, StartError> {
         let form = self.form;
-        let joins = !form.config.join.is_empty();
         let members = configured_members(&form.config);
         let mut peers = greet(&form.peers, form.config.peers.clone()).await;
         peers.extend(greet_addresses(&form.peers, &form.config.join).await);
@@ -153,9 +162,13 @@ impl Way<'_> {
         if formed(&peers) {
             return Ok(Some(PAUSE));
         }
-        if joins {
-            form.lifecycle.set_phase(Phase::Joining, no_cluster(&peers));
+        if form.config.founds_none() {
+            let why = no_cluster(&form.config, &peers);
+            form.lifecycle.set_phase(Phase::Joining, why);
             return Ok(Some(PAUSE));
+        }
+        if let Some(pause) = self.hears_of_cluster() {
+            return Ok(Some(pause));
         }
         let first = members.first();
         let proposes = first.is_some_and(|first| first.name == form.peers.me.name);
@@ -179,6 +192,26 @@ impl Way<'_> {
         form.lifecycle
             .set_phase(Phase::Forming, waiting(form, &peers, &members));
         Ok(Some(PAUSE))
+    }
+
+    /// As a blank node that knows no others, and founds alone: whether it must wait, because other nodes have to be
+    /// listened to first, or one has called it a member of a cluster that exists.
+    fn hears_of_cluster(&self) -> Option<Duration> {
+        let form = self.form;
+        if !form.config.peers.is_empty() {
+            return None;
+        }
+        if let Some(why) = rival::must_not_found(&form.called) {
+            form.lifecycle.set_phase(Phase::Joining, why);
+            return Some(PAUSE);
+        }
+        let left = LISTEN.saturating_sub(self.began.elapsed());
+        if left.is_zero() || is_loopback(&form.config.me.addr) {
+            return None;
+        }
+        let words = "listening whether a cluster calls this node a member, before it founds one";
+        form.lifecycle.set_phase(Phase::Forming, words.to_owned());
+        Some(left)
     }
 
     /// As the proposer: asks all others. When all have agreed, the cluster exists. One that agreed
@@ -353,8 +386,13 @@ fn waiting<T>(
 }
 
 /// The reason why a node that is to join waits: it never founds a cluster.
-fn no_cluster(peers: &[Greeting]) -> String {
+fn no_cluster(config: &NodeConfig, peers: &[Greeting]) -> String {
     let absent = absent(peers);
+    if config.join.is_empty() && absent.is_empty() {
+        return "this node's directory is empty, and it founds no cluster (found is \"never\"): mount its disk, or \
+                give it `join` with the addresses of nodes of its cluster"
+            .to_owned();
+    }
     match absent.is_empty() {
         true => {
             "the nodes at the addresses of `join` belong to no cluster yet: this node waits for one"

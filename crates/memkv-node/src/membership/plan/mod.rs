@@ -20,8 +20,9 @@ use super::seats::Known;
 /// leader's disk and network.
 const TRANSFERS: usize = 2;
 
-/// How long a node that leaves and answers has to finish what its clients have asked for.
-pub(crate) const DRAIN: Duration = Duration::from_secs(2);
+/// How long a node that leaves and answers has to finish what its clients have asked for, as long as one that stops.
+/// It refuses what comes meanwhile, and its clients go to other nodes.
+pub(crate) const DRAIN: Duration = Duration::from_secs(1);
 
 /// A node of the table with what is wanted of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::key::Key;
 use super::keys::KEYS;
 use super::value::{Value, value_from_json, value_from_text};
 use super::words::{
-    Admit, Durability, LogFormat, LogLevel, NodeRole, NopassFrom, TlsClientAuth, TlsClients,
+    Admit, Durability, Found, LogFormat, LogLevel, NodeRole, NopassFrom, TlsClientAuth, TlsClients,
     TlsPeers,
 };
 use super::{nodes, parse_document};
@@ -39,6 +39,8 @@ pub struct RaftConfig {
     pub join: Vec<String>,
     pub role: NodeRole,
     pub admit: Admit,
+    /// Whether it may found a cluster.
+    pub found: Found,
     pub redis_addr: String,
     pub durability: Durability,
     pub max_value_bytes: u64,
@@ -97,6 +99,7 @@ impl Default for RaftConfig {
             join: Vec::new(),
             role: NodeRole::Voter,
             admit: Admit::Proven,
+            found: Found::Auto,
             redis_addr: String::new(),
             durability: Durability::Sync,
             max_value_bytes: 0,
@@ -387,6 +390,7 @@ impl RaftConfig {
             ("join", Value::Hosts(v)) => self.join = v,
             ("role", Value::Text(v)) => set(&mut self.role, NodeRole::from_word(&v)),
             ("admit", Value::Text(v)) => set(&mut self.admit, Admit::from_word(&v)),
+            ("found", Value::Text(v)) => set(&mut self.found, Found::from_word(&v)),
             ("redis_addr", Value::Text(v)) => self.redis_addr = v,
             ("durability", Value::Text(v)) => set(&mut self.durability, Durability::from_word(&v)),
             ("max_value_bytes", Value::Number(v)) => self.max_value_bytes = v,
