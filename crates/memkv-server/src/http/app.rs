@@ -162,7 +162,7 @@ impl<B: Backend> Api<B> {
         if let Some((_, route)) = ROUTES.iter().find(|(known, _)| *known == path) {
             return Ok(*route);
         }
-        let Some((id, op)) = CompatOp::from_path(single_slash(path)) else {
+        let Some((id, op)) = CompatOp::from_path(compat::single_slash(path)) else {
             let fixed: Vec<_> = ROUTES.iter().map(|(path, _)| *path).collect();
             return Err(format!(
                 "no such path; there are {KV_PREFIX}{{key}}, {} and /memkv{}/store/{{get,set,del,exist}}",
@@ -182,7 +182,7 @@ impl<B: Backend> Api<B> {
     /// Whether `id` names a node, or the path is the short form without one.
     fn knows(&self, id: &str, path: &str) -> bool {
         if id.is_empty() {
-            return single_slash(path).starts_with("/store/");
+            return compat::single_slash(path).starts_with("/store/");
         }
         let is_member = |backend: &B| backend.status().members.iter().any(|m| m.name == id);
         self.settings.names.iter().any(|name| name == id) || self.backend().is_some_and(is_member)
@@ -266,7 +266,7 @@ impl<B: Backend> Api<B> {
     /// The checks that hold on every path and come first.
     fn check_sender(&self, head: &Head) -> Result<(), Refusal> {
         // Versions of the original's client send HTTP/1.1 without Host.
-        if head.lacks_host && CompatOp::from_path(single_slash(&head.path)).is_none() {
+        if head.lacks_host && CompatOp::from_path(compat::single_slash(&head.path)).is_none() {
             let detail = "HTTP/1.1 needs a Host header field (RFC 9112, section 3.2)";
             return Err(Refusal::new(ErrorCode::BadRequest, detail));
         }
@@ -463,16 +463,6 @@ impl<B: Backend> Api<B> {
         self.check_sender(head).ok()?;
         self.admit_peer(head, facts)
     }
-}
-
-/// The original server accepts several slashes in front.
-fn single_slash(path: &str) -> &str {
-    let extra = path
-        .bytes()
-        .take_while(|&byte| byte == b'/')
-        .count()
-        .saturating_sub(1);
-    &path[extra..]
 }
 
 fn method_not_allowed(head: &Head, route: &Route<'_>, allow: &'static str) -> Response {

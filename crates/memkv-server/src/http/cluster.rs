@@ -32,10 +32,10 @@ pub(super) const MAX_BODY_BYTES: usize = 4 * 1024;
 /// What a body asks for.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-enum Asked {
+enum Verb {
     Add(New),
     Remove(Named),
-    Replace(Places),
+    Replace(Replacement),
     Promote(Named),
     Demote(Named),
     Transfer(Heir),
@@ -65,7 +65,7 @@ struct Named {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Places {
+struct Replacement {
     old: String,
     new: String,
 }
@@ -121,12 +121,12 @@ async fn change<B: Backend>(api: &Api<B>, head: &Head, body: &Bytes) -> Result<R
     let dry_run = query.parsed("dry_run", "true or false", |text| text.parse().ok());
     let dry_run: bool = dry_run.map_err(refused)?.unwrap_or(false);
     let bad = |detail: String| Response::error(ErrorCode::BadJson, detail);
-    let asked: Asked = serde_json::from_slice(body).map_err(|error| {
+    let wanted: Verb = serde_json::from_slice(body).map_err(|error| {
         bad(format!(
             "{error}; the body has one verb, as in {{\"remove\": {{\"name\": \"n3\"}}}}"
         ))
     })?;
-    let (verb, command) = verb(asked).ok_or_else(|| bad(BAD_NAME.to_owned()))?;
+    let (verb, command) = verb(wanted).ok_or_else(|| bad(BAD_NAME.to_owned()))?;
     api.judge(head, command, &|_| {}).map_err(refused)?;
     let backend = api
         .backend()
@@ -161,10 +161,10 @@ fn wait(query: &QueryString) -> Result<Option<Duration>, Refusal> {
 }
 
 /// The verb, and the command whose right it needs; nothing if a name is none.
-fn verb(asked: Asked) -> Option<(MemberVerb, &'static str)> {
+fn verb(wanted: Verb) -> Option<(MemberVerb, &'static str)> {
     let name = |name: String| node_name(name.as_bytes());
-    Some(match asked {
-        Asked::Add(new) => {
+    Some(match wanted {
+        Verb::Add(new) => {
             let role = match new.role {
                 Wanted::Voter => Role::Voter,
                 Wanted::Replica => Role::Replica,
@@ -172,23 +172,23 @@ fn verb(asked: Asked) -> Option<(MemberVerb, &'static str)> {
             let name = name(new.name)?;
             (MemberVerb::Add { name, role }, "memkv.cluster|add")
         }
-        Asked::Remove(node) => {
+        Verb::Remove(node) => {
             let name = name(node.name)?;
             (MemberVerb::Remove { name }, "memkv.cluster|remove")
         }
-        Asked::Replace(places) => {
-            let (old, new) = (name(places.old)?, name(places.new)?);
+        Verb::Replace(pair) => {
+            let (old, new) = (name(pair.old)?, name(pair.new)?);
             (MemberVerb::Replace { old, new }, "memkv.cluster|replace")
         }
-        Asked::Promote(node) => {
+        Verb::Promote(node) => {
             let name = name(node.name)?;
             (MemberVerb::Promote { name }, "memkv.cluster|promote")
         }
-        Asked::Demote(node) => {
+        Verb::Demote(node) => {
             let name = name(node.name)?;
             (MemberVerb::Demote { name }, "memkv.cluster|demote")
         }
-        Asked::Transfer(heir) => {
+        Verb::Transfer(heir) => {
             let to = match heir.to {
                 Some(to) => Some(name(to)?),
                 None => None,

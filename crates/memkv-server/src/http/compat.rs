@@ -181,3 +181,13 @@ fn no_answer(op: CompatOp, status: CompatStatus, executed: Executed) -> Response
     };
     Response::json(200, body).with(HEADER_EXECUTED, executed.as_str())
 }
+
+/// The original server accepts several slashes in front.
+pub(super) fn single_slash(path: &str) -> &str {
+    let extra = path
+        .bytes()
+        .take_while(|&byte| byte == b'/')
+        .count()
+        .saturating_sub(1);
+    &path[extra..]
+}

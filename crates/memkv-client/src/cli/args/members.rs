@@ -12,7 +12,7 @@ pub(crate) enum Member {
     /// Prints a line for each member, as the leader sees it, and how many may fail
     List {
         #[command(flatten)]
-        patience: Patience,
+        waiting: Waiting,
     },
     /// Says whether the cluster can spare a node now, and why; exits 1 if it cannot
     CheckStop {
@@ -81,12 +81,12 @@ pub(crate) struct How {
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
     #[command(flatten)]
-    patience: Patience,
+    waiting: Waiting,
 }
 
 /// How long to wait for the cluster.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub(crate) struct Patience {
+pub(crate) struct Waiting {
     /// Ends only once nothing that was asked for is left to do; exits 1 if there is after TIME
     #[arg(
         long,
@@ -117,16 +117,16 @@ fn request(verb: &str, names: Vec<OsString>, dry_run: bool, wait: Option<Duratio
 impl Member {
     /// Shows the members at once.
     pub(crate) const LIST: Member = Member::List {
-        patience: Patience { wait: None },
+        waiting: Waiting { wait: None },
     };
 
     /// What a node is asked.
     pub(crate) fn request(self) -> Request {
         let about = |verb: &str, names: Vec<OsString>, how: How| {
-            request(verb, names, how.dry_run, how.patience.wait)
+            request(verb, names, how.dry_run, how.waiting.wait)
         };
         match self {
-            Member::List { patience } => request("MEMBERS", Vec::new(), false, patience.wait),
+            Member::List { waiting } => request("MEMBERS", Vec::new(), false, waiting.wait),
             Member::CheckStop { name } => {
                 request("CHECKSTOP", name.into_iter().collect(), false, None)
             }
@@ -151,6 +151,6 @@ impl Leader {
     pub(crate) fn request(self) -> Request {
         let Leader::Transfer { name, how } = self;
         let names = name.into_iter().collect();
-        request("TRANSFER", names, how.dry_run, how.patience.wait)
+        request("TRANSFER", names, how.dry_run, how.waiting.wait)
     }
 }
