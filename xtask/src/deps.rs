@@ -42,7 +42,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "memkv-sim",
-        &["memkv-node", "memkv-store", "memkv-disk", "memkv-check"],
+        &[
+            "memkv-node",
+            "memkv-store",
+            "memkv-disk",
+            "memkv-check",
+            "memkv-backup",
+        ],
     ),
     (
         "memkv-bench",

@@ -14,8 +14,9 @@ const SHIPPED: [&str; 2] = ["memkv-server", "memkv-client"];
 /// Foreign crates that ours name, at most.
 const MOST_DIRECT: usize = 40;
 
-/// Foreign crates in the shipped programs, at most.
-const MOST_IN_ALL: usize = 200;
+/// Foreign crates in the shipped programs, at most. A fifth of those that there are came for backups in buckets; hosts'
+/// names in other scripts, which would add twenty more, are left out by the version of `idna_adapter`.
+const MOST_IN_ALL: usize = 210;
 
 /// Licences without conditions on the programs that contain the crate, besides naming it.
 pub(crate) const PERMISSIVE: [&str; 10] = [

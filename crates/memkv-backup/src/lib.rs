@@ -24,6 +24,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(memkv_bugs)]
+pub mod bugs;
 mod error;
 mod head;
 mod rank;

@@ -21,6 +21,14 @@ impl Rank {
     /// The rank of the backup with this head.
     #[must_use]
     pub fn of(head: &Head) -> Self {
+        #[cfg(memkv_bugs)]
+        if crate::bugs::active(crate::bugs::Bug::RankByCommitted) {
+            return Self {
+                is_sound: head.condemned.is_none(),
+                term: 0,
+                index: head.committed,
+            };
+        }
         Self {
             is_sound: head.condemned.is_none(),
             term: head.term,

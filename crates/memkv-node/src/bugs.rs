@@ -65,6 +65,8 @@ pub enum Bug {
     IgnoreMoves = 33,
     /// Every command of a user is sent as one of the operator, which stands in every table.
     SendAsOperator = 34,
+    /// A restore goes on with the revisions of its backup, as if the old cluster had given out none since.
+    RestoreRevisions = 45,
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);

@@ -17,6 +17,7 @@ struct Bug {
 
 #[cfg(memkv_bugs)]
 const BUGS: &[Bug] = {
+    use memkv_backup::bugs as backup;
     use memkv_disk::bugs as disk;
     use memkv_node::bugs as node;
     use memkv_store::bugs as store;
@@ -75,6 +76,8 @@ const BUGS: &[Bug] = {
         bug!("skip-gap", store::SkipGap breaks GapsAreRefused),
         bug!("acknowledge-too-much", node::AcknowledgeTooMuch breaks ReplyIsKept),
         bug!("drop-in-flight", node::DropInFlight breaks StopAnswers),
+        bug!("rank-by-committed", backup::RankByCommitted breaks BestHoldsAll),
+        bug!("restore-revisions", node::RestoreRevisions breaks RevisionsGoOn),
         bug!("frontier-too-low", disk::FrontierTooLow breaks DurableSurvives),
         bug!("frontier-too-high", disk::FrontierTooHigh breaks CrashIsNoCorruption),
     ]
@@ -91,6 +94,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 pub fn switch_off() {
     #[cfg(memkv_bugs)]
     {
+        memkv_backup::bugs::set(None);
         memkv_disk::bugs::set(None);
         memkv_node::bugs::set(None);
         memkv_store::bugs::set(None);

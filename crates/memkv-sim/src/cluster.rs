@@ -124,7 +124,7 @@ pub struct Cluster {
     /// A client of another host than this one is to write much at once.
     flood_beside: Mutex<Option<usize>>,
     violation: watch::Sender<Option<Violation>>,
-    seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// Simulated time starts here: an arbitrary moment in the past.

@@ -41,6 +41,7 @@ pub mod trace;
 mod translate;
 mod users;
 mod witness;
+mod worst_day;
 
 pub use cluster::Violation;
 pub use promise::Promise;

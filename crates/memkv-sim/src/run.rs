@@ -16,6 +16,7 @@ use crate::promise::Promise;
 use crate::settle::{Rest, settle};
 use crate::swarm::Swarm;
 use crate::trace::{Counts, Trace};
+use crate::worst_day::WorstDays;
 
 /// How often the invariants are looked at, in simulated time.
 const STEP: Duration = Duration::from_millis(20);
@@ -120,9 +121,13 @@ async fn whole_run(seed: u64, options: Options) -> Report {
 
 /// Looks at the invariants for ever.
 pub(crate) async fn look(cluster: Arc<Cluster>) {
+    let days = WorstDays::new(cluster.seed);
     loop {
         tokio::time::sleep(STEP).await;
-        guard::allow(|| cluster.invariants.check(&cluster));
+        guard::allow(|| {
+            cluster.invariants.check(&cluster);
+            days.look(&cluster);
+        });
         cluster.trace.count("looks at the invariants");
     }
 }

@@ -137,6 +137,10 @@ pub fn revision_of_restore(
     now_ms: u64,
     above: Option<u64>,
 ) -> Result<u64, RestoreError> {
+    #[cfg(memkv_bugs)]
+    if crate::bugs::active(crate::bugs::Bug::RestoreRevisions) {
+        return Ok(reached + 1);
+    }
     let first = match above {
         Some(above) if above >= HIGHEST_REVISION => return Err(RestoreError::RevisionTooHigh),
         Some(above) => above + 1,

@@ -181,6 +181,11 @@ pub fn salvage(
 }
 
 impl Salvaged {
+    /// A hash of the whole state, as [`Store::digest`] makes it.
+    pub fn digest(&self) -> u64 {
+        self.store.digest()
+    }
+
     /// Begins to give out the state, with its head. The head is also its first block.
     ///
     /// # Errors

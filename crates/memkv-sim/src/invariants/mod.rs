@@ -5,6 +5,8 @@
 //! Invariants of its own: an entry's identity is `(index, term, leader)`, since the engine lets a
 //! later candidate of the same term take over; memory grows with the run and is never pruned.
 
+mod known;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -200,16 +202,6 @@ impl Invariants {
         {
             cluster.violated(promise, what);
         }
-    }
-
-    /// The feature level of the log, as far as it was seen committed; 0 before formation.
-    pub(crate) fn level(&self) -> u32 {
-        self.0.lock().committed_log.raises.level()
-    }
-
-    /// The id under which a host was last seen; 0 before it had one.
-    pub(crate) fn node_id(&self, slot: usize) -> u64 {
-        self.0.lock().hosts[slot].node_id
     }
 }
 
