@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use memkv_black_box::{Cluster, Http, Process, eventually, free_port};
+use memkv_black_box::{Cluster, Http, Process, binary, eventually, free_port};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -69,6 +69,37 @@ fn rules_are_valid_and_each_is_silent_then_fires_once_then_is_silent() {
     // What an operator reads of each.
     for key in ["summary: ", "description: ", "severity: "] {
         assert_eq!(values(&rules, key).len(), unique.len(), "{key}");
+    }
+}
+
+#[test]
+fn each_alert_has_an_entry_in_the_runbook_and_its_commands_exist() {
+    let page = fs::read_to_string(dir().join("../docs/runbook.md")).unwrap();
+    let rules = read("rules.yml");
+    assert_eq!(values(&page, "## "), values(&rules, "- alert: "));
+    for entry in page.split("\n## ").skip(1) {
+        for part in ["**Means**", "**Look**", "**Do**"] {
+            assert_eq!(entry.matches(part).count(), 1, "{part} of {entry}");
+        }
+    }
+    let quoted = page.split('`').skip(1).step_by(2);
+    let commands: BTreeSet<Vec<&str>> = quoted
+        .filter_map(|quoted| {
+            let words: Vec<&str> = quoted.split_whitespace().collect();
+            let (program, rest) = words.split_first()?;
+            let is_verb = |word: &&&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+            let verbs = rest.iter().take_while(is_verb);
+            let verbs = verbs.take_while(|word| !word.starts_with('-')).copied();
+            program
+                .starts_with("memkv_")
+                .then(|| [*program].into_iter().chain(verbs).collect())
+        })
+        .collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    for command in commands {
+        let mut help = Command::new(binary(command[0]));
+        let output = help.args(&command[1..]).arg("--help").output().unwrap();
+        assert!(output.status.success(), "{command:?}");
     }
 }
 

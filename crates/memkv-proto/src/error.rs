@@ -269,6 +269,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_has_each_line_of_the_table() {
+        let page = include_str!("../../../docs/errors.md");
+        let lines: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with("| MK-"))
+            .collect();
+        assert_eq!(lines.len(), ErrorCode::table().len());
+        for (line, known) in lines.into_iter().zip(ErrorCode::table()) {
+            let again = if known.retryable { "yes" } else { "no" };
+            let begin = format!(
+                "| {} | {} | {} | {} | {} | {} | {again} | ",
+                known.code, known.title, known.http, known.resp, known.exit, known.executed
+            );
+            assert!(line.starts_with(&begin), "{line}\n{begin}");
+        }
+    }
+
+    #[test]
     fn each_line_is_found_by_its_variant_and_by_its_code() {
         for line in ErrorCode::table() {
             assert_eq!(line.error.info(), line);
