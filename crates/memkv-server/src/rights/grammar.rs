@@ -326,8 +326,9 @@ mod tests {
     /// The best of several rounds, since the machine may be busy.
     #[test]
     fn a_modifier_takes_as_long_for_a_user_with_long_rules_as_for_one_with_none() {
-        const ROUNDS: usize = 7;
-        const MODIFIERS: usize = 2_000;
+        // Short ones and many: the best of each is one in which nothing else had the processor.
+        const ROUNDS: usize = 25;
+        const MODIFIERS: usize = 300;
         let mut text = String::new();
         for at in 0..MAX_PATTERNS {
             text += &format!(" ~{at}{}* &{at}{}*", "k".repeat(100), "c".repeat(100));
@@ -349,7 +350,8 @@ mod tests {
             best_of_long = best_of_long.min(time(&mut long));
         }
         eprintln!("{MODIFIERS} modifiers: {best_of_none:?}, with long rules {best_of_long:?}");
-        assert!(best_of_long < best_of_none * 4);
+        // Copying the rules once for each modifier takes a hundred times as long.
+        assert!(best_of_long < best_of_none * 12);
     }
 
     #[test]
