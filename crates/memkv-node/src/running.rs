@@ -71,7 +71,7 @@ pub(crate) async fn live(group: Arc<Group>, opened: Opened) {
         return;
     }
     let rival = rival(&group);
-    if rival.ends_node().await || (may_be_old && ends_as_removed(&group).await) {
+    if rival.ends_node_before_start().await || (may_be_old && ends_as_removed(&group).await) {
         return;
     }
     let begins = identity.founder && log_store.is_new();

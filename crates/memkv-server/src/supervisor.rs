@@ -36,6 +36,8 @@ pub(crate) struct Supervisor {
     /// The node, once its data is loaded.
     node: OnceLock<Node>,
     is_ready: AtomicBool,
+    /// `READY=1` has been taken.
+    knows_ready: AtomicBool,
     is_stopping: AtomicBool,
     has_failed: AtomicBool,
 }
@@ -65,6 +67,7 @@ impl Supervisor {
             socket,
             node: OnceLock::new(),
             is_ready: AtomicBool::new(false),
+            knows_ready: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
         }
@@ -79,7 +82,15 @@ impl Supervisor {
     /// The node serves.
     pub(crate) fn ready(&self) {
         self.is_ready.store(true, Ordering::Relaxed);
-        self.tell(&format!("READY=1\nSTATUS={}", self.status()));
+        self.tell_ready(&format!("READY=1\nSTATUS={}", self.status()));
+    }
+
+    /// Sends lines that say that the node is ready. Until they are taken each beat says it again: a supervisor that
+    /// never hears of it ends the node.
+    fn tell_ready(&self, lines: &str) {
+        if self.tell(lines) {
+            self.knows_ready.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The node stops, for this reason.
@@ -91,10 +102,12 @@ impl Supervisor {
     /// What a beat says.
     fn beat(&self) -> String {
         let status = self.status();
-        match self.is_ready.load(Ordering::Relaxed) {
-            true => format!("WATCHDOG=1\nSTATUS={status}"),
+        let is_ready = self.is_ready.load(Ordering::Relaxed);
+        match (is_ready, self.knows_ready.load(Ordering::Relaxed)) {
+            (true, true) => format!("WATCHDOG=1\nSTATUS={status}"),
+            (true, false) => format!("READY=1\nWATCHDOG=1\nSTATUS={status}"),
             // Of a process that took the place of another, the supervisor expects beats from the first moment.
-            false => format!(
+            (false, _) => format!(
                 "WATCHDOG=1\nEXTEND_TIMEOUT_USEC={}\nSTATUS={status}",
                 PATIENCE.as_micros()
             ),
@@ -106,17 +119,18 @@ impl Supervisor {
         node.map_or("loading its data".to_owned(), |node| text(&node.status()))
     }
 
-    /// Sends, or passes over what the supervisor does not take: the next beat is seconds away.
-    fn tell(&self, lines: &str) {
+    /// Sends, or passes over what the supervisor does not take: the next beat is seconds away. Whether it was taken.
+    fn tell(&self, lines: &str) -> bool {
         let Some((socket, addr)) = &self.socket else {
-            return;
+            return false;
         };
         let sent = socket.send_to_addr(lines.as_bytes(), addr);
-        if let Err(error) = sent
+        if let Err(error) = &sent
             && !self.has_failed.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(%error, "the supervisor behind NOTIFY_SOCKET takes no message; the node goes on");
         }
+        sent.is_ok()
     }
 }
 
@@ -160,7 +174,11 @@ async fn beats(supervisor: Arc<Supervisor>, consensus: Handle, every: Duration) 
         if consensus.spawn(async {}).await.is_err() {
             return;
         }
-        supervisor.tell(&supervisor.beat());
+        let beat = supervisor.beat();
+        match beat.starts_with("READY=1") {
+            true => supervisor.tell_ready(&beat),
+            false => drop(supervisor.tell(&beat)),
+        }
         tokio::time::sleep(every).await;
     }
 }
@@ -235,9 +253,15 @@ mod tests {
         let supervisor = Supervisor::at(Some(dir.path().join("notify").as_os_str()));
         // More than any queue holds.
         for _ in 0..10_000 {
-            supervisor.ready();
+            supervisor.tell("WATCHDOG=1");
         }
         assert!(supervisor.has_failed.load(Ordering::Relaxed));
+        // What it must know is in each beat until it was taken.
+        supervisor.ready();
+        assert!(supervisor.beat().starts_with("READY=1\nWATCHDOG=1\n"));
+        while socket.recv(&mut [0; 64]).is_ok() {}
+        supervisor.tell_ready(&supervisor.beat());
+        assert!(supervisor.beat().starts_with("WATCHDOG=1\n"));
         drop(socket);
         supervisor.stopping("the end");
     }

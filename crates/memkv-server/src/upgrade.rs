@@ -32,7 +32,7 @@ pub enum UpgradeArgs {
         /// Its address, `host:port`.
         addr: String,
         /// The password may be sent to another machine as it is.
-        insecure: bool,
+        in_clear: bool,
     },
     /// The directory of a node, as `--data` names it.
     Data(PathBuf),
@@ -51,7 +51,7 @@ pub(crate) enum CheckError {
     #[error(
         "this asks without TLS, and the password of MEMKV_PASSWORD would cross the network to {addr} as it is; nothing \
          was sent. Run this command on that machine, or stop the node and ask about its directory: memkv_server \
-         upgrade-check --data DIR. --insecure sends it all the same"
+         upgrade-check --data DIR. --in-clear sends it all the same"
     )]
     Clear { addr: String },
     #[error(transparent)]
@@ -84,8 +84,8 @@ pub(crate) fn command() -> Command {
                 .help("A node that runs, host:port; the password of the user default is in MEMKV_PASSWORD"),
         )
         .arg(
-            Arg::new("insecure")
-                .long("insecure")
+            Arg::new("in-clear")
+                .long("in-clear")
                 .action(ArgAction::SetTrue)
                 .conflicts_with("data")
                 .help("Send the password to another machine, although this command has no TLS"),
@@ -105,7 +105,7 @@ pub(crate) fn args(matches: &ArgMatches) -> UpgradeArgs {
     match matches.get_one::<String>("ADDR") {
         Some(addr) => UpgradeArgs::Running {
             addr: addr.clone(),
-            insecure: matches.get_flag("insecure"),
+            in_clear: matches.get_flag("in-clear"),
         },
         None => UpgradeArgs::Data(matches.get_one("data").cloned().unwrap_or_default()),
     }
@@ -119,8 +119,8 @@ pub fn run(
     variable: impl Fn(&str) -> Option<String>,
 ) -> u8 {
     let verdict = match args {
-        UpgradeArgs::Running { addr, insecure } => {
-            let asked = ask(addr, variable(PASSWORD_VARIABLE), *insecure);
+        UpgradeArgs::Running { addr, in_clear } => {
+            let asked = ask(addr, variable(PASSWORD_VARIABLE), *in_clear);
             asked.map(|status| of_running(&status, HIGHEST_LEVEL))
         }
         UpgradeArgs::Data(data) => look(data, config, overrides, variable)
@@ -249,11 +249,11 @@ fn look(
     Ok((data.join(&layout.metadata), found))
 }
 
-/// The status of a node over plain HTTP. A password leaves this machine only if `insecure`.
+/// The status of a node over plain HTTP. A password leaves this machine only if `in_clear`.
 pub(crate) fn ask(
     addr: &str,
     password: Option<String>,
-    insecure: bool,
+    in_clear: bool,
 ) -> Result<Status, CheckError> {
     let failed = |why: String| CheckError::Ask {
         addr: addr.to_owned(),
@@ -264,7 +264,7 @@ pub(crate) fn ask(
     let socket = sockets
         .next()
         .ok_or_else(|| failed("it is no address".to_owned()))?;
-    if password.is_some() && !insecure && !socket.ip().is_loopback() {
+    if password.is_some() && !in_clear && !socket.ip().is_loopback() {
         return Err(CheckError::Clear {
             addr: addr.to_owned(),
         });
@@ -356,7 +356,7 @@ mod tests {
         assert!(matches!(refused, CheckError::Clear { .. }), "{refused}");
         let words = refused.to_string();
         assert!(
-            words.contains("--insecure") && !words.contains("secret"),
+            words.contains("--in-clear") && !words.contains("secret"),
             "{words}"
         );
         let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

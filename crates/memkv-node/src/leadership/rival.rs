@@ -72,8 +72,15 @@ pub(crate) struct Rival {
 }
 
 impl Rival {
-    /// Ends the node if there is one now; whether it did.
-    pub(crate) async fn ends_node(&self) -> bool {
+    /// Ends the node if there is one now; whether it did. Before the engine runs, the member table may lack what is in
+    /// the log: a cluster that has grown since its last snapshot looks like one that has not. So only the nodes of
+    /// the configuration are asked then, and calls from others count later.
+    pub(crate) async fn ends_node_before_start(&self) -> bool {
+        !self.configured.is_empty() && self.ends_node(None).await
+    }
+
+    /// Ends the node if there is one now, or if it has called this node; whether it did.
+    async fn ends_node(&self, caller: Option<(String, [u8; 16])>) -> bool {
         if !self.is_alone() {
             return false;
         }
@@ -84,7 +91,7 @@ impl Rival {
             let told = self.introduced.borrow().clone()?;
             introduced(mine, &self.configured, &told)
         });
-        let words = words.or_else(|| called(mine, self.called.borrow().as_ref()?));
+        let words = words.or_else(|| called(mine, caller.as_ref()?));
         match words.filter(|_| self.is_alone()) {
             Some(words) => {
                 self.lifecycle.fail(FatalError::SecondCluster(words));
@@ -96,7 +103,11 @@ impl Rival {
 
     /// The same, again and again, for as long as the cluster has one member.
     pub(crate) async fn run(mut self) {
-        while self.is_alone() && !self.ends_node().await {
+        loop {
+            let caller = self.called.borrow_and_update().clone();
+            if !self.is_alone() || self.ends_node(caller).await {
+                return;
+            }
             // The other side lives as long as this node.
             tokio::select! {
                 biased;

@@ -107,6 +107,9 @@ impl Waypoints {
     /// The stages of a write that was submitted at this time and has made this revision; nothing if it made none, or
     /// if its entry is too long ago.
     pub(crate) fn stages(&self, revision: u64, submitted: Instant) -> Option<Stages> {
+        if revision == 0 {
+            return None;
+        }
         let index = {
             let revisions = self.revisions.lock();
             let at = revisions.partition_point(|(known, _)| *known < revision);

@@ -106,7 +106,7 @@ fn tell_disk(text: &mut String, steps: &mut Vec<&'static str>, findings: &Findin
     let most = fsync.quantile(990);
     let _ = writeln!(
         text,
-        "{total} fsyncs of the log: half took about {}, 99 % at most about {}.",
+        "{total} fsyncs of the log since the start: half took about {},\n99 % at most about {}.",
         nanos(fsync.quantile(500)),
         nanos(most)
     );

@@ -16,4 +16,4 @@ pub(crate) use doctor::{Findings, advice};
 pub(crate) use errors::Errors;
 pub(crate) use slow_log::{MAX_LEN, Slow, SlowLog};
 pub(crate) use spikes::{Kind, Sample, Spikes};
-pub(crate) use words::shown;
+pub(crate) use words::{cut, shown};

@@ -35,7 +35,7 @@ pub(crate) struct Slow {
     pub(crate) more: usize,
     pub(crate) client: SocketAddr,
     /// What `CLIENT SETNAME` has set.
-    pub(crate) client_name: Bytes,
+    pub(crate) client_name: Box<[u8]>,
     pub(crate) user: Bytes,
     /// Where the time went, of a write whose entry is still known.
     pub(crate) stages: Option<Stages>,
@@ -139,7 +139,7 @@ mod tests {
             words: Vec::new(),
             more: 0,
             client: SocketAddr::from(([127, 0, 0, 1], 1)),
-            client_name: Bytes::new(),
+            client_name: Box::default(),
             user: Bytes::new(),
             stages: None,
             send: Duration::ZERO,

@@ -39,7 +39,7 @@ pub(crate) fn shown(spec: &Spec, request: &Request) -> Vec<Box<[u8]>> {
     shown
 }
 
-fn cut(word: &[u8]) -> Box<[u8]> {
+pub(crate) fn cut(word: &[u8]) -> Box<[u8]> {
     let Some(left) = word
         .len()
         .checked_sub(MAX_WORD_BYTES)

@@ -11,7 +11,7 @@ use super::conn::Conn;
 use super::server::Stats;
 use crate::backend::Backend;
 use crate::commands::{ErrorReply, Spec, flag};
-use crate::report::{Kind, Slow, shown};
+use crate::report::{Kind, Slow, cut, shown};
 
 /// Slow commands of one turn that are kept until their answers have been sent: their number is what a connection
 /// may hold, and more than a slow turn has.
@@ -119,7 +119,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Conn<'_, S, B> {
             words: shown(spec, request),
             more: executed.more,
             client: self.session.client.addr,
-            client_name: self.session.client.shown.lock().name.clone(),
+            // A client may give itself a name as long as a value.
+            client_name: cut(&self.session.client.shown.lock().name),
             user: self.session.user_name(),
             stages,
             send: Duration::ZERO,

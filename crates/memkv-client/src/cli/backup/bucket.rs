@@ -41,6 +41,9 @@ const PIECE_WITHIN: Duration = Duration::from_secs(60);
 /// Bytes in which the head of every backup is: its start, and at most 64 KiB.
 const HEAD_BYTES: u64 = 65 * 1024;
 
+/// Longest time for a request whose answer is short. A store may take minutes to put the parts of an object together.
+const ASK_WITHIN: Duration = Duration::from_secs(600);
+
 /// Heads that are read at a time.
 const HEADS: usize = 8;
 
@@ -137,6 +140,10 @@ impl Address {
         builder.build().map_err(|err| self.failed(&err))
     }
 
+    fn late(&self) -> Failure {
+        Failure::Backup(format!("{self}: nothing came for {PIECE_WITHIN:?}"))
+    }
+
     /// What the store answered, in words.
     fn failed(&self, err: &object_store::Error) -> Failure {
         use object_store::Error;
@@ -163,6 +170,19 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{SCHEME}{}/{}{}", self.bucket, self.folder, self.name)
+    }
+}
+
+/// Waits for a short answer about an address.
+async fn ask<T>(
+    address: &Address,
+    asked: impl Future<Output = object_store::Result<T>>,
+) -> Result<T, Failure> {
+    match timeout(ASK_WITHIN, asked).await {
+        Ok(answer) => answer.map_err(|err| address.failed(&err)),
+        Err(_) => Err(Failure::Backup(format!(
+            "{address}: no answer for {ASK_WITHIN:?}"
+        ))),
     }
 }
 
@@ -193,8 +213,7 @@ pub(super) async fn save(
         false => address.with(&address.name),
     };
     let summary = upload(&store, &target, download, checked, begun).await?;
-    let stored = store.head(&target.key()).await;
-    let stored = stored.map_err(|err| target.failed(&err))?;
+    let stored = ask(&target, store.head(&target.key())).await?;
     if stored.size != summary.file_bytes {
         return Err(Failure::Backup(format!(
             "{target} has {} bytes, and the backup {}: verify it before it is relied on",
@@ -202,10 +221,14 @@ pub(super) async fn save(
         )));
     }
     if let Some(keep) = keep {
-        for name in old(list(address).await?, &head, keep) {
+        let saved = |failure| match failure {
+            Failure::Backup(why) => unremoved("of this cluster", why),
+            other => other,
+        };
+        for name in old(list(address).await.map_err(saved)?, &head, keep) {
             let gone = address.with(&name);
-            let removed = store.delete(&gone.key()).await;
-            removed.map_err(|err| unremoved(&gone, err))?;
+            let removed = ask(&gone, store.delete(&gone.key())).await;
+            removed.map_err(saved)?;
         }
     }
     Ok((target.to_string(), head, summary))
@@ -248,8 +271,7 @@ async fn upload(
     checked: Checked,
     begun: Vec<Bytes>,
 ) -> Result<Summary, Failure> {
-    let upload = store.put_multipart(&target.key()).await;
-    let upload = upload.map_err(|err| target.failed(&err))?;
+    let upload = ask(target, store.put_multipart(&target.key())).await?;
     let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
     let sent = {
         let sending = pin!(send(&mut upload, target, &mut download, checked, begun));
@@ -260,8 +282,7 @@ async fn upload(
     };
     match sent {
         Ok(summary) => {
-            let finished = upload.finish().await;
-            finished.map_err(|err| target.failed(&err))?;
+            ask(target, upload.finish()).await?;
             Ok(summary)
         }
         Err(failure) => {
@@ -318,11 +339,13 @@ async fn read_head(
     store: &AmazonS3,
     address: &Address,
 ) -> Result<Option<Result<Head, String>>, Failure> {
-    let start = match store.get_range(&address.key(), 0..HEAD_BYTES).await {
+    let key = address.key();
+    let reading = timeout(PIECE_WITHIN, store.get_range(&key, 0..HEAD_BYTES)).await;
+    let start = match reading.map_err(|_| address.late())? {
         Ok(start) => start,
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         // An object without a byte has no range.
-        Err(err) => match store.head(&address.key()).await {
+        Err(err) => match store.head(&key).await {
             Ok(found) if found.size == 0 => Bytes::new(),
             _ => return Err(address.failed(&err)),
         },
@@ -346,8 +369,8 @@ pub(super) async fn list(address: &Address) -> Result<Vec<Found>, Failure> {
         )));
     }
     let store = address.store()?;
-    let listed = store.list_with_delimiter(Some(&address.key())).await;
-    let listed = listed.map_err(|err| address.failed(&err))?;
+    let folder = address.key();
+    let listed = ask(address, store.list_with_delimiter(Some(&folder))).await?;
     let named = listed.objects.into_iter().filter_map(|object| {
         let name = object.location.filename()?.to_owned();
         is_named(&name).then_some((name, object.size))
@@ -355,9 +378,14 @@ pub(super) async fn list(address: &Address) -> Result<Vec<Found>, Failure> {
     let found = futures_util::stream::iter(named).map(|(name, bytes)| {
         let store = &store;
         async move {
-            let read = read_head(store, &address.with(&name)).await?;
-            // It has gone since: another program keeps the newest here, too.
-            let head = read.unwrap_or_else(|| Err("it has been removed".to_owned()));
+            let head = match read_head(store, &address.with(&name)).await {
+                Ok(Some(head)) => head,
+                // It has gone since: another program keeps the newest here, too.
+                Ok(None) => Err("it has been removed".to_owned()),
+                // One in an archive, or of another owner, hides no other.
+                Err(Failure::Backup(why)) => Err(why),
+                Err(failure) => return Err(failure),
+            };
             Ok::<_, Failure>(Found { name, bytes, head })
         }
     });
@@ -378,8 +406,7 @@ pub(super) async fn read(
     let mut progress = Progress::begin();
     loop {
         let piece = timeout(PIECE_WITHIN, pieces.next()).await;
-        let late = |_| Failure::Backup(format!("{address}: nothing came for {PIECE_WITHIN:?}"));
-        let Some(piece) = piece.map_err(late)? else {
+        let Some(piece) = piece.map_err(|_| address.late())? else {
             break;
         };
         let bytes = piece.map_err(|err| address.failed(&err))?;

@@ -223,7 +223,8 @@ n1, which leads: times since its process began or CONFIG RESETSTAT.
 
 100 writes: half took at most 25.2 ms, 99 % at most 25.2 ms.
 No reads of Redis clients.
-50 fsyncs of the log: half took about 17.5 ms, 99 % at most about 25.0 ms.
+50 fsyncs of the log since the start: half took about 17.5 ms,
+99 % at most about 25.0 ms.
 n2 lacks 5000 entries of this leader.
 The leader has changed 2 times: `memkv_client events` says why.
 100 calls of SET: 99 % took at most 25.2 ms.
