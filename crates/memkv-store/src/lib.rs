@@ -55,6 +55,7 @@ mod sink;
 mod snapshot;
 mod store;
 mod system;
+pub mod tree;
 
 pub use applying::{Applying, Checked, Progress};
 pub use batch::{
