@@ -23,7 +23,8 @@
 //! Modules: write commands are in `command/`, a file for each family, with transactions among them; reads in
 //! `query/`. `memory` is the memory cap and the cost of keys. A [`SystemOp`] is a change by an administrator or the consensus layer. `batch` is the log
 //! format; `key_event` the events that are announced of keys; `keyspace/` the data; `float` the arithmetic
-//! of INCRBYFLOAT; `session` the exactly-once table; `rights/` the users, and what a command touches; `member_table/` the members, their addresses and roles, and the
+//! of INCRBYFLOAT; `collection/` has lists, hashes, sets and sorted sets as data, which no command uses yet, and `tree/` what
+//! they are made of; `session` the exactly-once table; `rights/` the users, and what a command touches; `member_table/` the members, their addresses and roles, and the
 //! feature level, which `level` explains; `member_change` how members change; `snapshot/` the walk, the block format and the loader.
 
 #![forbid(unsafe_code)]
@@ -35,6 +36,7 @@ mod applying;
 mod batch;
 #[cfg(memkv_bugs)]
 pub mod bugs;
+pub mod collection;
 mod command;
 mod digest;
 mod effects;

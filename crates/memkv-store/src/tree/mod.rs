@@ -69,6 +69,11 @@ impl<'a, S: Shape> Item<'a, S> {
         self.content
     }
 
+    /// Whether its content has memory of its own.
+    pub fn is_apart(&self) -> bool {
+        self.apart.is_some()
+    }
+
     /// Its content to keep: a reference if that is cheaper than a copy.
     pub fn to_bytes(&self) -> Bytes {
         match self.apart {
@@ -175,6 +180,11 @@ impl<S: Shape> Tree<S> {
     /// Inserts an item that is not there, where its order wants it. For sorted shapes only.
     pub fn insert(&mut self, key: S::Key, content: &[u8]) {
         self.put(Target::Item(key, S::name(content)), key, content);
+    }
+
+    /// Adds an item behind all others, where the caller knows that its order wants it.
+    pub fn push(&mut self, key: S::Key, content: &[u8]) {
+        self.put(Target::Position(self.len), key, content);
     }
 
     /// Replaces the item at a position, which must be below [`Tree::len`], by one of the same sort key and name.
