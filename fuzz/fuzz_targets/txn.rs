@@ -3,10 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../targets/txn.rs"]
-mod txn;
 #[path = "../../crates/memkv-server/tests/properties/machine.rs"]
 mod machine;
+#[path = "../targets/txn.rs"]
+mod txn;
 #[path = "../../crates/memkv-server/tests/properties/wire.rs"]
 mod wire;
 

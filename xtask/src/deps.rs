@@ -65,6 +65,17 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("memkv-black-box", &["memkv-check"]),
+    (
+        "memkv-fuzz",
+        &[
+            "memkv-proto",
+            "memkv-node",
+            "memkv-resp",
+            "memkv-server",
+            "memkv-disk",
+            "memkv-store",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

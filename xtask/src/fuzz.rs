@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::cargo::{cargo, root, run, target_dir};
+use crate::cargo::{root, run, target_dir};
 use crate::tally::Ran;
 
 /// The targets; each has a corpus of the same name.
@@ -14,14 +14,6 @@ const TARGETS: [&str; 8] = [
 
 /// Seconds per target in `cargo xtask test`: with the building it stays a small part of the whole.
 const SECONDS: u32 = 10;
-
-/// Compiles the targets with the compiler of the project: they are not part of the workspace, and a
-/// missing dependency would show only where there is a nightly compiler.
-pub(crate) fn compile() -> Result<(), String> {
-    let mut check = cargo(["check", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
-    check.arg("--target-dir").arg(target_dir());
-    run(check.current_dir(root()))
-}
 
 /// Fuzzes each target for some seconds.
 pub(crate) fn run_all() -> Result<Ran, String> {

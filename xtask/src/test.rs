@@ -144,7 +144,6 @@ fn checks(tally: &mut Tally) {
         ];
         cargo::run(&mut cargo(lints))
     });
-    tally.step("fuzz targets compile", fuzz::compile);
     tally.step("layers", deps::check);
     tally.step("foreign crates", supply::check);
     tally.step("tidy", tidy::check);
