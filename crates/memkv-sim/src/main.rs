@@ -121,9 +121,10 @@ fn find_every_bug(seeds: u64) -> ExitCode {
     let mut looked = 0;
     for bug in bugs::names() {
         looked += 1;
+        let [seeds, from] = [seeds, bugs::first_seed(bug)].map(|number| number.to_string());
         let output = std::env::current_exe().and_then(|program| {
             Command::new(program)
-                .args(["--bug", bug, "--seeds", &seeds.to_string()])
+                .args(["--bug", bug, "--seeds", &seeds, "--from", &from])
                 .output()
         });
         // A run with a bug fails by finding it, so only its last output tells the two apart.
