@@ -15,6 +15,7 @@ const COMMANDS: &[(&str, bool)] = &[
     ("http", false),
     ("snapshot", false),
     ("neighbour", true),
+    ("reconnect", false),
     ("soak", false),
 ];
 

@@ -25,6 +25,7 @@ mod memory;
 mod neighbour;
 mod probe;
 mod protocol;
+mod reconnect;
 mod restart;
 mod run;
 mod sample;
@@ -58,6 +59,8 @@ enum Command {
     Snapshot(snapshot::Options),
     /// The cost of one demanding client for the others.
     Neighbour(neighbour::Options),
+    /// Thousands of clients that connect again and authenticate at once.
+    Reconnect(reconnect::Options),
     /// Full load for a long time: no election, no failed request.
     Soak(soak::Options),
     /// A server that answers every HTTP request with the same body.
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Http(options) => http::run(&options),
         Command::Snapshot(options) => snapshot::run(&options),
         Command::Neighbour(options) => neighbour::run(&options),
+        Command::Reconnect(options) => reconnect::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Bare(options) => bare::run(&options),
     };

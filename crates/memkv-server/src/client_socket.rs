@@ -1,11 +1,39 @@
-//! Options of a connection before its protocol is known. Never fails for want of an option that only
-//! makes it better.
+//! The sockets of clients: where they arrive, and the options of a connection before its protocol is known. Never
+//! fails for want of an option that only makes it better.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Connections that the system holds until they are accepted: as many as Linux allows by default (`somaxconn`). Where
+/// thousands of clients connect at once, each one beyond it waits for the system's next attempt, which comes after a
+/// second, then after two, then after four.
+pub(crate) const BACKLOG: u32 = 4096;
+
+/// Listens at the first of these addresses where that is possible.
+pub(crate) fn listen(addrs: &[SocketAddr]) -> io::Result<TcpListener> {
+    let listen_at = |addr: &SocketAddr| {
+        let socket = match addr {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // Connections of the process before this one may not have ended yet.
+        socket.set_reuseaddr(true)?;
+        socket.bind(*addr)?;
+        socket.listen(BACKLOG)
+    };
+    let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "it is no address");
+    for addr in addrs {
+        match listen_at(addr) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
 
 /// An idle connection is probed after this long, as Redis's `tcp-keepalive` says: a client that has
 /// vanished without a word is missed.

@@ -2,6 +2,7 @@
 //! Never returns while the node serves; each failure is reported once, with the next step.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -33,7 +34,7 @@ use crate::settings::{RedisListener, Settings, process_memory};
 use crate::signals::StopSignals;
 use crate::supervisor::Supervisor;
 use crate::tls::{self, Tls};
-use crate::{console, logging, memory, panics, process, reset};
+use crate::{client_socket, console, logging, memory, panics, process, reset};
 
 /// Exit codes: documented in `--help` and `docs/operations.md`.
 mod exit {
@@ -359,7 +360,7 @@ async fn listen(settings: &Settings, bind: &str, peers: bool) -> Result<TcpListe
         exposure::check_peers(settings, &addrs)?;
         exposure::check_peers_encryption(settings, &addrs)?;
     }
-    TcpListener::bind(&addrs[..]).await.map_err(failed)
+    client_socket::listen(&addrs).map_err(failed)
 }
 
 /// The listener for Redis clients alone, if there is to be one.
@@ -369,7 +370,8 @@ async fn listen_redis(settings: &Settings) -> Result<Option<TcpListener>, RunErr
         RedisListener::At(addr) => listen(settings, addr, false).await.map(Some),
         RedisListener::FirstFree => {
             for port in REDIS_PORT..REDIS_PORT + REDIS_PORTS {
-                if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)).await {
+                let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                if let Ok(listener) = client_socket::listen(&[addr]) {
                     return Ok(Some(listener));
                 }
             }

@@ -123,6 +123,11 @@ impl Admission {
         Some(Door::reserved(self.clone(), address, reserved))
     }
 
+    /// Whether so many connections are unproven that the next ones may take the permits of others.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.permits.is_crowded()
+    }
+
     fn take_client(self: &Arc<Self>, address: IpAddr) -> Result<ClientPermit, Full> {
         let permit = self.clients.clone().try_acquire_owned();
         let permit = permit.map_err(|_full| Full::Clients)?;

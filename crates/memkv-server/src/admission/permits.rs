@@ -178,6 +178,13 @@ impl Permits {
         }
     }
 
+    /// Whether an eighth of the permits of a kind is taken: the others are left for those that come meanwhile.
+    pub(super) fn is_crowded(&self) -> bool {
+        let pools = self.pools.lock();
+        let mut pools = pools.pools.iter();
+        pools.any(|pool| pool.held.len() >= pool.most.div_ceil(8))
+    }
+
     /// Takes a permit, which another connection loses if there is none.
     pub(super) fn enter(&self, address: IpAddr, is_trusted: bool) -> Permit {
         let kind = match is_trusted {
@@ -270,6 +277,19 @@ mod tests {
         drop(same.remove(5));
         same.push(permits.enter(address(1), false));
         assert_eq!((lost(&same), is_lost(&other)), (1, false));
+    }
+
+    #[tokio::test]
+    async fn an_eighth_of_the_permits_of_a_kind_is_a_crowd() {
+        let permits = Permits::new(ALL, Arc::default());
+        let mut held: Vec<_> = (0..7).map(|_| permits.enter(address(1), true)).collect();
+        held.extend((0..31).map(|_| permits.enter(address(2), false)));
+        assert!(!permits.is_crowded());
+        held.push(permits.enter(address(3), false));
+        assert!(permits.is_crowded());
+        held.pop();
+        held.push(permits.enter(address(1), true));
+        assert!(permits.is_crowded());
     }
 
     #[tokio::test]

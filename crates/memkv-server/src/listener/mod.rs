@@ -10,7 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use memkv_node::Lane;
@@ -38,8 +38,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A peer's proof follows its upgrade by one round trip.
 const PROOF_MAX: Duration = Duration::from_secs(5);
 
-/// Connections that the system holds for a socket that accepts none, at most: tokio's own number.
-const BACKLOG: usize = 1024;
+/// Connections that are accepted in one turn. Then others have theirs: each new connection has some tens of
+/// microseconds of work to do, and clients that are being served wait for all of it.
+const AT_ONCE: usize = 8;
+
+/// A turn that takes longer, with that of the others behind it, shows that the thread or the machine is busy: ten times
+/// what it takes on an idle one.
+const BUSY: Duration = Duration::from_micros(500);
+
+/// The next turn comes so much later while the thread is busy, so that clients that are being served are not slowed
+/// down by those that come; and while many connections are unproven, so that a client that is slower than the node is to
+/// prove itself before it loses its permit to the next one.
+const TURN: Duration = Duration::from_millis(1);
 
 /// First read: enough for most requests.
 const FIRST_READ_BYTES: usize = 4 * 1024;
@@ -145,18 +155,29 @@ impl<B: Backend> Listener<B> {
     }
 
     async fn accept_all(&self, socket: TcpListener, serve: impl Fn(TcpStream, Addrs)) {
-        loop {
-            tokio::select! {
-                biased;
-                (stream, addrs) = accept(&socket) => serve(stream, addrs),
-                () = self.limits.drain.closed() => break,
+        'open: loop {
+            let mut began = None;
+            for _ in 0..AT_ONCE {
+                tokio::select! {
+                    biased;
+                    (stream, addrs) = accept(&socket) => {
+                        began.get_or_insert_with(Instant::now);
+                        serve(stream, addrs);
+                    }
+                    () = self.limits.drain.closed() => break 'open,
+                }
+            }
+            tokio::task::yield_now().await;
+            let is_busy = began.is_some_and(|began| began.elapsed() >= BUSY);
+            if is_busy || self.admission.is_crowded() {
+                tokio::time::sleep(TURN).await;
             }
         }
         // The system resets connections that have come and are not accepted, of which the runtime may not know yet.
         let Ok(socket) = socket.into_std() else {
             return;
         };
-        let rest = (0..BACKLOG).map_while(|_| socket.accept().ok());
+        let rest = (0..client_socket::BACKLOG).map_while(|_| socket.accept().ok());
         for (stream, client) in rest {
             let stream = stream
                 .set_nonblocking(true)

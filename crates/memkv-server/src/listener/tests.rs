@@ -1,10 +1,12 @@
 //! Who is let in by which door, and what the others are told.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use memkv_node::{Frame, Lane, Node, Transport};
 
 use super::*;
-use crate::admission::AdmissionSettings;
+use crate::admission::{AdmissionSettings, Counts};
 use crate::http::ApiSettings;
 use crate::peer::{ClusterSecret, Links, Trust};
 use crate::service::Service;
@@ -15,6 +17,15 @@ async fn start(max_connections: usize) -> String {
 }
 
 async fn start_with(max_connections: usize, trust: Trust) -> String {
+    start_counting(max_connections, trust, false).await.0
+}
+
+/// Starts a listener, whose clients may have to prove themselves, and gives what it counts too.
+async fn start_counting(
+    max_connections: usize,
+    trust: Trust,
+    clients_prove: bool,
+) -> (String, Arc<Counts>) {
     let service = Arc::new(Service::new(Duration::from_secs(5)));
     service.attach(Fake::working());
     let peers_prove = trust != Trust::Everybody;
@@ -29,18 +40,19 @@ async fn start_with(max_connections: usize, trust: Trust) -> String {
     };
     let api = Arc::new(Api::new(service.clone(), settings));
     let resp = Arc::new(Resp::new(service, resp_settings()));
-    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = client_socket::listen(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let addr = socket.local_addr().unwrap().to_string();
     let limits = Limits::default();
     let settings = AdmissionSettings {
         peers_prove,
+        clients_prove: Arc::new(AtomicBool::new(clients_prove)),
         ..AdmissionSettings::open(max_connections)
     };
-    let ledger = limits.ledger.clone();
-    let admission = admission::Admission::new(settings, ledger, resp.counts().clone());
+    let (ledger, counts) = (limits.ledger.clone(), resp.counts().clone());
+    let admission = admission::Admission::new(settings, ledger, counts.clone());
     let listener = Listener::new(api, resp, limits, admission, Handle::current());
     tokio::spawn(Arc::new(listener).accept(socket));
-    addr
+    (addr, counts)
 }
 
 async fn ask(stream: &mut TcpStream, request: &str) -> String {
@@ -88,6 +100,31 @@ fn the_task_of_a_connection_is_small() {
         sizes.iter().all(|size| *size < TASK_BYTES),
         "{sizes:?} of {protocols:?}"
     );
+}
+
+#[tokio::test]
+async fn clients_that_come_all_at_once_are_let_in_a_few_at_a_time() {
+    const CLIENTS: usize = 400;
+    /// An eighth of the permits of loopback.
+    const CROWD: usize = 128;
+    let (addr, counts) = start_counting(1000, Trust::Everybody, true).await;
+    // The listener's task has no turn before all are there.
+    let connect = |_| std::net::TcpStream::connect(&addr).unwrap();
+    let clients: Vec<_> = (0..CLIENTS).map(connect).collect();
+    let began = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let let_in = counts.unproven.load(Ordering::Relaxed);
+        let turns = began.elapsed().div_duration_f64(TURN) as usize + 2;
+        assert!(
+            let_in <= CROWD + turns * AT_ONCE,
+            "{let_in} in {turns} turns"
+        );
+        if let_in == CLIENTS {
+            break;
+        }
+    }
+    drop(clients);
 }
 
 const ALIVE: &str = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
