@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::Endpoints;
 use crate::answer::{self, Answer, Success};
-use crate::cluster::{self, ClusterView};
+use crate::cluster::{self, ClusterView, Silence};
 use crate::connection::Call;
 use crate::error::{Attempt, Error, Operation};
 use crate::listing::{self, Page};
@@ -304,14 +304,15 @@ impl Client {
     /// # Errors
     /// The reason, as text.
     pub async fn status(&self, endpoint: &str) -> Result<Status, String> {
-        self.ask_status(endpoint.to_owned()).await
+        let status = self.ask_status(endpoint.to_owned()).await;
+        status.map_err(|why| why.to_string())
     }
 
     /// As [`status`](Self::status), as a task of its own.
     pub(crate) fn ask_status(
         &self,
         endpoint: String,
-    ) -> impl Future<Output = Result<Status, String>> + Send + use<> {
+    ) -> impl Future<Output = Result<Status, Silence>> + Send + use<> {
         self.ask_json(endpoint, STATUS_PATH.to_owned(), "status")
     }
 
@@ -325,7 +326,8 @@ impl Client {
         since: u64,
     ) -> impl Future<Output = Result<Events, String>> + Send + use<> {
         let path = format!("{EVENTS_PATH}?since={since}");
-        self.ask_json(endpoint.to_owned(), path, "events")
+        let events = self.ask_json(endpoint.to_owned(), path, "events");
+        async move { events.await.map_err(|why: Silence| why.to_string()) }
     }
 
     /// What one node says at a path.
@@ -334,19 +336,23 @@ impl Client {
         endpoint: String,
         path: String,
         what: &'static str,
-    ) -> impl Future<Output = Result<T, String>> + Send + use<T> {
+    ) -> impl Future<Output = Result<T, Silence>> + Send + use<T> {
+        let refuses = |why: String| Err(Silence::Refuses(why));
         let call = Call::new(Method::GET, path);
         let deadline = Instant::now() + self.timeout.min(STATUS_TIMEOUT);
         let pool = self.router.pool.clone();
         async move {
             let exchange = pool.exchange(&endpoint, &call, deadline);
-            let reply = exchange.await.map_err(|failed| failed.reason)?;
+            let reply = exchange.await;
+            let reply = reply.map_err(|failed| Silence::NoAnswer(failed.reason))?;
             match answer::read(reply) {
                 Answer::Done(success) => serde_json::from_slice(&success.body)
-                    .map_err(|err| format!("its {what} cannot be read: {err}")),
-                Answer::Absent => Err(format!("it has no {what}; is this endpoint a memkv node?")),
+                    .or_else(|err| refuses(format!("its {what} cannot be read: {err}"))),
+                Answer::Absent => {
+                    refuses(format!("it has no {what}; is this endpoint a memkv node?"))
+                }
                 Answer::Refused(problem) | Answer::Later(problem) | Answer::Maybe(problem) => {
-                    Err(format!("{}: {}", problem.title, problem.detail))
+                    refuses(format!("{}: {}", problem.title, problem.detail))
                 }
             }
         }

@@ -10,6 +10,17 @@ use tokio::task::JoinSet;
 
 use crate::Client;
 
+/// Why a node does not say how it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Silence {
+    /// It cannot be reached, or does not answer.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// It answers with something else, such as that it wants a password.
+    #[error("{0}")]
+    Refuses(String),
+}
+
 /// One node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
@@ -17,8 +28,8 @@ pub struct NodeView {
     pub name: String,
     /// `host:port`: the address in the member list, else the endpoint that was asked.
     pub addr: String,
-    /// What it said, or why it said nothing.
-    pub status: Result<Status, String>,
+    /// What it said, or why it did not say how it is.
+    pub status: Result<Status, Silence>,
     /// Whether it is a member with a vote, as far as the others say.
     pub votes: bool,
     /// The highest feature level that it announces, as far as the others say; 0 if they know of none.
@@ -96,7 +107,7 @@ pub(crate) async fn view(client: &Client) -> ClusterView {
         .map(|status| status.members.clone())
         .unwrap_or_default();
     let answered = |member: &&Member| {
-        let named = |(_, status): &(String, Result<Status, String>)| {
+        let named = |(_, status): &(String, Result<Status, Silence>)| {
             status
                 .as_ref()
                 .is_ok_and(|status| status.name == member.name)
@@ -118,7 +129,7 @@ pub(crate) async fn view(client: &Client) -> ClusterView {
 async fn ask(
     client: &Client,
     addrs: impl Iterator<Item = String>,
-) -> Vec<(String, Result<Status, String>)> {
+) -> Vec<(String, Result<Status, Silence>)> {
     let mut asked = JoinSet::new();
     for (index, addr) in addrs.enumerate() {
         let ask = client.ask_status(addr.clone());
@@ -143,14 +154,14 @@ fn best<'a>(statuses: impl Iterator<Item = &'a Status>) -> Option<&'a Status> {
 /// One row per member, then one per node that answered or was asked and is no member.
 fn merge(
     members: Vec<Member>,
-    asked: impl Iterator<Item = (String, Result<Status, String>)>,
+    asked: impl Iterator<Item = (String, Result<Status, Silence>)>,
 ) -> ClusterView {
     let mut nodes: Vec<NodeView> = members
         .into_iter()
         .map(|member| NodeView {
             name: member.name,
             addr: member.addr,
-            status: Err("not asked".to_owned()),
+            status: Err(Silence::NoAnswer("not asked".to_owned())),
             votes: member.role.votes(),
             highest_level: member.highest_feature_level,
             state: member.state,
@@ -208,14 +219,24 @@ impl ClusterView {
         }
     }
 
+    /// What is said where no node says how it is.
+    fn silence(&self) -> &'static str {
+        let mut nodes = self.nodes.iter();
+        match nodes.any(|node| matches!(node.status, Err(Silence::Refuses(_)))) {
+            true => {
+                "no node says how the cluster is: they answer, and refuse this for the reasons above"
+            }
+            false => {
+                "no node answers: start the nodes, or name others with --endpoints or MEMKV_ENDPOINTS"
+            }
+        }
+    }
+
     /// How well the cluster is, and a sentence that says so, why, and what to do.
     pub fn health(&self) -> (Health, String) {
         let answering = self.nodes.iter().filter(|node| node.status.is_ok()).count();
         if answering == 0 {
-            return (
-                Health::Unavailable,
-                "no node answers: start the nodes".to_owned(),
-            );
+            return (Health::Unavailable, self.silence().to_owned());
         }
         let voters: Vec<_> = self.nodes.iter().filter(|node| node.votes).collect();
         let serving = voters.iter().filter(|node| node.serves()).count();
@@ -374,7 +395,7 @@ mod tests {
                 format!("{name}:1"),
                 status
                     .clone()
-                    .ok_or_else(|| "connection refused".to_owned()),
+                    .ok_or_else(|| Silence::NoAnswer("connection refused".to_owned())),
             )
         });
         merge(members.to_vec(), asked)
@@ -416,11 +437,29 @@ mod tests {
             (
                 vec![("n1", None), ("n2", None), ("n3", None)],
                 Health::Unavailable,
-                "no node answers: start the nodes",
+                "no node answers: start the nodes, or name others with --endpoints or MEMKV_ENDPOINTS",
             ),
         ] {
             assert_eq!(view(&asked).health(), (health, sentence.to_owned()));
         }
+    }
+
+    #[test]
+    fn nodes_that_answer_with_a_refusal_are_not_to_be_started() {
+        let refusal = Silence::Refuses("not authorized: this cluster has users".to_owned());
+        let asked = [
+            ("n1:1".to_owned(), Err(refusal)),
+            (
+                "n2:1".to_owned(),
+                Err(Silence::NoAnswer("refused".to_owned())),
+            ),
+        ];
+        let (health, sentence) = merge(Vec::new(), asked.into_iter()).health();
+        assert_eq!(health, Health::Unavailable);
+        assert!(
+            sentence.contains("they answer, and refuse this"),
+            "{sentence}"
+        );
     }
 
     #[test]
@@ -448,7 +487,10 @@ mod tests {
         let asked = [
             ("n1:1".to_owned(), Ok(n1)),
             ("n2:1".to_owned(), Ok(silent)),
-            ("n4:1".to_owned(), Err("refused".to_owned())),
+            (
+                "n4:1".to_owned(),
+                Err(Silence::NoAnswer("refused".to_owned())),
+            ),
         ];
         let view = merge(members.to_vec(), asked.into_iter());
         let levels = view
@@ -479,8 +521,14 @@ mod tests {
     fn a_node_that_was_asked_under_another_address_occurs_once() {
         let asked = [
             ("localhost:1".to_owned(), Ok(status("n1", None, 1))),
-            ("n1:1".to_owned(), Err("refused".to_owned())),
-            ("other:1".to_owned(), Err("refused".to_owned())),
+            (
+                "n1:1".to_owned(),
+                Err(Silence::NoAnswer("refused".to_owned())),
+            ),
+            (
+                "other:1".to_owned(),
+                Err(Silence::NoAnswer("refused".to_owned())),
+            ),
         ];
         let view = merge(vec![member("n1", Role::Follower)], asked.into_iter());
         let labels: Vec<_> = view.nodes.iter().map(NodeView::label).collect();
@@ -500,7 +548,10 @@ mod tests {
         let asked = [
             ("n1:1".to_owned(), Ok(stale)),
             ("n2:1".to_owned(), Ok(n2)),
-            ("n3:1".to_owned(), Err("refused".to_owned())),
+            (
+                "n3:1".to_owned(),
+                Err(Silence::NoAnswer("refused".to_owned())),
+            ),
         ];
         let view = merge(seen.to_vec(), asked.into_iter());
         let n3 = &view.nodes[2];

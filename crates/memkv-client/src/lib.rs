@@ -35,7 +35,7 @@ mod txn;
 
 pub use backup::Download;
 pub use client::{Client, DEFAULT_TIMEOUT, Entry, Sum};
-pub use cluster::{ClusterView, Health, NodeView};
+pub use cluster::{ClusterView, Health, NodeView, Silence};
 pub use endpoints::{DEFAULT_ENDPOINT, Endpoints};
 pub use error::{Attempt, Error, Operation};
 pub use listing::{Item, Page};

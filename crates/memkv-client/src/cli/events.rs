@@ -122,7 +122,7 @@ async fn ask(client: &Client, merge: &Merge, told: &mut BTreeSet<String>) -> Vec
         asked.spawn(async move {
             let events = match node.status {
                 Ok(_) => events.await,
-                Err(why) => Err(why),
+                Err(why) => Err(why.to_string()),
             };
             (label, events)
         });

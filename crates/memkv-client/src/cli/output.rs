@@ -348,7 +348,7 @@ fn cluster_json(view: &ClusterView) -> Value {
             Ok(status) => json!({ "name": node.name, "addr": node.addr,
                 "highest_feature_level": node.highest_level, "status": status }),
             Err(reason) => json!({ "name": node.name, "addr": node.addr,
-                "highest_feature_level": node.highest_level, "error": reason }),
+                "highest_feature_level": node.highest_level, "error": reason.to_string() }),
         })
         .collect();
     json!({

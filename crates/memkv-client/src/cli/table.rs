@@ -202,7 +202,10 @@ mod tests {
         ClusterView {
             nodes: vec![
                 node("n2", Ok(status)),
-                node("n3", Err("refused".to_owned())),
+                node(
+                    "n3",
+                    Err(memkv_client::Silence::NoAnswer("refused".to_owned())),
+                ),
             ],
             leader: Some("n2".to_owned()),
         }

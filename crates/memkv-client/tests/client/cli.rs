@@ -361,7 +361,9 @@ fn status_shows_who_is_missing_and_why() {
     let (code, table, _) = told(&run(&dead, &["status"]));
     assert_eq!(code, 3);
     assert!(
-        table.ends_with("no node answers: start the nodes\n"),
+        table.ends_with(
+            "no node answers: start the nodes, or name others with --endpoints or MEMKV_ENDPOINTS\n"
+        ),
         "{table}"
     );
 }

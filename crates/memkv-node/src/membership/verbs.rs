@@ -14,7 +14,7 @@ use memkv_store::{
 };
 
 use crate::NodeConfig;
-use crate::engine::handle::{Engine, EngineSlot};
+use crate::engine::handle::{Engine, EngineSlot, Standing};
 use crate::leadership::handover;
 use crate::membership::levels;
 use crate::membership::view::{MemberList, MemberView, left_to_do};
@@ -75,6 +75,9 @@ pub enum VerbError {
     #[error("the outcome is not known: {0}; look at `member list` before you try again")]
     Unknown(String),
 }
+
+/// How often a node that has handed leadership over looks who leads now.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Carries verbs out while this node leads.
 pub(crate) struct Verbs {
@@ -206,7 +209,7 @@ impl Verbs {
         let within = handover::TRANSFER_TIMEOUT;
         let told = (&*self.lines, &*self.replica.timeline);
         handover::hand_over(engine, &self.peers, told, within, fits).await;
-        let standing = engine.report().standing;
+        let standing = self.next_leader(engine).await;
         match standing.leader.filter(|_| !standing.leads()) {
             Some(id) => Ok(format!("{} leads now", self.peers.name_of(id))),
             None if engine.is_leader() => refused(format!(
@@ -215,6 +218,21 @@ impl Verbs {
             )),
             None => Ok("leadership was handed over; an election decides".to_owned()),
         }
+    }
+
+    /// What this node is once it knows who leads after it: an election takes a round trip and a sync on the heir's disk.
+    async fn next_leader(&self, engine: &Engine) -> Standing {
+        let known = async {
+            loop {
+                let standing = engine.report().standing;
+                if standing.leader.is_some() {
+                    return standing;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let known = tokio::time::timeout(self.config.election_timeout, known).await;
+        known.unwrap_or_else(|_| engine.report().standing)
     }
 
     /// All members as this leader sees them, and names that are expected, in the order of their names.
