@@ -11,12 +11,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use memkv_black_box::binary;
+use memkv_black_box::{Process, binary, free_port};
 
 /// Runs until its section ends, so it goes to the background.
 const DEMO: &str = "cargo run --release -- demo";
@@ -35,6 +37,101 @@ fn repository() -> PathBuf {
         .parent()
         .unwrap()
         .to_path_buf()
+}
+
+/// The page's configuration, which is n1's, as another node's in a directory, at ports of this machine.
+fn own_config(config: &str, dir: &Path, number: usize, ports: &[u16]) -> String {
+    let name = format!("n{number}");
+    let mut own = config.replace("/etc/memkv", dir.to_str().unwrap());
+    own = own.replace("/var/lib/memkv", dir.join(&name).to_str().unwrap());
+    own = own.replace("n1.", &format!("{name}."));
+    // n1 and this node change their roles.
+    let nodes = match number {
+        1 => [1, 2, 3],
+        2 => [2, 1, 3],
+        _ => [3, 2, 1],
+    };
+    for (shown, node) in (1..).zip(nodes) {
+        let theirs = format!("\"10.0.0.{shown}:11081\", \"id\": \"n{shown}\"");
+        let ours = format!("\"127.0.0.1:{}\", \"id\": \"N{node}\"", ports[node - 1]);
+        assert!(own.contains(&theirs), "{theirs} in {own}");
+        own = own.replace(&theirs, &ours);
+    }
+    own.replace("\"N", "\"n")
+}
+
+/// The configuration of the packages' page is that of a member on another machine, so the test puts other addresses and
+/// directories into it, and takes the rest as it stands.
+#[test]
+fn the_configuration_of_three_machines_makes_a_cluster_with_tls() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let page = fs::read_to_string(repository().join("docs/operations.md")).unwrap();
+    let section = page
+        .split("\n## ")
+        .find(|it| it.starts_with("Three machines"));
+    let section = section.expect("the page has a section for three machines");
+    let (_, config) = section.split_once("```json\n").unwrap();
+    let (config, _) = config.split_once("```").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(binary(program));
+        let done = command
+            .args(arguments)
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{program} {arguments:?}: {done:?}");
+        done.stdout
+    };
+    let file = |name: &str| dir.path().join(name);
+    run("memkv_server", &["cert", "init"]);
+    for name in ["cluster_secret", "password"] {
+        fs::write(file(name), run("memkv_server", &["secret"])).unwrap();
+        fs::set_permissions(file(name), Permissions::from_mode(0o600)).unwrap();
+    }
+    let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+    let nodes: Vec<Process> = (1..=3)
+        .map(|number| {
+            let name = format!("n{number}");
+            let host = ["--host", "127.0.0.1"];
+            let issue = [
+                "cert",
+                "issue",
+                &name,
+                "--cluster",
+                "prod",
+                host[0],
+                host[1],
+            ];
+            run("memkv_server", &issue);
+            let own = own_config(config, dir.path(), number, &ports);
+            fs::write(file(&format!("{name}.json")), own).unwrap();
+            let mut server = Command::new(binary("memkv_server"));
+            server.arg("--config").arg(file(&format!("{name}.json")));
+            Process::start(&mut server, &file(&format!("{name}.log")))
+        })
+        .collect();
+    let endpoints: Vec<String> = ports
+        .iter()
+        .map(|port| format!("127.0.0.1:{port}"))
+        .collect();
+    let began = Instant::now();
+    loop {
+        let mut client = Command::new(binary("memkv_client"));
+        client
+            .args(["--tls", "--cacert", "ca.crt", "status"])
+            .current_dir(dir.path());
+        client.env("MEMKV_ENDPOINTS", endpoints.join(","));
+        client.env("MEMKV_PASSWORD_FILE", "password");
+        let said = client.output().unwrap();
+        let text = String::from_utf8_lossy(&said.stdout);
+        if text.contains("healthy: 3 of 3 voters serve") {
+            break;
+        }
+        let logs: Vec<String> = nodes.iter().map(Process::output).collect();
+        assert!(began.elapsed() < PATIENCE, "{said:?}\n{}", logs.join("\n"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// The sections that have commands.

@@ -211,7 +211,8 @@ fn step(stream: &mut TcpStream, asked: &mut bool) -> std::io::Result<bool> {
     }
     if !*asked {
         match stream.write(AUTH) {
-            Ok(_) => *asked = true,
+            Ok(written) if written == AUTH.len() => *asked = true,
+            Ok(_) => return Err(std::io::Error::other("the request was sent in part")),
             Err(error) => return wait(error),
         }
     }

@@ -207,7 +207,7 @@ impl<S: Shape> Tree<S> {
     #[must_use]
     pub fn split_off(&mut self, at: u64) -> Tree<S> {
         let all = std::mem::take(self);
-        let (left, right) = Node::split(all.root, at.min(all.len));
+        let [left, right] = Node::split(all.root, at.min(all.len));
         *self = Tree::of(left);
         Tree::of(right)
     }

@@ -320,26 +320,23 @@ impl<S: Shape> Node<S> {
     }
 
     /// Cuts a node in two before a position. A half without items is none.
-    pub(super) fn split(
-        this: Arc<Node<S>>,
-        at: u64,
-    ) -> (Option<Arc<Node<S>>>, Option<Arc<Node<S>>>) {
+    pub(super) fn split(this: Arc<Node<S>>, at: u64) -> [Option<Arc<Node<S>>>; 2] {
         let (len, _) = this.sums();
         if at == 0 || at >= len {
             let all = Some(this).filter(|_| len > 0);
-            return if at == 0 { (None, all) } else { (all, None) };
+            return if at == 0 { [None, all] } else { [all, None] };
         }
-        let right = match Arc::unwrap_or_clone(this) {
+        let halves = match Arc::unwrap_or_clone(this) {
             Node::Leaf(mut left) => {
                 let mut right = left.split_off(at as usize);
                 right.shrink();
-                (Node::Leaf(left), Node::Leaf(right))
+                [Node::Leaf(left), Node::Leaf(right)]
             }
             Node::Inner(mut left) => {
                 let (number, within) = left.child_at(at);
                 let mut children = left.children.split_off(number);
                 let cut = children.remove(0);
-                let (before, behind) = Node::split(cut.node, within);
+                let [before, behind] = Node::split(cut.node, within);
                 let child = |node: Arc<Node<S>>, start| {
                     let (len, content_bytes) = node.sums();
                     Child {
@@ -356,10 +353,10 @@ impl<S: Shape> Node<S> {
                 left.children
                     .extend(before.map(|node| child(node, cut.start)));
                 children.splice(0..0, behind.map(|node| child(node, first)));
-                (Node::Inner(left), Node::Inner(Inner { children }))
+                [Node::Inner(left), Node::Inner(Inner { children })]
             }
         };
-        (Some(Arc::new(right.0)), Some(Arc::new(right.1)))
+        halves.map(|half| Some(Arc::new(half)))
     }
 
     /// Puts a node above this one, which was split.
