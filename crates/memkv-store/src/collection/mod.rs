@@ -10,6 +10,7 @@ mod list;
 mod packed;
 mod set;
 mod sorted_set;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use self::list::{Elements, List};
 pub use self::packed::{MAX_PACKED_BYTES, MAX_PACKED_ITEMS, packed_sums};
 pub use self::set::{Members, Set};
 pub use self::sorted_set::{Bound, ByScore, Scored, SortedSet};
+pub use self::stream::{Entries, Entry, NewId, Stream, StreamId};
 
 /// What a collection is. The numbers are part of formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -77,6 +77,24 @@ impl Collection {
     }
 }
 
+/// Parts one after another, each with its length in front.
+pub(super) struct Parts<'a>(Reader<'a>);
+
+impl<'a> Parts<'a> {
+    /// Those of bytes that hold nothing else.
+    pub(super) fn of(bytes: &'a [u8]) -> Parts<'a> {
+        Parts(Reader::new(bytes))
+    }
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.0.prefixed("part").ok()
+    }
+}
+
 /// The number of items and the sum of their lengths, and the items.
 fn head(packed: &[u8]) -> ((u64, u64), Reader<'_>) {
     let mut rest = Reader::new(packed);
