@@ -43,7 +43,8 @@ const PROOF_MAX: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 8;
 
 /// A turn that takes longer, with that of the others behind it, shows that the thread or the machine is busy: ten times
-/// what it takes on an idle one.
+/// what it takes on an idle one. Where connections come one by one a turn is long too; the pause behind it costs nothing
+/// then.
 const BUSY: Duration = Duration::from_micros(500);
 
 /// The next turn comes so much later while the thread is busy, so that clients that are being served are not slowed
