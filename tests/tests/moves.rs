@@ -133,3 +133,38 @@ fn all_nodes_move_at_once_two_of_them_known_only_by_what_they_tell() {
         addrs.iter().all(|addr| text.contains(addr)).then_some(())
     });
 }
+
+/// A machine that was cloned, or a directory that was copied while its node ran: it is as new as that node's own, so
+/// nothing but the other process itself shows it.
+#[test]
+fn a_copy_of_a_directory_does_not_start_beside_the_node_that_it_is_of() {
+    let mut cluster = Cluster::start(3);
+    set(&cluster.nodes[0].addr, "k", "one");
+    let original = &cluster.nodes[2];
+    eventually("the node has the write", LIMIT, || {
+        (get(&original.addr, "k")? == "one").then_some(())
+    });
+    let mut copy = Node::new(cluster.root());
+    std::fs::remove_dir_all(&copy.dir).unwrap();
+    let mut cp = std::process::Command::new("cp");
+    let copied = cp.arg("-a").args([&original.dir, &copy.dir]).status();
+    assert!(copied.unwrap().success());
+    let mut config = original.read_config();
+    config["node_addr"]["addr"] = json!(copy.addr);
+    copy.id.clone_from(&original.id);
+    copy.write_config(&config);
+    copy.start();
+    let status = copy.process().wait_end(LIMIT);
+    let said = std::fs::read_to_string(&copy.log).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("takes part in the cluster as"), "{said}");
+    assert!(said.contains(&original.addr), "it says where: {said}");
+    // The node itself has not noticed. Without it, the copy is the node.
+    assert_eq!(get(&original.addr, "k").as_deref(), Some("one"));
+    cluster.nodes[2].terminate();
+    set(&cluster.nodes[0].addr, "k", "two");
+    copy.kill();
+    copy.start();
+    copy.wait_serving();
+    assert_eq!(get(&copy.addr, "k").as_deref(), Some("two"));
+}

@@ -166,6 +166,11 @@ pub enum FatalError {
         "{0}. Nothing is read here any more. The next start sets this directory aside, and the cluster replaces the node. Check this machine's memory"
     )]
     Diverged(String),
+    /// Another process takes part in the cluster as this node. Nothing is marked: this directory is as good as that.
+    #[error(
+        "{0}. Two votes of one node could elect two leaders, so this one does not start. Nothing was changed here. Delete this directory if it is the copy; else stop the other process first"
+    )]
+    Copied(String),
     /// Another cluster is where this one's other nodes should be.
     #[error("{0}. Nothing was changed here")]
     SecondCluster(String),

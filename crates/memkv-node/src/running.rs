@@ -20,7 +20,7 @@ use crate::engine::network::{Network, Transfers};
 use crate::engine::start::{self, Parts};
 use crate::engine::state_machine::StateMachine;
 use crate::group::Group;
-use crate::leadership::diagnosis::{self, Diagnosis};
+use crate::leadership::diagnosis::{self, Diagnosis, Unfit};
 use crate::leadership::failure_detector::FailureDetector;
 use crate::leadership::rival::Rival;
 use crate::leadership::tracker::{self, Tracker};
@@ -71,7 +71,7 @@ pub(crate) async fn live(group: Arc<Group>, opened: Opened) {
         return;
     }
     let rival = rival(&group);
-    if rival.ends_node_before_start().await || (may_be_old && ends_as_removed(&group).await) {
+    if rival.ends_node_before_start().await || (may_be_old && ends_as_unfit(&group).await) {
         return;
     }
     let begins = identity.founder && log_store.is_new();
@@ -180,13 +180,15 @@ async fn ends_as_outdated(group: &Group) -> bool {
     true
 }
 
-/// Ends a node that was removed from its cluster before its engine exists. Whether it does.
-async fn ends_as_removed(group: &Group) -> bool {
-    let Some(why) = diagnosis::was_removed(&diagnosis(group)).await else {
-        return false;
-    };
+/// Ends a node before its engine exists that was removed from its cluster, or that another process is already.
+/// Whether it does.
+async fn ends_as_unfit(group: &Group) -> bool {
     let process = &group.process;
-    let error = process.directory.condemn(why, FatalError::Removed).await;
+    let error = match diagnosis::unfit(&diagnosis(group)).await {
+        None => return false,
+        Some(Unfit::Removed(why)) => process.directory.condemn(why, FatalError::Removed).await,
+        Some(Unfit::Copied(why)) => FatalError::Copied(why),
+    };
     process.lifecycle.fail(error);
     true
 }

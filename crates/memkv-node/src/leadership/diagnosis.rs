@@ -1,9 +1,10 @@
 //! Tells why there is no leader and what the operator can do, and detects that this node was removed, or that
-//! its seat was given to another node, or given up, while it was away.
+//! its seat was given to another node, or given up, while it was away, or that another process is this node.
 //!
 //! Never changes votes or leadership: that is the engine's business. Invariant: what ends the node
 //! here is proved by the cluster's own member table, however old the copy that a peer has of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::disk::storage::DataDirectory;
 use crate::engine::handle::Engine;
 use crate::leadership::known::Leadership;
 use crate::lifecycle::Lifecycle;
-use crate::membership::greet::{Greeting, greet, peer_of};
+use crate::membership::greet::{Greeting, greet, greet_addresses, peer_of};
 use crate::membership::identity::uuid_text;
 use crate::membership::life::Stage;
 use crate::peer::client::Peers;
@@ -174,10 +175,55 @@ fn no_seat(peers: &Peers, replies: &[(Peer, Result<HelloReply, String>)]) -> Opt
     ))
 }
 
-/// The same for a node that starts: asks before its engine exists, so that a removed node asks for no vote.
-pub(crate) async fn was_removed(diagnosis: &Diagnosis) -> Option<String> {
+/// Why a node that starts must not take part.
+pub(crate) enum Unfit {
+    /// It was removed.
+    Removed(String),
+    /// Another process takes part as this node.
+    Copied(String),
+}
+
+/// Asks before the engine exists, so that such a node asks for no vote and gives none.
+pub(crate) async fn unfit(diagnosis: &Diagnosis) -> Option<Unfit> {
     let replies = greet(&diagnosis.peers, diagnosis.others()).await;
-    removed(&diagnosis.peers, diagnosis.was_member(), &replies)
+    let removed = removed(&diagnosis.peers, diagnosis.was_member(), &replies);
+    match removed {
+        Some(why) => Some(Unfit::Removed(why)),
+        None => copied(diagnosis, &replies).await.map(Unfit::Copied),
+    }
+}
+
+/// Whether another process takes part as this node, where this node was or where the others say that it is: its
+/// directory was copied.
+///
+/// It may be this process that answers there, under another name of its address; it follows no leader before its engine
+/// exists. This process's own address is not asked, and one that cannot be reached from here is not found; the leader
+/// finds it if both can be reached from there.
+async fn copied(diagnosis: &Diagnosis, replies: &[Greeting]) -> Option<String> {
+    let peers = &diagnosis.peers;
+    let identity = peers.identity()?;
+    let (me, cluster) = (identity.node_id, Some(identity.cluster));
+    let formed = replies.iter().filter_map(|(_, reply)| reply.as_ref().ok());
+    let ours = formed.filter(|reply| reply.is_formed() && reply.cluster == cluster);
+    let known = ours
+        .flat_map(|reply| &reply.members)
+        .chain(&identity.members);
+    let mine = known.filter(|member| member.id == me);
+    let mut addrs: BTreeSet<String> = mine.map(|member| member.addr.clone()).collect();
+    let table = diagnosis.replica.member_table();
+    addrs.extend(table.member(me).map(|member| member.addr.clone()));
+    addrs.remove(&peers.me.addr);
+    let addrs: Vec<String> = addrs.into_iter().collect();
+    let mut answers = greet_addresses(peers, &addrs).await.into_iter();
+    answers.find_map(|(peer, reply)| {
+        let is_other = |it: &HelloReply| it.id == me && it.cluster == cluster && it.leader.is_some();
+        reply.ok().filter(is_other)?;
+        let (name, addr) = (&peers.me.name, &peer.addr);
+        Some(format!(
+            "another process at {addr} takes part in the cluster as {name} (node id {me}): this node's directory was \
+             copied, or its machine"
+        ))
+    })
 }
 
 /// Whether a peer's member table says that this id is gone for good.
