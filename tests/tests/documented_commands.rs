@@ -16,9 +16,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use memkv_black_box::{Process, binary, free_port};
+use memkv_black_box::{Ca, Process, binary, eventually, free_port};
 
 /// Runs until its section ends, so it goes to the background.
 const DEMO: &str = "cargo run --release -- demo";
@@ -72,66 +72,41 @@ fn the_configuration_of_three_machines_makes_a_cluster_with_tls() {
     let section = section.expect("the page has a section for three machines");
     let (_, config) = section.split_once("```json\n").unwrap();
     let (config, _) = config.split_once("```").unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let run = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new(binary(program));
-        let done = command
-            .args(arguments)
-            .current_dir(dir.path())
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{program} {arguments:?}: {done:?}");
-        done.stdout
-    };
-    let file = |name: &str| dir.path().join(name);
-    run("memkv_server", &["cert", "init"]);
+    let root = tempfile::tempdir().unwrap();
+    let ca = Ca::new(root.path(), "etc");
     for name in ["cluster_secret", "password"] {
-        fs::write(file(name), run("memkv_server", &["secret"])).unwrap();
-        fs::set_permissions(file(name), Permissions::from_mode(0o600)).unwrap();
+        let secret = Command::new(binary("memkv_server")).arg("secret").output();
+        fs::write(ca.file(name), secret.unwrap().stdout).unwrap();
+        fs::set_permissions(ca.file(name), Permissions::from_mode(0o600)).unwrap();
     }
+    let dir = root.path().join("etc");
     let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
     let nodes: Vec<Process> = (1..=3)
         .map(|number| {
             let name = format!("n{number}");
-            let host = ["--host", "127.0.0.1"];
-            let issue = [
-                "cert",
-                "issue",
-                &name,
-                "--cluster",
-                "prod",
-                host[0],
-                host[1],
-            ];
-            run("memkv_server", &issue);
-            let own = own_config(config, dir.path(), number, &ports);
-            fs::write(file(&format!("{name}.json")), own).unwrap();
+            ca.issue_node(&name);
+            let file = ca.file(&format!("{name}.json"));
+            fs::write(&file, own_config(config, &dir, number, &ports)).unwrap();
             let mut server = Command::new(binary("memkv_server"));
-            server.arg("--config").arg(file(&format!("{name}.json")));
-            Process::start(&mut server, &file(&format!("{name}.log")))
+            server.args(["--config", &file]);
+            Process::start(&mut server, &dir.join(format!("{name}.log")))
         })
         .collect();
     let endpoints: Vec<String> = ports
         .iter()
         .map(|port| format!("127.0.0.1:{port}"))
         .collect();
-    let began = Instant::now();
-    loop {
+    eventually("all three nodes serve", PATIENCE, || {
         let mut client = Command::new(binary("memkv_client"));
-        client
-            .args(["--tls", "--cacert", "ca.crt", "status"])
-            .current_dir(dir.path());
+        client.args(["--tls", "--cacert", "ca.crt", "status"]);
+        client.current_dir(&dir);
         client.env("MEMKV_ENDPOINTS", endpoints.join(","));
         client.env("MEMKV_PASSWORD_FILE", "password");
         let said = client.output().unwrap();
         let text = String::from_utf8_lossy(&said.stdout);
-        if text.contains("healthy: 3 of 3 voters serve") {
-            break;
-        }
-        let logs: Vec<String> = nodes.iter().map(Process::output).collect();
-        assert!(began.elapsed() < PATIENCE, "{said:?}\n{}", logs.join("\n"));
-        std::thread::sleep(Duration::from_millis(100));
-    }
+        text.contains("healthy: 3 of 3 voters serve").then_some(())
+    });
+    drop(nodes);
 }
 
 /// The sections that have commands.

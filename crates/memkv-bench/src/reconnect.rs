@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use memkv_black_box::allow_files;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::load::Histogram;
 use crate::run::positive;
@@ -48,7 +48,13 @@ pub(crate) struct Options {
 
 /// Prints a line for each round, and the medians.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    allow(options.connections as u64 + SPARE)?;
+    // The node has as many as this process.
+    let descriptors = options.connections as u64 + SPARE;
+    if !allow_files(descriptors) {
+        return Err(format!(
+            "this needs {descriptors} descriptors, and fewer are allowed"
+        ));
+    }
     let system = Memkv::start(1, "sync");
     let addr = system.addr(0);
     let failed = |error: std::io::Error| format!("{addr}: {error}");
@@ -88,19 +94,6 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         median(&beside) / median(&alone)
     );
     Ok(())
-}
-
-/// Raises the number of descriptors that this process and the nodes that it starts may have.
-fn allow(descriptors: u64) -> Result<(), String> {
-    let limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(u64::MAX);
-    if most < descriptors {
-        return Err(format!(
-            "this needs {descriptors} descriptors, and {most} are allowed"
-        ));
-    }
-    let current = Some(limit.current.unwrap_or(u64::MAX).max(descriptors));
-    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).map_err(|error| error.to_string())
 }
 
 fn millis(latencies: &Histogram, share: f64) -> f64 {

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::Client;
 
-/// Why a node does not say how it is.
+/// The reason for the lack of a node's status.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Silence {
     /// It cannot be reached, or does not answer.

@@ -76,7 +76,7 @@ pub enum VerbError {
     Unknown(String),
 }
 
-/// How often a node that has handed leadership over looks who leads now.
+/// Time between two looks at the engine for the next leader.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Carries verbs out while this node leads.
@@ -220,7 +220,7 @@ impl Verbs {
         }
     }
 
-    /// What this node is once it knows who leads after it: an election takes a round trip and a sync on the heir's disk.
+    /// The standing of this node once the next leader is known: an election takes a round trip and a sync on the heir's disk.
     async fn next_leader(&self, engine: &Engine) -> Standing {
         let known = async {
             loop {

@@ -164,8 +164,8 @@ fn is_long(item: &[u8]) -> bool {
     item.len() >= LONG_FROM
 }
 
-/// The hash of a field or member, by which it is found and scanned. Nobody outside knows the seed, so nobody can
-/// make names of one hash.
+/// The hash of a field or member, by which it is found and scanned. The seed is secret, so no client can choose names
+/// of one hash.
 fn tag(seed: u64, name: &[u8]) -> u32 {
     (xxh3_64_with_seed(name, seed) >> u32::BITS) as u32
 }

@@ -115,15 +115,20 @@ impl<S: Shape> Child<S> {
         }
     }
 
-    /// A node that follows on `left`.
-    fn after(left: &Node<S>, node: Node<S>) -> Child<S> {
+    fn of(start: Start<S>, node: Arc<Node<S>>) -> Child<S> {
         let (len, content_bytes) = node.sums();
         Child {
-            start: Start::between(left.last(), node.first()),
+            start,
             len,
             content_bytes,
-            node: Arc::new(node),
+            node,
         }
+    }
+
+    /// A node that follows on `left`.
+    fn after(left: &Node<S>, node: Node<S>) -> Child<S> {
+        let start = Start::between(left.last(), node.first());
+        Child::of(start, Arc::new(node))
     }
 }
 
@@ -337,22 +342,13 @@ impl<S: Shape> Node<S> {
                 let mut children = left.children.split_off(number);
                 let cut = children.remove(0);
                 let [before, behind] = Node::split(cut.node, within);
-                let child = |node: Arc<Node<S>>, start| {
-                    let (len, content_bytes) = node.sums();
-                    Child {
-                        start,
-                        len,
-                        content_bytes,
-                        node,
-                    }
-                };
                 let first = Start {
                     key: cut.start.key,
                     name: None,
                 };
                 left.children
-                    .extend(before.map(|node| child(node, cut.start)));
-                children.splice(0..0, behind.map(|node| child(node, first)));
+                    .extend(before.map(|node| Child::of(cut.start, node)));
+                children.splice(0..0, behind.map(|node| Child::of(first, node)));
                 [Node::Inner(left), Node::Inner(Inner { children })]
             }
         };
@@ -361,18 +357,11 @@ impl<S: Shape> Node<S> {
 
     /// Puts a node above this one, which was split.
     pub(super) fn grow(this: &mut Arc<Node<S>>, right: Child<S>) {
-        let left = std::mem::take(this);
-        let (len, content_bytes) = left.sums();
         let start = Start {
             key: right.start.key,
             name: None,
         };
-        let left = Child {
-            start,
-            len,
-            content_bytes,
-            node: left,
-        };
+        let left = Child::of(start, std::mem::take(this));
         let children = vec![left, right];
         *this = Arc::new(Node::Inner(Inner { children }));
     }
